@@ -1,0 +1,45 @@
+// Detector: frames in, boxes out.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "imkd/bundle.hpp"
+#include "imkd/engine.hpp"
+#include "imkd/frames.hpp"
+#include "imkd/result.hpp"
+#include "imkd/rig.hpp"
+
+namespace imkd {
+
+struct DetectorOptions {
+  std::string engine = "onnxruntime";
+  int threads = 0;                 // 0: one per core, for our ops and for the engine
+  double score_threshold = -1;     // < 0: the spec's
+};
+
+class Detector {
+ public:
+  static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});
+  // The engines must be loaded already; for engines written elsewhere (Python, tests).
+  Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+           const DetectorOptions& options = {});
+  ~Detector();
+  Detector(Detector&&) noexcept;
+  Detector& operator=(Detector&&) noexcept;
+
+  // The caller's mistakes throw; the world's faults are in Result::health. The reference stays valid until the next call.
+  const Result& infer(const FrameSet& frames);
+  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables
+  const ModelSpec& spec() const;
+  const SensorRig& rig() const;
+
+  struct Tensor { const char* name; const float* data; std::vector<std::int64_t> shape; };
+  // The buffers of the last infer: images, depth, context, camera_bev, radar_grid, heatmap, box. Views.
+  std::vector<Tensor> tensors() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace imkd

@@ -1,0 +1,29 @@
+// Engine: runs one ONNX part with preallocated, bound buffers.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace imkd {
+
+struct TensorInfo {
+  std::string name;
+  std::vector<std::int64_t> shape;  // float32, dense, row-major
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::string name() const = 0;                        // "onnxruntime", "tensorrt", ...
+  virtual void load(const std::string& onnx_path) = 0;         // may take minutes; throws Error 50x
+  virtual std::vector<TensorInfo> inputs() const = 0;
+  virtual std::vector<TensorInfo> outputs() const = 0;
+  virtual void bind(const std::string& tensor, float* data) = 0;  // memory outlives the engine's last run; address stays fixed
+  virtual void run(void* stream = nullptr) = 0;                // reads and writes the bound memory
+};
+
+std::vector<std::string> native_engines();                     // what this build of the core has
+std::unique_ptr<Engine> make_engine(const std::string& name, int threads);  // throws Error engine_unavailable
+
+}  // namespace imkd

@@ -1,0 +1,39 @@
+// FrameSet: what the sensors delivered for one moment. Views only; the caller keeps the memory alive during infer.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "imkd/geometry.hpp"
+
+namespace imkd {
+
+struct ImageView {                 // RGB uint8; strides in bytes, may be negative; data == nullptr: the camera is absent
+  const std::uint8_t* data = nullptr;
+  int width = 0, height = 0;
+  std::ptrdiff_t row_stride = 0, pixel_stride = 3, channel_stride = 1;
+};
+
+struct RadarSweep {
+  int radar = 0;                   // index into SensorRig::radars
+  std::int64_t timestamp_ns = 0;
+  const float* points = nullptr;   // (count, 5) x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
+  int count = 0;
+  std::optional<Mat4> T_world_ego; // ego pose when the sweep was taken
+};
+
+struct Ego {                        // both optional; poses win over the twist where a sweep has one
+  std::optional<Mat4> T_world_ego;  // at the reference time
+  std::optional<Vec3> twist;        // vx, vy m/s and yaw rate rad/s in the ego frame
+};
+
+struct FrameSet {
+  std::int64_t timestamp_ns = 0;   // reference time
+  std::vector<ImageView> cameras;  // in the rig's order
+  std::vector<std::int64_t> camera_timestamps_ns;  // empty: all at timestamp_ns
+  std::vector<RadarSweep> sweeps;  // any number per radar, any order
+  Ego ego;
+};
+
+}  // namespace imkd

@@ -1,0 +1,17 @@
+// Small fixed-size geometry. Transforms are row-major 4x4 doubles named T_to_from.
+#pragma once
+#include <array>
+
+namespace imkd {
+
+using Vec3 = std::array<double, 3>;
+using Mat3 = std::array<double, 9>;   // row-major
+using Mat4 = std::array<double, 16>;  // row-major
+
+constexpr Mat4 identity4() { return {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}; }
+Mat4 compose(const Mat4& T_a_b, const Mat4& T_b_c);  // T_a_c
+Mat4 inverse_rigid(const Mat4& T_a_b);               // T_b_a
+Vec3 transform(const Mat4& T_a_b, const Vec3& p_b);  // p_a
+Vec3 rotate(const Mat4& T_a_b, const Vec3& v_b);     // rotation part only
+
+}  // namespace imkd

@@ -1,0 +1,48 @@
+// Result: boxes in the ego frame, the health of the sensors, and where the time went.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace imkd {
+
+struct Detection {
+  float x = 0, y = 0, z = 0;       // centre, m
+  float length = 0, width = 0, height = 0;  // m
+  float yaw = 0;                   // rad about +z from +x, in [-pi, pi)
+  float vx = 0, vy = 0;            // m/s
+  float score = 0;
+  int label = 0;                   // index into ModelSpec::head.classes
+};
+
+// ok; late: older than half the radar's max_age; stale: left out for its age; invalid: delivered but unusable (all NaN, zero points kept);
+// missing: nothing was delivered.
+enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing };
+// full: every sensor ok or late; partial: some not; camera_only / radar_only: the other kind is wholly unusable; blind: neither.
+enum class Mode : std::uint8_t { full, partial, camera_only, radar_only, blind };
+
+struct Health {
+  Mode mode = Mode::blind;
+  std::vector<SensorState> cameras, radars;  // in the rig's order
+  int radar_points = 0;            // in the grid
+  int radar_points_invalid = 0;    // NaN or infinite, dropped
+  int radar_points_outside = 0;    // beyond the grid
+  int radar_points_overflow = 0;   // beyond max_points
+  int boxes_invalid = 0;           // non-finite network outputs dropped by decode
+  bool ego_speed_estimated = false;
+  float ego_speed = 0;             // m/s, from odometry or the static returns
+  float ego_speed_residual = 0;    // m/s, median absolute of the inliers
+};
+
+enum Stage { kPreprocess, kCamera, kLift, kRadar, kBev, kDecode, kStages };
+constexpr const char* kStageNames[kStages] = {"preprocess", "camera", "lift", "radar", "bev", "decode"};
+
+struct Result {
+  std::int64_t timestamp_ns = 0;
+  std::vector<Detection> detections;  // by score, then by class and cell index
+  Health health;
+  std::array<float, kStages> timings_us{};
+  float total_us = 0;
+};
+
+}  // namespace imkd

@@ -1,0 +1,42 @@
+// SensorRig: which cameras and radars there are, and where they sit.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "imkd/geometry.hpp"
+
+namespace imkd {
+
+enum class Distortion { none, plumb_bob, fisheye };
+
+struct CameraCalibration {
+  std::string name;
+  int width = 0, height = 0;       // px, of the raw image
+  Mat3 K{};                        // px; pixel centres at integers (OpenCV's convention)
+  Distortion distortion = Distortion::none;
+  std::vector<double> coefficients;  // plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty
+  Mat4 T_ego_camera = identity4();
+};
+
+enum class RadialVelocity { compensated, raw, aliased };
+
+struct RadarCalibration {
+  std::string name;
+  Mat4 T_ego_radar = identity4();
+  RadialVelocity velocity = RadialVelocity::compensated;  // of ego motion; positive = receding
+  double period = 0;               // m/s, for aliased: the span of unambiguous velocity (aliased implies raw)
+};
+
+struct SensorRig {
+  std::vector<CameraCalibration> cameras;  // their order is the order of the network's camera slots
+  std::vector<RadarCalibration> radars;
+  int camera_index(const std::string& name) const;  // -1 when absent
+  int radar_index(const std::string& name) const;
+  std::string to_json() const;                          // canonical
+  static SensorRig from_json(const std::string& text);  // throws Error 21x
+  static SensorRig load(const std::string& path);
+  void check() const;
+  std::string hash() const;        // 16 hex digits of SHA-256 over to_json()
+};
+
+}  // namespace imkd
