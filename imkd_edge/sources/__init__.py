@@ -1,0 +1,48 @@
+"""Sources of sensor data: folders on disk and the synthetic world, all yielding `Sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.sources.sample import Sample, Source, Truth
+
+__all__ = ["Sample", "Source", "Truth", "open_source"]
+
+
+def open_source(path: str | Path, **options: Any) -> Source:
+    """Open a data set, guessing its kind.
+
+    Args:
+        path: an Astyx HiRes2019 folder, a nuScenes v1.0 folder (or one of its single scenes), or "synth" / "synth:SEED".
+        options: passed on to the reader (AstyxSource, NuScenesSource, SynthSource).
+    Raises:
+        Error source_unknown: no reader knows this folder; source_missing_file: it does not exist.
+    """
+    name = str(path)
+    if name == "synth" or name.startswith("synth:"):
+        return _synth(name, options)
+    folder = Path(path)
+    if not folder.is_dir():
+        raise Error(Code.source_missing_file, "no such folder", name, "give a data set's folder, or synth for the synthetic world")
+    from imkd_edge.sources.astyx import AstyxSource, is_astyx
+    from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
+
+    if is_astyx(folder):
+        return AstyxSource(folder, **options)
+    if is_nuscenes(folder):
+        return NuScenesSource(folder, **options)
+    fix = "known are Astyx HiRes2019 (camera_front/, radar_6455/) and nuScenes (v1.0-*/sample.json); or give synth"
+    raise Error(Code.source_unknown, "no reader knows this folder", name, fix)
+
+
+def _synth(name: str, options: dict[str, Any]) -> Source:
+    from imkd_edge.sources.synth import SynthSource
+
+    _, _, seed = name.partition(":")
+    if seed:
+        if not seed.isdecimal():
+            raise Error(Code.source_unknown, f"not a seed: {seed!r}", name, "write synth:SEED with a whole number, such as synth:7")
+        options = {"seed": int(seed), **options}
+    return SynthSource(**options)

@@ -1,0 +1,177 @@
+"""Astyx HiRes2019: one camera, one 4D radar, one VLP-16 LiDAR, 3D boxes (Meyer & Kuschk, EuRAD 2019). The only file that knows its conventions.
+
+Both forms are read: point tables as plain text with any further columns (as published) or gzipped. Ego frame = the set's
+reference frame = the radar frame (x forward, y left, z up). Calibration is taken from each frame's own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.frames import RadarSweep
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.files import decode_image, image_size, read_bytes, read_json, read_table
+from imkd_edge.sources.geometry import points_in_boxes, rotation_of, transform, yaw_of
+from imkd_edge.sources.sample import Sample, Truth
+
+CAMERA, RADAR, LIDAR = "camera_front", "radar_6455", "lidar_vlp16"
+LABELS = "groundtruth_obj3d"
+VELOCITY_PERIOD = 10.39  # m/s: the radar's velocities wrap around to [-5.12, 5.20]
+FRAME_TIME_NS = 100_000_000  # nominal: the set publishes no times
+_SUFFIXES = (".txt", ".txt.gz")
+
+
+class AstyxSource:
+    """Frames of an Astyx HiRes2019 folder.
+
+    Args:
+        path: folder with camera_front/, radar_6455/, calibration/ and, where labelled, groundtruth_obj3d/ and lidar_vlp16/.
+        frames: names to keep, in this order; all by default.
+        images, lidar: False leaves these out of the samples (not decoded, faster).
+    Raises:
+        Error source_unknown: not such a folder; source_unknown_frame: a name that is not in it.
+    """
+
+    kind = "astyx"
+
+    def __init__(self, path: str | Path, frames: Sequence[str] | None = None, images: bool = True, lidar: bool = True):
+        self.path = Path(path)
+        self.images, self.lidar = images, lidar
+        if not is_astyx(self.path):
+            what = f"no {RADAR}/ and {CAMERA}/ in the folder"
+            raise Error(Code.source_unknown, what, str(path), "give the folder that holds them")
+        found = {file.name.split(".")[0] for file in (self.path / RADAR).iterdir() if file.name.endswith(_SUFFIXES)}
+        found |= {file.stem for file in (self.path / CAMERA).glob("*.jpg")}
+        self.names = sorted(found) if frames is None else list(frames)
+        for name in self.names:
+            if name not in found:
+                raise self._unknown(name, found)
+
+    def _unknown(self, name: str, found: Sequence[str] | set[str]) -> Error:
+        known = f"it has {len(found)}: {min(found)} to {max(found)}" if found else "it has none"
+        return Error(Code.source_unknown_frame, f"no frame {name!r}", str(self.path), known)
+
+    @cached_property
+    def splits(self) -> dict[str, list[str]]:
+        """Frame names by split, from splits/NAME.txt; empty where the folder has none."""
+        return {file.stem: file.read_text().split() for file in sorted((self.path / "splits").glob("*.txt"))}
+
+    def subset(self, names: Sequence[str]) -> AstyxSource:
+        """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
+        return AstyxSource(self.path, names, self.images, self.lidar)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[name] for name in self.names)
+
+    def __getitem__(self, name: str) -> Sample:
+        if name not in self.names:
+            raise self._unknown(name, self.names)
+        image_path = self.path / CAMERA / f"{name}.jpg"
+        image = read_bytes(image_path)
+        rig, T_ego_lidar = self.calibration(name, image_size(image, image_path))
+        timestamp_ns = (int(name) if name.isdecimal() else self.names.index(name)) * FRAME_TIME_NS
+        radar = self.radar_points(name)
+        lidar = self.lidar_points(name, T_ego_lidar) if (self.path / LIDAR).is_dir() else None
+        in_ego = transform(np.asarray(rig.radars[0].T_ego_radar), radar[:, :3].astype(np.float64))
+        return Sample(
+            name=name,
+            timestamp_ns=timestamp_ns,
+            rig=rig,
+            frames={CAMERA: decode_image(image, image_path)} if self.images else {},
+            radar=[RadarSweep(RADAR, radar, timestamp_ns)],
+            truth=self.truth(name, in_ego, lidar),
+            lidar=lidar,
+            camera_timestamps_ns={CAMERA: timestamp_ns},
+            scene="astyx",
+        )
+
+    def _points_path(self, sensor: str, name: str) -> Path:
+        paths = [self.path / sensor / (name + suffix) for suffix in _SUFFIXES]
+        return next((path for path in paths if path.exists()), paths[0])
+
+    def radar_points(self, name: str) -> np.ndarray:
+        """(N, 5) float32: x, y, z m in the radar frame, magnitude dB, radial velocity m/s, receding positive, aliased."""
+        table = read_table(self._points_path(RADAR, name), ("X", "Y", "Z", "Mag", "V_r"))
+        table[:, 4] = -table[:, 4]  # published positive when closing
+        return table.astype(np.float32)
+
+    def lidar_points(self, name: str, T_ego_lidar: np.ndarray | None) -> np.ndarray | None:
+        """(N, 4) float32: x, y, z m in the ego frame, reflectivity 0..255; None where left out or not calibrated."""
+        if not self.lidar or T_ego_lidar is None:
+            return None
+        table = read_table(self._points_path(LIDAR, name), ("X", "Y", "Z", "Reflectivity"))
+        table[:, :3] = transform(T_ego_lidar, table[:, :3])
+        return table[np.isfinite(table).all(1)].astype(np.float32)
+
+    def calibration(self, name: str, size: tuple[int, int]) -> tuple[SensorRig, np.ndarray | None]:
+        """The rig of one frame, for an image of size (width, height) px, and (4, 4) T_ego_lidar where there is one."""
+        path = self.path / "calibration" / f"{name}.json"
+        content = read_json(path, Code.source_bad_calibration)
+        try:
+            data = {sensor["sensor_uid"]: sensor["calib_data"] for sensor in content["sensors"]}
+            K = _matrix(data[CAMERA]["K"], 3)
+            camera, radar = (_matrix(data[uid]["T_to_ref_COS"], 4) for uid in (CAMERA, RADAR))
+            T_ego_lidar = _matrix(data[LIDAR]["T_to_ref_COS"], 4) if LIDAR in data else None
+            rig = SensorRig(
+                cameras=[CameraCalibration(name=CAMERA, width=size[0], height=size[1], K=K, T_ego_camera=camera)],
+                radars=[RadarCalibration(name=RADAR, T_ego_radar=radar, velocity="aliased", period=VELOCITY_PERIOD)],
+            )
+            rig.check()
+        except (KeyError, TypeError, ValueError, Error) as fault:
+            what = f"missing {fault}" if isinstance(fault, KeyError) else getattr(fault, "what", str(fault))
+            fix = "each frame needs K of the camera and a rigid T_to_ref_COS of every sensor"
+            raise Error(Code.source_bad_calibration, str(what), str(path), fix) from None
+        return rig, T_ego_lidar
+
+    def truth(self, name: str, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
+        """Labelled boxes of a frame, with points counted among (N, 3+) points in the ego frame; None where the set has no labels."""
+        if not (self.path / LABELS).is_dir():
+            return None
+        path = self.path / LABELS / f"{name}.json"
+        content = read_json(path, Code.source_bad_label)
+        try:
+            objects = [_box(item) for item in content["objects"]]
+        except (KeyError, TypeError, ValueError) as fault:
+            what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
+            raise Error(Code.source_bad_label, what, str(path), "correct the object or leave it out of the file") from None
+        boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
+        return Truth(
+            boxes=boxes,
+            labels=[label for _, label, _ in objects],
+            occlusion=np.array([occlusion for _, _, occlusion in objects], np.int8),
+            radar_points=points_in_boxes(radar, boxes),
+            lidar_points=np.full(len(boxes), -1, np.int32) if lidar is None else points_in_boxes(lidar, boxes),
+        )
+
+
+def is_astyx(path: Path) -> bool:
+    """Whether a folder looks like this set."""
+    return (path / RADAR).is_dir() and (path / CAMERA).is_dir()
+
+
+def _matrix(values: Any, rows: int) -> np.ndarray:
+    matrix = np.array(values, np.float64)
+    if matrix.shape != (rows, rows) or not np.isfinite(matrix).all():
+        raise ValueError(f"not a {rows} x {rows} matrix of numbers: {values}")
+    return matrix
+
+
+def _box(item: dict[str, Any]) -> tuple[np.ndarray, str, int]:
+    """Box (9,) with unknown velocity, label and occlusion of one labelled object."""
+    center, size = (np.array(item[key], np.float64) for key in ("center3d", "dimension3d"))
+    if center.shape != (3,) or size.shape != (3,) or not np.isfinite([center, size]).all() or (size <= 0).any():
+        raise ValueError(f"an object with center3d {item['center3d']} and dimension3d {item['dimension3d']}")
+    label, occlusion = item["classname"], item["occlusion"]
+    if not isinstance(label, str) or not label or occlusion not in (0, 1, 2, 3):
+        raise ValueError(f"an object with classname {label!r} and occlusion {occlusion!r}")
+    yaw = yaw_of(rotation_of(item["orientation_quat"]))
+    return np.array([*center, *size, yaw, np.nan, np.nan]), label.lower(), int(occlusion)
