@@ -19,11 +19,12 @@ class Engine {
   virtual void load(const std::string& onnx_path) = 0;         // may take minutes; throws Error 50x
   virtual std::vector<TensorInfo> inputs() const = 0;
   virtual std::vector<TensorInfo> outputs() const = 0;
-  virtual void bind(const std::string& tensor, float* data) = 0;  // memory outlives the engine's last run; address stays fixed
-  virtual void run(void* stream = nullptr) = 0;                // reads and writes the bound memory
+  // Every tensor is bound once before the first run; shared, so that the memory lives as long as any engine that may touch it.
+  virtual void bind(const std::string& tensor, std::shared_ptr<float> data) = 0;  // throws Error engine_bind
+  virtual void run(void* stream = nullptr) = 0;                // reads and writes the bound memory; throws Error engine_run
 };
 
 std::vector<std::string> native_engines();                     // what this build of the core has
-std::unique_ptr<Engine> make_engine(const std::string& name, int threads);  // throws Error engine_unavailable
+std::unique_ptr<Engine> make_engine(const std::string& name, int threads);  // 0: one per core; throws Error engine_unavailable
 
 }  // namespace imkd

@@ -1,0 +1,181 @@
+#include "imkd/bundle.hpp"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+#include <vector>
+
+#include "imkd/error.hpp"
+#include "sha256.hpp"
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace imkd {
+namespace {
+
+constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
+constexpr int kMaxDepth = 32;                     // nested objects and lists of the manifest
+constexpr std::size_t kBlock = 1 << 20;           // bytes hashed at a time
+constexpr const char* kAnew = "export or copy the bundle anew";
+const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};
+
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+// Calls use(bytes, size) for each block of the file; stops after at most `limit` bytes.
+template <class Use>
+void read_blocks(const fs::path& path, std::uintmax_t limit, Use&& use) {
+  File file(std::fopen(path.c_str(), "rb"), &std::fclose);
+  if (!file) throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make it readable for this user");
+  std::vector<char> block(kBlock);
+  while (limit > 0) {
+    const std::size_t got = std::fread(block.data(), 1, static_cast<std::size_t>(std::min<std::uintmax_t>(limit, kBlock)), file.get());
+    use(block.data(), got);
+    limit -= got;
+    if (got == 0) break;
+  }
+  if (std::ferror(file.get())) throw Error(Code::bundle_missing_file, "cannot be read to its end", path.string(), kAnew);
+}
+
+// The file's size in bytes; throws unless it is a regular file whose real place is inside the folder.
+std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
+  const fs::path path = folder / name;
+  std::error_code failed;
+  const fs::path real = fs::canonical(path, failed);
+  if (failed) throw Error(Code::bundle_missing_file, "there is no file " + name, path.string(), kAnew);
+  if (real.parent_path() != folder)
+    throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(), "put the file itself there");
+  const std::uintmax_t size = fs::is_regular_file(real, failed) ? fs::file_size(real, failed) : static_cast<std::uintmax_t>(-1);
+  if (failed || size == static_cast<std::uintmax_t>(-1))
+    throw Error(Code::bundle_missing_file, name + " is not a regular file", path.string(), kAnew);
+  return size;
+}
+
+// A plain file name: a bundle is one flat folder, so nothing can lead out of it.
+bool plain_name(const std::string& name) {
+  constexpr const char* kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  return !name.empty() && name.size() <= 255 && name.find_first_not_of(kAllowed) == std::string::npos && name[0] != '.' &&
+         name != "manifest.json";
+}
+
+json parse(const std::string& text, const std::string& where) {
+  std::vector<std::set<std::string>> keys;  // of the objects being read, to refuse a key given twice
+  const auto watch = [&](int depth, json::parse_event_t event, json& value) {
+    if (depth > kMaxDepth) throw Error(Code::bundle_manifest, "is nested deeper than " + std::to_string(kMaxDepth) + " levels", where, kAnew);
+    if (event == json::parse_event_t::object_start) keys.emplace_back();
+    if (event == json::parse_event_t::object_end) keys.pop_back();
+    if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
+      throw Error(Code::bundle_manifest, "key " + value.dump() + " is given twice", where, kAnew);
+    return true;
+  };
+  try {
+    return json::parse(text, watch);
+  } catch (const json::exception& error) {
+    throw Error(Code::bundle_manifest, std::string("is not valid JSON: ") + error.what(), where, kAnew);
+  }
+}
+
+void check_keys(const json& object, const std::vector<std::string>& keys, const std::string& where) {
+  if (!object.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
+  for (const auto& [key, value] : object.items())
+    if (std::find(keys.begin(), keys.end(), key) == keys.end())
+      throw Error(Code::bundle_unknown_key, "unknown key \"" + key + "\"", where, "remove it, or update imkd_edge if a newer one wrote the bundle");
+  for (const std::string& key : keys)
+    if (!object.contains(key)) throw Error(Code::bundle_missing_key, "key \"" + key + "\" is missing", where, kAnew);
+}
+
+// Version first: a manifest of another version may well have other keys.
+void check_version(const json& manifest, const std::string& where) {
+  if (!manifest.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
+  if (!manifest.contains("schema")) throw Error(Code::bundle_missing_key, "key \"schema\" is missing", where, kAnew);
+  if (manifest["schema"] != Bundle::kVersion || !manifest["schema"].is_number_integer())
+    throw Error(Code::bundle_version, "schema is " + manifest["schema"].dump().substr(0, 40) + "; this build reads " + std::to_string(Bundle::kVersion),
+                where, "update imkd_edge, or export the bundle anew with this version");
+}
+
+void check_file(const fs::path& folder, const std::string& name, const json& entry, const std::string& where) {
+  if (!plain_name(name))
+    throw Error(Code::bundle_bad_path, "\"" + name.substr(0, 80) + "\" is not a plain file name", where,
+                "use letters, digits, '.', '_' and '-' only, no folder, no leading dot");
+  const std::string at = where + "." + name;
+  check_keys(entry, {"sha256", "bytes"}, at);
+  const json &sha = entry["sha256"], &bytes = entry["bytes"];
+  if (!sha.is_string() || sha.get<std::string>().size() != 64 ||
+      sha.get<std::string>().find_first_not_of("0123456789abcdef") != std::string::npos)
+    throw Error(Code::bundle_bad_value, "sha256 must be 64 hex digits in lower case", at, kAnew);
+  if (!bytes.is_number_unsigned()) throw Error(Code::bundle_bad_value, "bytes must be a whole number >= 0", at, kAnew);
+
+  const std::uintmax_t size = checked_size(folder, name);
+  if (size != bytes.get<std::uintmax_t>())
+    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest says " + bytes.dump(), (folder / name).string(), kAnew);
+  Sha256 hash;
+  read_blocks(folder / name, size, [&](const char* data, std::size_t count) { hash.update(data, count); });
+  const std::string found = hash.hex();
+  if (found != sha.get<std::string>())
+    throw Error(Code::bundle_checksum, "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
+                (folder / name).string(), kAnew);
+}
+
+// ONNX may refer to weights in files beside it; whatever lies in the folder must therefore be in the manifest.
+void check_nothing_else(const fs::path& folder, const json& files) {
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name != "manifest.json" && !files.contains(name))
+      throw Error(Code::bundle_unknown_key, "the manifest does not know the file " + name, folder.string(), "remove it, or list it under \"files\"");
+  }
+}
+
+// What is wrong with the spec is wrong with the bundle.
+ModelSpec parse_spec(const json& spec, const std::string& where) {
+  try {
+    return ModelSpec::from_json(spec.dump());
+  } catch (const Error& error) {
+    const Code code = error.code() == Code::spec_unknown_key   ? Code::bundle_unknown_key
+                      : error.code() == Code::spec_missing_key ? Code::bundle_missing_key
+                      : error.code() == Code::spec_version     ? Code::bundle_version
+                      : error.code() == Code::spec_syntax      ? Code::bundle_manifest
+                                                               : Code::bundle_bad_value;
+    throw Error(code, error.problem(), where + ": spec " + error.where(), error.fix());
+  }
+}
+
+}  // namespace
+
+Bundle Bundle::load(const std::string& path) {
+  std::error_code failed;
+  const fs::path folder = fs::canonical(path, failed);
+  if (failed || !fs::is_directory(folder, failed))
+    throw Error(Code::bundle_missing, "there is no bundle folder", path, "give the path of a folder NAME.imkd that holds manifest.json");
+  const std::string where = (folder / "manifest.json").string();
+  const std::uintmax_t size = checked_size(folder, "manifest.json");
+  if (size > kMaxManifest)
+    throw Error(Code::bundle_manifest, "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAnew);
+
+  Bundle bundle;
+  bundle.path = folder.string();
+  read_blocks(where, kMaxManifest, [&](const char* data, std::size_t count) { bundle.manifest.append(data, count); });
+  const json manifest = parse(bundle.manifest, where);
+  check_version(manifest, where);
+  check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, where);
+  for (const char* key : {"spec", "files", "metrics", "provenance"})
+    if (!manifest[key].is_object()) throw Error(Code::bundle_manifest, std::string("\"") + key + "\" must be an object", where, kAnew);
+  const json& files = manifest["files"];
+  for (const char* name : kRequired)
+    if (!files.contains(name)) throw Error(Code::bundle_missing_key, std::string("files has no \"") + name + "\"", where, kAnew);
+  bundle.spec = parse_spec(manifest["spec"], where);
+  for (const auto& [name, entry] : files.items()) check_file(folder, name, entry, where + ": files");
+  check_nothing_else(folder, files);
+  return bundle;
+}
+
+std::string Bundle::file(const std::string& name) const {
+  const json files = json::parse(manifest)["files"];
+  if (!files.contains(name)) throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path, "see \"files\" in its manifest.json");
+  return (fs::path(path) / name).string();
+}
+
+}  // namespace imkd
