@@ -1,0 +1,32 @@
+#include "imkd/engine.hpp"
+
+#include <thread>
+
+#include "imkd/error.hpp"
+#ifdef IMKD_WITH_ORT
+#include "ort.hpp"
+#endif
+
+namespace imkd {
+
+std::vector<std::string> native_engines() {
+  std::vector<std::string> names;
+#ifdef IMKD_WITH_ORT
+  names.push_back("onnxruntime");
+#endif
+  return names;
+}
+
+std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
+  if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+  if (threads <= 0) threads = 1;
+#ifdef IMKD_WITH_ORT
+  if (name == "onnxruntime") return make_ort_engine(threads);
+#endif
+  std::string known;
+  for (const std::string& engine : native_engines()) known += (known.empty() ? "" : ", ") + engine;
+  throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"", known.empty() ? "it has none" : "it has " + known,
+              "build it where CMake finds ONNX Runtime's headers (ONNXRUNTIME_ROOT), or use the Python package's engine");
+}
+
+}  // namespace imkd

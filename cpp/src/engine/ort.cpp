@@ -1,0 +1,163 @@
+#include "ort.hpp"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <mutex>
+
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+#include <onnxruntime_session_options_config_keys.h>
+
+#include "imkd/error.hpp"
+
+namespace imkd {
+namespace {
+
+std::mutex library_mutex;
+std::string library_path;  // "" until set_ort_library
+
+void* open_library() {
+  std::vector<std::string> candidates;
+  if (!library_path.empty()) candidates.push_back(library_path);
+  if (const char* path = std::getenv("IMKD_ORT_LIBRARY")) candidates.emplace_back(path);
+  candidates.insert(candidates.end(), {"libonnxruntime.so.1", "libonnxruntime.so"});
+  std::string tried;
+  for (const std::string& path : candidates) {
+    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
+  }
+  throw Error(Code::engine_unavailable, "ONNX Runtime's shared library cannot be opened", tried,
+              "install ONNX Runtime, or name its libonnxruntime.so in the environment variable IMKD_ORT_LIBRARY");
+}
+
+// The library stays open and the environment alive until the process ends: sessions may be destroyed in any order.
+Ort::Env& environment() {
+  const std::lock_guard<std::mutex> lock(library_mutex);
+  static Ort::Env* env = nullptr;
+  if (env) return *env;
+  void* library = open_library();
+  const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
+  const OrtApi* api = get_base ? get_base()->GetApi(ORT_API_VERSION) : nullptr;
+  if (!api)
+    throw Error(Code::engine_unavailable, "ONNX Runtime's library is older than its API " + std::to_string(ORT_API_VERSION),
+                get_base ? std::string("version ") + get_base()->GetVersionString() : "", "install a newer ONNX Runtime");
+  Ort::InitApi(api);
+  env = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "imkd");  // errors come as exceptions, nothing is printed
+  return *env;
+}
+
+struct Port {                      // one input or output of the graph
+  TensorInfo info;
+  bool is_input = false, is_float = false;
+  std::shared_ptr<float> data;     // null until bound
+};
+
+class OrtEngine : public Engine {
+ public:
+  explicit OrtEngine(int threads) : environment_(environment()), threads_(threads) {}
+  std::string name() const override { return "onnxruntime"; }
+
+  void load(const std::string& onnx_path) override {
+    path_ = onnx_path;
+    guard(Code::engine_load, "export the model again, or check the file", [&] {
+      Ort::SessionOptions options;
+      options.SetIntraOpNumThreads(threads_);
+      options.SetInterOpNumThreads(1);
+      options.SetExecutionMode(ORT_SEQUENTIAL);
+      options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");  // idle workers must leave the cores to our ops
+      ports_.clear();
+      binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
+      session_ = Ort::Session(environment_, onnx_path.c_str(), options);
+      binding_ = Ort::IoBinding(session_);
+      Ort::AllocatorWithDefaultOptions allocator;
+      for (std::size_t i = 0; i < session_.GetInputCount(); ++i)
+        add_port(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i), true);
+      for (std::size_t i = 0; i < session_.GetOutputCount(); ++i)
+        add_port(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i), false);
+    });
+  }
+
+  std::vector<TensorInfo> inputs() const override { return infos(true); }
+  std::vector<TensorInfo> outputs() const override { return infos(false); }
+
+  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+    Port& port = find(tensor);
+    std::size_t count = 1;
+    for (std::int64_t extent : port.info.shape) {
+      if (extent <= 0)
+        throw Error(Code::engine_bind, "tensor \"" + tensor + "\" has an extent that is not fixed", path_, "export the model with static shapes");
+      count *= static_cast<std::size_t>(extent);
+    }
+    guard(Code::engine_bind, "", [&] {
+      const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+      const Ort::Value value = Ort::Value::CreateTensor<float>(memory, data.get(), count, port.info.shape.data(), port.info.shape.size());
+      port.is_input ? binding_.BindInput(tensor.c_str(), value) : binding_.BindOutput(tensor.c_str(), value);
+    });
+    port.data = std::move(data);
+  }
+
+  void run(void*) override {
+    for (const Port& port : ports_)
+      if (!port.data) throw Error(Code::engine_run, "tensor \"" + port.info.name + "\" is not bound", path_, "bind every tensor first");
+    if (ports_.empty()) throw Error(Code::engine_run, "no model is loaded", "", "call load first");
+    guard(Code::engine_run, "", [&] { session_.Run(run_options_, binding_); });
+  }
+
+ private:
+  template <class Call>
+  void guard(Code code, const char* fix, Call&& call) const {
+    try {
+      call();
+    } catch (const Ort::Exception& error) {
+      throw Error(code, std::string("ONNX Runtime says: ") + error.what(), path_, fix);
+    }
+  }
+
+  void add_port(const char* name, const Ort::TypeInfo& type, bool is_input) {
+    Port port{{name, {}}, is_input, false, nullptr};
+    if (type.GetONNXType() == ONNX_TYPE_TENSOR) {
+      const auto tensor = type.GetTensorTypeAndShapeInfo();
+      port.info.shape = tensor.GetShape();
+      port.is_float = tensor.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    }
+    ports_.push_back(std::move(port));
+  }
+
+  std::vector<TensorInfo> infos(bool is_input) const {
+    std::vector<TensorInfo> infos;
+    for (const Port& port : ports_) {
+      if (port.is_input != is_input) continue;
+      if (!port.is_float)
+        throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not float32", path_, "export it as float32");
+      infos.push_back(port.info);
+    }
+    return infos;
+  }
+
+  Port& find(const std::string& tensor) {
+    for (Port& port : ports_)
+      if (port.info.name == tensor) return port;
+    throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", path_, "see inputs() and outputs()");
+  }
+
+  Ort::Env& environment_;
+  int threads_;
+  std::string path_;
+  Ort::Session session_{nullptr};
+  Ort::IoBinding binding_{nullptr};
+  Ort::RunOptions run_options_;
+  std::vector<Port> ports_;
+};
+
+}  // namespace
+
+void set_ort_library(const std::string& path) {
+  const std::lock_guard<std::mutex> lock(library_mutex);
+  library_path = path;
+}
+
+std::unique_ptr<Engine> make_ort_engine(int threads) { return std::make_unique<OrtEngine>(threads); }
+
+}  // namespace imkd
