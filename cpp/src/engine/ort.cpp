@@ -1,5 +1,6 @@
 #include "ort.hpp"
 
+#ifdef IMKD_WITH_ORT
 #include <dlfcn.h>
 
 #include <cstdlib>
@@ -161,3 +162,7 @@ void set_ort_library(const std::string& path) {
 std::unique_ptr<Engine> make_ort_engine(int threads) { return std::make_unique<OrtEngine>(threads); }
 
 }  // namespace imkd
+
+#else
+void imkd::set_ort_library(const std::string&) {}
+#endif  // IMKD_WITH_ORT
