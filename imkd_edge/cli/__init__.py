@@ -1,0 +1,41 @@
+"""The command line `imkd-edge`."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from imkd_edge.cli import device, workstation
+from imkd_edge.cli.common import examples
+
+app = typer.Typer(
+    name="imkd-edge",
+    help="3D object detection from cameras and radars.",
+    epilog=examples("imkd-edge demo", "imkd-edge infer synth --bundle tiny --json"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imkd-edge {metadata.version('imkd-edge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+device.register(app)
+workstation.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,102 @@
+"""What every verb shares: where output goes, exit codes, errors without a traceback, progress bars."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from imkd_edge.errors import Error
+
+OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
+_EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")]
+Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
+EngineName = Annotated[str, typer.Option("--engine", help="What runs the networks, e.g. onnxruntime.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
+
+Item = TypeVar("Item")
+
+
+def out() -> Console:
+    """Standard output, for results only."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def log() -> Console:
+    """Standard error, for everything else."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def exit_code(code: str) -> int:
+    """The exit code for an error code such as "E0407": the hundreds digit is the noun at fault."""
+    return _EXIT_OF_NOUN.get(int(code[1:]) // 100, ENVIRONMENT)
+
+
+def examples(*commands: str) -> str:
+    """The end of a verb's help."""
+    return "\n\n".join(["Examples:", *commands])
+
+
+def print_json(value: Any, line: bool = False) -> None:
+    """Strict JSON on standard output: numbers that are not finite become null."""
+    text = json.dumps(_plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
+        return _plain(value.tolist())
+    return value
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns an imkd Error into one line on standard error and an exit code."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            status = function(*args, **kwargs)
+        except Error as error:
+            sys.stderr.write(f"{error}\n")
+            raise typer.Exit(exit_code(error.code)) from None
+        except BrokenPipeError:  # the reader, e.g. head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(OK) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted\n")
+            raise typer.Exit(130) from None
+        if status:
+            raise typer.Exit(status)
+
+    return wrapped
+
+
+def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
+    """Yields the items with a progress bar on standard error, where that is a terminal."""
+    console = log()
+    if not console.is_terminal or total < 2:
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)

@@ -1,0 +1,151 @@
+"""The verbs of the device: demo, infer, inspect, doctor, bench. Heavy imports wait until a verb runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imkd_edge.cli import report
+from imkd_edge.cli.common import ENVIRONMENT, OK, Device, EngineName, Json, Threads, examples, log, print_json, track, verb
+
+BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
+BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
+SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of an Astyx or nuScenes recording, or synth, or synth:SEED.")]
+FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
+FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
+Score = Annotated[float | None, typer.Option(min=0, max=1, help="Drop boxes below this score; the default is the bundle's.")]
+Theme = Annotated[str, typer.Option(help="Colours of pictures: dark or light.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs to the application."""
+    add = app.command
+    add("demo", epilog=examples("imkd-edge demo", "imkd-edge demo --frame 3 --out runs/demo/third --json"))(demo)
+    add(
+        "infer",
+        epilog=examples(
+            "imkd-edge infer synth --bundle tiny --frame 3 --save",
+            "imkd-edge infer recordings/astyx --bundle astyx-lite --frames 000105-000132 --json > boxes.jsonl",
+        ),
+    )(infer)
+    add("inspect", epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect runs/astyx-lite.imkd --json"))(inspect)
+    add("doctor", epilog=examples("imkd-edge doctor", "imkd-edge doctor --json"))(doctor)
+    add("bench", epilog=examples("imkd-edge bench tiny --frames 200", "imkd-edge bench tiny --ops --json"))(bench)
+
+
+@verb
+def demo(
+    bundle: BundleOption = "tiny",
+    source: Annotated[str, typer.Option(help="What to look at: synth, synth:SEED or a recording.")] = "synth",
+    frame: Annotated[str | None, typer.Option(help="Name or number of the frame.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for overview.png and result.json.")] = Path("runs/demo/latest"),
+    threads: Threads = 0,
+    theme: Theme = "dark",
+    json: Json = False,
+) -> int:
+    """Detect objects in one frame, print them and draw an overview."""
+    from imkd_edge.demo import run_demo
+
+    result = run_demo(bundle, source, frame, out, threads, theme)
+    if json:
+        print_json(result)
+    else:
+        report.show_frame(result)
+        log().print(f"wrote {out / 'overview.png'} and {out / 'result.json'}: open the picture")
+    return OK
+
+
+@verb
+def infer(
+    source: SourceName,
+    bundle: BundleOption = "tiny",
+    frame: FrameNames = None,
+    frames: FrameRange = None,
+    split: Annotated[str | None, typer.Option(help="Only the frames of this split.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Write OUT/FRAME/overview.png and result.json.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for --save.")] = Path("runs/infer"),
+    score: Score = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    engine: EngineName = "onnxruntime",
+    theme: Theme = "dark",
+    json: Json = False,
+) -> int:
+    """Detect objects in the frames of a recording; with --json one line per frame."""
+    from imkd_edge.demo import save_frame
+    from imkd_edge.detector import Detector
+    from imkd_edge.samples import infer_sample, select
+
+    chosen = select(source, split=split, names=frame or [], span=frames)
+    rig = chosen.source[chosen.names[0]].rig
+    with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
+        for sample in track(chosen, len(chosen), "infer"):
+            result = infer_sample(detector, sample)
+            record = {"frame": sample.name, **result.to_dict()}
+            if save:
+                folder = save_frame(out, sample, result, detector.spec, bundle, record, theme)
+                log().print(f"wrote {folder / 'overview.png'}")
+            if json:
+                print_json(record, line=True)
+            elif len(chosen) == 1:
+                report.show_frame(record)
+            else:
+                report.show_line(record)
+    return OK
+
+
+@verb
+def inspect(bundle: BundleName, json: Json = False) -> int:
+    """Verify a bundle and print what is in it: sizes, classes, files, metrics, origin."""
+    from imkd_edge.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    card = {"path": str(loaded.path), **loaded.manifest}
+    if json:
+        print_json(card)
+    else:
+        report.show_card(card, loaded.spec)
+    return OK
+
+
+@verb
+def doctor(json: Json = False) -> int:
+    """Check this machine and this installation; says how to mend what is wrong."""
+    from imkd_edge import doctor as checks
+
+    found = checks.examine()
+    if json:
+        print_json(found)
+    else:
+        report.show_checks(found)
+    return OK if found["status"] != "fail" else ENVIRONMENT
+
+
+@verb
+def bench(
+    bundle: BundleName = "tiny",
+    frames: Annotated[int, typer.Option(min=1, help="How many timed frames.")] = 200,
+    source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
+    warmup: Annotated[int, typer.Option(min=0, help="Frames before the clock starts.")] = 20,
+    threads: Threads = 0,
+    device: Device = "auto",
+    engine: EngineName = "onnxruntime",
+    ops: Annotated[bool, typer.Option("--ops", help="Time our ops against the usual OpenCV, NumPy and torch code instead.")] = False,
+    json: Json = False,
+) -> int:
+    """Measure the time per frame, from the caller's arrays to boxes, and of each stage."""
+    from imkd_edge import bench as benchmark
+
+    if ops:
+        result = benchmark.bench_ops(bundle, source, threads=threads)
+    else:
+        result = benchmark.bench(bundle, source, frames=frames, warmup=warmup, threads=threads, device=device, engine=engine)
+    if json:
+        print_json(result)
+    elif ops:
+        report.show_ops(result)
+    else:
+        report.show_bench(result)
+    return OK

@@ -1,0 +1,134 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from imkd_edge.cli.common import out
+
+_STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose columns are numbers (right-aligned) where their name starts with '>'."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        numeric = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric)
+    return table
+
+
+def show_frame(record: dict[str, Any]) -> None:
+    """The detections of one frame, where the time went, how the sensors are."""
+    detections = record["detections"]
+    table = _table(
+        f"frame {escape(str(record['frame']))}: {len(detections)} detections",
+        "class", ">score", ">x m", ">y m", ">distance m", "length × width × height m", ">heading °", ">speed m/s",
+    )  # fmt: skip
+    for entry in detections:
+        x, y, _ = entry["center"]
+        size = " × ".join(f"{value:.1f}" for value in entry["size"])
+        values = [entry["score"], x, y, math.hypot(x, y)]
+        columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
+        heading, speed = math.degrees(entry["yaw"]), math.hypot(*entry["velocity"])
+        table.add_row(entry["label"], *columns, size, f"{heading:.0f}", f"{speed:.1f}")
+    out().print(table)
+    show_stages(record["timings_us"], record.get("total_us"))
+    show_health(record["health"])
+
+
+def show_stages(timings_us: dict[str, float], total_us: float | None) -> None:
+    """One row of stages."""
+    total = sum(timings_us.values()) if total_us is None else total_us
+    table = _table("time in ms", *(f">{name}" for name in timings_us), ">total")
+    table.add_row(*(f"{value / 1000:.2f}" for value in [*timings_us.values(), total]))
+    out().print(table)
+
+
+def show_health(health: dict[str, Any]) -> None:
+    """The mode, and what is not well."""
+    sensors = health["sensors"]
+    failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
+    well = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
+    out().print(f"health: [bold]{health['mode']}[/], {well}" + (f" ([red]{escape(', '.join(failing))}[/])" if failing else ""))
+
+
+def show_line(record: dict[str, Any]) -> None:
+    """One frame on one line."""
+    counts: dict[str, int] = {}
+    for entry in record["detections"]:
+        counts[entry["label"]] = counts.get(entry["label"], 0) + 1
+    found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
+    total = record.get("total_us") or sum(record["timings_us"].values())
+    out().print(f"{escape(str(record['frame']))}: {found} | {total / 1000:.1f} ms | health {record['health']['mode']}")
+
+
+def show_card(card: dict[str, Any], spec: Any) -> None:
+    """What is in a bundle."""
+    facts = _table(f"bundle {escape(str(card['path']))}", "what", "value")
+    image, grid, depth = spec.image, spec.grid, spec.depth
+    facts.add_row("model", spec.name)
+    facts.add_row("cameras", f"{spec.cameras} of {image.width} × {image.height} px, features every {image.stride} px")
+    facts.add_row("depth", f"{depth.bins} bins, {depth.min:g} to {depth.max:g} m, {depth.spacing}")
+    sides = f"x {grid.x_min:g} to {grid.x_max:g} m, y {grid.y_min:g} to {grid.y_max:g} m"
+    facts.add_row("bird's-eye view", f"{sides}, cells of {grid.cell:g} m: {grid.width()} × {grid.height()}")
+    facts.add_row("radar grid", f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old")
+    facts.add_row("classes", ", ".join(entry.name for entry in spec.head.classes))
+    facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
+    for section in ("metrics", "provenance"):
+        for key, value in card.get(section, {}).items():
+            facts.add_row(f"{section}: {escape(str(key))}", escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
+    out().print(facts)
+    files = _table("files, all verified", "name", ">kB", "sha256")
+    for name, entry in card["files"].items():
+        files.add_row(name, f"{entry['bytes'] / 1000:.1f}", entry["sha256"][:16] + "...")
+    out().print(files)
+
+
+def show_checks(found: dict[str, Any]) -> None:
+    """The doctor's findings, worst ones with their cure."""
+    table = _table("", "status", "check", "finding")
+    for check in found["checks"]:
+        text = escape(check["detail"]) + (f"\n[bold]mend:[/] {escape(check['fix'])}" if check["fix"] else "")
+        table.add_row(_STATUS[check["status"]], check["name"], text)
+    out().print(table)
+    out().print(f"overall: {_STATUS[found['status']]}")
+
+
+def show_bench(result: dict[str, Any]) -> None:
+    """Percentiles of the whole and of each stage."""
+    title = f"{result['bundle']}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
+    columns = list(result["total_ms"])
+    table = _table(escape(title), "ms", *(f">{name}" for name in columns))
+    for name, values in {**result["stages_ms"], "total": result["total_ms"]}.items():
+        table.add_row(name, *(f"{values[column]:.2f}" for column in columns))
+    out().print(table)
+    out().print(f"outside the two networks: {100 * result['share_outside_networks']:.1f} % of the time (median)")
+    _show_environment(result["environment"])
+
+
+def show_ops(result: dict[str, Any]) -> None:
+    """Our ops beside the usual code for the same task."""
+    table = _table(escape(f"{result['bundle']}, {result['threads']} threads, medians of {result['repeats']}"),
+                   "op", "reference", ">ours ms", ">reference ms", ">ratio", ">largest difference")  # fmt: skip
+    for row in result["ops"]:
+        difference = "" if row["difference"] is None else f"{row['difference']:.3g}"
+        table.add_row(row["op"], row["reference"], f"{row['ours_ms']:.3f}", f"{row['reference_ms']:.3f}", f"{row['ratio']:.2f}", difference)
+    out().print(table)
+    _show_environment(result["environment"])
+
+
+def _show_environment(environment: dict[str, Any]) -> None:
+    out().print(escape(", ".join(f"{key} {value}" for key, value in environment.items())))
+
+
+def show_numbers(title: str, values: dict[str, Any]) -> None:
+    """Names and numbers."""
+    table = _table(escape(title), "name", ">value")
+    for name, value in values.items():
+        table.add_row(escape(name), f"{value:.4g}" if isinstance(value, float) else str(value))
+    out().print(table)

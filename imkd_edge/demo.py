@@ -1,0 +1,100 @@
+"""One frame from sensors to a picture on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from imkd_edge.detector import Detector, Result
+from imkd_edge.errors import Code, Error
+from imkd_edge.samples import bundle_label, infer_sample, resolve_name
+from imkd_edge.sources import open_source
+from imkd_edge.sources.sample import Sample
+from imkd_edge.spec import ModelSpec
+
+WARM_UP = 3  # runs before the one that is shown: the first ones allocate
+FILES = {"overview.png", "result.json"}  # all that a frame's folder may hold
+
+
+def run_demo(bundle: str, source: str, frame: str | None, out: Path, threads: int = 0, theme: str = "dark") -> dict[str, Any]:
+    """Detects objects in one frame and writes `out`/overview.png and result.json, both or neither.
+
+    Args:
+        bundle: folder or shipped name.
+        source: anything that open_source understands.
+        frame: name or number; None takes the first one.
+        out: folder to write; an older result in it is replaced.
+        threads: of the ops and the engine, 0 is one per core.
+        theme: colours of the picture, "dark" or "light".
+
+    Returns:
+        The frame's result as written to result.json.
+
+    Raises:
+        Error: of the source, the bundle, or write_failed.
+    """
+    opened = open_source(source)
+    name = opened.names[0] if frame is None else resolve_name(opened.names, frame, source)
+    sample = opened[name]
+    with Detector(bundle, sample.rig, threads=threads) as detector:
+        for _ in range(WARM_UP):
+            infer_sample(detector, sample)
+        result = infer_sample(detector, sample)
+        record = {"frame": sample.name, **result.to_dict()}
+        write_frame(out, sample, result, detector.spec, bundle, record, theme)
+    return record
+
+
+def save_frame(out: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str) -> Path:
+    """Writes one frame to `out`/NAME and returns that folder."""
+    folder = out / re.sub(r"[^A-Za-z0-9._-]", "_", sample.name).lstrip(".")
+    write_frame(folder, sample, result, spec, bundle, record, theme)
+    return folder
+
+
+def write_frame(
+    folder: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str = "dark"
+) -> None:
+    """Writes overview.png and result.json to a folder beside the target, then swaps the two."""
+    from imkd_edge import draw
+
+    if theme not in draw.THEMES:
+        raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "--theme", "choose dark or light")
+    picture = draw.overview(sample, result, spec, bundle_label(bundle), theme)
+    _refuse_foreign(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        try:
+            draw.write_png(fresh / "overview.png", picture)
+            (fresh / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            fresh.chmod(0o755)
+            _swap(fresh, folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise Error(Code.write_failed, f"cannot write: {error.strerror}", str(folder), "choose another folder with --out") from error
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """A folder is replaced as a whole, so it must hold nothing but a result."""
+    if folder.is_dir():
+        foreign = sorted({entry.name for entry in folder.iterdir()} - FILES)
+        if foreign:
+            what = f"the folder holds something else than a result: {foreign[0]}"
+            raise Error(Code.write_failed, what, str(folder), "choose another folder with --out")
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    if folder.exists():
+        stale = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        os.replace(folder, stale / "old")
+        os.replace(fresh, folder)
+        shutil.rmtree(stale)
+    else:
+        os.replace(fresh, folder)

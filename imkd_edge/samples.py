@@ -1,0 +1,108 @@
+"""From the samples of a source to a Detector: which ones, and with the rig each was taken with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imkd_edge.detector import Detector, Result
+from imkd_edge.errors import Code, Error
+from imkd_edge.sources import open_source
+from imkd_edge.sources.sample import Sample, Source
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some samples of a source, read one at a time."""
+
+    source: Source
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.source[name] for name in self.names)
+
+
+def select(source: str, split: str | None = None, names: Sequence[str] = (), span: str | None = None) -> Selection:
+    """Opens a source and chooses frames of it.
+
+    Args:
+        source: folder of a recording, "synth" or "synth:SEED".
+        split: name of one of the source's splits.
+        names: frames by name, or by number where the names are numbers with leading zeros.
+        span: "FIRST-LAST", or a text file with one name per line.
+
+    Raises:
+        Error: source_unknown, source_unknown_frame, source_missing_file.
+    """
+    opened = open_source(source)
+    chosen = _split_names(opened, split, source) if split else list(opened.names)
+    if names:
+        chosen = [resolve_name(chosen, name, source) for name in names]
+    elif span:
+        chosen = _span(chosen, span, source)
+    return Selection(opened, chosen)
+
+
+def _split_names(source: Source, split: str, where: str) -> list[str]:
+    splits: dict[str, list[str]] = getattr(source, "splits", {}) or {}
+    if split not in splits:
+        known = ", ".join(sorted(splits)) or "none"
+        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, f"choose one of: {known}")
+    return list(splits[split])
+
+
+def resolve_name(names: Sequence[str], wanted: str, where: str) -> str:
+    """The frame called `wanted`: its exact name, its number, or its position for names that are not numbers."""
+    if wanted in names:
+        return wanted
+    if wanted.isdigit():
+        same = [name for name in names if name.isdigit() and int(name) == int(wanted)]
+        if len(same) == 1:
+            return same[0]
+        if not any(name.isdigit() for name in names) and int(wanted) < len(names):
+            return names[int(wanted)]
+    known = f"{names[0]} ... {names[-1]}" if names else "none"
+    raise Error(Code.source_unknown_frame, f"there is no frame {wanted!r}", where, f"the {len(names)} frames are {known}")
+
+
+def _span(names: Sequence[str], span: str, where: str) -> list[str]:
+    path = Path(span)
+    if path.is_file():
+        try:
+            lines = path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Error(Code.source_missing_file, f"the list of frames cannot be read: {error}", span, "give a text file") from error
+        return [resolve_name(names, line, where) for line in lines]
+    for dash in re.finditer("-", span):  # names may hold dashes themselves
+        try:
+            first = names.index(resolve_name(names, span[: dash.start()], where))
+            last = names.index(resolve_name(names, span[dash.end() :], where))
+        except Error:
+            continue
+        if first <= last:
+            return list(names[first : last + 1])
+    known = f"{names[0]}-{names[-1]}" if names else "none"
+    raise Error(Code.source_unknown_frame, f"{span!r} is neither a file nor FIRST-LAST", where, f"e.g. --frames {known}")
+
+
+def infer_sample(detector: Detector, sample: Sample) -> Result:
+    """Runs one sample; where its calibration differs from the last one's, the lookup tables are rebuilt first."""
+    if sample.rig.hash() != detector.rig.hash():
+        detector.set_rig(sample.rig)
+    return detector.infer(
+        sample.frames,
+        sample.radar,
+        ego=sample.ego,
+        timestamp_ns=sample.timestamp_ns,
+        camera_timestamps_ns=sample.camera_timestamps_ns or None,
+    )
+
+
+def bundle_label(bundle: str | Path) -> str:
+    """A bundle's short name for titles."""
+    return Path(bundle).name.removesuffix(".imkd")
