@@ -4,23 +4,23 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <set>
 #include <system_error>
 #include <vector>
 
 #include "imkd/error.hpp"
+#include "json.hpp"
 #include "sha256.hpp"
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 namespace imkd {
 namespace {
 
+using json::Json;
+
 constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
-constexpr int kMaxDepth = 32;                     // nested objects and lists of the manifest
 constexpr std::size_t kBlock = 1 << 20;           // bytes hashed at a time
+constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key, Code::bundle_bad_value};
 constexpr const char* kAnew = "export or copy the bundle anew";
 const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};
 
@@ -62,48 +62,60 @@ bool plain_name(const std::string& name) {
          name != "manifest.json";
 }
 
-json parse(const std::string& text, const std::string& where) {
-  std::vector<std::set<std::string>> keys;  // of the objects being read, to refuse a key given twice
-  const auto watch = [&](int depth, json::parse_event_t event, json& value) {
-    if (depth > kMaxDepth) throw Error(Code::bundle_manifest, "is nested deeper than " + std::to_string(kMaxDepth) + " levels", where, kAnew);
-    if (event == json::parse_event_t::object_start) keys.emplace_back();
-    if (event == json::parse_event_t::object_end) keys.pop_back();
-    if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second)
-      throw Error(Code::bundle_manifest, "key " + value.dump() + " is given twice", where, kAnew);
-    return true;
-  };
-  try {
-    return json::parse(text, watch);
-  } catch (const json::exception& error) {
-    throw Error(Code::bundle_manifest, std::string("is not valid JSON: ") + error.what(), where, kAnew);
-  }
-}
-
-void check_keys(const json& object, const std::vector<std::string>& keys, const std::string& where) {
-  if (!object.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
-  for (const auto& [key, value] : object.items())
-    if (std::find(keys.begin(), keys.end(), key) == keys.end())
-      throw Error(Code::bundle_unknown_key, "unknown key \"" + key + "\"", where, "remove it, or update imkd_edge if a newer one wrote the bundle");
-  for (const std::string& key : keys)
-    if (!object.contains(key)) throw Error(Code::bundle_missing_key, "key \"" + key + "\" is missing", where, kAnew);
+void check_object(const Json& value, const std::string& where) {
+  if (!value.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
 }
 
 // Version first: a manifest of another version may well have other keys.
-void check_version(const json& manifest, const std::string& where) {
-  if (!manifest.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
-  if (!manifest.contains("schema")) throw Error(Code::bundle_missing_key, "key \"schema\" is missing", where, kAnew);
-  if (manifest["schema"] != Bundle::kVersion || !manifest["schema"].is_number_integer())
-    throw Error(Code::bundle_version, "schema is " + manifest["schema"].dump().substr(0, 40) + "; this build reads " + std::to_string(Bundle::kVersion),
-                where, "update imkd_edge, or export the bundle anew with this version");
+void check_shape(const Json& manifest) {
+  if (!manifest.contains("schema")) throw Error(Code::bundle_missing_key, "the key \"schema\" is missing", "schema", kAnew);
+  const Json& schema = manifest["schema"];
+  if (!schema.is_number_integer() || schema != Bundle::kVersion)
+    throw Error(Code::bundle_version, "is not " + std::to_string(Bundle::kVersion) + ", the only version that this build reads", "schema",
+                "update imkd_edge, or export the bundle anew with this version");
+  json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, {kCodes, ""});
+  for (const char* key : {"spec", "files", "metrics", "provenance"}) check_object(manifest[key], key);
+  for (const char* name : kRequired)
+    if (!manifest["files"].contains(name)) throw Error(Code::bundle_missing_key, std::string("names no ") + name, "files", kAnew);
 }
 
-void check_file(const fs::path& folder, const std::string& name, const json& entry, const std::string& where) {
+// What is wrong with the spec is wrong with the bundle.
+Code bundle_code(Code code) {
+  switch (code) {
+    case Code::spec_syntax: return Code::bundle_manifest;
+    case Code::spec_unknown_key: return Code::bundle_unknown_key;
+    case Code::spec_missing_key: return Code::bundle_missing_key;
+    case Code::spec_version: return Code::bundle_version;
+    default: return Code::bundle_bad_value;
+  }
+}
+
+ModelSpec read_spec(const Json& spec, const std::string& path) {
+  try {
+    return ModelSpec::from_json(spec.dump());
+  } catch (const Error& error) {
+    throw Error(bundle_code(error.code()), error.problem(), path + ": spec" + (error.where().empty() ? "" : "." + error.where()), error.fix());
+  }
+}
+
+Json read_manifest(const std::string& text, const std::string& path) {
+  try {
+    const Json manifest = json::parse(text, kCodes);
+    check_shape(manifest);
+    return manifest;
+  } catch (const Error& error) {
+    throw Error(error.code(), error.problem(), path + (error.where().empty() ? "" : ": " + error.where()), error.fix());
+  }
+}
+
+void check_file(const fs::path& folder, const std::string& name, const Json& entry, const std::string& where) {
   if (!plain_name(name))
     throw Error(Code::bundle_bad_path, "\"" + name.substr(0, 80) + "\" is not a plain file name", where,
                 "use letters, digits, '.', '_' and '-' only, no folder, no leading dot");
   const std::string at = where + "." + name;
-  check_keys(entry, {"sha256", "bytes"}, at);
-  const json &sha = entry["sha256"], &bytes = entry["bytes"];
+  check_object(entry, at);
+  json::check_keys(entry, {"sha256", "bytes"}, {kCodes, at});
+  const Json &sha = entry["sha256"], &bytes = entry["bytes"];
   if (!sha.is_string() || sha.get<std::string>().size() != 64 ||
       sha.get<std::string>().find_first_not_of("0123456789abcdef") != std::string::npos)
     throw Error(Code::bundle_bad_value, "sha256 must be 64 hex digits in lower case", at, kAnew);
@@ -121,25 +133,11 @@ void check_file(const fs::path& folder, const std::string& name, const json& ent
 }
 
 // ONNX may refer to weights in files beside it; whatever lies in the folder must therefore be in the manifest.
-void check_nothing_else(const fs::path& folder, const json& files) {
+void check_nothing_else(const fs::path& folder, const Json& files) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name != "manifest.json" && !files.contains(name))
       throw Error(Code::bundle_unknown_key, "the manifest does not know the file " + name, folder.string(), "remove it, or list it under \"files\"");
-  }
-}
-
-// What is wrong with the spec is wrong with the bundle.
-ModelSpec parse_spec(const json& spec, const std::string& where) {
-  try {
-    return ModelSpec::from_json(spec.dump());
-  } catch (const Error& error) {
-    const Code code = error.code() == Code::spec_unknown_key   ? Code::bundle_unknown_key
-                      : error.code() == Code::spec_missing_key ? Code::bundle_missing_key
-                      : error.code() == Code::spec_version     ? Code::bundle_version
-                      : error.code() == Code::spec_syntax      ? Code::bundle_manifest
-                                                               : Code::bundle_bad_value;
-    throw Error(code, error.problem(), where + ": spec " + error.where(), error.fix());
   }
 }
 
@@ -158,22 +156,16 @@ Bundle Bundle::load(const std::string& path) {
   Bundle bundle;
   bundle.path = folder.string();
   read_blocks(where, kMaxManifest, [&](const char* data, std::size_t count) { bundle.manifest.append(data, count); });
-  const json manifest = parse(bundle.manifest, where);
-  check_version(manifest, where);
-  check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, where);
-  for (const char* key : {"spec", "files", "metrics", "provenance"})
-    if (!manifest[key].is_object()) throw Error(Code::bundle_manifest, std::string("\"") + key + "\" must be an object", where, kAnew);
-  const json& files = manifest["files"];
-  for (const char* name : kRequired)
-    if (!files.contains(name)) throw Error(Code::bundle_missing_key, std::string("files has no \"") + name + "\"", where, kAnew);
-  bundle.spec = parse_spec(manifest["spec"], where);
+  const Json manifest = read_manifest(bundle.manifest, where);
+  bundle.spec = read_spec(manifest["spec"], where);
+  const Json& files = manifest["files"];
   for (const auto& [name, entry] : files.items()) check_file(folder, name, entry, where + ": files");
   check_nothing_else(folder, files);
   return bundle;
 }
 
 std::string Bundle::file(const std::string& name) const {
-  const json files = json::parse(manifest)["files"];
+  const Json files = Json::parse(manifest)["files"];
   if (!files.contains(name)) throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path, "see \"files\" in its manifest.json");
   return (fs::path(path) / name).string();
 }

@@ -1,0 +1,96 @@
+// Engine, with a trampoline so that one may be written in Python; tensors are handed over as NumPy views, never copied.
+#include "imkd/engine.hpp"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/trampoline_self_life_support.h>
+
+#include "engine/ort.hpp"
+#include "imkd/error.hpp"
+
+namespace py = pybind11;
+using imkd::Code;
+using imkd::Engine;
+using imkd::Error;
+using imkd::TensorInfo;
+
+namespace {
+
+// A writable view; it shares the memory, so an engine may outlive the detector that bound it.
+py::array view(const std::vector<std::int64_t>& shape, std::shared_ptr<float> data) {
+  float* address = data.get();
+  py::capsule owner(new std::shared_ptr<float>(std::move(data)), [](void* p) { delete static_cast<std::shared_ptr<float>*>(p); });
+  return py::array_t<float>(std::vector<py::ssize_t>(shape.begin(), shape.end()), address, owner);
+}
+
+class PyEngine : public Engine, public py::trampoline_self_life_support {
+ public:
+  std::string name() const override { PYBIND11_OVERRIDE_PURE(std::string, Engine, name, ); }
+  void load(const std::string& onnx_path) override { PYBIND11_OVERRIDE_PURE(void, Engine, load, onnx_path); }
+  std::vector<TensorInfo> inputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, inputs, ); }
+  std::vector<TensorInfo> outputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, outputs, ); }
+
+  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+    for (const auto& infos : {inputs(), outputs()})
+      for (const TensorInfo& info : infos)
+        if (info.name == tensor) return call_bind(tensor, info.shape, std::move(data));
+    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", name(), "see its inputs() and outputs()");
+  }
+
+  void run(void*) override { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
+
+ private:
+  void call_bind(const std::string& tensor, const std::vector<std::int64_t>& shape, std::shared_ptr<float> data) {
+    py::gil_scoped_acquire gil;
+    const py::function method = py::get_override(static_cast<const Engine*>(this), "bind");
+    if (!method) throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "", "write one that keeps the array");
+    method(tensor, view(shape, std::move(data)));
+  }
+};
+
+// Memory of a NumPy array, held by a reference to it.
+std::shared_ptr<float> share(const py::array& array, const std::string& tensor) {
+  if (!py::isinstance<py::array_t<float>>(array) || !(array.flags() & py::array::c_style) || !array.writeable())
+    throw Error(Code::engine_bind, "the array for \"" + tensor + "\" must be float32, C-contiguous and writable", "", "use numpy.zeros(shape, numpy.float32)");
+  auto* held = new py::array(array);
+  return {static_cast<float*>(held->mutable_data()), [held](float*) {
+            py::gil_scoped_acquire gil;
+            delete held;
+          }};
+}
+
+// As many numbers as the tensor has, or the engine would read beyond the array.
+void bind_array(Engine& engine, const std::string& tensor, const py::array& array) {
+  for (const auto& infos : {engine.inputs(), engine.outputs()})
+    for (const TensorInfo& info : infos) {
+      if (info.name != tensor) continue;
+      if (info.shape != std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim()))
+        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor", engine.name(), "see inputs() and outputs()");
+      return engine.bind(tensor, share(array, tensor));
+    }
+  throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(), "see inputs() and outputs()");
+}
+
+}  // namespace
+
+void bind_engine(py::module_& m) {
+  py::class_<TensorInfo>(m, "TensorInfo", "Name and shape of a float32 tensor.")
+      .def(py::init<std::string, std::vector<std::int64_t>>(), py::arg("name"), py::arg("shape"))
+      .def_readonly("name", &TensorInfo::name)
+      .def_property_readonly("shape", [](const TensorInfo& info) { return py::tuple(py::cast(info.shape)); })
+      .def("__repr__", [](const TensorInfo& info) { return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ")"; });
+
+  const auto released = py::call_guard<py::gil_scoped_release>();
+  py::class_<Engine, PyEngine, py::smart_holder>(m, "Engine", "Runs one ONNX part; derive from it to write an engine in Python.")
+      .def(py::init<>())
+      .def("name", &Engine::name)
+      .def("load", &Engine::load, py::arg("onnx_path"), released)
+      .def("inputs", &Engine::inputs)
+      .def("outputs", &Engine::outputs)
+      .def("bind", &bind_array, py::arg("tensor"), py::arg("array"))
+      .def("run", [](Engine& engine) { engine.run(); }, released);
+  m.def("native_engines", &imkd::native_engines, "Names of the engines built into the core.");
+  m.def("make_engine", &imkd::make_engine, py::arg("name"), py::arg("threads") = 0, "A native engine; raises Error engine_unavailable.");
+  m.def("set_ort_library", &imkd::set_ort_library, py::arg("path"));
+}

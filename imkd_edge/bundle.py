@@ -1,0 +1,153 @@
+"""Bundle: a model in one folder, NAME.imkd, that says what is in it and notices when a byte changes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge import _core
+from imkd_edge.errors import Code, Error
+from imkd_edge.spec import ModelSpec
+
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose every byte has been checked."""
+
+    path: Path
+    spec: ModelSpec
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+        """Reads and checks a bundle.
+
+        Args:
+            bundle: path of a folder, or the name of a shipped bundle such as "tiny".
+
+        Raises:
+            Error: 401 to 410 (bundle_*), each with what is wrong, where, and how to mend it.
+        """
+        if isinstance(bundle, Bundle):
+            return bundle
+        core = _core.Bundle.load(str(find(bundle)))
+        return cls(Path(core.path), core.spec, json.loads(core.manifest))
+
+    def file(self, name: str) -> Path:
+        """Path of one of the files that the manifest names."""
+        if name not in self.manifest["files"]:
+            known = ", ".join(sorted(self.manifest["files"]))
+            raise Error(Code.bundle_missing_file, f"the bundle has no file {name}", str(self.path), f"it has {known}")
+        return self.path / name
+
+
+def shipped() -> list[str]:
+    """Names of the bundles that came with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.imkd") if path.is_dir())
+
+
+def find(bundle: str | os.PathLike[str]) -> Path:
+    """The folder meant by a path or by a shipped name; a bare name means the shipped bundle where there is one."""
+    if isinstance(bundle, str) and bundle in shipped():
+        return SHIPPED / f"{bundle}.imkd"
+    if not Path(bundle).is_dir():
+        names = ", ".join(shipped()) or "none"
+        fix = f"give the path of a folder NAME.imkd, or the name of a shipped bundle: {names}"
+        raise Error(Code.bundle_missing, f'there is no bundle "{os.fspath(bundle)}"', os.fspath(bundle), fix)
+    return Path(bundle)
+
+
+def write_bundle(
+    folder: str | os.PathLike[str],
+    spec: ModelSpec,
+    camera_onnx: bytes,
+    bev_onnx: bytes,
+    golden: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    extra: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Writes a bundle, checks it as a reader would, and only then gives it its name; an old one of that name is replaced.
+
+    Args:
+        folder: path ending in .imkd.
+        golden: what `golden.make_golden` returned.
+        metrics: names to finite numbers (may be nested).
+        provenance: data, licence, commit, seed, ...: whatever JSON can say.
+        extra: more files by name, e.g. {"card.md": b"..."}.
+
+    Raises:
+        Error: bundle_bad_value for what JSON cannot say (NaN included), bundle_* for what a reader would refuse,
+            write_failed when the disk does.
+    """
+    files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
+    manifest = {
+        "schema": _core.Bundle.kVersion,
+        "spec": json.loads(spec.to_json()),
+        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()},
+        "metrics": dict(metrics),
+        "provenance": dict(provenance),
+    }
+    files["manifest.json"] = _canonical_json(manifest)
+    target = Path(folder).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+            made = Path(beside) / "new"
+            made.mkdir()
+            for name, data in files.items():
+                _write_file(made, name, data)
+            Bundle.load(made)
+            if target.is_dir() and not target.is_symlink():
+                target.rename(Path(beside) / "old")  # goes with the temporary folder
+            made.rename(target)
+    except OSError as error:
+        raise Error(Code.write_failed, f"the bundle cannot be written: {error}", str(target), "free space, or choose another folder") from error
+    return Bundle.load(target)
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz file that has the same bytes whenever the arrays are the same (no times, sorted names)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(arrays):
+            data = io.BytesIO()
+            np.lib.format.write_array(data, np.asarray(arrays[name]), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _canonical_json(value: Any) -> bytes:
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
+    except (ValueError, TypeError) as error:
+        fix = "metrics and provenance take finite numbers, text, lists and objects"
+        raise Error(Code.bundle_bad_value, f"the manifest cannot be written as JSON: {error}", "manifest.json", fix) from error
+    return text.encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _write_file(folder: Path, name: str, data: bytes) -> None:
+    if Path(name).name != name:
+        raise Error(Code.bundle_bad_path, f'"{name}" is not a plain file name', str(folder), "a bundle is one flat folder")
+    with open(folder / name, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,143 @@
+"""Engines: ONNX Runtime from its wheel is the default; anything derived from `Engine` will do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge import _core
+from imkd_edge._core import Engine, TensorInfo
+from imkd_edge.errors import Code, Error
+
+__all__ = ["Engine", "OnnxRuntimeEngine", "TensorInfo", "check_device", "engine_names", "make_engine"]
+
+EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxRuntimeEngine(Engine):
+    """The `onnxruntime` wheel with fixed, bound buffers.
+
+    Args:
+        threads: cores for one run; 0 is one per core.
+
+    Raises:
+        Error: engine_unavailable without the wheel; engine_load, engine_bind, engine_run for what ONNX Runtime refuses.
+    """
+
+    def __init__(self, threads: int = 0) -> None:
+        super().__init__()
+        self._threads = threads or cores()
+        self._path = ""
+        self._session: Any = None
+        self._binding: Any = None
+        self._arrays: dict[str, np.ndarray] = {}  # keeps the bound memory alive
+
+    def name(self) -> str:
+        return "onnxruntime"
+
+    def load(self, onnx_path: str) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise Error(Code.engine_unavailable, f"onnxruntime cannot be imported: {error}", "", "pip install onnxruntime") from error
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 4  # errors come as exceptions, nothing is printed
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers leave the cores to our ops
+        self._path = str(onnx_path)
+        try:
+            self._session = ort.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own classes differ between versions
+            fix = "export the model again, or check the file"
+            raise Error(Code.engine_load, f"ONNX Runtime says: {error}", self._path, fix) from error
+        self._binding = self._session.io_binding()
+        self._arrays = {}
+
+    def inputs(self) -> list[TensorInfo]:
+        return [self._info(value) for value in self._loaded().get_inputs()]
+
+    def outputs(self) -> list[TensorInfo]:
+        return [self._info(value) for value in self._loaded().get_outputs()]
+
+    def bind(self, tensor: str, array: np.ndarray) -> None:
+        inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
+        if tensor not in inputs and tensor not in outputs:
+            raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()")
+        shape = inputs.get(tensor, outputs.get(tensor))
+        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+            problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
+            raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")
+        bind = self._binding.bind_input if tensor in inputs else self._binding.bind_output
+        bind(tensor, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        self._arrays[tensor] = array
+
+    def run(self) -> None:
+        missing = [value.name for value in self._ports() if value.name not in self._arrays]
+        if missing:
+            raise Error(Code.engine_run, f"tensors are not bound: {', '.join(missing)}", self._path, "bind every tensor first")
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            raise Error(Code.engine_run, f"ONNX Runtime says: {error}", self._path) from error
+
+    def _loaded(self) -> Any:
+        if self._session is None:
+            raise Error(Code.engine_load, "no model is loaded", "OnnxRuntimeEngine", "call load(path) first")
+        return self._session
+
+    def _ports(self) -> list[Any]:
+        return [*self._loaded().get_inputs(), *self._loaded().get_outputs()]
+
+    def _info(self, value: Any) -> TensorInfo:
+        if value.type != "tensor(float)":
+            raise Error(Code.bundle_tensor_mismatch, f'"{value.name}" is a {value.type}', self._path, "export it as float32")
+        return TensorInfo(value.name, [extent if isinstance(extent, int) else -1 for extent in value.shape])
+
+
+def _native_onnxruntime(threads: int) -> Engine:
+    """The C++ engine on the wheel's library, which it opens without importing the wheel."""
+    spec = importlib.util.find_spec("onnxruntime")
+    libraries = sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so*")) if spec and spec.origin else []
+    if libraries:
+        _core.set_ort_library(str(libraries[-1]))
+    return _core.make_engine("onnxruntime", threads)
+
+
+def engine_names() -> list[str]:
+    """Names that `make_engine` takes in this installation."""
+    return ["onnxruntime", *(f"{name}-native" for name in _core.native_engines())]
+
+
+def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
+    """A new engine by its name, or by the factory given.
+
+    Raises:
+        Error: engine_unavailable for a name that this installation does not have.
+    """
+    if callable(engine):
+        return engine(threads)
+    if engine == "onnxruntime":
+        return OnnxRuntimeEngine(threads)
+    if engine == "onnxruntime-native":
+        return _native_onnxruntime(threads)
+    fix = f"choose one of: {', '.join(engine_names())}"
+    raise Error(Code.engine_unavailable, f'there is no engine "{engine}"', "engine", fix)
+
+
+def check_device(device: str) -> None:
+    """Refuses every device but the CPU, the only one that the engines of this version run on."""
+    if device not in ("auto", "cpu"):
+        problem = f'there is no device "{device}": the engines of this version run on the CPU only'
+        raise Error(Code.device_unavailable, problem, "device", 'use device="auto" or "cpu"')
