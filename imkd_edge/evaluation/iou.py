@@ -43,8 +43,8 @@ def _crossings(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def intersection_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Common area of pairs of convex quadrilaterals (P, 4, 2), counter-clockwise: (P,) m2.
 
-    The vertices of the intersection are the corners of each inside the other and the crossings of their edges; sorted by angle
-    around their mean they give its outline (repeated vertices add nothing)."""
+    The vertices of the intersection are the corners of each inside the other and the crossings of their edges; sorted
+    by angle around their mean they give its outline (repeated vertices add nothing)."""
     if not len(a):
         return np.zeros(0)
     origin = a.mean(1, keepdims=True)  # near the origin little is cancelled
@@ -64,7 +64,7 @@ def intersection_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Overlap of every box of (N, 7+) with every box of (M, 7+), x, y, z centre, l, w, h m, yaw rad: BEV and 3D IoU, (N, M) each."""
+    """BEV and 3D IoU, (N, M) each, of boxes (N, 7+) with boxes (M, 7+): x, y, z centre, l, w, h m, yaw rad."""
     bev, volume = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
     reach = (np.hypot(a[:, 3], a[:, 4])[:, None] + np.hypot(b[:, 3], b[:, 4])) / 2
     i, j = np.nonzero(np.hypot(a[:, None, 0] - b[:, 0], a[:, None, 1] - b[:, 1]) < reach)

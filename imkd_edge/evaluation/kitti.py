@@ -1,6 +1,7 @@
-"""Average precision by the KITTI object protocol (Geiger et al., CVPR 2012) at 40 recall points (Simonelli et al., ICCV 2019).
+"""Average precision by the KITTI object protocol (Geiger et al., CVPR 2012) at 40 recall points.
 
-Difficulty is by occlusion as in the public results on Astyx HiRes2019: easy 0, moderate up to 1, hard up to 2. Values are percent.
+The 40 points: Simonelli et al., ICCV 2019. Difficulty is by occlusion as in the public results on Astyx HiRes2019:
+easy 0, moderate up to 1, hard up to 2. Values are percent.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def _thresholds(scores: list[float], objects: int) -> np.ndarray:
     return np.array(result[: RECALL_POINTS + 1])
 
 
-def _counts(frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray) -> np.ndarray:
+def _counts(
+    frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray
+) -> np.ndarray:
     """True and false positives of one frame at each threshold: (2, T)."""
     ignored, free = rules
     open_ = frame.scores >= thresholds[:, None]  # (T, D) detections not yet taken
@@ -123,7 +126,9 @@ def _ap40(frames: list[_Frame], kind: str, level: int, min_overlap: float, inter
 
 
 def _center_matches(frames: list[_Frame], distance: float) -> tuple[list[tuple[int, int, int]], np.ndarray, int]:
-    """Greedy matching by score over all frames, nearest centre first: matches (frame, truth, detection), hits in order, objects."""
+    """Greedy matching by score over all frames, nearest centre first.
+
+    Returns matches (frame, truth, detection), hits in order of score, number of objects."""
     counted = [~(frame.ignored | (frame.occlusion > DIFFICULTIES["hard"])) for frame in frames]
     order = [(-score, f, d) for f, frame in enumerate(frames) for d, score in enumerate(frame.scores)]
     unused = [np.ones(len(frame.truth), bool) for frame in frames]
@@ -138,7 +143,7 @@ def _center_matches(frames: list[_Frame], distance: float) -> tuple[list[tuple[i
             unused[f][g] = False
             if counted[f][g]:
                 matches.append((f, g, d))
-        if (counted[f][g] if hit else not frame.free[d]):
+        if counted[f][g] if hit else not frame.free[d]:
             hits.append(hit)
     return matches, np.array(hits, bool), sum(int(c.sum()) for c in counted)
 
@@ -156,7 +161,9 @@ def _center_ap(frames: list[_Frame], distance: float) -> float:
 
 
 def _errors(frames: list[_Frame], distance: float = 2.0) -> dict[str, float]:
-    """Mean absolute error and bias of the detections matched within `distance` m; yaw modulo half a turn, and how often it is turned round."""
+    """Mean absolute error and bias of the detections matched within `distance` m.
+
+    Yaw is taken modulo half a turn; `turned` is how often it points backwards."""
     matches, _, _ = _center_matches(frames, distance)
     if not matches:
         return {}
@@ -183,14 +190,16 @@ def blocks(names: Sequence[str]) -> list[list[int]]:
 
 
 def in_image(rig: SensorRig, boxes: np.ndarray) -> np.ndarray:
-    """Which centres of (M, 7+) boxes in the ego frame project into any camera's image (distortion neglected): (M,) bool."""
+    """Which centres of (M, 7+) boxes in the ego frame project into any image (distortion neglected): (M,) bool."""
     result = np.zeros(len(boxes), bool)
     for camera in rig.cameras:
         T = np.linalg.inv(np.asarray(camera.T_ego_camera))
         pixel = (boxes[:, :3] @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
         depth = np.where(pixel[:, 2] > 0, pixel[:, 2], np.nan)
         u, v = pixel[:, 0] / depth, pixel[:, 1] / depth
-        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (np.abs(v - (camera.height - 1) / 2) <= camera.height / 2)
+        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (
+            np.abs(v - (camera.height - 1) / 2) <= camera.height / 2
+        )
     return result
 
 
@@ -210,14 +219,16 @@ def evaluate(
         labels: classes to evaluate.
         min_overlap: IoU that a true positive must exceed.
         ignore_labels: classes whose objects a detection may cover without gain or harm.
-        ranges: intervals of ground distance, m; AP is given for each too. What lies outside is ignored; a detection just outside
-            may still match an object inside.
+        ranges: intervals of ground distance, m; AP is given for each too. What lies outside is ignored; a detection
+            just outside may still match an object inside.
         names: frame names; where their numbers fall into 2 to 9 runs, AP is given for each run too.
-        visible: maps (frame index, boxes (M, 9)) to (M,) bool: what it excludes is ignored; by default nothing is (see `in_image`).
+        visible: maps (frame index, boxes (M, 9)) to (M,) bool: what it excludes is ignored; by default nothing is
+            (see `in_image`).
     Returns:
         for each class `car_{bev,3d}_ap40_{easy,moderate,hard}`, `..._moderate_{0-20m,40m-}`, `..._moderate_block1`,
-        `car_center_ap_{0.5,1,2,4}m` (nuScenes' rule, all up to hard), `car_objects_{easy,moderate,hard}`, and of the detections within
-        2 m of an object `car_mae_{x,y,z,yaw}`, `car_bias_*` (m, rad) and `car_turned` (share with the heading reversed).
+        `car_center_ap_{0.5,1,2,4}m` (nuScenes' rule, all up to hard), `car_objects_{easy,moderate,hard}`, and of the
+        detections within 2 m of an object `car_mae_{x,y,z,yaw}`, `car_bias_*` (m, rad) and `car_turned` (share with
+        the heading reversed).
         nan where there is no object. As in KITTI's devkit an AP cannot reach 100 with 40 objects or fewer.
     """
     items = list(samples)
@@ -230,7 +241,9 @@ def evaluate(
     return result
 
 
-def _class_metrics(frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]]) -> dict[str, float]:
+def _class_metrics(
+    frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]]
+) -> dict[str, float]:
     result: dict[str, float] = {}
     for kind in ("bev", "3d"):
         for name, level in DIFFICULTIES.items():

@@ -15,7 +15,7 @@ def open_source(path: str | Path, **options: Any) -> Source:
     """Open a data set, guessing its kind.
 
     Args:
-        path: an Astyx HiRes2019 folder, a nuScenes v1.0 folder (or one of its single scenes), or "synth" / "synth:SEED".
+        path: an Astyx HiRes2019 folder, a nuScenes v1.0 folder (or a single scene of it), "synth" or "synth:SEED".
         options: passed on to the reader (AstyxSource, NuScenesSource, SynthSource).
     Raises:
         Error source_unknown: no reader knows this folder; source_missing_file: it does not exist.
@@ -25,7 +25,12 @@ def open_source(path: str | Path, **options: Any) -> Source:
         return _synth(name, options)
     folder = Path(path)
     if not folder.is_dir():
-        raise Error(Code.source_missing_file, "no such folder", name, "give a data set's folder, or synth for the synthetic world")
+        raise Error(
+            Code.source_missing_file,
+            "no such folder",
+            name,
+            "give a data set's folder, or synth for the synthetic world",
+        )
     from imkd_edge.sources.astyx import AstyxSource, is_astyx
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
 
@@ -43,6 +48,11 @@ def _synth(name: str, options: dict[str, Any]) -> Source:
     _, _, seed = name.partition(":")
     if seed:
         if not seed.isdecimal():
-            raise Error(Code.source_unknown, f"not a seed: {seed!r}", name, "write synth:SEED with a whole number, such as synth:7")
+            raise Error(
+                Code.source_unknown,
+                f"not a seed: {seed!r}",
+                name,
+                "write synth:SEED with a whole number, such as synth:7",
+            )
         options = {"seed": int(seed), **options}
     return SynthSource(**options)

@@ -1,7 +1,8 @@
-"""Astyx HiRes2019: one camera, one 4D radar, one VLP-16 LiDAR, 3D boxes (Meyer & Kuschk, EuRAD 2019). The only file that knows its conventions.
+"""Astyx HiRes2019: one camera, one 4D radar, one VLP-16 LiDAR, 3D boxes (Meyer & Kuschk, EuRAD 2019).
 
-Both forms are read: point tables as plain text with any further columns (as published) or gzipped. Ego frame = the set's
-reference frame = the radar frame (x forward, y left, z up). Calibration is taken from each frame's own file.
+The only file that knows its conventions. Point tables are read as plain text with any further columns (as published)
+or gzipped. Ego frame = the set's reference frame = the radar frame (x forward, y left, z up). Calibration is taken from
+each frame's own file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class AstyxSource:
     """Frames of an Astyx HiRes2019 folder.
 
     Args:
-        path: folder with camera_front/, radar_6455/, calibration/ and, where labelled, groundtruth_obj3d/ and lidar_vlp16/.
+        path: folder with camera_front/, radar_6455/, calibration/, perhaps groundtruth_obj3d/, lidar_vlp16/, splits/.
         frames: names to keep, in this order; all by default.
         images, lidar: False leaves these out of the samples (not decoded, faster).
     Raises:
@@ -99,7 +100,7 @@ class AstyxSource:
         return next((path for path in paths if path.exists()), paths[0])
 
     def radar_points(self, name: str) -> np.ndarray:
-        """(N, 5) float32: x, y, z m in the radar frame, magnitude dB, radial velocity m/s, receding positive, aliased."""
+        """(N, 5) float32: x, y, z m in the radar frame, magnitude dB, aliased radial velocity m/s (receding +)."""
         table = read_table(self._points_path(RADAR, name), ("X", "Y", "Z", "Mag", "V_r"))
         table[:, 4] = -table[:, 4]  # published positive when closing
         return table.astype(np.float32)
@@ -133,7 +134,11 @@ class AstyxSource:
         return rig, T_ego_lidar
 
     def truth(self, name: str, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
-        """Labelled boxes of a frame, with points counted among (N, 3+) points in the ego frame; None where the set has no labels."""
+        """Labelled boxes of a frame; None where the set has no labels.
+
+        Args:
+            radar, lidar: (N, 3+) m in the ego frame, to count how many lie in each box.
+        """
         if not (self.path / LABELS).is_dir():
             return None
         path = self.path / LABELS / f"{name}.json"
@@ -142,7 +147,9 @@ class AstyxSource:
             objects = [_box(item) for item in content["objects"]]
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
-            raise Error(Code.source_bad_label, what, str(path), "correct the object or leave it out of the file") from None
+            raise Error(
+                Code.source_bad_label, what, str(path), "correct the object or leave it out of the file"
+            ) from None
         boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
         return Truth(
             boxes=boxes,

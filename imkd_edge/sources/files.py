@@ -52,8 +52,8 @@ def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
     """(width, height) of a complete JPEG file's content, without decoding it; raises Error source_bad_image.
 
-    A decoder fills a truncated JPEG with grey and says nothing, so the end-of-image marker is looked for after the first scan
-    (within a scan 0xFF is always stuffed, so the marker cannot occur by chance; a thumbnail's lies before it)."""
+    A decoder fills a truncated JPEG with grey and says nothing, so the end-of-image marker is looked for after the
+    first scan (within a scan 0xFF is always stuffed, so it cannot occur by chance; a thumbnail's lies before it)."""
     if data[:2] != b"\xff\xd8":
         raise Error(Code.source_bad_image, "not a JPEG image" if data else "the image file is empty", str(path), _AGAIN)
     size, scan = _jpeg_segments(data)
@@ -77,9 +77,9 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
-    """Named columns of a text table (one header line, blanks between numbers), plain or gzipped: (N, len(columns)) float64.
+    """Named columns of a text table, plain or gzipped, one header line: (N, len(columns)) float64.
 
-    Raises Error source_bad_points: no header, a column absent, a row that is not numbers, a file cut off in its last row."""
+    Raises Error source_bad_points: no header, a column absent, a row that is not numbers, a last row cut off."""
     data = read_bytes(path)
     if path.suffix == ".gz":
         try:
@@ -93,7 +93,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
     header = lines[first].split()
     absent = [name for name in columns if name not in header]
     if absent:
-        raise Error(Code.source_bad_points, f"the header has no column {absent[0]}: {lines[first][:60]!r}", str(path), _AGAIN)
+        raise Error(
+            Code.source_bad_points, f"the header has no column {absent[0]}: {lines[first][:60]!r}", str(path), _AGAIN
+        )
     if lines[-1].strip():  # every complete file ends with a line end
         raise Error(Code.source_bad_points, f"the file breaks off in line {len(lines)}", str(path), _AGAIN)
     return _numbers(lines[first + 1 :], [header.index(name) for name in columns], path)
@@ -103,6 +105,8 @@ def _numbers(lines: list[str], columns: list[int], path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a header without rows is a sensor that saw nothing
         try:
-            return np.loadtxt(lines, dtype=np.float64, comments=None, usecols=columns, ndmin=2).reshape(-1, len(columns))
+            return np.loadtxt(lines, dtype=np.float64, comments=None, usecols=columns, ndmin=2).reshape(
+                -1, len(columns)
+            )
         except ValueError as fault:
             raise Error(Code.source_bad_points, f"a row is not numbers ({fault})", str(path), _AGAIN) from None

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation of a quaternion w, x, y, z; it is normalised first. Raises ValueError where it is zero or not finite."""
+    """(3, 3) rotation of a quaternion w, x, y, z, normalised first; ValueError where it is zero or not finite."""
     q = np.asarray(quaternion, np.float64)
     norm = np.linalg.norm(q)
     if q.shape != (4,) or not np.isfinite(norm) or norm < 1e-6:
@@ -48,7 +48,7 @@ def transform(T: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How many of (N, 3+) points lie in each of (M, 7+) boxes x, y, z centre, l, w, h, yaw: (M,) int32; nan lies in none."""
+    """(M,) int32: how many of (N, 3+) points lie in each of (M, 7+) boxes x, y, z centre, l, w, h, yaw; nan in none."""
     offset = points[None, :, :3] - boxes[:, None, :3]  # (M, N, 3)
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
     along = np.abs(cos * offset[..., 0] + sin * offset[..., 1])

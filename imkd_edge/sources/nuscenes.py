@@ -1,8 +1,8 @@
 """nuScenes schema v1.0 (Caesar et al., CVPR 2020; github.com/nutonomy/nuscenes-devkit, docs/schema_nuscenes.md).
 
-The only file that knows its conventions: boxes w, l, h with quaternions in the global frame, microseconds, one ego pose per
-sensor reading. Ego frame of a sample = the vehicle when LIDAR_TOP was taken; each camera's T_ego_camera includes the motion between
-its exposure and that moment.
+The only file that knows its conventions: boxes w, l, h with quaternions in the global frame, microseconds, one ego pose
+per sensor reading. Ego frame of a sample = the vehicle when LIDAR_TOP was taken; each camera's T_ego_camera includes
+the motion between its exposure and that moment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.files import decode_image, read_bytes
-from imkd_edge.sources.geometry import inverse, rotation_of, transform, transform_of, yaw_of
+from imkd_edge.sources.geometry import inverse, rotation_of, transform, yaw_of
 from imkd_edge.sources.nuscenes_tables import Row, Tables, table_folders
 from imkd_edge.sources.pcd import read_pcd
 from imkd_edge.sources.sample import Sample, Truth
@@ -50,8 +50,10 @@ DETECTION_CLASSES = {
 INVALID_STATES = (0, 4, 8, 9, 10, 11, 12, 15, 16, 17)
 DYNAMIC_PROPERTIES = tuple(range(8))
 AMBIGUITY_STATES = (3,)
-RADAR_FIELDS = ("x", "y", "z", "dyn_prop", "id", "rcs", "vx", "vy", "vx_comp", "vy_comp", "is_quality_valid", "ambig_state",
-                "x_rms", "y_rms", "invalid_state", "pdh0", "vx_rms", "vy_rms")  # fmt: skip
+RADAR_FIELDS = (
+    *("x", "y", "z", "dyn_prop", "id", "rcs", "vx", "vy", "vx_comp", "vy_comp", "is_quality_valid", "ambig_state"),
+    *("x_rms", "y_rms", "invalid_state", "pdh0", "vx_rms", "vy_rms"),
+)
 
 _OCCLUSION = {"v80-100": 0, "v60-80": 1, "v40-60": 2, "v0-40": 3}  # visible share in percent
 _MAX_VELOCITY_GAP_US = 1_500_000  # a velocity over a longer gap is unknown (twice that between two neighbours)
@@ -86,7 +88,11 @@ class NuScenesSource:
         ambiguity_states: Collection[int] | None = AMBIGUITY_STATES,
     ):
         self.path, self.sweeps, self.images, self.lidar = Path(path), sweeps, images, lidar
-        self.filters = {"invalid_state": invalid_states, "dyn_prop": dynamic_properties, "ambig_state": ambiguity_states}
+        self.filters = {
+            "invalid_state": invalid_states,
+            "dyn_prop": dynamic_properties,
+            "ambig_state": ambiguity_states,
+        }
         self.tables = Tables(self.path, version)
         self.root = self.tables.root
         self._samples = {row["token"]: row for row in self.tables.samples}
@@ -105,7 +111,12 @@ class NuScenesSource:
         return result
 
     def _unknown(self, name: str) -> Error:
-        return Error(Code.source_unknown_frame, f"no sample {name!r}", str(self.path), f"names are sample tokens; it has {len(self)}")
+        return Error(
+            Code.source_unknown_frame,
+            f"no sample {name!r}",
+            str(self.path),
+            f"names are sample tokens; it has {len(self)}",
+        )
 
     @cached_property
     def scenes(self) -> dict[str, list[str]]:
@@ -117,13 +128,14 @@ class NuScenesSource:
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
-        """Sample tokens of the official splits (train, val, mini_val, ...) that have any here; empty without nuscenes-devkit."""
+        """Sample tokens of the official splits (train, mini_val, ...) that have any; empty without nuscenes-devkit."""
         try:
             from nuscenes.utils.splits import create_splits_scenes
         except ImportError:
             return {}
         tokens = {
-            split: [name for scene in scenes for name in self.scenes.get(scene, [])] for split, scenes in create_splits_scenes().items()
+            split: [name for scene in scenes for name in self.scenes.get(scene, [])]
+            for split, scenes in create_splits_scenes().items()
         }
         return {split: names for split, names in tokens.items() if names}
 
@@ -137,7 +149,7 @@ class NuScenesSource:
         if name not in self._samples:
             raise self._unknown(name)
         sample, rows = self._samples[name], self.tables.keyframes[name]
-        T_world_ego = self._pose(self._reference(sample, rows))
+        T_world_ego = self.tables.pose(self._reference(sample, rows))
         cameras = [channel for channel in _ordered(rows, CAMERAS) if channel.startswith("CAM")]
         radars = [channel for channel in _ordered(rows, RADARS) if channel.startswith("RADAR")]
         return Sample(
@@ -145,7 +157,11 @@ class NuScenesSource:
             timestamp_ns=sample["timestamp"] * 1000,
             rig=self._rig(sample, rows, T_world_ego),
             frames={channel: self._image(rows[channel]) for channel in cameras} if self.images else {},
-            radar=[self._sweep(channel, row) for channel in radars for row in self.tables.history(rows[channel], self.sweeps)],
+            radar=[
+                self._sweep(channel, row)
+                for channel in radars
+                for row in self.tables.history(rows[channel], self.sweeps)
+            ],
             ego=Ego(T_world_ego=T_world_ego),
             truth=self._truth(sample, T_world_ego),
             lidar=self._lidar_points(rows[LIDAR], T_world_ego) if self.lidar and LIDAR in rows else None,
@@ -161,42 +177,26 @@ class NuScenesSource:
         """The reading whose ego pose is the sample's: the LiDAR's, else the one nearest in time."""
         if not rows:
             where = str(self.tables.folder / "sample_data.json")
-            raise Error(Code.source_bad_calibration, f"no sensor reading of sample {sample['token']}", where, "copy the tables again")
+            raise Error(
+                Code.source_bad_calibration,
+                f"no sensor reading of sample {sample['token']}",
+                where,
+                "copy the tables again",
+            )
         return rows.get(LIDAR) or min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
-
-    def _transform(self, table: str, token: str) -> np.ndarray:
-        row = self.tables.row(table, token)
-        try:
-            return transform_of(row["translation"], row["rotation"])
-        except (KeyError, TypeError, ValueError) as fault:
-            where = str(self.tables.folder / f"{table}.json")
-            raise Error(Code.source_bad_calibration, f"row {token}: {fault}", where, "correct its translation and rotation") from None
-
-    def _pose(self, row: Row) -> np.ndarray:
-        return self._transform("ego_pose", row["ego_pose_token"])  # (4, 4) T_world_ego
-
-    @cached_property
-    def _scene_rows(self) -> dict[str, dict[str, Row]]:
-        """A reading of every sensor of a scene, for the calibration of those that a sample lacks."""
-        result: dict[str, dict[str, Row]] = {}
-        for token, rows in self.tables.keyframes.items():
-            known = result.setdefault(self._samples[token]["scene_token"], {})
-            for channel, row in rows.items():
-                known.setdefault(channel, row)
-        return result
 
     def _rig(self, sample: Row, rows: dict[str, Row], T_world_ego: np.ndarray) -> SensorRig:
         """Every camera and radar of the scene; those without a reading in this sample keep their calibration."""
-        known = {**self._scene_rows[sample["scene_token"]], **rows}
+        known = {**self.tables.scene_rows[sample["scene_token"]], **rows}
         cameras = []
         for channel in _ordered(known, CAMERAS):
             if channel.startswith("CAM"):
-                motion = inverse(T_world_ego) @ self._pose(rows[channel]) if channel in rows else np.eye(4)
+                motion = inverse(T_world_ego) @ self.tables.pose(rows[channel]) if channel in rows else np.eye(4)
                 cameras.append(self._camera(channel, known[channel], motion))
         radars = [
             RadarCalibration(
                 name=channel,
-                T_ego_radar=self._transform("calibrated_sensor", known[channel]["calibrated_sensor_token"]),
+                T_ego_radar=self.tables.transform("calibrated_sensor", known[channel]["calibrated_sensor_token"]),
                 velocity="compensated",
             )
             for channel in _ordered(known, RADARS)
@@ -207,18 +207,24 @@ class NuScenesSource:
             rig.check()
         except Error as fault:
             where = str(self.tables.folder / "calibrated_sensor.json")
-            raise Error(Code.source_bad_calibration, fault.what, f"{where}, sample {sample['token']}", fault.fix) from None
+            raise Error(
+                Code.source_bad_calibration, fault.what, f"{where}, sample {sample['token']}", fault.fix
+            ) from None
         return rig
 
     def _camera(self, channel: str, row: Row, motion: np.ndarray) -> CameraCalibration:
         calibration = self.tables.row("calibrated_sensor", row["calibrated_sensor_token"])
-        T_ego_camera = motion @ self._transform("calibrated_sensor", calibration["token"])
+        T_ego_camera = motion @ self.tables.transform("calibrated_sensor", calibration["token"])
         try:
             K = np.array(calibration["camera_intrinsic"], np.float64).reshape(3, 3)
-            return CameraCalibration(name=channel, width=int(row["width"]), height=int(row["height"]), K=K, T_ego_camera=T_ego_camera)
+            return CameraCalibration(
+                name=channel, width=int(row["width"]), height=int(row["height"]), K=K, T_ego_camera=T_ego_camera
+            )
         except (KeyError, TypeError, ValueError, Error) as fault:
             where = str(self.tables.folder / "calibrated_sensor.json")
-            raise Error(Code.source_bad_calibration, f"{channel}: {fault}", where, "correct camera_intrinsic, width, height") from None
+            raise Error(
+                Code.source_bad_calibration, f"{channel}: {fault}", where, "correct camera_intrinsic, width, height"
+            ) from None
 
     # ---- sensor readings ----
     def _image(self, row: Row) -> np.ndarray:
@@ -240,7 +246,7 @@ class NuScenesSource:
                 keep &= np.isin(points[field], list(kept))
         if len(points) and np.isnan(points["x"][0]):  # how the set writes that there was no return
             keep[:] = False
-        return RadarSweep(channel, radar_points(points[keep]), row["timestamp"] * 1000, self._pose(row))
+        return RadarSweep(channel, radar_points(points[keep]), row["timestamp"] * 1000, self.tables.pose(row))
 
     def _lidar_points(self, row: Row, T_world_ego: np.ndarray) -> np.ndarray:
         """(N, 4) float32: x, y, z m in the sample's ego frame, intensity 0..255."""
@@ -250,7 +256,11 @@ class NuScenesSource:
             what = f"{len(data)} bytes are no rows of five float32"
             raise Error(Code.source_bad_points, what, str(path), "copy the file again from the data set")
         points = np.frombuffer(data, "<f4").reshape(-1, 5)[:, :4].astype(np.float64)  # x, y, z, intensity, ring
-        T = inverse(T_world_ego) @ self._pose(row) @ self._transform("calibrated_sensor", row["calibrated_sensor_token"])
+        T = (
+            inverse(T_world_ego)
+            @ self.tables.pose(row)
+            @ self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
+        )
         points[:, :3] = transform(T, points[:, :3])
         return points[np.isfinite(points).all(1)].astype(np.float32)
 
@@ -263,22 +273,29 @@ class NuScenesSource:
         try:
             if loose is not None:
                 row = self.tables.keyframes[sample["token"]][LIDAR]
-                T_ego_lidar = self._transform("calibrated_sensor", row["calibrated_sensor_token"])
+                T_ego_lidar = self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
                 found = [_loose_box(item, T_ego_lidar) for item in loose if item["name"] in DETECTION_CLASSES.values()]
             else:
                 rows = [(row, self._label(row)) for row in self.tables.annotations.get(sample["token"], [])]
-                found = [(self._box(row, T_world_ego), label, self._occlusion(row), *_counts(row)) for row, label in rows if label]
+                found = [
+                    (self._box(row, T_world_ego), label, self._occlusion(row), *_counts(row))
+                    for row, label in rows
+                    if label
+                ]
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
             raise Error(Code.source_bad_label, what, str(where), "correct the box or copy the table again") from None
         boxes, labels, *numbers = zip(*found) if found else ((), (), (), (), ())
-        occlusion, radar, lidar = (np.array(column, kind) for column, kind in zip(numbers, (np.int8, np.int32, np.int32)))
+        occlusion, radar, lidar = (
+            np.array(column, kind) for column, kind in zip(numbers, (np.int8, np.int32, np.int32))
+        )
         return Truth(np.array(boxes, np.float64).reshape(-1, 9), list(labels), occlusion, radar, lidar)
 
     def _label(self, row: Row) -> str | None:
         category = row.get("category_name")  # the devkit's shortcut, absent from the tables
         if category is None:
-            category = self.tables.row("category", self.tables.row("instance", row["instance_token"])["category_token"])["name"]
+            instance = self.tables.row("instance", row["instance_token"])
+            category = self.tables.row("category", instance["category_token"])["name"]
         return DETECTION_CLASSES.get(category)
 
     def _occlusion(self, row: Row) -> int:
@@ -294,11 +311,11 @@ class NuScenesSource:
         return _checked(np.array([*center, length, width, height, yaw, *velocity[:2]], np.float64))
 
     def _velocity(self, row: Row) -> np.ndarray:
-        """(3,) m/s in the world frame: difference of the neighbouring annotations; nan where there is none near enough in time."""
+        """(3,) m/s in the world frame: difference of the neighbouring annotations; nan where none is near in time."""
         first, last = (self.tables.row("sample_annotation", row[key]) if row[key] else row for key in ("prev", "next"))
         times = [self._samples[item["sample_token"]]["timestamp"] for item in (first, last)]
         gap = times[1] - times[0]
-        if first is last or gap > _MAX_VELOCITY_GAP_US * (2 if row["prev"] and row["next"] else 1):
+        if gap <= 0 or gap > _MAX_VELOCITY_GAP_US * (2 if row["prev"] and row["next"] else 1):
             return np.full(3, np.nan)
         return (np.array(last["translation"]) - np.array(first["translation"])) / (gap * 1e-6)
 
@@ -309,7 +326,7 @@ def is_nuscenes(path: Path) -> bool:
 
 
 def radar_points(points: np.ndarray) -> np.ndarray:
-    """PCD rows as (N, 5) float32: x, y, z m in the radar frame, RCS dBsm, ego-compensated radial velocity m/s, receding positive."""
+    """(N, 5) float32 of PCD rows: x, y, z m in the radar frame, RCS dBsm, compensated radial velocity m/s (receding +)."""
     x, y = points["x"].astype(np.float64), points["y"].astype(np.float64)
     distance = np.maximum(np.hypot(x, y), 1e-6)
     radial = (points["vx_comp"] * x + points["vy_comp"] * y) / distance  # the velocity's part along the line of sight

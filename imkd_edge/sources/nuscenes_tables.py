@@ -1,12 +1,16 @@
-"""The relational tables of a nuScenes v1.0 folder, joined; also the tables of a single scene found without some of its rows."""
+"""The relational tables of a nuScenes v1.0 folder, joined; also those of a single scene that lack some rows."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import read_json
+from imkd_edge.sources.geometry import transform_of
 
 Row = dict[str, Any]
 
@@ -15,7 +19,14 @@ _SENSOR_TABLES = ("scene", "sample", "sample_data", "calibrated_sensor", "sensor
 _KEYS = {  # besides token, what each row of a table must have
     "scene": ("name",),
     "sample": ("timestamp", "scene_token"),
-    "sample_data": ("sample_token", "ego_pose_token", "calibrated_sensor_token", "timestamp", "is_key_frame", "filename"),
+    "sample_data": (
+        "sample_token",
+        "ego_pose_token",
+        "calibrated_sensor_token",
+        "timestamp",
+        "is_key_frame",
+        "filename",
+    ),
     "calibrated_sensor": ("sensor_token", "translation", "rotation", "camera_intrinsic"),
     "sensor": ("channel",),
     "ego_pose": ("translation", "rotation"),
@@ -27,7 +38,9 @@ _PARTIAL = "tables_as_found"  # a scene whose tables lack rows; boxes beside the
 def table_folders(path: Path) -> list[Path]:
     """Folders of tables in or at a path."""
     inside = [*sorted(path.glob("v1.0-*")), path / _PARTIAL, path]
-    return [folder for folder in inside if (folder / "sample.json").is_file() and (folder / "sample_data.json").is_file()]
+    return [
+        folder for folder in inside if (folder / "sample.json").is_file() and (folder / "sample_data.json").is_file()
+    ]
 
 
 class Tables:
@@ -41,7 +54,11 @@ class Tables:
     def __init__(self, path: Path, version: str | None = None):
         folders = [folder for folder in table_folders(path) if version in (None, folder.name)]
         if len(folders) != 1:
-            what = "several folders of tables: " + ", ".join(f.name for f in folders) if folders else f"no tables {version or 'v1.0-*'}"
+            what = (
+                "several folders of tables: " + ", ".join(f.name for f in folders)
+                if folders
+                else f"no tables {version or 'v1.0-*'}"
+            )
             raise Error(Code.source_unknown, what, str(path), "name one with version=, such as v1.0-mini")
         self.folder = folders[0]
         self.root = path if self.folder != path else path.parent
@@ -50,7 +67,9 @@ class Tables:
         self._adopt_partial_radars()
         self._channels = {row["token"]: self._channel(row) for row in self.all("calibrated_sensor")}
         self.samples = self._ordered_samples()
-        self.keyframes: dict[str, dict[str, Row]] = {sample["token"]: {} for sample in self.samples}  # sample -> channel -> sample_data
+        self.keyframes: dict[str, dict[str, Row]] = {
+            sample["token"]: {} for sample in self.samples
+        }  # sample -> channel -> sample_data
         for row in self.all("sample_data"):
             if row["is_key_frame"] and row["sample_token"] in self.keyframes:
                 self.keyframes[row["sample_token"]][self.channel(row)] = row
@@ -80,7 +99,9 @@ class Tables:
         except KeyError:
             code = Code.source_bad_label if table in _LABEL_TABLES else Code.source_bad_calibration
             where = str(self.folder / f"{table}.json")
-            raise Error(code, f"no row {token!r}", where, "copy the tables again from the data set, all of one version") from None
+            raise Error(
+                code, f"no row {token!r}", where, "copy the tables again from the data set, all of one version"
+            ) from None
 
     def _channel(self, calibration: Row) -> str:
         return str(self.row("sensor", calibration["sensor_token"])["channel"])
@@ -91,8 +112,33 @@ class Tables:
 
     def _ordered_samples(self) -> list[Row]:
         scenes = {token: i for i, token in enumerate(self._rows["scene"])}
-        samples = [(scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in self.all("sample")]
+        samples = [
+            (scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in self.all("sample")
+        ]
         return [self._rows["sample"][token] for *_, token in sorted(samples)]
+
+    def transform(self, table: str, token: str) -> np.ndarray:
+        """(4, 4) of a row of ego_pose (T_world_ego) or calibrated_sensor (T_ego_sensor)."""
+        row, where = self.row(table, token), str(self.folder / f"{table}.json")
+        try:
+            return transform_of(row["translation"], row["rotation"])
+        except (TypeError, ValueError) as fault:
+            fix = "correct its translation and rotation"
+            raise Error(Code.source_bad_calibration, f"row {token}: {fault}", where, fix) from None
+
+    def pose(self, data: Row) -> np.ndarray:
+        """(4, 4) T_world_ego when a sample_data row was taken."""
+        return self.transform("ego_pose", data["ego_pose_token"])
+
+    @cached_property
+    def scene_rows(self) -> dict[str, dict[str, Row]]:
+        """By scene a reading of each of its sensors, for the calibration of those that a sample lacks."""
+        result: dict[str, dict[str, Row]] = {}
+        for sample in self.samples:
+            known = result.setdefault(sample["scene_token"], {})
+            for channel, row in self.keyframes[sample["token"]].items():
+                known.setdefault(channel, row)
+        return result
 
     def history(self, data: Row, length: int) -> list[Row]:
         """Up to `length` sample_data rows of one sensor, newest first, following prev."""
@@ -118,9 +164,19 @@ class Tables:
                 files = sorted(path.parent.glob(f"{found['channel']}__{time}*.pcd"))
                 self._rows["calibrated_sensor"][calibration["token"]] = calibration
                 self._rows["ego_pose"][token] = {"token": token, "timestamp": time, **found["ego_pose"]}
-                links = {"sample_token": found["sample_token"], "ego_pose_token": token, "calibrated_sensor_token": calibration["token"]}
+                links = {
+                    "sample_token": found["sample_token"],
+                    "ego_pose_token": token,
+                    "calibrated_sensor_token": calibration["token"],
+                }
             except (KeyError, TypeError) as fault:
                 raise Error(Code.source_bad_calibration, f"missing {fault}", str(path), "copy the file again") from None
             if files:
                 name = str(files[0].relative_to(self.root))
-                self._rows["sample_data"][token] = {"token": token, "timestamp": time, "is_key_frame": True, "filename": name, **links}
+                self._rows["sample_data"][token] = {
+                    "token": token,
+                    "timestamp": time,
+                    "is_key_frame": True,
+                    "filename": name,
+                    **links,
+                }
