@@ -56,6 +56,7 @@ RADAR_FIELDS = (
 )
 
 _OCCLUSION = {"v80-100": 0, "v60-80": 1, "v40-60": 2, "v0-40": 3}  # visible share in percent
+_Found = tuple[np.ndarray, str, tuple[int, int, int]]  # box (9,), label, (occlusion, radar points, LiDAR points)
 _MAX_VELOCITY_GAP_US = 1_500_000  # a velocity over a longer gap is unknown (twice that between two neighbours)
 
 
@@ -173,16 +174,13 @@ class NuScenesSource:
     def _scene(self, sample: Row) -> str:
         return str(self.tables.row("scene", sample["scene_token"])["name"])
 
+    def _fault(self, table: str, what: str, fix: str) -> Error:
+        return Error(Code.source_bad_calibration, what, str(self.tables.folder / f"{table}.json"), fix)
+
     def _reference(self, sample: Row, rows: dict[str, Row]) -> Row:
         """The reading whose ego pose is the sample's: the LiDAR's, else the one nearest in time."""
         if not rows:
-            where = str(self.tables.folder / "sample_data.json")
-            raise Error(
-                Code.source_bad_calibration,
-                f"no sensor reading of sample {sample['token']}",
-                where,
-                "copy the tables again",
-            )
+            raise self._fault("sample_data", f"no sensor reading of sample {sample['token']}", "copy the tables again")
         return rows.get(LIDAR) or min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
 
     def _rig(self, sample: Row, rows: dict[str, Row], T_world_ego: np.ndarray) -> SensorRig:
@@ -206,10 +204,7 @@ class NuScenesSource:
         try:
             rig.check()
         except Error as fault:
-            where = str(self.tables.folder / "calibrated_sensor.json")
-            raise Error(
-                Code.source_bad_calibration, fault.what, f"{where}, sample {sample['token']}", fault.fix
-            ) from None
+            raise self._fault("calibrated_sensor", f"sample {sample['token']}: {fault.what}", fault.fix) from None
         return rig
 
     def _camera(self, channel: str, row: Row, motion: np.ndarray) -> CameraCalibration:
@@ -221,10 +216,8 @@ class NuScenesSource:
                 name=channel, width=int(row["width"]), height=int(row["height"]), K=K, T_ego_camera=T_ego_camera
             )
         except (KeyError, TypeError, ValueError, Error) as fault:
-            where = str(self.tables.folder / "calibrated_sensor.json")
-            raise Error(
-                Code.source_bad_calibration, f"{channel}: {fault}", where, "correct camera_intrinsic, width, height"
-            ) from None
+            what = f"{channel}: {getattr(fault, 'what', fault)}"
+            raise self._fault("calibrated_sensor", what, "correct camera_intrinsic, width, height") from None
 
     # ---- sensor readings ----
     def _image(self, row: Row) -> np.ndarray:
@@ -271,25 +264,31 @@ class NuScenesSource:
         if loose is None and not self.tables.annotations:
             return None
         try:
-            if loose is not None:
-                row = self.tables.keyframes[sample["token"]][LIDAR]
-                T_ego_lidar = self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
-                found = [_loose_box(item, T_ego_lidar) for item in loose if item["name"] in DETECTION_CLASSES.values()]
-            else:
-                rows = [(row, self._label(row)) for row in self.tables.annotations.get(sample["token"], [])]
-                found = [
-                    (self._box(row, T_world_ego), label, self._occlusion(row), *_counts(row))
-                    for row, label in rows
-                    if label
-                ]
+            found = self._tabled_boxes(sample, T_world_ego) if loose is None else self._loose_boxes(sample, loose)
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
             raise Error(Code.source_bad_label, what, str(where), "correct the box or copy the table again") from None
-        boxes, labels, *numbers = zip(*found) if found else ((), (), (), (), ())
-        occlusion, radar, lidar = (
-            np.array(column, kind) for column, kind in zip(numbers, (np.int8, np.int32, np.int32))
+        counts = np.array([numbers for *_, numbers in found], np.int32).reshape(-1, 3)
+        return Truth(
+            boxes=np.array([box for box, *_ in found], np.float64).reshape(-1, 9),
+            labels=[label for _, label, _ in found],
+            occlusion=counts[:, 0].astype(np.int8),
+            radar_points=counts[:, 1],
+            lidar_points=counts[:, 2],
         )
-        return Truth(np.array(boxes, np.float64).reshape(-1, 9), list(labels), occlusion, radar, lidar)
+
+    def _tabled_boxes(self, sample: Row, T_world_ego: np.ndarray) -> list[_Found]:
+        rows = [(row, self._label(row)) for row in self.tables.annotations.get(sample["token"], [])]
+        return [
+            (self._box(row, T_world_ego), label, (self._occlusion(row), *_counts(row))) for row, label in rows if label
+        ]
+
+    def _loose_boxes(self, sample: Row, items: list[Row]) -> list[_Found]:
+        """Boxes given in the LiDAR frame, without occlusion."""
+        row = self.tables.keyframes[sample["token"]][LIDAR]
+        T_ego_lidar = self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
+        kept = [item for item in items if item["name"] in DETECTION_CLASSES.values()]
+        return [(_loose_box(item, T_ego_lidar), item["name"], (-1, *_counts(item))) for item in kept]
 
     def _label(self, row: Row) -> str | None:
         category = row.get("category_name")  # the devkit's shortcut, absent from the tables
@@ -326,7 +325,7 @@ def is_nuscenes(path: Path) -> bool:
 
 
 def radar_points(points: np.ndarray) -> np.ndarray:
-    """(N, 5) float32 of PCD rows: x, y, z m in the radar frame, RCS dBsm, compensated radial velocity m/s (receding +)."""
+    """(N, 5) float32 of PCD rows: x, y, z m in the radar frame, RCS dBsm, radial velocity m/s (receding +)."""
     x, y = points["x"].astype(np.float64), points["y"].astype(np.float64)
     distance = np.maximum(np.hypot(x, y), 1e-6)
     radial = (points["vx_comp"] * x + points["vy_comp"] * y) / distance  # the velocity's part along the line of sight
@@ -348,11 +347,11 @@ def _checked(box: np.ndarray) -> np.ndarray:
     return box
 
 
-def _loose_box(item: dict[str, Any], T_ego_lidar: np.ndarray) -> tuple[np.ndarray, str, int, int, int]:
-    """A box given in the LiDAR frame, without occlusion."""
+def _loose_box(item: dict[str, Any], T_ego_lidar: np.ndarray) -> np.ndarray:
     R, yaw = T_ego_lidar[:3, :3], item["yaw_lidar"]
     center = transform(T_ego_lidar, np.array(item["center_lidar"], np.float64))
     heading = R @ [np.cos(yaw), np.sin(yaw), 0]
     velocity = R @ np.array([*item["velocity_lidar_xy"], 0], np.float64)  # null (unknown) becomes nan
-    box = np.array([*center, *item["size_lwh"], np.arctan2(heading[1], heading[0]), *velocity[:2]], np.float64)
-    return _checked(box), item["name"], -1, *_counts(item)
+    return _checked(
+        np.array([*center, *item["size_lwh"], np.arctan2(heading[1], heading[0]), *velocity[:2]], np.float64)
+    )
