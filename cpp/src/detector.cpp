@@ -112,7 +112,6 @@ struct Detector::State {
   LiftTable lift_table;
   std::vector<ImageView> images;   // of this frame; those that are unusable have no data
   std::vector<RadarInput> sweeps;  // grows only when a frame brings more sweeps than any before
-  std::vector<char> fresh;         // by radar, see assess_radars
   Result result;
 
   State(const ModelSpec& spec, int threads) : spec(spec), pool(threads), table(size_table(spec)) {}
@@ -120,7 +119,6 @@ struct Detector::State {
   void set_rig(const SensorRig& rig);
   void check(const FrameSet& frames) const;
   void assess_cameras(const FrameSet& frames);
-  void assess_radars(const FrameSet& frames);
   void run_cameras(Stopwatch& watch);
   void run_radars(const FrameSet& frames, Stopwatch& watch);
   void clear(Buffer buffer) { std::memset(data[buffer].get(), 0, table[buffer].size() * sizeof(float)); }
@@ -153,7 +151,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   LiftTable next_table = imkd::lift_table(spec, next, next_crops.data());
   SensorRig copy = next;
   const std::size_t radars = next.radars.size();
-  fresh.reserve(radars), result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
+  result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
   if (sweeps.size() < 16 * radars) sweeps.resize(16 * radars);
   rig = std::move(copy), crops = std::move(next_crops), lift_table = std::move(next_table);  // nothing from here on throws
 }
@@ -195,26 +193,6 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     state = age > spec.radar.max_age ? SensorState::stale : age > spec.radar.max_age / 2 ? SensorState::late : SensorState::ok;
     if (!usable(state)) images[i].data = nullptr;
   }
-}
-
-// A radar is judged by its newest sweep, and invalid where its fresh sweeps hold no finite point.
-void Detector::State::assess_radars(const FrameSet& frames) {
-  std::vector<SensorState>& states = result.health.radars;
-  states.assign(rig.radars.size(), SensorState::missing);
-  fresh.assign(rig.radars.size(), 0);  // 1: a sweep young enough; 2: with a finite point
-  for (const RadarSweep& sweep : frames.sweeps) {
-    const auto radar = static_cast<std::size_t>(sweep.radar);
-    const double age = std::abs(seconds(sweep.timestamp_ns, frames.timestamp_ns));
-    const SensorState state = age > spec.radar.max_age ? SensorState::stale : age > spec.radar.max_age / 2 ? SensorState::late : SensorState::ok;
-    if (states[radar] == SensorState::missing || state < states[radar]) states[radar] = state;
-    if (state == SensorState::stale || fresh[radar] == 2) continue;
-    fresh[radar] = 1;
-    const float* point = sweep.points;
-    for (int i = 0; i < sweep.count && fresh[radar] == 1; ++i, point += 5)
-      if (std::all_of(point, point + 5, [](float value) { return std::isfinite(value); })) fresh[radar] = 2;
-  }
-  for (std::size_t i = 0; i < states.size(); ++i)
-    if (fresh[i] == 1) states[i] = SensorState::invalid;
 }
 
 // images -> camera_bev; a camera that is absent puts nothing into it.
@@ -281,10 +259,7 @@ const Result& Detector::infer(const FrameSet& frames) {
   s.check(frames);
   s.result.timestamp_ns = frames.timestamp_ns;
   s.result.detections.clear();     // first: a failing engine must not leave the last frame's boxes
-  s.result.health.ego_speed_estimated = false;
-  s.result.health.ego_speed = s.result.health.ego_speed_residual = 0;
   s.assess_cameras(frames);
-  s.assess_radars(frames);
   s.run_cameras(watch);
   s.run_radars(frames, watch);
   s.bev->run();

@@ -1,0 +1,93 @@
+"""Result: boxes in the ego frame, the health of the sensors, and where the time went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object, in the ego frame at the frame's reference time."""
+
+    label: str
+    score: float  # 0..1
+    center: np.ndarray  # (3,) float32 x, y, z m
+    size: np.ndarray  # (3,) float32 length, width, height m
+    yaw: float  # rad about +z from +x, in [-pi, pi)
+    velocity: np.ndarray  # (2,) float32 vx, vy m/s
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "label": self.label,
+            "score": _short(self.score),
+            "center": [_short(value) for value in self.center],
+            "size": [_short(value) for value in self.size],
+            "yaw": _short(self.yaw),
+            "velocity": [_short(value) for value in self.velocity],
+        }
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the sensors delivered; the world's faults are told here, never raised."""
+
+    mode: str  # full, partial, camera_only, radar_only, blind
+    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing
+    radar_points: int  # in the grid
+    radar_points_invalid: int  # NaN or infinite, dropped
+    radar_points_outside: int  # beyond the grid
+    radar_points_overflow: int  # beyond the spec's max_points
+    boxes_invalid: int  # non-finite network outputs, dropped
+    ego_speed_estimated: bool  # from the static returns, for want of odometry
+    ego_speed: float  # m/s
+    ego_speed_residual: float  # m/s, median absolute of the inliers
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {name: _short(value) if isinstance(value, float) else value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `Detector.infer` found in one frame; arrays are its own."""
+
+    timestamp_ns: int
+    boxes: np.ndarray  # (M, 9) float32 x, y, z, length, width, height m, yaw rad, vx, vy m/s; best first
+    scores: np.ndarray  # (M,) float32
+    labels: np.ndarray  # (M,) int32, index into class_names
+    class_names: tuple[str, ...]
+    health: Health
+    timings_us: dict[str, float]  # stage -> µs
+    total_us: float
+
+    @property
+    def names(self) -> list[str]:
+        """The boxes' class names."""
+        return [self.class_names[label] for label in self.labels]
+
+    @property
+    def detections(self) -> list[Detection]:
+        """The boxes one by one, best first."""
+        return [
+            Detection(name, float(score), box[0:3], box[3:6], float(box[6]), box[7:9])
+            for name, score, box in zip(self.names, self.scores, self.boxes, strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, as `imkd-edge infer --json` prints it."""
+        timings = {stage: round(time, 1) for stage, time in {**self.timings_us, "total": self.total_us}.items()}
+        return {
+            "timestamp_ns": self.timestamp_ns,
+            "detections": [detection.to_dict() for detection in self.detections],
+            "health": self.health.to_dict(),
+            "timings_us": timings,
+        }
+
+
+def _short(value: float) -> float:
+    """Four decimals: a tenth of a millimetre."""
+    return round(float(value), 4)
