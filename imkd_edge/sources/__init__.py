@@ -43,8 +43,6 @@ def open_source(path: str | Path, **options: Any) -> Source:
 
 
 def _synth(name: str, options: dict[str, Any]) -> Source:
-    from imkd_edge.sources.synth import SynthSource
-
     _, _, seed = name.partition(":")
     if seed:
         if not seed.isdecimal():
@@ -55,4 +53,6 @@ def _synth(name: str, options: dict[str, Any]) -> Source:
                 "write synth:SEED with a whole number, such as synth:7",
             )
         options = {"seed": int(seed), **options}
+    from imkd_edge.sources.synth import SynthSource
+
     return SynthSource(**options)

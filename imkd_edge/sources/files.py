@@ -98,15 +98,17 @@ def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
         )
     if lines[-1].strip():  # every complete file ends with a line end
         raise Error(Code.source_bad_points, f"the file breaks off in line {len(lines)}", str(path), _AGAIN)
-    return _numbers(lines[first + 1 :], [header.index(name) for name in columns], path)
+    return _numbers(lines[first + 1 :], len(header), path)[:, [header.index(name) for name in columns]]
 
 
-def _numbers(lines: list[str], columns: list[int], path: Path) -> np.ndarray:
+def _numbers(lines: list[str], columns: int, path: Path) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a header without rows is a sensor that saw nothing
         try:
-            return np.loadtxt(lines, dtype=np.float64, comments=None, usecols=columns, ndmin=2).reshape(
-                -1, len(columns)
-            )
+            table = np.loadtxt(lines, dtype=np.float64, comments=None, ndmin=2)
         except ValueError as fault:
             raise Error(Code.source_bad_points, f"a row is not numbers ({fault})", str(path), _AGAIN) from None
+    if table.size and table.shape[1] != columns:
+        what = f"rows of {table.shape[1]} numbers under a header of {columns}"
+        raise Error(Code.source_bad_points, what, str(path), _AGAIN)
+    return table.reshape(-1, columns)
