@@ -19,7 +19,7 @@ namespace {
 using json::Json;
 
 constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
-constexpr std::size_t kBlock = 1 << 20;           // bytes hashed at a time
+constexpr std::size_t kBlock = 1 << 16;           // bytes hashed at a time
 constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key, Code::bundle_bad_value};
 constexpr const char* kAnew = "export or copy the bundle anew";
 const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};

@@ -1,0 +1,72 @@
+// infer allocates nothing once every buffer has been used.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "fakes.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+
+void* counted(std::size_t size, std::size_t align) {
+  ++allocations;
+  void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align) : std::malloc(size ? size : 1);
+  if (!p) throw std::bad_alloc();
+  return p;
+}
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size, 1); }
+void* operator new[](std::size_t size) { return counted(size, 1); }
+void* operator new(std::size_t size, std::align_val_t align) { return counted(size, static_cast<std::size_t>(align)); }
+void* operator new[](std::size_t size, std::align_val_t align) { return counted(size, static_cast<std::size_t>(align)); }
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete[](void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+using namespace imkd;
+using namespace imkd::fakes;
+
+namespace {
+
+TEST(Allocations, are_counted_at_all) {
+  const long before = allocations;
+  delete new int(1);
+  EXPECT_EQ(allocations, before + 1);
+}
+
+class Infer : public testing::TestWithParam<int> {};
+
+TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
+  SensorRig rig = small_rig();
+  rig.radars[1].velocity = RadialVelocity::raw;  // so that the ego speed is estimated too
+  DetectorOptions options;
+  options.threads = GetParam();
+  Detector detector(small_spec(), rig, camera_engine(), bev_engine(), options);
+  std::vector<Moment> moments;
+  for (unsigned i = 0; i < 8; ++i) moments.push_back(moment(rig, i, 50 + 100 * static_cast<int>(i)));
+  moments[1].frames.cameras[0].data = nullptr;  // the same paths as on a bad day
+  moments[2].frames.sweeps.clear();
+  moments[3].frames.cameras[0].data = moments[3].frames.cameras[1].data = nullptr;
+  moments[4].frames.sweeps[0].timestamp_ns = 0;
+  moments[5].frames.camera_timestamps_ns = {0, 1'000'000'000};
+  moments[6].frames.ego.twist = Vec3{5, 0, 0.1};
+  for (const Moment& m : moments) detector.infer(m.frames);  // warm-up
+
+  std::size_t boxes = 0;
+  const long before = allocations;
+  for (int i = 0; i < 1000; ++i) boxes += detector.infer(moments[i % moments.size()].frames).detections.size();
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_GT(boxes, 1000u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, Infer, testing::Values(1, 2, 4));
+
+}  // namespace

@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "fakes.hpp"
+#include "imkd/bundle.hpp"
+
+using namespace imkd;
+using namespace imkd::fakes;
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+void write(const fs::path& path, const std::string& bytes) { std::ofstream(path, std::ios::binary) << bytes; }
+
+class BundleFolder : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder = fs::path(testing::TempDir()) / ("imkd_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".imkd");
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+    manifest = {{"schema", 1}, {"spec", json::parse(small_spec().to_json())}, {"files", json::object()}, {"metrics", {{"mAP", 0.5}}}, {"provenance", {{"seed", 7}}}};
+    for (const char* name : {"camera.onnx", "bev.onnx", "golden.npz"}) add(name, std::string("content of ") + name);
+    save();
+  }
+  void TearDown() override { fs::remove_all(folder); }
+  void add(const std::string& name, const std::string& bytes) {
+    write(folder / name, bytes);
+    manifest["files"][name] = {{"sha256", sha256_hex(bytes.data(), bytes.size())}, {"bytes", bytes.size()}};
+  }
+  void save() { write(folder / "manifest.json", manifest.dump(2)); }
+  Code code() {
+    return code_of([&] { Bundle::load(folder.string()); });
+  }
+  Code with(const std::string& text) {
+    write(folder / "manifest.json", text);
+    return code();
+  }
+  fs::path folder;
+  json manifest;
+};
+
+TEST_F(BundleFolder, loads) {
+  const Bundle bundle = Bundle::load(folder.string() + "/");
+  EXPECT_EQ(bundle.spec.to_json(), small_spec().to_json());
+  EXPECT_EQ(bundle.path, fs::canonical(folder).string());
+  EXPECT_EQ(bundle.file("bev.onnx"), (fs::canonical(folder) / "bev.onnx").string());
+  EXPECT_EQ(code_of([&] { bundle.file("none"); }), Code::bundle_missing_file);
+}
+
+TEST_F(BundleFolder, every_changed_byte_of_a_file_is_noticed) {
+  for (const char* name : {"camera.onnx", "bev.onnx", "golden.npz"}) {
+    const std::string good = std::string("content of ") + name;
+    for (std::size_t i = 0; i < good.size(); ++i) {
+      std::string bad = good;
+      bad[i] ^= static_cast<char>(1 << (i % 8));
+      write(folder / name, bad);
+      ASSERT_EQ(code(), Code::bundle_checksum) << name << " byte " << i;
+    }
+    write(folder / name, good);
+  }
+  EXPECT_EQ(code(), Code{});
+}
+
+TEST_F(BundleFolder, a_nest_of_brackets_does_not_exhaust_the_stack) {
+  for (const char* open : {"[", "{\"a\":"}) {
+    std::string deep;
+    while (deep.size() < 900000) deep += open;
+    EXPECT_EQ(with(deep), Code::bundle_manifest);
+    manifest["metrics"] = "PLACE";
+    std::string text = manifest.dump();
+    std::string closed;
+    for (int i = 0; i < 100000; ++i) closed += open;
+    closed += *open == '[' ? "" : "1";
+    for (int i = 0; i < 100000; ++i) closed += *open == '[' ? "]" : "}";
+    text.replace(text.find("\"PLACE\""), 7, closed);
+    EXPECT_EQ(with(text), Code::bundle_manifest);
+  }
+}
+
+TEST_F(BundleFolder, a_manifest_above_one_mebibyte_is_not_read) {
+  manifest["provenance"]["note"] = std::string(1 << 20, 'x');
+  save();
+  EXPECT_EQ(code(), Code::bundle_manifest);
+}
+
+// Whatever is done to the manifest's text, load answers with a bundle or an Error 4xx, nothing else.
+TEST_F(BundleFolder, mutated_manifests_end_in_an_error_of_the_bundle) {
+  const std::string good = manifest.dump(1);
+  std::mt19937 random(7);
+  const std::string bytes = std::string("{}[]\",:0123456789.eE-+nulltrue\\/ \n\x80\xff", 38) + '\0';
+  int refused = 0;
+  for (int round = 0; round < 1500; ++round) {
+    std::string bad = good;
+    for (unsigned edits = 1 + random() % 3; edits > 0 && !bad.empty(); --edits) {
+      const std::size_t at = random() % bad.size(), length = 1 + random() % 20;
+      switch (random() % 4) {
+        case 0: bad[at] = bytes[random() % bytes.size()]; break;
+        case 1: bad.erase(at, length); break;
+        case 2: bad.insert(at, bad.substr(random() % bad.size(), length)); break;
+        default: bad.resize(at);
+      }
+    }
+    const int number = static_cast<int>(with(bad));
+    ASSERT_TRUE(number == 0 || (number >= 401 && number <= 410)) << number << "\n" << bad;
+    refused += number != 0;
+  }
+  EXPECT_GT(refused, 1000);
+}
+
+}  // namespace

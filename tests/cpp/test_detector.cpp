@@ -1,0 +1,278 @@
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "fakes.hpp"
+
+using namespace imkd;
+using namespace imkd::fakes;
+
+namespace {
+
+struct Stand {
+  std::shared_ptr<FakeEngine> camera = camera_engine(), bev = bev_engine();
+  SensorRig rig = small_rig();
+  Moment m = moment(rig);
+  Detector detector;
+  explicit Stand(int threads = 1) : detector(small_spec(), rig, camera, bev, options(threads)) {}
+  static DetectorOptions options(int threads) {
+    DetectorOptions o;
+    o.threads = threads;
+    return o;
+  }
+  const Result& infer() { return detector.infer(m.frames); }
+  std::vector<float> tensor(const std::string& name) {
+    for (const auto& t : detector.tensors()) {
+      std::size_t count = 1;
+      for (auto extent : t.shape) count *= static_cast<std::size_t>(extent);
+      if (name == t.name) return {t.data, t.data + count};
+    }
+    return {};
+  }
+};
+
+bool all_zero(const std::vector<float>& values, std::size_t begin, std::size_t end) {
+  for (std::size_t i = begin; i < end; ++i)
+    if (values[i] != 0) return false;
+  return end > begin;
+}
+
+TEST(Detector, finds_boxes_and_reports_full_health) {
+  Stand s;
+  const Result& r = s.infer();
+  EXPECT_GT(r.detections.size(), 5u);
+  EXPECT_EQ(r.timestamp_ns, 1'000'000'000);
+  EXPECT_EQ(r.health.mode, Mode::full);
+  EXPECT_EQ(r.health.radar_points + r.health.radar_points_outside, 400);
+  for (const Detection& d : r.detections) EXPECT_GE(d.score, 0.1f);
+  for (int stage = 0; stage < kStages; ++stage) EXPECT_GT(r.timings_us[stage], 0) << kStageNames[stage];
+}
+
+TEST(Detector, same_bits_for_every_thread_count_and_repeat) {
+  std::vector<Detection> first;
+  std::vector<std::vector<float>> tensors;
+  for (int threads : {1, 2, 3, 4}) {
+    Stand s(threads);
+    for (int repeat = 0; repeat < 100; ++repeat) {
+      const Result& r = s.infer();
+      if (first.empty()) {
+        first = r.detections;
+        for (const char* name : {"images", "camera_bev", "radar_grid"}) tensors.push_back(s.tensor(name));
+      }
+      ASSERT_EQ(r.detections.size(), first.size());
+      ASSERT_EQ(std::memcmp(r.detections.data(), first.data(), first.size() * sizeof(Detection)), 0) << threads;
+    }
+    int i = 0;
+    for (const char* name : {"images", "camera_bev", "radar_grid"}) EXPECT_EQ(s.tensor(name), tensors[i++]) << name;
+  }
+}
+
+TEST(Detector, absent_camera_puts_nothing_into_the_grid) {
+  Stand s;
+  const std::vector<float> full = (s.infer(), s.tensor("camera_bev"));
+  for (int absent : {0, 1}) {
+    Stand t;
+    t.m.frames.cameras[absent].data = nullptr;
+    const Result& r = t.infer();
+    EXPECT_EQ(r.health.cameras[absent], SensorState::missing);
+    EXPECT_EQ(r.health.cameras[1 - absent], SensorState::ok);
+    EXPECT_EQ(r.health.mode, Mode::partial);
+    EXPECT_EQ(t.camera->runs, 1);
+    const auto images = t.tensor("images"), depth = t.tensor("depth"), bev = t.tensor("camera_bev");
+    EXPECT_TRUE(all_zero(images, absent * 1536, (absent + 1) * 1536));
+    EXPECT_TRUE(all_zero(depth, absent * 32, (absent + 1) * 32));
+    // The front camera sees x > 0 alone, the back one x < 0: column 8 is x = 0.
+    for (int row = 0; row < 16; ++row) {
+      const std::size_t at = 3 * 256 + row * 16;
+      EXPECT_TRUE(absent == 0 ? all_zero(bev, at + 8, at + 16) : all_zero(bev, at, at + 8));
+      EXPECT_EQ(std::memcmp(&bev[at + (absent == 0 ? 0 : 8)], &full[at + (absent == 0 ? 0 : 8)], 8 * sizeof(float)), 0);
+    }
+  }
+}
+
+TEST(Detector, without_cameras_their_network_is_not_run) {
+  Stand s;
+  s.infer();
+  for (ImageView& image : s.m.frames.cameras) image.data = nullptr;
+  const Result& r = s.infer();
+  EXPECT_EQ(s.camera->runs, 1);
+  EXPECT_EQ(s.bev->runs, 2);
+  EXPECT_EQ(r.health.mode, Mode::radar_only);
+  EXPECT_GT(r.detections.size(), 0u);
+  for (const char* name : {"images", "depth", "context", "camera_bev"}) {
+    const auto values = s.tensor(name);
+    EXPECT_TRUE(all_zero(values, 0, values.size())) << name;
+  }
+}
+
+TEST(Detector, without_radars_the_grid_is_zero) {
+  Stand s;
+  s.infer();
+  s.m.frames.sweeps.clear();
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.mode, Mode::camera_only);
+  EXPECT_EQ(r.health.radars, (std::vector<SensorState>{SensorState::missing, SensorState::missing}));
+  EXPECT_EQ(r.health.radar_points, 0);
+  const auto grid = s.tensor("radar_grid");
+  EXPECT_TRUE(all_zero(grid, 0, grid.size()));
+}
+
+TEST(Detector, blind_reports_no_boxes) {
+  Stand s;
+  EXPECT_GT(s.infer().detections.size(), 0u);
+  s.m.frames.sweeps.clear();
+  for (ImageView& image : s.m.frames.cameras) image.data = nullptr;
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.mode, Mode::blind);
+  EXPECT_TRUE(r.detections.empty());
+}
+
+TEST(Detector, age_makes_a_sensor_late_then_stale) {
+  const double max_age = small_spec().radar.max_age;
+  for (const auto& [share, state] : std::vector<std::pair<double, SensorState>>{
+           {0.4, SensorState::ok}, {0.6, SensorState::late}, {-0.6, SensorState::late}, {1.1, SensorState::stale}, {-1.1, SensorState::stale}}) {
+    Stand s;
+    const auto then = s.m.frames.timestamp_ns - static_cast<std::int64_t>(share * max_age * 1e9);
+    s.m.frames.camera_timestamps_ns = {then, s.m.frames.timestamp_ns};
+    s.m.frames.sweeps[1].timestamp_ns = then;
+    const Result& r = s.infer();
+    EXPECT_EQ(r.health.cameras[0], state) << share;
+    EXPECT_EQ(r.health.radars[1], state) << share;
+    EXPECT_EQ(r.health.mode, state == SensorState::stale ? Mode::partial : Mode::full);
+    const auto depth = s.tensor("depth");
+    EXPECT_EQ(all_zero(depth, 0, 32), state == SensorState::stale);
+    EXPECT_EQ(r.health.radar_points + r.health.radar_points_outside, state == SensorState::stale ? 200 : 400);
+  }
+}
+
+TEST(Detector, times_at_the_ends_of_int64_are_stale_not_undefined) {
+  for (std::int64_t time : {std::numeric_limits<std::int64_t>::min(), std::numeric_limits<std::int64_t>::max()}) {
+    Stand s;
+    s.m.frames.camera_timestamps_ns = {time, time};
+    for (RadarSweep& sweep : s.m.frames.sweeps) sweep.timestamp_ns = time;
+    EXPECT_EQ(s.infer().health.mode, Mode::blind);
+  }
+}
+
+TEST(Detector, nan_points_are_counted_and_a_radar_of_nothing_else_is_invalid) {
+  Stand s;
+  for (int i = 0; i < 200; ++i) s.m.points[0][i * 5 + i % 5] = i % 2 ? std::nanf("") : std::numeric_limits<float>::infinity();
+  s.m.points[1][3] = std::nanf("");
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.radars[0], SensorState::invalid);
+  EXPECT_EQ(r.health.radars[1], SensorState::ok);
+  EXPECT_EQ(r.health.radar_points_invalid, 201);
+  EXPECT_EQ(r.health.mode, Mode::partial);
+}
+
+TEST(Detector, callers_mistakes_have_their_codes) {
+  Stand s;
+  const auto after = [&](auto&& change) {
+    Moment m = moment(s.rig);
+    change(m.frames);
+    return code_of([&] { s.detector.infer(m.frames); });
+  };
+  EXPECT_EQ(after([](FrameSet& f) { f.cameras.pop_back(); }), Code::frame_count);
+  EXPECT_EQ(after([](FrameSet& f) { f.cameras.emplace_back(); }), Code::frame_count);
+  EXPECT_EQ(after([](FrameSet& f) { f.camera_timestamps_ns = {1}; }), Code::frame_count);
+  EXPECT_EQ(after([](FrameSet& f) { f.cameras[0].width = 79; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](FrameSet& f) { f.cameras[1].height = 41; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].radar = 2; }), Code::frame_unknown_sensor);
+  EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].radar = -1; }), Code::frame_unknown_sensor);
+  EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].count = -1; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].points = nullptr; }), Code::frame_bad_shape);
+  EXPECT_GT(s.infer().detections.size(), 0u);  // and none has spoiled the detector
+}
+
+TEST(Detector, rig_must_fit_and_a_refused_one_changes_nothing) {
+  Stand s;
+  const std::vector<Detection> before = s.infer().detections;
+  SensorRig one = s.rig, skewed = s.rig;
+  one.cameras.pop_back();
+  skewed.cameras[0].T_ego_camera[0] = 0.5;
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(one); }), Code::rig_mismatch);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(skewed); }), Code::rig_not_rigid);
+  EXPECT_EQ(code_of([&] { Detector(small_spec(), one, camera_engine(), bev_engine()); }), Code::rig_mismatch);
+  const Result& r = s.infer();
+  ASSERT_EQ(r.detections.size(), before.size());
+  EXPECT_EQ(std::memcmp(r.detections.data(), before.data(), before.size() * sizeof(Detection)), 0);
+}
+
+TEST(Detector, set_rig_moves_what_the_cameras_see) {
+  Stand s;
+  const auto before = (s.infer(), s.tensor("camera_bev"));
+  SensorRig swapped = s.rig;
+  std::swap(swapped.cameras[0].T_ego_camera, swapped.cameras[1].T_ego_camera);
+  s.detector.set_rig(swapped);
+  const auto after = (s.infer(), s.tensor("camera_bev"));
+  EXPECT_NE(before, after);
+  Stand fresh;
+  fresh.detector = Detector(small_spec(), swapped, fresh.camera, fresh.bev, Stand::options(1));
+  EXPECT_EQ((fresh.infer(), fresh.tensor("camera_bev")), after);
+}
+
+TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
+  const auto with = [](std::shared_ptr<FakeEngine> camera, std::shared_ptr<FakeEngine> bev) {
+    return code_of([&] { Detector(small_spec(), small_rig(), camera, bev); });
+  };
+  using T = FakeEngine::Tensors;
+  const auto camera = [](T in, T out) { return std::make_shared<FakeEngine>(in, out, run_camera); };
+  const TensorInfo images{"images", {2, 3, 16, 32}}, depth{"depth", {2, 4, 2, 4}}, context{"context", {2, 3, 2, 4}};
+  EXPECT_EQ(with(camera({images}, {depth, context}), bev_engine()), Code{});
+  EXPECT_EQ(with(camera({images}, {context, depth}), bev_engine()), Code{});  // by name, not by order
+  EXPECT_EQ(with(camera({images}, {depth}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(camera({{"image", images.shape}}, {depth, context}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(camera({{"images", {1, 3, 16, 32}}}, {depth, context}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(camera({{"images", {-1, 3, 16, 32}}}, {depth, context}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(camera({images}, {{"depth", {2, 5, 2, 4}}, context}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(camera({images, {"more", {1}}}, {depth, context}), bev_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(bev_engine(), camera_engine()), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(with(nullptr, bev_engine()), Code::engine_unavailable);
+}
+
+TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {
+  Stand s;
+  const Result& r = s.infer();
+  EXPECT_GT(r.detections.size(), 0u);
+  for (FakeEngine* engine : {s.camera.get(), s.bev.get()}) {
+    engine->fails = true;
+    EXPECT_EQ(code_of([&] { s.infer(); }), Code::engine_run);
+    EXPECT_TRUE(r.detections.empty());
+    engine->fails = false;
+    EXPECT_GT(s.infer().detections.size(), 0u);
+  }
+}
+
+TEST(Detector, non_finite_network_outputs_are_dropped_and_counted) {
+  Stand s;
+  s.bev = std::make_shared<FakeEngine>(bev_engine()->inputs(), bev_engine()->outputs(), [](FakeEngine& e) {
+    run_bev(e);
+    for (std::size_t i = 0; i < e.size("box"); ++i) e.data("box")[i] = std::nanf("");
+  });
+  s.detector = Detector(small_spec(), s.rig, s.camera, s.bev, Stand::options(2));
+  const Result& r = s.infer();
+  EXPECT_TRUE(r.detections.empty());
+  EXPECT_GT(r.health.boxes_invalid, 0);
+}
+
+TEST(Detector, score_threshold_overrides_the_specs) {
+  Stand s;
+  const std::size_t all = s.infer().detections.size();
+  DetectorOptions options = Stand::options(1);
+  options.score_threshold = 0.9;
+  s.detector = Detector(small_spec(), s.rig, s.camera, s.bev, options);
+  EXPECT_LT(s.infer().detections.size(), all);
+  for (const Detection& d : s.infer().detections) EXPECT_GE(d.score, 0.9f);
+  options.score_threshold = 1.5;
+  EXPECT_EQ(code_of([&] { Detector(small_spec(), s.rig, s.camera, s.bev, options); }), Code::spec_bad_value);
+}
+
+TEST(Detector, memory_of_the_tensors_lives_as_long_as_an_engine_that_holds_it) {
+  auto camera = camera_engine();
+  { Detector(small_spec(), small_rig(), camera, bev_engine()); }
+  camera->data("images")[0] = 1;  // the address sanitizer would object
+  EXPECT_EQ(camera->data("images")[0], 1);
+}
+
+}  // namespace

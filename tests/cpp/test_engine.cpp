@@ -1,0 +1,35 @@
+#include <gtest/gtest.h>
+
+#include "fakes.hpp"
+
+using namespace imkd;
+using namespace imkd::fakes;
+
+namespace {
+
+TEST(Engine, an_unknown_name_is_refused_with_the_known_ones) {
+  EXPECT_EQ(code_of([] { make_engine("no such engine", 1); }), Code::engine_unavailable);
+  try {
+    make_engine("no such engine", 1);
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("no such engine"), std::string::npos);
+    for (const std::string& name : native_engines()) EXPECT_NE(error.where().find(name), std::string::npos);
+  }
+}
+
+// Needs the library at run time too: IMKD_ORT_LIBRARY names it.
+TEST(Engine, onnxruntime_refuses_what_is_no_model) {
+  if (native_engines().empty()) GTEST_SKIP() << "built without ONNX Runtime's headers: the native engine is NOT tested";
+  std::unique_ptr<Engine> engine;
+  try {
+    engine = make_engine("onnxruntime", 1);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::engine_unavailable);
+    GTEST_SKIP() << "ONNX Runtime's library is not installed: the native engine is NOT tested: " << error.what();
+  }
+  EXPECT_EQ(code_of([&] { engine->load("/no/such/file.onnx"); }), Code::engine_load);
+  EXPECT_EQ(code_of([&] { engine->bind("images", nullptr); }), Code::engine_bind);
+  EXPECT_EQ(code_of([&] { engine->run(); }), Code::engine_run);
+}
+
+}  // namespace
