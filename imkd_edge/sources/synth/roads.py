@@ -24,6 +24,7 @@ class Road:
         steps = np.stack([np.cos(self.heading(s)) @ _WEIGHT, np.sin(self.heading(s)) @ _WEIGHT], 1) * _STEP / 2
         self._points = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])  # (n, 2)
         self._points -= self._points[np.searchsorted(self._nodes, 0.0)]
+        self._tangents = _unit(self.heading(self._nodes)) * _STEP
 
     def heading(self, s: np.ndarray) -> np.ndarray:
         """Direction of travel towards larger s, rad."""
@@ -41,7 +42,7 @@ class Road:
         i = np.clip(((s - self.first) / _STEP).astype(int), 0, len(self._nodes) - 2)
         u = (s - self._nodes[i])[..., None] / _STEP
         a, b = self._points[i], self._points[i + 1]
-        ta, tb = _unit(self.heading(self._nodes[i])) * _STEP, _unit(self.heading(self._nodes[i + 1])) * _STEP
+        ta, tb = self._tangents[i], self._tangents[i + 1]
         # cubic Hermite: exact tangents at the nodes, fourth-order between them
         p = (1 + 2 * u) * (1 - u) ** 2 * a + u * (1 - u) ** 2 * ta + u**2 * (3 - 2 * u) * b + u**2 * (u - 1) * tb
         direction = _unit(self.heading(s))

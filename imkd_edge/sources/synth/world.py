@@ -68,6 +68,7 @@ class Motion:
     def __init__(self, road: Road):
         self.road = road
         self._rows: list[tuple] = []
+        self._table = np.zeros((0, 8))
 
     def lane(self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0) -> tuple:
         """A row that follows the road; `wave` m is the amplitude of a slow (0.6 rad/s) change of progress."""
@@ -88,7 +89,9 @@ class Motion:
         return (a[:, 4:6] != 0).any(1)
 
     def at(self, t: float, rows: list[tuple] | None = None) -> State:
-        a = np.array(self._rows if rows is None else rows, float).reshape(-1, 8)
+        if len(self._table) != len(self._rows):
+            self._table = np.array(self._rows, float).reshape(-1, 8)
+        a = self._table if rows is None else np.array(rows, float).reshape(-1, 8)
         state = State(a[:, 1:3] + t * a[:, 4:6], a[:, 3].copy(), a[:, 4:6].copy(), np.zeros(len(a)))
         on = np.flatnonzero(a[:, 0] == 1)
         if len(on):

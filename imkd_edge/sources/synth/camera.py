@@ -1,0 +1,319 @@
+"""Perspective pictures of a scene: ground by lookup, objects as shaded polygons from far to near, and what is hidden by what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from imkd_edge.sources.synth.ground import LEVELS, RESOLUTION, Ground
+from imkd_edge.sources.synth.mesh import FIXTURE_ID, GROUND_ID, Posed, SceneMesh
+
+_NEAR = 0.25  # m, near plane
+_FAR = 130.0  # m, nothing is drawn beyond
+_SHIFT = 4  # fractional bits of polygon corners
+_SCALE = 2  # polygons are drawn at twice the size and averaged down
+
+
+@dataclass
+class Picture:
+    """One rendered image and what of each object is in it."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB
+    ids: np.ndarray  # (H * 2, W * 2) uint8: object index, 254 fixture, 255 ground or sky; pixel centres at (u - 0.5) / 2
+    visible: np.ndarray  # (N,) id pixels that show the object
+    total: np.ndarray  # (N,) id pixels that would show it if nothing were in front
+
+
+class Camera:
+    """A pinhole camera on the vehicle with its ground lookup, built once per calibration."""
+
+    def __init__(self, K: np.ndarray, T_ego_camera: np.ndarray, width: int, height: int):
+        self.K, self.T, self.width, self.height = np.asarray(K, float), np.asarray(T_ego_camera, float), width, height
+        self.focal = float(self.K[0, 0])
+        v, u = np.mgrid[0:height, 0:width].astype(float)
+        rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(self.K).T @ self.T[:3, :3].T  # (H, W, 3) ego frame
+        elevation = rays[..., 2] / np.linalg.norm(rays[..., :2], axis=-1)
+        self.sky_index = np.clip(elevation * 400, 0, 255).astype(np.uint8)
+        with np.errstate(divide="ignore"):
+            distance = np.where(rays[..., 2] < 0, -self.T[2, 3] / np.minimum(rays[..., 2], -1e-9), np.inf)
+        self.on_ground = rays[..., 2] < -1e-3
+        self.top = int(np.argmax(self.on_ground.any(1))) if self.on_ground.any() else height  # first row with ground
+        reach = np.where(self.on_ground, distance, 0)[self.top :]
+        self.ground_x = (self.T[0, 3] + reach * rays[self.top :, :, 0]).astype(np.float32)
+        self.ground_y = (self.T[1, 3] + reach * rays[self.top :, :, 1]).astype(np.float32)
+        self.ground_range = np.where(self.on_ground[self.top :], np.hypot(self.ground_x, self.ground_y), 1e4).astype(np.float32)
+        self.mask = None if self.on_ground[self.top :].all() else self.on_ground[self.top :].astype(np.uint8)
+        self.bands = self._bands()
+        half = max(abs(np.arctan2(self.K[0, 2] + 1, self.focal)), abs(np.arctan2(width - self.K[0, 2], self.focal)))
+        self.side = (np.cos(half), np.sin(half))
+
+    def _bands(self) -> list[tuple[int, int, int]]:
+        """(first row, last row, map level): the level whose pixels fit the geometric mean of a pixel's footprint."""
+        middle = np.median(self.ground_range, 1)
+        footprint = middle * np.sqrt(np.maximum(middle, 1) / self.T[2, 3]) / self.focal  # m
+        level = np.clip(np.floor(np.log2(np.maximum(footprint / RESOLUTION, 1.0)) + 0.5), 0, LEVELS - 1).astype(int)
+        cuts = [0, *(np.flatnonzero(np.diff(level)) + 1), len(level)]
+        return [(a, b, int(level[a])) for a, b in zip(cuts[:-1], cuts[1:]) if b > a]
+
+
+class Renderer:
+    """Draws one scene with any number of cameras."""
+
+    def __init__(self, mesh: SceneMesh):
+        self.mesh, self.scene = mesh, mesh.scene
+        self.ground = Ground(mesh.scene)
+        self.sun = self.scene.sun
+        horizon = np.array([198, 206, 214]) * self.scene.exposure * self.scene.warmth
+        zenith = np.array([92, 134, 190]) * self.scene.exposure
+        ramp = np.linspace(0, 1, 256)[:, None] ** 0.6
+        self.haze_colour = np.clip(horizon, 0, 255)
+        self.sky = np.clip(horizon * (1 - ramp) + zenith * ramp, 0, 255).astype(np.uint8)  # (256, 3)
+        self._veils: dict[Camera, tuple[np.ndarray, ...]] = {}
+        still = np.flatnonzero(self.mesh.still[self.mesh.piece_owner])
+        self._cast_shadows(mesh.pose(self.scene.state(0.0)), still, range(LEVELS))
+        self._moving = np.flatnonzero(~self.mesh.still[self.mesh.piece_owner])
+
+    def draw(self, cameras: list[Camera], posed: Posed, T_world_ego: np.ndarray, seeds: list[int]) -> list[Picture]:
+        """One picture per camera of the scene posed at one time; `seeds` fix the sensor noise."""
+        shade = self._shade(posed)
+        near = np.hypot(*(posed.corners[self._moving].mean(1) - T_world_ego[:2, 3]).T) < 70
+        saved = self._cast_shadows(posed, self._moving[near], range(LEVELS))
+        pictures = [self._draw_one(c, posed, T_world_ego, shade, seed) for c, seed in zip(cameras, seeds)]
+        for level, y, x, patch in reversed(saved):
+            self.ground.levels[level][y : y + patch.shape[0], x : x + patch.shape[1]] = patch
+        return pictures
+
+    def _shade(self, posed: Posed) -> np.ndarray:
+        """Lit colour of every polygon (P, 3), before haze."""
+        facing = np.maximum(posed.normals @ self.sun, 0)
+        light = 0.5 + 0.62 * np.where(self.mesh.two_sided, 0.5, facing) + 0.06 * posed.normals[:, 2]
+        light = np.where(self.mesh.glowing, 1.0, light) * self.scene.exposure
+        return np.clip(self.mesh.colours * light[:, None] * self.scene.warmth, 0, 255)
+
+    def _cast_shadows(self, posed: Posed, pieces: np.ndarray, levels) -> list[tuple[int, int, int, np.ndarray]]:
+        """Darken the map where something hides the sun; returns the patches to put back."""
+        offset = -self.sun[:2] / self.sun[2]  # m of shadow per m of height
+        heights = np.minimum(self.mesh.sizes[self.mesh.piece_owner[pieces], 2], 14.0)
+        feet = posed.corners[pieces]
+        outlines = np.concatenate([feet, feet + offset * heights[:, None, None]], 1).astype(np.float32)
+        saved = []
+        for outline in outlines:
+            hull = cv2.convexHull(outline)[:, 0].astype(float)
+            for level in levels:
+                image = self.ground.levels[level]
+                points = self.ground.pixels(hull, level)
+                x0, y0 = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0).tolist()
+                x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + 2, image.shape[1::-1]).tolist()
+                if x1 <= x0 or y1 <= y0:
+                    continue
+                block = image[y0:y1, x0:x1]
+                saved.append((level, y0, x0, block.copy()))
+                mask = np.zeros(block.shape[:2], np.uint8)
+                cv2.fillConvexPoly(mask, np.round((points - (x0, y0)) * 16).astype(np.int32), 1, cv2.LINE_8, _SHIFT)
+                cv2.copyTo(cv2.convertScaleAbs(block, alpha=0.56), mask, block)
+        return saved
+
+    # -- one camera ---------------------------------------------------------------------------------------------------
+    def _draw_one(self, camera: Camera, posed: Posed, T_world_ego: np.ndarray, shade: np.ndarray, seed: int) -> Picture:
+        canvas = cv2.cvtColor(self._background(camera, T_world_ego), cv2.COLOR_RGB2RGBA)  # alpha 255 = GROUND_ID
+        size = (camera.width * _SCALE, camera.height * _SCALE)
+        canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_LINEAR)
+        canvas[..., 3] = GROUND_ID
+        drawn = self._project(camera, posed, T_world_ego, shade)
+        for points, colour, _, _ in drawn:
+            cv2.fillConvexPoly(canvas, points, colour, cv2.LINE_8, _SHIFT)
+        ids = cv2.extractChannel(canvas, 3)
+        visible, total = self._count(drawn, ids)
+        pixels = cv2.cvtColor(cv2.resize(canvas, (camera.width, camera.height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGBA2RGB)
+        return Picture(_sensor_noise(pixels, seed), ids, visible, total)
+
+    def _background(self, camera: Camera, T_world_ego: np.ndarray) -> np.ndarray:
+        weight, veil, sky = self._veil(camera)
+        image = sky.copy()
+        (a, b), (c, d) = T_world_ego[:2, :2]
+        x, y = camera.ground_x, camera.ground_y
+        ground = np.empty((*x.shape, 3), np.uint8)
+        for first, last, level in camera.bands:
+            scale = RESOLUTION * 2**level
+            tx, ty = self.ground.pixels(T_world_ego[:2, 3], level)
+            map_x = x[first:last] * np.float32(a / scale) + y[first:last] * np.float32(b / scale) + np.float32(tx)
+            map_y = x[first:last] * np.float32(c / scale) + y[first:last] * np.float32(d / scale) + np.float32(ty)
+            ground[first:last] = cv2.remap(self.ground.levels[level], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+                                           borderValue=self.ground.border)
+        cv2.add(cv2.multiply(ground, weight, dst=ground, scale=1 / 128), veil, dst=ground)
+        if camera.mask is None:
+            image[camera.top :] = ground
+        else:
+            cv2.copyTo(ground, camera.mask, image[camera.top :])
+        return image
+
+    def _veil(self, camera: Camera) -> tuple[np.ndarray, ...]:
+        """Sunlight and haze on the ground as weight / 128 and offset, (h, W, 3), and the sky (H, W, 3), uint8; kept per camera."""
+        if camera not in self._veils:
+            gain = self.scene.exposure * self.scene.warmth * (0.5 + 0.62 * self.sun[2] + 0.06)
+            clear = np.exp(-self.scene.haze * camera.ground_range)[..., None]
+            layers = 128 * clear * gain, (1 - clear) * self.haze_colour, self.sky[camera.sky_index]
+            self._veils[camera] = tuple(np.clip(np.round(v), 0, 255).astype(np.uint8) for v in layers)
+        return self._veils[camera]
+
+    def _project(self, camera: Camera, posed: Posed, T_world_ego: np.ndarray, shade: np.ndarray) -> list[tuple]:
+        """Visible polygons from far to near: (corners int32, RGB + id, owner, outline?)."""
+        mesh = self.mesh
+        T_camera_world = np.linalg.inv(T_world_ego @ camera.T)
+        R, t = T_camera_world[:3, :3], T_camera_world[:3, 3]
+        eye = (T_world_ego @ camera.T)[:3, 3]
+        rank = self._order(camera, posed, R, t, eye)
+        piece = mesh.polygon_piece
+        near = np.flatnonzero(rank[piece] >= 0)
+        towards = eye - posed.vertices[mesh.starts[near]]  # from one corner of each polygon
+        distance = np.sqrt(np.einsum("ij,ij->i", towards, towards))
+        facing = (np.einsum("ij,ij->i", towards, posed.normals[near]) > 0) | mesh.two_sided[near]
+        fine = mesh.details[near] * camera.focal * _SCALE > 1.6 * distance
+        keep = np.flatnonzero(facing & (fine | (mesh.details[near] == 0)))
+        if not len(keep):
+            return []
+        keep = keep[np.argsort(rank[piece[near[keep]]], kind="stable")]
+        chosen = near[keep]
+        clear = np.exp(-self.scene.haze * distance[keep])[:, None]
+        colours = np.round(shade[chosen] * clear + self.haze_colour * (1 - clear)).tolist()
+        lengths = np.diff(mesh.starts)[chosen]
+        ends = np.cumsum(lengths)
+        index = np.arange(ends[-1]) + np.repeat(mesh.starts[chosen] - (ends - lengths), lengths)
+        points = posed.vertices[index] @ R.T + t  # (v, 3) camera frame
+        nearest = np.minimum.reduceat(points[:, 2], ends - lengths)
+        pixels = self._pixels(camera, points)
+        owners = mesh.piece_owner[piece[chosen]]
+        identity = np.where(owners < mesh.count, owners, FIXTURE_ID).tolist()
+        outline, cut = (mesh.details[chosen] == 0).tolist(), (nearest < _NEAR).tolist()
+        drawn = []
+        for k, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist())):
+            corners = pixels[end - length : end]
+            if cut[k]:
+                clipped = _clip(points[end - length : end])
+                if clipped is None:
+                    continue
+                corners = self._pixels(camera, clipped)
+            drawn.append((corners, (*colours[k], identity[k]), identity[k], outline[k]))
+        return drawn
+
+    @staticmethod
+    def _pixels(camera: Camera, points: np.ndarray) -> np.ndarray:
+        """Camera frame (v, 3) -> fixed-point corners on the doubled canvas, whose pixel centres are at 2 u + 0.5."""
+        uvw = points @ camera.K.T
+        uv = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6)
+        uv = np.clip(uv * _SCALE + (_SCALE - 1) / 2, -1e6, 1e6)
+        return np.round(uv * (1 << _SHIFT)).astype(np.int32)
+
+    def _order(self, camera: Camera, posed: Posed, R, t, eye) -> np.ndarray:
+        """Drawing rank of every piece (R,), -1 where it cannot be in the picture."""
+        corners = posed.corners
+        flat = np.concatenate([corners, np.zeros((*corners.shape[:2], 1))], -1)
+        x = flat @ R[0] + t[0]  # (R, 4) of the footprints; cameras look along the horizon, heights do not matter here
+        z = flat @ R[2] + t[2]
+        margin = np.where(self.mesh.sizes[self.mesh.piece_owner, 2] > 2, 3.0, 1.0)  # crowns and signs overhang
+        cos, sin = camera.side
+        inside = (z.max(1) > -margin) & (z.min(1) < _FAR)
+        inside &= ((x * cos - z * sin).min(1) < margin) & ((-x * cos - z * sin).min(1) < margin)
+        kept = np.flatnonzero(inside)
+        rank = np.full(len(corners), -1)
+        rank[kept[depth_order(corners[kept], eye[:2])]] = np.arange(len(kept))
+        return rank
+
+    def _count(self, drawn: list[tuple], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (N,) of every object in the picture, and of every object drawn alone."""
+        visible, total = np.zeros((2, self.mesh.count), int)
+        by_object: dict[int, list[np.ndarray]] = {}
+        for points, _, identity, outline in drawn:
+            if identity < self.mesh.count and outline:
+                by_object.setdefault(identity, []).append(points)
+        height, width = ids.shape
+        for identity, polygons in by_object.items():
+            stacked = np.concatenate(polygons)
+            x0, y0 = np.maximum((stacked.min(0) >> _SHIFT) - 1, 0)
+            x1, y1 = (stacked.max(0) >> _SHIFT) + 3
+            x1, y1 = min(int(x1), width), min(int(y1), height)
+            if x1 <= x0 or y1 <= y0:
+                continue
+            mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
+            origin = np.array([x0 << _SHIFT, y0 << _SHIFT], np.int32)
+            for points in polygons:
+                cv2.fillConvexPoly(mask, points - origin, 1, cv2.LINE_8, _SHIFT)
+            total[identity] = cv2.countNonZero(mask)
+            visible[identity] = cv2.countNonZero(cv2.compare(ids[y0:y1, x0:x1], identity, cv2.CMP_EQ))
+        return visible, total
+
+
+def _clip(points: np.ndarray) -> np.ndarray | None:
+    """The part of a polygon (k, 3) in front of the near plane."""
+    out = []
+    for a, b in zip(points, np.roll(points, -1, 0)):
+        if a[2] >= _NEAR:
+            out.append(a)
+        if (a[2] >= _NEAR) != (b[2] >= _NEAR):
+            out.append(a + (b - a) * (_NEAR - a[2]) / (b[2] - a[2]))
+    return np.array(out) if len(out) >= 3 else None
+
+
+def depth_order(corners: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Indices of upright boxes (n, 4, 2 footprint corners, counter-clockwise) from far to near as seen from `eye` (2,).
+
+    Disjoint rectangles are always separated by the line of one of their edges; whichever lies on the eye's side of it
+    may hide the other and never the reverse, so sorting by these pairs is exact where sorting by distance is not.
+    """
+    n = len(corners)
+    if n == 0:
+        return np.zeros(0, int)
+    edges = np.roll(corners, -1, 1) - corners
+    normals = np.stack([edges[..., 1], -edges[..., 0]], -1)
+    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-9)  # (n, 4, 2) outward
+    offset = (normals * corners).sum(-1)  # (n, 4)
+    reach = (normals.reshape(-1, 2) @ corners.reshape(-1, 2).T).reshape(n, 4, n, 4)
+    outside = reach.min(-1) - offset[:, :, None] > -1e-6  # (n, 4, n): all of j outside edge k of i
+    eye_out = (normals @ eye - offset > 0)[:, :, None]  # (n, 4, 1)
+    i_first = (outside & eye_out).any(1)  # i cannot hide j: j is on the eye's side of an edge of i
+    j_first = (outside & ~eye_out).any(1)  # j cannot hide i
+    can_hide = ~(i_first | j_first.T)  # [i, j]: i may hide j
+    distance = np.linalg.norm(corners - eye, axis=-1)
+    near = distance.min(1) * 0.5 + distance.mean(1) * 0.5
+    before = can_hide.T & ~can_hide  # [i, j]: i must be drawn before j
+    azimuth = np.arctan2(corners[..., 1] - eye[1], corners[..., 0] - eye[0])
+    middle = np.arctan2(corners[..., 1].mean(1) - eye[1], corners[..., 0].mean(1) - eye[0])
+    spread = (azimuth - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
+    low, high = spread.min(1) - 0.02, spread.max(1) + 0.02
+    gap = (middle[None] - middle[:, None] + np.pi) % (2 * np.pi) - np.pi
+    before &= (gap + low[None] < high[:, None]) & (gap + high[None] > low[:, None])
+    return _topological(before, -near)
+
+
+def _topological(before: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Order that respects `before` and otherwise follows `key`; where they go in circles, `key` alone decides."""
+    order = np.argsort(key, kind="stable")
+    before = before[np.ix_(order, order)]
+    if not np.tril(before).any():
+        return order
+    waiting = before.sum(0)  # how many must come first
+    done = np.zeros(len(order), bool)
+    out = []
+    for _ in range(len(order)):
+        free = np.flatnonzero((waiting == 0) & ~done)
+        k = int(free[0]) if len(free) else int(np.flatnonzero(~done)[0])
+        done[k] = True
+        out.append(k)
+        waiting -= before[k]
+    return order[out]
+
+
+_NOISE: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+
+
+def _sensor_noise(pixels: np.ndarray, seed: int) -> np.ndarray:
+    """Add grain of 2 grey levels from a fixed tile, shifted by the seed."""
+    key = pixels.shape[:2]
+    if key not in _NOISE:
+        noise = np.round(np.random.default_rng(99).normal(0, 2.0, (key[0] + 64, key[1] + 64, 3)))
+        _NOISE[key] = np.maximum(noise, 0).astype(np.uint8), np.maximum(-noise, 0).astype(np.uint8)
+    y, x = np.random.default_rng(seed).integers(0, 65, 2)
+    up, down = (n[y : y + key[0], x : x + key[1]] for n in _NOISE[key])
+    return cv2.subtract(cv2.add(pixels, up), down)

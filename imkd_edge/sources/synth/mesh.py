@@ -1,0 +1,87 @@
+"""All shapes of a scene as flat arrays, posed in the world at one time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from imkd_edge.sources.synth.shapes import BUILDERS, Piece
+from imkd_edge.sources.synth.world import Scene, State
+
+FIXTURE_ID = 254  # value of the id buffer where a fixture is seen; objects have their index, ground and sky 255
+GROUND_ID = 255
+
+
+class SceneMesh:
+    """Polygons, footprints and ray solids of N objects followed by F fixtures."""
+
+    def __init__(self, scene: Scene):
+        self.scene = scene
+        self.count = len(scene.objects.kinds)  # N; things >= count are fixtures
+        pieces: list[Piece] = []
+        owners: list[int] = []
+        things = zip(scene.objects.kinds + scene.fixtures.kinds, np.concatenate([scene.objects.sizes, scene.fixtures.sizes]),
+                     scene.objects.colours + scene.fixtures.colours)
+        for index, (kind, size, colour) in enumerate(things):
+            rng = np.random.default_rng([scene.seed, scene.index, 2, index])
+            built = BUILDERS[kind](*(float(v) for v in size), colour, rng)
+            pieces += built
+            owners += [index] * len(built)
+        self.sizes = np.concatenate([scene.objects.sizes, scene.fixtures.sizes])  # (N + F, 3)
+        self.still = np.concatenate([~scene.motion.moves(), np.ones(len(scene.fixtures.kinds), bool)])  # (N + F,)
+        self._pack(pieces, owners)
+
+    def _pack(self, pieces: list[Piece], owners: list[int]) -> None:
+        polygons = [p for piece in pieces for p in piece.polygons]
+        lengths = np.array([len(p) for p in polygons], int)
+        per_piece = [len(piece.polygons) for piece in pieces]
+        self.piece_owner = np.array(owners)  # (R,)
+        self.footprint = np.array([p.footprint for p in pieces], float)  # (R, 4) x0, x1, y0, y1 in the owner's frame
+        self.polygon_piece = np.repeat(np.arange(len(pieces)), per_piece)  # (P,)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])  # (P + 1,)
+        self.vertices = np.concatenate(polygons)  # (V, 3) owner's frame
+        self.vertex_owner = self.piece_owner[np.repeat(self.polygon_piece, lengths)]  # (V,)
+        self.normals = np.array([n for p in pieces for n in p.normals], float)  # (P, 3)
+        self.two_sided = ~self.normals.any(1)
+        self.colours = np.array([c for p in pieces for c in p.colours], float)  # (P, 3)
+        self.details = np.array([d for p in pieces for d in p.details], float)  # (P,)
+        self.glowing = np.array([g for p in pieces for g in p.glowing], bool)  # (P,)
+        swing = np.repeat([s for p in pieces for s in p.swings], lengths)  # (V,)
+        height = self.sizes[self.vertex_owner, 2]
+        reach = np.maximum(self.sizes[self.vertex_owner, 0] / 2 - 0.1, 0)
+        hinge = np.where(np.abs(swing) == 1.0, 0.47, 0.8) * height  # legs swing about the hip, arms about the shoulder
+        self.swing = swing * reach * np.clip((hinge - self.vertices[:, 2]) / (0.47 * height), 0, 1)  # m of x per unit of swing
+        boxes = [(np.concatenate([box, [owner]]), material) for p, owner in zip(pieces, owners) for box, material in p.solids]
+        self.solids = np.array([b for b, _ in boxes], float)  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
+        self.materials = [m for _, m in boxes]
+
+    def pose(self, state: State) -> Posed:
+        """Everything in the world frame, with the objects as in `state`."""
+        fixtures = self.scene.fixture_poses
+        xy = np.concatenate([state.xy, fixtures[:, :2]])
+        yaw = np.concatenate([state.yaw, fixtures[:, 2]])
+        swing = np.concatenate([state.swing, np.zeros(len(fixtures))])
+        c, s = np.cos(yaw), np.sin(yaw)
+        own = self.vertex_owner
+        x, y = self.vertices[:, 0] + self.swing * swing[own], self.vertices[:, 1]
+        vertices = np.stack([c[own] * x - s[own] * y + xy[own, 0], s[own] * x + c[own] * y + xy[own, 1], self.vertices[:, 2]], 1)
+        own = self.piece_owner[self.polygon_piece]
+        nx, ny = self.normals[:, 0], self.normals[:, 1]
+        normals = np.stack([c[own] * nx - s[own] * ny, s[own] * nx + c[own] * ny, self.normals[:, 2]], 1)
+        own = self.piece_owner
+        fx, fy = self.footprint[:, [0, 1, 1, 0]], self.footprint[:, [2, 2, 3, 3]]
+        corners = np.stack([c[own, None] * fx - s[own, None] * fy + xy[own, 0, None],
+                            s[own, None] * fx + c[own, None] * fy + xy[own, 1, None]], -1)  # (R, 4, 2)
+        return Posed(xy, yaw, vertices, normals, corners)
+
+
+@dataclass
+class Posed:
+    """A SceneMesh in the world frame at one time."""
+
+    xy: np.ndarray  # (N + F, 2) m
+    yaw: np.ndarray  # (N + F,) rad
+    vertices: np.ndarray  # (V, 3) m
+    normals: np.ndarray  # (P, 3)
+    corners: np.ndarray  # (R, 4, 2) m, footprints, counter-clockwise
