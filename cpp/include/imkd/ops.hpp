@@ -14,7 +14,11 @@ namespace imkd {
 
 constexpr int kOutside = -1;
 // floor((value - min) / cell) in float32 with a true division; kOutside for NaN and outside [0, count). The only cell function there is.
-int cell_index(float value, float min, float cell, int count);
+inline int cell_index(float value, float min, float cell, int count) {
+  const float q = (value - min) / cell;
+  // In [0, count) the cast is the floor; it is reached only there, so a negative, huge or NaN q can neither round up into cell 0 nor overflow.
+  return q >= 0.f && q < static_cast<float>(count) ? static_cast<int>(q) : kOutside;
+}
 
 // ---- images ----
 struct ImageCrop { double scale = 1, left = 0, top = 0; };  // input pixel u sits at raw pixel (u + 0.5 + left) / scale - 0.5
@@ -45,7 +49,7 @@ struct RadarInput {                // one sweep, brought to the reference ego fr
   float age = 0;                   // s
   RadialVelocity velocity = RadialVelocity::compensated;
   double period = 0;
-  Vec3 sensor_velocity{};          // m/s, of the radar itself in the reference frame's axes; used for raw and aliased
+  Vec3 sensor_velocity{};          // m/s, of the radar itself in the reference frame's axes; used for raw and aliased; NaN where unknown
 };
 struct RadarStats { int used = 0, invalid = 0, outside = 0, overflow = 0; };
 struct EgoSpeed { bool valid = false; float speed = 0, residual = 0; int inliers = 0; };  // m/s forward, median |residual| of the inliers
@@ -53,10 +57,13 @@ struct EgoSpeed { bool valid = false; float speed = 0, residual = 0; int inliers
 // Forward speed that best explains the raw or aliased velocities as returns of a static world (1-D search, robust to moving objects).
 EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int count);
 // Ego motion, age and velocity model of each sweep; sweeps older than max_age are left out. Fills out (size >= frames.sweeps.size()), returns how many.
+// They come newest first, then by radar, whatever the order in frames. Sets health.radars and health.ego_speed*.
 // Where a sweep's velocity is raw and the ego velocity unknown, it is estimated and stored in health.
 int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, RadarInput* out, Health& health);
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // Points keep their order within a cell; moving points are shifted by their radial velocity times age (not where velocity is aliased).
+// Where a velocity is aliased or cannot be compensated (sensor_velocity unknown), it counts as 0 in velocity_{x,y}; the unknown one also in
+// phase_{cos,sin}. A point with a non-finite value is invalid; overflow counts good points inside the grid after the first max_points.
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */, void* workspace, ThreadPool& pool);
 
 // ---- decode ----

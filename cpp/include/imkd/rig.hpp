@@ -7,6 +7,8 @@
 
 namespace imkd {
 
+void check_rigid(const Mat4& T, const std::string& where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
+
 enum class Distortion { none, plumb_bob, fisheye };
 
 struct CameraCalibration {

@@ -14,6 +14,7 @@ struct ImageSpec {                 // what the camera network sees
   std::array<float, 3> std{58.395f, 57.12f, 57.375f};
   int feature_width() const { return width / stride; }
   int feature_height() const { return height / stride; }
+  void check() const;              // throws Error spec_bad_value
 };
 
 enum class DepthSpacing { linear, log };

@@ -1,0 +1,141 @@
+#include "common.hpp"
+
+#include <cmath>
+
+namespace imkd::python {
+namespace {
+
+std::string shape_text(const std::vector<py::ssize_t>& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + (shape[i] < 0 ? std::string("N") : std::to_string(shape[i]));
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+py::array numpy_array(py::handle value, const std::string& where) {
+  if (!py::isinstance<py::array>(value))
+    throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array", where,
+                "use numpy.asarray");
+  return py::reinterpret_borrow<py::array>(value);
+}
+
+std::string dtype_text(const py::array& array) { return py::str(array.dtype()).cast<std::string>(); }
+
+std::vector<py::ssize_t> shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+
+void add_sweep(Sweeps& out, const SensorRig& rig, const std::string& radar, py::handle points, std::int64_t timestamp_ns,
+               std::optional<Mat4> T_world_ego) {
+  RadarSweep sweep;
+  sweep.radar = rig.radar_index(radar);
+  if (sweep.radar < 0) throw Error(Code::frame_unknown_sensor, "the rig has no radar \"" + radar + "\"", "radar", "use a name of the rig");
+  out.points.push_back(float_array(points, {-1, 5}, "radar \"" + radar + "\""));
+  sweep.points = out.points.back().data();
+  if (out.points.back().shape(0) > 100000000) throw Error(Code::frame_bad_shape, "more than 1e8 points", "radar \"" + radar + "\"");
+  sweep.count = static_cast<int>(out.points.back().shape(0));
+  sweep.timestamp_ns = timestamp_ns;
+  sweep.T_world_ego = T_world_ego;
+  out.views.push_back(sweep);
+}
+
+py::object member(py::handle object, const char* name, const std::string& where) {
+  if (!py::hasattr(object, name))
+    throw Error(Code::frame_bad_dtype, std::string("a ") + Py_TYPE(object.ptr())->tp_name + " has no ." + name, where,
+                "use the classes of imkd_edge.frames");
+  return object.attr(name);
+}
+
+std::string text(py::handle value, const std::string& where) {
+  if (!py::isinstance<py::str>(value)) throw Error(Code::frame_bad_dtype, "a sensor's name must be a string", where);
+  return value.cast<std::string>();
+}
+
+}  // namespace
+
+FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, const std::string& where) {
+  const py::array array = numpy_array(value, where);
+  if (!py::isinstance<py::array_t<float>>(array))
+    throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be float32", where, "use .astype(numpy.float32)");
+  const auto found = shape_of(array);
+  bool same = found.size() == shape.size();
+  for (std::size_t i = 0; same && i < shape.size(); ++i) same = shape[i] < 0 || shape[i] == found[i];
+  if (!same) throw Error(Code::frame_bad_shape, "has shape " + shape_text(found), where, "must be " + shape_text(shape));
+  return FloatArray::ensure(array);
+}
+
+ImageView image_view(py::handle value, const std::string& where) {
+  if (value.is_none()) return {};
+  const py::array array = numpy_array(value, where);
+  if (!py::isinstance<py::array_t<std::uint8_t>>(array))
+    throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be uint8", where, "grey levels 0..255, RGB");
+  if (array.ndim() != 3 || array.shape(2) != 3 || array.shape(0) < 1 || array.shape(1) < 1 || array.shape(0) > 65536 ||
+      array.shape(1) > 65536)
+    throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, "must be (height, width, 3)");
+  return {static_cast<const std::uint8_t*>(array.data()),
+          static_cast<int>(array.shape(1)),
+          static_cast<int>(array.shape(0)),
+          array.strides(0),
+          array.strides(1),
+          array.strides(2)};
+}
+
+Mat4 rigid_transform(py::handle value, const std::string& where) {
+  const py::array given = numpy_array(value, where);
+  const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
+  if (!array) {
+    PyErr_Clear();
+    throw Error(Code::frame_bad_dtype, "is " + dtype_text(given) + ", must be float64", where);
+  }
+  if (shape_of(array) != std::vector<py::ssize_t>{4, 4})
+    throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, "must be (4, 4)");
+  Mat4 T;
+  std::copy(array.data(), array.data() + 16, T.begin());
+  check_rigid(T, where);
+  return T;
+}
+
+std::int64_t timestamp(py::handle value, const std::string& where) {
+  try {
+    return value.cast<std::int64_t>();
+  } catch (const py::cast_error&) {
+    throw Error(Code::frame_bad_time, "is not a whole number of nanoseconds that fits 64 bits", where, "timestamp_ns is an int");
+  }
+}
+
+Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns) {
+  Sweeps out;
+  if (value.is_none()) return out;
+  if (py::isinstance<py::dict>(value)) {
+    for (const auto& [name, points] : py::reinterpret_borrow<py::dict>(value))
+      if (!points.is_none()) add_sweep(out, rig, text(name, "radar"), points, reference_ns, std::nullopt);
+    return out;
+  }
+  if (!py::isinstance<py::sequence>(value) || py::isinstance<py::array>(value))
+    throw Error(Code::frame_bad_dtype, "is neither a list of RadarSweep nor a dict of arrays", "radar",
+                "use {name: points} or [RadarSweep(...)]");
+  std::size_t index = 0;
+  for (const py::handle sweep : py::reinterpret_borrow<py::sequence>(value)) {
+    const std::string where = "radar[" + std::to_string(index++) + "]";
+    const std::string name = text(member(sweep, "radar", where), where);
+    const py::object time = member(sweep, "timestamp_ns", where), pose = member(sweep, "T_world_ego", where);
+    add_sweep(out, rig, name, member(sweep, "points", where), time.is_none() ? reference_ns : timestamp(time, where + ".timestamp_ns"),
+              pose.is_none() ? std::nullopt : std::optional<Mat4>(rigid_transform(pose, where + ".T_world_ego")));
+  }
+  return out;
+}
+
+Ego ego_motion(py::handle value) {
+  Ego ego;
+  if (value.is_none()) return ego;
+  const py::object pose = member(value, "T_world_ego", "ego"), twist = member(value, "twist", "ego");
+  if (!pose.is_none()) ego.T_world_ego = rigid_transform(pose, "ego.T_world_ego");
+  if (twist.is_none()) return ego;
+  const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(twist);
+  if (!array) PyErr_Clear();
+  if (!array || array.ndim() != 1 || array.shape(0) != 3)
+    throw Error(Code::frame_bad_shape, "must be 3 numbers", "ego.twist", "vx, vy m/s, yaw rate rad/s");
+  ego.twist = Vec3{array.at(0), array.at(1), array.at(2)};
+  for (double v : *ego.twist)
+    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "ego.twist", "give None where the motion is unknown");
+  return ego;
+}
+
+}  // namespace imkd::python

@@ -1,0 +1,95 @@
+// Binds a struct through its list of fields: attributes, keyword constructor, ==, repr, copy.
+#pragma once
+#include <algorithm>
+
+#include "common.hpp"
+#include "json.hpp"
+
+namespace imkd::python {
+
+template <class T>
+struct is_array : std::false_type {};
+template <class T, std::size_t N>
+struct is_array<std::array<T, N>> : std::true_type {};
+
+// 9 and 16 numbers are read-only matrices (a change of one element would be lost), 3 are a tuple.
+template <class T, std::size_t N>
+py::object to_python(const std::array<T, N>& value) {
+  if constexpr (N == 9 || N == 16) {
+    constexpr py::ssize_t side = N == 9 ? 3 : 4;
+    py::array_t<T> array({side, side}, value.data());
+    array.attr("setflags")(py::arg("write") = false);
+    return array;
+  } else {
+    py::tuple tuple(N);
+    for (std::size_t i = 0; i < N; ++i) tuple[i] = std::is_same_v<T, float> ? json::shortest(float(value[i])) : double(value[i]);
+    return tuple;
+  }
+}
+
+template <class T, std::size_t N>
+void from_python(py::handle given, std::array<T, N>& value, Code code, const char* name) {
+  const auto array = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
+  if (!array) PyErr_Clear();
+  constexpr py::ssize_t side = N == 9 ? 3 : 4;
+  const bool fits = array && ((N == 9 || N == 16) ? array.ndim() == 2 && array.shape(0) == side && array.shape(1) == side
+                                                  : array.ndim() == 1 && array.shape(0) == static_cast<py::ssize_t>(N));
+  if (!fits)
+    throw Error(code, "has the wrong shape or type", name, N == 9 ? "must be (3, 3)" : N == 16 ? "must be (4, 4)" : "must be 3 numbers");
+  std::copy(array.data(), array.data() + N, value.begin());
+}
+
+template <class T, class M>
+void bind_field(py::class_<T>& cls, const char* name, M T::* member, Code code) {
+  if constexpr (std::is_enum_v<M>) {
+    cls.def_property(
+        name, [member](const T& o) { return enum_name(o.*member); },
+        [member, code, name](T& o, const std::string& value) { o.*member = enum_value<M>(value, code, name); });
+  } else if constexpr (is_array<M>::value) {
+    cls.def_property(
+        name, [member](const T& o) { return to_python(o.*member); },
+        [member, code, name](T& o, py::handle value) { from_python(value, o.*member, code, name); });
+  } else if constexpr (std::is_same_v<M, float>) {
+    cls.def_property(name, [member](const T& o) { return json::shortest(o.*member); }, [member](T& o, float value) { o.*member = value; });
+  } else if constexpr (std::is_same_v<M, std::vector<double>>) {
+    cls.def_property(
+        name, [member](const T& o) { return py::tuple(py::cast(o.*member)); },
+        [member](T& o, const std::vector<double>& value) { o.*member = value; });
+  } else {
+    cls.def_readwrite(name, member);
+  }
+}
+
+template <class T>
+T from_keywords(const py::kwargs& keywords) {
+  T value{};
+  const py::object view = py::cast(&value, py::return_value_policy::reference);
+  const auto names = json::field_names<T>();
+  for (const auto& [name, given] : keywords) {
+    if (std::find(names.begin(), names.end(), name.template cast<std::string>()) == names.end())
+      throw py::type_error("unexpected keyword argument " + py::repr(name).template cast<std::string>());
+    view.attr(name) = given;
+  }
+  return value;
+}
+
+// Everything but the constructor.
+template <class T>
+py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Code code) {
+  py::class_<T> cls(m, name, doc);
+  fields(static_cast<const T*>(nullptr), [&](const char* field, auto member) { bind_field(cls, field, member, code); });
+  cls.def("__eq__", [](const T& a, const T& b) { return json::write(a) == json::write(b); }, py::is_operator());
+  cls.def("__repr__", [name](const T& o) { return std::string(name) + json::write(o).dump(); });
+  cls.def("__copy__", [](const T& o) { return T(o); });
+  cls.def("__deepcopy__", [](const T& o, const py::dict&) { return T(o); }, py::arg("memo"));
+  return cls;
+}
+
+template <class List>
+void bind_list(py::module_& m, const char* name) {
+  py::bind_vector<List>(m, name, py::module_local(false));
+  py::implicitly_convertible<py::list, List>();
+  py::implicitly_convertible<py::tuple, List>();
+}
+
+}  // namespace imkd::python

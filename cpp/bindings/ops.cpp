@@ -1,0 +1,199 @@
+// The ops, NumPy in and out; every input is checked, the GIL is released while the core works.
+#include "imkd/ops.hpp"
+
+#include <cmath>
+#include <memory>
+#include <mutex>
+
+#include "common.hpp"
+
+using namespace imkd;
+using namespace imkd::python;
+
+namespace {
+
+std::mutex pool_mutex;
+std::shared_ptr<ThreadPool> shared_pool;
+
+std::shared_ptr<ThreadPool> pool() {
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  if (!shared_pool) shared_pool = std::make_shared<ThreadPool>();
+  return shared_pool;
+}
+
+void set_threads(int threads) {
+  auto fresh = std::make_shared<ThreadPool>(threads);
+  std::lock_guard<std::mutex> lock(pool_mutex);
+  shared_pool = std::move(fresh);
+}
+
+FloatArray empty(const std::vector<py::ssize_t>& shape) { return FloatArray(shape); }
+
+ImageCrop make_crop(double scale, double left, double top) {
+  if (!(scale > 0) || !std::isfinite(scale) || !std::isfinite(left) || !std::isfinite(top))
+    throw Error(Code::frame_bad_shape, "a crop needs a finite scale above 0 and a finite place", "ImageCrop", "see image_crop()");
+  return {scale, left, top};
+}
+
+ImageCrop checked_image_crop(const ImageSpec& spec, int width, int height) {
+  spec.check();
+  if (width < 1 || height < 1) throw Error(Code::frame_bad_shape, "a raw image has at least one pixel", "width, height");
+  return image_crop(spec, width, height);
+}
+
+FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+  spec.check();
+  std::vector<ImageView> views;
+  for (std::size_t i = 0; i < images.size(); ++i) views.push_back(image_view(images[i], "images[" + std::to_string(i) + "]"));
+  if (crops.size() != views.size())
+    throw Error(Code::frame_count, std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",
+                "one crop per image");
+  FloatArray out = empty({py::ssize_t(views.size()), 3, spec.height, spec.width});
+  float* data = out.mutable_data();
+  py::gil_scoped_release release;
+  preprocess_images(views.data(), crops.data(), static_cast<int>(views.size()), spec, data, *pool());
+  return out;
+}
+
+struct SizedTable : LiftTable {  // with the sizes that it was made for, so that no other spec indexes beyond its tensors
+  std::vector<int> sizes;
+};
+
+std::vector<int> lift_sizes(const ModelSpec& s) {
+  return {s.cameras, s.depth.bins, s.image.feature_height(), s.image.feature_width(), s.grid.height(), s.grid.width()};
+}
+
+SizedTable py_lift_table(const ModelSpec& spec, const SensorRig& rig, std::optional<std::vector<ImageCrop>> crops) {
+  spec.check();
+  rig.check();
+  if (!crops) {
+    crops.emplace();
+    for (const CameraCalibration& camera : rig.cameras) crops->push_back(image_crop(spec.image, camera.width, camera.height));
+  }
+  if (crops->size() != rig.cameras.size())
+    throw Error(Code::frame_count, std::to_string(crops->size()) + " crops for " + std::to_string(rig.cameras.size()) + " cameras", "crops",
+                "one crop per camera");
+  py::gil_scoped_release release;
+  return {lift_table(spec, rig, crops->data()), lift_sizes(spec)};
+}
+
+FloatArray py_lift(const ModelSpec& spec, const SizedTable& table, py::handle depth, py::handle context) {
+  spec.check();
+  if (table.sizes != lift_sizes(spec))
+    throw Error(Code::frame_bad_shape, "was made for another spec", "table", "make it anew with lift_table()");
+  const py::ssize_t n = spec.cameras, h = spec.image.feature_height(), w = spec.image.feature_width();
+  const FloatArray d = float_array(depth, {n, spec.depth.bins, h, w}, "depth");
+  const FloatArray c = float_array(context, {n, spec.context_channels, h, w}, "context");
+  FloatArray out = empty({spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
+  float* data = out.mutable_data();
+  const float *depth_data = d.data(), *context_data = c.data();
+  py::gil_scoped_release release;
+  const std::unique_ptr<float[]> workspace(new float[lift_workspace(spec)]);
+  lift(spec, table, depth_data, context_data, data, workspace.get(), *pool());
+  return out;
+}
+
+std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns,
+                                                    py::handle ego) {
+  spec.check();
+  rig.check();
+  FrameSet frames;
+  frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
+  const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
+  frames.sweeps = given.views;
+  frames.ego = ego_motion(ego);
+  FloatArray out = empty({py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
+  float* data = out.mutable_data();
+  RadarStats stats;
+  {
+    py::gil_scoped_release release;
+    std::vector<RadarInput> inputs(frames.sweeps.size());
+    Health health;
+    const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
+    const std::unique_ptr<std::max_align_t[]> workspace(new std::max_align_t[radar_workspace(spec) / sizeof(std::max_align_t) + 1]);
+    stats = voxelize_radar(spec, inputs.data(), count, data, workspace.get(), *pool());
+  }
+  return {out, stats};
+}
+
+EgoSpeed py_estimate_ego_speed(const SensorRig& rig, py::handle sweeps) {
+  rig.check();
+  const Sweeps given = radar_sweeps(sweeps, rig, 0);
+  py::gil_scoped_release release;
+  return estimate_ego_speed(rig, given.views.data(), static_cast<int>(given.views.size()));
+}
+
+py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
+  spec.check();
+  const py::ssize_t classes = spec.head.classes.size(), h = spec.grid.height(), w = spec.grid.width();
+  const FloatArray heat = float_array(heatmap, {classes, h, w}, "heatmap");
+  const FloatArray regression = float_array(box, {py::ssize_t(spec.head.groups()) * kBoxChannels, h, w}, "box");
+  const float *heat_data = heat.data(), *box_data = regression.data();
+  std::vector<Detection> found;
+  {
+    py::gil_scoped_release release;
+    const std::unique_ptr<std::max_align_t[]> workspace(new std::max_align_t[decode_workspace(spec) / sizeof(std::max_align_t) + 1]);
+    decode(spec, heat_data, box_data, found, workspace.get(), *pool());
+  }
+  const py::ssize_t count = found.size();
+  FloatArray boxes({count, py::ssize_t(9)}), scores(count);
+  py::array_t<std::int32_t> labels(count);
+  for (py::ssize_t i = 0; i < count; ++i) {
+    const Detection& d = found[i];
+    const float row[9] = {d.x, d.y, d.z, d.length, d.width, d.height, d.yaw, d.vx, d.vy};
+    std::copy(row, row + 9, boxes.mutable_data(i, 0));
+    scores.mutable_at(i) = d.score;
+    labels.mutable_at(i) = d.label;
+  }
+  return py::make_tuple(boxes, scores, labels);
+}
+
+py::object indices(py::handle table, const std::vector<std::int32_t>& values) {  // a read-only view that keeps the table alive
+  py::array_t<std::int32_t> view(values.size(), values.data(), table);
+  view.attr("setflags")(py::arg("write") = false);
+  return view;
+}
+
+template <std::vector<std::int32_t> LiftTable::* member>
+py::object column(py::handle self) {
+  return indices(self, self.cast<const SizedTable&>().*member);
+}
+
+}  // namespace
+
+void bind_ops(py::module_& m) {
+  py::class_<ImageCrop>(m, "ImageCrop", "Input pixel u sits at raw pixel (u + 0.5 + left) / scale - 0.5.")
+      .def(py::init(&make_crop), py::arg("scale") = 1.0, py::arg("left") = 0.0, py::arg("top") = 0.0)
+      .def_readonly("scale", &ImageCrop::scale)
+      .def_readonly("left", &ImageCrop::left)
+      .def_readonly("top", &ImageCrop::top)
+      .def("__repr__", [](const ImageCrop& c) {
+        return "ImageCrop(scale=" + std::to_string(c.scale) + ", left=" + std::to_string(c.left) + ", top=" + std::to_string(c.top) + ")";
+      });
+  py::class_<SizedTable>(m, "LiftTable", "Frustum points sorted by BEV cell, then by camera, depth bin, row, column; int32 arrays.")
+      .def_property_readonly("cells", &column<&LiftTable::cells>, "(K,) row * width + column, strictly rising")
+      .def_property_readonly("starts", &column<&LiftTable::starts>, "(K + 1,) interval of each cell in points")
+      .def_property_readonly("points", &column<&LiftTable::points>, "(P,) index into depth (N, D, h, w)")
+      .def_property_readonly("pixels", &column<&LiftTable::pixels>, "(P,) index into (N, h, w)");
+  py::class_<RadarStats>(m, "RadarStats", "How many points were used and why others were not.")
+      .def_readonly("used", &RadarStats::used)
+      .def_readonly("invalid", &RadarStats::invalid)
+      .def_readonly("outside", &RadarStats::outside)
+      .def_readonly("overflow", &RadarStats::overflow);
+  py::class_<EgoSpeed>(m, "EgoSpeed", "Forward speed m/s, median |residual| m/s of the inliers, and whether to trust it.")
+      .def_readonly("valid", &EgoSpeed::valid)
+      .def_readonly("speed", &EgoSpeed::speed)
+      .def_readonly("residual", &EgoSpeed::residual)
+      .def_readonly("inliers", &EgoSpeed::inliers);
+
+  m.def("image_crop", &checked_image_crop, py::arg("spec"), py::arg("width"), py::arg("height"));
+  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"));
+  m.def("lift_table", &py_lift_table, py::arg("spec"), py::arg("rig"), py::arg("crops") = py::none());
+  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"));
+  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"),
+        py::arg("ego") = py::none());
+  m.def("estimate_ego_speed", &py_estimate_ego_speed, py::arg("rig"), py::arg("sweeps"));
+  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"));
+  m.def("cell_index", &cell_index, py::arg("value"), py::arg("min"), py::arg("cell"), py::arg("count"));
+  m.def("set_threads", &set_threads, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+}

@@ -1,0 +1,124 @@
+#include "imkd/rig.hpp"
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "imkd/bundle.hpp"
+#include "json.hpp"
+
+namespace imkd {
+namespace {
+
+constexpr int kMaxSide = 65536;           // px of a raw image
+constexpr double kRigidTolerance = 1e-4;  // calibration files are often written with 5-6 digits
+
+[[noreturn]] void bad(const std::string& where, const std::string& what, const std::string& fix = {}) {
+  throw Error(Code::rig_bad_value, what, where, fix);
+}
+
+template <class Numbers>
+void check_finite(const Numbers& numbers, const std::string& where) {
+  for (double value : numbers)
+    if (!std::isfinite(value)) bad(where, "holds a number that is not finite");
+}
+
+void check_camera(const CameraCalibration& camera, const std::string& where) {
+  for (const auto& [key, side] : {std::pair<const char*, int>{".width", camera.width}, {".height", camera.height}})
+    if (side < 1 || side > kMaxSide) bad(where + key, std::to_string(side) + " px is out of range", "the size of the raw image");
+  check_finite(camera.K, where + ".K");
+  const Mat3& K = camera.K;
+  if (!(K[0] > 0) || !(K[4] > 0)) bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
+  if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
+    bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
+  const std::size_t wanted = camera.distortion == Distortion::none ? 0 : camera.distortion == Distortion::plumb_bob ? 5 : 4;
+  if (camera.coefficients.size() != wanted)
+    bad(where + ".coefficients",
+        std::to_string(camera.coefficients.size()) + " given, " + enum_name(camera.distortion) + " has " + std::to_string(wanted),
+        "plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty");
+  check_finite(camera.coefficients, where + ".coefficients");
+  check_rigid(camera.T_ego_camera, where + ".T_ego_camera");
+}
+
+void check_radar(const RadarCalibration& radar, const std::string& where) {
+  check_rigid(radar.T_ego_radar, where + ".T_ego_radar");
+  const bool aliased = radar.velocity == RadialVelocity::aliased;
+  if (!std::isfinite(radar.period) || (aliased ? !(radar.period > 0) : radar.period != 0))
+    bad(where + ".period", aliased ? "an aliased radar needs a period above 0" : "only an aliased radar has a period",
+        aliased ? "the span of unambiguous velocity, m/s" : "set it to 0");
+}
+
+template <class Sensor>
+int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
+  for (std::size_t i = 0; i < sensors.size(); ++i)
+    if (sensors[i].name == name) return static_cast<int>(i);
+  return -1;
+}
+
+}  // namespace
+
+void check_rigid(const Mat4& T, const std::string& where) {
+  check_finite(T, where);
+  const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1";
+  if (T[12] != 0 || T[13] != 0 || T[14] != 0 || T[15] != 1) throw Error(Code::rig_not_rigid, "the last row is not 0 0 0 1", where, fix);
+  for (int a = 0; a < 3; ++a)
+    for (int b = 0; b < 3; ++b) {
+      const double dot = T[a] * T[b] + T[4 + a] * T[4 + b] + T[8 + a] * T[8 + b];
+      if (std::abs(dot - (a == b)) > kRigidTolerance) throw Error(Code::rig_not_rigid, "the rotation is not orthonormal", where, fix);
+    }
+  const double det = T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
+  if (det < 0) throw Error(Code::rig_not_rigid, "the rotation is a reflection", where, "one axis points the wrong way");
+}
+
+int SensorRig::camera_index(const std::string& name) const { return index_of(cameras, name); }
+int SensorRig::radar_index(const std::string& name) const { return index_of(radars, name); }
+
+void SensorRig::check() const {
+  if (cameras.empty() && radars.empty()) throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
+  std::set<std::string> names;
+  const auto check_name = [&](const std::string& name, const std::string& where) {
+    if (name.empty()) bad(where + ".name", "is empty");
+    if (!names.insert(name).second) throw Error(Code::rig_duplicate_name, "\"" + name + "\" stands twice", where + ".name", "rename one");
+  };
+  for (std::size_t i = 0; i < cameras.size(); ++i) {
+    const std::string where = "cameras[" + std::to_string(i) + "]";
+    check_name(cameras[i].name, where);
+    check_camera(cameras[i], where);
+  }
+  for (std::size_t i = 0; i < radars.size(); ++i) {
+    const std::string where = "radars[" + std::to_string(i) + "]";
+    check_name(radars[i].name, where);
+    check_radar(radars[i], where);
+  }
+}
+
+std::string SensorRig::to_json() const {
+  check();
+  return json::dump(json::write(*this), json::kRigCodes);
+}
+
+SensorRig SensorRig::from_json(const std::string& text) {
+  SensorRig rig;
+  json::read(json::parse(text, json::kRigCodes), rig, json::At{json::kRigCodes, ""});
+  rig.check();
+  return rig;
+}
+
+SensorRig SensorRig::load(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, "give the path of a rig JSON file");
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  try {
+    return from_json(text);
+  } catch (const Error& e) {
+    throw Error(e.code(), e.problem(), path + (e.where().empty() ? "" : ": " + e.where()), e.fix());
+  }
+}
+
+std::string SensorRig::hash() const {
+  const std::string text = to_json();
+  return sha256_hex(text.data(), text.size()).substr(0, 16);
+}
+
+}  // namespace imkd

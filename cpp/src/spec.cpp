@@ -1,0 +1,169 @@
+#include "imkd/spec.hpp"
+
+#include <cmath>
+#include <set>
+
+#include "json.hpp"
+
+namespace imkd {
+namespace {
+
+constexpr int kMaxSide = 8192;                // pixels of an image, cells of a grid
+constexpr double kMaxElements = 2147483647.;  // every tensor is indexed by int32
+
+[[noreturn]] void bad(const std::string& where, const std::string& what, const std::string& fix = {}) {
+  throw Error(Code::spec_bad_value, what, where, fix);
+}
+
+std::string show(double value) { return json::write(value).dump(); }
+
+template <class T>
+void in_range(const std::string& where, T value, T low, T high) {
+  if (!(value >= low && value <= high)) bad(where, show(value) + " is out of range", "from " + show(low) + " to " + show(high));
+}
+
+void finite(const std::string& where, double value) {
+  if (!std::isfinite(value)) bad(where, "is not finite");
+}
+
+std::string item(const char* list, std::size_t i) { return std::string(list) + "[" + std::to_string(i) + "]"; }
+
+void rising(const std::string& where, double low, double high) {
+  finite(where, low);
+  finite(where, high);
+  if (!(low < high)) bad(where, "the minimum is not below the maximum");
+}
+
+// How often `unit` goes into `length`; it must do so a whole number of times.
+int times(const std::string& where, double length, double unit) {
+  if (!(unit > 0) || !std::isfinite(unit)) bad(where, "must be above 0");
+  const double ratio = length / unit, whole = std::round(ratio);
+  if (!(whole >= 1 && whole <= kMaxSide)) bad(where, show(ratio) + " cells on a side", "from 1 to " + show(kMaxSide));
+  if (std::abs(ratio - whole) > 1e-6 * whole) bad(where, show(unit) + " m does not divide " + show(length) + " m");
+  return static_cast<int>(whole);
+}
+
+void check_grid(const GridSpec& grid, const RadarSpec& radar) {
+  rising("grid.x_min", grid.x_min, grid.x_max);
+  rising("grid.y_min", grid.y_min, grid.y_max);
+  rising("grid.z_min", grid.z_min, grid.z_max);
+  times("grid.cell", grid.x_max - grid.x_min, grid.cell);
+  times("grid.cell", grid.y_max - grid.y_min, grid.cell);
+  times("radar.cell", grid.cell, radar.cell);
+  times("radar.cell", grid.x_max - grid.x_min, radar.cell);
+  times("radar.cell", grid.y_max - grid.y_min, radar.cell);
+}
+
+void check_radar(const RadarSpec& radar) {
+  in_range("radar.max_points", radar.max_points, 1, 10000000);
+  in_range("radar.max_age", radar.max_age, 1e-3, 3600.);
+  in_range("radar.features", static_cast<int>(radar.features.size()), 1, 256);
+  for (std::size_t i = 0; i < radar.features.size(); ++i) {
+    const std::string where = item("radar.features", i);
+    finite(where + ".offset", radar.features[i].offset);
+    finite(where + ".scale", radar.features[i].scale);
+    if (radar.features[i].scale == 0) bad(where + ".scale", "must not be 0", "remove the feature instead");
+  }
+}
+
+void check_head(const HeadSpec& head) {
+  in_range("head.classes", static_cast<int>(head.classes.size()), 1, 256);
+  std::set<std::string> names;
+  std::set<int> groups;
+  for (std::size_t i = 0; i < head.classes.size(); ++i) {
+    const std::string where = item("head.classes", i);
+    if (head.classes[i].name.empty()) bad(where + ".name", "is empty");
+    if (!names.insert(head.classes[i].name).second) bad(where + ".name", "\"" + head.classes[i].name + "\" stands twice");
+    in_range(where + ".group", head.classes[i].group, 0, 255);
+    groups.insert(head.classes[i].group);
+    in_range(where + ".nms_radius", head.classes[i].nms_radius, 0., 1000.);
+  }
+  if (static_cast<int>(groups.size()) != head.groups()) bad("head.classes", "a group has no class", "number the groups 0, 1, 2, ...");
+  in_range("head.score_threshold", head.score_threshold, 1e-6, 1 - 1e-6);
+  in_range("head.max_candidates", head.max_candidates, 1, 100000);
+  in_range("head.max_detections", head.max_detections, 1, 100000);
+}
+
+void check_sizes(const ModelSpec& s) {
+  const double pixels = double(s.image.feature_width()) * s.image.feature_height() * s.cameras;
+  const double cells = double(s.grid.width()) * s.grid.height();
+  if (pixels * s.depth.bins > kMaxElements) bad("depth.bins", "too many frustum points", "fewer bins, cameras or feature pixels");
+  if (pixels * s.context_channels > kMaxElements) bad("context_channels", "the context tensor is too large");
+  if (pixels * s.image.stride * s.image.stride * 3 > kMaxElements) bad("image.width", "the images are too large");
+  if (cells * (s.context_channels + 1) > kMaxElements) bad("grid.cell", "the BEV tensor is too large");
+  if (cells * s.head.classes.size() > kMaxElements) bad("head.classes", "the heatmap is too large");
+  if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements) bad("radar.cell", "the radar grid is too large");
+}
+
+int cells(double length, double cell) { return static_cast<int>(std::lround(length / cell)); }
+
+}  // namespace
+
+void ImageSpec::check() const {
+  in_range("image.stride", stride, 1, 256);
+  in_range("image.width", width, 1, kMaxSide);
+  in_range("image.height", height, 1, kMaxSide);
+  if (width % stride) bad("image.width", "is not a multiple of image.stride");
+  if (height % stride) bad("image.height", "is not a multiple of image.stride");
+  in_range("image.anchor", anchor, 0., 1.);
+  for (int c = 0; c < 3; ++c) {
+    finite(item("image.mean", c), mean[c]);
+    finite(item("image.std", c), std[c]);
+    if (!(std[c] > 0)) bad(item("image.std", c), "must be above 0");
+  }
+}
+
+double DepthSpec::edge(double i) const {
+  return spacing == DepthSpacing::linear ? min + i * (max - min) / bins : min * std::pow(max / min, i / bins);
+}
+
+int GridSpec::width() const { return cells(x_max - x_min, cell); }
+int GridSpec::height() const { return cells(y_max - y_min, cell); }
+int ModelSpec::radar_width() const { return cells(grid.x_max - grid.x_min, radar.cell); }
+int ModelSpec::radar_height() const { return cells(grid.y_max - grid.y_min, radar.cell); }
+
+int HeadSpec::groups() const {
+  int last = -1;
+  for (const ClassSpec& c : classes) last = c.group > last ? c.group : last;
+  return last + 1;
+}
+
+void ModelSpec::check() const {
+  if (name.empty()) bad("name", "is empty");
+  in_range("cameras", cameras, 1, 64);
+  image.check();
+  rising("depth.min", depth.min, depth.max);
+  if (!(depth.min > 0)) bad("depth.min", "must be above 0");
+  in_range("depth.bins", depth.bins, 1, 4096);
+  in_range("context_channels", context_channels, 1, 8192);
+  check_grid(grid, radar);
+  for (int i = 0; i < 3; ++i) finite(item("ground_plane", i), ground_plane[i]);
+  check_radar(radar);
+  check_head(head);
+  check_sizes(*this);
+}
+
+std::string ModelSpec::to_json() const {
+  check();
+  json::Json json = json::write(*this);
+  json["version"] = kVersion;
+  return json::dump(json, json::kSpecCodes);
+}
+
+ModelSpec ModelSpec::from_json(const std::string& text) {
+  json::Json json = json::parse(text, json::kSpecCodes);
+  const json::At root{json::kSpecCodes, ""};
+  if (!json.contains("version")) throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 1");
+  int version = 0;
+  json::read(json["version"], version, root.key("version"));
+  if (version != kVersion)
+    throw Error(Code::spec_version, "version " + std::to_string(version) + " of the spec is not known", "version",
+                "this build reads version " + std::to_string(kVersion));
+  json.erase("version");
+  ModelSpec spec;
+  json::read(json, spec, root);
+  spec.check();
+  return spec;
+}
+
+}  // namespace imkd

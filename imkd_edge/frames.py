@@ -1,0 +1,25 @@
+"""What the sensors delivered for one moment, besides images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RadarSweep:
+    """One measurement cycle of one radar."""
+
+    radar: str  # name in the rig
+    points: np.ndarray  # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
+    timestamp_ns: int | None = None  # None: taken at the frame's reference time
+    T_world_ego: np.ndarray | None = None  # (4, 4) float64 ego pose at timestamp_ns
+
+
+@dataclass(frozen=True)
+class Ego:
+    """Motion of the vehicle; both parts are optional, poses win over the twist where a sweep has one."""
+
+    T_world_ego: np.ndarray | None = None  # (4, 4) float64 pose at the reference time
+    twist: np.ndarray | tuple[float, float, float] | None = None  # vx, vy m/s and yaw rate rad/s in the ego frame

@@ -1,0 +1,33 @@
+"""The geometry and pre-/post-processing that training and the runtime share (C++, GIL released, deterministic)."""
+
+from imkd_edge._core import (
+    EgoSpeed,
+    ImageCrop,
+    LiftTable,
+    RadarStats,
+    cell_index,
+    decode,
+    estimate_ego_speed,
+    image_crop,
+    lift,
+    lift_table,
+    preprocess_images,
+    set_threads,
+    voxelize_radar,
+)
+
+__all__ = [
+    "EgoSpeed",
+    "ImageCrop",
+    "LiftTable",
+    "RadarStats",
+    "cell_index",
+    "decode",
+    "estimate_ego_speed",
+    "image_crop",
+    "lift",
+    "lift_table",
+    "preprocess_images",
+    "set_threads",
+    "voxelize_radar",
+]
