@@ -58,7 +58,13 @@ def save_frame(out: Path, sample: Sample, result: Result, spec: ModelSpec, bundl
 
 
 def write_frame(
-    folder: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str = "dark"
+    folder: Path,
+    sample: Sample,
+    result: Result,
+    spec: ModelSpec,
+    bundle: str,
+    record: dict[str, Any],
+    theme: str = "dark",
 ) -> None:
     """Writes overview.png and result.json to a folder beside the target, then swaps the two."""
     from imkd_edge import draw

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from imkd_edge.cli import report
-from imkd_edge.cli.common import ENVIRONMENT, OK, Device, EngineName, Json, Threads, examples, log, print_json, track, verb
+from imkd_edge.cli.common import (
+    ENVIRONMENT,
+    OK,
+    Device,
+    EngineName,
+    Json,
+    Threads,
+    examples,
+    log,
+    print_json,
+    track,
+    verb,
+)
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]

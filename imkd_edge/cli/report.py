@@ -76,7 +76,10 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     facts.add_row("depth", f"{depth.bins} bins, {depth.min:g} to {depth.max:g} m, {depth.spacing}")
     sides = f"x {grid.x_min:g} to {grid.x_max:g} m, y {grid.y_min:g} to {grid.y_max:g} m"
     facts.add_row("bird's-eye view", f"{sides}, cells of {grid.cell:g} m: {grid.width()} × {grid.height()}")
-    facts.add_row("radar grid", f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old")
+    facts.add_row(
+        "radar grid",
+        f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old",
+    )
     facts.add_row("classes", ", ".join(entry.name for entry in spec.head.classes))
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
     for section in ("metrics", "provenance"):
@@ -117,7 +120,14 @@ def show_ops(result: dict[str, Any]) -> None:
                    "op", "reference", ">ours ms", ">reference ms", ">ratio", ">largest difference")  # fmt: skip
     for row in result["ops"]:
         difference = "" if row["difference"] is None else f"{row['difference']:.3g}"
-        table.add_row(row["op"], row["reference"], f"{row['ours_ms']:.3f}", f"{row['reference_ms']:.3f}", f"{row['ratio']:.2f}", difference)
+        table.add_row(
+            row["op"],
+            row["reference"],
+            f"{row['ours_ms']:.3f}",
+            f"{row['reference_ms']:.3f}",
+            f"{row['ratio']:.2f}",
+            difference,
+        )
     out().print(table)
     _show_environment(result["environment"])
 

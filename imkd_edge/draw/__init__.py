@@ -89,7 +89,15 @@ class _Scene:
         self._draw_title(canvas)
         self._draw_camera(canvas.part(MARGIN, TITLE, inner, image_height), 0)
         top = TITLE + image_height + GAP
-        bev.draw_bev(canvas.part(MARGIN, top, bev_width, bev_height), extent, True, self.returns, self.truth, self.shapes, self.theme)
+        bev.draw_bev(
+            canvas.part(MARGIN, top, bev_width, bev_height),
+            extent,
+            True,
+            self.returns,
+            self.truth,
+            self.shapes,
+            self.theme,
+        )
         self._draw_column(canvas.part(MARGIN + bev_width + GAP, top, 330, bev_height))
         return canvas.picture()
 
@@ -122,7 +130,11 @@ class _Scene:
         if self.bundle:
             parts.append(f"bundle {self.bundle}")
         if self.result is not None:
-            parts += [f"{len(self.result.detections)} detections", f"{self.result.total_us / 1000:.1f} ms", f"health: {self.result.health.mode}"]
+            parts += [
+                f"{len(self.result.detections)} detections",
+                f"{self.result.total_us / 1000:.1f} ms",
+                f"health: {self.result.health.mode}",
+            ]
         canvas.text(x, 30, "  |  ".join(parts), self.theme.muted, 14)
 
     def _draw_camera(self, canvas: Canvas, index: int) -> None:

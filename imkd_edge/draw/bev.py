@@ -87,7 +87,13 @@ def intensity_range(returns: Returns) -> tuple[float, float]:
 
 
 def draw_bev(
-    canvas: Canvas, extent: Extent, forward_right: bool, returns: Returns, truth: list[np.ndarray], shapes: list[Shape], theme: Theme
+    canvas: Canvas,
+    extent: Extent,
+    forward_right: bool,
+    returns: Returns,
+    truth: list[np.ndarray],
+    shapes: list[Shape],
+    theme: Theme,
 ) -> None:
     """Draws everything from the ground up: rings, radar, truth, detections, ego."""
     view = View(canvas, extent, forward_right)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from imkd_edge.draw.canvas import Canvas, Color, Theme
@@ -50,13 +52,11 @@ def _draw_truth(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, scal
         return
     for path in paths:
         points = _to_canvas(path, scale)
-        for start, end in zip(points[:-1], points[1:], strict=True):
+        for start, end in itertools.pairwise(points):
             canvas.dashes(start, end, (255, 255, 255), 0.7, 3)
 
 
-def _draw_box(
-    canvas: Canvas, camera: CameraCalibration, box: np.ndarray, color: Color, scale: np.ndarray
-) -> tuple[float, float] | None:
+def _draw_box(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, color: Color, scale: np.ndarray) -> tuple[float, float] | None:
     """Draws one box; returns where its label belongs (middle, top), or None where the box is out of view."""
     corners = box_corners(box)
     paths = project_edges(camera, corners, EDGES)

@@ -71,13 +71,21 @@ PALETTE: dict[str, Color] = {
     "trailer": (214, 148, 80),
     "construction_vehicle": (200, 170, 60),
     "pedestrian": (255, 92, 148),
+    "person": (255, 92, 148),
     "cyclist": (122, 232, 122),
     "bicycle": (122, 232, 122),
     "motorcycle": (180, 140, 255),
     "barrier": (170, 178, 190),
     "traffic_cone": (255, 214, 102),
 }
-_SPARE: list[Color] = [(180, 140, 255), (80, 220, 200), (255, 160, 160), (200, 220, 90), (120, 160, 255), (240, 130, 240)]
+_SPARE: list[Color] = [
+    (180, 140, 255),
+    (80, 220, 200),
+    (255, 160, 160),
+    (200, 220, 90),
+    (120, 160, 255),
+    (240, 130, 240),
+]
 
 
 def class_color(name: str, index: int = 0) -> Color:
@@ -130,7 +138,11 @@ class Canvas:
             return
         for begin in np.arange(0, length, 2 * dash):
             stop = min(begin + dash, length)
-            self.lines(np.stack([start + (end - start) * (begin / length), start + (end - start) * (stop / length)]), color, width)
+            self.lines(
+                np.stack([start + (end - start) * (begin / length), start + (end - start) * (stop / length)]),
+                color,
+                width,
+            )
 
     def fill(self, points: np.ndarray, color: Color, alpha: float = 1.0) -> None:
         """A filled polygon, (N, 2), blended with what lies below."""

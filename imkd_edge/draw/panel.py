@@ -26,7 +26,12 @@ def _heading(canvas: Canvas, y: float, text: str, theme: Theme) -> float:
 def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, theme: Theme, limit: int) -> float:
     """Rows of (class, colour, score, distance m, speed m/s), strongest first."""
     y = _heading(canvas, y, f"Detections: {total}", theme)
-    columns = [("class", 30, "left"), ("score", canvas.width * 0.53, "right"), ("dist.", canvas.width * 0.75, "right"), ("m/s", canvas.width - 14, "right")]
+    columns = [
+        ("class", 30, "left"),
+        ("score", canvas.width * 0.53, "right"),
+        ("dist.", canvas.width * 0.75, "right"),
+        ("m/s", canvas.width - 14, "right"),
+    ]
     for name, x, anchor in columns:
         canvas.text(x, y + 10, name, theme.muted, 11, anchor=anchor)
     y += ROW - 1
@@ -71,7 +76,12 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
     steps = np.linspace(0, 1, int(width))
     if returns.is_velocity:
         colors = ramp(steps, [APPROACHING, theme.static, RECEDING])
-        title, low, middle, high = "radar return: radial velocity", f"-{SPEED_LIMIT:.0f}", "approaching | receding", f"+{SPEED_LIMIT:.0f} m/s"
+        title, low, middle, high = (
+            "radar return: radial velocity",
+            f"-{SPEED_LIMIT:.0f}",
+            "approaching | receding",
+            f"+{SPEED_LIMIT:.0f} m/s",
+        )
     else:
         colors = ramp(steps, INTENSITY)
         bottom, top = intensity_range(returns)

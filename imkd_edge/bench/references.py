@@ -1,0 +1,183 @@
+"""The usual NumPy, OpenCV and torch code for what our ops do: written to be fast in its own way, not to be a straw man."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import SensorRig
+from imkd_edge.spec import ModelSpec
+
+
+def set_threads(threads: int) -> None:
+    """Threads of OpenCV and, where it is installed, torch."""
+    import cv2
+
+    cv2.setNumThreads(threads)
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def preprocess_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> np.ndarray:
+    """(N, 3, H, W) float32 from BGR images by resize, crop, cvtColor, normalise, transpose."""
+    import cv2
+
+    out = np.empty((len(images), 3, spec.height, spec.width), np.float32)
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    for index, (image, crop) in enumerate(zip(images, crops, strict=True)):
+        small = cv2.resize(image, None, fx=crop.scale, fy=crop.scale, interpolation=cv2.INTER_LINEAR)
+        left, top = int(crop.left), int(crop.top)
+        cut = small[top : top + spec.height, left : left + spec.width]
+        rgb = cv2.cvtColor(cut, cv2.COLOR_BGR2RGB).astype(np.float32)
+        out[index] = ((rgb - mean) / std).transpose(2, 0, 1)
+    return out
+
+
+def voxelize_radar(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None) -> np.ndarray:
+    """(F, H, W) float32 radar grid from sweeps with compensated velocities: points sorted by cell, statistics by reduceat."""
+    grid, cell = spec.grid, spec.radar.cell
+    points = _points_in_reference(spec, rig, sweeps, timestamp_ns, ego)  # x, y, z, intensity, vx, vy, age
+    width, height = spec.radar_width(), spec.radar_height()
+    column = np.floor((points[:, 0] - grid.x_min) / cell).astype(np.int64)
+    row = np.floor((points[:, 1] - grid.y_min) / cell).astype(np.int64)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    points, flat = points[inside], (row * width + column)[inside]
+    out = np.zeros((len(spec.radar.features), height * width), np.float32)
+    if not len(flat):
+        return out.reshape(-1, height, width)
+    order = np.argsort(flat, kind="stable")
+    points = points[order]
+    cells, starts, counts = np.unique(flat[order], return_index=True, return_counts=True)
+    statistics = _statistics(spec, points, cells, starts, counts, width)
+    for channel, feature in enumerate(spec.radar.features):
+        out[channel, cells] = (statistics[str(feature.statistic)]() - feature.offset) * feature.scale
+    return out.reshape(-1, height, width)
+
+
+def _points_in_reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None) -> np.ndarray:
+    clouds = [np.zeros((0, 7))]
+    radars = {radar.name: radar for radar in rig.radars}
+    for sweep in sweeps:
+        cloud = np.asarray(sweep.points, np.float64)
+        age = 0.0 if sweep.timestamp_ns is None else (timestamp_ns - sweep.timestamp_ns) * 1e-9
+        if age > spec.radar.max_age:
+            continue
+        cloud = cloud[np.isfinite(cloud).all(1)]
+        T = np.asarray(radars[sweep.radar].T_ego_radar)
+        if sweep.T_world_ego is not None and ego is not None and ego.T_world_ego is not None:
+            T = np.linalg.inv(ego.T_world_ego) @ sweep.T_world_ego @ T
+        position = cloud[:, :3] @ T[:3, :3].T + T[:3, 3]
+        direction = position[:, :2] - T[:2, 3]
+        direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
+        velocity = direction * cloud[:, 4:5]
+        position[:, :2] += velocity * age
+        clouds.append(np.column_stack([position, cloud[:, 3], velocity, np.full(len(cloud), age)]))
+    return np.concatenate(clouds)[: spec.radar.max_points]
+
+
+def _statistics(
+    spec: ModelSpec, points: np.ndarray, cells: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Every statistic of the occupied cells, computed when asked for."""
+    a, b, c = spec.ground_plane
+    height = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts) / counts
+
+    center_x = spec.grid.x_min + (cells % width + 0.5) * spec.radar.cell
+    center_y = spec.grid.y_min + (cells // width + 0.5) * spec.radar.cell
+    return {
+        "log_count": lambda: np.log1p(counts),
+        "intensity_max": lambda: np.maximum.reduceat(points[:, 3], starts),
+        "intensity_mean": lambda: mean(points[:, 3]),
+        "velocity_x": lambda: mean(points[:, 4]),
+        "velocity_y": lambda: mean(points[:, 5]),
+        "phase_cos": lambda: np.zeros(len(cells)),
+        "phase_sin": lambda: np.zeros(len(cells)),
+        "z_mean": lambda: mean(height),
+        "z_min": lambda: np.minimum.reduceat(height, starts),
+        "z_max": lambda: np.maximum.reduceat(height, starts),
+        "offset_x": lambda: mean(points[:, 0]) - center_x,
+        "offset_y": lambda: mean(points[:, 1]) - center_y,
+        "age_min": lambda: np.minimum.reduceat(points[:, 6], starts),
+    }
+
+
+def numpy_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray]:
+    """Weighted context rows gathered by point, summed per cell with reduceat."""
+    height, width = spec.grid.height(), spec.grid.width()
+    points, pixels, cells, starts = (np.asarray(part) for part in (table.points, table.pixels, table.cells, table.starts[:-1]))
+
+    def run() -> np.ndarray:
+        rows = context.transpose(0, 2, 3, 1).reshape(-1, context.shape[1])
+        weight = depth.reshape(-1)[points]
+        out = np.zeros((context.shape[1] + 1, height * width), np.float32)
+        out[:-1, cells] = np.add.reduceat(rows[pixels] * weight[:, None], starts).T
+        out[-1, cells] = np.add.reduceat(weight, starts)
+        return out.reshape(-1, height, width)
+
+    return run
+
+
+def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray] | None:
+    """The same with index_add_; None where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    height, width = spec.grid.height(), spec.grid.width()
+    points, pixels = (torch.from_numpy(np.array(part)).long() for part in (table.points, table.pixels))
+    cells = torch.from_numpy(np.repeat(np.asarray(table.cells), np.diff(table.starts))).long()
+    depths, contexts = torch.from_numpy(depth), torch.from_numpy(context)
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        rows = contexts.permute(0, 2, 3, 1).reshape(-1, contexts.shape[1])
+        weight = depths.reshape(-1)[points]
+        values = torch.cat([rows[pixels] * weight[:, None], weight[:, None]], 1)
+        out = torch.zeros(height * width, values.shape[1]).index_add_(0, cells, values)
+        return out.T.reshape(-1, height, width).contiguous().numpy()
+
+    return run
+
+
+def decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """(M, 9) boxes: 3x3 peaks, the best candidates, circle suppression within a class."""
+    score = 1 / (1 + np.exp(-heatmap))
+    padded = np.pad(score, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    peaks = np.flatnonzero((score >= windows.max((3, 4))) & (score >= spec.head.score_threshold))
+    peaks = peaks[np.argsort(-score.reshape(-1)[peaks], kind="stable")][: spec.head.max_candidates]
+    label, row, column = np.unravel_index(peaks, score.shape)
+    groups = np.array([entry.group for entry in spec.head.classes])[label]
+    values = box.reshape(-1, 10, *score.shape[1:])[groups, :, row, column]
+    boxes = _boxes(spec, values, row, column)
+    return boxes[_suppress(spec, boxes, label)][: spec.head.max_detections]
+
+
+def _boxes(spec: ModelSpec, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    x = spec.grid.x_min + (column + 0.5 + values[:, 0]) * spec.grid.cell
+    y = spec.grid.y_min + (row + 0.5 + values[:, 1]) * spec.grid.cell
+    a, b, c = spec.ground_plane
+    z = values[:, 2] + a * x + b * y + c
+    yaw = np.arctan2(values[:, 6], values[:, 7])
+    return np.column_stack([x, y, z, np.exp(values[:, 3:6]), yaw, values[:, 8:10]]).astype(np.float32)
+
+
+def _suppress(spec: ModelSpec, boxes: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Indices kept, in order of score: a box goes when a better one of its class is nearer than the class's radius."""
+    radius = np.array([entry.nms_radius for entry in spec.head.classes])[label]
+    apart = np.hypot(boxes[:, None, 0] - boxes[None, :, 0], boxes[:, None, 1] - boxes[None, :, 1])
+    close = (apart < radius[:, None]) & (label[:, None] == label[None, :])
+    kept = np.ones(len(boxes), bool)
+    for index in range(len(boxes)):
+        if kept[index]:
+            kept[index + 1 :] &= ~close[index, index + 1 :]
+    return np.flatnonzero(kept)

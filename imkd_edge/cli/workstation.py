@@ -1,0 +1,128 @@
+"""The verbs of the workstation: train, export, eval. Torch is imported only when a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from imkd_edge.cli import report
+from imkd_edge.cli.common import OK, Device, EngineName, Json, Threads, examples, log, print_json, track, verb
+from imkd_edge.errors import Code, Error
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verbs to the application."""
+    add = app.command
+    add(
+        "train",
+        epilog=examples(
+            "imkd-edge train tiny --out runs/tiny",
+            "imkd-edge train astyx-lite --data recordings/astyx --split train --out runs/astyx-lite --seed 1 --resume",
+        ),
+    )(train)
+    add(
+        "export",
+        epilog=examples(
+            "imkd-edge export runs/tiny/checkpoint.pt --out runs/tiny.imkd",
+            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd --json",
+        ),
+    )(export)
+    add(
+        "eval",
+        epilog=examples(
+            "imkd-edge eval tiny --data synth --split val",
+            "imkd-edge eval runs/astyx-lite.imkd --data recordings/astyx --split val --per-range --per-block --json",
+        ),
+    )(evaluate)
+
+
+@verb
+def train(
+    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, astyx-lite.")],
+    data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
+    split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),
+    seed: Annotated[int, typer.Option(help="Of the weights and of every random draw.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
+    json: Json = False,
+) -> int:
+    """Train a student; leaves a checkpoint and a log with one line per epoch."""
+    main = _extra("imkd_edge.training.main", "train")
+    result = main.train(config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, progress=_bar("train"))
+    _show("training", result, json)
+    return OK
+
+
+@verb
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
+    json: Json = False,
+) -> int:
+    """Turn a checkpoint into a bundle that the device loads."""
+    if not checkpoint.is_file():
+        raise Error(
+            Code.train_checkpoint,
+            "no such checkpoint",
+            str(checkpoint),
+            "give the checkpoint.pt that imkd-edge train wrote",
+        )
+    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out)
+    _show("bundle", result, json)
+    return OK
+
+
+@verb
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")],
+    data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
+    split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
+    score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below this score do not count.")] = 0.01,
+    per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
+    per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first frames of the split, for a quick look.")] = None,
+    threads: Threads = 0,
+    device: Device = "auto",
+    engine: EngineName = "onnxruntime",
+    json: Json = False,
+) -> int:
+    """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official nuScenes devkit on nuScenes and synth."""
+    from imkd_edge.evaluation.run import evaluate_bundle
+
+    options = {"score": score, "threads": threads, "device": device, "engine": engine}
+    result = evaluate_bundle(bundle, data, split, limit=limit, per_range=per_range, per_block=per_block, track=_bar("eval"), **options)
+    if json:
+        print_json(result)
+    else:
+        report.show_numbers(f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames", result["metrics"])
+    return OK
+
+
+def _extra(module: str, extra: str) -> ModuleType:
+    """Imports a part that needs an extra; says which one where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "imkd_edge":
+            raise
+        what = f"this needs {error.name}, which is not installed"
+        raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error
+
+
+def _bar(title: str) -> Callable:
+    """Wraps an iterable of known length in a progress bar."""
+    return lambda items: track(items, len(items), title)
+
+
+def _show(title: str, result: dict, json: bool) -> None:
+    if json:
+        print_json(result)
+    else:
+        report.show_numbers(title, result)
+        log().print("done")

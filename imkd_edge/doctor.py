@@ -1,0 +1,213 @@
+"""Is this machine fit, and is this installation whole? Each check says what it found and how to mend it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from imkd_edge.errors import Error
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    name: str
+    status: str  # ok, warn: works with less, fail: does not work
+    detail: str
+    fix: str = ""
+
+
+def examine() -> dict[str, Any]:
+    """Runs every check; a check that itself breaks is a failure, never an exception.
+
+    Returns:
+        {"status": the worst one, "checks": [{"name", "status", "detail", "fix"}]}.
+    """
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            found = check()
+        except Error as error:
+            found = Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+        except Exception as error:
+            found = Check(name, FAIL, f"{type(error).__name__}: {error}", "install the package again")
+        checks += found if isinstance(found, list) else [found]
+    worst = max((check.status for check in checks), key=[OK, WARN, FAIL].index)
+    return {"status": worst, "checks": [asdict(check) for check in checks]}
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    detail = f"{version} on {platform.system()} {platform.machine()}, {platform.platform()}"
+    return Check("python", OK, detail)
+
+
+def _core() -> Check:
+    from imkd_edge import _core
+
+    engines = getattr(_core, "native_engines", list)()
+    detail = f"imkd-edge {metadata.version('imkd-edge')}, {Path(_core.__file__).name}, native engines: {', '.join(engines) or 'none'}"
+    return Check("core", OK, detail)
+
+
+def _numpy() -> Check:
+    return Check("numpy", OK, metadata.version("numpy"))
+
+
+def _opencv() -> Check:
+    if util.find_spec("cv2") is None:
+        return Check(
+            "opencv",
+            WARN,
+            "not installed: recordings cannot be read, pictures not drawn",
+            'pip install "opencv-python-headless<5"',
+        )
+    import cv2
+
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        return Check("opencv", WARN, f"{cv2.__version__} is not tested", 'pip install "opencv-python-headless<5"')
+    return Check("opencv", OK, cv2.__version__)
+
+
+def _onnxruntime() -> Check:
+    if util.find_spec("onnxruntime") is None:
+        return Check("onnxruntime", FAIL, "not installed", "pip install onnxruntime")
+    import onnxruntime
+
+    names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    detail = f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
+    if len(names) > 1:
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of the two"
+        return Check("onnxruntime", FAIL, "onnxruntime and onnxruntime-gpu hide each other", fix)
+    return Check("onnxruntime", OK, detail)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _cuda() -> Check:
+    """Asks the driver itself; a library that loads proves nothing."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Check(
+            "cuda",
+            WARN,
+            "no NVIDIA driver: the networks run on the CPU",
+            "on a Jetson install JetPack; elsewhere the NVIDIA driver",
+        )
+    count, version = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return Check("cuda", WARN, "a driver, but no device: the networks run on the CPU", "see nvidia-smi or tegrastats")
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    name = ctypes.create_string_buffer(128)
+    driver.cuDeviceGetName(name, len(name), 0)
+    return Check("cuda", OK, f"{name.value.decode()}, driver for CUDA {version.value // 1000}.{version.value % 1000 // 10}")
+
+
+def _tensorrt() -> Check:
+    for major in (11, 10):
+        try:
+            ctypes.CDLL(f"libnvinfer.so.{major}")
+        except OSError:
+            continue
+        return Check("tensorrt", OK, f"libnvinfer.so.{major} found; this version does not use it yet")
+    return Check("tensorrt", OK, "not found; this version does not use it yet")
+
+
+def _threads() -> Check:
+    usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    quota = _cgroup_quota()
+    detail = f"{usable} of {present} cores usable" + (f", container limit {quota:g} cores" if quota else "")
+    if quota and quota < usable:
+        return Check("threads", WARN, detail, f"give --threads {max(1, int(quota))}: more threads than cores wait for each other")
+    return Check("threads", OK, detail)
+
+
+def _cgroup_quota() -> float | None:
+    """Cores that the container may use; None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _bundles() -> list[Check]:
+    from imkd_edge.bundle import shipped
+
+    names = shipped()
+    if not names:
+        return [Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")]
+    return [_bundle(name) for name in names]
+
+
+def _bundle(name: str) -> Check:
+    from imkd_edge.bundle import Bundle
+
+    title = f"bundle {name}"
+    try:
+        bundle = Bundle.load(name)
+    except Error as error:
+        return Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+    size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
+    return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
+
+
+def _golden() -> list[Check]:
+    from imkd_edge.bundle import shipped
+    from imkd_edge.golden import replay
+
+    checks = []
+    for name in shipped():
+        title = f"golden {name}"
+        try:
+            report = replay(name)
+        except Error as error:
+            checks.append(Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix))
+            continue
+        fix = (
+            ""
+            if report.passed
+            else "this machine computes other boxes than the one that exported the bundle: export it again here and compare"
+        )
+        checks.append(Check(title, OK if report.passed else FAIL, report.summary, fix))
+    return checks
+
+
+def _synth() -> Check:
+    from imkd_edge.sources import open_source
+
+    source = open_source("synth")
+    sample = source[source.names[0]]
+    points = sum(len(sweep.points) for sweep in sample.radar)
+    return Check("sensor data", OK, f"synth frame {sample.name}: {len(sample.frames)} images, {points} radar points")
+
+
+CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
+    "python": _python,
+    "core": _core,
+    "numpy": _numpy,
+    "opencv": _opencv,
+    "onnxruntime": _onnxruntime,
+    "cuda": _cuda,
+    "tensorrt": _tensorrt,
+    "threads": _threads,
+    "bundles": _bundles,
+    "golden": _golden,
+    "sensor data": _synth,
+}

@@ -1,0 +1,110 @@
+"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge import ModelSpec
+from imkd_edge.bundle import write_bundle
+
+SPEC_JSON = """{
+  "version": 1, "name": "random", "cameras": %d, "context_channels": 8, "ground_plane": [0, 0, 0],
+  "image": {"width": 128, "height": 64, "stride": 16, "anchor": 0.5, "mean": [127, 127, 127], "std": [64, 64, 64]},
+  "depth": {"min": 2, "max": 58, "bins": 12, "spacing": "log"},
+  "grid": {"x_min": -51.2, "x_max": 51.2, "y_min": -51.2, "y_max": 51.2, "z_min": -3, "z_max": 5, "cell": 1.6},
+  "radar": {"cell": 0.8, "max_points": 8000, "max_age": 0.6, "features": [
+    {"statistic": "log_count", "offset": 0, "scale": 1}, {"statistic": "intensity_max", "offset": 0, "scale": 0.05},
+    {"statistic": "velocity_x", "offset": 0, "scale": 0.2}, {"statistic": "velocity_y", "offset": 0, "scale": 0.2},
+    {"statistic": "age_min", "offset": 0, "scale": 2}]},
+  "head": {"score_threshold": 0.2, "max_candidates": 200, "max_detections": 50, "classes": [
+    {"name": "car", "group": 0, "nms_radius": 4}, {"name": "pedestrian", "group": 0, "nms_radius": 2}]}
+}"""
+
+
+def random_spec(cameras: int = 6) -> ModelSpec:
+    """A small spec that fits the synthetic rig (6 cameras)."""
+    return ModelSpec.from_json(SPEC_JSON % cameras)
+
+
+def camera_onnx(spec: ModelSpec, seed: int = 0) -> bytes:
+    """images (N,3,H,W) -> depth (N,D,h,w) softmaxed, context (N,C,h,w): one strided convolution."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    image, bins, context = spec.image, spec.depth.bins, spec.context_channels
+    random = np.random.default_rng(seed)
+    weight = random.normal(0, 0.05, (bins + context, 3, image.stride, image.stride)).astype(np.float32)
+    stride = [image.stride, image.stride]
+    nodes = [
+        helper.make_node("Conv", ["images", "weight"], ["features"], kernel_shape=stride, strides=stride),
+        helper.make_node("Split", ["features", "sizes"], ["logits", "context"], axis=1),
+        helper.make_node("Softmax", ["logits"], ["depth"], axis=1),
+    ]
+    shape = [spec.cameras, 0, image.feature_height(), image.feature_width()]
+    outputs = [_info("depth", [shape[0], bins, *shape[2:]]), _info("context", [shape[0], context, *shape[2:]])]
+    constants = [
+        numpy_helper.from_array(weight, "weight"),
+        numpy_helper.from_array(np.array([bins, context], np.int64), "sizes"),
+    ]
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [spec.cameras, 3, image.height, image.width])]
+    return _model("camera", nodes, inputs, outputs, constants)
+
+
+def bev_onnx(spec: ModelSpec, seed: int = 1) -> bytes:
+    """camera_bev (1,C+1,H,W), radar_grid (1,F,Hr,Wr) -> heatmap (1,K,H,W), box (1,groups*10,H,W): pooling and 3x3 convolutions."""
+    from onnx import helper, numpy_helper
+
+    height, width = spec.grid.height(), spec.grid.width()
+    ratio = spec.radar_width() // width
+    channels = spec.context_channels + 1 + len(spec.radar.features)
+    classes, groups = len(spec.head.classes), spec.head.groups()
+    random = np.random.default_rng(seed)
+    heat = random.normal(0, 0.3, (classes, channels, 3, 3)).astype(np.float32)
+    box = random.normal(0, 0.05, (groups * 10, channels, 3, 3)).astype(np.float32)
+    size_bias = np.tile(np.array([0, 0, 0.8, 1.4, 0.6, 0.4, 0, 1, 0, 0], np.float32), groups)  # metres and log metres of a plausible car
+    constants = [
+        numpy_helper.from_array(array, name)
+        for name, array in {
+            "heat": heat,
+            "heat_bias": np.full(classes, -3, np.float32),
+            "size": box,
+            "size_bias": size_bias,
+        }.items()
+    ]
+    nodes = [
+        helper.make_node("MaxPool", ["radar_grid"], ["pooled"], kernel_shape=[ratio, ratio], strides=[ratio, ratio]),
+        helper.make_node("Concat", ["camera_bev", "pooled"], ["fused"], axis=1),
+        helper.make_node("Conv", ["fused", "heat", "heat_bias"], ["heatmap"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["fused", "size", "size_bias"], ["box"], kernel_shape=[3, 3], pads=[1] * 4),
+    ]
+    inputs = [
+        _info("camera_bev", [1, spec.context_channels + 1, height, width]),
+        _info("radar_grid", [1, len(spec.radar.features), spec.radar_height(), spec.radar_width()]),
+    ]
+    outputs = [_info("heatmap", [1, classes, height, width]), _info("box", [1, groups * 10, height, width])]
+    return _model("bev", nodes, inputs, outputs, constants)
+
+
+def _info(name: str, shape: list[int]) -> Any:
+    from onnx import TensorProto, helper
+
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+
+def _model(name: str, nodes: list, inputs: list, outputs: list, constants: list) -> bytes:
+    from onnx import checker, helper
+
+    graph = helper.make_graph(nodes, name, inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int = 0) -> Path:
+    """A whole bundle, golden frame from the synthetic world included where the rig fits."""
+    spec = spec or random_spec()
+    parts = camera_onnx(spec, seed), bev_onnx(spec, seed + 1)
+    write_bundle(folder, spec, *parts, golden={}, metrics={}, provenance={"data": "none: random weights", "seed": seed})
+    return folder
