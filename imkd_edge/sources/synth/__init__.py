@@ -21,14 +21,20 @@ SCENE_US = 1_000_000_000  # between the starts of scenes
 KEPT_SCENES = 4  # in memory; one takes about 25 MB
 T_EGO_LIDAR = np.array([[0.0, 1.0, 0.0, 0.94], [-1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.84], [0.0, 0.0, 0.0, 1.0]])
 
-_CAMERAS = (  # x, y, z m, yaw degrees, focal length per image width: those of a nuScenes vehicle
-    ("CAM_FRONT_LEFT", 1.52, 0.49, 1.51, 55.0, 0.7914), ("CAM_FRONT", 1.70, 0.02, 1.51, 0.0, 0.7914),
-    ("CAM_FRONT_RIGHT", 1.55, -0.49, 1.50, -56.0, 0.7914), ("CAM_BACK_LEFT", 1.03, 0.48, 1.59, 109.0, 0.7914),
-    ("CAM_BACK", 0.03, 0.0, 1.58, 180.0, 0.5057), ("CAM_BACK_RIGHT", 1.01, -0.48, 1.56, -110.0, 0.7914),
+_CAMERAS = (  # x, y, z m, yaw degrees, focal length per image width: those of a nuScenes vehicle, clockwise from the front
+    ("CAM_FRONT", 1.70, 0.02, 1.51, 0.0, 0.7914),
+    ("CAM_FRONT_RIGHT", 1.55, -0.49, 1.50, -56.0, 0.7914),
+    ("CAM_BACK_RIGHT", 1.01, -0.48, 1.56, -110.0, 0.7914),
+    ("CAM_BACK", 0.03, 0.0, 1.58, 180.0, 0.5057),
+    ("CAM_BACK_LEFT", 1.03, 0.48, 1.59, 109.0, 0.7914),
+    ("CAM_FRONT_LEFT", 1.52, 0.49, 1.51, 55.0, 0.7914),
 )
 _RADARS = (
-    ("RADAR_FRONT", 3.41, 0.0, 0.50, 0.0), ("RADAR_FRONT_LEFT", 2.42, 0.80, 0.78, 90.0), ("RADAR_FRONT_RIGHT", 2.42, -0.80, 0.77, -90.0),
-    ("RADAR_BACK_LEFT", -0.56, 0.63, 0.53, 175.0), ("RADAR_BACK_RIGHT", -0.56, -0.62, 0.53, -175.0),
+    ("RADAR_FRONT", 3.41, 0.0, 0.50, 0.0),
+    ("RADAR_FRONT_RIGHT", 2.42, -0.80, 0.77, -90.0),
+    ("RADAR_BACK_RIGHT", -0.56, -0.62, 0.53, -175.0),
+    ("RADAR_BACK_LEFT", -0.56, 0.63, 0.53, 175.0),
+    ("RADAR_FRONT_LEFT", 2.42, 0.80, 0.78, 90.0),
 )
 
 
