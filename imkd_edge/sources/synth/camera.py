@@ -13,6 +13,7 @@ from imkd_edge.sources.synth.mesh import FIXTURE_ID, GROUND_ID, Posed, SceneMesh
 _NEAR = 0.25  # m, near plane
 _FAR = 130.0  # m, nothing is drawn beyond
 _SHIFT = 4  # fractional bits of polygon corners
+_SHADE = 0.56  # brightness in a shadow
 _SCALE = 2  # polygons are drawn at twice the size and averaged down
 
 
@@ -72,14 +73,15 @@ class Renderer:
         self.sky = np.clip(horizon * (1 - ramp) + zenith * ramp, 0, 255).astype(np.uint8)  # (256, 3)
         self._veils: dict[Camera, tuple[np.ndarray, ...]] = {}
         still = np.flatnonzero(self.mesh.still[self.mesh.piece_owner])
-        self._cast_shadows(mesh.pose(self.scene.state(0.0)), still, range(LEVELS))
+        self._in_shadow: list[np.ndarray] = []
+        self._bake_shadows(self._shadows(mesh.pose(self.scene.state(0.0)), still))
         self._moving = np.flatnonzero(~self.mesh.still[self.mesh.piece_owner])
 
     def draw(self, cameras: list[Camera], posed: Posed, T_world_ego: np.ndarray, seeds: list[int]) -> list[Picture]:
         """One picture per camera of the scene posed at one time; `seeds` fix the sensor noise."""
         shade = self._shade(posed)
         near = np.hypot(*(posed.corners[self._moving].mean(1) - T_world_ego[:2, 3]).T) < 70
-        saved = self._cast_shadows(posed, self._moving[near], range(LEVELS))
+        saved = self._cast_shadows(self._shadows(posed, self._moving[near]))
         pictures = [self._draw_one(c, posed, T_world_ego, shade, seed) for c, seed in zip(cameras, seeds)]
         for level, y, x, patch in reversed(saved):
             self.ground.levels[level][y : y + patch.shape[0], x : x + patch.shape[1]] = patch
@@ -92,27 +94,40 @@ class Renderer:
         light = np.where(self.mesh.glowing, 1.0, light) * self.scene.exposure
         return np.clip(self.mesh.colours * light[:, None] * self.scene.warmth, 0, 255)
 
-    def _cast_shadows(self, posed: Posed, pieces: np.ndarray, levels) -> list[tuple[int, int, int, np.ndarray]]:
-        """Darken the map where something hides the sun; returns the patches to put back."""
+    def _shadows(self, posed: Posed, pieces: np.ndarray) -> list[np.ndarray]:
+        """Outlines (k, 2) of the pieces' shadows on the ground, world m."""
         offset = -self.sun[:2] / self.sun[2]  # m of shadow per m of height
         heights = np.minimum(self.mesh.sizes[self.mesh.piece_owner[pieces], 2], 14.0)
         feet = posed.corners[pieces]
         outlines = np.concatenate([feet, feet + offset * heights[:, None, None]], 1).astype(np.float32)
+        return [cv2.convexHull(outline)[:, 0].astype(float) for outline in outlines]
+
+    def _bake_shadows(self, outlines: list[np.ndarray]) -> None:
+        """Darken the map for good where something that never moves hides the sun."""
+        for level, image in enumerate(self.ground.levels):
+            shadow = np.zeros(image.shape[:2], np.uint8)
+            for outline in outlines:
+                points = np.round(self.ground.pixels(outline, level) * 16).astype(np.int32)
+                cv2.fillConvexPoly(shadow, points, 1, cv2.LINE_8, _SHIFT)
+            cv2.copyTo(cv2.convertScaleAbs(image, alpha=_SHADE), shadow, image)
+            self._in_shadow.append(shadow)
+
+    def _cast_shadows(self, outlines: list[np.ndarray]) -> list[tuple[int, int, int, np.ndarray]]:
+        """Darken the map where something that moves hides the sun; returns the patches to put back."""
         saved = []
         for outline in outlines:
-            hull = cv2.convexHull(outline)[:, 0].astype(float)
-            for level in levels:
-                image = self.ground.levels[level]
-                points = self.ground.pixels(hull, level)
+            for level, image in enumerate(self.ground.levels):
+                points = self.ground.pixels(outline, level)
                 x0, y0 = np.maximum(np.floor(points.min(0)).astype(int) - 1, 0).tolist()
                 x1, y1 = np.minimum(np.ceil(points.max(0)).astype(int) + 2, image.shape[1::-1]).tolist()
                 if x1 <= x0 or y1 <= y0:
                     continue
                 block = image[y0:y1, x0:x1]
                 saved.append((level, y0, x0, block.copy()))
-                mask = np.zeros(block.shape[:2], np.uint8)
-                cv2.fillConvexPoly(mask, np.round((points - (x0, y0)) * 16).astype(np.int32), 1, cv2.LINE_8, _SHIFT)
-                cv2.copyTo(cv2.convertScaleAbs(block, alpha=0.56), mask, block)
+                mask = self._in_shadow[level][y0:y1, x0:x1] ^ 1  # what is dark already stays as it is
+                lit = np.zeros_like(mask)
+                cv2.fillConvexPoly(lit, np.round((points - (x0, y0)) * 16).astype(np.int32), 1, cv2.LINE_8, _SHIFT)
+                cv2.copyTo(cv2.convertScaleAbs(block, alpha=_SHADE), lit & mask, block)
         return saved
 
     # -- one camera ---------------------------------------------------------------------------------------------------

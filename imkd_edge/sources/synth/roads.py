@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+MARGIN = 100.0  # m from the axes of the world to the road
 _STEP = 0.5  # m between nodes of the position table
 _GAUSS = np.array([-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526])
 _WEIGHT = np.array([0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538])
@@ -23,7 +24,7 @@ class Road:
         s = self._nodes[:-1, None] + _STEP * (_GAUSS + 1) / 2  # (n - 1, 4) Gauss nodes of each interval
         steps = np.stack([np.cos(self.heading(s)) @ _WEIGHT, np.sin(self.heading(s)) @ _WEIGHT], 1) * _STEP / 2
         self._points = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])  # (n, 2)
-        self._points -= self._points[np.searchsorted(self._nodes, 0.0)]
+        self._points += MARGIN - self._points.min(0)  # all coordinates positive, as on a city's map
         self._tangents = _unit(self.heading(self._nodes)) * _STEP
 
     def heading(self, s: np.ndarray) -> np.ndarray:
