@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from imkd_edge.detector import Detector, Result
 from imkd_edge.errors import Code, Error
-from imkd_edge.samples import bundle_label, infer_sample, resolve_name
-from imkd_edge.sources import open_source
+from imkd_edge.samples import bundle_label, infer_sample, open_with, resolve_name
 from imkd_edge.sources.sample import Sample
 from imkd_edge.spec import ModelSpec
 
@@ -21,16 +21,25 @@ WARM_UP = 3  # runs before the one that is shown: the first ones allocate
 FILES = {"overview.png", "result.json"}  # all that a frame's folder may hold
 
 
-def run_demo(bundle: str, source: str, frame: str | None, out: Path, threads: int = 0, theme: str = "dark") -> dict[str, Any]:
+def run_demo(
+    bundle: str,
+    source: str,
+    frame: str | None,
+    out: Path,
+    threads: int = 0,
+    theme: str = "dark",
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Detects objects in one frame and writes `out`/overview.png and result.json, both or neither.
 
     Args:
         bundle: folder or shipped name.
         source: anything that open_source understands.
-        frame: name or number; None takes the first one.
+        frame: name or number; None takes one that training has not seen, where the source tells.
         out: folder to write; an older result in it is replaced.
         threads: of the ops and the engine, 0 is one per core.
         theme: colours of the picture, "dark" or "light".
+        options: of the source's reader.
 
     Returns:
         The frame's result as written to result.json.
@@ -38,9 +47,9 @@ def run_demo(bundle: str, source: str, frame: str | None, out: Path, threads: in
     Raises:
         Error: of the source, the bundle, or write_failed.
     """
-    opened = open_source(source)
-    name = opened.names[0] if frame is None else resolve_name(opened.names, frame, source)
-    sample = opened[name]
+    opened = open_with(source, options or {})
+    unseen = getattr(opened, "splits", {}).get("val") or opened.names
+    sample = opened[unseen[0] if frame is None else resolve_name(opened.names, frame, source)]
     with Detector(bundle, sample.rig, threads=threads) as detector:
         for _ in range(WARM_UP):
             infer_sample(detector, sample)

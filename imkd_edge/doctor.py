@@ -54,7 +54,7 @@ def _python() -> Check:
 def _core() -> Check:
     from imkd_edge import _core
 
-    engines = getattr(_core, "native_engines", list)()
+    engines = _core.native_engines()
     detail = f"imkd-edge {metadata.version('imkd-edge')}, {Path(_core.__file__).name}, native engines: {', '.join(engines) or 'none'}"
     return Check("core", OK, detail)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imkd_edge.detector import Detector, Result
 from imkd_edge.errors import Code, Error
@@ -27,7 +28,9 @@ class Selection:
         return (self.source[name] for name in self.names)
 
 
-def select(source: str, split: str | None = None, names: Sequence[str] = (), span: str | None = None) -> Selection:
+def select(
+    source: str, split: str | None = None, names: Sequence[str] = (), span: str | None = None, options: Mapping[str, Any] | None = None
+) -> Selection:
     """Opens a source and chooses frames of it.
 
     Args:
@@ -35,17 +38,27 @@ def select(source: str, split: str | None = None, names: Sequence[str] = (), spa
         split: name of one of the source's splits.
         names: frames by name, or by number where the names are numbers with leading zeros.
         span: "FIRST-LAST", or a text file with one name per line.
+        options: of the source's reader, such as {"scenes": 68} for synth.
 
     Raises:
-        Error: source_unknown, source_unknown_frame, source_missing_file.
+        Error: source_unknown, source_unknown_frame, source_missing_file; spec_unknown_key for an option that the reader lacks.
     """
-    opened = open_source(source)
+    opened = open_with(source, options or {})
     chosen = _split_names(opened, split, source) if split else list(opened.names)
     if names:
         chosen = [resolve_name(chosen, name, source) for name in names]
     elif span:
         chosen = _span(chosen, span, source)
     return Selection(opened, chosen)
+
+
+def open_with(source: str, options: Mapping[str, Any]) -> Source:
+    """open_source, with an option that the reader does not know named as such."""
+    try:
+        return open_source(source, **options)
+    except TypeError as error:
+        known = ", ".join(options)
+        raise Error(Code.spec_unknown_key, f"the reader takes no such option: {error}", source, f"check --option {known}") from error
 
 
 def _split_names(source: Source, split: str, where: str) -> list[str]:

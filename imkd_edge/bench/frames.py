@@ -7,7 +7,7 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ def bench(
     threads: int = 0,
     device: str = "auto",
     engine: str = "onnxruntime",
-    track: Callable[[Iterable[int]], Iterable[int]] | None = None,
+    options: Mapping[str, Any] | None = None,
+    track: Callable[[range], Iterable[int]] | None = None,
 ) -> dict[str, Any]:
     """Times `frames` calls of Detector.infer on the first frames of a source, which are loaded beforehand and repeated.
 
@@ -40,13 +41,14 @@ def bench(
         source: anything that open_source understands.
         frames, warmup: how many calls are timed, and how many go before them.
         threads, device, engine: of the Detector.
+        options: of the source's reader.
         track: wraps the timed indices, for a progress bar.
 
     Returns:
         "total_ms": wall-clock percentiles around the Python call, so with every copy and check; "stages_ms": the same per stage;
         "share_outside_networks": median over the frames of 1 - (camera + bev) / total; "environment".
     """
-    chosen = select(source)
+    chosen = select(source, options=options)
     samples = [chosen.source[name] for name in chosen.names[:LOADED]]
     loaded = Bundle.load(bundle)
     totals, stages = [], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,9 @@ class Race:
     theirs: Call
 
 
-def bench_ops(bundle: str, source: str = "synth", threads: int = 0, repeats: int = REPEATS) -> dict[str, Any]:
+def bench_ops(
+    bundle: str, source: str = "synth", threads: int = 0, repeats: int = REPEATS, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Medians of interleaved repeats, and the largest difference of the two outputs.
 
     Args:
@@ -39,13 +41,14 @@ def bench_ops(bundle: str, source: str = "synth", threads: int = 0, repeats: int
         source: its first sample gives images, radar points and calibration.
         threads: of both sides, 0 is one per core.
         repeats: of each pair, in turns.
+        options: of the source's reader.
 
     Returns:
         {"ops": [{"op", "reference", "ours_ms", "reference_ms", "ratio", "difference"}], ...}; ratio > 1: ours is faster.
         The difference is in grey levels for images and in the output's unit elsewhere; None where outputs are lists of boxes.
     """
     spec = Bundle.load(bundle).spec
-    chosen = select(source)
+    chosen = select(source, options=options)
     sample = chosen.source[chosen.names[0]]
     cores = threads or usable_cores()
     ops.set_threads(cores)

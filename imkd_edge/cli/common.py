@@ -7,14 +7,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from imkd_edge.errors import Error
+from imkd_edge.errors import Code, Error
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
 _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
@@ -23,6 +23,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
 EngineName = Annotated[str, typer.Option("--engine", help="What runs the networks, e.g. onnxruntime.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="Of the source's reader, e.g. scenes=68 for synth; repeatable."),
+]
 
 Item = TypeVar("Item")
 
@@ -40,6 +44,20 @@ def log() -> Console:
 def exit_code(code: str) -> int:
     """The exit code for an error code such as "E0407": the hundreds digit is the noun at fault."""
     return _EXIT_OF_NOUN.get(int(code[1:]) // 100, ENVIRONMENT)
+
+
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
+    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; what is not JSON is text."""
+    options: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise Error(Code.spec_bad_value, f"{pair!r} is not KEY=VALUE", "--option", "write for example --option scenes=68")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
 
 
 def examples(*commands: str) -> str:
@@ -100,3 +118,8 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
         for item in items:
             yield item
             progress.advance(task)
+
+
+def bar(title: str) -> Callable[[Collection[Item]], Iterator[Item]]:
+    """What wraps items of known number in a progress bar."""
+    return lambda items: track(items, len(items), title)

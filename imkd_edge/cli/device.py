@@ -14,9 +14,12 @@ from imkd_edge.cli.common import (
     Device,
     EngineName,
     Json,
+    Options,
     Threads,
+    bar,
     examples,
     log,
+    parse_options,
     print_json,
     track,
     verb,
@@ -51,7 +54,8 @@ def register(app: typer.Typer) -> None:
 def demo(
     bundle: BundleOption = "tiny",
     source: Annotated[str, typer.Option(help="What to look at: synth, synth:SEED or a recording.")] = "synth",
-    frame: Annotated[str | None, typer.Option(help="Name or number of the frame.")] = None,
+    frame: Annotated[str | None, typer.Option(help="Name or number of the frame; the default is one that training has not seen.")] = None,
+    option: Options = None,
     out: Annotated[Path, typer.Option(help="Folder for overview.png and result.json.")] = Path("runs/demo/latest"),
     threads: Threads = 0,
     theme: Theme = "dark",
@@ -60,7 +64,7 @@ def demo(
     """Detect objects in one frame, print them and draw an overview."""
     from imkd_edge.demo import run_demo
 
-    result = run_demo(bundle, source, frame, out, threads, theme)
+    result = run_demo(bundle, source, frame, out, threads, theme, parse_options(option))
     if json:
         print_json(result)
     else:
@@ -76,6 +80,7 @@ def infer(
     frame: FrameNames = None,
     frames: FrameRange = None,
     split: Annotated[str | None, typer.Option(help="Only the frames of this split.")] = None,
+    option: Options = None,
     save: Annotated[bool, typer.Option("--save", help="Write OUT/FRAME/overview.png and result.json.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for --save.")] = Path("runs/infer"),
     score: Score = None,
@@ -90,7 +95,7 @@ def infer(
     from imkd_edge.detector import Detector
     from imkd_edge.samples import infer_sample, select
 
-    chosen = select(source, split=split, names=frame or [], span=frames)
+    chosen = select(source, split=split, names=frame or [], span=frames, options=parse_options(option))
     rig = chosen.source[chosen.names[0]].rig
     with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
         for sample in track(chosen, len(chosen), "infer"):
@@ -140,6 +145,7 @@ def bench(
     bundle: BundleName = "tiny",
     frames: Annotated[int, typer.Option(min=1, help="How many timed frames.")] = 200,
     source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
+    option: Options = None,
     warmup: Annotated[int, typer.Option(min=0, help="Frames before the clock starts.")] = 20,
     threads: Threads = 0,
     device: Device = "auto",
@@ -151,9 +157,19 @@ def bench(
     from imkd_edge import bench as benchmark
 
     if ops:
-        result = benchmark.bench_ops(bundle, source, threads=threads)
+        result = benchmark.bench_ops(bundle, source, threads=threads, options=parse_options(option))
     else:
-        result = benchmark.bench(bundle, source, frames=frames, warmup=warmup, threads=threads, device=device, engine=engine)
+        result = benchmark.bench(
+            bundle,
+            source,
+            frames=frames,
+            warmup=warmup,
+            threads=threads,
+            device=device,
+            engine=engine,
+            options=parse_options(option),
+            track=bar("bench"),
+        )
     if json:
         print_json(result)
     elif ops:

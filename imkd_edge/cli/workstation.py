@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imkd_edge.cli import report
-from imkd_edge.cli.common import OK, Device, EngineName, Json, Threads, examples, log, print_json, track, verb
+from imkd_edge.cli.common import OK, Device, EngineName, Json, Options, Threads, bar, examples, log, parse_options, print_json, verb
 from imkd_edge.errors import Code, Error
 
 
@@ -54,7 +53,7 @@ def train(
 ) -> int:
     """Train a student; leaves a checkpoint and a log with one line per epoch."""
     main = _extra("imkd_edge.training.main", "train")
-    result = main.train(config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, progress=_bar("train"))
+    result = main.train(config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, progress=bar("train"))
     _show("training", result, json)
     return OK
 
@@ -83,6 +82,7 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")],
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
+    option: Options = None,
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below this score do not count.")] = 0.01,
     per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
     per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
@@ -95,8 +95,20 @@ def evaluate(
     """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official nuScenes devkit on nuScenes and synth."""
     from imkd_edge.evaluation.run import evaluate_bundle
 
-    options = {"score": score, "threads": threads, "device": device, "engine": engine}
-    result = evaluate_bundle(bundle, data, split, limit=limit, per_range=per_range, per_block=per_block, track=_bar("eval"), **options)
+    result = evaluate_bundle(
+        bundle,
+        data,
+        split,
+        options=parse_options(option),
+        score=score,
+        limit=limit,
+        per_range=per_range,
+        per_block=per_block,
+        threads=threads,
+        device=device,
+        engine=engine,
+        track=bar("eval"),
+    )
     if json:
         print_json(result)
     else:
@@ -113,11 +125,6 @@ def _extra(module: str, extra: str) -> ModuleType:
             raise
         what = f"this needs {error.name}, which is not installed"
         raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error
-
-
-def _bar(title: str) -> Callable:
-    """Wraps an iterable of known length in a progress bar."""
-    return lambda items: track(items, len(items), title)
 
 
 def _show(title: str, result: dict, json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from imkd_edge.detector import Detector, Result
@@ -10,13 +10,14 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample
 
-Track = Callable[[Iterable], Iterable]
+Track = Callable[[Selection], Iterable[Sample]]
 
 
 def evaluate_bundle(
     bundle: str,
     data: str,
     split: str = "val",
+    options: Mapping[str, Any] | None = None,
     score: float = 0.01,
     limit: int | None = None,
     per_range: bool = False,
@@ -32,6 +33,7 @@ def evaluate_bundle(
         bundle: folder or shipped name.
         data: folder of a labelled recording, or "synth".
         split: of the source; "all" takes every frame.
+        options: of the source's reader.
         score: boxes below it do not count; low, because average precision needs the whole curve.
         limit: only the first frames.
         per_range, per_block: KITTI protocol also by distance and by run of consecutive frames.
@@ -44,7 +46,7 @@ def evaluate_bundle(
     Raises:
         Error: train_no_data where no frame has labels; those of the source and the bundle.
     """
-    chosen = select(data, split=None if split == "all" else split)
+    chosen = select(data, split=None if split == "all" else split, options=options)
     chosen = Selection(chosen.source, chosen.names[:limit])
     if not chosen.names:
         raise Error(Code.train_no_data, f"the split {split!r} has no frame", data, "choose another split")
