@@ -118,7 +118,7 @@ def _ap40(frames: list[_Frame], kind: str, level: int, min_overlap: float, inter
     thresholds = _thresholds(scores, objects)
     if not len(thresholds):
         return 0.0
-    true, false = sum(_counts(f, kind, rule, min_overlap, thresholds) for f, rule in pairs)
+    true, false = np.sum([_counts(f, kind, rule, min_overlap, thresholds) for f, rule in pairs], axis=0)
     precision = np.zeros(RECALL_POINTS + 1)
     precision[: len(thresholds)] = true / np.maximum(true + false, 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
