@@ -1,0 +1,1 @@
+"""Workstation side: export of a trained student to a bundle."""

@@ -1,0 +1,103 @@
+"""Checkpoint -> bundle: two plugin-free ONNX parts, the golden frame and the model card."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import platform
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from imkd_edge import ModelSpec
+from imkd_edge.bundle import make_golden, write_bundle
+from imkd_edge.errors import Code, Error
+from imkd_edge.sources import open_source
+from imkd_edge.training.config import Config
+from imkd_edge.training.main import load_student
+from imkd_edge.training.models.student import Student
+
+OPSET = 18
+
+
+def export(checkpoint: Path | str, out: Path | str, data: str | None = None, metrics: Path | str | None = None) -> dict[str, Any]:
+    """Writes the averaged student of a checkpoint as a bundle.
+
+    Args: checkpoint: file of `imkd-edge train`. out: folder to make, by custom NAME.imkd. data: source of the golden frame, else the
+    config's. metrics: JSON file of `imkd-edge eval --json` to put on the model card.
+    Returns {"bundle", "bytes", "parameters"}. Raises Error train_checkpoint, 3xx, write_failed.
+    """
+    student, settings, state = load_student(Path(checkpoint))
+    measured = _metrics(metrics)
+    camera, bev = to_onnx(student, settings.spec)
+    golden = _golden(settings, data or settings.data.source, camera, bev)
+    provenance = model_card(settings, state)
+    write_bundle(out, settings.spec, camera, bev, golden, measured, provenance)
+    size = sum(p.stat().st_size for p in Path(out).iterdir())
+    return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
+
+
+def to_onnx(student: Student, spec: ModelSpec) -> tuple[bytes, bytes]:
+    """camera.onnx and bev.onnx, opset 18, static shapes, float32."""
+    student.eval()
+    image = torch.zeros(spec.cameras, 3, spec.image.height, spec.image.width)
+    grid = spec.grid.height(), spec.grid.width()
+    camera_bev = torch.zeros(1, spec.context_channels + 1, *grid)
+    radar = torch.zeros(1, len(spec.radar.features), spec.radar_height(), spec.radar_width())
+    return (
+        _part(student.camera, (image,), ["images"], ["depth", "context"]),
+        _part(student.bev, (camera_bev, radar), ["camera_bev", "radar_grid"], ["heatmap", "box"]),
+    )
+
+
+def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names: list[str]) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module, inputs, input_names=input_names, output_names=output_names,
+            dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+        )  # fmt: skip
+    file = io.BytesIO()
+    program.save(file)
+    return file.getvalue()
+
+
+def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict:
+    """A frame of the training source through the very bundle: tensors and boxes that every device must reproduce."""
+    source = open_source(data, **(settings.data.options if data == settings.data.source else {}))
+    sample = source[source.names[0]]
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "draft.imkd"
+        write_bundle(draft, settings.spec, camera, bev, {}, {}, {})
+        return make_golden(draft, sample)
+
+
+def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
+    """Where the model comes from: everything needed to train it again."""
+    student = Student(settings.spec, settings.model)
+    return {
+        "config": settings.to_dict(),
+        "data": {"source": settings.data.source, "split": settings.data.split, "licence": settings.data.licence},
+        "seed": state["seed"],
+        "epochs": state["epoch"],
+        "commit": state.get("commit", "unknown"),
+        "parameters": sum(p.numel() for p in student.parameters()),
+        "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "method": "re-implementation of IMKD from its public description; trained without distillation",
+    }
+
+
+def _metrics(path: Path | str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise Error(Code.source_missing_file, f"unreadable metrics: {error}", str(path), "pass the output of imkd-edge eval --json") from error

@@ -1,0 +1,74 @@
+"""Training sees the very tensors that the Detector sees, and the exported bundle says what the student says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from imkd_edge import Detector
+from imkd_edge.bundle import write_bundle
+from imkd_edge.sources import open_source
+from imkd_edge.training.config import load_config
+from imkd_edge.training.data import collate, network_inputs
+from imkd_edge.training.models.student import Student
+
+
+def untrained_bundle(name: str, folder):
+    from imkd_edge.quantization.export import to_onnx
+
+    torch.manual_seed(0)
+    config = load_config(name)
+    student = Student(config.spec, dataclasses.replace(config.model, pretrained=False)).eval()
+    write_bundle(folder, config.spec, *to_onnx(student, config.spec), {}, {}, {})
+    return student, config.spec
+
+
+def check_equal_inputs(bundle, spec, samples, rig):
+    with Detector(bundle, rig=rig, threads=2) as detector:
+        for sample in samples:
+            detector.set_rig(sample.rig)
+            detector.infer(sample.frames, sample.radar, ego=sample.ego, timestamp_ns=sample.timestamp_ns)
+            seen, trained = detector.tensors(), network_inputs(spec, sample)
+            assert trained["images"].tobytes() == np.ascontiguousarray(seen["images"]).tobytes()
+            assert trained["radar_grid"].tobytes() == np.ascontiguousarray(seen["radar_grid"]).tobytes()
+            assert (trained["radar_grid"] != 0).sum() > 100
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundle") / "tiny.imkd"
+    return folder, *untrained_bundle("tiny", folder)
+
+
+def test_inputs_are_byte_equal_for_twenty_synthetic_frames(tiny):
+    folder, _, spec = tiny
+    source = open_source("synth")
+    samples = [source[n] for n in source.names[:20]]
+    check_equal_inputs(folder, spec, samples, samples[0].rig)
+
+
+def test_inputs_are_byte_equal_for_twenty_real_frames(tmp_path, shared_data):
+    _, spec = untrained_bundle("astyx-lite", tmp_path / "lite.imkd")
+    source = open_source(shared_data / "astyx")
+    samples = [source[n] for n in source.names[::23][:20]]
+    assert len(samples) == 20
+    check_equal_inputs(tmp_path / "lite.imkd", spec, samples, samples[0].rig)
+
+
+@pytest.mark.parametrize("lost", [None, "CAM_FRONT"])
+def test_the_bundle_says_what_the_student_says(tiny, lost):
+    folder, student, spec = tiny
+    source = open_source("synth")
+    sample = source[source.names[3]]
+    frames = {k: v for k, v in sample.frames.items() if k != lost}
+    sample = dataclasses.replace(sample, frames=frames)
+    batch = collate([{k: torch.from_numpy(v) for k, v in network_inputs(spec, sample).items()}], spec)
+    with torch.no_grad():
+        expected = student(batch)
+    with Detector(folder, rig=sample.rig) as detector:
+        detector.infer(sample.frames, sample.radar, ego=sample.ego, timestamp_ns=sample.timestamp_ns)
+        seen = detector.tensors()
+    for name in ("heatmap", "box"):
+        wanted = expected[name].numpy().reshape(seen[name].shape)
+        np.testing.assert_allclose(seen[name], wanted, atol=2e-3 * np.abs(wanted).max())

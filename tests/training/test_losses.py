@@ -1,0 +1,82 @@
+"""Each loss term against hand-computed cases."""
+
+import math
+
+import pytest
+import torch
+
+from imkd_edge.training.losses import box_l1, depth_cross_entropy, gaussian_focal
+
+
+def test_focal_of_one_object_and_undecided_logits():
+    logits = torch.zeros(1, 1, 1, 3)  # p = 0.5 everywhere
+    target = torch.tensor([[[[1.0, 0.5, 0.0]]]])
+    # hit: -ln(.5) .5^2; half-way cell: -ln(.5) .5^2 (1-.5)^4; empty cell: -ln(.5) .5^2
+    expected = math.log(2) * 0.25 * (1 + 0.5**4 + 1)
+    assert gaussian_focal(logits, target).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_focal_is_divided_by_the_number_of_objects():
+    logits, target = torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    assert gaussian_focal(logits, target).item() == pytest.approx(math.log(2) * 0.25, rel=1e-6)
+
+
+def test_focal_vanishes_where_the_network_is_right_and_survives_extreme_logits():
+    target = torch.tensor([[[[1.0, 0.0]]]])
+    assert gaussian_focal(torch.tensor([[[[40.0, -40.0]]]]), target).item() == pytest.approx(0, abs=1e-12)
+    assert math.isfinite(gaussian_focal(torch.tensor([[[[-200.0, 200.0]]]]), target).item())
+
+
+def test_focal_gradient_raises_the_object_and_lowers_the_rest():
+    logits = torch.zeros(1, 1, 1, 2, requires_grad=True)
+    gaussian_focal(logits, torch.tensor([[[[1.0, 0.0]]]])).backward()
+    assert logits.grad[0, 0, 0, 0] < 0 < logits.grad[0, 0, 0, 1]
+
+
+def _box_case(groups: int = 1):
+    predicted = torch.zeros(1, groups * 10, 1, 2)
+    target = torch.full((1, 10, 1, 2), math.nan)
+    weight, group = torch.zeros(1, 1, 2), torch.zeros(1, 1, 2, dtype=torch.long)
+    return predicted, target, weight, group
+
+
+def test_box_loss_ignores_unknown_channels_and_empty_cells():
+    predicted, target, weight, group = _box_case()
+    target[0, 0, 0, 0] = 3.0  # the other nine channels are unknown
+    target[0, :, 0, 1] = 100.0  # a cell without an object
+    weight[0, 0, 0] = 1.0
+    assert box_l1(predicted, target, weight, group, torch.ones(10)).item() == pytest.approx(3.0)
+
+
+def test_box_loss_weights_cells_by_their_gaussian_and_channels_by_theirs():
+    predicted, target, weight, group = _box_case()
+    target[0, 2, 0, 0], target[0, 2, 0, 1] = 1.0, 4.0
+    weight[0, 0, 0], weight[0, 0, 1] = 1.0, 0.5
+    channels = torch.ones(10)
+    channels[2] = 2.0
+    assert box_l1(predicted, target, weight, group, channels).item() == pytest.approx((1 * 2 + 4 * 2 * 0.5) / 1.5)
+
+
+def test_box_loss_reads_the_channels_of_the_cells_group():
+    predicted, target, weight, group = _box_case(groups=2)
+    predicted[0, 10:] = 7.0
+    target[0, :, 0, 0] = 7.0
+    weight[0, 0, 0], group[0, 0, 0] = 1.0, 1
+    assert box_l1(predicted, target, weight, group, torch.ones(10)).item() == 0
+    group[0, 0, 0] = 0
+    assert box_l1(predicted, target, weight, group, torch.ones(10)).item() == pytest.approx(70.0)
+
+
+def test_no_object_gives_no_loss_but_a_gradient_path():
+    predicted, target, weight, group = _box_case()
+    loss = box_l1(predicted.requires_grad_(), target, weight, group, torch.ones(10))
+    loss.backward()
+    assert loss.item() == 0 and predicted.grad.abs().sum() == 0
+
+
+def test_depth_cross_entropy_counts_known_pixels_only():
+    depth = torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).expand(1, 2, 1, 3)
+    target = torch.tensor([[[0, 1, -1]]])
+    expected = -(math.log(0.25) + math.log(0.75)) / 2
+    assert depth_cross_entropy(depth, target).item() == pytest.approx(expected, rel=1e-6)
+    assert depth_cross_entropy(depth, torch.full((1, 1, 3), -1)).item() == 0

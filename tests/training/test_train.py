@@ -1,0 +1,105 @@
+"""Training: learns, writes what it should, and a resumed run is bit-equal to one that was never interrupted."""
+
+import json
+
+import pytest
+import torch
+
+from imkd_edge.errors import Error
+from imkd_edge.training.config import CONFIGS
+from imkd_edge.training.main import load_checkpoint, load_student, train
+
+SMALL = {  # a toy of the shipped config: same parts, an eighth of the work
+    "width = 256": "width = 128",
+    "height = 128": "height = 64",
+    "stride = 8": "stride = 8",
+    "cell = 0.8": "cell = 3.2",
+    "bins = 32": "bins = 8",
+    "bev_channels = 32": "bev_channels = 16",
+    "epochs = 12": "epochs = 3",
+}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    text = (CONFIGS / "tiny.toml").read_text()
+    for old, new in SMALL.items():
+        assert old in text
+        text = text.replace(old, new)
+    before, after = text.split("[data.options]\n")
+    options, rest = after.split("\n\n", 1)
+    text = before + "[data.options]\nseed = 0\nscenes = 2\nframes_per_scene = 4\n\n" + rest
+    path = tmp_path_factory.mktemp("config") / "toy.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train(config, out=folder, seed=3)
+
+
+def test_a_run_leaves_a_checkpoint_and_one_log_line_per_epoch(whole):
+    folder, result = whole
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert {"heatmap", "box", "depth", "total", "gradient"} <= set(lines[0]["losses"])
+    assert lines[-1]["losses"]["total"] < lines[0]["losses"]["total"]
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 3 and result["epochs"] == 3
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_a_resumed_run_is_bit_equal(config, whole, tmp_path, monkeypatch):
+    folder, _ = whole
+    from imkd_edge.training import main
+
+    real, calls = main.save_checkpoint, []
+
+    def save_then_die(*args):
+        real(*args)
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "save_checkpoint", save_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out=tmp_path, seed=3)
+    monkeypatch.setattr(main, "save_checkpoint", real)
+    train(config, out=tmp_path, seed=3, resume=True)
+    ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")
+    for part in ("student", "ema"):
+        for key, value in theirs[part].items():
+            assert torch.equal(ours[part][key], value), f"{part} {key}"
+    strip = [json.loads(x) | {"seconds": 0} for x in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert strip == [json.loads(x) | {"seconds": 0} for x in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_resuming_with_another_seed_is_refused(config, whole):
+    with pytest.raises(Error, match="seed") as error:
+        train(config, out=whole[0], seed=4, resume=True)
+    assert error.value.code == "E0602"
+
+
+def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
+    with pytest.raises(Error) as error:
+        load_student(tmp_path / "checkpoint.pt")
+    assert error.value.code == "E0602"
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK not really")
+    with pytest.raises(Error) as error:
+        load_student(tmp_path / "checkpoint.pt")
+    assert error.value.code == "E0602"
+
+
+def test_an_unknown_split_is_refused(config, tmp_path):
+    with pytest.raises(Error, match="no split 'nights'") as error:
+        train(config, out=tmp_path, split="nights")
+    assert error.value.code == "E0604"
+
+
+def test_a_diverging_loss_stops_with_its_terms(config, tmp_path):
+    text = config.read_text().replace("rate = 3e-3", "rate = 1e30").replace("clip = 10.0", "clip = 1e30")
+    (tmp_path / "wild.toml").write_text(text)
+    with pytest.raises(Error, match="not finite") as error:
+        train(tmp_path / "wild.toml", out=tmp_path, epochs=20)
+    assert error.value.code == "E0603"

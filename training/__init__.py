@@ -1,0 +1,1 @@
+"""Workstation side: train the student."""

@@ -1,0 +1,129 @@
+"""One TOML file per model: [spec] is the ModelSpec, [model] the networks, [data] what they learn from, [train] and [augment] how."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from imkd_edge import ModelSpec
+from imkd_edge.errors import Code, Error
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    backbone: str = "small"  # "small" or a timm name
+    pretrained: bool = False  # ImageNet weights from their package
+    frozen_backbone: bool = False
+    camera_channels: int = 64
+    bev_channels: int = 32
+    sensor_channels: int = 32
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    source: str = "synth"  # what open_source understands; --data overrides it
+    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
+    split: str = "train"
+    classes: dict[str, str] = field(default_factory=dict)  # the dataset's label -> the spec's class; others are background
+    licence: str = ""  # of the data, for the model card
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = 20
+    batch: int = 4
+    rate: float = 2e-3  # AdamW, peak of the one-cycle schedule
+    weight_decay: float = 0.03
+    warmup: float = 0.1  # share of the steps
+    clip: float = 10.0  # gradient norm
+    ema: float = 0.998
+    depth_weight: float = 1.0
+    box_weight: float = 0.5
+    height_weight: float = 1.0  # relative weight of the height channel among the box channels
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    variants: int = 0  # > 0: image augmentations are drawn from this many per frame, so that frozen features can be cached
+    flip: bool = True
+    rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
+    scale: float = 0.0  # uniform 1 +- of the world
+    image_scale: float = 0.0  # uniform 1 +- of the image crop
+    colour: float = 0.0  # brightness and contrast, uniform 1 +-
+    drop_points: float = 0.0  # share of radar points dropped, uniform 0..
+    drop_camera: float = 0.0  # probability that a camera is absent
+    drop_radar: float = 0.0
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    spec: ModelSpec
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    augment: AugmentConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        parts = {k: asdict(getattr(self, k)) for k in ("model", "data", "train", "augment")}
+        return {"name": self.name, "spec": json.loads(self.spec.to_json()), **parts}
+
+
+def _section(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise Error(Code.train_config, f"[{where}] is not a table", where, "write it as a TOML table")
+    known = {f.name: f for f in fields(cls)}
+    for key, value in values.items():
+        if key not in known:
+            raise Error(Code.train_config, f"unknown key '{key}'", where, "known keys: " + ", ".join(sorted(known)))
+        default = known[key].default
+        number = isinstance(default, (int, float)) and not isinstance(default, bool)
+        wrong = not isinstance(value, (int, float)) or isinstance(value, bool) if number else False
+        if wrong or (isinstance(default, (bool, str)) and not isinstance(value, type(default))):
+            raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be a {type(default).__name__}")
+    return cls(**values)
+
+
+def from_dict(tree: dict[str, Any], where: str) -> Config:
+    """A checked Config; raises Error spec_* for [spec] and train_config for the rest."""
+    sections = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "augment": AugmentConfig}
+    for key in tree:
+        if key not in {"name", "spec", *sections}:
+            raise Error(Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(sections))
+    if "spec" not in tree or "name" not in tree:
+        raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
+    spec = ModelSpec.from_json(json.dumps(tree["spec"]))
+    parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in sections.items()}
+    classes = {c.name for c in spec.head.classes}
+    unknown = set(parts["data"].classes.values()) - classes
+    if unknown:
+        raise Error(Code.train_config, f"[data] classes maps to {sorted(unknown)}", where, f"the spec has {sorted(classes)}")
+    return Config(name=tree["name"], spec=spec, **parts)
+
+
+def load_config(name: str | Path) -> Config:
+    """Reads a TOML file, or one of the shipped ones by name.
+
+    Raises: Error train_config (unknown key, wrong type, missing file) or spec_* (bad [spec]).
+    """
+    path = Path(name)
+    if not path.suffix:
+        path = CONFIGS / f"{name}.toml"
+    if not path.is_file():
+        have = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
+        raise Error(Code.train_config, f"no config '{name}'", str(path), f"shipped configs: {have}")
+    try:
+        tree = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Error(Code.train_config, f"not TOML: {error}", str(path), "mend the file") from error
+    return from_dict(tree, str(path))

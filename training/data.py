@@ -1,0 +1,161 @@
+"""Raw samples -> tensors. Every input tensor comes from the runtime's own ops, so training sees what the Detector sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.frames import Ego
+from imkd_edge.sources.sample import Sample, Source
+from imkd_edge.training import augment
+from imkd_edge.training.config import Config
+from imkd_edge.training.targets import depth_targets, head_targets
+
+
+def network_inputs(
+    spec: ModelSpec,
+    sample: Sample,
+    crops: list[ops.ImageCrop] | None = None,
+    images: bool = True,
+) -> dict[str, np.ndarray]:
+    """What the two networks and the lift between them read.
+
+    Returns images (N,3,H,W) float32 (unless images=False), present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
+    pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
+    """
+    if crops is None:
+        crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
+    frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
+    table = ops.lift_table(spec, sample.rig, crops)
+    grid, _ = ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)
+    out = {
+        "present": np.array([f is not None for f in frames], np.float32),
+        "radar_grid": grid,
+        "points": table.points,
+        "pixels": table.pixels,
+        "rows": _rows(table, spec.grid.height() * spec.grid.width()),
+    }
+    if images:
+        out["images"] = ops.preprocess_images(frames, crops, spec.image)
+    return out
+
+
+def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
+    counts = np.zeros(cells + 1, np.int64)
+    counts[table.cells + 1] = np.diff(table.starts)
+    return counts.cumsum()
+
+
+def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float) -> ops.ImageCrop:
+    """The runtime's crop, magnified about the centre of the network's input."""
+    base = ops.image_crop(spec.image, width, height)
+    left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2
+    top = (base.top + spec.image.height / 2) * factor - spec.image.height / 2
+    return ops.ImageCrop(base.scale * factor, left, top)
+
+
+class FrameDataset(Dataset):
+    """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame) alone."""
+
+    def __init__(self, source: Source, names: list[str], config: Config, seed: int, train: bool = True):
+        self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
+        self.epoch = 0
+        self.memory: dict[str, Sample] = {}
+        self.features: dict[tuple[int, int], list[torch.Tensor]] = {}  # (frame, variant) -> frozen backbone's output
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sample(self, index: int) -> Sample:
+        name = self.names[index]
+        if name not in self.memory:
+            sample = self.source[name]
+            if self.train and sample.ego is None:  # known before the world is turned; afterwards +x is no longer forward
+                speed = ops.estimate_ego_speed(sample.rig, sample.radar)
+                if speed.valid:
+                    sample = replace(sample, ego=Ego(twist=np.array([speed.speed, 0.0, 0.0])))
+            self.memory[name] = sample
+        return self.memory[name]
+
+    def variant(self, index: int) -> int:
+        """Which image variant of a frame this epoch shows."""
+        count = self.config.augment.variants
+        order = np.random.default_rng([self.seed, 3, index, self.epoch // count]).permutation(count)
+        return int(order[self.epoch % count])
+
+    def image_change(self, index: int, variant: int) -> augment.ImageChange:
+        return augment.draw_image_change(np.random.default_rng([self.seed, 1, index, variant]), self.config.augment)
+
+    def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
+        return [scaled_crop(self.config.spec, c.width, c.height, change.scale) for c in sample.rig.cameras]
+
+    def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
+        """The images of one variant, for the cache of frozen features."""
+        sample, change = self.sample(index), self.image_change(index, variant)
+        frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
+        frames = [None if f is None else augment.change_image(f, change) for f in frames]
+        return ops.preprocess_images(frames, self.crops(sample, change), self.config.spec.image)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        spec, config = self.config.spec, self.config.augment
+        sample, crops, variant = self.sample(index), None, 0
+        if self.train:
+            variant = self.variant(index) if config.variants else self.epoch
+            change = self.image_change(index, variant)
+            if change.flip:
+                sample = augment.mirror(sample)
+            rng = np.random.default_rng([self.seed, 2, index, self.epoch])
+            angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
+            sample = augment.drop(augment.turn_and_scale(sample, angle, scale), rng, config)
+            crops = self.crops(sample, change)
+            if not self.features:
+                frames = {k: augment.change_image(v, change) for k, v in sample.frames.items()}
+                sample = replace(sample, frames=frames)
+        cached = self.features.get((index, variant))
+        out = network_inputs(spec, sample, crops, images=cached is None)
+        if sample.truth is not None:
+            if crops is None:
+                crops = self.crops(sample, augment.ImageChange())
+            out |= head_targets(spec, sample.truth, self.config.data.classes)
+            out["depth_bin"] = depth_targets(spec, sample, crops)
+        tensors = {k: torch.from_numpy(np.require(v, requirements="W")) for k, v in out.items()}
+        if cached is not None:
+            tensors["features"] = cached
+        return tensors
+
+
+def collate(items: list[dict], spec: ModelSpec) -> dict:
+    """Joins examples into a batch: camera slots are laid end to end (B*N,...), and the lift's indices point into the whole batch."""
+    batch = {}
+    per_camera = {"images", "present", "depth_bin"}
+    for key in items[0]:
+        if key in {"points", "pixels", "rows", "features"}:
+            continue
+        values = [x[key] for x in items]
+        batch[key] = torch.cat(values) if key in per_camera else torch.stack(values)
+    pixels = spec.cameras * spec.image.feature_width() * spec.image.feature_height()
+    for key, stride in {"points": pixels * spec.depth.bins, "pixels": pixels}.items():
+        batch[key] = torch.cat([x[key].long() + i * stride for i, x in enumerate(items)])
+    first = [0, *np.cumsum([len(x["points"]) for x in items])]
+    batch["rows"] = torch.cat([x["rows"][i > 0 :] + n for i, (x, n) in enumerate(zip(items, first))])
+    if "features" in items[0]:
+        batch["features"] = [torch.cat(level).float() for level in zip(*(x["features"] for x in items))]
+    return batch
+
+
+@torch.no_grad()
+def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Iterable | None = None) -> None:
+    """Runs the frozen backbone once over every (frame, variant); examples then carry features instead of images."""
+    backbone.eval()
+    variants = dataset.config.augment.variants
+    pairs = [(i, v) for i in range(len(dataset)) for v in range(variants)]
+    features = {}
+    for index, variant in progress(pairs) if progress else pairs:
+        images = torch.from_numpy(dataset.images(index, variant))
+        features[index, variant] = [f.half() for f in backbone(images)]
+    dataset.features = features

@@ -1,0 +1,68 @@
+"""Losses of the student without distillation; each is a pure function that returns a scalar."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from imkd_edge.training.config import TrainConfig
+
+
+def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4), divided by the number of objects.
+
+    Args: logits (B,K,H,W); target (B,K,H,W) in [0,1], exactly 1 at object centres.
+    """
+    positive = target.eq(1).to(logits.dtype)
+    p = torch.sigmoid(logits)
+    hit = F.logsigmoid(logits) * (1 - p) ** 2 * positive
+    miss = F.logsigmoid(-logits) * p**2 * (1 - target) ** 4 * (1 - positive)
+    return -(hit.sum() + miss.sum()) / positive.sum().clamp(min=1)
+
+
+def box_l1(
+    predicted: torch.Tensor,  # (B,groups*10,H,W)
+    target: torch.Tensor,  # (B,10,H,W), nan where unknown
+    weight: torch.Tensor,  # (B,H,W)
+    group: torch.Tensor,  # (B,H,W)
+    channel_weight: torch.Tensor,  # (10,)
+) -> torch.Tensor:
+    """L1 of the box channels over the cells of objects, each cell weighted by its Gaussian; unknown channels (nan) do not count."""
+    where = weight > 0
+    if not where.any():
+        return predicted.sum() * 0
+    batch, _, height, width = predicted.shape
+    by_group = predicted.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
+    chosen = by_group[torch.arange(len(by_group)), group[where]]
+    wanted = target.permute(0, 2, 3, 1)[where]
+    known = torch.isfinite(wanted)
+    error = (chosen - torch.where(known, wanted, chosen.detach())).abs() * known * channel_weight
+    cells = weight[where][:, None]
+    return (error * cells).sum() / cells.sum().clamp(min=1)
+
+
+def depth_cross_entropy(
+    depth: torch.Tensor,  # (N,D,h,w) probabilities
+    target: torch.Tensor,  # (N,h,w) bin, -1 unknown
+) -> torch.Tensor:
+    """Cross-entropy of the depth distribution over the pixels whose depth is known."""
+    known = target >= 0
+    if not known.any():
+        return depth.sum() * 0
+    chosen = depth.gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return -torch.log(chosen[known].clamp(min=1e-6)).mean()
+
+
+def detection_losses(
+    out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig
+) -> dict[str, torch.Tensor]:
+    """All terms and their weighted sum "total"; the weights stand in the config and nowhere else."""
+    channels = torch.ones(10)
+    channels[2] = config.height_weight
+    terms = {
+        "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),
+        "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),
+        "depth": depth_cross_entropy(out["depth"], batch["depth_bin"]),
+    }
+    total = terms["heatmap"] + config.box_weight * terms["box"] + config.depth_weight * terms["depth"]
+    return {**terms, "total": total}

@@ -1,0 +1,92 @@
+"""BEV part: camera BEV and radar grid -> gates -> fusion -> trunk -> CenterPoint head (METHOD section 4)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imkd_edge import ModelSpec
+from imkd_edge.training.models.blocks import Residual, conv_bn
+from imkd_edge.training.models.radar import RadarEncoder
+
+BOX_CHANNELS = 10  # per task group, in the order of spec.hpp
+INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # what the radar gate looks at besides F_rad
+
+
+class Gate(nn.Module):
+    """I = sigmoid(g([F; evidence])), (B,1,H,W); starts open at sigmoid(2) = 0.88."""
+
+    def __init__(self, channels: int, evidence: int):
+        super().__init__()
+        self.net = nn.Sequential(conv_bn(channels + evidence, 16, 1), nn.Conv2d(16, 1, 1))
+        nn.init.zeros_(self.net[1].weight)
+        nn.init.constant_(self.net[1].bias, 2.0)
+
+    def forward(self, feature: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.net(torch.cat([feature, evidence], 1)))
+
+
+class Trunk(nn.Module):
+    """Three scales, joined at the finest: (B,C,H,W) -> (B,C,H,W)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        wide, deep = channels * 2, channels * 4
+        self.fine = Residual(channels)
+        self.middle = nn.Sequential(conv_bn(channels, wide, 3, 2), Residual(wide))
+        self.coarse = nn.Sequential(conv_bn(wide, deep, 3, 2), Residual(deep))
+        self.from_coarse = conv_bn(deep, wide, 1)
+        self.join_middle = conv_bn(wide, wide)
+        self.from_middle = conv_bn(wide, channels, 1)
+        self.join_fine = conv_bn(channels, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.from_coarse(self.coarse(middle))
+        middle = self.join_middle(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest"))
+        return self.join_fine(fine + F.interpolate(self.from_middle(middle), size=fine.shape[-2:], mode="nearest"))
+
+
+class BevNet(nn.Module):
+    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
+
+    def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int):
+        super().__init__()
+        classes, groups = len(spec.head.classes), spec.head.groups()
+        names = [f.statistic for f in spec.radar.features]
+        self.intensity = [names.index(n) for n in INTENSITY if n in names]
+        ratio = round(spec.grid.cell / spec.radar.cell)
+        self.pool = nn.MaxPool2d(ratio) if ratio > 1 else nn.Identity()
+        self.camera = conv_bn(spec.context_channels + 1, sensor_channels)
+        self.radar = RadarEncoder(spec, sensor_channels)
+        self.camera_gate = Gate(sensor_channels, 1)
+        self.radar_gate = Gate(sensor_channels, len(self.intensity))
+        self.fuse = conv_bn(2 * sensor_channels, channels)
+        self.register_buffer("positions", _positions(spec), persistent=False)
+        self.position_weight = nn.Conv2d(2, channels, 1)
+        self.trunk = Trunk(channels)
+        self.heatmap = nn.Sequential(conv_bn(channels, 32), nn.Conv2d(32, classes, 1))
+        self.box = nn.Sequential(conv_bn(channels, 32), nn.Conv2d(32, groups * BOX_CHANNELS, 1))
+        nn.init.constant_(self.heatmap[1].bias, -math.log(99))  # a prior of 1 %
+
+    def fused(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> torch.Tensor:
+        f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
+        i_cam = self.camera_gate(f_cam, camera_bev[:, -1:])
+        i_rad = self.radar_gate(f_rad, self.pool(radar_grid[:, self.intensity]))
+        return self.fuse(torch.cat([i_cam * f_cam, i_rad * f_rad], 1)) + self.position_weight(self.positions)
+
+    def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.trunk(self.fused(camera_bev, radar_grid))
+        return self.heatmap(x), self.box(x)
+
+
+def _positions(spec: ModelSpec) -> torch.Tensor:
+    """Coordinates of the cells in [-1, 1], (1,2,H,W): radar's height bias and the ground depend on where one looks."""
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij"
+    )
+    return torch.stack([x, y])[None]

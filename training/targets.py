@@ -1,0 +1,126 @@
+"""What the networks should say: CenterPoint heat maps and boxes, and the depth of feature pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.sources.sample import Sample, Truth
+
+POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
+UNKNOWN = -1
+
+
+def head_targets(
+    spec: ModelSpec,
+    truth: Truth,
+    classes: dict[str, str],  # the dataset's label -> the spec's class
+) -> dict[str, np.ndarray]:
+    """Heat maps of oriented Gaussians and dense box targets.
+
+    Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown; weight (H,W) float32,
+    the Gaussian of the object that a cell regresses, 0 for none; group (H,W) int64, its task group.
+    """
+    names = [c.name for c in spec.head.classes]
+    groups = [c.group for c in spec.head.classes]
+    height, width, cell = spec.grid.height(), spec.grid.width(), spec.grid.cell
+    heatmap = np.zeros((len(names), height, width), np.float32)
+    box = np.full((10, height, width), np.nan, np.float32)
+    weight = np.zeros((height, width), np.float32)
+    group = np.zeros((height, width), np.int64)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    for values, label in zip(truth.boxes, truth.labels):
+        name = classes.get(label)
+        if name is None:
+            continue
+        x, y, z, length, wide, high, yaw, vx, vy = values
+        column = ops.cell_index(x, spec.grid.x_min, cell, width)
+        row = ops.cell_index(y, spec.grid.y_min, cell, height)
+        if column < 0 or row < 0:
+            continue
+        c, s = np.cos(yaw), np.sin(yaw)
+        along = (columns - column) * c + (rows - row) * s
+        across = -(columns - column) * s + (rows - row) * c
+        sigma = max(0.2 * length / cell, 0.8), max(0.2 * wide / cell, 0.8)
+        gaussian = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)).astype(np.float32)
+        index = names.index(name)
+        np.maximum(heatmap[index], gaussian, out=heatmap[index])
+        own = (gaussian > POSITIVE) & (gaussian > weight)
+        weight[own] = gaussian[own]
+        group[own] = groups[index]
+        box[0][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
+        box[1][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
+        rest = [z - spec.ground(x, y), np.log(length), np.log(wide), np.log(high), s, c, vx, vy]
+        box[2:, own] = np.array(rest, np.float32)[:, None]
+    return {"heatmap": heatmap, "box": box, "weight": weight, "group": group}
+
+
+def depth_targets(
+    spec: ModelSpec,
+    sample: Sample,
+    crops: list[ops.ImageCrop],
+) -> np.ndarray:  # (N,h,w) int64, depth bin or UNKNOWN
+    """Depth bin of each feature pixel: the nearest labelled box that its ray hits, else the nearest LiDAR point in it."""
+    shape = (spec.image.feature_height(), spec.image.feature_width())
+    out = np.full((spec.cameras, *shape), UNKNOWN, np.int64)
+    for index, (camera, crop) in enumerate(zip(sample.rig.cameras, crops)):
+        if camera.name not in sample.frames:
+            continue
+        T_camera_ego = np.linalg.inv(np.array(camera.T_ego_camera))
+        rays = _rays(spec, np.array(camera.K), crop)
+        depth = _box_depth(rays, sample.truth, T_camera_ego) if sample.truth else np.full(shape, np.inf)
+        if sample.lidar is not None:
+            lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, np.array(camera.K), crop)
+            depth = np.where(np.isfinite(depth), depth, lidar)
+        out[index] = depth_bin(spec, depth)
+    return out
+
+
+def depth_bin(spec: ModelSpec, depth: np.ndarray) -> np.ndarray:
+    """Index of the bin that holds each depth (m), UNKNOWN outside [min, max)."""
+    edges = np.array([spec.depth.edge(i) for i in range(spec.depth.bins + 1)])
+    index = np.searchsorted(edges, depth, side="right") - 1
+    return np.where((depth >= edges[0]) & (depth < edges[-1]), index, UNKNOWN)
+
+
+def _rays(spec: ModelSpec, K: np.ndarray, crop: ops.ImageCrop) -> np.ndarray:  # (h,w,3) with unit optical z
+    stride = spec.image.stride
+    v, u = np.mgrid[: spec.image.feature_height(), : spec.image.feature_width()]
+    raw_u = ((u + 0.5) * stride + crop.left) / crop.scale - 0.5
+    raw_v = ((v + 0.5) * stride + crop.top) / crop.scale - 0.5
+    return np.stack([raw_u, raw_v, np.ones_like(raw_u)], -1) @ np.linalg.inv(K).T
+
+
+def _box_depth(rays: np.ndarray, truth: Truth, T_camera_ego: np.ndarray) -> np.ndarray:  # (h,w) m, inf where no box is hit
+    """Slab test of every ray with every box that is not fully hidden."""
+    depth = np.full(rays.shape[:2], np.inf)
+    R_ego_camera = T_camera_ego[:3, :3].T
+    origin = -R_ego_camera @ T_camera_ego[:3, 3]
+    for values, occlusion in zip(truth.boxes, truth.occlusion):
+        centre, size, yaw = values[:3], values[3:6], values[6]
+        if occlusion >= 3 or (T_camera_ego[:3, :3] @ centre + T_camera_ego[:3, 3])[2] < 0.5:
+            continue
+        c, s = np.cos(yaw), np.sin(yaw)
+        R_box_ego = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+        start = R_box_ego @ (origin - centre)
+        direction = rays @ (R_box_ego @ R_ego_camera).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a, b = (-size / 2 - start) / direction, (size / 2 - start) / direction
+        near, far = np.fmin(a, b).max(-1), np.fmax(a, b).min(-1)
+        hit = (near <= far) & (near > 0)
+        depth[hit] = np.minimum(depth[hit], near[hit])
+    return depth
+
+
+def _lidar_depth(
+    spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, K: np.ndarray, crop: ops.ImageCrop
+) -> np.ndarray:  # (h,w) m, inf where no point falls
+    points = lidar[:, :3] @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
+    points = points[points[:, 2] > 0.5]
+    u, v = (points @ K.T)[:, :2].T / points[:, 2]
+    column = np.floor(((u + 0.5) * crop.scale - crop.left) / spec.image.stride).astype(np.int64)
+    row = np.floor(((v + 0.5) * crop.scale - crop.top) / spec.image.stride).astype(np.int64)
+    depth = np.full((spec.image.feature_height(), spec.image.feature_width()), np.inf)
+    inside = (column >= 0) & (column < depth.shape[1]) & (row >= 0) & (row < depth.shape[0])
+    np.minimum.at(depth, (row[inside], column[inside]), points[inside, 2])
+    return depth
