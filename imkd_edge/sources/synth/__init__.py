@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.sample import Sample, Truth
+
+if TYPE_CHECKING:  # these need OpenCV, so they are imported when the first sample is made
+    from imkd_edge.sources.synth.camera import Camera, Picture, Renderer
+    from imkd_edge.sources.synth.lidar import LidarModel
+    from imkd_edge.sources.synth.mesh import SceneMesh
+    from imkd_edge.sources.synth.radar import RadarModel
+    from imkd_edge.sources.synth.roads import State
+    from imkd_edge.sources.synth.world import Scene
 
 TRUTH_RANGE = 60.0  # m from the ego, of labelled objects
 RADAR_PERIOD_US = 75_000
@@ -66,11 +75,11 @@ def default_rig(image: tuple[int, int] = (480, 270)) -> SensorRig:
 class _Stage:
     """A scene with everything that is built once for it."""
 
-    scene: object
-    mesh: object
-    renderer: object
-    radar: object
-    lidar: object
+    scene: Scene
+    mesh: SceneMesh
+    renderer: Renderer
+    radar: RadarModel
+    lidar: LidarModel
 
 
 class SynthSource:
@@ -95,26 +104,46 @@ class SynthSource:
 
     kind = "synth"
 
-    def __init__(self, seed: int = 0, scenes: int = 8, frames_per_scene: int = 20, image: tuple[int, int] = (480, 270), rate_hz: float = 2.0,
-                 sweeps: int = 3, lidar: bool = False, rig: SensorRig | None = None,
-                 classes: Sequence[str] = ("car", "truck", "bicycle", "pedestrian")):
+    def __init__(
+        self,
+        seed: int = 0,
+        scenes: int = 8,
+        frames_per_scene: int = 20,
+        image: tuple[int, int] = (480, 270),
+        rate_hz: float = 2.0,
+        sweeps: int = 3,
+        lidar: bool = False,
+        rig: SensorRig | None = None,
+        classes: Sequence[str] = ("car", "truck", "bicycle", "pedestrian"),
+    ):
         from imkd_edge.sources.synth.world import CLASSES
 
         if scenes < 1 or frames_per_scene < 1 or sweeps < 0 or rate_hz <= 0 or seed < 0 or min(image) < 16:
-            raise Error(Code.spec_bad_value, "a number of SynthSource is out of range", "SynthSource",
-                        "seed and sweeps >= 0, scenes and frames_per_scene >= 1, rate_hz > 0, image at least 16 x 16")
+            raise Error(
+                Code.spec_bad_value,
+                "a number of SynthSource is out of range",
+                "SynthSource",
+                "seed and sweeps >= 0, scenes and frames_per_scene >= 1, rate_hz > 0, image at least 16 x 16",
+            )
         unknown = set(classes) - set(CLASSES)
         if unknown or not classes:
-            raise Error(Code.spec_bad_value, f"unknown classes {sorted(unknown)}", "SynthSource(classes=)", f"choose from {', '.join(CLASSES)}")
+            raise Error(
+                Code.spec_bad_value, f"unknown classes {sorted(unknown)}", "SynthSource(classes=)", f"choose from {', '.join(CLASSES)}"
+            )
         self.seed, self.scenes, self.frames_per_scene, self.rate_hz, self.sweeps = seed, scenes, frames_per_scene, float(rate_hz), sweeps
-        self.image, self.lidar, self.classes = tuple(image), lidar, tuple(c for c in CLASSES if c in classes)
+        self.image, self.lidar, self.classes = (int(image[0]), int(image[1])), lidar, tuple(c for c in CLASSES if c in classes)
         self.rig = rig if rig is not None else default_rig(self.image)
         for camera in self.rig.cameras:
             if camera.distortion != "none":
-                raise Error(Code.source_bad_calibration, f"camera {camera.name} is distorted", "SynthSource(rig=)", "the renderer draws undistorted cameras only")
+                raise Error(
+                    Code.source_bad_calibration,
+                    f"camera {camera.name} is distorted",
+                    "SynthSource(rig=)",
+                    "the renderer draws undistorted cameras only",
+                )
         self.names = [f"s{s:03d}-f{f:03d}" for s in range(scenes) for f in range(frames_per_scene)]
         self._stages: OrderedDict[int, _Stage] = OrderedDict()
-        self._cameras: list | None = None
+        self._cameras: list[Camera] | None = None
 
     # -- the protocol of a source -------------------------------------------------------------------------------------
     def __len__(self) -> int:
@@ -137,7 +166,7 @@ class SynthSource:
     @property
     def splits(self) -> dict[str, list[str]]:
         """Names by split; no scene is in both."""
-        split = {"train": [], "val": []}
+        split: dict[str, list[str]] = {"train": [], "val": []}
         for name in self.names:
             split["val" if self._parse(name)[0] % 8 == 7 else "train"].append(name)
         return split
@@ -159,7 +188,12 @@ class SynthSource:
     def _parse(self, name: str) -> tuple[int, int]:
         match = re.fullmatch(r"s(\d{3,})-f(\d{3,})", str(name))
         if not match or int(match[1]) >= self.scenes or int(match[2]) >= self.frames_per_scene:
-            raise Error(Code.source_unknown_frame, f"no sample {name!r}", "SynthSource", f"names run from s000-f000 to s{self.scenes - 1:03d}-f{self.frames_per_scene - 1:03d}")
+            raise Error(
+                Code.source_unknown_frame,
+                f"no sample {name!r}",
+                "SynthSource",
+                f"names run from s000-f000 to s{self.scenes - 1:03d}-f{self.frames_per_scene - 1:03d}",
+            )
         return int(match[1]), int(match[2])
 
     def _locate(self, name: str) -> tuple[_Stage, int]:
@@ -200,11 +234,20 @@ class SynthSource:
             xyz = points[:, :3].astype(float) @ T_EGO_LIDAR[:3, :3].T + T_EGO_LIDAR[:3, 3]
             lidar = np.concatenate([xyz, points[:, 3:]], 1).astype(np.float32)
         truth = self._truth(stage, state, pose, pictures, radar, lidar_owner)
-        return Sample(name=name, timestamp_ns=timestamp, rig=self.rig, frames={n: p.pixels for n, p in zip(names, pictures)}, radar=radar,
-                      ego=Ego(T_world_ego=pose, twist=twist), truth=truth, lidar=lidar,
-                      camera_timestamps_ns={n: timestamp for n in names}, scene=f"s{index:03d}")
+        return Sample(
+            name=name,
+            timestamp_ns=timestamp,
+            rig=self.rig,
+            frames={n: p.pixels for n, p in zip(names, pictures)},
+            radar=radar,
+            ego=Ego(T_world_ego=pose, twist=twist),
+            truth=truth,
+            lidar=lidar,
+            camera_timestamps_ns=dict.fromkeys(names, timestamp),
+            scene=f"s{index:03d}",
+        )
 
-    def _pictures(self, stage: _Stage, state, pose: np.ndarray, frame: int) -> list:
+    def _pictures(self, stage: _Stage, state: State, pose: np.ndarray, frame: int) -> list[Picture]:
         from imkd_edge.sources.synth.camera import Camera
 
         if self._cameras is None:
@@ -228,10 +271,18 @@ class SynthSource:
         return out
 
     @staticmethod
-    def _near(state, pose: np.ndarray) -> np.ndarray:
+    def _near(state: State, pose: np.ndarray) -> np.ndarray:
         return np.flatnonzero(np.hypot(*(state.xy - pose[:2, 3]).T) < TRUTH_RANGE)
 
-    def _truth(self, stage: _Stage, state, pose: np.ndarray, pictures: list, radar: list[RadarSweep], lidar_owner: np.ndarray | None) -> Truth:
+    def _truth(
+        self,
+        stage: _Stage,
+        state: State,
+        pose: np.ndarray,
+        pictures: list[Picture],
+        radar: list[RadarSweep],
+        lidar_owner: np.ndarray | None,
+    ) -> Truth:
         near = self._near(state, pose)
         R = pose[:2, :2]  # columns: ego axes in the world
         size = stage.mesh.sizes[near]
@@ -246,9 +297,18 @@ class SynthSource:
         total = np.sum([p.total for p in pictures], 0)[near]
         share = visible / np.maximum(total, 1)  # over all cameras together, as nuScenes defines visibility
         occlusion = np.select([share >= 0.8, share >= 0.6, share >= 0.4], [0, 1, 2], 3).astype(np.int8)
-        counted = np.bincount(lidar_owner[lidar_owner >= 0], minlength=len(stage.mesh.sizes))[near] if lidar_owner is not None else np.full(len(near), -1)
-        return Truth(boxes=boxes, labels=[stage.scene.objects.kinds[i] for i in near], occlusion=occlusion,
-                     radar_points=self._radar_points(boxes, pose, radar), lidar_points=counted.astype(np.int32))
+        counted = (
+            np.bincount(lidar_owner[lidar_owner >= 0], minlength=len(stage.mesh.sizes))[near]
+            if lidar_owner is not None
+            else np.full(len(near), -1)
+        )
+        return Truth(
+            boxes=boxes,
+            labels=[stage.scene.objects.kinds[i] for i in near],
+            occlusion=occlusion,
+            radar_points=self._radar_points(boxes, pose, radar),
+            lidar_points=counted.astype(np.int32),
+        )
 
     def _radar_points(self, boxes: np.ndarray, pose: np.ndarray, radar: list[RadarSweep]) -> np.ndarray:
         """Returns of each radar's newest sweep inside each box's footprint (a radar knows no height), (M,) int32."""

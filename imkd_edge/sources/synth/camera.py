@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ class Camera:
         footprint = middle * np.sqrt(np.maximum(middle, 1) / self.T[2, 3]) / self.focal  # m
         level = np.clip(np.floor(np.log2(np.maximum(footprint / RESOLUTION, 1.0)) + 0.5), 0, LEVELS - 1).astype(int)
         cuts = [0, *(np.flatnonzero(np.diff(level)) + 1), len(level)]
-        return [(a, b, int(level[a])) for a, b in zip(cuts[:-1], cuts[1:]) if b > a]
+        return [(a, b, int(level[a])) for a, b in pairwise(cuts) if b > a]
 
 
 class Renderer:
@@ -155,8 +156,9 @@ class Renderer:
             tx, ty = self.ground.pixels(T_world_ego[:2, 3], level)
             map_x = x[first:last] * np.float32(a / scale) + y[first:last] * np.float32(b / scale) + np.float32(tx)
             map_y = x[first:last] * np.float32(c / scale) + y[first:last] * np.float32(d / scale) + np.float32(ty)
-            ground[first:last] = cv2.remap(self.ground.levels[level], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
-                                           borderValue=self.ground.border)
+            ground[first:last] = cv2.remap(
+                self.ground.levels[level], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=self.ground.border
+            )
         cv2.add(cv2.multiply(ground, weight, dst=ground, scale=1 / 128), veil, dst=ground)
         if camera.mask is None:
             image[camera.top :] = ground
@@ -184,7 +186,7 @@ class Renderer:
         near = np.flatnonzero(rank[piece] >= 0)
         towards = eye - posed.vertices[mesh.starts[near]]  # from one corner of each polygon
         distance = np.sqrt(np.einsum("ij,ij->i", towards, towards))
-        facing = (np.einsum("ij,ij->i", towards, posed.normals[near]) > 0) | mesh.two_sided[near]
+        facing = ((towards * posed.normals[near]).sum(1) > 0) | mesh.two_sided[near]
         fine = mesh.details[near] * camera.focal * _SCALE > 1.6 * distance
         keep = np.flatnonzero(facing & (fine | (mesh.details[near] == 0)))
         if not len(keep):

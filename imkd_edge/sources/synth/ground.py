@@ -32,7 +32,7 @@ class Ground:
             image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self.levels.append(image)
         self.bare = cv2.cvtColor(self.levels[1], cv2.COLOR_RGB2GRAY)  # brightness of level 1 before any shadow, for the LiDAR
-        self.border = tuple(int(v) for v in image.reshape(-1, 3)[:: 97].mean(0) * 0.2 + np.array(_GRASS) * 0.8)
+        self.border = tuple(int(v) for v in image.reshape(-1, 3)[::97].mean(0) * 0.2 + np.array(_GRASS) * 0.8)
 
     def pixels(self, xy: np.ndarray, level: int) -> np.ndarray:
         """World (..., 2) m -> map pixel (..., 2) of a level, pixel centres at integers."""
@@ -58,8 +58,7 @@ class Ground:
         self._strip(image, road, s, -layout.kerb, layout.kerb, _ASPHALT)
         if street is not None:
             self._side_street(image, road, street, layout.walk + 1, 0.0)
-        keep = s if street is None else None
-        for part in [keep] if keep is not None else [s[s < street - 5.5], s[s > street + 5.5]]:
+        for part in [s] if street is None else [s[s < street - 5.5], s[s > street + 5.5]]:
             for side in (1, -1):
                 self._strip(image, road, part, side * (edge + 1.4), side * layout.kerb, _PARKING)
                 if layout.red_cycle_path:
@@ -105,7 +104,9 @@ def _tile(size: int = 512) -> np.ndarray:
             coarse = rng.normal(0, strength, (cells, cells)).astype(np.float32)
             coarse = np.pad(coarse, 2, mode="wrap")
             scale = size // cells
-            noise += cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[2 * scale : -2 * scale, 2 * scale : -2 * scale]
+            noise += cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[
+                2 * scale : -2 * scale, 2 * scale : -2 * scale
+            ]
         _TILES[size] = noise
     return _TILES[size]
 

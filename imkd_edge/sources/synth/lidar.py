@@ -6,15 +6,23 @@ import numpy as np
 
 from imkd_edge.sources.synth.ground import RESOLUTION, Ground
 from imkd_edge.sources.synth.mesh import SceneMesh
-from imkd_edge.sources.synth.world import State
+from imkd_edge.sources.synth.roads import State
 
 BEAMS = np.radians(np.linspace(-30.67, 10.67, 32))
 COLUMNS = 1080
 MAX_RANGE, MIN_RANGE = 70.0, 1.0  # m
 RANGE_NOISE = 0.02  # m
 MATERIALS = {  # share of the colour's brightness, offset; reflectance 0..255
-    "paint": (0.28, 14), "panel": (0.3, 22), "glass": (0.0, 6), "dark": (0.0, 8), "cloth": (0.25, 14), "skin": (0.0, 55),
-    "metal": (0.15, 50), "stone": (0.25, 14), "bark": (0.0, 24), "leaf": (0.0, 46),
+    "paint": (0.28, 14),
+    "panel": (0.3, 22),
+    "glass": (0.0, 6),
+    "dark": (0.0, 8),
+    "cloth": (0.25, 14),
+    "skin": (0.0, 55),
+    "metal": (0.15, 50),
+    "stone": (0.25, 14),
+    "bark": (0.0, 24),
+    "leaf": (0.0, 46),
 }
 
 
@@ -34,8 +42,14 @@ class LidarModel:
     def sweep(self, state: State, T_world_lidar: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, 4) float32 in the LiDAR frame (x, y, z m, reflectance) and what each hit (n,): object, fixture or -1 ground."""
         azimuth = np.arange(COLUMNS) * 2 * np.pi / COLUMNS - np.pi
-        direction = np.stack([np.outer(np.cos(azimuth), np.cos(BEAMS)), np.outer(np.sin(azimuth), np.cos(BEAMS)),
-                              np.broadcast_to(np.sin(BEAMS), (COLUMNS, len(BEAMS)))], -1).reshape(-1, 3)  # (rays, 3), level
+        direction = np.stack(
+            [
+                np.outer(np.cos(azimuth), np.cos(BEAMS)),
+                np.outer(np.sin(azimuth), np.cos(BEAMS)),
+                np.broadcast_to(np.sin(BEAMS), (COLUMNS, len(BEAMS))),
+            ],
+            -1,
+        ).reshape(-1, 3)  # (rays, 3), level
         eye = T_world_lidar[:3, 3]
         distance = np.where(direction[:, 2] < 0, eye[2] / np.maximum(-direction[:, 2], 1e-9), np.inf)
         hit, slant = np.full(len(direction), -1), np.abs(direction[:, 2])
@@ -75,7 +89,10 @@ class LidarModel:
         solid = np.repeat(np.arange(len(owner)), columns)
         column = (np.arange(columns.sum()) - np.repeat(np.cumsum(columns) - columns, columns) + first[solid]) % COLUMNS
         flat = direction.reshape(COLUMNS, len(BEAMS), 3)[column]  # (pairs, beams, 3)
-        dx, dy = flat[..., 0] * c[solid, None] + flat[..., 1] * s[solid, None], -flat[..., 0] * s[solid, None] + flat[..., 1] * c[solid, None]
+        dx, dy = (
+            flat[..., 0] * c[solid, None] + flat[..., 1] * s[solid, None],
+            -flat[..., 0] * s[solid, None] + flat[..., 1] * c[solid, None],
+        )
         ox, oy = (-xy[:, 0] * c - xy[:, 1] * s)[solid, None], (xy[:, 0] * s - xy[:, 1] * c)[solid, None]
         enter, leave = np.full(dx.shape, -np.inf), np.full(dx.shape, np.inf)
         axis, cos = np.zeros(dx.shape, int), np.zeros(dx.shape)
@@ -88,8 +105,15 @@ class LidarModel:
         met = (enter < leave) & (enter > 0)
         which, beam = np.nonzero(met)
         t = enter[met]
-        return (column[which] * len(BEAMS) + beam, solid[which], t, cos[met], axis[met],
-                np.broadcast_to(oy, met.shape)[met] + t * dy[met], eye[2] + t * flat[..., 2][met])
+        return (
+            column[which] * len(BEAMS) + beam,
+            solid[which],
+            t,
+            cos[met],
+            axis[met],
+            np.broadcast_to(oy, met.shape)[met] + t * dy[met],
+            eye[2] + t * flat[..., 2][met],
+        )
 
     def _reflectance(self, points, hit, slant, face, local_y, local_z, rng) -> np.ndarray:
         value = self.base[hit] * (0.55 + 0.45 * slant)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imkd_edge.sources.synth.shapes import BUILDERS, Piece
-from imkd_edge.sources.synth.world import Scene, State
+from imkd_edge.sources.synth.pieces import Piece
+from imkd_edge.sources.synth.roads import State
+from imkd_edge.sources.synth.shapes import BUILDERS
+from imkd_edge.sources.synth.world import Scene
 
 FIXTURE_ID = 254  # value of the id buffer where a fixture is seen; objects have their index, ground and sky 255
 GROUND_ID = 255
@@ -21,11 +23,15 @@ class SceneMesh:
         self.count = len(scene.objects.kinds)  # N; things >= count are fixtures
         pieces: list[Piece] = []
         owners: list[int] = []
-        things = zip(scene.objects.kinds + scene.fixtures.kinds, np.concatenate([scene.objects.sizes, scene.fixtures.sizes]),
-                     scene.objects.colours + scene.fixtures.colours)
+        things = zip(
+            scene.objects.kinds + scene.fixtures.kinds,
+            np.concatenate([scene.objects.sizes, scene.fixtures.sizes]),
+            scene.objects.colours + scene.fixtures.colours,
+        )
         for index, (kind, size, colour) in enumerate(things):
             rng = np.random.default_rng([scene.seed, scene.index, 2, index])
-            built = BUILDERS[kind](*(float(v) for v in size), colour, rng)
+            length, width, height = (float(v) for v in size)
+            built = BUILDERS[kind](length, width, height, colour, rng)
             pieces += built
             owners += [index] * len(built)
         self.sizes = np.concatenate([scene.objects.sizes, scene.fixtures.sizes])  # (N + F, 3)
@@ -43,7 +49,7 @@ class SceneMesh:
         self.vertices = np.concatenate(polygons)  # (V, 3) owner's frame
         self.vertex_owner = self.piece_owner[np.repeat(self.polygon_piece, lengths)]  # (V,)
         self.normals = np.array([n for p in pieces for n in p.normals], float)  # (P, 3)
-        self.two_sided = ~self.normals.any(1)
+        self.two_sided: np.ndarray = ~self.normals.any(1)  # (P,)
         self.colours = np.array([c for p in pieces for c in p.colours], float)  # (P, 3)
         self.details = np.array([d for p in pieces for d in p.details], float)  # (P,)
         self.glowing = np.array([g for p in pieces for g in p.glowing], bool)  # (P,)
@@ -71,8 +77,9 @@ class SceneMesh:
         normals = np.stack([c[own] * nx - s[own] * ny, s[own] * nx + c[own] * ny, self.normals[:, 2]], 1)
         own = self.piece_owner
         fx, fy = self.footprint[:, [0, 1, 1, 0]], self.footprint[:, [2, 2, 3, 3]]
-        corners = np.stack([c[own, None] * fx - s[own, None] * fy + xy[own, 0, None],
-                            s[own, None] * fx + c[own, None] * fy + xy[own, 1, None]], -1)  # (R, 4, 2)
+        corners = np.stack(
+            [c[own, None] * fx - s[own, None] * fy + xy[own, 0, None], s[own, None] * fx + c[own, None] * fy + xy[own, 1, None]], -1
+        )  # (R, 4, 2)
         return Posed(xy, yaw, vertices, normals, corners)
 
 

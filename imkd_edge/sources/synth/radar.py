@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imkd_edge.sources.synth.mesh import SceneMesh
-from imkd_edge.sources.synth.world import State
+from imkd_edge.sources.synth.roads import State
 
 HALF_ANGLE = np.radians(60.0)  # field of view at short range
 FAR_HALF_ANGLE = np.radians(20.0)  # and beyond NEAR_RANGE
@@ -115,8 +115,11 @@ class RadarModel:
             out.append((rays[ok], owner[k][ok], distance[ok], weight[ok].copy(), slant[rays, k][ok]))
             weight = np.where(ok, weight * self.passes[owner[k]], 0)
             enter[rays, k] = np.inf
-        columns = [np.concatenate(c) for c in zip(*out)] if out else [np.zeros(0, int)] * 2 + [np.zeros(0)] * 3
-        return Hits(*columns, crossed, wall)
+        if not out:
+            none = np.zeros(0)
+            return Hits(none.astype(int), none.astype(int), none, none, none, crossed, wall)
+        ray, thing, distance, power, cos = (np.concatenate(column) for column in zip(*out))
+        return Hits(ray, thing, distance, power, cos, crossed, wall)
 
     def _objects(self, hits: Hits, state: State, T_world_radar: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         own = np.flatnonzero(hits.owner < self.mesh.count)

@@ -1,6 +1,8 @@
-"""A smooth road: heading given in closed form, position integrated from it, offsets to the left positive."""
+"""A smooth road (heading in closed form, position integrated from it, offsets to the left positive) and motion along it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -49,6 +51,63 @@ class Road:
         direction = _unit(self.heading(s))
         normal = np.stack([-direction[..., 1], direction[..., 0]], -1)
         return p + np.asarray(offset, float)[..., None] * normal
+
+
+@dataclass
+class State:
+    """Where the N moving objects are at one time, in the world frame."""
+
+    xy: np.ndarray  # (N, 2) m
+    yaw: np.ndarray  # (N,) rad
+    velocity: np.ndarray  # (N, 2) m/s
+    swing: np.ndarray  # (N,) -1..1, phase of the walk
+
+
+class Motion:
+    """Motion of N objects: along a lane of the road at slightly varying speed, or straight at constant velocity, or none."""
+
+    def __init__(self, road: Road):
+        self.road = road
+        self._rows: list[tuple] = []
+        self._table = np.zeros((0, 8))
+
+    def lane(self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0) -> tuple:
+        """A row that follows the road; `wave` m is the amplitude of a slow (0.6 rad/s) change of progress."""
+        return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
+
+    def line(self, xy, yaw: float, velocity=(0.0, 0.0)) -> tuple:
+        return (0.0, xy[0], xy[1], yaw, velocity[0], velocity[1], 0.0, 0.0)
+
+    def append(self, row: tuple) -> None:
+        self._rows.append(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def moves(self) -> np.ndarray:
+        """Which objects (N,) ever move."""
+        a = np.array(self._rows, float).reshape(-1, 8)
+        return (a[:, 4:6] != 0).any(1)
+
+    def at(self, t: float, rows: list[tuple] | None = None) -> State:
+        if len(self._table) != len(self._rows):
+            self._table = np.array(self._rows, float).reshape(-1, 8)
+        a = self._table if rows is None else np.array(rows, float).reshape(-1, 8)
+        state = State(a[:, 1:3] + t * a[:, 4:6], a[:, 3].copy(), a[:, 4:6].copy(), np.zeros(len(a)))
+        on = np.flatnonzero(a[:, 0] == 1)
+        if len(on):
+            _, s0, offset, direction, speed, wave, phase, _ = a[on].T
+            s = s0 + direction * (speed * t + wave * (np.sin(0.6 * t + phase) - np.sin(phase)))
+            rate = direction * (speed + 0.6 * wave * np.cos(0.6 * t + phase))
+            heading = self.road.heading(s)
+            along = rate * (1 - offset * self.road.curvature(s))
+            state.xy[on] = self.road.point(s, offset)
+            state.velocity[on] = along[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
+            state.yaw[on] = heading + np.where(direction < 0, np.pi, 0.0)
+        speeds = np.hypot(*state.velocity.T)
+        state.swing = np.sin(2 * np.pi * t * speeds / 1.5 + np.arange(len(a))) * np.minimum(speeds, 1.0)
+        state.yaw = np.arctan2(np.sin(state.yaw), np.cos(state.yaw))
+        return state
 
 
 def _unit(angle: np.ndarray) -> np.ndarray:

@@ -6,95 +6,11 @@ A shape is one or more pieces; pieces of one object have disjoint footprints so 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
-Colour = tuple[float, float, float]
-GLASS: Colour = (38, 46, 58)
-RUBBER: Colour = (24, 24, 26)
-METAL: Colour = (120, 122, 126)
-
-
-@dataclass
-class Piece:
-    """Polygons in drawing order (back faces are dropped when drawn) over one rectangular footprint."""
-
-    footprint: tuple[float, float, float, float]  # x min, x max, y min, y max, m
-    polygons: list[np.ndarray] = field(default_factory=list)  # each (k, 3) m, convex, planar
-    normals: list[tuple[float, float, float]] = field(default_factory=list)  # outward unit; 0 0 0: seen from both sides
-    colours: list[Colour] = field(default_factory=list)
-    details: list[float] = field(default_factory=list)  # m; not drawn once smaller than a pixel; 0: part of the outline
-    glowing: list[bool] = field(default_factory=list)  # lamps: not shaded
-    swings: list[float] = field(default_factory=list)  # legs: share of the walking swing at the lowest vertex
-    solids: list[tuple[np.ndarray, str]] = field(default_factory=list)  # ((6,) x0 x1 y0 y1 z0 z1, material) for rays
-
-    def add(self, points, normal, colour: Colour, detail: float = 0.0, glow: bool = False, swing: float = 0.0) -> None:
-        self.polygons.append(np.asarray(points, float))
-        self.normals.append(normal)
-        self.colours.append(colour)
-        self.details.append(detail)
-        self.glowing.append(glow)
-        self.swings.append(swing)
-
-    def solid(self, x0, x1, y0, y1, z0, z1, material: str) -> None:
-        self.solids.append((np.array([x0, x1, y0, y1, z0, z1], float), material))
-
-
-def _frustum(piece: Piece, low, high, z0: float, z1: float, colour: Colour, swing: float = 0.0, roof: Colour | None = None) -> None:
-    """Five outer faces of a prism whose rectangle `low` (x0, x1, y0, y1) at z0 shrinks to `high` at z1."""
-    a, b, c, d = low
-    e, f, g, h = high
-    dz = max(z1 - z0, 1e-6)
-    faces = [
-        ([(b, c, z0), (b, d, z0), (f, h, z1), (f, g, z1)], (dz, 0, b - f)),
-        ([(a, d, z0), (a, c, z0), (e, g, z1), (e, h, z1)], (-dz, 0, e - a)),
-        ([(b, d, z0), (a, d, z0), (e, h, z1), (f, h, z1)], (0, dz, d - h)),
-        ([(a, c, z0), (b, c, z0), (f, g, z1), (e, g, z1)], (0, -dz, g - c)),
-    ]
-    for points, normal in faces:
-        piece.add(points, _unit3(normal), colour, swing=swing)
-    piece.add([(e, g, z1), (f, g, z1), (f, h, z1), (e, h, z1)], (0, 0, 1), roof or colour, swing=swing)
-
-
-def _unit3(v) -> tuple[float, float, float]:
-    v = np.asarray(v, float)
-    return tuple(v / np.linalg.norm(v))
-
-
-def _panel(piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Colour, detail: float, glow=False) -> None:
-    """A decal on one side of a frustum: u runs along the face from 0 to 1 (left to right seen from outside), v upwards."""
-    a, b, c, d = low
-    e, f, g, h = high
-    corners = {
-        "front": ((b, d, z0), (b, c, z0), (f, h, z1), (f, g, z1)),
-        "back": ((a, c, z0), (a, d, z0), (e, g, z1), (e, h, z1)),
-        "left": ((a, d, z0), (b, d, z0), (e, h, z1), (f, h, z1)),
-        "right": ((b, c, z0), (a, c, z0), (f, g, z1), (e, g, z1)),
-    }[face]
-    p00, p10, p01, p11 = (np.array(p, float) for p in corners)
-    dz = max(z1 - z0, 1e-6)
-    normal = {"front": (dz, 0, b - f), "back": (-dz, 0, e - a), "left": (0, dz, d - h), "right": (0, -dz, g - c)}[face]
-    at = lambda u, v: (1 - u) * (1 - v) * p00 + u * (1 - v) * p10 + (1 - u) * v * p01 + u * v * p11  # noqa: E731
-    piece.add([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], _unit3(normal), colour, detail, glow)
-
-
-def _box(piece: Piece, x0, x1, y0, y1, z0, z1, colour: Colour, swing: float = 0.0) -> None:
-    _frustum(piece, (x0, x1, y0, y1), (x0, x1, y0, y1), z0, z1, colour, swing)
-
-
-def _disc(piece: Piece, x, y, z, radius, colour: Colour, side: float, detail: float, corners: int = 10) -> None:
-    """A wheel seen from the side; side +1 faces left, -1 right, 0 both."""
-    angle = np.arange(corners) * 2 * np.pi / corners
-    points = np.stack([x + radius * np.cos(angle), np.full(corners, y), z + radius * np.sin(angle)], 1)
-    piece.add(points, (0, side, 0), colour, detail)
-
-
-def _wheels(piece: Piece, places, width: float, radius: float) -> None:
-    for side in (1.0, -1.0):
-        for x in places:
-            _disc(piece, x, side * width / 2, radius, radius, RUBBER, side, 0.0)
-            _disc(piece, x, side * width / 2, radius, radius * 0.5, METAL, side, radius)
+from imkd_edge.sources.synth.pieces import GLASS, METAL, RUBBER, Colour, Piece, box, disc, frustum, panel, unit3, wheels
 
 
 def car(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
@@ -103,26 +19,27 @@ def car(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     belt, sill = (0.56 if style < 2 else 0.52) * h, 0.16
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low, high = (-l / 2, l / 2, -w / 2, w / 2), (-l / 2 * 0.99, l / 2 * 0.97, -w / 2 * 0.96, w / 2 * 0.96)
-    _frustum(piece, low, high, sill, belt, colour)
+    frustum(piece, low, high, sill, belt, colour)
     dark = tuple(0.45 * c for c in colour)
     for face in ("front", "back", "left", "right"):
-        _panel(piece, low, high, sill, belt, face, 0.0, 1.0, 0.0, 0.16, dark, 0.15)
+        panel(piece, low, high, sill, belt, face, 0.0, 1.0, 0.0, 0.16, dark, 0.15)
     for u in (0.03, 0.75):
-        _panel(piece, low, high, sill, belt, "front", u, u + 0.22, 0.55, 0.82, (250, 250, 225), 0.25, True)
-        _panel(piece, low, high, sill, belt, "back", u, u + 0.22, 0.6, 0.9, (205, 22, 20), 0.25, True)
-    _panel(piece, low, high, sill, belt, "front", 0.3, 0.7, 0.3, 0.7, (40, 40, 44), 0.3)
-    _panel(piece, low, high, sill, belt, "back", 0.38, 0.62, 0.35, 0.55, (235, 235, 230), 0.3)
-    _wheels(piece, (-0.31 * l, 0.32 * l), w, 0.32)
+        panel(piece, low, high, sill, belt, "front", u, u + 0.22, 0.55, 0.82, (250, 250, 225), 0.25, True)
+        panel(piece, low, high, sill, belt, "back", u, u + 0.22, 0.6, 0.9, (205, 22, 20), 0.25, True)
+    panel(piece, low, high, sill, belt, "front", 0.3, 0.7, 0.3, 0.7, (40, 40, 44), 0.3)
+    panel(piece, low, high, sill, belt, "back", 0.38, 0.62, 0.35, 0.55, (235, 235, 230), 0.3)
+    wheels(piece, (-0.31 * l, 0.32 * l), w, 0.32)
     base = (rear_low * l, nose * l, -w / 2 * 0.94, w / 2 * 0.94)
     roof = (rear_high * l, brow * l, -w / 2 * 0.76, w / 2 * 0.76)
-    _frustum(piece, base, roof, belt, h, colour)
-    _panel(piece, base, roof, belt, h, "front", 0.06, 0.94, 0.08, 0.9, GLASS, 0.4)
-    _panel(piece, base, roof, belt, h, "back", 0.08, 0.92, 0.12, 0.88, GLASS, 0.4)
+    frustum(piece, base, roof, belt, h, colour)
+    panel(piece, base, roof, belt, h, "front", 0.06, 0.94, 0.08, 0.9, GLASS, 0.4)
+    panel(piece, base, roof, belt, h, "back", 0.08, 0.92, 0.12, 0.88, GLASS, 0.4)
     for face in ("left", "right"):
-        _panel(piece, base, roof, belt, h, face, 0.06, 0.48, 0.12, 0.88, GLASS, 0.4)
-        _panel(piece, base, roof, belt, h, face, 0.52, 0.94, 0.12, 0.88, GLASS, 0.4)
+        panel(piece, base, roof, belt, h, face, 0.06, 0.48, 0.12, 0.88, GLASS, 0.4)
+        panel(piece, base, roof, belt, h, face, 0.52, 0.94, 0.12, 0.88, GLASS, 0.4)
     piece.solid(*low, sill, belt, "paint")
-    piece.solid(*(np.array(base) + np.array(roof)) / 2, belt, h, "glass")
+    x0, x1, y0, y1 = (np.array(base) + np.array(roof)) / 2
+    piece.solid(x0, x1, y0, y1, belt, h, "glass")
     return [piece]
 
 
@@ -133,25 +50,25 @@ def truck(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     cab = Piece((split + 0.05, l / 2, -w / 2, w / 2))
     low, high = (split + 0.05, l / 2, -w / 2, w / 2), (split + 0.05, l / 2 - 0.12, -w / 2 * 0.96, w / 2 * 0.96)
     top = min(h * 0.86, 2.9)
-    _frustum(cab, low, high, 0.35, top, colour)
-    _panel(cab, low, high, 0.35, top, "front", 0.06, 0.94, 0.52, 0.9, GLASS, 0.6)
-    _panel(cab, low, high, 0.35, top, "front", 0.22, 0.78, 0.12, 0.4, (50, 50, 54), 0.6)
+    frustum(cab, low, high, 0.35, top, colour)
+    panel(cab, low, high, 0.35, top, "front", 0.06, 0.94, 0.52, 0.9, GLASS, 0.6)
+    panel(cab, low, high, 0.35, top, "front", 0.22, 0.78, 0.12, 0.4, (50, 50, 54), 0.6)
     for u in (0.04, 0.8):
-        _panel(cab, low, high, 0.35, top, "front", u, u + 0.16, 0.1, 0.24, (250, 250, 225), 0.3, True)
+        panel(cab, low, high, 0.35, top, "front", u, u + 0.16, 0.1, 0.24, (250, 250, 225), 0.3, True)
     for face, a, b in (("left", 0.45, 0.92), ("right", 0.08, 0.55)):
-        _panel(cab, low, high, 0.35, top, face, a, b, 0.55, 0.88, GLASS, 0.6)
-    _wheels(cab, (l / 2 - 0.55 * cab_length,), w, 0.48)
+        panel(cab, low, high, 0.35, top, face, a, b, 0.55, 0.88, GLASS, 0.6)
+    wheels(cab, (l / 2 - 0.55 * cab_length,), w, 0.48)
     cab.solid(*low, 0.35, top, "paint")
     cargo = Piece((-l / 2, split, -w / 2, w / 2))
-    _box(cargo, -l / 2, split, -w / 2 * 0.9, w / 2 * 0.9, 0.45, 1.0, (58, 58, 60))
-    _wheels(cargo, (-l / 2 + 0.7, -l / 2 + 1.75), w, 0.48)
+    box(cargo, -l / 2, split, -w / 2 * 0.9, w / 2 * 0.9, 0.45, 1.0, (58, 58, 60))
+    wheels(cargo, (-l / 2 + 0.7, -l / 2 + 1.75), w, 0.48)
     low = (-l / 2, split, -w / 2, w / 2)
-    _frustum(cargo, low, low, 1.0, h, cargo_colour)
+    frustum(cargo, low, low, 1.0, h, cargo_colour)
     for face in ("left", "right"):
-        _panel(cargo, low, low, 1.0, h, face, 0.1, 0.9, 0.32, 0.5, tuple(0.6 * c for c in colour), 0.5)
-    _panel(cargo, low, low, 1.0, h, "back", 0.485, 0.515, 0.02, 0.98, (60, 60, 60), 0.3)
+        panel(cargo, low, low, 1.0, h, face, 0.1, 0.9, 0.32, 0.5, tuple(0.6 * c for c in colour), 0.5)
+    panel(cargo, low, low, 1.0, h, "back", 0.485, 0.515, 0.02, 0.98, (60, 60, 60), 0.3)
     for u in (0.02, 0.86):
-        _panel(cargo, low, low, 1.0, h, "back", u, u + 0.12, 0.0, 0.07, (205, 22, 20), 0.3, True)
+        panel(cargo, low, low, 1.0, h, "back", u, u + 0.12, 0.0, 0.07, (205, 22, 20), 0.3, True)
     cargo.solid(-l / 2, split, -w / 2 * 0.9, w / 2 * 0.9, 0.45, 1.0, "dark")
     cargo.solid(*low, 1.0, h, "panel")
     return [cab, cargo]
@@ -160,18 +77,18 @@ def truck(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 def bus(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low = (-l / 2, l / 2, -w / 2, w / 2)
-    _frustum(piece, low, low, 0.25, h, colour, roof=(225, 225, 225))
+    frustum(piece, low, low, 0.25, h, colour, roof=(225, 225, 225))
     for face in ("left", "right"):
         count = int(l / 1.5)
         for i in range(count):
-            _panel(piece, low, low, 0.25, h, face, (i + 0.12) / count, (i + 0.92) / count, 0.42, 0.86, GLASS, 0.7)
-    _panel(piece, low, low, 0.25, h, "front", 0.04, 0.96, 0.32, 0.84, GLASS, 0.7)
-    _panel(piece, low, low, 0.25, h, "front", 0.2, 0.8, 0.87, 0.97, (250, 170, 40), 0.4, True)
-    _panel(piece, low, low, 0.25, h, "back", 0.12, 0.88, 0.55, 0.85, GLASS, 0.7)
+            panel(piece, low, low, 0.25, h, face, (i + 0.12) / count, (i + 0.92) / count, 0.42, 0.86, GLASS, 0.7)
+    panel(piece, low, low, 0.25, h, "front", 0.04, 0.96, 0.32, 0.84, GLASS, 0.7)
+    panel(piece, low, low, 0.25, h, "front", 0.2, 0.8, 0.87, 0.97, (250, 170, 40), 0.4, True)
+    panel(piece, low, low, 0.25, h, "back", 0.12, 0.88, 0.55, 0.85, GLASS, 0.7)
     for u in (0.03, 0.83):
-        _panel(piece, low, low, 0.25, h, "front", u, u + 0.14, 0.08, 0.16, (250, 250, 225), 0.3, True)
-        _panel(piece, low, low, 0.25, h, "back", u, u + 0.14, 0.1, 0.26, (205, 22, 20), 0.3, True)
-    _wheels(piece, (-0.3 * l, 0.28 * l), w, 0.5)
+        panel(piece, low, low, 0.25, h, "front", u, u + 0.14, 0.08, 0.16, (250, 250, 225), 0.3, True)
+        panel(piece, low, low, 0.25, h, "back", u, u + 0.14, 0.1, 0.26, (205, 22, 20), 0.3, True)
+    wheels(piece, (-0.3 * l, 0.28 * l), w, 0.5)
     piece.solid(*low, 0.25, h, "panel")
     return [piece]
 
@@ -185,14 +102,23 @@ def pedestrian(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
     trousers: Colour = [(40, 44, 62), (60, 56, 50), (30, 30, 32), (96, 90, 80)][rng.integers(4)]
     hip, neck, t = 0.47 * h, 0.84 * h, 0.14
     for side, swing in ((1, 1.0), (-1, -1.0)):
-        _box(piece, -0.09, 0.09, min(side * 0.03, side * 0.19), max(side * 0.03, side * 0.19), 0, hip, trousers, swing)
+        box(piece, -0.09, 0.09, min(side * 0.03, side * 0.19), max(side * 0.03, side * 0.19), 0, hip, trousers, swing)
     for side, swing in ((1, -0.7), (-1, 0.7)):
-        _box(piece, -0.06, 0.06, min(side * 0.24, side * w / 2), max(side * 0.24, side * w / 2), 0.45 * h, 0.8 * h,
-             tuple(0.85 * c for c in colour), swing)
-    _frustum(piece, (-t, t, -0.2, 0.2), (-t, t, -0.25, 0.25), hip, neck, colour)
+        box(
+            piece,
+            -0.06,
+            0.06,
+            min(side * 0.24, side * w / 2),
+            max(side * 0.24, side * w / 2),
+            0.45 * h,
+            0.8 * h,
+            tuple(0.85 * c for c in colour),
+            swing,
+        )
+    frustum(piece, (-t, t, -0.2, 0.2), (-t, t, -0.25, 0.25), hip, neck, colour)
     skin = _skin(rng)
-    _frustum(piece, (-0.1, 0.1, -0.09, 0.09), (-0.1, 0.1, -0.09, 0.09), neck, h, skin, roof=(50, 38, 30))
-    _panel(piece, (-0.1, 0.1, -0.09, 0.09), (-0.1, 0.1, -0.09, 0.09), neck, h, "back", 0, 1, 0.3, 1, (50, 38, 30), 0.15)
+    frustum(piece, (-0.1, 0.1, -0.09, 0.09), (-0.1, 0.1, -0.09, 0.09), neck, h, skin, roof=(50, 38, 30))
+    panel(piece, (-0.1, 0.1, -0.09, 0.09), (-0.1, 0.1, -0.09, 0.09), neck, h, "back", 0, 1, 0.3, 1, (50, 38, 30), 0.15)
     piece.solid(-0.16, 0.16, -0.2, 0.2, 0, hip, "cloth")
     piece.solid(-t, t, -w / 2, w / 2, hip, neck, "cloth")
     piece.solid(-0.1, 0.1, -0.09, 0.09, neck, h, "skin")
@@ -201,23 +127,32 @@ def pedestrian(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
 
 def _ring(piece: Piece, x, radius, colour: Colour, thick: float) -> None:
     angle = np.arange(9) * np.pi / 4
-    for a, b in zip(angle[:-1], angle[1:]):
-        points = [(x + r * np.cos(q), 0.0, radius + r * np.sin(q)) for r, q in
-                  ((radius, a), (radius, b), (radius - thick, b), (radius - thick, a))]
+    for a, b in pairwise(angle):
+        points = [
+            (x + r * np.cos(q), 0.0, radius + r * np.sin(q))
+            for r, q in ((radius, a), (radius, b), (radius - thick, b), (radius - thick, a))
+        ]
         piece.add(points, (0, 0, 0), colour)
 
 
 def _rider(piece: Piece, x, seat, w, h, colour: Colour, rng: np.random.Generator) -> None:
     neck = h - 0.24
     for side in (1, -1):
-        _box(piece, x + 0.05, x + 0.2, min(side * 0.07, side * 0.2), max(side * 0.07, side * 0.2), 0.22, seat + 0.08, (48, 50, 64))
-    _frustum(piece, (x - 0.16, x + 0.12, -0.17, 0.17), (x + 0.02, x + 0.3, -0.2, 0.2), seat, neck, colour)
+        box(piece, x + 0.05, x + 0.2, min(side * 0.07, side * 0.2), max(side * 0.07, side * 0.2), 0.22, seat + 0.08, (48, 50, 64))
+    frustum(piece, (x - 0.16, x + 0.12, -0.17, 0.17), (x + 0.02, x + 0.3, -0.2, 0.2), seat, neck, colour)
     for side in (1, -1):
-        _frustum(piece, (x + 0.45, x + 0.6, min(side * 0.2, side * w / 2), max(side * 0.2, side * w / 2)),
-                 (x + 0.1, x + 0.28, min(side * 0.2, side * w / 2), max(side * 0.2, side * w / 2)), neck - 0.38, neck - 0.08, colour)
-    _box(piece, x + 0.1, x + 0.3, -0.09, 0.09, neck, h, _skin(rng))
-    piece.add([(x + 0.08, -0.1, h - 0.1), (x + 0.32, -0.1, h - 0.1), (x + 0.32, 0.1, h - 0.1), (x + 0.08, 0.1, h - 0.1)],
-              (0, 0, 1), (40, 40, 46))
+        frustum(
+            piece,
+            (x + 0.45, x + 0.6, min(side * 0.2, side * w / 2), max(side * 0.2, side * w / 2)),
+            (x + 0.1, x + 0.28, min(side * 0.2, side * w / 2), max(side * 0.2, side * w / 2)),
+            neck - 0.38,
+            neck - 0.08,
+            colour,
+        )
+    box(piece, x + 0.1, x + 0.3, -0.09, 0.09, neck, h, _skin(rng))
+    piece.add(
+        [(x + 0.08, -0.1, h - 0.1), (x + 0.32, -0.1, h - 0.1), (x + 0.32, 0.1, h - 0.1), (x + 0.08, 0.1, h - 0.1)], (0, 0, 1), (40, 40, 46)
+    )
 
 
 def bicycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
@@ -227,13 +162,20 @@ def bicycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     _ring(piece, back, radius, RUBBER, 0.07)
     _ring(piece, front, radius, RUBBER, 0.07)
     frame: Colour = [(190, 40, 40), (40, 90, 180), (230, 230, 230), (50, 140, 80)][rng.integers(4)]
-    bars = [((back, radius), (0, 0.32)), ((0, 0.32), (front - 0.1, 0.85)), ((back, radius), (-0.2, 0.85)),
-            ((-0.2, 0.85), (front - 0.1, 0.85)), ((0, 0.32), (-0.2, 0.9)), ((front, radius), (front - 0.15, 1.0))]
+    bars = [
+        ((back, radius), (0, 0.32)),
+        ((0, 0.32), (front - 0.1, 0.85)),
+        ((back, radius), (-0.2, 0.85)),
+        ((-0.2, 0.85), (front - 0.1, 0.85)),
+        ((0, 0.32), (-0.2, 0.9)),
+        ((front, radius), (front - 0.15, 1.0)),
+    ]
     for (xa, za), (xb, zb) in bars:
         n = np.array([za - zb, xb - xa]) / np.hypot(xb - xa, zb - za) * 0.025
-        piece.add([(xa + n[0], 0, za + n[1]), (xb + n[0], 0, zb + n[1]), (xb - n[0], 0, zb - n[1]), (xa - n[0], 0, za - n[1])],
-                  (0, 0, 0), frame)
-    _box(piece, front - 0.2, front - 0.1, -w / 2, w / 2, 1.0, 1.05, RUBBER)
+        piece.add(
+            [(xa + n[0], 0, za + n[1]), (xb + n[0], 0, zb + n[1]), (xb - n[0], 0, zb - n[1]), (xa - n[0], 0, za - n[1])], (0, 0, 0), frame
+        )
+    box(piece, front - 0.2, front - 0.1, -w / 2, w / 2, 1.0, 1.05, RUBBER)
     _rider(piece, -0.25, 0.9, w, h, colour, rng)
     piece.solid(-l / 2, l / 2, -0.05, 0.05, 0.0, 0.8, "metal")
     piece.solid(-0.4, 0.1, -w / 2, w / 2, 0.8, h, "cloth")
@@ -244,15 +186,15 @@ def motorcycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     radius = 0.32
     for x in (-l / 2 + radius, l / 2 - radius):
-        _box(piece, x - radius, x + radius, -0.07, 0.07, 0.05, 2 * radius - 0.05, RUBBER)
-        _disc(piece, x, 0.075, radius, radius, RUBBER, 0, 0.0)
-        _disc(piece, x, 0.08, radius, radius * 0.55, METAL, 0, radius)
+        box(piece, x - radius, x + radius, -0.07, 0.07, 0.05, 2 * radius - 0.05, RUBBER)
+        disc(piece, x, 0.075, radius, radius, RUBBER, 0, 0.0)
+        disc(piece, x, 0.08, radius, radius * 0.55, METAL, 0, radius)
     low, high = (-0.3 * l, 0.28 * l, -0.16, 0.16), (-0.42 * l, 0.2 * l, -0.14, 0.14)
-    _frustum(piece, low, high, 0.3, 0.82, colour)
+    frustum(piece, low, high, 0.3, 0.82, colour)
     fairing = (0.2 * l, 0.4 * l, -w / 2 * 0.6, w / 2 * 0.6)
-    _frustum(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, colour)
-    _panel(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, "front", 0.3, 0.7, 0.3, 0.6, (255, 255, 225), 0.15, True)
-    _panel(piece, low, high, 0.3, 0.82, "back", 0.2, 0.8, 0.6, 0.9, (205, 22, 20), 0.15, True)
+    frustum(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, colour)
+    panel(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, "front", 0.3, 0.7, 0.3, 0.6, (255, 255, 225), 0.15, True)
+    panel(piece, low, high, 0.3, 0.82, "back", 0.2, 0.8, 0.6, 0.9, (205, 22, 20), 0.15, True)
     _rider(piece, -0.3, 0.8, w, h, [(40, 42, 50), (120, 30, 30), (60, 70, 90)][rng.integers(3)], rng)
     piece.solid(-l / 2, l / 2, -0.16, 0.16, 0.0, 0.82, "metal")
     piece.solid(-0.45, 0.2, -w / 2, w / 2, 0.82, h, "cloth")
@@ -262,16 +204,16 @@ def motorcycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
 def building(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low = (-l / 2, l / 2, -w / 2, w / 2)
-    _frustum(piece, low, low, 0, h, colour, roof=(110, 100, 96))
+    frustum(piece, low, low, 0, h, colour, roof=(110, 100, 96))
     floor = 3.2
     window: Colour = [(58, 70, 86), (84, 96, 108), (46, 50, 58)][rng.integers(3)]
     for face, extent in (("left", l), ("right", l), ("front", w), ("back", w)):
         columns = max(1, int(extent / 2.6))
-        _panel(piece, low, low, 0, h, face, 0, 1, 0, 0.6 / h, tuple(0.6 * c for c in colour), 0.6)
+        panel(piece, low, low, 0, h, face, 0, 1, 0, 0.6 / h, tuple(0.6 * c for c in colour), 0.6)
         for k in range(max(1, int(h / floor))):
             for i in range(columns):
                 z = (k * floor + (1.0 if k else 0.7)) / h
-                _panel(piece, low, low, 0, h, face, (i + 0.22) / columns, (i + 0.78) / columns, z, z + 1.5 / h, window, 1.4)
+                panel(piece, low, low, 0, h, face, (i + 0.22) / columns, (i + 0.78) / columns, z, z + 1.5 / h, window, 1.4)
     piece.solid(*low, 0, h, "stone")
     return [piece]
 
@@ -279,43 +221,69 @@ def building(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 def slab(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     """A wall, a hedge, a kiosk, a bin: a plain box."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
-    _box(piece, -l / 2, l / 2, -w / 2, w / 2, 0, h, colour)
+    box(piece, -l / 2, l / 2, -w / 2, w / 2, 0, h, colour)
     for face in ("left", "right"):
-        _panel(piece, (-l / 2, l / 2, -w / 2, w / 2), (-l / 2, l / 2, -w / 2, w / 2), 0, h, face, 0, 1, 0.9, 1,
-               tuple(0.7 * c for c in colour), 0.3)
+        panel(
+            piece,
+            (-l / 2, l / 2, -w / 2, w / 2),
+            (-l / 2, l / 2, -w / 2, w / 2),
+            0,
+            h,
+            face,
+            0,
+            1,
+            0.9,
+            1,
+            tuple(0.7 * c for c in colour),
+            0.3,
+        )
     piece.solid(-l / 2, l / 2, -w / 2, w / 2, 0, h, "stone")
     return [piece]
 
 
 def pole(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
-    _box(piece, -l / 2, l / 2, -w / 2, w / 2, 0, h, colour)
+    box(piece, -l / 2, l / 2, -w / 2, w / 2, 0, h, colour)
     if rng.random() < 0.4:  # a sign near the top, facing along the road
         sign: Colour = [(200, 30, 30), (30, 80, 170), (240, 200, 40)][rng.integers(3)]
         piece.add([(0, -0.35, h - 0.8), (0, 0.35, h - 0.8), (0, 0.35, h - 0.1), (0, -0.35, h - 0.1)], (0, 0, 0), sign)
     else:
-        _box(piece, -0.1, 0.1, -0.5, 0.5, h - 0.12, h, colour)
+        box(piece, -0.1, 0.1, -0.5, 0.5, h - 0.12, h, colour)
     piece.solid(-l / 2, l / 2, -w / 2, w / 2, 0, h, "metal")
     return [piece]
 
 
 def tree(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     piece = Piece((-0.15, 0.15, -0.15, 0.15))
-    _box(piece, -0.15, 0.15, -0.15, 0.15, 0, 0.5 * h, (92, 70, 50))
+    box(piece, -0.15, 0.15, -0.15, 0.15, 0, 0.5 * h, (92, 70, 50))
     angle = np.arange(8) * np.pi / 4 + np.pi / 8
     rings = [(0.38 * h, 0.55), (0.55 * h, 1.0), (0.78 * h, 0.8), (h, 0.25)]
-    for (za, ra), (zb, rb) in zip(rings[:-1], rings[1:]):
+    for (za, ra), (zb, rb) in pairwise(rings):
         ra, rb = ra * l / 2, rb * l / 2
         for a, b in zip(angle, np.roll(angle, -1)):
-            points = [(ra * np.cos(a), ra * np.sin(a), za), (ra * np.cos(b), ra * np.sin(b), za),
-                      (rb * np.cos(b), rb * np.sin(b), zb), (rb * np.cos(a), rb * np.sin(a), zb)]
+            points = [
+                (ra * np.cos(a), ra * np.sin(a), za),
+                (ra * np.cos(b), ra * np.sin(b), za),
+                (rb * np.cos(b), rb * np.sin(b), zb),
+                (rb * np.cos(a), rb * np.sin(a), zb),
+            ]
             mid = a + np.pi / 8
             shade = rng.uniform(0.85, 1.1)
-            piece.add(points, _unit3((np.cos(mid) * (zb - za), np.sin(mid) * (zb - za), (ra - rb))), tuple(shade * c for c in colour))
+            piece.add(points, unit3((np.cos(mid) * (zb - za), np.sin(mid) * (zb - za), (ra - rb))), tuple(shade * c for c in colour))
     piece.solid(-0.15, 0.15, -0.15, 0.15, 0, 0.4 * h, "bark")
     piece.solid(-0.42 * l, 0.42 * l, -0.42 * l, 0.42 * l, 0.42 * h, 0.95 * h, "leaf")
     return [piece]
 
 
-BUILDERS = {"car": car, "truck": truck, "bus": bus, "pedestrian": pedestrian, "bicycle": bicycle, "motorcycle": motorcycle,
-            "building": building, "slab": slab, "pole": pole, "tree": tree}
+BUILDERS = {
+    "car": car,
+    "truck": truck,
+    "bus": bus,
+    "pedestrian": pedestrian,
+    "bicycle": bicycle,
+    "motorcycle": motorcycle,
+    "building": building,
+    "slab": slab,
+    "pole": pole,
+    "tree": tree,
+}

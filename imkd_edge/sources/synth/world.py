@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imkd_edge.sources.synth.roads import Road
+from imkd_edge.sources.synth.roads import Motion, Road, State
 
 CLASSES = ("car", "truck", "bus", "motorcycle", "bicycle", "pedestrian")
 SIZES = {  # class -> (lowest, highest) length, width, height m
@@ -21,8 +21,18 @@ SIZES = {  # class -> (lowest, highest) length, width, height m
     "bicycle": ((1.65, 0.5, 1.6), (1.85, 0.66, 1.85)),
     "pedestrian": ((0.55, 0.58, 1.5), (0.8, 0.7, 1.92)),
 }
-PAINTS = [(186, 188, 190), (232, 232, 230), (44, 46, 50), (150, 28, 30), (36, 66, 128), (92, 98, 104), (70, 84, 62), (196, 160, 90),
-          (24, 90, 110), (120, 30, 60)]
+PAINTS = [
+    (186, 188, 190),
+    (232, 232, 230),
+    (44, 46, 50),
+    (150, 28, 30),
+    (36, 66, 128),
+    (92, 98, 104),
+    (70, 84, 62),
+    (196, 160, 90),
+    (24, 90, 110),
+    (120, 30, 60),
+]
 CLOTHES = [(160, 40, 44), (44, 70, 130), (210, 200, 180), (50, 52, 56), (206, 160, 50), (70, 110, 80), (130, 80, 130), (200, 110, 50)]
 FACADES = [(188, 160, 132), (160, 96, 78), (206, 200, 186), (150, 150, 152), (196, 176, 120), (122, 132, 146), (172, 120, 100)]
 MAX_OBJECTS = 250  # ids of the camera's id buffer are one byte
@@ -49,64 +59,7 @@ class Things:
 
     kinds: list[str]
     sizes: np.ndarray  # (N, 3) length, width, height m
-    colours: list[tuple[float, float, float]]
-
-
-@dataclass
-class State:
-    """Where the N moving objects are at one time, in the world frame."""
-
-    xy: np.ndarray  # (N, 2) m
-    yaw: np.ndarray  # (N,) rad
-    velocity: np.ndarray  # (N, 2) m/s
-    swing: np.ndarray  # (N,) -1..1, phase of the walk
-
-
-class Motion:
-    """Motion of N objects: along a lane of the road at slightly varying speed, or straight at constant velocity, or none."""
-
-    def __init__(self, road: Road):
-        self.road = road
-        self._rows: list[tuple] = []
-        self._table = np.zeros((0, 8))
-
-    def lane(self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0) -> tuple:
-        """A row that follows the road; `wave` m is the amplitude of a slow (0.6 rad/s) change of progress."""
-        return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
-
-    def line(self, xy, yaw: float, velocity=(0.0, 0.0)) -> tuple:
-        return (0.0, xy[0], xy[1], yaw, velocity[0], velocity[1], 0.0, 0.0)
-
-    def append(self, row: tuple) -> None:
-        self._rows.append(row)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def moves(self) -> np.ndarray:
-        """Which objects (N,) ever move."""
-        a = np.array(self._rows, float).reshape(-1, 8)
-        return (a[:, 4:6] != 0).any(1)
-
-    def at(self, t: float, rows: list[tuple] | None = None) -> State:
-        if len(self._table) != len(self._rows):
-            self._table = np.array(self._rows, float).reshape(-1, 8)
-        a = self._table if rows is None else np.array(rows, float).reshape(-1, 8)
-        state = State(a[:, 1:3] + t * a[:, 4:6], a[:, 3].copy(), a[:, 4:6].copy(), np.zeros(len(a)))
-        on = np.flatnonzero(a[:, 0] == 1)
-        if len(on):
-            _, s0, offset, direction, speed, wave, phase, _ = a[on].T
-            s = s0 + direction * (speed * t + wave * (np.sin(0.6 * t + phase) - np.sin(phase)))
-            rate = direction * (speed + 0.6 * wave * np.cos(0.6 * t + phase))
-            heading = self.road.heading(s)
-            along = rate * (1 - offset * self.road.curvature(s))
-            state.xy[on] = self.road.point(s, offset)
-            state.velocity[on] = along[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
-            state.yaw[on] = heading + np.where(direction < 0, np.pi, 0.0)
-        speeds = np.hypot(*state.velocity.T)
-        state.swing = np.sin(2 * np.pi * t * speeds / 1.5 + np.arange(len(a))) * np.minimum(speeds, 1.0)
-        state.yaw = np.arctan2(np.sin(state.yaw), np.cos(state.yaw))
-        return state
+    colours: list[tuple[float, ...]]
 
 
 class Scene:
@@ -144,7 +97,7 @@ class Scene:
         pose[:2, :2] = [[c, -s], [s, c]]
         pose[:2, 3] = state.xy[0]
         speed = float(np.hypot(*state.velocity[0]))
-        _, s0, offset, _, v, wave, phase, _ = self._ego[0]
+        _, s0, _, _, v, wave, phase, _ = self._ego[0]
         at = s0 + v * t + wave * (np.sin(0.6 * t + phase) - np.sin(phase))
         rate = float(self.road.curvature(at)) * (v + 0.6 * wave * np.cos(0.6 * t + phase))
         return pose, np.array([speed, 0.0, rate])
@@ -163,8 +116,17 @@ class Scene:
         if crossing is not None and zebra is not None and abs(crossing - zebra) < 14:
             zebra = crossing + 14
         kerb = edge + 1.4 + 2.3
-        return Layout(lanes, width, edge + 1.4 + 1.15, kerb, kerb + float(rng.uniform(2.8, 4.0)), crossing, zebra,
-                      bool(rng.random() < 0.4), bool(rng.random() < 0.4))
+        return Layout(
+            lanes,
+            width,
+            edge + 1.4 + 1.15,
+            kerb,
+            kerb + float(rng.uniform(2.8, 4.0)),
+            crossing,
+            zebra,
+            bool(rng.random() < 0.4),
+            bool(rng.random() < 0.4),
+        )
 
     @staticmethod
     def _sun(rng: np.random.Generator) -> np.ndarray:
@@ -228,12 +190,19 @@ class Scene:
             while s < self.last:  # lamp posts, trees and boxes along the kerb
                 if not self._near_crossing(s, 9):
                     if green and rng.random() < 0.5:
-                        self._fixture("tree", (rng.uniform(2.2, 4.2),) * 2 + (rng.uniform(4.5, 7.5),),
-                                      np.array((72, 108, 52)) + rng.uniform(-20, 20, 3), s, side * (kerb + 0.6))
+                        self._fixture(
+                            "tree",
+                            (rng.uniform(2.2, 4.2),) * 2 + (rng.uniform(4.5, 7.5),),
+                            np.array((72, 108, 52)) + rng.uniform(-20, 20, 3),
+                            s,
+                            side * (kerb + 0.6),
+                        )
                     elif rng.random() < 0.8:
                         self._fixture("pole", (0.16, 0.16, rng.uniform(3, 6.5)), (92, 94, 98), s, side * (kerb + 0.4))
                     else:
-                        self._fixture("slab", (rng.uniform(0.6, 1.6), 0.6, rng.uniform(0.9, 1.7)), rng.uniform(60, 150, 3), s, side * (kerb + 0.6))
+                        self._fixture(
+                            "slab", (rng.uniform(0.6, 1.6), 0.6, rng.uniform(0.9, 1.7)), rng.uniform(60, 150, 3), s, side * (kerb + 0.6)
+                        )
                 s += rng.uniform(7, 22)
 
     def _add_parked(self, rng: np.random.Generator) -> None:
@@ -251,7 +220,11 @@ class Scene:
                     middle = s + size[0] / 2
                     shift = max(0.0, size[1] - 2.2) / 2
                     xy = self.road.point(np.array(middle), side * (self.layout.parking + shift + rng.uniform(-0.1, 0.1)))
-                    yaw = float(self.road.heading(np.array(middle))) + rng.normal(0, 0.025) + np.pi * (rng.random() < (0.12 if side < 0 else 0.88))
+                    yaw = (
+                        float(self.road.heading(np.array(middle)))
+                        + rng.normal(0, 0.025)
+                        + np.pi * (rng.random() < (0.12 if side < 0 else 0.88))
+                    )
                     self._object(kind, self.motion.line(xy, yaw), rng, size)
                 s += size[0] + rng.uniform(0.8, 2.0)
 
@@ -308,7 +281,9 @@ class Scene:
         track = self._track()
         if self.layout.zebra is not None:
             for _ in range(int(rng.integers(1, 7))):
-                self._try_line("pedestrian", self.layout.zebra + rng.uniform(-1.5, 1.5), rng, rng.uniform(0.9, 1.7), self.layout.kerb, track)
+                self._try_line(
+                    "pedestrian", self.layout.zebra + rng.uniform(-1.5, 1.5), rng, rng.uniform(0.9, 1.7), self.layout.kerb, track
+                )
         if self.layout.crossing_street is not None:
             for _ in range(14):
                 kind = str(rng.choice(["car", "car", "car", "truck", "bicycle", "motorcycle", "bus"]))
