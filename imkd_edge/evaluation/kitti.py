@@ -92,9 +92,7 @@ def _thresholds(scores: list[float], objects: int) -> np.ndarray:
     return np.array(result[: RECALL_POINTS + 1])
 
 
-def _counts(
-    frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray
-) -> np.ndarray:
+def _counts(frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray) -> np.ndarray:
     """True and false positives of one frame at each threshold: (2, T)."""
     ignored, free = rules
     open_ = frame.scores >= thresholds[:, None]  # (T, D) detections not yet taken
@@ -197,9 +195,7 @@ def in_image(rig: SensorRig, boxes: np.ndarray) -> np.ndarray:
         pixel = (boxes[:, :3] @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
         depth = np.where(pixel[:, 2] > 0, pixel[:, 2], np.nan)
         u, v = pixel[:, 0] / depth, pixel[:, 1] / depth
-        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (
-            np.abs(v - (camera.height - 1) / 2) <= camera.height / 2
-        )
+        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (np.abs(v - (camera.height - 1) / 2) <= camera.height / 2)
     return result
 
 
@@ -241,9 +237,7 @@ def evaluate(
     return result
 
 
-def _class_metrics(
-    frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]]
-) -> dict[str, float]:
+def _class_metrics(frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]]) -> dict[str, float]:
     result: dict[str, float] = {}
     for kind in ("bev", "3d"):
         for name, level in DIFFICULTIES.items():

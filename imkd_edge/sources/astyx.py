@@ -147,9 +147,7 @@ class AstyxSource:
             objects = [_box(item) for item in content["objects"]]
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
-            raise Error(
-                Code.source_bad_label, what, str(path), "correct the object or leave it out of the file"
-            ) from None
+            raise Error(Code.source_bad_label, what, str(path), "correct the object or leave it out of the file") from None
         boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
         return Truth(
             boxes=boxes,

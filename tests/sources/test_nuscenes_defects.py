@@ -1,0 +1,176 @@
+"""Folders of nuScenes data with one defect each: what is refused, with which code, and what is no fault."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sources.nuscenes_folder import SENSORS, pcd, radar_rows, write_nuscenes
+
+from imkd_edge.errors import Error
+from imkd_edge.sources import open_source
+from imkd_edge.sources.nuscenes import NuScenesSource
+
+
+def folder(tmp_path) -> Path:
+    return write_nuscenes(tmp_path)
+
+
+def change(folder: Path, table: str, edit) -> None:
+    path = folder / "v1.0-mini" / f"{table}.json"
+    rows = json.loads(path.read_text())
+    edited = edit(copy.deepcopy(rows))
+    path.write_text(json.dumps(rows if edited is None else edited))
+
+
+def code_of(folder: Path, name: str = "k0", **options) -> str:
+    with pytest.raises(Error) as caught:
+        _ = NuScenesSource(folder, **options)[name]
+    assert caught.value.what and caught.value.where and caught.value.fix
+    return str(caught.value.code)
+
+
+@pytest.mark.parametrize("kept", [0, 30, 300, -44, -60])
+def test_a_truncated_pcd_is_refused(folder, kept):
+    path = next((folder / "samples" / "RADAR_FRONT").iterdir())
+    path.write_bytes(path.read_bytes()[:kept])
+    assert code_of(folder, images=False) == "E0304"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"DATA binary", b"DATA binary_compressed"),
+        (b"POINTS 12", b"POINTS many"),
+        (b"POINTS 12", b"POINTS -1"),
+        (b"FIELDS x y z dyn_prop", b"FIELDS x y z dynprop"),
+        (b"FIELDS x y z", b"FIELDS x y y"),
+        (b"FIELDS x y z", b"FIELDS x y"),
+        (b"SIZE 4", b"SIZE 3"),
+        (b"TYPE F", b"TYPE X"),
+        (b"COUNT 1", b"COUNT 2"),
+    ],
+)
+def test_a_pcd_of_another_kind_is_refused(folder, old, new):
+    path = next((folder / "samples" / "RADAR_FRONT").iterdir())
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    assert code_of(folder, images=False) == "E0304"
+
+
+def test_a_radar_that_saw_nothing_is_no_fault(folder):
+    path = next(p for p in (folder / "samples" / "RADAR_FRONT").iterdir())
+    nothing = radar_rows(0, 1)
+    nothing["x"] = np.nan  # how the set writes it
+    path.write_bytes(pcd(nothing))
+    sample = NuScenesSource(folder, sweeps=1)["k0"]
+    assert [sweep.points.shape for sweep in sample.radar] == [(0, 5)]
+
+
+@pytest.mark.parametrize("kept", [-1, 7, 0])
+def test_a_truncated_lidar_file_is_refused(folder, kept):
+    path = folder / NuScenesSource(folder).tables.keyframes["k0"]["LIDAR_TOP"]["filename"]
+    path.write_bytes(path.read_bytes()[:kept])
+    assert code_of(folder) == "E0304"
+
+
+def test_a_truncated_image_is_refused(folder):
+    path = folder / NuScenesSource(folder).tables.keyframes["k0"]["CAM_BACK"]["filename"]
+    path.write_bytes(path.read_bytes()[:-100])
+    assert code_of(folder) == "E0303"
+
+
+def test_an_image_of_another_size_is_refused(folder):
+    change(folder, "sample_data", lambda rows: [{**row, "width": 641 if row["width"] else 0} for row in rows])
+    assert code_of(folder) == "E0303"
+
+
+@pytest.mark.parametrize("kind", ["samples/CAM_FRONT", "samples/LIDAR_TOP", "samples/RADAR_FRONT", "sweeps/RADAR_FRONT"])
+def test_a_missing_file_is_named(folder, kind):
+    for file in (folder / kind).iterdir():
+        file.unlink()
+    assert code_of(folder) == "E0302"
+    assert len(NuScenesSource(folder, sweeps=1)["k0"].radar) == 1 if "sweeps" in kind else True
+
+
+def test_a_sensor_without_a_reading_keeps_its_place_in_the_rig(folder):
+    def lost(row) -> bool:
+        return row["token"] in ("CAM_BACK-0", "RADAR_FRONT-0")
+
+    change(folder, "sample_data", lambda rows: [row for row in rows if not lost(row)])
+    change(
+        folder,
+        "sample_data",
+        lambda rows: [{**row, "prev": "" if "FRONT-1" in row["token"] else row["prev"]} for row in rows],
+    )
+    sample = NuScenesSource(folder)["k0"]
+    _, translation, rotation, _ = SENSORS["CAM_BACK"]
+    expected = rotation.transformation_matrix
+    expected[:3, 3] = translation
+    assert [camera.name for camera in sample.rig.cameras] == ["CAM_FRONT", "CAM_BACK"]
+    assert list(sample.frames) == ["CAM_FRONT"] and sample.radar == []
+    assert [radar.name for radar in sample.rig.radars] == ["RADAR_FRONT"]
+    assert np.allclose(sample.rig.cameras[1].T_ego_camera, expected)
+
+
+@pytest.mark.parametrize(
+    ("table", "edit", "code"),
+    [
+        ("ego_pose", lambda rows: rows[1:], "E0306"),
+        ("ego_pose", lambda rows: [{**row, "rotation": [0, 0, 0, 0]} for row in rows], "E0306"),
+        ("ego_pose", lambda rows: [{**row, "translation": [1, 2]} for row in rows], "E0306"),
+        ("calibrated_sensor", lambda rows: rows[1:], "E0306"),
+        ("calibrated_sensor", lambda rows: [{**row, "camera_intrinsic": [[1, 2], [3, 4]]} for row in rows], "E0306"),
+        (
+            "calibrated_sensor",
+            lambda rows: [{k: v for k, v in row.items() if k != "rotation"} for row in rows],
+            "E0306",
+        ),
+        ("sensor", lambda rows: rows[:1], "E0306"),
+        ("sample_data", lambda rows: [], "E0306"),
+        ("sample_data", lambda rows: [{**row, "ego_pose_token": "?"} for row in rows], "E0306"),
+        ("sample", lambda rows: {"not": "a list"}, "E0306"),
+        ("sample", lambda rows: [3], "E0306"),
+        ("scene", lambda rows: [], "E0306"),
+        ("sample_annotation", lambda rows: [{**row, "size": [1, 0, 1]} for row in rows], "E0305"),
+        ("sample_annotation", lambda rows: [{**row, "size": [1, 1]} for row in rows], "E0305"),
+        ("sample_annotation", lambda rows: [{**row, "translation": [1, 2, float("nan")]} for row in rows], "E0305"),
+        ("sample_annotation", lambda rows: [{**row, "rotation": "up"} for row in rows], "E0305"),
+        ("sample_annotation", lambda rows: [{**row, "next": "?"} for row in rows], "E0305"),
+        ("instance", lambda rows: [], "E0305"),
+        ("category", lambda rows: [], "E0305"),
+        ("visibility", lambda rows: [{"token": "9", "level": "v0-40"}], "E0305"),
+    ],
+)
+def test_a_broken_table_is_refused(folder, table, edit, code):
+    change(folder, table, edit)
+    assert code_of(folder) == code
+
+
+@pytest.mark.parametrize(("table", "code"), [("ego_pose", "E0306"), ("sample_annotation", "E0305"), ("sample", "E0306")])
+def test_a_table_that_is_no_json_is_refused(folder, table, code):
+    (folder / "v1.0-mini" / f"{table}.json").write_text("[{")
+    assert code_of(folder) == code
+
+
+def test_a_missing_table_is_named(folder):
+    (folder / "v1.0-mini" / "ego_pose.json").unlink()
+    assert code_of(folder) == "E0302"
+
+
+def test_without_label_tables_there_is_no_truth(folder):
+    for name in ("sample_annotation", "instance", "category", "visibility"):
+        (folder / "v1.0-mini" / f"{name}.json").unlink()
+    assert NuScenesSource(folder)["k0"].truth is None
+
+
+def test_one_of_several_versions_must_be_named(folder):
+    (folder / "v1.0-mini").rename(folder / "v1.0-trainval")
+    write_nuscenes(folder)
+    with pytest.raises(Error) as caught:
+        open_source(folder)
+    assert caught.value.code == "E0301"
+    assert len(open_source(folder, version="v1.0-trainval")) == 3
+    assert len(open_source(folder / "v1.0-mini")) == 3 and open_source(folder / "v1.0-mini")["k0"].frames
