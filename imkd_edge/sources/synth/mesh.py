@@ -49,7 +49,7 @@ class SceneMesh:
         self.vertices = np.concatenate(polygons)  # (V, 3) owner's frame
         self.vertex_owner = self.piece_owner[np.repeat(self.polygon_piece, lengths)]  # (V,)
         self.normals = np.array([n for p in pieces for n in p.normals], float)  # (P, 3)
-        self.two_sided: np.ndarray = ~self.normals.any(1)  # (P,)
+        self.two_sided = (self.normals == 0).all(1)  # (P,)
         self.colours = np.array([c for p in pieces for c in p.colours], float)  # (P, 3)
         self.details = np.array([d for p in pieces for d in p.details], float)  # (P,)
         self.glowing = np.array([g for p in pieces for g in p.glowing], bool)  # (P,)
