@@ -49,21 +49,32 @@ def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
     return size, -1
 
 
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a PNG that has its last chunk."""
+    whole = data[12:16] == b"IHDR" and data.rfind(b"IEND\xaeB`\x82") > 0
+    return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if whole else None
+
+
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
-    """(width, height) of a complete JPEG file's content, without decoding it; raises Error source_bad_image.
+    """(width, height) of a complete JPEG or PNG file's content, without decoding it; raises Error source_bad_image.
 
     A decoder fills a truncated JPEG with grey and says nothing, so the end-of-image marker is looked for after the
     first scan (within a scan 0xFF is always stuffed, so it cannot occur by chance; a thumbnail's lies before it)."""
-    if data[:2] != b"\xff\xd8":
-        raise Error(Code.source_bad_image, "not a JPEG image" if data else "the image file is empty", str(path), _AGAIN)
-    size, scan = _jpeg_segments(data)
-    if size is None or scan < 0 or data.find(b"\xff\xd9", scan) < 0:
-        raise Error(Code.source_bad_image, f"the JPEG breaks off after {len(data)} bytes", str(path), _AGAIN)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        size = _png_size(data)
+    elif data.startswith(b"\xff\xd8"):
+        size, scan = _jpeg_segments(data)
+        size = size if scan > 0 and data.find(b"\xff\xd9", scan) > 0 else None
+    else:
+        what = "not a JPEG or PNG image" if data else "the image file is empty"
+        raise Error(Code.source_bad_image, what, str(path), _AGAIN)
+    if size is None:
+        raise Error(Code.source_bad_image, f"the image breaks off after {len(data)} bytes", str(path), _AGAIN)
     return size
 
 
 def decode_image(data: bytes, path: Path) -> np.ndarray:
-    """A JPEG file's content as (H, W, 3) uint8 RGB, never rotated by EXIF; raises Error source_bad_image."""
+    """A JPEG or PNG file's content as (H, W, 3) uint8 RGB, never rotated by EXIF; raises Error source_bad_image."""
     try:
         import cv2
     except ImportError:
@@ -72,7 +83,7 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
     image_size(data, path)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
-        raise Error(Code.source_bad_image, "the JPEG cannot be decoded", str(path), _AGAIN)
+        raise Error(Code.source_bad_image, "the image cannot be decoded", str(path), _AGAIN)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -259,6 +259,18 @@ def test_a_truncated_image_with_a_whole_thumbnail_is_refused(folder):
     assert code_of(folder) == "E0303"
 
 
+def test_png_is_read_too_and_refused_when_truncated(folder):
+    path = folder / "camera_front" / "000007.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    data = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    path.write_bytes(data)
+    sample = AstyxSource(folder)["000007"]
+    assert np.array_equal(sample.frames["camera_front"], pixels) and sample.rig.cameras[0].width == 30
+    for kept in (20, 200, -4):
+        path.write_bytes(data[:kept])
+        assert code_of(folder) == "E0303"
+
+
 def test_something_else_than_an_image_is_refused(folder):
     (folder / "camera_front" / "000007.jpg").write_bytes(b"\x89PNG not a picture at all")
     assert code_of(folder) == "E0303"

@@ -15,6 +15,7 @@ from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes import NuScenesSource
 
 
+@pytest.fixture
 def folder(tmp_path) -> Path:
     return write_nuscenes(tmp_path)
 
