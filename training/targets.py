@@ -29,9 +29,10 @@ def head_targets(
     weight = np.zeros((height, width), np.float32)
     group = np.zeros((height, width), np.int64)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    for values, label in zip(truth.boxes, truth.labels):
+    unseen = (truth.occlusion >= 3) & (truth.radar_points == 0)  # hidden from the cameras and without a return
+    for values, label, hidden in zip(truth.boxes, truth.labels, unseen):
         name = classes.get(label)
-        if name is None:
+        if name is None or hidden:
             continue
         x, y, z, length, wide, high, yaw, vx, vy = values
         column = ops.cell_index(x, spec.grid.x_min, cell, width)

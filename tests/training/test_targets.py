@@ -67,6 +67,13 @@ def test_objects_beyond_the_grid_leave_no_target(spec, box):
     assert target["heatmap"].sum() == 0 and target["weight"].sum() == 0
 
 
+@pytest.mark.parametrize("occlusion, returns, objects", [(3, 0, 0), (3, 2, 1), (2, 0, 1), (3, -1, 1)])
+def test_what_no_sensor_sees_is_not_asked_for(spec, occlusion, returns, objects):
+    truth = make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["car"], [occlusion])
+    truth = dataclasses.replace(truth, radar_points=np.array([returns], np.int32))
+    assert (head_targets(spec, truth, CLASSES)["heatmap"] == 1).sum() == objects
+
+
 def test_unmapped_labels_are_background(spec):
     assert head_targets(spec, make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["animal"]), CLASSES)["heatmap"].sum() == 0
 
