@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imkd_edge.detector import Detector, Result
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.result import Result
 from imkd_edge.samples import bundle_label, infer_sample, open_with, resolve_name
 from imkd_edge.sources.sample import Sample
 from imkd_edge.spec import ModelSpec

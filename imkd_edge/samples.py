@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imkd_edge.detector import Detector, Result
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.result import Result
 from imkd_edge.sources import open_source
 from imkd_edge.sources.sample import Sample, Source
 

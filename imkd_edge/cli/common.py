@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -120,6 +120,6 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
             progress.advance(task)
 
 
-def bar(title: str) -> Callable[[Collection[Item]], Iterator[Item]]:
+def bar(title: str) -> Callable[[Any], Iterator[Any]]:
     """What wraps items of known number in a progress bar."""
     return lambda items: track(items, len(items), title)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from imkd_edge.detector import Result
 from imkd_edge.draw import bev, panel
 from imkd_edge.draw.camera import Shape, draw_camera
 from imkd_edge.draw.canvas import THEMES, Canvas, Theme, class_color, cv2
 from imkd_edge.errors import Code, Error
+from imkd_edge.result import Result
 from imkd_edge.sources.sample import Sample
 from imkd_edge.spec import ModelSpec
 
@@ -41,7 +41,7 @@ def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str
 
 def write_png(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB picture; the file appears whole or not at all."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6])
     if not done:
         raise Error(Code.write_failed, "the picture could not be encoded as PNG", str(path), "check the free memory")
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -58,6 +58,7 @@ class _Scene:
         self.sample, self.result, self.spec, self.bundle, self.theme = sample, result, spec, bundle, theme
         self.classes = [entry.name for entry in spec.head.classes]
         self.truth = [] if sample.truth is None else [np.asarray(box) for box in sample.truth.boxes]
+        self.visible = [] if sample.truth is None else [box for box, level in zip(self.truth, sample.truth.occlusion) if level < 3]
         detections = [] if result is None else result.detections
         self.shapes = [self._shape(detection) for detection in detections]
         self.rows = [
@@ -139,7 +140,7 @@ class _Scene:
 
     def _draw_camera(self, canvas: Canvas, index: int) -> None:
         camera = self.sample.rig.cameras[index]
-        draw_camera(canvas, camera, self.sample.frames.get(camera.name), self.truth, self.shapes, self.theme)
+        draw_camera(canvas, camera, self.sample.frames.get(camera.name), self.visible, self.shapes, self.theme)
 
     def _draw_column(self, canvas: Canvas) -> None:
         canvas.box(0, 0, canvas.width, canvas.height, self.theme.panel)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imkd_edge.draw.camera import Shape
-from imkd_edge.draw.canvas import Canvas, Color, Theme, ramp
+from imkd_edge.draw.canvas import Canvas, Color, Theme, ramp, rgb
 from imkd_edge.draw.geometry import box_corners
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
@@ -139,7 +139,7 @@ def _draw_returns(canvas: Canvas, view: View, returns: Returns, theme: Theme) ->
         colors = ramp((returns.value - low) / (high - low), INTENSITY)
     for (x, y), color in zip(view(returns.points)[order], colors[order], strict=True):
         if np.isfinite(x) and 0 <= x < canvas.width and 0 <= y < canvas.height:
-            canvas.disc(x, y, 1.5, tuple(int(c) for c in color))
+            canvas.disc(x, y, 1.5, rgb(color))
 
 
 def _draw_footprint(canvas: Canvas, view: View, box: np.ndarray, color: Color) -> None:

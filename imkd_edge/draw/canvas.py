@@ -93,6 +93,11 @@ def class_color(name: str, index: int = 0) -> Color:
     return PALETTE.get(name, _SPARE[index % len(_SPARE)])
 
 
+def rgb(color: np.ndarray) -> Color:
+    """An array of three as a colour."""
+    return int(color[0]), int(color[1]), int(color[2])
+
+
 def ramp(value: np.ndarray, stops: Sequence[Color]) -> np.ndarray:
     """Colours (N, 3) uint8 for values (N,) in [0, 1] between equally spaced stops."""
     table = np.asarray(stops, np.float64)

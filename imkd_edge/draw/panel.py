@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from imkd_edge.draw.bev import APPROACHING, INTENSITY, RECEDING, SPEED_LIMIT, Returns, intensity_range, velocity_colors
-from imkd_edge.draw.canvas import Canvas, Color, Theme, class_color, ramp
+from imkd_edge.draw.canvas import Canvas, Color, Theme, class_color, ramp, rgb
 
 ROW = 18
 STAGE_COLORS: dict[str, Color] = {
@@ -88,7 +88,7 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
         title, low, middle, high = "radar return: intensity", f"{bottom:.0f}", "", f"{top:.0f} dB"
     canvas.text(14, y + 10, title, theme.muted, 11)
     for offset, color in enumerate(colors):
-        canvas.box(14 + offset, y + 16, 1.5, 6, tuple(int(c) for c in color))
+        canvas.box(14 + offset, y + 16, 1.5, 6, rgb(color))
     canvas.text(14, y + 35, low, theme.muted, 10.5)
     canvas.text(14 + width / 2, y + 35, middle, theme.muted, 10.5, anchor="center")
     canvas.text(14 + width, y + 35, high, theme.muted, 10.5, anchor="right")

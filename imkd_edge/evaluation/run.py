@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from imkd_edge.detector import Detector, Result
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.result import Result
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample
 

@@ -1,0 +1,104 @@
+"""inspect, doctor and bench."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+PERCENTILES = ["p50", "p90", "p99", "p99.9", "max"]
+STAGES = ["preprocess", "camera", "lift", "radar", "bev", "decode"]
+
+
+def test_inspect_is_the_manifest(run, random_bundle: Path) -> None:
+    card = run("inspect", random_bundle, "--json").json
+    manifest = json.loads((random_bundle / "manifest.json").read_text())
+    assert {key: card[key] for key in manifest} == manifest
+    assert Path(card["path"]) == random_bundle
+
+
+def test_inspect_names_what_matters(run, random_bundle: Path) -> None:
+    text = run("inspect", random_bundle).stdout
+    for word in ("6 of 128 × 64 px", "64 × 64", "car, pedestrian", "camera.onnx", "none: random weights"):
+        assert word in text
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_bundle: Path) -> Path:
+    """A package that ships the random bundle as `tiny`."""
+    from imkd_edge import bundle
+
+    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+    shutil.copytree(random_bundle, tmp_path / "tiny.imkd")
+    return tmp_path / "tiny.imkd"
+
+
+def test_doctor_finds_a_whole_installation_well(run, shipped: Path) -> None:
+    outcome = run("doctor", "--json")
+    checks = {check["name"]: check for check in outcome.json["checks"]}
+    assert set(checks) >= {"python", "core", "onnxruntime", "cuda", "tensorrt", "threads", "bundle tiny", "golden tiny", "sensor data"}
+    assert not [check for check in checks.values() if check["status"] == "fail"]
+    assert all(check["fix"] for check in checks.values() if check["status"] == "warn")
+    assert outcome.code == 0
+
+
+def test_doctor_sees_a_changed_byte_and_says_how_to_mend_it(run, shipped: Path) -> None:
+    with open(shipped / "camera.onnx", "ab") as file:
+        file.write(b"x")
+    outcome = run("doctor", "--json")
+    checks = {check["name"]: check for check in outcome.json["checks"]}
+    assert checks["bundle tiny"]["status"] == "fail" and "E0407" in checks["bundle tiny"]["detail"]
+    assert checks["bundle tiny"]["fix"]
+    assert outcome.json["status"] == "fail" and outcome.code == 3
+
+
+def test_doctor_without_a_shipped_bundle_fails(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from imkd_edge import bundle
+
+    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+    outcome = run("doctor")
+    assert outcome.code == 3 and "no bundle is shipped" in outcome.stdout
+
+
+def test_a_broken_check_is_a_finding_not_a_crash(run, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imkd_edge import doctor
+
+    monkeypatch.setitem(doctor.CHECKS, "threads", lambda: 1 / 0)
+    outcome = run("doctor", "--json")
+    checks = {check["name"]: check for check in outcome.json["checks"]}
+    assert checks["threads"]["status"] == "fail" and "ZeroDivisionError" in checks["threads"]["detail"]
+    assert outcome.code == 3
+
+
+def test_bench_has_percentiles_of_the_whole_and_of_every_stage(run, random_bundle: Path) -> None:
+    result = run("bench", random_bundle, "--frames", "12", "--warmup", "2", "--threads", "1", "--json").json
+    assert result["frames"] == 12 and result["threads"] == 1 and result["engine"] == "onnxruntime" and result["device"] == "cpu"
+    assert list(result["stages_ms"]) == STAGES
+    for values in (result["total_ms"], *result["stages_ms"].values()):
+        assert list(values) == PERCENTILES
+        ordered = [values[name] for name in PERCENTILES]
+        assert ordered == sorted(ordered) and ordered[0] > 0
+    assert 0 < result["share_outside_networks"] < 1
+    assert result["total_ms"]["p50"] >= max(stage["p50"] for stage in result["stages_ms"].values())
+    assert {"cpu", "cores", "python", "onnxruntime", "numpy"} <= set(result["environment"])
+
+
+def test_percentiles_are_observed_values() -> None:
+    from imkd_edge.bench.frames import percentiles
+
+    values = [float(value) for value in range(1, 1001)]
+    assert percentiles(values) == {"p50": 501.0, "p90": 901.0, "p99": 991.0, "p99.9": 1000.0, "max": 1000.0}
+
+
+def test_bench_ops_compares_equal_outputs(run, random_bundle: Path) -> None:
+    """The two sides of each race compute the same thing, so their ratio means something."""
+    result = run("bench", random_bundle, "--ops", "--json").json
+    rows = {(row["op"], row["reference"].split()[0].rstrip(",")): row for row in result["ops"]}
+    assert {op for op, _ in rows} == {"preprocess_images", "voxelize_radar", "lift", "decode"}
+    assert ("lift", "NumPy") in rows
+    limits = {"preprocess_images": 1.0, "voxelize_radar": 2e-4, "lift": 1e-4, "decode": 1e-3}  # grey levels, then the output's unit
+    for row in rows.values():
+        assert row["difference"] is not None and row["difference"] <= limits[row["op"]], row
+        assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ours_ms"])

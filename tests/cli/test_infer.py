@@ -1,0 +1,166 @@
+"""infer: frames chosen, one JSON line each, pictures saved whole, bad input named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+STAGES = {"preprocess", "camera", "lift", "radar", "bev", "decode"}
+
+
+def test_one_json_line_per_frame(run, random_bundle: Path) -> None:
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--frame", "s000-f001", "--frame", "s000-f002", "--json")
+    assert outcome.code == 0
+    first, second = outcome.lines
+    assert [first["frame"], second["frame"]] == ["s000-f001", "s000-f002"]
+    assert second["timestamp_ns"] - first["timestamp_ns"] == 500_000_000
+    assert first["health"]["mode"] == "full"
+    assert first["health"]["sensors"]["CAM_FRONT"] == "ok"
+    assert set(first["timings_us"]) >= STAGES
+    assert first["detections"], "the random weights are chosen so that boxes come"
+    box = first["detections"][0]
+    assert set(box) == {"label", "score", "center", "size", "yaw", "velocity"}
+    assert box["label"] in ("car", "pedestrian")
+    assert [len(box[key]) for key in ("center", "size", "velocity")] == [3, 3, 2]
+
+
+def test_boxes_are_the_detectors(run, random_bundle: Path) -> None:
+    from imkd_edge import Detector
+    from imkd_edge.sources import open_source
+
+    sample = open_source("synth")["s000-f001"]
+    with Detector(random_bundle, rig=sample.rig) as detector:
+        result = detector.infer(sample.frames, sample.radar, ego=sample.ego, timestamp_ns=sample.timestamp_ns)
+    record = run("infer", "synth", "--bundle", random_bundle, "--frame", "s000-f001", "--json").json
+    np.testing.assert_allclose([box["score"] for box in record["detections"]], result.scores, atol=1e-4)
+    np.testing.assert_allclose([box["center"] for box in record["detections"]], result.boxes[:, :3], atol=1e-4)
+
+
+def test_a_higher_score_leaves_fewer_boxes(run, random_bundle: Path) -> None:
+    low, high = (
+        run("infer", "synth", "--bundle", random_bundle, "--frame", "1", "--score", score, "--json").json["detections"]
+        for score in (0.2, 0.5)
+    )
+    assert len(low) > len(high)
+    assert all(box["score"] >= 0.5 for box in high)
+
+
+def test_a_range_of_names_that_hold_dashes(run, random_bundle: Path) -> None:
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--frames", "s000-f002-s000-f004", "--json")
+    assert [line["frame"] for line in outcome.lines] == ["s000-f002", "s000-f003", "s000-f004"]
+
+
+def test_frames_from_a_file(run, random_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("s000-f003\ns000-f001\n")
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--frames", tmp_path / "list.txt", "--json")
+    assert [line["frame"] for line in outcome.lines] == ["s000-f003", "s000-f001"]
+
+
+def test_without_json_a_frame_is_a_table_and_many_are_lines(run, random_bundle: Path) -> None:
+    one = run("infer", "synth", "--bundle", random_bundle, "--frame", "0")
+    assert one.code == 0 and "heading" in one.stdout and "health" in one.stdout
+    many = run("infer", "synth", "--bundle", random_bundle, "--frames", "s000-f000-s000-f002")
+    assert len(many.stdout.splitlines()) == 3
+
+
+def test_save_writes_a_picture_and_the_same_record(run, random_bundle: Path, tmp_path: Path) -> None:
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--frame", "s000-f001", "--save", "--out", tmp_path, "--json")
+    folder = tmp_path / "s000-f001"
+    assert {path.name for path in folder.iterdir()} == {"overview.png", "result.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"s000-f001"}
+    assert json.loads((folder / "result.json").read_text()) == outcome.json
+    assert cv2.imread(str(folder / "overview.png")).shape[1] > 1000
+    assert str(folder / "overview.png") in outcome.stderr.replace("\n", "")
+
+
+def test_a_folder_with_other_things_is_not_replaced(run, random_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "s000-f001").mkdir()
+    (tmp_path / "s000-f001" / "thesis.txt").write_text("years of work")
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--frame", "1", "--save", "--out", tmp_path)
+    assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]")
+    assert (tmp_path / "s000-f001" / "thesis.txt").read_text() == "years of work"
+
+
+BAD = [
+    (["infer", "nosuchfolder"], 2, "E0302"),
+    (["infer", "{empty}"], 2, "E0301"),
+    (["infer", "synth:seven"], 2, "E0301"),
+    (["infer", "synth", "--frame", "s999-f999"], 2, "E0307"),
+    (["infer", "synth", "--frames", "nosuch"], 2, "E0307"),
+    (["infer", "synth", "--frames", "s000-f004-s000-f002"], 2, "E0307"),
+    (["infer", "synth", "--split", "nosuch"], 2, "E0307"),
+    (["infer", "synth", "--option", "scenes"], 2, "E0104"),
+    (["infer", "synth", "--option", "nosuch=1"], 2, "E0102"),
+    (["infer", "synth", "--frame", "0", "--bundle", "nosuch"], 4, "E0401"),
+    (["infer", "synth", "--frame", "0", "--engine", "nosuch"], 3, "E0501"),
+    (["infer", "synth", "--frame", "0", "--device", "cuda"], 3, "E0511"),
+    (["infer", "synth", "--frame", "0", "--theme", "pink", "--save"], 2, "E0104"),
+    (["inspect", "nosuch"], 4, "E0401"),
+    (["inspect", "{empty}"], 4, "E0406"),
+    (["demo", "--source", "nosuchfolder"], 2, "E0302"),
+    (["bench", "nosuch"], 4, "E0401"),
+    (["export", "nosuch.pt", "--out", "x.imkd"], 2, "E0602"),
+    (["eval", "nosuch", "--data", "synth"], 4, "E0401"),
+    (["eval", "{bundle}", "--data", "synth", "--split", "nosuch"], 2, "E0307"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "name"), BAD, ids=[" ".join(case[0]) for case in BAD])
+@pytest.mark.parametrize("json_flag", [[], ["--json"]], ids=["text", "json"])
+def test_bad_input_has_its_code(
+    run,
+    random_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    code: int,
+    name: str,
+    json_flag: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    filled = [argument.format(empty="empty", bundle=random_bundle) for argument in arguments]
+    if filled[0] in ("infer", "demo") and "--bundle" not in filled:
+        filled += ["--bundle", str(random_bundle)]
+    outcome = run(*filled, *json_flag)
+    assert outcome.stderr.startswith(f"error[{name}] ")
+    assert outcome.stderr.count("\n") == 1
+    assert outcome.stderr.count(" / ") >= 2  # what, where, how to fix
+    assert outcome.code == code
+    assert outcome.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]  # nothing half-written
+
+
+def test_a_changed_byte_is_refused(run, tmp_path: Path) -> None:
+    from helpers import write_random_bundle
+
+    bundle = write_random_bundle(tmp_path / "b.imkd")
+    data = bytearray((bundle / "bev.onnx").read_bytes())
+    data[-1] ^= 1
+    (bundle / "bev.onnx").write_bytes(data)
+    outcome = run("infer", "synth", "--frame", "0", "--bundle", bundle)
+    assert outcome.code == 4 and outcome.stderr.startswith("error[E0407]")
+
+
+def test_a_rig_that_does_not_fit_is_named(run, tmp_path: Path) -> None:
+    from helpers import random_spec, write_random_bundle
+
+    bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
+    outcome = run("infer", "synth", "--frame", "0", "--bundle", bundle)
+    assert outcome.code == 2 and outcome.stderr.startswith("error[E0218]")
+
+
+def test_real_frames(run, shared_data: Path, tmp_path: Path) -> None:
+    from helpers import random_spec, write_random_bundle
+
+    bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
+    source = shared_data / "astyx"
+    outcome = run("infer", source, "--bundle", bundle, "--frame", "240", "--save", "--out", tmp_path / "out", "--json")
+    assert outcome.json["frame"] == "000240"
+    assert outcome.json["health"]["sensors"] == {"camera_front": "ok", "radar_6455": "ok"}
+    assert outcome.json["health"]["ego_speed_estimated"]
+    assert (tmp_path / "out" / "000240" / "overview.png").is_file()

@@ -1,0 +1,97 @@
+"""What the README tells to type works: blocks marked <!-- test --> are run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import NO_BUNDLE
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"<!-- test(?P<note>[^>]*?)-->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One marked block of the README."""
+
+    note: str
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [Block(match["note"].strip(": "), match["language"], match["text"]) for match in BLOCK.finditer(text)]
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks() if block.language == "bash" for line in block.text.splitlines()]
+    return [line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder, with the rig of the README and a model for it."""
+    from helpers import random_spec, write_random_bundle
+
+    folder = tmp_path_factory.mktemp("readme")
+    rig = next(block for block in blocks() if block.language == "json" and block.note == "rig.json")
+    (folder / "rig.json").write_text(rig.text)
+    write_random_bundle(folder / "my-model.imkd", random_spec(cameras=1))
+    return folder
+
+
+def execute(command: list[str], place: Path) -> str:
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    run = subprocess.run(command, cwd=place, env={**os.environ, "PATH": paths}, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def needs_tiny(text: str) -> None:
+    from imkd_edge.bundle import shipped
+
+    if re.search(r"\btiny\b|imkd-edge (demo|doctor)", text) and "tiny" not in shipped():
+        pytest.skip(f"{NO_BUNDLE}: tiny is not shipped with this tree")
+
+
+def test_the_readme_has_blocks_to_run() -> None:
+    assert len(commands()) >= 6
+    assert sum(block.language == "python" for block in blocks()) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", commands())
+def test_command(command: str, place: Path) -> None:
+    needs_tiny(command)
+    assert execute(["bash", "-c", command], place)
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_python(number: int, place: Path) -> None:
+    block = [block for block in blocks() if block.language == "python"][number]
+    needs_tiny(block.text)
+    assert execute([sys.executable, "-c", block.text], place)
+
+
+def test_every_verb_that_the_readme_names_exists() -> None:
+    import typer.main
+
+    from imkd_edge.cli import app
+
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = set(re.findall(r"^imkd-edge (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+    assert named and named <= known
+
+
+def test_the_picture_is_there_and_small() -> None:
+    picture = ROOT / "docs" / "overview.png"
+    if not picture.exists():
+        pytest.skip(f"{NO_BUNDLE}: the picture is drawn with tiny")
+    assert 20_000 < picture.stat().st_size < 300_000
