@@ -95,4 +95,8 @@ def _nuscenes(chosen: Selection, samples: list[Sample], results: list[Result], p
             chosen.source.kind,
             "leave --per-range and --per-block out",
         )
-    return nuscenes.evaluate(samples, chosen.source, results)
+    labelled = [(sample.truth, result) for sample, result in zip(samples, results, strict=True) if sample.truth is not None]
+    truths = [truth for truth, _ in labelled]
+    detected = [(result.boxes, result.scores, [entry.label for entry in result.detections]) for _, result in labelled]
+    metrics = nuscenes.evaluate(truths, detected, classes=getattr(chosen.source, "classes", None))
+    return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, detected)}

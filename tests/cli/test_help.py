@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 
-import click
 import pytest
 import typer.main
 
@@ -35,11 +34,11 @@ def test_help_ends_in_two_examples(run, verb: str) -> None:
 def test_the_examples_are_valid_commands(run, verb: str) -> None:
     for line in help_lines(run, verb)[-2:]:
         arguments = shlex.split(line.split(" > ")[0])[2:]
-        COMMANDS[verb].make_context(verb, arguments)  # raises click.UsageError otherwise
+        COMMANDS[verb].make_context(verb, arguments)  # raises a usage error otherwise
 
 
 def test_an_invalid_example_would_be_noticed() -> None:
-    with pytest.raises(click.UsageError):
+    with pytest.raises(Exception, match="No such option"):
         COMMANDS["infer"].make_context("infer", ["synth", "--no-such-option"])
 
 

@@ -61,7 +61,7 @@ def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pyte
         "epochs": 2,
         "resume": True,
     }
-    assert [item for item in options["progress"]([1, 2])] == [1, 2]  # type: ignore[operator]
+    assert list(options["progress"]([1, 2])) == [1, 2]  # type: ignore[operator]
 
 
 def test_eval_on_synth_has_the_official_names(run, random_bundle: Path) -> None:
