@@ -100,4 +100,6 @@ def _metrics(path: Path | str | None) -> dict[str, Any]:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise Error(Code.source_missing_file, f"unreadable metrics: {error}", str(path), "pass the output of imkd-edge eval --json") from error
+        raise Error(
+            Code.source_missing_file, f"unreadable metrics: {error}", str(path), "pass the output of imkd-edge eval --json"
+        ) from error

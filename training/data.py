@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -25,8 +25,8 @@ def network_inputs(
 ) -> dict[str, np.ndarray]:
     """What the two networks and the lift between them read.
 
-    Returns images (N,3,H,W) float32 (unless images=False), present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
-    pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
+    Returns images (N,3,H,W) float32 (unless images=False), present (N,) float32, radar_grid (F,Hr,Wr) float32, and the
+    lift's table: points and pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
@@ -149,7 +149,7 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
 
 
 @torch.no_grad()
-def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Iterable | None = None) -> None:
+def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None) -> None:
     """Runs the frozen backbone once over every (frame, variant); examples then carry features instead of images."""
     backbone.eval()
     variants = dataset.config.augment.variants

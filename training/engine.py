@@ -63,7 +63,8 @@ def train_one_epoch(
         terms = detection_losses(student(batch), batch, config)
         if not torch.isfinite(terms["total"]):
             values = {k: float(v) for k, v in terms.items()}
-            raise Error(Code.train_diverged, f"the loss is not finite: {values}", f"step {step}", "lower [train] rate or look at the data")
+            fix = "lower [train] rate, or look at the data"
+            raise Error(Code.train_diverged, f"the loss is not finite: {values}", f"step {step}", fix)
         optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         norm = nn.utils.clip_grad_norm_(student.parameters(), config.clip)

@@ -53,9 +53,7 @@ def depth_cross_entropy(
     return -torch.log(chosen[known].clamp(min=1e-6)).mean()
 
 
-def detection_losses(
-    out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig
-) -> dict[str, torch.Tensor]:
+def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, torch.Tensor]:
     """All terms and their weighted sum "total"; the weights stand in the config and nowhere else."""
     channels = torch.ones(10)
     channels[2] = config.height_weight

@@ -18,8 +18,8 @@ def head_targets(
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
-    Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown; weight (H,W) float32,
-    the Gaussian of the object that a cell regresses, 0 for none; group (H,W) int64, its task group.
+    Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown;
+    weight (H,W) float32, the Gaussian of the object that a cell regresses, 0 for none; group (H,W) int64, its task group.
     """
     names = [c.name for c in spec.head.classes]
     groups = [c.group for c in spec.head.classes]

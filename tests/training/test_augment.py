@@ -109,7 +109,9 @@ def test_the_runtime_sees_the_turned_radar_where_it_belongs():
     """Turning by 90 degrees and reading the grid turned back gives the same occupied cells."""
     spec = load_config("tiny").spec
     sample = make_sample(3)
-    still = dataclasses.replace(sample, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=sample.ego.T_world_ego)])
+    still = dataclasses.replace(
+        sample, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=sample.ego.T_world_ego)]
+    )
     before, _ = ops.voxelize_radar(spec, still.rig, still.radar, still.timestamp_ns, still.ego)
     turned = augment.turn_and_scale(still, np.pi / 2, 1.0)
     after, _ = ops.voxelize_radar(spec, turned.rig, turned.radar, turned.timestamp_ns, turned.ego)

@@ -54,7 +54,7 @@ def test_each_mistake_has_its_code(path, value, code):
 
 
 def test_missing_files_and_broken_toml_are_named(tmp_path):
-    with pytest.raises(Error, match="shipped configs: .*tiny") as error:
+    with pytest.raises(Error, match=r"shipped configs: .*tiny") as error:
         load_config("tinny")
     assert error.value.code == "E0601"
     (tmp_path / "bad.toml").write_text("[spec\n")

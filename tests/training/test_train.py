@@ -7,7 +7,7 @@ import torch
 
 from imkd_edge.errors import Error
 from imkd_edge.training.config import CONFIGS
-from imkd_edge.training.main import load_checkpoint, load_student, train
+from imkd_edge.training.main import Run, load_checkpoint, load_student, train
 
 SMALL = {  # a toy of the shipped config: same parts, an eighth of the work
     "width = 256": "width = 128",
@@ -44,26 +44,21 @@ def test_a_run_leaves_a_checkpoint_and_one_log_line_per_epoch(whole):
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"heatmap", "box", "depth", "total", "gradient"} <= set(lines[0]["losses"])
     assert lines[-1]["losses"]["total"] < lines[0]["losses"]["total"]
-    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 3 and result["epochs"] == 3
+    assert load_checkpoint(folder / "checkpoint.pt")["epoch"] == 3 and result["epoch"] == 3 and result["frames"] == 8
     assert not list(folder.glob("*.tmp"))
 
 
 def test_a_resumed_run_is_bit_equal(config, whole, tmp_path, monkeypatch):
     folder, _ = whole
-    from imkd_edge.training import main
+    save = Run.save
 
-    real, calls = main.save_checkpoint, []
+    def save_then_die(run):
+        save(run)
+        raise KeyboardInterrupt
 
-    def save_then_die(*args):
-        real(*args)
-        calls.append(1)
-        if len(calls) == 1:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(main, "save_checkpoint", save_then_die)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", save_then_die)
         train(config, out=tmp_path, seed=3)
-    monkeypatch.setattr(main, "save_checkpoint", real)
     train(config, out=tmp_path, seed=3, resume=True)
     ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")
     for part in ("student", "ema"):

@@ -86,7 +86,5 @@ class BevNet(nn.Module):
 
 def _positions(spec: ModelSpec) -> torch.Tensor:
     """Coordinates of the cells in [-1, 1], (1,2,H,W): radar's height bias and the ground depend on where one looks."""
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij"
-    )
+    y, x = torch.meshgrid(torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij")
     return torch.stack([x, y])[None]
