@@ -42,7 +42,7 @@ def network_inputs(
     }
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
-    return out
+    return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch wants writable memory
 
 
 def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
@@ -123,7 +123,7 @@ class FrameDataset(Dataset):
                 crops = self.crops(sample, augment.ImageChange())
             out |= head_targets(spec, sample.truth, self.config.data.classes)
             out["depth_bin"] = depth_targets(spec, sample, crops)
-        tensors = {k: torch.from_numpy(np.require(v, requirements="W")) for k, v in out.items()}
+        tensors = {k: torch.from_numpy(v) for k, v in out.items()}
         if cached is not None:
             tensors["features"] = cached
         return tensors

@@ -52,7 +52,11 @@ def train_one_epoch(
     first_step: int,
     steps: int,
 ) -> dict[str, float]:
-    """Returns the mean of every loss term and of the gradient norm; raises Error train_diverged with the terms when the loss is not finite."""
+    """Returns the mean of every loss term and of the gradient norm.
+
+    Raises:
+        Error: train_diverged, with the terms, when the loss is not finite.
+    """
     student.train()
     sums: dict[str, float] = {}
     count = 0
@@ -62,7 +66,7 @@ def train_one_epoch(
             group["lr"] = learning_rate(step, steps, config)
         terms = detection_losses(student(batch), batch, config)
         if not torch.isfinite(terms["total"]):
-            values = {k: float(v) for k, v in terms.items()}
+            values = {k: float(v.detach()) for k, v in terms.items()}
             fix = "lower [train] rate, or look at the data"
             raise Error(Code.train_diverged, f"the loss is not finite: {values}", f"step {step}", fix)
         optimizer.zero_grad(set_to_none=True)
