@@ -99,7 +99,7 @@ class SynthSource:
         rig: other cameras (undistorted) and radars than `default_rig(image)`.
         classes: which of car, truck, bus, motorcycle, bicycle, pedestrian there are.
     Raises:
-        Error: train_config for impossible numbers, source_bad_calibration for a distorted camera.
+        Error: spec_bad_value for impossible numbers or unknown classes, source_bad_calibration for a distorted camera.
     """
 
     kind = "synth"

@@ -33,11 +33,12 @@ class LidarModel:
         self.mesh, self.ground = mesh, ground
         colours = np.array(mesh.scene.objects.colours + mesh.scene.fixtures.colours, float).reshape(-1, 3).mean(1)
         owner = mesh.solids[:, 6].astype(int)
-        share, offset = np.array([MATERIALS[m] for m in mesh.materials]).T
-        self.base = share * colours[owner] + offset  # (B,) reflectance
-        self.glass = np.array([m == "glass" for m in mesh.materials])
+        share, offset = np.array([MATERIALS[m] for m in mesh.materials]).reshape(-1, 2).T
+        self.base = np.append(share * colours[owner] + offset, 0.0)  # (B + 1,) reflectance; the last row stands for the ground
+        self.glass = np.array([m == "glass" for m in mesh.materials] + [False])
         vehicles = np.array([k in ("car", "truck", "bus") for k in mesh.scene.objects.kinds] + [False] * len(mesh.scene.fixtures.kinds))
-        self.vehicle = vehicles[owner]
+        self.vehicle = np.append(vehicles[owner], False)
+        self.solids = np.concatenate([mesh.solids, [[0, 0, 0, 0, 0, 0, -1]]])  # (B + 1, 7)
 
     def sweep(self, state: State, T_world_lidar: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Points (n, 4) float32 in the LiDAR frame (x, y, z m, reflectance) and what each hit (n,): object, fixture or -1 ground."""
@@ -63,11 +64,11 @@ class LidarModel:
         local_y[ray], local_z[ray] = y[nearer], z[nearer]
         points = eye + direction * np.where(np.isfinite(distance), distance, 0)[:, None]
         reflectance = self._reflectance(points, hit, slant, face, local_y, local_z, rng)
-        loss = 0.02 + 0.5 * (distance / MAX_RANGE) ** 2 * (1 - reflectance / 255) + 0.5 * ((hit >= 0) & self.glass[hit])
+        loss = 0.02 + 0.5 * (distance / MAX_RANGE) ** 2 * (1 - reflectance / 255) + 0.5 * self.glass[hit]
         ok = (distance < MAX_RANGE) & (distance > MIN_RANGE) & (rng.random(len(distance)) > loss)
         noisy = distance + rng.normal(0, RANGE_NOISE, len(distance))
         points = (eye + direction[ok] * noisy[ok, None] - eye) @ T_world_lidar[:3, :3]
-        owner = np.where(hit >= 0, self.mesh.solids[hit, 6].astype(int), -1)[ok]
+        owner = self.solids[hit[ok], 6].astype(int)
         return np.concatenate([points, reflectance[ok, None]], 1).astype(np.float32), owner
 
     def _pairs(self, state: State, eye: np.ndarray, direction: np.ndarray):
@@ -124,8 +125,8 @@ class LidarModel:
         bright = np.full(len(pixel), 105.0)
         bright[inside] = self.ground.bare[pixel[inside, 1], pixel[inside, 0]]
         value[ground] = 5 + 0.05 * bright + 0.7 * np.maximum(bright - 150, 0)
-        solids = self.mesh.solids[hit]
-        lamp = ~ground & self.vehicle[hit] & (face == 0) & (np.abs(local_y) > 0.3 * (solids[:, 3] - solids[:, 2]) / 1.0)
+        solids = self.solids[hit]
+        lamp = self.vehicle[hit] & (face == 0) & (np.abs(local_y) > 0.3 * (solids[:, 3] - solids[:, 2]))
         lamp &= (local_z > 0.45) & (local_z < 1.15)
         value[lamp] = 215 + 40 * rng.random(int(lamp.sum()))  # lamps and plates send the light back
         return np.clip(np.round(value + rng.normal(0, 1, len(value)) * (1.5 + 0.06 * value)), 0, 255)

@@ -42,24 +42,24 @@ class SceneMesh:
         polygons = [p for piece in pieces for p in piece.polygons]
         lengths = np.array([len(p) for p in polygons], int)
         per_piece = [len(piece.polygons) for piece in pieces]
-        self.piece_owner = np.array(owners)  # (R,)
-        self.footprint = np.array([p.footprint for p in pieces], float)  # (R, 4) x0, x1, y0, y1 in the owner's frame
+        self.piece_owner = np.array(owners, int)  # (R,)
+        self.footprint = np.array([p.footprint for p in pieces], float).reshape(-1, 4)  # (R, 4) x0, x1, y0, y1 in the owner's frame
         self.polygon_piece = np.repeat(np.arange(len(pieces)), per_piece)  # (P,)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # (P + 1,)
-        self.vertices = np.concatenate(polygons)  # (V, 3) owner's frame
+        self.vertices = np.concatenate([np.zeros((0, 3)), *polygons])  # (V, 3) owner's frame
         self.vertex_owner = self.piece_owner[np.repeat(self.polygon_piece, lengths)]  # (V,)
-        self.normals = np.array([n for p in pieces for n in p.normals], float)  # (P, 3)
+        self.normals = np.array([n for p in pieces for n in p.normals], float).reshape(-1, 3)  # (P, 3)
         self.two_sided = (self.normals == 0).all(1)  # (P,)
-        self.colours = np.array([c for p in pieces for c in p.colours], float)  # (P, 3)
+        self.colours = np.array([c for p in pieces for c in p.colours], float).reshape(-1, 3)  # (P, 3)
         self.details = np.array([d for p in pieces for d in p.details], float)  # (P,)
         self.glowing = np.array([g for p in pieces for g in p.glowing], bool)  # (P,)
-        swing = np.repeat([s for p in pieces for s in p.swings], lengths)  # (V,)
+        swing = np.repeat(np.array([s for p in pieces for s in p.swings], float), lengths)  # (V,)
         height = self.sizes[self.vertex_owner, 2]
         reach = np.maximum(self.sizes[self.vertex_owner, 0] / 2 - 0.1, 0)
         hinge = np.where(np.abs(swing) == 1.0, 0.47, 0.8) * height  # legs swing about the hip, arms about the shoulder
         self.swing = swing * reach * np.clip((hinge - self.vertices[:, 2]) / (0.47 * height), 0, 1)  # m of x per unit of swing
         boxes = [(np.concatenate([box, [owner]]), material) for p, owner in zip(pieces, owners) for box, material in p.solids]
-        self.solids = np.array([b for b, _ in boxes], float)  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
+        self.solids = np.array([b for b, _ in boxes], float).reshape(-1, 7)  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
         self.materials = [m for _, m in boxes]
 
     def pose(self, state: State) -> Posed:
