@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imkd_edge import ModelSpec
+from imkd_edge import Detector, ModelSpec, SensorRig
 from imkd_edge.bundle import write_bundle
+from imkd_edge.golden import make_golden
+from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.synth import SynthSource, default_rig
 
 SPEC_JSON = """{
   "version": 1, "name": "random", "cameras": %d, "context_channels": 8, "ground_plane": [0, 0, 0],
@@ -102,9 +106,25 @@ def _model(name: str, nodes: list, inputs: list, outputs: list, constants: list)
     return model.SerializeToString()
 
 
+def golden_sample(cameras: int) -> Sample:
+    """A frame of the synthetic world, seen by the first cameras of its rig."""
+    rig = default_rig()
+    rig = SensorRig(cameras=list(rig.cameras)[:cameras], radars=list(rig.radars))
+    source = SynthSource(scenes=1, frames_per_scene=1, rig=rig)
+    return source[source.names[0]]
+
+
 def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int = 0) -> Path:
-    """A whole bundle, golden frame from the synthetic world included where the rig fits."""
+    """A whole bundle, with a golden frame from the synthetic world."""
     spec = spec or random_spec()
     parts = camera_onnx(spec, seed), bev_onnx(spec, seed + 1)
-    write_bundle(folder, spec, *parts, golden={}, metrics={}, provenance={"data": "none: random weights", "seed": seed})
+    sample = golden_sample(spec.cameras)
+    provenance = {"data": "none: random weights", "seed": seed}
+    with tempfile.TemporaryDirectory() as place:
+        camera, bev = Path(place) / "camera.onnx", Path(place) / "bev.onnx"
+        camera.write_bytes(parts[0])
+        bev.write_bytes(parts[1])
+        with Detector.from_onnx(spec, sample.rig, camera, bev) as detector:
+            golden = make_golden(detector, sample)
+    write_bundle(folder, spec, *parts, golden=golden, metrics={}, provenance=provenance)
     return folder

@@ -59,8 +59,9 @@ def bench(
         gc.collect()
         for _ in track(range(frames)) if track else range(frames):
             sample = next(feed)
+            times = sample.camera_timestamps_ns or None
             started = time.perf_counter_ns()
-            result = infer_sample(detector, sample)
+            result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
             totals.append((time.perf_counter_ns() - started) / 1e6)
             stages.append({name: value / 1000 for name, value in result.timings_us.items()})
     outside = [1 - sum(stage[name] for name in NETWORKS) / total for stage, total in zip(stages, totals, strict=True)]

@@ -37,15 +37,14 @@ def show_frame(record: dict[str, Any]) -> None:
         heading, speed = math.degrees(entry["yaw"]), math.hypot(*entry["velocity"])
         table.add_row(entry["label"], *columns, size, f"{heading:.0f}", f"{speed:.1f}")
     out().print(table)
-    show_stages(record["timings_us"], record.get("total_us"))
+    show_stages(record["timings_us"])
     show_health(record["health"])
 
 
-def show_stages(timings_us: dict[str, float], total_us: float | None) -> None:
-    """One row of stages."""
-    total = sum(timings_us.values()) if total_us is None else total_us
-    table = _table("time in ms", *(f">{name}" for name in timings_us), ">total")
-    table.add_row(*(f"{value / 1000:.2f}" for value in [*timings_us.values(), total]))
+def show_stages(timings_us: dict[str, float]) -> None:
+    """One row of stages, the total among them."""
+    table = _table("time in ms", *(f">{name}" for name in timings_us))
+    table.add_row(*(f"{value / 1000:.2f}" for value in timings_us.values()))
     out().print(table)
 
 
@@ -63,7 +62,7 @@ def show_line(record: dict[str, Any]) -> None:
     for entry in record["detections"]:
         counts[entry["label"]] = counts.get(entry["label"], 0) + 1
     found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
-    total = record.get("total_us") or sum(record["timings_us"].values())
+    total = record["timings_us"]["total"]
     out().print(f"{escape(str(record['frame']))}: {found} | {total / 1000:.1f} ms | health {record['health']['mode']}")
 
 

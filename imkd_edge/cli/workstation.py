@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         "export",
         epilog=examples(
             "imkd-edge export runs/tiny/checkpoint.pt --out runs/tiny.imkd",
-            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd --json",
+            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
         ),
     )(export)
     add(
@@ -62,6 +62,8 @@ def train(
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
+    data: Annotated[str | None, typer.Option(help="Source of the golden frame; the default is the training's.")] = None,
+    metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     json: Json = False,
 ) -> int:
     """Turn a checkpoint into a bundle that the device loads."""
@@ -72,7 +74,7 @@ def export(
             str(checkpoint),
             "give the checkpoint.pt that imkd-edge train wrote",
         )
-    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out)
+    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out, data=data, metrics=metrics)
     _show("bundle", result, json)
     return OK
 
