@@ -82,6 +82,12 @@ class FrameDataset(Dataset):
             self.memory[name] = sample
         return self.memory[name]
 
+    def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
+        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory."""
+        indices = range(len(self))
+        for index in progress(indices) if progress else indices:
+            self.sample(index)
+
     def variant(self, index: int) -> int:
         """Which image variant of a frame this epoch shows."""
         count = self.config.augment.variants

@@ -78,6 +78,8 @@ class Run:
     def epochs(self, progress: Progress | None) -> dict[str, Any]:
         self.folder.mkdir(parents=True, exist_ok=True)
         last = self.settings.train.epochs
+        if self.epoch < last:
+            self.dataset.load(progress)
         if self.settings.model.frozen_backbone and self.settings.augment.variants and self.epoch < last:
             cache_features(self.dataset, self.student.camera.backbone, progress)
         line: dict[str, Any] = {}
