@@ -11,13 +11,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from imkd_edge import ModelSpec
-from imkd_edge.bundle import make_golden, write_bundle
+from imkd_edge import Detector, ModelSpec
+from imkd_edge.bundle import write_bundle
 from imkd_edge.errors import Code, Error
+from imkd_edge.golden import make_golden
 from imkd_edge.sources import open_source
+from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.config import Config
 from imkd_edge.training.main import load_student
 from imkd_edge.training.models.student import Student
@@ -28,9 +31,17 @@ OPSET = 18
 def export(checkpoint: Path | str, out: Path | str, data: str | None = None, metrics: Path | str | None = None) -> dict[str, Any]:
     """Writes the averaged student of a checkpoint as a bundle.
 
-    Args: checkpoint: file of `imkd-edge train`. out: folder to make, by custom NAME.imkd. data: source of the golden frame, else the
-    config's. metrics: JSON file of `imkd-edge eval --json` to put on the model card.
-    Returns {"bundle", "bytes", "parameters"}. Raises Error train_checkpoint, 3xx, write_failed.
+    Args:
+        checkpoint: file of `imkd-edge train`.
+        out: folder to make, NAME.imkd.
+        data: source whose rig the golden frame has, else the config's.
+        metrics: JSON file of `imkd-edge eval --json` to put on the model card.
+
+    Returns:
+        {"bundle", "bytes", "parameters"}.
+
+    Raises:
+        Error: train_checkpoint, those of the source, write_failed.
     """
     student, settings, state = load_student(Path(checkpoint))
     measured = _metrics(metrics)
@@ -67,14 +78,19 @@ def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names
     return file.getvalue()
 
 
-def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict:
-    """A frame of the training source through the very bundle: tensors and boxes that every device must reproduce."""
-    source = open_source(data, **(settings.data.options if data == settings.data.source else {}))
-    sample = source[source.names[0]]
+def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
+    """A frame through the very bundle: tensors and boxes that every device must reproduce.
+
+    The sensors are those of the training data, the world is synthetic: a recording's frames may not be ours to pass on.
+    """
+    recorded = open_source(data, **(settings.data.options if data == settings.data.source else {}))
+    rig = recorded[recorded.names[0]].rig
+    synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
+    sample = synthetic[synthetic.names[0]]
     with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "draft.imkd"
-        write_bundle(draft, settings.spec, camera, bev, {}, {}, {})
-        return make_golden(draft, sample)
+        draft = write_bundle(Path(folder) / "draft.imkd", settings.spec, camera, bev, {}, {}, {})
+        with Detector(draft, rig=rig) as detector:
+            return make_golden(detector, sample)
 
 
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
