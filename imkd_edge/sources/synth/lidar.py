@@ -36,7 +36,9 @@ class LidarModel:
         share, offset = np.array([MATERIALS[m] for m in mesh.materials]).reshape(-1, 2).T
         self.base = np.append(share * colours[owner] + offset, 0.0)  # (B + 1,) reflectance; the last row stands for the ground
         self.glass = np.array([m == "glass" for m in mesh.materials] + [False])
-        vehicles = np.array([k in ("car", "truck", "bus") for k in mesh.scene.objects.kinds] + [False] * len(mesh.scene.fixtures.kinds))
+        vehicles = np.array(
+            [k in ("car", "truck", "bus") for k in mesh.scene.objects.kinds] + [False] * len(mesh.scene.fixtures.kinds), bool
+        )
         self.vehicle = np.append(vehicles[owner], False)
         self.solids = np.concatenate([mesh.solids, [[0, 0, 0, 0, 0, 0, -1]]])  # (B + 1, 7)
 

@@ -71,8 +71,9 @@ def panel(piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Co
     p00, p10, p01, p11 = (np.array(p, float) for p in corners)
     dz = max(z1 - z0, 1e-6)
     normal = {"front": (dz, 0, b - f), "back": (-dz, 0, e - a), "left": (0, dz, d - h), "right": (0, -dz, g - c)}[face]
-    at = lambda u, v: (1 - u) * (1 - v) * p00 + u * (1 - v) * p10 + (1 - u) * v * p01 + u * v * p11  # noqa: E731
-    piece.add([at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)], unit3(normal), colour, detail, glow)
+    u, v = np.array([u0, u1, u1, u0], float)[:, None], np.array([v0, v0, v1, v1], float)[:, None]
+    points = (1 - u) * (1 - v) * p00 + u * (1 - v) * p10 + (1 - u) * v * p01 + u * v * p11  # (4, 3)
+    piece.add(points, unit3(normal), colour, detail, glow)
 
 
 def box(piece: Piece, x0, x1, y0, y1, z0, z1, colour: Colour, swing: float = 0.0) -> None:
