@@ -19,16 +19,19 @@ const char* identifier(Code code) {
 #define NAME(code) \
   case Code::code: \
     return #code;
-    NAME(spec_syntax)
-    NAME(spec_unknown_key) NAME(spec_missing_key) NAME(spec_bad_value) NAME(spec_version) NAME(frame_bad_dtype) NAME(frame_bad_shape)
-        NAME(frame_unknown_sensor) NAME(frame_count) NAME(frame_bad_time) NAME(rig_syntax) NAME(rig_unknown_key) NAME(rig_missing_key)
-            NAME(rig_bad_value) NAME(rig_not_rigid) NAME(rig_duplicate_name) NAME(rig_empty) NAME(rig_mismatch) NAME(source_unknown)
-                NAME(source_missing_file) NAME(source_bad_image) NAME(source_bad_points) NAME(source_bad_label) NAME(source_bad_calibration)
-                    NAME(source_unknown_frame) NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key)
-                        NAME(bundle_version) NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path)
-                            NAME(bundle_tensor_mismatch) NAME(bundle_bad_value) NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind)
-                                NAME(engine_run) NAME(device_unavailable) NAME(train_config) NAME(train_checkpoint) NAME(train_diverged)
-                                    NAME(train_no_data) NAME(missing_extra) NAME(write_failed)
+    // clang-format off
+    NAME(spec_syntax) NAME(spec_unknown_key) NAME(spec_missing_key) NAME(spec_bad_value) NAME(spec_version)
+    NAME(frame_bad_dtype) NAME(frame_bad_shape) NAME(frame_unknown_sensor) NAME(frame_count) NAME(frame_bad_time)
+    NAME(rig_syntax) NAME(rig_unknown_key) NAME(rig_missing_key) NAME(rig_bad_value) NAME(rig_not_rigid) NAME(rig_duplicate_name)
+    NAME(rig_empty) NAME(rig_mismatch)
+    NAME(source_unknown) NAME(source_missing_file) NAME(source_bad_image) NAME(source_bad_points) NAME(source_bad_label)
+    NAME(source_bad_calibration) NAME(source_unknown_frame)
+    NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key) NAME(bundle_version)
+    NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch) NAME(bundle_bad_value)
+    NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(device_unavailable)
+    NAME(train_config) NAME(train_checkpoint) NAME(train_diverged) NAME(train_no_data)
+    NAME(missing_extra) NAME(write_failed)
+    // clang-format on
 #undef NAME
   }
   return nullptr;

@@ -27,6 +27,14 @@ void set_threads(int threads) {
   shared_pool = std::move(fresh);
 }
 
+// Scratch of this thread, kept between calls: fresh pages would cost more than some ops.
+void* scratch(std::size_t bytes) {
+  thread_local std::vector<std::max_align_t> memory;
+  const std::size_t units = bytes / sizeof(std::max_align_t) + 1;
+  if (memory.size() < units) memory.resize(units);
+  return memory.data();
+}
+
 FloatArray empty(const std::vector<py::ssize_t>& shape) { return FloatArray(shape); }
 
 ImageCrop make_crop(double scale, double left, double top) {
@@ -88,8 +96,7 @@ FloatArray py_lift(const ModelSpec& spec, const SizedTable& table, py::handle de
   float* data = out.mutable_data();
   const float *depth_data = d.data(), *context_data = c.data();
   py::gil_scoped_release release;
-  const std::unique_ptr<float[]> workspace(new float[lift_workspace(spec)]);
-  lift(spec, table, depth_data, context_data, data, workspace.get(), *pool());
+  lift(spec, table, depth_data, context_data, data, static_cast<float*>(scratch(lift_workspace(spec) * sizeof(float))), *pool());
   return out;
 }
 
@@ -110,8 +117,7 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
     std::vector<RadarInput> inputs(frames.sweeps.size());
     Health health;
     const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
-    const std::unique_ptr<std::max_align_t[]> workspace(new std::max_align_t[radar_workspace(spec) / sizeof(std::max_align_t) + 1]);
-    stats = voxelize_radar(spec, inputs.data(), count, data, workspace.get(), *pool());
+    stats = voxelize_radar(spec, inputs.data(), count, data, scratch(radar_workspace(spec)), *pool());
   }
   return {out, stats};
 }
@@ -132,8 +138,7 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
   std::vector<Detection> found;
   {
     py::gil_scoped_release release;
-    const std::unique_ptr<std::max_align_t[]> workspace(new std::max_align_t[decode_workspace(spec) / sizeof(std::max_align_t) + 1]);
-    decode(spec, heat_data, box_data, found, workspace.get(), *pool());
+    decode(spec, heat_data, box_data, found, scratch(decode_workspace(spec)), *pool());
   }
   const py::ssize_t count = found.size();
   FloatArray boxes({count, py::ssize_t(9)}), scores(count);

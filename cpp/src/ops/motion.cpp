@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "clones.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
 
@@ -47,6 +48,9 @@ constexpr double kMinSpeed = -15, kMaxSpeed = 60;  // m/s
 constexpr double kCoarseStep = 0.25;               // m/s
 constexpr double kInlier = 0.5;                    // m/s, |residual| of a static return
 constexpr double kNeighbourhood = 2;               // m/s, speeds that belong to the same maximum
+constexpr int kMinInliers = 10;
+constexpr double kMinShare = 0.25;  // of all returns
+constexpr float kDistinct = 1.1f;   // support of the best speed against the best elsewhere
 
 struct Returns {
   int count = 0;
@@ -56,19 +60,24 @@ struct Returns {
 };
 
 // Velocity that a return would have over ground if the ego drove at `speed`, wrapped to the nearest alias.
-float residual(const Returns& r, int i, float speed) {
-  const float v = r.velocity[i] + r.forward[i] * speed;
-  return v - r.period[i] * std::nearbyint(v / r.period[i]);
+inline float residual(float velocity, float forward, float period, float per_metre, float speed) {
+  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, in any vector width
+  const float v = velocity + forward * speed;
+  return v - period * ((v * per_metre + kRound) - kRound);
 }
 
-// How well a speed explains the returns: sum of 1 - (residual / width)^2 over the inliers.
-float support(const Returns& r, float speed, float width) {
-  float sum = 0;
-  for (int i = 0; i < r.count; ++i) {
-    const float q = residual(r, i, speed) / width;
-    sum += std::max(0.f, 1 - q * q);
+// How well each speed first + i * step explains the returns: sum of 1 - (residual / width)^2 over the inliers.
+IMKD_CLONES void support(const Returns& r, float first, float step, int speeds, float width, float* out) {
+  const float narrow = 1 / width;
+  for (int i = 0; i < speeds; ++i) out[i] = 0;
+  for (int p = 0; p < r.count; ++p) {
+    const float velocity = r.velocity[p], forward = r.forward[p], period = r.period[p], per_metre = 1 / period;
+    for (int i = 0; i < speeds; ++i) {
+      const float q = residual(velocity, forward, period, per_metre, first + float(i) * step) * narrow;
+      const float gain = 1 - q * q;
+      out[i] += gain > 0 ? gain : 0.f;
+    }
   }
-  return sum;
 }
 
 bool usable(const float* p) {
@@ -104,35 +113,31 @@ void sample(const SensorRig& rig, const RadarSweep* sweeps, int count, std::int6
 EgoSpeed estimate(const Returns& r) {
   constexpr int kSpeeds = int((kMaxSpeed - kMinSpeed) / kCoarseStep) + 1;
   float coarse[kSpeeds];
-  int best = 0;
-  for (int i = 0; i < kSpeeds; ++i) {
-    coarse[i] = support(r, float(kMinSpeed + i * kCoarseStep), 2 * kInlier);
-    if (coarse[i] > coarse[best]) best = i;
-  }
+  support(r, float(kMinSpeed), float(kCoarseStep), kSpeeds, float(2 * kInlier), coarse);
+  const int best = static_cast<int>(std::max_element(coarse, coarse + kSpeeds) - coarse);
   float rival = 0;  // the best elsewhere: an alias, or a second body that moves as one
   for (int i = 0; i < kSpeeds; ++i)
     if (std::abs(i - best) * kCoarseStep > kNeighbourhood) rival = std::max(rival, coarse[i]);
 
-  float speed = float(kMinSpeed + best * kCoarseStep), value = -1;
-  for (float step = kCoarseStep / 4; step > 0.005f; step /= 4) {
-    const float centre = speed;
-    for (int i = -4; i <= 4; ++i) {
-      const float s = support(r, centre + i * step, kInlier);
-      if (s > value) value = s, speed = centre + i * step;
-    }
+  float speed = float(kMinSpeed + best * kCoarseStep);
+  for (float step = float(kCoarseStep) / 4; step > 0.003f; step /= 4) {
+    constexpr int kReach = 4;
+    float fine[2 * kReach + 1];
+    support(r, speed - kReach * step, step, 2 * kReach + 1, float(kInlier), fine);
+    speed += float(std::max_element(fine, fine + 2 * kReach + 1) - fine - kReach) * step;
   }
   EgoSpeed result;
   float inliers[kMaxReturns];
   for (int i = 0; i < r.count; ++i) {
-    const float q = std::abs(residual(r, i, speed));
-    if (q < kInlier) inliers[result.inliers++] = q;
+    const float q = std::abs(residual(r.velocity[i], r.forward[i], r.period[i], 1 / r.period[i], speed));
+    if (q < float(kInlier)) inliers[result.inliers++] = q;
   }
   result.speed = speed;
   if (result.inliers > 0) {
     std::nth_element(inliers, inliers + result.inliers / 2, inliers + result.inliers);
     result.residual = inliers[result.inliers / 2];
   }
-  result.valid = result.inliers >= 10 && result.inliers * 4 >= r.count && coarse[best] > 1.1f * rival;
+  result.valid = result.inliers >= kMinInliers && result.inliers >= kMinShare * r.count && coarse[best] > kDistinct * rival;
   return result;
 }
 

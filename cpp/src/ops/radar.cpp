@@ -8,6 +8,16 @@ namespace imkd {
 namespace {
 
 constexpr double kTwoPi = 6.283185307179586;
+constexpr int kBlock = 16;  // cells written together: each channel gets a whole cache line
+constexpr int kStatistics = 13;
+constexpr int kMaxFeatures = 256;  // as ModelSpec::check has it
+
+struct Grid {
+  double x_min, y_min, cell;
+  int width, height;
+  explicit Grid(const ModelSpec& spec)
+      : x_min(spec.grid.x_min), y_min(spec.grid.y_min), cell(spec.radar.cell), width(spec.radar_width()), height(spec.radar_height()) {}
+};
 
 struct Point {                   // in the reference ego frame
   float offset_x, offset_y;      // from the cell's centre, m
@@ -38,12 +48,12 @@ bool all_finite(const float* p) {
 }
 
 // Brings one point to the reference frame; returns its cell.
-int place(const ModelSpec& spec, const RadarInput& sweep, const float* p, Point& out) {
+int place(const ModelSpec& spec, const Grid& grid, const RadarInput& sweep, const float* p, Point& out) {
   const Vec3 local{p[0], p[1], p[2]};
-  const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
-  Vec3 unit{0, 0, 0};
-  if (range > 0) unit = {ray[0] / range, ray[1] / range, ray[2] / range};
+  const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
+  const double nearness = range > 0 ? 1 / range : 0;  // a return at the radar itself has no direction
+  const Vec3 unit{ray[0] * nearness, ray[1] * nearness, ray[2] * nearness};
   const Vec3& own = sweep.sensor_velocity;
   double velocity = p[4];  // m/s, of the target over ground, along the ray
   if (sweep.velocity != RadialVelocity::compensated) velocity += unit[0] * own[0] + unit[1] * own[1] + unit[2] * own[2];
@@ -53,14 +63,12 @@ int place(const ModelSpec& spec, const RadarInput& sweep, const float* p, Point&
   const double x = sweep.T_ref_radar[3] + ray[0] + unit[0] * moving * sweep.age;
   const double y = sweep.T_ref_radar[7] + ray[1] + unit[1] * moving * sweep.age;
   const double z = sweep.T_ref_radar[11] + ray[2];
-  const int width = spec.radar_width(), height = spec.radar_height();
-  const double cell = spec.radar.cell;
-  const int column = cell_index(float(x), float(spec.grid.x_min), float(cell), width);
-  const int row = cell_index(float(y), float(spec.grid.y_min), float(cell), height);
+  const int column = cell_index(float(x), float(grid.x_min), float(grid.cell), grid.width);
+  const int row = cell_index(float(y), float(grid.y_min), float(grid.cell), grid.height);
   if (column == kOutside || row == kOutside) return kOutside;  // no z window: automotive radars measure elevation poorly or not at all
 
-  out.offset_x = float(x - (spec.grid.x_min + (column + 0.5) * cell));
-  out.offset_y = float(y - (spec.grid.y_min + (row + 0.5) * cell));
+  out.offset_x = float(x - (grid.x_min + (column + 0.5) * grid.cell));
+  out.offset_y = float(y - (grid.y_min + (row + 0.5) * grid.cell));
   out.height = float(z - spec.ground(x, y));
   out.intensity = p[3];
   out.velocity_x = float(unit[0] * moving);
@@ -69,10 +77,11 @@ int place(const ModelSpec& spec, const RadarInput& sweep, const float* p, Point&
   out.phase_cos = phased ? float(std::cos(kTwoPi * velocity / sweep.period)) : 0.f;
   out.phase_sin = phased ? float(std::sin(kTwoPi * velocity / sweep.period)) : 0.f;
   out.age = sweep.age;
-  return row * width + column;
+  return row * grid.width + column;
 }
 
 RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w) {
+  const Grid grid(spec);
   RadarStats stats;
   for (int s = 0; s < count; ++s)
     for (int i = 0; i < sweeps[s].count; ++i) {
@@ -82,7 +91,7 @@ RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, W
         ++stats.invalid;
         continue;
       }
-      const int cell = place(spec, sweeps[s], p, point);
+      const int cell = place(spec, grid, sweeps[s], p, point);
       if (cell == kOutside)
         ++stats.outside;
       else if (stats.used == spec.radar.max_points)
@@ -106,7 +115,7 @@ void sort_by_cell(Workspace& w, int points, int cells) {
 }
 
 struct Statistics {
-  float value[13];  // by RadarStatistic
+  float value[kStatistics];  // by RadarStatistic
 };
 
 Statistics summarise(const Point* points, const std::int32_t* begin, const std::int32_t* end) {
@@ -119,9 +128,27 @@ Statistics summarise(const Point* points, const std::int32_t* begin, const std::
     low.height = std::min(low.height, p.height), low.age = std::min(low.age, p.age);
     high.height = std::max(high.height, p.height), high.intensity = std::max(high.intensity, p.intensity);
   }
-  const float n = static_cast<float>(end - begin);
-  return {{float(std::log1p(double(n))), high.intensity, sum.intensity / n, sum.velocity_x / n, sum.velocity_y / n, sum.phase_cos / n,
-           sum.phase_sin / n, sum.height / n, low.height, high.height, sum.offset_x / n, sum.offset_y / n, low.age}};
+  const float share = 1.f / static_cast<float>(end - begin);
+  return {{float(std::log1p(double(end - begin))), high.intensity, sum.intensity * share, sum.velocity_x * share, sum.velocity_y * share,
+           sum.phase_cos * share, sum.phase_sin * share, sum.height * share, low.height, high.height, sum.offset_x * share,
+           sum.offset_y * share, low.age}};
+}
+
+// Grid cells [begin, begin + count), count <= kBlock.
+void write_block(const RadarSpec& radar, const Workspace& w, int begin, int count, std::size_t cells, float* out) {
+  const std::size_t features = radar.features.size();
+  float block[kMaxFeatures * kBlock];
+  std::fill(block, block + features * kBlock, 0.f);
+  for (int i = 0; i < count; ++i) {
+    const std::int32_t start = w.starts[begin + i], end = w.starts[begin + i + 1];
+    if (start == end) continue;
+    const Statistics s = summarise(w.points, w.order + start, w.order + end);
+    for (std::size_t f = 0; f < features; ++f) {
+      const RadarFeature& feature = radar.features[f];
+      block[f * kBlock + i] = (s.value[static_cast<int>(feature.statistic)] - feature.offset) * feature.scale;
+    }
+  }
+  for (std::size_t f = 0; f < features; ++f) std::copy(block + f * kBlock, block + f * kBlock + count, out + f * cells + begin);
 }
 
 }  // namespace
@@ -132,20 +159,13 @@ std::size_t radar_workspace(const ModelSpec& spec) {
 }
 
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out, void* workspace, ThreadPool& pool) {
-  const int cells = spec.radar_width() * spec.radar_height(), features = static_cast<int>(spec.radar.features.size());
+  const int cells = spec.radar_width() * spec.radar_height();
   Workspace w(spec, workspace);
   const RadarStats stats = collect(spec, sweeps, count, w);
   sort_by_cell(w, stats.used, cells);
-  pool.parallel_for(cells, [&](int begin, int end) {
-    for (int f = 0; f < features; ++f) std::fill(out + std::size_t(f) * cells + begin, out + std::size_t(f) * cells + end, 0.f);
-    for (int cell = begin; cell < end; ++cell) {
-      if (w.starts[cell] == w.starts[cell + 1]) continue;
-      const Statistics s = summarise(w.points, w.order + w.starts[cell], w.order + w.starts[cell + 1]);
-      for (int f = 0; f < features; ++f) {
-        const RadarFeature& feature = spec.radar.features[f];
-        out[std::size_t(f) * cells + cell] = (s.value[static_cast<int>(feature.statistic)] - feature.offset) * feature.scale;
-      }
-    }
+  pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int first, int last) {
+    for (int block = first; block < last; ++block)
+      write_block(spec.radar, w, block * kBlock, std::min(kBlock, cells - block * kBlock), cells, out);
   });
   return stats;
 }
