@@ -17,7 +17,10 @@ import numpy as np
 
 from imkd_edge import _core
 from imkd_edge.errors import Code, Error
+from imkd_edge.golden import check_golden, golden_rig, make_golden
 from imkd_edge.spec import ModelSpec
+
+__all__ = ["Bundle", "check_golden", "find", "golden_rig", "make_golden", "shipped", "write_bundle"]
 
 SHIPPED = Path(__file__).parent / "bundles"
 
@@ -83,7 +86,7 @@ def write_bundle(
 
     Args:
         folder: path ending in .imkd.
-        golden: what `golden.make_golden` returned.
+        golden: what `make_golden` returned.
         metrics: names to finite numbers (may be nested).
         provenance: data, licence, commit, seed, ...: whatever JSON can say.
         extra: more files by name, e.g. {"card.md": b"..."}.
@@ -110,12 +113,24 @@ def write_bundle(
             for name, data in files.items():
                 _write_file(made, name, data)
             Bundle.load(made)
-            if target.is_dir() and not target.is_symlink():
-                target.rename(Path(beside) / "old")  # goes with the temporary folder
-            made.rename(target)
+            _replace(target, made, Path(beside) / "old")  # what was there goes with the temporary folder
     except OSError as error:
-        raise Error(Code.write_failed, f"the bundle cannot be written: {error}", str(target), "free space, or choose another folder") from error
+        raise Error(
+            Code.write_failed, f"the bundle cannot be written: {error}", str(target), "free space, or choose another folder"
+        ) from error
     return Bundle.load(target)
+
+
+def _replace(target: Path, made: Path, old: Path) -> None:
+    if not target.exists():
+        made.rename(target)
+        return
+    target.rename(old)
+    try:
+        made.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -40,6 +40,8 @@ class OnnxRuntimeEngine(Engine):
         self._path = ""
         self._session: Any = None
         self._binding: Any = None
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
         self._arrays: dict[str, np.ndarray] = {}  # keeps the bound memory alive
 
     def name(self) -> str:
@@ -63,13 +65,13 @@ class OnnxRuntimeEngine(Engine):
             fix = "export the model again, or check the file"
             raise Error(Code.engine_load, f"ONNX Runtime says: {error}", self._path, fix) from error
         self._binding = self._session.io_binding()
-        self._arrays = {}
+        self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
 
     def inputs(self) -> list[TensorInfo]:
-        return [self._info(value) for value in self._loaded().get_inputs()]
+        return [self._info(value) for value in self._inputs]
 
     def outputs(self) -> list[TensorInfo]:
-        return [self._info(value) for value in self._loaded().get_outputs()]
+        return [self._info(value) for value in self._outputs]
 
     def bind(self, tensor: str, array: np.ndarray) -> None:
         inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
@@ -84,21 +86,14 @@ class OnnxRuntimeEngine(Engine):
         self._arrays[tensor] = array
 
     def run(self) -> None:
-        missing = [value.name for value in self._ports() if value.name not in self._arrays]
-        if missing:
-            raise Error(Code.engine_run, f"tensors are not bound: {', '.join(missing)}", self._path, "bind every tensor first")
+        missing = [value.name for value in (*self._inputs, *self._outputs) if value.name not in self._arrays]
+        if missing or self._session is None:
+            problem = f"not bound: {', '.join(missing)}" if missing else "no model is loaded"
+            raise Error(Code.engine_run, problem, self._path, "load a model, then bind every tensor")
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             raise Error(Code.engine_run, f"ONNX Runtime says: {error}", self._path) from error
-
-    def _loaded(self) -> Any:
-        if self._session is None:
-            raise Error(Code.engine_load, "no model is loaded", "OnnxRuntimeEngine", "call load(path) first")
-        return self._session
-
-    def _ports(self) -> list[Any]:
-        return [*self._loaded().get_inputs(), *self._loaded().get_outputs()]
 
     def _info(self, value: Any) -> TensorInfo:
         if value.type != "tensor(float)":

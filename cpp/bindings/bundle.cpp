@@ -1,7 +1,7 @@
 // Bundle: the checked folder, as Python sees it through imkd_edge.bundle.
 #include "imkd/bundle.hpp"
 
-#include <pybind11/pybind11.h>
+#include "common.hpp"
 
 namespace py = pybind11;
 using imkd::Bundle;

@@ -1,13 +1,10 @@
 // Engine, with a trampoline so that one may be written in Python; tensors are handed over as NumPy views, never copied.
 #include "imkd/engine.hpp"
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 #include <pybind11/trampoline_self_life_support.h>
 
+#include "common.hpp"
 #include "engine/ort.hpp"
-#include "imkd/error.hpp"
 
 namespace py = pybind11;
 using imkd::Code;

@@ -92,14 +92,14 @@ TEST_F(BundleFolder, a_manifest_above_one_mebibyte_is_not_read) {
 TEST_F(BundleFolder, mutated_manifests_end_in_an_error_of_the_bundle) {
   const std::string good = manifest.dump(1);
   std::mt19937 random(7);
-  const std::string bytes = std::string("{}[]\",:0123456789.eE-+nulltrue\\/ \n\x80\xff", 38) + '\0';
+  const char bytes[] = "{}[]\",:0123456789.eE-+nulltrue\\/ \n\x80\xff";  // and the NUL at its end
   int refused = 0;
   for (int round = 0; round < 1500; ++round) {
     std::string bad = good;
     for (unsigned edits = 1 + random() % 3; edits > 0 && !bad.empty(); --edits) {
       const std::size_t at = random() % bad.size(), length = 1 + random() % 20;
       switch (random() % 4) {
-        case 0: bad[at] = bytes[random() % bytes.size()]; break;
+        case 0: bad[at] = bytes[random() % sizeof bytes]; break;
         case 1: bad.erase(at, length); break;
         case 2: bad.insert(at, bad.substr(random() % bad.size(), length)); break;
         default: bad.resize(at);

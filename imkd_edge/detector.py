@@ -1,0 +1,148 @@
+"""Detector: frames in, boxes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from imkd_edge import _core
+from imkd_edge.bundle import Bundle, golden_rig
+from imkd_edge.engines import EngineFactory, check_device, make_engine
+from imkd_edge.errors import Code, Error
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.result import Detection, Health, Result
+from imkd_edge.rig import SensorRig
+from imkd_edge.spec import ModelSpec
+
+__all__ = ["Detection", "Detector", "Health", "Result"]
+
+PathLike = str | os.PathLike[str]
+Frames = Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None]
+Radar = Mapping[str, np.ndarray | None] | Sequence[RadarSweep]
+Times = Mapping[str, int] | Sequence[int]
+
+
+class Detector:
+    """Detects objects in 3D from cameras and radars; a context manager.
+
+    Args:
+        bundle: a Bundle, the path of one, or the name of a shipped one.
+        rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden frame.
+        device: "auto" or "cpu".
+        engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), or a callable threads -> Engine.
+        threads: cores for the ops and for the engine; 0 is one per core.
+        score_threshold: replaces the spec's, 0..1.
+
+    Raises:
+        Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
+    """
+
+    def __init__(
+        self,
+        bundle: PathLike | Bundle,
+        rig: SensorRig | PathLike | None = None,
+        device: str = "auto",
+        engine: str | EngineFactory = "onnxruntime",
+        threads: int = 0,
+        score_threshold: float | None = None,
+    ) -> None:
+        check_device(device)
+        bundle = Bundle.load(bundle)
+        if rig is None:
+            rig = golden_rig(bundle)
+        elif not isinstance(rig, SensorRig):
+            rig = SensorRig.load(os.fspath(rig))
+        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), engine, threads, score_threshold)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        spec: ModelSpec,
+        rig: SensorRig,
+        camera_onnx: PathLike,
+        bev_onnx: PathLike,
+        engine: str | EngineFactory = "onnxruntime",
+        threads: int = 0,
+        score_threshold: float | None = None,
+    ) -> Detector:
+        """A detector on two ONNX files that are not in a bundle yet; an exporter needs it."""
+        detector = cls.__new__(cls)
+        detector._open(spec, rig, camera_onnx, bev_onnx, engine, threads, score_threshold)
+        return detector
+
+    def _open(
+        self,
+        spec: ModelSpec,
+        rig: SensorRig,
+        camera_onnx: PathLike,
+        bev_onnx: PathLike,
+        engine: str | EngineFactory,
+        threads: int,
+        score_threshold: float | None,
+    ) -> None:
+        camera, bev = make_engine(engine, threads), make_engine(engine, threads)
+        camera.load(os.fspath(camera_onnx))
+        bev.load(os.fspath(bev_onnx))
+        threshold = -1.0 if score_threshold is None else score_threshold
+        self._core: Any = _core.Detector(spec, rig, camera, bev, threads, threshold)
+        self._class_names = tuple(item.name for item in spec.head.classes)
+
+    def infer(
+        self,
+        frames: Frames,
+        radar: Radar,
+        ego: Ego | None = None,
+        timestamp_ns: int = 0,
+        camera_timestamps_ns: Times | None = None,
+    ) -> Result:
+        """Boxes of one moment. A sensor that is absent, late or broken is told in `health` and never raises.
+
+        Args:
+            frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides.
+            radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or sweeps.
+            ego: pose and motion of the vehicle, where known.
+            timestamp_ns: the reference time; boxes are in the ego frame of that time.
+            camera_timestamps_ns: camera name -> ns, or a list in the rig's order; left out: the reference time.
+
+        Raises:
+            Error: 201 to 205, 215 for what only a mistake in the caller's program can bring.
+        """
+        found = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns)
+        health = Health(**found.pop("health"))
+        return Result(**found, class_names=self._class_names, health=health)
+
+    def set_rig(self, rig: SensorRig) -> None:
+        """Takes another calibration; the lookup tables are rebuilt. Raises Error 21x."""
+        self._open_core().set_rig(rig)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's constants (a copy)."""
+        return self._open_core().spec
+
+    @property
+    def rig(self) -> SensorRig:
+        """The rig in use (a copy)."""
+        return self._open_core().rig
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap, box; all float32."""
+        return self._open_core().tensors()
+
+    def close(self) -> None:
+        """Frees the engines and buffers."""
+        self._core = None
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _open_core(self) -> Any:
+        if self._core is None:
+            raise Error(Code.engine_unavailable, "the detector is closed", "Detector", "use it inside its with block")
+        return self._core

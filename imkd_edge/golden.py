@@ -1,0 +1,182 @@
+"""The golden frame of a bundle: one raw moment of the sensors, and what the model made of it where it was exported.
+
+golden.npz holds, with S sweeps and P points in all (NaN stands for a pose or motion that is not known):
+
+    rig                   (bytes,) uint8    UTF-8 JSON of the SensorRig
+    timestamp_ns          () int64
+    image_{i}             (H, W, 3) uint8   of camera i in the rig's order; an absent camera has none
+    camera_timestamps_ns  (cameras,) int64
+    sweep_radar           (S,) int32        index in the rig's order
+    sweep_timestamp_ns    (S,) int64
+    sweep_count           (S,) int32        points of each sweep; they sum to P
+    sweep_points          (P, 5) float32    as in RadarSweep
+    sweep_T_world_ego     (S, 4, 4) float64
+    ego_T_world_ego       (4, 4) float64
+    ego_twist             (3,) float64
+    tensor_{name}         (k,) float32      every stride_{name}-th value of the tensor, in C order; names as in Detector.tensors()
+    stride_{name}         () int64
+    boxes, scores, labels (M, 9) float32, (M,) float32, (M,) int32
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import SensorRig
+
+if TYPE_CHECKING:
+    from imkd_edge.bundle import Bundle
+    from imkd_edge.detector import Detector
+    from imkd_edge.engines import EngineFactory
+    from imkd_edge.sources.sample import Sample
+
+TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
+
+
+def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[str, np.ndarray]:
+    """Runs the detector on a sample and returns the content of golden.npz.
+
+    Args:
+        detector: its rig becomes the sample's.
+        sample: one moment of a source.
+        values: how many values of each tensor to keep, about.
+    """
+    rig = sample.rig
+    times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in rig.cameras]
+    detector.set_rig(rig)
+    result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+    golden: dict[str, np.ndarray] = {
+        "rig": np.frombuffer(rig.to_json().encode(), np.uint8),
+        "timestamp_ns": np.array(sample.timestamp_ns, np.int64),
+        "camera_timestamps_ns": np.array(times, np.int64),
+        **_pack_radar(rig, sample.radar, sample.timestamp_ns),
+        **_pack_ego(sample.ego),
+        "boxes": result.boxes,
+        "scores": result.scores,
+        "labels": result.labels,
+    }
+    for i, camera in enumerate(rig.cameras):
+        if sample.frames.get(camera.name) is not None:
+            golden[f"image_{i}"] = np.ascontiguousarray(sample.frames[camera.name])
+    for name, tensor in detector.tensors().items():
+        stride = -(-tensor.size // values) | 1  # odd: rows are mostly even, so every column gets its turn
+        golden[f"stride_{name}"] = np.array(stride, np.int64)
+        golden[f"tensor_{name}"] = tensor.ravel()[::stride].copy()
+    return golden
+
+
+def check_golden(
+    bundle: str | os.PathLike[str] | Bundle, engine: str | EngineFactory = "onnxruntime", threads: int = 0
+) -> dict[str, float]:
+    """Runs the bundle's golden frame and compares.
+
+    Returns:
+        Largest absolute difference of each tensor, of boxes (m, rad, m/s) and scores; labels: how many differ.
+        Infinite where the shapes or the number of boxes differ, or where a value is NaN.
+
+    Raises:
+        Error: bundle_bad_value when golden.npz is not of the form that this module describes.
+    """
+    from imkd_edge.bundle import Bundle
+    from imkd_edge.detector import Detector
+
+    bundle = Bundle.load(bundle)
+    golden = _read(bundle)
+    rig = _rig(golden)
+    with Detector(bundle, rig, engine=engine, threads=threads) as detector:
+        result = detector.infer(*_unpack(golden, rig))
+        tensors = detector.tensors()
+    differences = {name: _difference(tensors[name].ravel()[:: int(golden[f"stride_{name}"])], golden[f"tensor_{name}"]) for name in TENSORS}
+    return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
+
+
+def golden_rig(bundle: Bundle) -> SensorRig:
+    """The rig of the bundle's golden frame."""
+    return _rig(_read(bundle))
+
+
+def _read(bundle: Bundle) -> dict[str, np.ndarray]:
+    path = bundle.file("golden.npz")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            golden = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Error(Code.bundle_bad_value, f"golden.npz cannot be read: {error}", str(path), "export the bundle anew") from error
+    names = [f"{kind}_{name}" for kind in ("tensor", "stride") for name in TENSORS]
+    names += ["rig", "timestamp_ns", "camera_timestamps_ns", "boxes", "scores", "labels", "ego_T_world_ego", "ego_twist"]
+    names += [f"sweep_{name}" for name in ("radar", "timestamp_ns", "count", "points", "T_world_ego")]
+    missing = [name for name in names if name not in golden]
+    if missing:
+        raise Error(Code.bundle_bad_value, f"golden.npz has no {', '.join(missing)}", str(path), "export the bundle anew")
+    return golden
+
+
+def _rig(golden: Mapping[str, np.ndarray]) -> SensorRig:
+    return SensorRig.from_json(golden["rig"].tobytes().decode())
+
+
+def _pack_radar(rig: SensorRig, sweeps: list[RadarSweep], reference_ns: int) -> dict[str, np.ndarray]:
+    names = [radar.name for radar in rig.radars]
+    unknown = np.full((4, 4), np.nan)
+    times = [reference_ns if sweep.timestamp_ns is None else sweep.timestamp_ns for sweep in sweeps]
+    poses = [unknown if sweep.T_world_ego is None else sweep.T_world_ego for sweep in sweeps]
+    return {
+        "sweep_radar": np.array([names.index(sweep.radar) for sweep in sweeps], np.int32),
+        "sweep_timestamp_ns": np.array(times, np.int64),
+        "sweep_count": np.array([len(sweep.points) for sweep in sweeps], np.int32),
+        "sweep_points": np.concatenate([np.zeros((0, 5), np.float32), *(sweep.points for sweep in sweeps)]),
+        "sweep_T_world_ego": np.array(poses, np.float64).reshape(-1, 4, 4),
+    }
+
+
+def _pack_ego(ego: Ego | None) -> dict[str, np.ndarray]:
+    ego = ego or Ego()
+    pose = np.full((4, 4), np.nan) if ego.T_world_ego is None else np.asarray(ego.T_world_ego, np.float64)
+    twist = np.full(3, np.nan) if ego.twist is None else np.asarray(ego.twist, np.float64)
+    return {"ego_T_world_ego": pose, "ego_twist": twist}
+
+
+def _unpack(golden: Mapping[str, np.ndarray], rig: SensorRig) -> tuple[Any, ...]:
+    """The arguments of Detector.infer."""
+    frames = [golden.get(f"image_{i}") for i in range(len(rig.cameras))]
+    ends = np.cumsum(golden["sweep_count"])
+    points = np.split(golden["sweep_points"], ends[:-1]) if len(ends) else []
+    sweeps = [
+        RadarSweep(rig.radars[int(radar)].name, cloud, int(time), _known(pose))
+        for radar, cloud, time, pose in zip(
+            golden["sweep_radar"], points, golden["sweep_timestamp_ns"], golden["sweep_T_world_ego"], strict=True
+        )
+    ]
+    ego = Ego(_known(golden["ego_T_world_ego"]), _known(golden["ego_twist"]))
+    return frames, sweeps, ego, int(golden["timestamp_ns"]), golden["camera_timestamps_ns"].tolist()
+
+
+def _known(values: np.ndarray) -> np.ndarray | None:
+    return None if np.isnan(values).any() else values
+
+
+def _difference(found: np.ndarray, expected: np.ndarray) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    largest = float(np.abs(found.astype(np.float64) - expected).max(initial=0.0))
+    return largest if largest == largest else float("inf")
+
+
+def _box_differences(golden: Mapping[str, np.ndarray], boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    expected = golden["boxes"].astype(np.float64)
+    if boxes.shape != expected.shape:
+        return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
+    turned = boxes.astype(np.float64)
+    turned[:, 6] = expected[:, 6] + (turned[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi  # a yaw of -pi is one of pi
+    return {
+        "boxes": _difference(turned, expected),
+        "scores": _difference(scores, golden["scores"]),
+        "labels": float(np.count_nonzero(labels != golden["labels"])),
+    }

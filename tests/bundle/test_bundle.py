@@ -1,0 +1,227 @@
+"""Bundles are found, written whole or not at all, and know their golden frame."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import bev_onnx, camera_onnx, random_spec
+from imkd_edge import Bundle, CameraCalibration, Detector, Ego, Error, RadarCalibration, RadarSweep, SensorRig
+from imkd_edge import bundle as bundles
+from imkd_edge.bundle import check_golden, find, make_golden, shipped, write_bundle
+from imkd_edge.sources.sample import Sample
+
+
+def write(folder: Path, **changes) -> Bundle:
+    spec = random_spec(cameras=1)
+    arguments = {"golden": {}, "metrics": {"mAP": 0.25}, "provenance": {"seed": 1}, **changes}
+    return write_bundle(folder, spec, camera_onnx(spec), bev_onnx(spec), **arguments)
+
+
+def test_a_written_bundle_loads_as_it_was_given(tmp_path: Path) -> None:
+    made = write(
+        tmp_path / "new" / "m.imkd", extra={"card.md": "# ü\n".encode()}, provenance={"data": "ü", "commit": None, "seeds": [1, 2]}
+    )
+    read = Bundle.load(tmp_path / "new" / "m.imkd")
+    assert read.manifest == made.manifest and read.path == (tmp_path / "new" / "m.imkd").resolve()
+    assert read.spec.to_json() == random_spec(cameras=1).to_json()
+    assert read.manifest["metrics"] == {"mAP": 0.25}
+    assert read.manifest["provenance"] == {"data": "ü", "commit": None, "seeds": [1, 2]}
+    assert read.file("camera.onnx").read_bytes() == camera_onnx(random_spec(cameras=1))
+    assert read.file("card.md").read_text() == "# ü\n"
+    assert os.listdir(tmp_path / "new") == ["m.imkd"]
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    golden = {"b": np.arange(5), "a": np.float32(2)}
+    a, b = write(tmp_path / "a.imkd", golden=golden), write(tmp_path / "b.imkd", golden=dict(reversed(golden.items())))
+    for name in sorted(os.listdir(a.path)):
+        assert (a.path / name).read_bytes() == (b.path / name).read_bytes(), name
+
+
+def test_the_manifest_is_canonical(tmp_path: Path) -> None:
+    text = (write(tmp_path / "m.imkd").path / "manifest.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def test_writing_replaces_an_old_bundle(tmp_path: Path) -> None:
+    write(tmp_path / "m.imkd", extra={"old.txt": b"1"})
+    write(tmp_path / "m.imkd", metrics={"mAP": 0.5})
+    assert Bundle.load(tmp_path / "m.imkd").manifest["metrics"] == {"mAP": 0.5}
+    assert os.listdir(tmp_path) == ["m.imkd"]
+
+
+def test_numpy_numbers_are_metrics(tmp_path: Path) -> None:
+    made = write(tmp_path / "m.imkd", metrics={"mAP": np.float32(0.5), "per_class": np.array([1, 2])})
+    assert made.manifest["metrics"] == {"mAP": 0.5, "per_class": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"metrics": {"mAP": float("nan")}}, "E0410"),
+        ({"metrics": {"mAP": np.float32("inf")}}, "E0410"),
+        ({"provenance": {"data": object()}}, "E0410"),
+        ({"provenance": {"data": b"bytes"}}, "E0410"),
+        ({"extra": {"../outside": b""}}, "E0408"),
+        ({"extra": {"sub/file": b""}}, "E0408"),
+        ({"extra": {".hidden": b""}}, "E0408"),
+        ({"provenance": {"log": "x" * (1 << 20)}}, "E0402"),
+    ],
+)
+def test_what_cannot_be_written_leaves_everything_as_it_was(tmp_path: Path, changes: dict, code: str) -> None:
+    before = write(tmp_path / "m.imkd")
+    with pytest.raises(Error) as raised:
+        write(tmp_path / "m.imkd", **changes)
+    assert raised.value.code == code
+    assert Bundle.load(tmp_path / "m.imkd").manifest == before.manifest and os.listdir(tmp_path) == ["m.imkd"]
+
+
+@pytest.mark.parametrize("step", ["_write_file", "_replace"])
+def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    before = write(tmp_path / "m.imkd")
+
+    def fail(*arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundles, step, fail)
+    with pytest.raises(Error, match="No space left") as raised:
+        write(tmp_path / "m.imkd", metrics={})
+    assert raised.value.code == "E0702"
+    assert Bundle.load(tmp_path / "m.imkd").manifest == before.manifest and os.listdir(tmp_path) == ["m.imkd"]
+
+
+def test_a_failed_swap_puts_the_old_bundle_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, rename = write(tmp_path / "m.imkd"), Path.rename
+
+    def fail_for_the_new(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(Error):
+        write(tmp_path / "m.imkd", metrics={})
+    assert Bundle.load(tmp_path / "m.imkd").manifest == before.manifest
+
+
+def test_an_unknown_bundle_names_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "SHIPPED", tmp_path)
+    write(tmp_path / "one.imkd")
+    write(tmp_path / "two.imkd")
+    assert shipped() == ["one", "two"] and find("two") == tmp_path / "two.imkd"
+    assert Bundle.load("one").path == (tmp_path / "one.imkd").resolve()
+    with pytest.raises(Error) as raised:
+        Bundle.load("three")
+    assert raised.value.code == "E0401" and "one, two" in raised.value.fix
+
+
+def test_a_file_that_is_not_in_the_bundle(tmp_path: Path) -> None:
+    with pytest.raises(Error) as raised:
+        write(tmp_path / "m.imkd").file("teacher.onnx")
+    assert raised.value.code == "E0406" and "camera.onnx" in raised.value.fix
+
+
+# ---- the golden frame ----
+def sample(**changes) -> Sample:
+    random = np.random.default_rng(3)
+    camera = CameraCalibration(
+        name="C",
+        width=160,
+        height=90,
+        K=np.array([[128.0, 0, 80], [0, 128, 45], [0, 0, 1]]),
+        T_ego_camera=np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1.0]]),
+    )
+    rig = SensorRig(cameras=[camera], radars=[RadarCalibration(name=name, T_ego_radar=np.eye(4)) for name in ("R", "S")])
+    clouds = [random.uniform([1, -20, -1, 0, -5], [40, 20, 2, 20, 5], (n, 5)).astype(np.float32) for n in (120, 0, 80)]
+    sweeps = [
+        RadarSweep("R", clouds[0]),
+        RadarSweep("S", clouds[1], 900_000_000),
+        RadarSweep("R", clouds[2], 900_000_000, np.eye(4)),
+    ]
+    content = {
+        "frames": {"C": random.integers(0, 256, (90, 160, 3), dtype=np.uint8)},
+        "radar": sweeps,
+        "ego": Ego(np.eye(4), (5.0, 0, 0.1)),
+        "camera_timestamps_ns": {"C": 950_000_000},
+        **changes,
+    }
+    return Sample("one", 1_000_000_000, rig, **content)
+
+
+def with_golden(folder: Path, moment: Sample, tamper=lambda golden: None) -> Bundle:
+    plain = write(folder)
+    with Detector(plain, moment.rig, threads=1) as detector:
+        golden = make_golden(detector, moment)
+    tamper(golden)
+    return write(folder, golden=golden)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"frames": {}}, {"radar": []}, {"ego": None}, {"ego": Ego(twist=(1.0, 0, 0))}, {"frames": {}, "radar": [], "ego": None}],
+    ids=str,
+)
+def test_the_golden_frame_is_met_where_it_was_made(tmp_path: Path, changes: dict) -> None:
+    differences = check_golden(with_golden(tmp_path / "m.imkd", sample(**changes)))
+    names = {"images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box", "boxes", "scores", "labels"}
+    assert differences == dict.fromkeys(names, 0.0)
+
+
+def test_the_golden_frame_holds_the_raw_frame_itself(tmp_path: Path) -> None:
+    moment = sample()
+    bundle = with_golden(tmp_path / "m.imkd", moment)
+    with np.load(bundle.file("golden.npz"), allow_pickle=False) as golden:
+        assert np.array_equal(golden["image_0"], moment.frames["C"])
+        assert np.array_equal(golden["sweep_points"], np.concatenate([sweep.points for sweep in moment.radar]))
+        assert golden["sweep_count"].tolist() == [120, 0, 80]
+        assert golden["sweep_timestamp_ns"].tolist() == [1_000_000_000, 900_000_000, 900_000_000]
+        assert golden["rig"].tobytes().decode() == moment.rig.to_json()
+        assert len(golden["boxes"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "at", "by", "name", "expected"),
+    [
+        ("tensor_images", 5, 0.5, "images", 0.5),
+        ("tensor_heatmap", -1, 0.25, "heatmap", 0.25),
+        ("tensor_radar_grid", 0, -1.0, "radar_grid", 1.0),
+        ("boxes", (0, 2), 2.0, "boxes", 2.0),
+        ("boxes", (0, 6), 2 * np.pi, "boxes", 0.0),
+        ("scores", 0, 0.5, "scores", 0.5),
+        ("labels", 0, 1, "labels", 1.0),
+    ],
+)
+def test_a_difference_is_measured(tmp_path: Path, key: str, at, by: float, name: str, expected: float) -> None:
+    def tamper(golden: dict[str, np.ndarray]) -> None:
+        golden[key] = golden[key].copy()
+        golden[key][at] += golden[key].dtype.type(by)
+
+    differences = check_golden(with_golden(tmp_path / "m.imkd", sample(), tamper))
+    assert differences.pop(name) == pytest.approx(expected, abs=2e-6)
+    assert set(differences.values()) == {0.0}
+
+
+def test_a_different_number_of_boxes_is_infinitely_far(tmp_path: Path) -> None:
+    def tamper(golden: dict[str, np.ndarray]) -> None:
+        golden.update({name: golden[name][1:] for name in ("boxes", "scores", "labels")})
+
+    differences = check_golden(with_golden(tmp_path / "m.imkd", sample(), tamper))
+    assert differences["boxes"] == differences["scores"] == float("inf")
+
+
+def test_without_a_rig_the_detector_takes_the_golden_one(tmp_path: Path) -> None:
+    moment = sample()
+    with Detector(with_golden(tmp_path / "m.imkd", moment)) as detector:
+        assert detector.rig.to_json() == moment.rig.to_json()
+
+
+@pytest.mark.parametrize("missing", ["rig", "tensor_box", "sweep_points"])
+def test_a_golden_file_that_lacks_something_is_refused(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(Error) as raised:
+        check_golden(with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.pop(missing)))
+    assert raised.value.code == "E0410" and missing in raised.value.what

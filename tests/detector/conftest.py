@@ -1,0 +1,73 @@
+"""Two cameras of different sizes, two radars, and a bundle with random weights for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers import random_spec, write_random_bundle
+from imkd_edge import Bundle, CameraCalibration, Detector, Ego, RadarCalibration, RadarSweep, SensorRig
+
+LOOK_AHEAD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], np.float64)
+HALF_TURN = np.diag([-1.0, -1, 1, 1])
+NOW = 1_700_000_000_000_000_000
+
+
+def small_rig() -> SensorRig:
+    def camera(name: str, width: int, height: int, T: np.ndarray) -> CameraCalibration:
+        K = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
+        return CameraCalibration(name=name, width=width, height=height, K=K, T_ego_camera=T)
+
+    radars = [RadarCalibration(name="FRONT", T_ego_radar=np.eye(4)), RadarCalibration(name="REAR", T_ego_radar=HALF_TURN)]
+    return SensorRig(cameras=[camera("AHEAD", 320, 180, LOOK_AHEAD), camera("BEHIND", 200, 120, HALF_TURN @ LOOK_AHEAD)], radars=radars)
+
+
+@dataclass
+class Scene:
+    """One made-up moment; what `Sample` has, as far as a detector cares."""
+
+    rig: SensorRig = field(default_factory=small_rig)
+    seed: int = 0
+    timestamp_ns: int = NOW
+    ego: Ego | None = None
+
+    def __post_init__(self) -> None:
+        random = np.random.default_rng(self.seed)
+        self.frames = {c.name: random.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in self.rig.cameras}
+        self.points = {r.name: self._cloud(random) for r in self.rig.radars}
+        self.radar = [RadarSweep(name, points, NOW) for name, points in self.points.items()]
+        self.camera_timestamps_ns: dict[str, int] = {}
+
+    @staticmethod
+    def _cloud(random: np.random.Generator) -> np.ndarray:
+        low, high = [1, -30, -1, -10, -8], [50, 30, 2, 30, 8]
+        return random.uniform(low, high, (300, 5)).astype(np.float32)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return Bundle.load(write_random_bundle(tmp_path_factory.mktemp("detector") / "two.imkd", random_spec(cameras=2)))
+
+
+@pytest.fixture
+def bundle_path(bundle: Bundle) -> Path:
+    return bundle.path
+
+
+@pytest.fixture
+def detector(bundle: Bundle) -> Detector:
+    return Detector(bundle, small_rig(), threads=1)
+
+
+@pytest.fixture
+def make_scene() -> Callable[..., Scene]:
+    return Scene
