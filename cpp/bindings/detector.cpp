@@ -15,7 +15,7 @@ constexpr const char* kModeNames[] = {"full", "partial", "camera_only", "radar_o
 
 struct SharedDetector {
   Detector detector;
-  std::recursive_mutex mutex;      // one call at a time; recursive, for an engine written in Python may ask for tensors()
+  std::recursive_mutex mutex;  // one call at a time; recursive, for an engine written in Python may ask for tensors()
 };
 
 // The GIL is given up before waiting: the engine of the call that runs may need it.
@@ -35,7 +35,8 @@ Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what)
     for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(given)) {
       const int index = py::isinstance<py::str>(name) ? rig.camera_index(name.cast<std::string>()) : -1;
       if (index < 0)
-        throw Error(Code::frame_unknown_sensor, "the rig has no camera " + py::repr(name).cast<std::string>(), what, "use a name of the rig");
+        throw Error(Code::frame_unknown_sensor, "the rig has no camera " + py::repr(name).cast<std::string>(), what,
+                    "use a name of the rig");
       slots[static_cast<std::size_t>(index)].first = py::reinterpret_borrow<py::object>(value);
     }
     return slots;
@@ -51,7 +52,7 @@ Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what)
   return slots;
 }
 
-struct Given {                     // views, and what keeps their memory alive
+struct Given {  // views, and what keeps their memory alive
   FrameSet frames;
   Slots images;
   Sweeps sweeps;
@@ -73,8 +74,10 @@ Given given_frames(const SensorRig& rig, py::handle images, py::handle radar, py
 
 py::dict health_dict(const Health& health, const SensorRig& rig) {
   py::dict sensors, out;
-  for (std::size_t i = 0; i < rig.cameras.size(); ++i) sensors[py::str(rig.cameras[i].name)] = kStateNames[static_cast<int>(health.cameras[i])];
-  for (std::size_t i = 0; i < rig.radars.size(); ++i) sensors[py::str(rig.radars[i].name)] = kStateNames[static_cast<int>(health.radars[i])];
+  for (std::size_t i = 0; i < rig.cameras.size(); ++i)
+    sensors[py::str(rig.cameras[i].name)] = kStateNames[static_cast<int>(health.cameras[i])];
+  for (std::size_t i = 0; i < rig.radars.size(); ++i)
+    sensors[py::str(rig.radars[i].name)] = kStateNames[static_cast<int>(health.radars[i])];
   out["mode"] = kModeNames[static_cast<int>(health.mode)];
   out["sensors"] = sensors;
   out["radar_points"] = health.radar_points;
@@ -140,8 +143,8 @@ py::dict tensors(SharedDetector& self) {  // copies
   return out;
 }
 
-std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                                     int threads, double score_threshold) {
+std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
+                                     std::shared_ptr<Engine> bev, int threads, double score_threshold) {
   DetectorOptions options;
   options.threads = threads;
   options.score_threshold = score_threshold;

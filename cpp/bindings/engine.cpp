@@ -49,7 +49,8 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
 // Memory of a NumPy array, held by a reference to it.
 std::shared_ptr<float> share(const py::array& array, const std::string& tensor) {
   if (!py::isinstance<py::array_t<float>>(array) || !(array.flags() & py::array::c_style) || !array.writeable())
-    throw Error(Code::engine_bind, "the array for \"" + tensor + "\" must be float32, C-contiguous and writable", "", "use numpy.zeros(shape, numpy.float32)");
+    throw Error(Code::engine_bind, "the array for \"" + tensor + "\" must be float32, C-contiguous and writable", "",
+                "use numpy.zeros(shape, numpy.float32)");
   auto* held = new py::array(array);
   return {static_cast<float*>(held->mutable_data()), [held](float*) {
             py::gil_scoped_acquire gil;
@@ -63,7 +64,8 @@ void bind_array(Engine& engine, const std::string& tensor, const py::array& arra
     for (const TensorInfo& info : infos) {
       if (info.name != tensor) continue;
       if (info.shape != std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim()))
-        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor", engine.name(), "see inputs() and outputs()");
+        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor", engine.name(),
+                    "see inputs() and outputs()");
       return engine.bind(tensor, share(array, tensor));
     }
   throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(), "see inputs() and outputs()");
@@ -76,7 +78,9 @@ void bind_engine(py::module_& m) {
       .def(py::init<std::string, std::vector<std::int64_t>>(), py::arg("name"), py::arg("shape"))
       .def_readonly("name", &TensorInfo::name)
       .def_property_readonly("shape", [](const TensorInfo& info) { return py::tuple(py::cast(info.shape)); })
-      .def("__repr__", [](const TensorInfo& info) { return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ")"; });
+      .def("__repr__", [](const TensorInfo& info) {
+        return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ")";
+      });
 
   const auto released = py::call_guard<py::gil_scoped_release>();
   py::class_<Engine, PyEngine, py::smart_holder>(m, "Engine", "Runs one ONNX part; derive from it to write an engine in Python.")

@@ -48,7 +48,8 @@ std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
   const fs::path real = fs::canonical(path, failed);
   if (failed) throw Error(Code::bundle_missing_file, "there is no file " + name, path.string(), kAnew);
   if (real.parent_path() != folder)
-    throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(), "put the file itself there");
+    throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(),
+                "put the file itself there");
   const std::uintmax_t size = fs::is_regular_file(real, failed) ? fs::file_size(real, failed) : static_cast<std::uintmax_t>(-1);
   if (failed || size == static_cast<std::uintmax_t>(-1))
     throw Error(Code::bundle_missing_file, name + " is not a regular file", path.string(), kAnew);
@@ -82,11 +83,16 @@ void check_shape(const Json& manifest) {
 // What is wrong with the spec is wrong with the bundle.
 Code bundle_code(Code code) {
   switch (code) {
-    case Code::spec_syntax: return Code::bundle_manifest;
-    case Code::spec_unknown_key: return Code::bundle_unknown_key;
-    case Code::spec_missing_key: return Code::bundle_missing_key;
-    case Code::spec_version: return Code::bundle_version;
-    default: return Code::bundle_bad_value;
+    case Code::spec_syntax:
+      return Code::bundle_manifest;
+    case Code::spec_unknown_key:
+      return Code::bundle_unknown_key;
+    case Code::spec_missing_key:
+      return Code::bundle_missing_key;
+    case Code::spec_version:
+      return Code::bundle_version;
+    default:
+      return Code::bundle_bad_value;
   }
 }
 
@@ -94,7 +100,8 @@ ModelSpec read_spec(const Json& spec, const std::string& path) {
   try {
     return ModelSpec::from_json(spec.dump());
   } catch (const Error& error) {
-    throw Error(bundle_code(error.code()), error.problem(), path + ": spec" + (error.where().empty() ? "" : "." + error.where()), error.fix());
+    throw Error(bundle_code(error.code()), error.problem(), path + ": spec" + (error.where().empty() ? "" : "." + error.where()),
+                error.fix());
   }
 }
 
@@ -123,12 +130,14 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
 
   const std::uintmax_t size = checked_size(folder, name);
   if (size != bytes.get<std::uintmax_t>())
-    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest says " + bytes.dump(), (folder / name).string(), kAnew);
+    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest says " + bytes.dump(),
+                (folder / name).string(), kAnew);
   Sha256 hash;
   read_blocks(folder / name, size, [&](const char* data, std::size_t count) { hash.update(data, count); });
   const std::string found = hash.hex();
   if (found != sha.get<std::string>())
-    throw Error(Code::bundle_checksum, "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
+    throw Error(Code::bundle_checksum,
+                "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
                 (folder / name).string(), kAnew);
 }
 
@@ -137,7 +146,8 @@ void check_nothing_else(const fs::path& folder, const Json& files) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name != "manifest.json" && !files.contains(name))
-      throw Error(Code::bundle_unknown_key, "the manifest does not know the file " + name, folder.string(), "remove it, or list it under \"files\"");
+      throw Error(Code::bundle_unknown_key, "the manifest does not know the file " + name, folder.string(),
+                  "remove it, or list it under \"files\"");
   }
 }
 
@@ -166,7 +176,8 @@ Bundle Bundle::load(const std::string& path) {
 
 std::string Bundle::file(const std::string& name) const {
   const Json files = Json::parse(manifest)["files"];
-  if (!files.contains(name)) throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path, "see \"files\" in its manifest.json");
+  if (!files.contains(name))
+    throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path, "see \"files\" in its manifest.json");
   return (fs::path(path) / name).string();
 }
 

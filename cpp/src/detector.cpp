@@ -19,7 +19,7 @@ enum Buffer { kImages, kDepth, kContext, kCameraBev, kRadarGrid, kHeatmap, kBox,
 struct BufferInfo {
   const char* name;
   std::vector<std::int64_t> shape;
-  std::size_t size() const {       // floats
+  std::size_t size() const {  // floats
     std::size_t count = 1;
     for (std::int64_t extent : shape) count *= static_cast<std::size_t>(extent);
     return count;
@@ -29,7 +29,8 @@ using SizeTable = std::array<BufferInfo, kBuffers>;
 
 // Every buffer between the stages, by the order of Buffer.
 SizeTable size_table(const ModelSpec& s) {
-  const std::int64_t n = s.cameras, h = s.image.feature_height(), w = s.image.feature_width(), rows = s.grid.height(), columns = s.grid.width();
+  const std::int64_t n = s.cameras, h = s.image.feature_height(), w = s.image.feature_width(), rows = s.grid.height(),
+                     columns = s.grid.width();
   return {{{"images", {n, 3, s.image.height, s.image.width}},
            {"depth", {n, s.depth.bins, h, w}},
            {"context", {n, s.context_channels, h, w}},
@@ -55,7 +56,8 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 }
 
 // The graph must have exactly these tensors, each with the shape that the spec gives.
-void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, const std::vector<Buffer>& wanted, const std::string& where) {
+void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, const std::vector<Buffer>& wanted,
+                   const std::string& where) {
   for (Buffer buffer : wanted) {
     const BufferInfo& info = table[buffer];
     const auto at = std::find_if(found.begin(), found.end(), [&](const TensorInfo& tensor) { return tensor.name == info.name; });
@@ -67,7 +69,8 @@ void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table,
                   "export the bundle anew, with static shapes and the spec it was trained with");
   }
   if (found.size() != wanted.size())
-    throw Error(Code::bundle_tensor_mismatch, "has " + std::to_string(found.size()) + " tensors, " + std::to_string(wanted.size()) + " are known", where,
+    throw Error(Code::bundle_tensor_mismatch,
+                "has " + std::to_string(found.size()) + " tensors, " + std::to_string(wanted.size()) + " are known", where,
                 "export the bundle anew");
 }
 
@@ -84,7 +87,7 @@ Mode mode_of(const Health& health) {
   return all ? Mode::full : Mode::partial;
 }
 
-class Stopwatch {                  // µs since the last lap
+class Stopwatch {  // µs since the last lap
  public:
   float lap() {
     const auto now = std::chrono::steady_clock::now();
@@ -108,7 +111,7 @@ struct Detector::State {
   std::array<std::shared_ptr<float>, kBuffers> data;
   std::vector<float> lift_scratch;
   std::vector<std::max_align_t> radar_scratch, decode_scratch;
-  std::vector<ImageCrop> crops;    // by camera
+  std::vector<ImageCrop> crops;  // by camera
   LiftTable lift_table;
   std::vector<ImageView> images;   // of this frame; those that are unusable have no data
   std::vector<RadarInput> sweeps;  // grows only when a frame brings more sweeps than any before
@@ -144,7 +147,8 @@ void Detector::State::connect() {
 void Detector::State::set_rig(const SensorRig& next) {
   next.check();
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
-    throw Error(Code::rig_mismatch, "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " + std::to_string(spec.cameras),
+    throw Error(Code::rig_mismatch,
+                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " + std::to_string(spec.cameras),
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
   std::vector<ImageCrop> next_crops;
   for (const CameraCalibration& c : next.cameras) next_crops.push_back(image_crop(spec.image, c.width, c.height));
@@ -162,7 +166,8 @@ void Detector::State::check(const FrameSet& frames) const {
     throw Error(Code::frame_count, std::to_string(frames.cameras.size()) + " images for " + std::to_string(rig.cameras.size()) + " cameras",
                 "FrameSet::cameras", "give one view per camera of the rig; an absent camera has data == nullptr");
   if (!frames.camera_timestamps_ns.empty() && frames.camera_timestamps_ns.size() != rig.cameras.size())
-    throw Error(Code::frame_count, std::to_string(frames.camera_timestamps_ns.size()) + " times for " + std::to_string(rig.cameras.size()) + " cameras",
+    throw Error(Code::frame_count,
+                std::to_string(frames.camera_timestamps_ns.size()) + " times for " + std::to_string(rig.cameras.size()) + " cameras",
                 "FrameSet::camera_timestamps_ns", "give one per camera, or none");
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
     const ImageView& image = frames.cameras[i];
@@ -227,7 +232,8 @@ void Detector::State::run_radars(const FrameSet& frames, Stopwatch& watch) {
 
 Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
                    const DetectorOptions& options) {
-  if (!camera || !bev) throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
+  if (!camera || !bev)
+    throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
@@ -258,7 +264,7 @@ const Result& Detector::infer(const FrameSet& frames) {
   Stopwatch watch, total;
   s.check(frames);
   s.result.timestamp_ns = frames.timestamp_ns;
-  s.result.detections.clear();     // first: a failing engine must not leave the last frame's boxes
+  s.result.detections.clear();  // first: a failing engine must not leave the last frame's boxes
   s.assess_cameras(frames);
   s.run_cameras(watch);
   s.run_radars(frames, watch);

@@ -43,7 +43,7 @@ inline SensorRig small_rig() {
   return rig;
 }
 
-struct Moment {                    // owns what a FrameSet views
+struct Moment {  // owns what a FrameSet views
   std::vector<std::vector<std::uint8_t>> pixels;
   std::vector<std::vector<float>> points;
   FrameSet frames;
@@ -131,7 +131,7 @@ inline std::shared_ptr<FakeEngine> bev_engine() {
 }
 
 template <class Call>
-Code code_of(Call&& call) {        // of the Error that the call throws; Code{} when it throws none
+Code code_of(Call&& call) {  // of the Error that the call throws; Code{} when it throws none
   try {
     call();
   } catch (const Error& error) {

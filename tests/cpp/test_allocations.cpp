@@ -12,7 +12,8 @@ std::atomic<long> allocations{0};
 
 void* counted(std::size_t size, std::size_t align) {
   ++allocations;
-  void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align) : std::malloc(size ? size : 1);
+  void* p =
+      align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align) : std::malloc(size ? size : 1);
   if (!p) throw std::bad_alloc();
   return p;
 }

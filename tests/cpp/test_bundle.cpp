@@ -20,10 +20,15 @@ void write(const fs::path& path, const std::string& bytes) { std::ofstream(path,
 class BundleFolder : public testing::Test {
  protected:
   void SetUp() override {
-    folder = fs::path(testing::TempDir()) / ("imkd_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".imkd");
+    folder =
+        fs::path(testing::TempDir()) / ("imkd_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".imkd");
     fs::remove_all(folder);
     fs::create_directories(folder);
-    manifest = {{"schema", 1}, {"spec", json::parse(small_spec().to_json())}, {"files", json::object()}, {"metrics", {{"mAP", 0.5}}}, {"provenance", {{"seed", 7}}}};
+    manifest = {{"schema", 1},
+                {"spec", json::parse(small_spec().to_json())},
+                {"files", json::object()},
+                {"metrics", {{"mAP", 0.5}}},
+                {"provenance", {{"seed", 7}}}};
     for (const char* name : {"camera.onnx", "bev.onnx", "golden.npz"}) add(name, std::string("content of ") + name);
     save();
   }
@@ -99,10 +104,17 @@ TEST_F(BundleFolder, mutated_manifests_end_in_an_error_of_the_bundle) {
     for (unsigned edits = 1 + random() % 3; edits > 0 && !bad.empty(); --edits) {
       const std::size_t at = random() % bad.size(), length = 1 + random() % 20;
       switch (random() % 4) {
-        case 0: bad[at] = bytes[random() % sizeof bytes]; break;
-        case 1: bad.erase(at, length); break;
-        case 2: bad.insert(at, bad.substr(random() % bad.size(), length)); break;
-        default: bad.resize(at);
+        case 0:
+          bad[at] = bytes[random() % sizeof bytes];
+          break;
+        case 1:
+          bad.erase(at, length);
+          break;
+        case 2:
+          bad.insert(at, bad.substr(random() % bad.size(), length));
+          break;
+        default:
+          bad.resize(at);
       }
     }
     const int number = static_cast<int>(with(bad));

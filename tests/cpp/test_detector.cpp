@@ -130,8 +130,11 @@ TEST(Detector, blind_reports_no_boxes) {
 
 TEST(Detector, age_makes_a_sensor_late_then_stale) {
   const double max_age = small_spec().radar.max_age;
-  for (const auto& [share, state] : std::vector<std::pair<double, SensorState>>{
-           {0.4, SensorState::ok}, {0.6, SensorState::late}, {-0.6, SensorState::late}, {1.1, SensorState::stale}, {-1.1, SensorState::stale}}) {
+  for (const auto& [share, state] : std::vector<std::pair<double, SensorState>>{{0.4, SensorState::ok},
+                                                                                {0.6, SensorState::late},
+                                                                                {-0.6, SensorState::late},
+                                                                                {1.1, SensorState::stale},
+                                                                                {-1.1, SensorState::stale}}) {
     Stand s;
     const auto then = s.m.frames.timestamp_ns - static_cast<std::int64_t>(share * max_age * 1e9);
     s.m.frames.camera_timestamps_ns = {then, s.m.frames.timestamp_ns};
@@ -270,7 +273,9 @@ TEST(Detector, score_threshold_overrides_the_specs) {
 
 TEST(Detector, memory_of_the_tensors_lives_as_long_as_an_engine_that_holds_it) {
   auto camera = camera_engine();
-  { Detector(small_spec(), small_rig(), camera, bev_engine()); }
+  {
+    Detector(small_spec(), small_rig(), camera, bev_engine());
+  }
   camera->data("images")[0] = 1;  // the address sanitizer would object
   EXPECT_EQ(camera->data("images")[0], 1);
 }

@@ -25,7 +25,8 @@ std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
 #endif
   std::string known;
   for (const std::string& engine : native_engines()) known += (known.empty() ? "" : ", ") + engine;
-  throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"", known.empty() ? "it has none" : "it has " + known,
+  throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"",
+              known.empty() ? "it has none" : "it has " + known,
               "build it where CMake finds ONNX Runtime's headers (ONNXRUNTIME_ROOT), or use the Python package's engine");
 }
 

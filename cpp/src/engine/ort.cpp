@@ -48,10 +48,10 @@ Ort::Env& environment() {
   return *env;
 }
 
-struct Port {                      // one input or output of the graph
+struct Port {  // one input or output of the graph
   TensorInfo info;
   bool is_input = false, is_float = false;
-  std::shared_ptr<float> data;     // null until bound
+  std::shared_ptr<float> data;  // null until bound
 };
 
 class OrtEngine : public Engine {
@@ -88,7 +88,8 @@ class OrtEngine : public Engine {
     std::size_t count = 1;
     for (std::int64_t extent : port.info.shape) {
       if (extent <= 0)
-        throw Error(Code::engine_bind, "tensor \"" + tensor + "\" has an extent that is not fixed", path_, "export the model with static shapes");
+        throw Error(Code::engine_bind, "tensor \"" + tensor + "\" has an extent that is not fixed", path_,
+                    "export the model with static shapes");
       count *= static_cast<std::size_t>(extent);
     }
     guard(Code::engine_bind, "", [&] {
