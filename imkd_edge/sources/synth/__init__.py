@@ -88,6 +88,8 @@ class SynthSource:
     840 training and 120 validation frames by default; nothing is made before it is asked for.
     Every eighth scene (index 7, 15, ...) is validation: `splits["train"]` and `splits["val"]` hold names of disjoint scenes.
 
+    One thread at a time: drawing borrows the scene's map.
+
     Args:
         seed: of the whole world.
         scenes: number of recordings, each of another street.

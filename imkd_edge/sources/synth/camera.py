@@ -83,10 +83,11 @@ class Renderer:
         shade = self._shade(posed)
         near = np.hypot(*(posed.corners[self._moving].mean(1) - T_world_ego[:2, 3]).T) < 70
         saved = self._cast_shadows(self._shadows(posed, self._moving[near]))
-        pictures = [self._draw_one(c, posed, T_world_ego, shade, seed) for c, seed in zip(cameras, seeds)]
-        for level, y, x, patch in reversed(saved):
-            self.ground.levels[level][y : y + patch.shape[0], x : x + patch.shape[1]] = patch
-        return pictures
+        try:
+            return [self._draw_one(c, posed, T_world_ego, shade, seed) for c, seed in zip(cameras, seeds)]
+        finally:
+            for level, y, x, patch in reversed(saved):
+                self.ground.levels[level][y : y + patch.shape[0], x : x + patch.shape[1]] = patch
 
     def _shade(self, posed: Posed) -> np.ndarray:
         """Lit colour of every polygon (P, 3), before haze."""
