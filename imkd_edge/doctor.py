@@ -192,7 +192,7 @@ def _replay(name: str) -> Check:
     if wrong:
         listed = ", ".join(f"{key} by {value:.3g}" for key, value in wrong.items())
         return Check(
-            title, FAIL, f"this machine differs from the exporter's in {listed}", "install the pinned versions, or export again here"
+            title, FAIL, f"this machine differs from the exporter's in {listed}", "install the versions on its card, or export again here"
         )
     return Check(title, OK, f"same boxes as the exporter's to {differences['boxes']:.1g} m, scores to {differences['scores']:.1g}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,7 +16,15 @@ _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]f
 
 def _table(title: str, *columns: str) -> Table:
     """A table whose columns are numbers (right-aligned) where their name starts with '>'."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
     for column in columns:
         numeric = column.startswith(">")
         table.add_column(column.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric)
@@ -27,11 +36,12 @@ def show_frame(record: dict[str, Any]) -> None:
     detections = record["detections"]
     table = _table(
         f"frame {escape(str(record['frame']))}: {len(detections)} detections",
-        "class", ">score", ">x m", ">y m", ">distance m", "length × width × height m", ">heading °", ">speed m/s",
-    )  # fmt: skip
+        "class",
+        *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °", ">speed m/s"),
+    )
     for entry in detections:
         x, y, _ = entry["center"]
-        size = " × ".join(f"{value:.1f}" for value in entry["size"])
+        size = "×".join(f"{value:.1f}" for value in entry["size"])
         values = [entry["score"], x, y, math.hypot(x, y)]
         columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
         heading, speed = math.degrees(entry["yaw"]), math.hypot(*entry["velocity"])
@@ -116,7 +126,7 @@ def show_bench(result: dict[str, Any]) -> None:
 def show_ops(result: dict[str, Any]) -> None:
     """Our ops beside the usual code for the same task."""
     table = _table(escape(f"{result['bundle']}, {result['threads']} threads, medians of {result['repeats']}"),
-                   "op", "reference", ">ours ms", ">reference ms", ">ratio", ">largest difference")  # fmt: skip
+                   "op", "reference", ">ours ms", ">theirs ms", ">ratio", ">largest diff.")  # fmt: skip
     for row in result["ops"]:
         difference = "" if row["difference"] is None else f"{row['difference']:.3g}"
         table.add_row(

@@ -21,7 +21,7 @@ def test_demo_writes_picture_and_record(run, random_bundle: Path, tmp_path: Path
 
 def test_demo_prints_a_table_and_where_to_look(run, random_bundle: Path, tmp_path: Path) -> None:
     outcome = run("demo", "--bundle", random_bundle, "--out", tmp_path / "latest")
-    for word in ("class", "score", "distance m", "heading", "speed", "preprocess", "bev", "health"):
+    for word in ("class", "score", "dist. m", "heading", "speed", "preprocess", "bev", "health"):
         assert word in outcome.stdout
     assert str(tmp_path / "latest" / "overview.png") in outcome.stderr.replace("\n", "")
 
