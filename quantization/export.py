@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import platform
 import tempfile
@@ -12,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from imkd_edge import Detector, ModelSpec
@@ -20,21 +21,29 @@ from imkd_edge.bundle import write_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
 from imkd_edge.sources import open_source
-from imkd_edge.sources.synth import SynthSource
+from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.training.config import Config
 from imkd_edge.training.main import load_student
 from imkd_edge.training.models.student import Student
 
 OPSET = 18
+GOLDEN_IMAGE = (240, 135)  # px, of the synthetic rig
 
 
-def export(checkpoint: Path | str, out: Path | str, data: str | None = None, metrics: Path | str | None = None) -> dict[str, Any]:
+def export(
+    checkpoint: Path | str,
+    out: Path | str,
+    data: str | None = None,
+    metrics: Path | str | None = None,
+    half: bool = False,
+) -> dict[str, Any]:
     """Writes the averaged student of a checkpoint as a bundle.
 
     Args:
         checkpoint: file of `imkd-edge train`.
         out: folder to make, NAME.imkd.
         data: source whose rig the golden frame has, else the config's.
+        half: store the large weights as float16, for half the size; the arithmetic stays float32.
         metrics: JSON file of `imkd-edge eval --json` to put on the model card.
 
     Returns:
@@ -45,7 +54,7 @@ def export(checkpoint: Path | str, out: Path | str, data: str | None = None, met
     """
     student, settings, state = load_student(Path(checkpoint))
     measured = _metrics(metrics)
-    camera, bev = to_onnx(student, settings.spec)
+    camera, bev = to_onnx(student, settings.spec, half)
     golden = _golden(settings, data or settings.data.source, camera, bev)
     provenance = model_card(settings, state)
     write_bundle(out, settings.spec, camera, bev, golden, measured, provenance)
@@ -53,29 +62,50 @@ def export(checkpoint: Path | str, out: Path | str, data: str | None = None, met
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
 
 
-def to_onnx(student: Student, spec: ModelSpec) -> tuple[bytes, bytes]:
-    """camera.onnx and bev.onnx, opset 18, static shapes, float32."""
+def to_onnx(student: Student, spec: ModelSpec, half: bool = False) -> tuple[bytes, bytes]:
+    """camera.onnx and bev.onnx, opset 18, static shapes, float32; half: large weights are stored as float16."""
     student.eval()
     image = torch.zeros(spec.cameras, 3, spec.image.height, spec.image.width)
     grid = spec.grid.height(), spec.grid.width()
     camera_bev = torch.zeros(1, spec.context_channels + 1, *grid)
     radar = torch.zeros(1, len(spec.radar.features), spec.radar_height(), spec.radar_width())
     return (
-        _part(student.camera, (image,), ["images"], ["depth", "context"]),
-        _part(student.bev, (camera_bev, radar), ["camera_bev", "radar_grid"], ["heatmap", "box"]),
+        _part(student.camera, (image,), ["images"], ["depth", "context"], half),
+        _part(student.bev, (camera_bev, radar), ["camera_bev", "radar_grid"], ["heatmap", "box"], half),
     )
 
 
-def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names: list[str]) -> bytes:
+def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names: list[str], half: bool) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module, inputs, input_names=input_names, output_names=output_names,
             dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
         )  # fmt: skip
-    file = io.BytesIO()
-    program.save(file)
-    return file.getvalue()
+    model = program.model_proto
+    for item in [
+        *model.graph.node,
+        *model.graph.initializer,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        model.graph,
+    ]:
+        del item.metadata_props[:]  # paths and stack traces of the exporting machine
+        item.doc_string = ""
+    if half:
+        _store_half(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _store_half(graph: onnx.GraphProto) -> None:
+    """Keeps large weights as float16, cast back to float32 by the graph; runtimes fold the cast when they load it."""
+    large = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024]
+    for weight in large:
+        name, values = weight.name, numpy_helper.to_array(weight)
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        graph.node.insert(0, onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
 
 
 def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
@@ -85,6 +115,7 @@ def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict[str,
     """
     recorded = open_source(data, **(settings.data.options if data == settings.data.source else {}))
     rig = recorded[recorded.names[0]].rig
+    rig = default_rig(GOLDEN_IMAGE) if recorded.kind == "synth" else rig  # small images: they are most of a small bundle
     synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
     sample = synthetic[synthetic.names[0]]
     with tempfile.TemporaryDirectory() as folder:

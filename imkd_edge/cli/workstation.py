@@ -64,6 +64,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[str | None, typer.Option(help="Source of the golden frame; the default is the training's.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
     json: Json = False,
 ) -> int:
     """Turn a checkpoint into a bundle that the device loads."""
@@ -74,7 +75,7 @@ def export(
             str(checkpoint),
             "give the checkpoint.pt that imkd-edge train wrote",
         )
-    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out, data=data, metrics=metrics)
+    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out, data=data, metrics=metrics, half=half)
     _show("bundle", result, json)
     return OK
 
