@@ -58,7 +58,8 @@ class BevNet(nn.Module):
         super().__init__()
         classes, groups = len(spec.head.classes), spec.head.groups()
         names = [f.statistic for f in spec.radar.features]
-        self.intensity = [names.index(n) for n in INTENSITY if n in names]
+        intensity = torch.tensor([names.index(n) for n in INTENSITY if n in names])
+        self.register_buffer("intensity", intensity, persistent=False)
         ratio = round(spec.grid.cell / spec.radar.cell)
         self.pool = nn.MaxPool2d(ratio) if ratio > 1 else nn.Identity()
         self.camera = conv_bn(spec.context_channels + 1, sensor_channels)
@@ -76,7 +77,7 @@ class BevNet(nn.Module):
     def fused(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> torch.Tensor:
         f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
         i_cam = self.camera_gate(f_cam, camera_bev[:, -1:])
-        i_rad = self.radar_gate(f_rad, self.pool(radar_grid[:, self.intensity]))
+        i_rad = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
         return self.fuse(torch.cat([i_cam * f_cam, i_rad * f_rad], 1)) + self.position_weight(self.positions)
 
     def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
