@@ -54,6 +54,11 @@ class Error(Exception):
         return " / ".join([f"error[{self.code}] {self.what}"] + [part for part in (self.where, self.fix) if part])
 )";
 
+// A message may quote bytes of a file that are no UTF-8.
+py::object text(const std::string& bytes) {
+  return py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "replace"));
+}
+
 PyObject* error_class = nullptr;  // lives as long as the module
 
 void bind_errors(py::module_& m) {
@@ -72,7 +77,7 @@ void bind_errors(py::module_& m) {
     try {
       if (raised) std::rethrow_exception(raised);
     } catch (const imkd::Error& e) {
-      const py::object error = py::handle(error_class)(static_cast<int>(e.code()), e.problem(), e.where(), e.fix());
+      const py::object error = py::handle(error_class)(static_cast<int>(e.code()), text(e.problem()), text(e.where()), text(e.fix()));
       PyErr_SetObject(error_class, error.ptr());
     }
   });

@@ -101,7 +101,7 @@ ModelSpec read_spec(const Json& spec, const std::string& path) {
     return ModelSpec::from_json(spec.dump());
   } catch (const Error& error) {
     throw Error(bundle_code(error.code()), error.problem(), path + ": spec" + (error.where().empty() ? "" : "." + error.where()),
-                error.fix());
+                error.fix().empty() ? kAnew : error.fix());
   }
 }
 

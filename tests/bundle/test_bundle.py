@@ -220,6 +220,12 @@ def test_without_a_rig_the_detector_takes_the_golden_one(tmp_path: Path) -> None
         assert detector.rig.to_json() == moment.rig.to_json()
 
 
+def test_without_a_golden_frame_there_is_no_rig_to_fall_back_on(tmp_path: Path) -> None:
+    with pytest.raises(Error) as raised:
+        Detector(write(tmp_path / "m.imkd"))
+    assert raised.value.code == "E0410" and "rig" in raised.value.what
+
+
 @pytest.mark.parametrize("missing", ["rig", "tensor_box", "sweep_points"])
 def test_a_golden_file_that_lacks_something_is_refused(tmp_path: Path, missing: str) -> None:
     with pytest.raises(Error) as raised:

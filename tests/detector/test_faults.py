@@ -114,8 +114,8 @@ def test_points_beyond_the_grid_and_beyond_the_cap_are_counted(detector: Detecto
     """max_points is 8000; of 9000 sent 100 lie at 80 m, outside the 51.2 m of the grid."""
     near, far = np.tile(np.float32([20, 3, 0, 5, 0]), (8900, 1)), np.tile(np.float32([80, 0, 0, 5, 0]), (100, 1))
     health = run(detector, scene, radar={"FRONT": np.concatenate([far, near])}).health
+    assert health.radar_points == 8000 and health.radar_points_outside == 100
     assert health.radar_points + health.radar_points_outside + health.radar_points_overflow == 9000
-    assert health.radar_points_overflow == 1000
 
 
 def test_extreme_numbers_do_no_harm(detector: Detector, scene) -> None:
@@ -165,7 +165,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
     "sweep time in seconds": ("E0205", {"radar": [RadarSweep("FRONT", CLOUD, 0.1)]}),
     "pose of the wrong shape": ("E0202", {"ego": Ego(T_world_ego=np.eye(3))}),
     "pose that stretches": ("E0215", {"ego": Ego(T_world_ego=SKEWED)}),
-    "pose of NaN": ("E0215", {"ego": Ego(T_world_ego=np.full((4, 4), np.nan))}),
+    "pose of NaN": ("E0214", {"ego": Ego(T_world_ego=np.full((4, 4), np.nan))}),
     "sweep's pose that stretches": ("E0215", {"radar": [RadarSweep("FRONT", CLOUD, NOW, SKEWED)]}),
     "twist of two numbers": ("E0202", {"ego": Ego(twist=(1.0, 2.0))}),
     "ego that is a pose": ("E0201", {"ego": np.eye(4)}),
@@ -212,11 +212,9 @@ def test_a_rig_that_does_not_fit_is_refused_and_the_old_one_stays(
         ({"engine": "no such engine"}, "E0501"),
         ({"score_threshold": 1.5}, "E0104"),
         ({"score_threshold": float("nan")}, "E0104"),
-        ({"rig": None}, "E0410"),
     ],
 )
 def test_a_wrong_option_has_its_code(bundle, scene, arguments: dict[str, Any], code: str) -> None:
-    """The bundle of these tests has an empty golden.npz, so that there is no rig to fall back on."""
     with pytest.raises(Error) as raised:
         Detector(bundle, **{"rig": scene.rig, **arguments})
     assert raised.value.code == code and raised.value.fix
