@@ -44,12 +44,16 @@ $(VENV)/.installed: $(CORE) | $(BIN)/python
 
 # The torch pair is pinned: a request without a version can fetch another build of several gigabytes.
 # nuscenes-devkit asks for numpy < 2 and an old OpenCV without needing them; what it imports is in the extra.
-$(VENV)/.test-extras: $(CORE) | $(VENV)/.installed
+$(VENV)/.test-extras: $(CORE) | $(VENV)/.installed build/onnxruntime
 	.ci/packages test
 	@echo "installing what the tests need (torch among it)"
 	$(PIP) --editable '.[train,test]' torch==2.14.1 torchvision==0.29.1
 	$(PIP) --no-deps nuscenes-devkit==1.2.0
 	touch $(VENV)/.installed $@
+
+build/onnxruntime:
+	.ci/onnxruntime-headers $@
+	mkdir -p $@
 
 $(VENV)/.lint-tools: | $(BIN)/python
 	$(PIP) ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5 'numpy>=1.24'

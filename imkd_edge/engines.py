@@ -101,12 +101,16 @@ class OnnxRuntimeEngine(Engine):
         return TensorInfo(value.name, [extent if isinstance(extent, int) else -1 for extent in value.shape])
 
 
-def _native_onnxruntime(threads: int) -> Engine:
-    """The C++ engine on the wheel's library, which it opens without importing the wheel."""
+def onnxruntime_library() -> Path | None:
+    """The shared library in the onnxruntime wheel, which is not imported; None without the wheel."""
     spec = importlib.util.find_spec("onnxruntime")
     libraries = sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so*")) if spec and spec.origin else []
-    if libraries:
-        _core.set_ort_library(str(libraries[-1]))
+    return libraries[-1] if libraries else None
+
+
+def _native_onnxruntime(threads: int) -> Engine:
+    if library := onnxruntime_library():
+        _core.set_ort_library(str(library))
     return _core.make_engine("onnxruntime", threads)
 
 
