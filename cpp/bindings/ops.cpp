@@ -191,14 +191,45 @@ void bind_ops(py::module_& m) {
       .def_readonly("residual", &EgoSpeed::residual)
       .def_readonly("inliers", &EgoSpeed::inliers);
 
-  m.def("image_crop", &checked_image_crop, py::arg("spec"), py::arg("width"), py::arg("height"));
-  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"));
-  m.def("lift_table", &py_lift_table, py::arg("spec"), py::arg("rig"), py::arg("crops") = py::none());
-  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"));
+  m.def("image_crop", &checked_image_crop, py::arg("spec"), py::arg("width"), py::arg("height"),
+        R"(The smallest uniform scale at which a raw image covers the network's input, centred in x, anchored in y.
+
+Args: spec: ImageSpec; width, height: px of the raw image. Raises: Error E0104, E0202.)");
+  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"),
+        R"(Bilinear resize, crop and normalisation in one pass; pixel centres at half integers, edge pixels repeated outside.
+
+Args: images: list of (H, W, 3) uint8 RGB with any strides, or None for an absent camera (gives zeros); crops: list of ImageCrop;
+image_spec: ImageSpec. Returns: (N, 3, H, W) float32. Raises: Error E0104, E0201, E0202, E0204.)");
+  m.def("lift_table", &py_lift_table, py::arg("spec"), py::arg("rig"), py::arg("crops") = py::none(),
+        R"(Which frustum points fall into which BEV cell, from the calibration.
+
+Args: spec: ModelSpec; rig: SensorRig with spec.cameras cameras; crops: one ImageCrop per camera, default image_crop of each.
+Returns: LiftTable. Raises: Error E0104, E0204, E021x.
+Source: Philion and Fidler, Lift, Splat, Shoot, ECCV 2020; distortion models of Brown-Conrady and Kannala-Brandt.)");
+  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"),
+        R"(Sum over each cell's frustum points of depth * context; the last channel sums depth alone.
+
+Args: depth: (N, D, h, w) float32 probabilities; context: (N, C, h, w) float32. Returns: (C + 1, H, W) float32.
+Raises: Error E0104, E0201, E0202.)");
   m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"),
-        py::arg("ego") = py::none());
-  m.def("estimate_ego_speed", &py_estimate_ego_speed, py::arg("rig"), py::arg("sweeps"));
-  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"));
-  m.def("cell_index", &cell_index, py::arg("value"), py::arg("min"), py::arg("cell"), py::arg("count"));
-  m.def("set_threads", &set_threads, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+        py::arg("ego") = py::none(),
+        R"(Dense grid of the statistics named in spec.radar.features over all sweeps, in the ego frame at timestamp_ns.
+
+Args: sweeps: list of RadarSweep, or dict name -> (N, 5) float32 of x, y, z m, intensity dB, radial velocity m/s; timestamp_ns: int;
+ego: Ego or None. Returns: ((F, Hr, Wr) float32, RadarStats). Raises: Error E0104, E0201-E0205, E021x.)");
+  m.def("estimate_ego_speed", &py_estimate_ego_speed, py::arg("rig"), py::arg("sweeps"),
+        R"(Forward speed that best explains raw or aliased radial velocities as returns of a static world.
+
+Args: rig: SensorRig; sweeps: as in voxelize_radar. Returns: EgoSpeed. Raises: Error E0201-E0205, E021x.
+Source: the relation of Kellner et al., Instantaneous ego-motion estimation using Doppler radar, ITSC 2013, searched over one speed.)");
+  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"),
+        R"(Peaks of the heatmaps, their boxes, and circle suppression within a class.
+
+Args: heatmap: (K, H, W) float32 logits; box: (groups * 10, H, W) float32. Returns: boxes (M, 9) float32 x, y, z, length, width, height m,
+yaw rad, vx, vy m/s; scores (M,) float32; labels (M,) int32; by score, then class and cell. Raises: Error E0104, E0201, E0202.
+Source: Yin et al., Center-based 3D object detection and tracking, CVPR 2021.)");
+  m.def("cell_index", &cell_index, py::arg("value"), py::arg("min"), py::arg("cell"), py::arg("count"),
+        "floor((value - min) / cell) in float32; -1 for NaN and outside [0, count).");
+  m.def("set_threads", &set_threads, py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
+        "Threads of the ops called from Python; 0: one per core. No result depends on it.");
 }

@@ -1,0 +1,308 @@
+"""Types of the C++ core."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+from os import PathLike
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from imkd_edge.frames import Ego, RadarSweep
+
+_Item = TypeVar("_Item")
+_Vec3 = tuple[float, float, float]
+
+BOX_CHANNELS: int
+
+def __getattr__(name: str) -> Any: ...
+
+class Code(IntEnum):
+    spec_syntax = 101
+    spec_unknown_key = 102
+    spec_missing_key = 103
+    spec_bad_value = 104
+    spec_version = 105
+    frame_bad_dtype = 201
+    frame_bad_shape = 202
+    frame_unknown_sensor = 203
+    frame_count = 204
+    frame_bad_time = 205
+    rig_syntax = 211
+    rig_unknown_key = 212
+    rig_missing_key = 213
+    rig_bad_value = 214
+    rig_not_rigid = 215
+    rig_duplicate_name = 216
+    rig_empty = 217
+    rig_mismatch = 218
+    source_unknown = 301
+    source_missing_file = 302
+    source_bad_image = 303
+    source_bad_points = 304
+    source_bad_label = 305
+    source_bad_calibration = 306
+    source_unknown_frame = 307
+    bundle_missing = 401
+    bundle_manifest = 402
+    bundle_unknown_key = 403
+    bundle_missing_key = 404
+    bundle_version = 405
+    bundle_missing_file = 406
+    bundle_checksum = 407
+    bundle_bad_path = 408
+    bundle_tensor_mismatch = 409
+    bundle_bad_value = 410
+    engine_unavailable = 501
+    engine_load = 502
+    engine_bind = 503
+    engine_run = 504
+    device_unavailable = 511
+    train_config = 601
+    train_checkpoint = 602
+    train_diverged = 603
+    train_no_data = 604
+    missing_extra = 701
+    write_failed = 702
+
+class Error(Exception):
+    code: str
+    what: str
+    where: str
+    fix: str
+    def __init__(self, code: Code | int | str, what: str, where: str = "", fix: str = "") -> None: ...
+
+class _List(list[_Item]): ...  # a list of the core, changed in place
+
+class ImageSpec:
+    width: int
+    height: int
+    stride: int
+    anchor: float
+    mean: _Vec3
+    std: _Vec3
+    def __init__(
+        self, *, width: int = ..., height: int = ..., stride: int = ..., anchor: float = ..., mean: ArrayLike = ..., std: ArrayLike = ...
+    ) -> None: ...
+    def feature_width(self) -> int: ...
+    def feature_height(self) -> int: ...
+    def check(self) -> None: ...
+
+class DepthSpec:
+    min: float
+    max: float
+    bins: int
+    spacing: str
+    def __init__(self, *, min: float = ..., max: float = ..., bins: int = ..., spacing: str = ...) -> None: ...
+    def edge(self, i: float) -> float: ...
+
+class GridSpec:
+    x_min: float
+    x_max: float
+    y_min: float
+    y_max: float
+    z_min: float
+    z_max: float
+    cell: float
+    def __init__(
+        self,
+        *,
+        x_min: float = ...,
+        x_max: float = ...,
+        y_min: float = ...,
+        y_max: float = ...,
+        z_min: float = ...,
+        z_max: float = ...,
+        cell: float = ...,
+    ) -> None: ...
+    def width(self) -> int: ...
+    def height(self) -> int: ...
+
+class RadarFeature:
+    statistic: str
+    offset: float
+    scale: float
+    def __init__(self, *, statistic: str = ..., offset: float = ..., scale: float = ...) -> None: ...
+
+class RadarSpec:
+    cell: float
+    max_points: int
+    max_age: float
+    @property
+    def features(self) -> _List[RadarFeature]: ...
+    @features.setter
+    def features(self, value: Sequence[RadarFeature]) -> None: ...
+    def __init__(
+        self, *, cell: float = ..., max_points: int = ..., max_age: float = ..., features: Sequence[RadarFeature] = ...
+    ) -> None: ...
+
+class ClassSpec:
+    name: str
+    group: int
+    nms_radius: float
+    def __init__(self, *, name: str = ..., group: int = ..., nms_radius: float = ...) -> None: ...
+
+class HeadSpec:
+    score_threshold: float
+    max_candidates: int
+    max_detections: int
+    @property
+    def classes(self) -> _List[ClassSpec]: ...
+    @classes.setter
+    def classes(self, value: Sequence[ClassSpec]) -> None: ...
+    def __init__(
+        self,
+        *,
+        classes: Sequence[ClassSpec] = ...,
+        score_threshold: float = ...,
+        max_candidates: int = ...,
+        max_detections: int = ...,
+    ) -> None: ...
+    def groups(self) -> int: ...
+
+class ModelSpec:
+    name: str
+    cameras: int
+    image: ImageSpec
+    depth: DepthSpec
+    context_channels: int
+    grid: GridSpec
+    radar: RadarSpec
+    head: HeadSpec
+    @property
+    def ground_plane(self) -> _Vec3: ...
+    @ground_plane.setter
+    def ground_plane(self, value: ArrayLike) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str = ...,
+        cameras: int = ...,
+        image: ImageSpec = ...,
+        depth: DepthSpec = ...,
+        context_channels: int = ...,
+        grid: GridSpec = ...,
+        ground_plane: ArrayLike = ...,
+        radar: RadarSpec = ...,
+        head: HeadSpec = ...,
+    ) -> None: ...
+    def radar_width(self) -> int: ...
+    def radar_height(self) -> int: ...
+    def ground(self, x: float, y: float) -> float: ...
+    def check(self) -> None: ...
+    def to_json(self) -> str: ...
+    @staticmethod
+    def from_json(text: str) -> ModelSpec: ...
+
+class CameraCalibration:
+    name: str
+    width: int
+    height: int
+    distortion: str
+    coefficients: Sequence[float]
+    @property
+    def K(self) -> NDArray[np.float64]: ...
+    @K.setter
+    def K(self, value: ArrayLike) -> None: ...
+    @property
+    def T_ego_camera(self) -> NDArray[np.float64]: ...
+    @T_ego_camera.setter
+    def T_ego_camera(self, value: ArrayLike) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str,
+        width: int,
+        height: int,
+        K: ArrayLike,
+        T_ego_camera: ArrayLike,
+        distortion: str = "none",
+        coefficients: Sequence[float] = (),
+    ) -> None: ...
+
+class RadarCalibration:
+    name: str
+    velocity: str
+    period: float
+    @property
+    def T_ego_radar(self) -> NDArray[np.float64]: ...
+    @T_ego_radar.setter
+    def T_ego_radar(self, value: ArrayLike) -> None: ...
+    def __init__(self, *, name: str, T_ego_radar: ArrayLike, velocity: str = "compensated", period: float = 0.0) -> None: ...
+
+class SensorRig:
+    @property
+    def cameras(self) -> _List[CameraCalibration]: ...
+    @cameras.setter
+    def cameras(self, value: Sequence[CameraCalibration]) -> None: ...
+    @property
+    def radars(self) -> _List[RadarCalibration]: ...
+    @radars.setter
+    def radars(self, value: Sequence[RadarCalibration]) -> None: ...
+    def __init__(self, *, cameras: Sequence[CameraCalibration] = (), radars: Sequence[RadarCalibration] = ()) -> None: ...
+    def camera_index(self, name: str) -> int: ...
+    def radar_index(self, name: str) -> int: ...
+    def to_json(self) -> str: ...
+    @staticmethod
+    def from_json(text: str) -> SensorRig: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> SensorRig: ...
+    def check(self) -> None: ...
+    def hash(self) -> str: ...
+
+class ImageCrop:
+    @property
+    def scale(self) -> float: ...
+    @property
+    def left(self) -> float: ...
+    @property
+    def top(self) -> float: ...
+    def __init__(self, scale: float = 1.0, left: float = 0.0, top: float = 0.0) -> None: ...
+
+class LiftTable:
+    @property
+    def cells(self) -> NDArray[np.int32]: ...
+    @property
+    def starts(self) -> NDArray[np.int32]: ...
+    @property
+    def points(self) -> NDArray[np.int32]: ...
+    @property
+    def pixels(self) -> NDArray[np.int32]: ...
+
+class RadarStats:
+    @property
+    def used(self) -> int: ...
+    @property
+    def invalid(self) -> int: ...
+    @property
+    def outside(self) -> int: ...
+    @property
+    def overflow(self) -> int: ...
+
+class EgoSpeed:
+    @property
+    def valid(self) -> bool: ...
+    @property
+    def speed(self) -> float: ...
+    @property
+    def residual(self) -> float: ...
+    @property
+    def inliers(self) -> int: ...
+
+_Sweeps = Sequence[RadarSweep] | dict[str, NDArray[np.float32]]
+
+def image_crop(spec: ImageSpec, width: int, height: int) -> ImageCrop: ...
+def preprocess_images(
+    images: Sequence[NDArray[np.uint8] | None], crops: Sequence[ImageCrop], image_spec: ImageSpec
+) -> NDArray[np.float32]: ...
+def lift_table(spec: ModelSpec, rig: SensorRig, crops: Sequence[ImageCrop] | None = None) -> LiftTable: ...
+def lift(spec: ModelSpec, table: LiftTable, depth: NDArray[np.float32], context: NDArray[np.float32]) -> NDArray[np.float32]: ...
+def voxelize_radar(
+    spec: ModelSpec, rig: SensorRig, sweeps: _Sweeps, timestamp_ns: int, ego: Ego | None = None
+) -> tuple[NDArray[np.float32], RadarStats]: ...
+def estimate_ego_speed(rig: SensorRig, sweeps: _Sweeps) -> EgoSpeed: ...
+def decode(
+    spec: ModelSpec, heatmap: NDArray[np.float32], box: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]: ...
+def cell_index(value: float, min: float, cell: float, count: int) -> int: ...
+def set_threads(threads: int) -> None: ...

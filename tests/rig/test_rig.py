@@ -1,0 +1,244 @@
+"""SensorRig: strict JSON, checked geometry, a hash that follows every number."""
+
+import copy
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path as File
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imkd_edge import Error, SensorRig
+from imkd_edge.rig import CameraCalibration, RadarCalibration
+
+K = np.array([[500.0, 0.5, 320], [0, 510, 240], [0, 0, 1]])
+T = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0.25], [0, -1, 0, 1.75], [0, 0, 0, 1]])
+FISHEYE = (0.01, 0.02, 0.03, 0.04)
+
+
+def make_rig() -> SensorRig:
+    lens = {"distortion": "plumb_bob", "coefficients": (0.1, 0.2, 0.3, 0.4, 0.5)}
+    return SensorRig(
+        cameras=[
+            CameraCalibration(name="front", width=640, height=480, K=K, T_ego_camera=T),
+            CameraCalibration(name="back", width=320, height=240, K=K, T_ego_camera=T, **lens),
+        ],
+        radars=[
+            RadarCalibration(name="radar", T_ego_radar=np.eye(4)),
+            RadarCalibration(name="rear", T_ego_radar=T, velocity="aliased", period=10.39),
+        ],
+    )
+
+
+def document() -> dict[str, Any]:
+    return json.loads(make_rig().to_json())
+
+
+Path = tuple[str | int, ...]
+
+
+def at(node: Any, path: Path) -> Any:
+    return reduce(lambda part, key: part[key], path, node)
+
+
+def put(path: Path, value: Any, **also: Any) -> dict[str, Any]:
+    doc = document()
+    at(doc, path[:-1])[path[-1]] = value
+    at(doc, path[:-1]).update(also) if also else None
+    return doc
+
+
+def leaves(node: Any, path: Path = ()) -> Iterator[Path]:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+# Fields that cannot change alone, or not by adding to a number.
+TOGETHER = {
+    ("cameras", 0, "name"): ("left", {}),
+    ("cameras", 1, "name"): ("left", {}),
+    ("cameras", 0, "distortion"): ("fisheye", {"coefficients": list(FISHEYE)}),
+    ("cameras", 1, "distortion"): ("none", {"coefficients": []}),
+    ("radars", 0, "name"): ("left", {}),
+    ("radars", 1, "name"): ("left", {}),
+    ("radars", 0, "velocity"): ("raw", {}),
+    ("radars", 1, "velocity"): ("compensated", {"period": 0.0}),
+    ("radars", 0, "period"): (5.0, {"velocity": "aliased"}),
+}
+FIXED = [("K", 1, 0), ("K", 2, 0), ("K", 2, 1), ("K", 2, 2)]  # zeros and the one of an upper triangular matrix
+
+
+def changeable(path: Path) -> bool:
+    rotation_or_last_row = path[2] in ("T_ego_camera", "T_ego_radar") and (path[4] != 3 or path[3] == 3)
+    return path[2:] not in FIXED and not rotation_or_last_row
+
+
+FIELDS = [path for path in leaves(document()) if changeable(path)]
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=lambda p: ".".join(map(str, p)))
+def test_each_field_survives_the_round_trip_and_changes_the_hash(path: Path) -> None:
+    old = at(document(), path)
+    value, also = TOGETHER.get(path, (old + 1 if not isinstance(old, str) else None, {}))
+    doc, original = put(path, value, **also), make_rig()
+    rig = SensorRig.from_json(json.dumps(doc))
+    assert json.loads(rig.to_json()) == doc and rig != original
+    assert rig.hash() != original.hash() and SensorRig.from_json(rig.to_json()).hash() == rig.hash()
+
+
+@pytest.mark.parametrize("angle", [0.1, -2.0, np.pi])
+def test_a_rotation_survives_to_the_last_bit(angle: float) -> None:
+    rig, turn = make_rig(), np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    rig.cameras[0].T_ego_camera = turn @ T
+    assert np.array_equal(SensorRig.from_json(rig.to_json()).cameras[0].T_ego_camera, turn @ T)
+    assert rig.hash() != make_rig().hash()
+
+
+def test_the_hash_is_that_of_the_canonical_text() -> None:
+    text = make_rig().to_json()
+    assert make_rig().hash() == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert json.loads(text) == json.loads(json.dumps(json.loads(text), sort_keys=True)) and text.endswith("}\n")
+
+
+def test_the_order_of_sensors_is_kept_and_matters() -> None:
+    doc = document()
+    doc["cameras"].reverse()
+    rig = SensorRig.from_json(json.dumps(doc))
+    assert [c.name for c in rig.cameras] == ["back", "front"] and rig.hash() != make_rig().hash()
+    assert (rig.camera_index("front"), rig.camera_index("radar"), rig.radar_index("rear")) == (1, -1, 1)
+
+
+def test_copies_are_equal_and_independent() -> None:
+    rig = make_rig()
+    for twin in (copy.copy(rig), copy.deepcopy(rig), pickle.loads(pickle.dumps(rig))):
+        assert twin == rig
+        twin.cameras[0].T_ego_camera = np.eye(4)
+        assert twin != rig and np.array_equal(rig.cameras[0].T_ego_camera, T)
+
+
+def test_matrices_read_back_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        make_rig().cameras[0].K[0, 0] = 3
+
+
+def test_a_rig_is_read_from_a_file(tmp_path: File) -> None:
+    path = tmp_path / "rig.json"
+    path.write_text(make_rig().to_json())
+    assert SensorRig.load(path) == SensorRig.load(str(path)) == make_rig()
+    path.write_text(path.read_text().replace('"width"', '"widht"', 1))
+    with pytest.raises(Error) as caught:
+        SensorRig.load(path)
+    assert caught.value.code == "E0212" and caught.value.where == f"{path}: cameras[0].widht"
+    with pytest.raises(Error) as caught:
+        SensorRig.load(tmp_path / "absent.json")
+    assert caught.value.code == "E0302"
+
+
+def edited(matrix: np.ndarray, row: int, column: int, value: float) -> list[list[float]]:
+    matrix = matrix.copy()
+    matrix[row, column] = value
+    return matrix.tolist()
+
+
+C0, C1, R0, R1 = ("cameras", 0), ("cameras", 1), ("radars", 0), ("radars", 1)
+MIRRORED = (np.diag([1.0, -1, 1, 1]) @ T).tolist()
+
+
+def without(path: Path) -> dict[str, Any]:
+    doc = document()
+    del at(doc, path[:-1])[path[-1]]
+    return doc
+
+
+BAD = {
+    "empty text": ("E0211", ""),
+    "cut off": ("E0211", make_rig().to_json()[:-9]),
+    "a number": ("E0211", "3"),
+    "a key twice": ("E0211", '{"cameras": [], "cameras": [], "radars": []}'),
+    "nan": ("E0211", make_rig().to_json().replace("510.0", "NaN")),
+    "unknown key": ("E0212", document() | {"lidars": []}),
+    "unknown key of a camera": ("E0212", put((*C0, "fov"), 3)),
+    "unknown key of a radar": ("E0212", put((*R0, "range"), 3)),
+    "no radars key": ("E0213", without(("radars",))),
+    "camera without K": ("E0213", without((*C0, "K"))),
+    "camera without distortion": ("E0213", without((*C0, "distortion"))),
+    "radar without pose": ("E0213", without((*R1, "T_ego_radar"))),
+    "width 0": ("E0214", put((*C0, "width"), 0)),
+    "height negative": ("E0214", put((*C0, "height"), -5)),
+    "width a fraction": ("E0214", put((*C0, "width"), 640.5)),
+    "name a number": ("E0214", put((*C0, "name"), 7)),
+    "name empty": ("E0214", put((*C0, "name"), "")),
+    "cameras an object": ("E0214", put(("cameras",), {})),
+    "K flat": ("E0214", put((*C0, "K"), K.ravel().tolist())),
+    "K (2, 3)": ("E0214", put((*C0, "K"), K[:2].tolist())),
+    "K with text": ("E0214", put((*C0, "K", 0, 0), "500")),
+    "focal 0": ("E0214", put((*C0, "K"), edited(K, 0, 0, 0))),
+    "focal negative": ("E0214", put((*C0, "K"), edited(K, 1, 1, -510))),
+    "K lower entry": ("E0214", put((*C0, "K"), edited(K, 1, 0, 0.1))),
+    "K last entry": ("E0214", put((*C0, "K"), edited(K, 2, 2, 2))),
+    "unknown distortion": ("E0214", put((*C0, "distortion"), "rational")),
+    "coefficients without distortion": ("E0214", put((*C0, "coefficients"), [0.1])),
+    "4 coefficients for plumb_bob": ("E0214", put((*C1, "coefficients"), list(FISHEYE))),
+    "5 coefficients for fisheye": ("E0214", put((*C1, "distortion"), "fisheye")),
+    "pose (3, 4)": ("E0214", put((*C0, "T_ego_camera"), T[:3].tolist())),
+    "pose not orthonormal": ("E0215", put((*C0, "T_ego_camera"), edited(T, 0, 0, 0.1))),
+    "pose scaled": ("E0215", put((*R0, "T_ego_radar"), (np.diag([2.0, 2, 2, 1])).tolist())),
+    "pose mirrored": ("E0215", put((*C0, "T_ego_camera"), MIRRORED)),
+    "pose transposed": ("E0215", put((*C0, "T_ego_camera"), T.T.tolist())),
+    "pose all 0": ("E0215", put((*R0, "T_ego_radar"), np.zeros((4, 4)).tolist())),
+    "camera twice": ("E0216", put((*C1, "name"), "front")),
+    "a camera and a radar of one name": ("E0216", put((*R0, "name"), "front")),
+    "no sensors": ("E0217", {"cameras": [], "radars": []}),
+    "unknown velocity": ("E0214", put((*R0, "velocity"), "doppler")),
+    "aliased without period": ("E0214", put((*R1, "period"), 0)),
+    "aliased with negative period": ("E0214", put((*R1, "period"), -1)),
+    "period without aliasing": ("E0214", put((*R0, "period"), 10.0)),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_document_is_refused_with_its_code(case: str) -> None:
+    code, doc = BAD[case]
+    with pytest.raises(Error) as caught:
+        SensorRig.from_json(doc if isinstance(doc, str) else json.dumps(doc))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda: CameraCalibration(name="c", width=1, height=1, K=np.eye(4), T_ego_camera=T), "E0214"),
+        (lambda: CameraCalibration(name="c", width=1, height=1, K=K, T_ego_camera=T, distortion="pinhole"), "E0214"),
+        (lambda: RadarCalibration(name="r", T_ego_radar=np.full((4, 4), "x")), "E0214"),
+        (lambda: SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.full((4, 4), np.nan))]), "E0214"),
+        (lambda: SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.diag([1, 1, -1, 1]))]), "E0215"),
+        (lambda: SensorRig(), "E0217"),
+    ],
+)
+def test_bad_values_given_in_python_are_refused(make: Any, code: str) -> None:
+    with pytest.raises(Error) as caught:
+        make()
+    assert caught.value.code == code
+
+
+def test_a_rig_broken_after_it_was_made_is_neither_written_nor_hashed() -> None:
+    rig = make_rig()
+    rig.cameras[0].width = 0
+    for call in (rig.check, rig.to_json, rig.hash):
+        with pytest.raises(Error) as caught:
+            call()
+        assert (caught.value.code, caught.value.where) == ("E0214", "cameras[0].width")
+
+
+def test_poses_with_five_digits_are_good_enough() -> None:
+    turn = np.eye(4)
+    turn[:2, :2] = np.round([[np.cos(1), -np.sin(1)], [np.sin(1), np.cos(1)]], 5)
+    SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=turn)])

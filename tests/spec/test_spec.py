@@ -1,0 +1,240 @@
+"""ModelSpec: strict JSON, nothing lost, nothing invalid."""
+
+import copy
+import json
+import pickle
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+import pytest
+
+from imkd_edge import Error, ModelSpec
+from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, ImageSpec, RadarFeature, RadarSpec
+
+Path = tuple[str | int, ...]
+
+
+def make_spec() -> ModelSpec:
+    return ModelSpec(
+        name="test",
+        cameras=2,
+        image=ImageSpec(width=128, height=64, stride=16),
+        radar=RadarSpec(cell=0.4, features=[RadarFeature(statistic="log_count"), RadarFeature(statistic="z_mean", offset=1.5, scale=0.1)]),
+        head=HeadSpec(classes=[ClassSpec(name="car"), ClassSpec(name="truck", group=1, nms_radius=2.5)]),
+    )
+
+
+def document() -> dict[str, Any]:
+    return json.loads(make_spec().to_json())
+
+
+def leaves(node: Any, path: Path = ()) -> Iterator[Path]:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path
+
+
+def at(node: Any, path: Path) -> Any:
+    return reduce(lambda part, key: part[key], path, node)
+
+
+def put(node: Any, path: Path, value: Any) -> Any:
+    at(node, path[:-1])[path[-1]] = value
+    return node
+
+
+# Another valid value for each field; grids change by whole cells.
+OTHER = {
+    "name": "other", "cameras": 3, "context_channels": 81, "image.width": 144, "image.height": 80, "image.stride": 8, "image.anchor": 0.25,
+    "depth.min": 2.5, "depth.max": 59.125, "depth.bins": 71, "depth.spacing": "log", "grid.x_min": -52.0, "grid.x_max": 52.0,
+    "grid.y_min": -52.0, "grid.y_max": 52.0, "grid.z_min": -4.75, "grid.z_max": 3.25, "grid.cell": 1.6, "radar.cell": 0.8,
+    "radar.max_points": 20001, "radar.max_age": 0.61, "radar.features.0.statistic": "age_min", "radar.features.1.statistic": "phase_sin",
+    "head.classes.0.name": "bus", "head.classes.1.name": "bus", "head.classes.1.group": 0, "head.score_threshold": 0.11,
+    "head.max_candidates": 501, "head.max_detections": 201,
+}  # fmt: skip
+FIELDS = [path for path in leaves(document()) if path != ("version",)]
+
+
+def other(path: Path, value: Any) -> Any:
+    key = ".".join(map(str, path))
+    return OTHER.get(key, value + 0.125 if isinstance(value, float) else None)
+
+
+def mutated(path: Path) -> dict[str, Any]:
+    doc = document()
+    if path == ("head", "classes", 0, "group"):  # groups are numbered without gaps: the two classes swap
+        doc["head"]["classes"][1]["group"] = 0
+        return put(doc, path, 1)
+    return put(doc, path, other(path, at(doc, path)))
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=lambda p: ".".join(map(str, p)))
+def test_each_field_survives_the_round_trip_and_is_noticed(path: Path) -> None:
+    doc, original = mutated(path), make_spec()
+    assert at(doc, path) is not None and at(doc, path) != at(document(), path)
+    spec = ModelSpec.from_json(json.dumps(doc))
+    assert json.loads(spec.to_json()) == doc and spec.to_json() != original.to_json()
+    assert spec != original and ModelSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("path", FIELDS, ids=lambda p: ".".join(map(str, p)))
+def test_each_attribute_set_in_python_is_written(path: Path) -> None:
+    spec, doc = make_spec(), mutated(path)
+    if path == ("head", "classes", 0, "group"):
+        spec.head.classes[1].group = 0
+    elif path[-2:-1] in (("mean",), ("std",), ("ground_plane",)):
+        path = path[:-1]  # tuples are replaced as a whole
+    part = reduce(lambda p, key: p[key] if isinstance(key, int) else getattr(p, key), path[:-1], spec)
+    setattr(part, path[-1], at(doc, path))
+    got = getattr(part, path[-1])
+    assert (list(got) if isinstance(got, tuple) else got) == at(doc, path)
+    assert json.loads(spec.to_json()) == doc
+
+
+def test_every_field_is_in_the_round_trip() -> None:
+    assert len(FIELDS) == 45 and {path[0] for path in FIELDS} == set(document()) - {"version"}
+
+
+def test_the_json_is_canonical() -> None:
+    text = make_spec().to_json()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert '"version": 1' in text and "0.1," in text  # 0.1f is written as 0.1
+
+
+def test_copies_are_equal_and_independent() -> None:
+    spec = make_spec()
+    for twin in (copy.copy(spec), copy.deepcopy(spec), pickle.loads(pickle.dumps(spec))):
+        assert twin == spec
+        twin.head.classes[0].name = "tram"
+        assert twin != spec and spec.head.classes[0].name == "car"
+
+
+def test_lists_are_changed_in_place() -> None:
+    spec = make_spec()
+    spec.radar.features.append(RadarFeature(statistic="age_min"))
+    spec.head.classes[0].nms_radius = 7
+    assert [f["statistic"] for f in json.loads(spec.to_json())["radar"]["features"]] == ["log_count", "z_mean", "age_min"]
+    assert json.loads(spec.to_json())["head"]["classes"][0]["nms_radius"] == 7
+
+
+def test_sizes_follow_from_the_fields() -> None:
+    spec = make_spec()
+    assert (spec.grid.width(), spec.grid.height(), spec.radar_width(), spec.radar_height()) == (128, 128, 256, 256)
+    assert (spec.image.feature_width(), spec.image.feature_height(), spec.head.groups()) == (8, 4, 2)
+    spec.ground_plane = (0.5, -1, 2)
+    assert spec.ground(4, 3) == 0.5 * 4 - 3 + 2
+    assert spec.depth.edge(0) == 2 and spec.depth.edge(70) == 58 and spec.depth.edge(35) == 30
+    spec.depth.spacing = "log"
+    assert spec.depth.edge(35) == pytest.approx((2 * 58) ** 0.5) and spec.depth.edge(70) == pytest.approx(58)
+
+
+def test_a_misspelt_attribute_is_an_error() -> None:
+    with pytest.raises(AttributeError):
+        make_spec().image.widht = 3
+    with pytest.raises(TypeError, match="widht"):
+        ImageSpec(widht=3)
+
+
+def without(doc: dict, *path: str) -> dict:
+    del at(doc, path[:-1])[path[-1]]
+    return doc
+
+
+def bad(path: str, value: Any) -> dict:
+    return put(document(), tuple(int(p) if p.isdigit() else p for p in path.split(".")), value)
+
+
+BAD = {
+    "empty text": ("E0101", "", ""),
+    "cut off": ("E0101", make_spec().to_json()[:200], ""),
+    "a list": ("E0101", "[]", ""),
+    "a key twice": ("E0101", '{"version": 1, "version": 1}', ""),
+    "not a number": ("E0101", make_spec().to_json().replace("58.0", "NaN"), ""),
+    "beyond float64": ("E0101", make_spec().to_json().replace("58.0", "1e999"), ""),
+    "unknown key": ("E0102", bad("imgae", {}), "imgae"),
+    "unknown nested key": ("E0102", bad("image.widht", 3), "image.widht"),
+    "unknown key in a list": ("E0102", bad("head.classes.1.radius", 3), "head.classes[1].radius"),
+    "missing part": ("E0103", without(document(), "depth"), "depth"),
+    "missing field": ("E0103", without(document(), "grid", "cell"), "grid.cell"),
+    "missing version": ("E0103", without(document(), "version"), "version"),
+    "next version": ("E0105", bad("version", 2), "version"),
+    "version as text": ("E0104", bad("version", "1"), "version"),
+    "text for a number": ("E0104", bad("grid.cell", "0.8"), "grid.cell"),
+    "number for text": ("E0104", bad("name", 3), "name"),
+    "boolean for a number": ("E0104", bad("image.anchor", True), "image.anchor"),
+    "fraction for a whole number": ("E0104", bad("cameras", 2.5), "cameras"),
+    "whole number beyond int": ("E0104", bad("cameras", 2**40), "cameras"),
+    "list for an object": ("E0104", bad("image", []), "image"),
+    "object for a list": ("E0104", bad("radar.features", {}), "radar.features"),
+    "null": ("E0104", bad("radar.max_age", None), "radar.max_age"),
+    "2 means": ("E0104", bad("image.mean", [1, 2]), "image.mean"),
+    "mean beyond float32": ("E0104", bad("image.mean.1", 1e300), "image.mean[1]"),
+    "std 0": ("E0104", bad("image.std.2", 0), "image.std[2]"),
+    "unknown spacing": ("E0104", bad("depth.spacing", "cubic"), "depth.spacing"),
+    "unknown statistic": ("E0104", bad("radar.features.1.statistic", "z_median"), "radar.features[1].statistic"),
+    "empty name": ("E0104", bad("name", ""), "name"),
+    "no camera": ("E0104", bad("cameras", 0), "cameras"),
+    "width not of the stride": ("E0104", bad("image.width", 130), "image.width"),
+    "height not of the stride": ("E0104", bad("image.height", 65), "image.height"),
+    "stride 0": ("E0104", bad("image.stride", 0), "image.stride"),
+    "anchor above 1": ("E0104", bad("image.anchor", 1.01), "image.anchor"),
+    "depth from 0": ("E0104", bad("depth.min", 0), "depth.min"),
+    "depth falls": ("E0104", bad("depth.max", 1.0), "depth.min"),
+    "no bins": ("E0104", bad("depth.bins", 0), "depth.bins"),
+    "grid empty": ("E0104", bad("grid.x_max", -51.2), "grid.x_min"),
+    "z window empty": ("E0104", bad("grid.z_max", -5), "grid.z_min"),
+    "cell does not divide the grid": ("E0104", bad("grid.cell", 0.7), "grid.cell"),
+    "cell 0": ("E0104", bad("grid.cell", 0), "grid.cell"),
+    "radar cell does not divide the cell": ("E0104", bad("radar.cell", 0.3), "radar.cell"),
+    "millions of cells": ("E0104", bad("radar.cell", 1e-5), "radar.cell"),
+    "no radar features": ("E0104", bad("radar.features", []), "radar.features"),
+    "scale 0": ("E0104", bad("radar.features.0.scale", 0), "radar.features[0].scale"),
+    "no points": ("E0104", bad("radar.max_points", 0), "radar.max_points"),
+    "negative age": ("E0104", bad("radar.max_age", -1), "radar.max_age"),
+    "no classes": ("E0104", bad("head.classes", []), "head.classes"),
+    "class twice": ("E0104", bad("head.classes.1.name", "car"), "head.classes[1].name"),
+    "a gap in the groups": ("E0104", bad("head.classes.1.group", 2), "head.classes"),
+    "negative group": ("E0104", bad("head.classes.0.group", -1), "head.classes[0].group"),
+    "negative radius": ("E0104", bad("head.classes.0.nms_radius", -0.1), "head.classes[0].nms_radius"),
+    "threshold 1": ("E0104", bad("head.score_threshold", 1), "head.score_threshold"),
+    "threshold 0": ("E0104", bad("head.score_threshold", 0), "head.score_threshold"),
+    "no candidates": ("E0104", bad("head.max_candidates", 0), "head.max_candidates"),
+    "tensors beyond int32": ("E0104", bad("image", document()["image"] | {"width": 8192, "height": 8192}) | {"cameras": 64}, "image.width"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_document_is_refused_with_its_code_and_place(case: str) -> None:
+    code, doc, where = BAD[case]
+    with pytest.raises(Error) as caught:
+        ModelSpec.from_json(doc if isinstance(doc, str) else json.dumps(doc))
+    assert (caught.value.code, caught.value.where) == (code, where)
+
+
+def test_a_misspelt_key_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(Error) as caught:
+        ModelSpec.from_json(json.dumps(bad("image.achor", 1)))
+    assert caught.value.fix == 'did you mean "anchor"?'
+    assert str(caught.value) == 'error[E0102] unknown key "achor" / image.achor / did you mean "anchor"?'
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda s: setattr(s, "grid", GridSpec(cell=0.9)), "grid.cell"),
+        (lambda s: setattr(s.depth, "max", float("nan")), "depth.min"),
+        (lambda s: setattr(s, "ground_plane", (0, float("inf"), 0)), "ground_plane[1]"),
+        (lambda s: setattr(s.radar.features[0], "offset", float("inf")), "radar.features[0].offset"),
+        (lambda s: s.head.classes.clear(), "head.classes"),
+    ],
+)
+def test_an_invalid_spec_made_in_python_is_neither_accepted_nor_written(change: Any, where: str) -> None:
+    spec = make_spec()
+    change(spec)
+    for call in (spec.check, spec.to_json):
+        with pytest.raises(Error) as caught:
+            call()
+        assert (caught.value.code, caught.value.where) == ("E0104", where)
