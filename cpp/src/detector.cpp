@@ -14,6 +14,8 @@
 namespace imkd {
 namespace {
 
+constexpr int kMaxThreads = 1024;
+
 enum Buffer { kImages, kDepth, kContext, kCameraBev, kRadarGrid, kHeatmap, kBox, kBuffers };
 
 struct BufferInfo {
@@ -146,6 +148,7 @@ void Detector::State::connect() {
 
 void Detector::State::set_rig(const SensorRig& next) {
   next.check();
+  if (!crops.empty() && next.to_json() == rig.to_json()) return;  // most sources repeat one rig with every frame
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
     throw Error(Code::rig_mismatch,
                 "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " + std::to_string(spec.cameras),
@@ -234,6 +237,9 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
                    const DetectorOptions& options) {
   if (!camera || !bev)
     throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
+  if (options.threads < 0 || options.threads > kMaxThreads)
+    throw Error(Code::device_unavailable, std::to_string(options.threads) + " threads", "DetectorOptions::threads",
+                "from 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();

@@ -234,6 +234,10 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
   EXPECT_EQ(with(nullptr, bev_engine()), Code::engine_unavailable);
 }
 
+TEST(Detector, a_wrong_number_of_threads_is_refused) {
+  for (int threads : {-1, 1025, 1 << 30}) EXPECT_EQ(code_of([&] { Stand(threads); }), Code::device_unavailable) << threads;
+}
+
 TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {
   Stand s;
   const Result& r = s.infer();
