@@ -39,9 +39,9 @@ def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str
     return scene.draw_wide() if wide else scene.draw_grid()
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, picture: np.ndarray, compression: int = 6) -> None:
     """Writes an RGB picture; the file appears whole or not at all."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, compression])
     if not done:
         raise Error(Code.write_failed, "the picture could not be encoded as PNG", str(path), "check the free memory")
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")

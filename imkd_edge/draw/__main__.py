@@ -9,7 +9,7 @@ import numpy as np
 
 from imkd_edge.draw import cv2, write_png
 
-WIDTH, LEVELS = 1400, 32  # px; values per channel
+WIDTH, LEVELS = 1300, 32  # px; values per channel
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     height = round(picture.shape[0] * WIDTH / picture.shape[1])
     small = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)[:, :, ::-1]
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_png(target, (np.round(small / 255 * (LEVELS - 1)) * (255 / (LEVELS - 1))).astype(np.uint8))
+    write_png(target, (np.round(small / 255 * (LEVELS - 1)) * (255 / (LEVELS - 1))).astype(np.uint8), compression=9)
 
 
 if __name__ == "__main__":
