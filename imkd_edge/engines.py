@@ -16,7 +16,6 @@ from imkd_edge.errors import Code, Error
 
 __all__ = ["Engine", "OnnxRuntimeEngine", "TensorInfo", "check_device", "engine_names", "make_engine"]
 
-MAX_THREADS = 1024
 EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
 
 
@@ -126,8 +125,8 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
     Raises:
         Error: engine_unavailable for a name that this installation does not have, device_unavailable for a wrong number of threads.
     """
-    if not isinstance(threads, int) or not 0 <= threads <= MAX_THREADS:
-        raise Error(Code.device_unavailable, f"{threads!r} threads", "threads", f"from 1 to {MAX_THREADS}, or 0 for one per core")
+    if not isinstance(threads, int) or not 0 <= threads <= _core.MAX_THREADS:
+        raise Error(Code.device_unavailable, f"{threads!r} threads", "threads", f"from 1 to {_core.MAX_THREADS}, or 0 for one per core")
     if callable(engine):
         return engine(threads)
     if engine == "onnxruntime":

@@ -154,6 +154,7 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
 }  // namespace
 
 void bind_detector(py::module_& m) {
+  m.attr("MAX_THREADS") = DetectorOptions::kMaxThreads;
   py::class_<SharedDetector>(m, "Detector", "Frames in, boxes out; see imkd_edge.Detector.")
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("threads") = 0,
            py::arg("score_threshold") = -1.0, py::call_guard<py::gil_scoped_release>())

@@ -14,8 +14,6 @@
 namespace imkd {
 namespace {
 
-constexpr int kMaxThreads = 1024;
-
 enum Buffer { kImages, kDepth, kContext, kCameraBev, kRadarGrid, kHeatmap, kBox, kBuffers };
 
 struct BufferInfo {
@@ -237,6 +235,7 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
                    const DetectorOptions& options) {
   if (!camera || !bev)
     throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
+  constexpr int kMaxThreads = DetectorOptions::kMaxThreads;
   if (options.threads < 0 || options.threads > kMaxThreads)
     throw Error(Code::device_unavailable, std::to_string(options.threads) + " threads", "DetectorOptions::threads",
                 "from 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");

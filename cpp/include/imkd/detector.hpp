@@ -12,6 +12,7 @@
 namespace imkd {
 
 struct DetectorOptions {
+  static constexpr int kMaxThreads = 1024;
   std::string engine = "onnxruntime";
   int threads = 0;                 // 0: one per core, for our ops and for the engine
   double score_threshold = -1;     // < 0: the spec's
