@@ -235,7 +235,7 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
 }
 
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
-  for (int threads : {-1, 1025, 1 << 30}) EXPECT_EQ(code_of([&] { Stand(threads); }), Code::device_unavailable) << threads;
+  for (int threads : {-1, 1025, 1 << 30}) EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
 }
 
 TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {
