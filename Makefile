@@ -7,7 +7,6 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 export PYTHON PYTHONUNBUFFERED := 1
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
-PYTHON_CODE := $(shell find imkd_edge training quantization calibration tests -name '*.py')
 CPP_CODE := $(shell find cpp tests/cpp -path cpp/include -prune -o \( -name '*.cpp' -o -name '*.hpp' \) -print)  # headers: by hand
 
 .PHONY: demo test lint format
