@@ -8,7 +8,8 @@ namespace imkd {
 namespace {
 
 constexpr double kTwoPi = 6.283185307179586;
-constexpr int kBlock = 16;  // cells written together: each channel gets a whole cache line
+constexpr int kBlock = 16;    // cells written together: each channel gets a whole cache line
+constexpr int kInvalid = -2;  // beside kOutside
 constexpr int kStatistics = 13;
 constexpr int kMaxFeatures = 256;  // as ModelSpec::check has it
 
@@ -47,8 +48,9 @@ bool all_finite(const float* p) {
   return true;
 }
 
-// Brings one point to the reference frame; returns its cell.
+// Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
 int place(const ModelSpec& spec, const Grid& grid, const RadarInput& sweep, const float* p, Point& out) {
+  if (!all_finite(p)) return kInvalid;
   const Vec3 local{p[0], p[1], p[2]};
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
   const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
@@ -80,27 +82,44 @@ int place(const ModelSpec& spec, const Grid& grid, const RadarInput& sweep, cons
   return row * grid.width + column;
 }
 
-RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w) {
+// use(index, sweep, point) for the points [begin, end) of all sweeps in their order.
+template <class Use>
+void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, Use&& use) {
+  for (std::int64_t first = 0; first < end; first += sweeps++->count)
+    for (std::int64_t i = std::max(begin, first); i < std::min(end, first + sweeps->count); ++i)
+      use(i, *sweeps, sweeps->points + (i - first) * 5);
+}
+
+// Places the points and keeps the good ones in their order.
+RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w, ThreadPool& pool) {
   const Grid grid(spec);
+  std::int64_t total = 0;
+  for (int s = 0; s < count; ++s) total += sweeps[s].count;
   RadarStats stats;
-  for (int s = 0; s < count; ++s)
-    for (int i = 0; i < sweeps[s].count; ++i) {
-      const float* p = sweeps[s].points + std::size_t(i) * 5;
-      Point point;
-      if (!all_finite(p)) {
-        ++stats.invalid;
-        continue;
-      }
-      const int cell = place(spec, grid, sweeps[s], p, point);
-      if (cell == kOutside)
-        ++stats.outside;
-      else if (stats.used == spec.radar.max_points)
-        ++stats.overflow;
-      else {
-        w.points[stats.used] = point;
-        w.cell[stats.used++] = cell;
-      }
+  const auto keep = [&](int cell, const Point& point) {
+    if (cell == kInvalid) {
+      ++stats.invalid;
+    } else if (cell == kOutside) {
+      ++stats.outside;
+    } else if (stats.used == spec.radar.max_points) {
+      ++stats.overflow;
+    } else {
+      w.points[stats.used] = point;
+      w.cell[stats.used++] = cell;
     }
+  };
+  // As many as the workspace holds are placed in parallel and then moved up; the rest, if any, follows one by one.
+  const int together = static_cast<int>(std::min<std::int64_t>(total, spec.radar.max_points));
+  pool.parallel_for(together, [&](int begin, int end) {
+    each_point(sweeps, begin, end,
+               [&](std::int64_t i, const RadarInput& sweep, const float* p) { w.cell[i] = place(spec, grid, sweep, p, w.points[i]); });
+  });
+  for (int i = 0; i < together; ++i) keep(w.cell[i], w.points[i]);
+  each_point(sweeps, together, total, [&](std::int64_t, const RadarInput& sweep, const float* p) {
+    Point point;
+    const int cell = place(spec, grid, sweep, p, point);
+    keep(cell, point);
+  });
   return stats;
 }
 
@@ -161,7 +180,7 @@ std::size_t radar_workspace(const ModelSpec& spec) {
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out, void* workspace, ThreadPool& pool) {
   const int cells = spec.radar_width() * spec.radar_height();
   Workspace w(spec, workspace);
-  const RadarStats stats = collect(spec, sweeps, count, w);
+  const RadarStats stats = collect(spec, sweeps, count, w, pool);
   sort_by_cell(w, stats.used, cells);
   pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int first, int last) {
     for (int block = first; block < last; ++block)
