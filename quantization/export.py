@@ -7,6 +7,7 @@ import json
 import platform
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from imkd_edge.bundle import write_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
 from imkd_edge.sources import open_source
+from imkd_edge.sources.sample import Source
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.training.config import Config
 from imkd_edge.training.main import load_student
@@ -55,8 +57,10 @@ def export(
     student, settings, state = load_student(Path(checkpoint))
     measured = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)
-    golden = _golden(settings, data or settings.data.source, camera, bev)
-    provenance = model_card(settings, state)
+    source = data or settings.data.source
+    recorded = open_source(source, **(settings.data.options if source == settings.data.source else {}))
+    golden = _golden(settings, recorded, camera, bev)
+    provenance = model_card(replace(settings, data=replace(settings.data, source=recorded.kind)), state)  # no path of this machine
     write_bundle(out, settings.spec, camera, bev, golden, measured, provenance)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
@@ -108,12 +112,11 @@ def _store_half(graph: onnx.GraphProto) -> None:
         graph.node.insert(0, onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
 
 
-def _golden(settings: Config, data: str, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
+def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
     """A frame through the very bundle: tensors and boxes that every device must reproduce.
 
     The sensors are those of the training data, the world is synthetic: a recording's frames may not be ours to pass on.
     """
-    recorded = open_source(data, **(settings.data.options if data == settings.data.source else {}))
     rig = recorded[recorded.names[0]].rig
     rig = default_rig(GOLDEN_IMAGE) if recorded.kind == "synth" else rig  # small images: they are most of a small bundle
     synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)

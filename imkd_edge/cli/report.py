@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich import box
@@ -91,14 +92,25 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     )
     facts.add_row("classes", ", ".join(entry.name for entry in spec.head.classes))
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
-    for section in ("metrics", "provenance"):
-        for key, value in card.get(section, {}).items():
-            facts.add_row(f"{section}: {escape(str(key))}", escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
+    measured = card.get("metrics", {})
+    if "metrics" in measured:
+        facts.add_row("measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"))
+    origin = {key: value for key, value in card.get("provenance", {}).items() if key != "config"}
+    for key, value in _flat({**measured.get("metrics", {}), **origin}):
+        facts.add_row(escape(key), escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
     out().print(facts)
     files = _table("files, all verified", "name", ">kB", "sha256")
     for name, entry in card["files"].items():
         files.add_row(name, f"{entry['bytes'] / 1000:.1f}", entry["sha256"][:16] + "...")
     out().print(files)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def show_checks(found: dict[str, Any]) -> None:
