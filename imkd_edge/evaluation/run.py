@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.result import Result
 from imkd_edge.samples import Selection, infer_sample, select
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.sample import Sample, Truth
 
 Track = Callable[[Selection], Iterable[Sample]]
+Found = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
 
 
 def evaluate_bundle(
@@ -47,56 +49,60 @@ def evaluate_bundle(
     Raises:
         Error: train_no_data where no frame has labels; those of the source and the bundle.
     """
-    chosen = select(data, split=None if split == "all" else split, options=options)
-    chosen = Selection(chosen.source, chosen.names[:limit])
-    if not chosen.names:
-        raise Error(Code.train_no_data, f"the split {split!r} has no frame", data, "choose another split")
-    samples, results = _detect(chosen, bundle, score, threads, device, engine, track)
-    if all(sample.truth is None for sample in samples):
-        raise Error(Code.train_no_data, "no frame has labels", data, "evaluate on a labelled recording")
-    measure = _kitti if chosen.source.kind == "astyx" else _nuscenes
-    metrics = measure(chosen, samples, results, per_range, per_block)
-    return {"dataset": chosen.source.kind, "split": split, "frames": len(samples), "metrics": metrics}
-
-
-def _detect(
-    chosen: Selection, bundle: str, score: float, threads: int, device: str, engine: str, track: Track | None
-) -> tuple[list[Sample], list[Result]]:
-    """All results, with the samples stripped of their images and clouds."""
-    samples, results = [], []
+    chosen = choose(data, split, options, limit)
     rig = chosen.source[chosen.names[0]].rig
     with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
-        for sample in chosen if track is None else track(chosen):
-            results.append(infer_sample(detector, sample))
-            bare = Sample(sample.name, sample.timestamp_ns, sample.rig, {}, [], sample.ego, sample.truth, scene=sample.scene)
-            samples.append(bare)
-    return samples, results
+
+        def detect(sample: Sample) -> Found:
+            result = infer_sample(detector, sample)
+            return result.boxes, result.scores, [entry.label for entry in result.detections]
+
+        metrics = evaluate(chosen, detect, per_range, per_block, track)
+    return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 
-def _kitti(chosen: Selection, samples: list[Sample], results: list[Result], per_range: bool, per_block: bool) -> dict[str, Any]:
-    from imkd_edge.evaluation import kitti
-
-    detected = [
-        (sample.truth, result.boxes, result.scores, [entry.label for entry in result.detections])
-        for sample, result in zip(samples, results, strict=True)
-        if sample.truth is not None
-    ]
-    names = [sample.name for sample in samples if sample.truth is not None]
-    return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None)
+def choose(data: str, split: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> Selection:
+    """The frames of a split; raises Error train_no_data where there is none."""
+    chosen = select(data, split=None if split == "all" else split, options=options)
+    if not chosen.names[:limit]:
+        raise Error(Code.train_no_data, f"the split {split!r} has no frame", data, "choose another split")
+    return Selection(chosen.source, chosen.names[:limit])
 
 
-def _nuscenes(chosen: Selection, samples: list[Sample], results: list[Result], per_range: bool, per_block: bool) -> dict[str, Any]:
+def evaluate(
+    chosen: Selection,
+    detect: Callable[[Sample], Found],
+    per_range: bool = False,
+    per_block: bool = False,
+    track: Track | None = None,
+) -> dict[str, Any]:
+    """The metrics of whatever finds boxes in a sample. Raises Error train_no_data where no frame has labels."""
+    names, truths, found = [], [], []
+    for sample in chosen if track is None else track(chosen):
+        boxes = detect(sample)
+        if sample.truth is not None:
+            names.append(sample.name)
+            truths.append(sample.truth)
+            found.append(boxes)
+    if not truths:
+        raise Error(Code.train_no_data, "no frame has labels", chosen.source.kind, "evaluate on a labelled recording")
+    if chosen.source.kind == "astyx":
+        from imkd_edge.evaluation import kitti
+
+        detected = [(truth, *boxes) for truth, boxes in zip(truths, found, strict=True)]
+        return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None)
+    return _nuscenes(chosen, truths, found, per_range or per_block)
+
+
+def _nuscenes(chosen: Selection, truths: list[Truth], found: list[Found], divided: bool) -> dict[str, Any]:
     from imkd_edge.evaluation import nuscenes
 
-    if per_range or per_block:
+    if divided:
         raise Error(
             Code.spec_bad_value,
             "ranges and blocks belong to KITTI's protocol",
             chosen.source.kind,
             "leave --per-range and --per-block out",
         )
-    labelled = [(sample.truth, result) for sample, result in zip(samples, results, strict=True) if sample.truth is not None]
-    truths = [truth for truth, _ in labelled]
-    detected = [(result.boxes, result.scores, [entry.label for entry in result.detections]) for _, result in labelled]
-    metrics = nuscenes.evaluate(truths, detected, classes=getattr(chosen.source, "classes", None))
-    return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, detected)}
+    metrics = nuscenes.evaluate(truths, found, classes=getattr(chosen.source, "classes", None))
+    return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, found)}
