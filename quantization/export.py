@@ -130,6 +130,7 @@ def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> di
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
     """Where the model comes from: everything needed to train it again."""
     student = Student(settings.spec, settings.model)
+    taught = "distilled from a LiDAR teacher and labels" if settings.distill.active else "trained without distillation"
     return {
         "config": settings.to_dict(),
         "data": {"source": settings.data.source, "split": settings.data.split, "licence": settings.data.licence},
@@ -140,7 +141,7 @@ def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
         "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "method": "re-implementation of IMKD from its public description; trained without distillation",
+        "method": f"re-implementation of IMKD from its public description; {taught}",
     }
 
 

@@ -1,4 +1,4 @@
-"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt."""
+"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt; toy trainings."""
 
 from __future__ import annotations
 
@@ -128,3 +128,29 @@ def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int =
             golden = make_golden(detector, sample)
     write_bundle(folder, spec, *parts, golden=golden, metrics={}, provenance=provenance)
     return folder
+
+
+TOY_CONFIG = """base = "tiny"  # same parts, an eighth of the work
+[spec.image]
+width = 128
+height = 64
+[spec.depth]
+bins = 8
+[spec.grid]
+cell = 3.2
+[spec.radar]
+cell = 3.2
+[model]
+bev_channels = 16
+[train]
+epochs = 3
+[data.options]
+scenes = 2
+frames_per_scene = 4
+"""
+
+
+def write_toy_config(path: Path, more: str = "") -> Path:
+    """A training config that runs in seconds; `more` is appended."""
+    path.write_text(TOY_CONFIG + more)
+    return path

@@ -27,6 +27,7 @@ class ModelConfig:
     camera_channels: int = 64
     bev_channels: int = 32
     sensor_channels: int = 32
+    gates: bool = True  # intensity-guided fusion
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,46 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class TeacherConfig:
+    """The LiDAR teacher and the label encoder; they learn from the same split with the same augmentation."""
+
+    channels: int = 32
+    epochs: int = 30
+    label_epochs: int = 6
+    rate: float = 3e-3
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """Weights of the terms of distill.py, 0 = off; all 0 trains without a teacher."""
+
+    radar: float = 0.0
+    fused: float = 0.0
+    label: float = 0.0
+    response: float = 0.0
+    intensity: str = "reflectance"  # what weights the LiDAR terms, one of INTENSITIES
+    label_mask: str = "soft"  # one of LABEL_MASKS
+    empty: float = 0.0  # weight of cells without a LiDAR return in the radar term; 0.1 for a dense LiDAR
+    ramp: float = 1.0  # epochs until the terms have their full weight
+
+    @property
+    def active(self) -> bool:
+        return any((self.radar, self.fused, self.label, self.response))
+
+
+INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
+LABEL_MASKS = ("soft", "binary")
+SECTIONS = {
+    "model": ModelConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "augment": AugmentConfig,
+    "teacher": TeacherConfig,
+    "distill": DistillConfig,
+}
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     spec: ModelSpec
@@ -73,9 +114,11 @@ class Config:
     data: DataConfig
     train: TrainConfig
     augment: AugmentConfig
+    teacher: TeacherConfig = TeacherConfig()
+    distill: DistillConfig = DistillConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        parts = {k: asdict(getattr(self, k)) for k in ("model", "data", "train", "augment")}
+        parts = {k: asdict(getattr(self, k)) for k in SECTIONS}
         return {"name": self.name, "spec": json.loads(self.spec.to_json()), **parts}
 
 
@@ -96,14 +139,16 @@ def _section(cls: type, values: Any, where: str) -> Any:
 
 def from_dict(tree: dict[str, Any], where: str) -> Config:
     """A checked Config; raises Error spec_* for [spec] and train_config for the rest."""
-    sections = {"model": ModelConfig, "data": DataConfig, "train": TrainConfig, "augment": AugmentConfig}
     for key in tree:
-        if key not in {"name", "spec", *sections}:
-            raise Error(Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(sections))
+        if key not in {"name", "spec", *SECTIONS}:
+            raise Error(Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(SECTIONS))
     if "spec" not in tree or "name" not in tree:
         raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
     spec = ModelSpec.from_json(json.dumps(tree["spec"]))
-    parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in sections.items()}
+    parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
+    for key, known in {"intensity": INTENSITIES, "label_mask": LABEL_MASKS}.items():
+        if (value := getattr(parts["distill"], key)) not in known:
+            raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [distill]", "choose one of: " + ", ".join(known))
     classes = {c.name for c in spec.head.classes}
     unknown = set(parts["data"].classes.values()) - classes
     if unknown:
@@ -112,18 +157,33 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
 
 
 def load_config(name: str | Path) -> Config:
-    """Reads a TOML file, or one of the shipped ones by name.
+    """Reads a TOML file, or one of the shipped ones by name; `base = "other"` takes over what the file itself does not say.
 
     Raises: Error train_config (unknown key, wrong type, missing file) or spec_* (bad [spec]).
     """
+    tree, path = _read(name, set())
+    return from_dict(tree, str(path))
+
+
+def _read(name: str | Path, seen: set[Path]) -> tuple[dict[str, Any], Path]:
     path = Path(name)
     if not path.suffix:
         path = CONFIGS / f"{name}.toml"
-    if not path.is_file():
+    if not path.is_file() or path in seen:
         have = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
-        raise Error(Code.train_config, f"no config '{name}'", str(path), f"shipped configs: {have}")
+        problem = f"'{name}' is its own base" if path in seen else f"no config '{name}'"
+        raise Error(Code.train_config, problem, str(path), f"shipped configs: {have}")
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Error(Code.train_config, f"not TOML: {error}", str(path), "mend the file") from error
-    return from_dict(tree, str(path))
+    if "base" in tree:
+        tree = _merged(_read(tree.pop("base"), seen | {path})[0], tree)
+    return tree, path
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """change over base, table by table."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}

@@ -14,6 +14,7 @@ from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training import augment
 from imkd_edge.training.config import Config
+from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.targets import depth_targets, head_targets
 
 
@@ -65,6 +66,8 @@ class FrameDataset(Dataset):
     def __init__(self, source: Source, names: list[str], config: Config, seed: int, train: bool = True):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
         self.epoch = 0
+        self.sensors = True  # what the student reads
+        self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
         self.memory: dict[str, Sample] = {}
         self.features: dict[tuple[int, int], list[torch.Tensor]] = {}  # (frame, variant) -> frozen backbone's output
 
@@ -119,16 +122,17 @@ class FrameDataset(Dataset):
             angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
             sample = augment.drop(augment.turn_and_scale(sample, angle, scale), rng, config)
             crops = self.crops(sample, change)
-            if not self.features:
+            if self.sensors and not self.features:
                 frames = {k: augment.change_image(v, change) for k, v in sample.frames.items()}
                 sample = replace(sample, frames=frames)
-        cached = self.features.get((index, variant))
-        out = network_inputs(spec, sample, crops, images=cached is None)
+        cached = self.features.get((index, variant)) if self.sensors else None
+        out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
+        if self.lidar is not None:
+            out["lidar_grid"] = self.lidar(sample.lidar)
         if sample.truth is not None:
-            if crops is None:
-                crops = self.crops(sample, augment.ImageChange())
             out |= head_targets(spec, sample.truth, self.config.data.classes)
-            out["depth_bin"] = depth_targets(spec, sample, crops)
+            if self.sensors:
+                out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
         tensors = {k: torch.from_numpy(v) for k, v in out.items()}
         if cached is not None:
             tensors["features"] = cached
@@ -144,6 +148,8 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
             continue
         values = [x[key] for x in items]
         batch[key] = torch.cat(values) if key in per_camera else torch.stack(values)
+    if "points" not in items[0]:
+        return batch
     pixels = spec.cameras * spec.image.feature_width() * spec.image.feature_height()
     for key, stride in {"points": pixels * spec.depth.bins, "pixels": pixels}.items():
         batch[key] = torch.cat([x[key].long() + i * stride for i, x in enumerate(items)])

@@ -54,13 +54,15 @@ def depth_cross_entropy(
 
 
 def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, torch.Tensor]:
-    """All terms and their weighted sum "total"; the weights stand in the config and nowhere else."""
+    """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
     channels = torch.ones(10)
     channels[2] = config.height_weight
     terms = {
         "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),
         "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),
-        "depth": depth_cross_entropy(out["depth"], batch["depth_bin"]),
     }
-    total = terms["heatmap"] + config.box_weight * terms["box"] + config.depth_weight * terms["depth"]
+    total = terms["heatmap"] + config.box_weight * terms["box"]
+    if "depth" in out:
+        terms["depth"] = depth_cross_entropy(out["depth"], batch["depth_bin"])
+        total = total + config.depth_weight * terms["depth"]
     return {**terms, "total": total}

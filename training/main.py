@@ -21,7 +21,10 @@ from imkd_edge.sources import open_source
 from imkd_edge.training.config import Config, from_dict, load_config
 from imkd_edge.training.data import FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
+from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.student import Student
+from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+from imkd_edge.training.stages import LabelStage, Stage, StudentStage, TeacherStage
 
 Progress = Callable[[Iterable], Iterable]
 
@@ -34,17 +37,21 @@ def train(
     resume: bool = False,
     epochs: int | None = None,
     split: str | None = None,
+    teacher: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Trains the student of a config and leaves checkpoint.pt and log.jsonl (one line per epoch) in `out`.
+
+    A config that distils trains the LiDAR teacher and the label encoder first, in out/teacher and out/labels.
 
     Args:
         config: TOML file or the name of a shipped one.
         data: folder or name of the source, else the config's.
         out: folder to write to.
         seed: of the weights and of every random draw.
-        resume: go on from out/checkpoint.pt, bit-equal to a run that was never interrupted.
+        resume: go on from the checkpoints in out, bit-equal to a run that was never interrupted.
         epochs, split: override the config's.
+        teacher: folder of an earlier run whose teacher and label encoder serve again.
         progress: wraps the batches of an epoch, for a progress bar.
 
     Returns:
@@ -58,31 +65,70 @@ def train(
         settings = replace(settings, train=replace(settings.train, epochs=epochs))
     source, split = data or settings.data.source, split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
-    run = Run(settings, seed, Path(out))
-    if resume:
-        run.restore()
-    return run.epochs(progress)
+    return train_stages(settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress)
+
+
+def train_stages(
+    settings: Config, seed: int, out: Path, resume: bool = False, teacher: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """As train, with the config already read."""
+    if resume and not any(out.glob("**/checkpoint.pt")):
+        raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
+    dataset = _dataset(settings, seed)
+    taught: tuple[Teacher | None, LabelEncoder | None] = (None, None)
+    if settings.distill.active:
+        if teacher is None:
+            teacher = out
+            _train_teacher(settings, seed, out, resume, dataset, progress)
+        taught = load_teacher(teacher, settings)
+    torch.manual_seed(seed)
+    return Run(settings, seed, out, StudentStage(settings, *taught), dataset).go(resume, progress)
+
+
+def _train_teacher(settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None) -> None:
+    plan = settings.teacher
+    own = replace(settings, train=replace(settings.train, epochs=plan.epochs, rate=plan.rate))
+    torch.manual_seed(seed)
+    Run(own, seed, out / "teacher", TeacherStage(own), dataset).go(resume, progress)
+    frozen, _ = load_teacher(out, settings, labels=False)
+    own = replace(own, train=replace(own.train, epochs=plan.label_epochs))
+    torch.manual_seed(seed)
+    Run(own, seed, out / "labels", LabelStage(own, frozen), dataset).go(resume, progress)
+
+
+def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[Teacher, LabelEncoder | None]:
+    """The averaged teacher and label encoder of a run. Raises Error train_checkpoint where they were made for another model."""
+    networks = []
+    for kind, name in ((Teacher, "teacher"), (LabelEncoder, "labels"))[: 1 + labels]:
+        path = folder / name / "checkpoint.pt"
+        state = load_checkpoint(path)
+        made = from_dict(state["config"], str(path))
+        if state["stage"] != name or made.spec.to_json() != settings.spec.to_json() or made.teacher.channels != settings.teacher.channels:
+            raise Error(Code.train_checkpoint, f"no {name} of this model", str(path), "use the same [spec] and [teacher], or train it anew")
+        network = kind(settings.spec, settings.teacher)
+        network.load_state_dict(state["ema"])
+        networks.append(network.eval())
+    return networks[0], networks[1] if labels else None
 
 
 class Run:
-    """One training run: the networks, the data, and the folder that they are kept in."""
+    """One stage of a training: the networks, the data, and the folder that they are kept in."""
 
-    def __init__(self, settings: Config, seed: int, folder: Path):
+    def __init__(self, settings: Config, seed: int, folder: Path, stage: Stage, dataset: FrameDataset):
         self.settings, self.seed, self.folder, self.epoch = settings, seed, folder, 0
-        self.dataset = _dataset(settings, seed)
-        torch.manual_seed(seed)
-        self.student = Student(settings.spec, settings.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ema = copy.deepcopy(self.student).eval().requires_grad_(False)
-        self.optimizer = make_optimizer(self.student, settings.train)
+        self.stage, self.dataset, self.commit = stage.to(memory_format=torch.channels_last), dataset, commit()  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(stage.network).eval().requires_grad_(False)
+        self.optimizer = make_optimizer(stage, settings.train)
 
-    def epochs(self, progress: Progress | None) -> dict[str, Any]:
+    def go(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
+        """Trains what is left and returns the last line of the log."""
+        if resume and (self.folder / "checkpoint.pt").is_file():
+            self.restore()
         self.folder.mkdir(parents=True, exist_ok=True)
         last = self.settings.train.epochs
-        if self.epoch < last:
-            self.dataset.load(progress)
-        if self.settings.model.frozen_backbone and self.settings.augment.variants and self.epoch < last:
-            cache_features(self.dataset, self.student.camera.backbone, progress)
         line: dict[str, Any] = {}
+        if self.epoch < last:
+            self.load(progress)
         with open(self.folder / "log.jsonl", "a" if self.epoch else "w") as log:
             while self.epoch < last:
                 line = self.one_epoch(progress)
@@ -90,6 +136,16 @@ class Run:
                 log.flush()
                 self.save()
         return {"checkpoint": str(self.folder / "checkpoint.pt"), "frames": len(self.dataset), **line}
+
+    def load(self, progress: Progress | None) -> None:
+        """Reads the data once, in the order that is quick for the source."""
+        self.dataset.load(progress)
+        self.dataset.sensors, self.dataset.lidar = self.stage.sensors, LidarGrid.of(self.settings.spec) if self.stage.lidar else None
+        if self.stage.sensors and self.settings.model.frozen_backbone and self.settings.augment.variants:
+            cache_features(self.dataset, self.stage.network.camera.backbone, progress)
+        if not self.epoch:
+            self.stage.prepare(self.dataset)
+            self.ema.load_state_dict(self.stage.network.state_dict())
 
     def one_epoch(self, progress: Progress | None) -> dict[str, Any]:
         started, config = time.monotonic(), self.settings.train
@@ -100,7 +156,7 @@ class Run:
         steps = len(loader)
         batches = progress(loader) if progress else loader
         first, total = self.epoch * steps, config.epochs * steps
-        means = train_one_epoch(self.student, self.ema, self.optimizer, batches, config, first, total)
+        means = train_one_epoch(self.stage, self.ema, self.optimizer, batches, config, first, total)
         self.epoch += 1
         losses = {k: round(v, 5) for k, v in means.items()}
         return {"epoch": self.epoch, "losses": losses, "seconds": round(time.monotonic() - started, 1)}
@@ -108,11 +164,12 @@ class Run:
     def save(self) -> None:
         """Written beside and renamed, so that a kill leaves the old checkpoint whole."""
         state = {
+            "stage": self.stage.name,
             "config": self.settings.to_dict(),
             "seed": self.seed,
             "epoch": self.epoch,
-            "commit": commit(),
-            "student": self.student.state_dict(),
+            "commit": self.commit,
+            "trained": self.stage.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -124,12 +181,13 @@ class Run:
         """Goes on where the checkpoint of the folder stands. Raises Error train_checkpoint where that was another run."""
         path = self.folder / "checkpoint.pt"
         state = load_checkpoint(path)
-        ours = self.settings.to_dict()
-        changed = [k for k in ours if ours[k] != state["config"].get(k)] + ["seed"] * (self.seed != state["seed"])
+        ours = {**self.settings.to_dict(), "seed": self.seed, "stage": self.stage.name}
+        theirs = {**state["config"], "seed": state["seed"], "stage": state["stage"]}
+        changed = [k for k in ours if ours[k] != theirs.get(k)]
         if changed:
             problem = f"{', '.join(changed)} differ from the checkpoint's"
             raise Error(Code.train_checkpoint, problem, str(path), "resume with the same config and seed")
-        self.student.load_state_dict(state["student"])
+        self.stage.load_state_dict(state["trained"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch = state["epoch"]
@@ -163,7 +221,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise Error(Code.train_checkpoint, "no checkpoint", str(path), "train first, or name the right folder") from error
     except Exception as error:  # whatever unpickling damaged bytes can raise
         raise Error(Code.train_checkpoint, f"unreadable checkpoint: {error}", str(path), "train anew") from error
-    missing = {"config", "seed", "epoch", "student", "ema", "optimizer"} - set(state)
+    missing = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"} - set(state)
     if missing:
         raise Error(Code.train_checkpoint, f"checkpoint lacks {sorted(missing)}", str(path), "train anew")
     return state
@@ -172,6 +230,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
     """The averaged student of a checkpoint, ready for inference; its config; the checkpoint."""
     state = load_checkpoint(path)
+    if state["stage"] != "student":
+        raise Error(Code.train_checkpoint, f"this is a {state['stage']}, not a student", str(path), "name the student's checkpoint")
     settings = from_dict(state["config"], str(path))
     student = Student(settings.spec, replace(settings.model, pretrained=False))
     student.load_state_dict(state["ema"])

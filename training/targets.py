@@ -19,7 +19,8 @@ def head_targets(
     """Heat maps of oriented Gaussians and dense box targets.
 
     Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown;
-    weight (H,W) float32, the Gaussian of the object that a cell regresses, 0 for none; group (H,W) int64, its task group.
+    weight (H,W) float32, the Gaussian of the object that a cell regresses, 0 for none; group and label (H,W) int64, its task
+    group and class (label -1 for none); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
     """
     names = [c.name for c in spec.head.classes]
     groups = [c.group for c in spec.head.classes]
@@ -28,9 +29,11 @@ def head_targets(
     box = np.full((10, height, width), np.nan, np.float32)
     weight = np.zeros((height, width), np.float32)
     group = np.zeros((height, width), np.int64)
+    label_map = np.full((height, width), -1, np.int64)
+    unlit = np.zeros((height, width), np.float32)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     unseen = (truth.occlusion >= 3) & (truth.radar_points == 0)  # hidden from the cameras and without a return
-    for values, label, hidden in zip(truth.boxes, truth.labels, unseen):
+    for values, label, hidden, returns in zip(truth.boxes, truth.labels, unseen, truth.lidar_points):
         name = classes.get(label)
         if name is None or hidden:
             continue
@@ -49,11 +52,13 @@ def head_targets(
         own = (gaussian > POSITIVE) & (gaussian > weight)
         weight[own] = gaussian[own]
         group[own] = groups[index]
+        label_map[own] = index
+        unlit[own] = returns == 0
         box[0][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
         box[1][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
         rest = [z - spec.ground(x, y), np.log(length), np.log(wide), np.log(high), s, c, vx, vy]
         box[2:, own] = np.array(rest, np.float32)[:, None]
-    return {"heatmap": heatmap, "box": box, "weight": weight, "group": group}
+    return {"heatmap": heatmap, "box": box, "weight": weight, "group": group, "label": label_map, "unlit": unlit}
 
 
 def depth_targets(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -42,18 +42,21 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def train(
-    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, astyx-lite.")],
+    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, astyx-lite, astyx-imkd.")],
     data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),
     seed: Annotated[int, typer.Option(help="Of the weights and of every random draw.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
+    teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
     json: Json = False,
 ) -> int:
-    """Train a student; leaves a checkpoint and a log with one line per epoch."""
+    """Train a student, after its LiDAR teacher if its config distils; leaves checkpoints and a log with one line per epoch."""
     main = _extra("imkd_edge.training.main", "train")
-    result = main.train(config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, progress=bar("train"))
+    result = main.train(
+        config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, teacher=teacher, progress=bar("train")
+    )
     _show("training", result, json)
     return OK
 
@@ -82,7 +85,7 @@ def export(
 
 @verb
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")],
+    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, the name of a shipped bundle (tiny), or a checkpoint.pt of train.")],
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
     option: Options = None,
@@ -96,22 +99,19 @@ def evaluate(
     json: Json = False,
 ) -> int:
     """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official nuScenes devkit on nuScenes and synth."""
-    from imkd_edge.evaluation.run import evaluate_bundle
+    common: dict[str, Any] = {
+        "options": parse_options(option),
+        "score": score,
+        "limit": limit,
+        "per_range": per_range,
+        "per_block": per_block,
+    }
+    if bundle.endswith(".pt"):
+        result = _extra("imkd_edge.training.evaluate", "train").evaluate_checkpoint(bundle, data, split, **common, track=bar("eval"))
+    else:
+        from imkd_edge.evaluation.run import evaluate_bundle
 
-    result = evaluate_bundle(
-        bundle,
-        data,
-        split,
-        options=parse_options(option),
-        score=score,
-        limit=limit,
-        per_range=per_range,
-        per_block=per_block,
-        threads=threads,
-        device=device,
-        engine=engine,
-        track=bar("eval"),
-    )
+        result = evaluate_bundle(bundle, data, split, **common, threads=threads, device=device, engine=engine, track=bar("eval"))
     if json:
         print_json(result)
     else:

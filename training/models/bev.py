@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
-from imkd_edge.training.models.radar import RadarEncoder
+from imkd_edge.training.models.radar import GridEncoder
 
 BOX_CHANNELS = 10  # per task group, in the order of spec.hpp
 INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # what the radar gate looks at besides F_rad
@@ -51,22 +51,12 @@ class Trunk(nn.Module):
         return self.join_fine(fine + F.interpolate(self.from_middle(middle), size=fine.shape[-2:], mode="nearest"))
 
 
-class BevNet(nn.Module):
-    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
+class Head(nn.Module):
+    """What follows the fused map: trunk and CenterPoint head. The teacher and the student end in it."""
 
-    def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int):
+    def __init__(self, spec: ModelSpec, channels: int):
         super().__init__()
         classes, groups = len(spec.head.classes), spec.head.groups()
-        names = [f.statistic for f in spec.radar.features]
-        intensity = torch.tensor([names.index(n) for n in INTENSITY if n in names])
-        self.register_buffer("intensity", intensity, persistent=False)
-        ratio = round(spec.grid.cell / spec.radar.cell)
-        self.pool = nn.MaxPool2d(ratio) if ratio > 1 else nn.Identity()
-        self.camera = conv_bn(spec.context_channels + 1, sensor_channels)
-        self.radar = RadarEncoder(spec, sensor_channels)
-        self.camera_gate = Gate(sensor_channels, 1)
-        self.radar_gate = Gate(sensor_channels, len(self.intensity))
-        self.fuse = conv_bn(2 * sensor_channels, channels)
         self.register_buffer("positions", _positions(spec), persistent=False)
         self.position_weight = nn.Conv2d(2, channels, 1)
         self.trunk = Trunk(channels)
@@ -74,15 +64,46 @@ class BevNet(nn.Module):
         self.box = nn.Sequential(conv_bn(channels, 32), nn.Conv2d(32, groups * BOX_CHANNELS, 1))
         nn.init.constant_(self.heatmap[1].bias, -math.log(99))  # a prior of 1 %
 
-    def fused(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> torch.Tensor:
+    def located(self, fused: torch.Tensor) -> torch.Tensor:
+        """Adds where each cell lies."""
+        return fused + self.position_weight(self.positions)
+
+    def decide(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """F_fused (B,C,H,W) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
+        x = self.trunk(fused)
+        return self.heatmap(x), self.box(x)
+
+
+class BevNet(Head):
+    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
+
+    def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int, gates: bool = True):
+        super().__init__(spec, channels)
+        names = [f.statistic for f in spec.radar.features]
+        intensity = torch.tensor([names.index(n) for n in INTENSITY if n in names])
+        self.register_buffer("intensity", intensity, persistent=False)
+        ratio = round(spec.grid.cell / spec.radar.cell)
+        self.pool = nn.MaxPool2d(ratio) if ratio > 1 else nn.Identity()
+        self.camera = conv_bn(spec.context_channels + 1, sensor_channels)
+        self.radar = GridEncoder(len(names), ratio, sensor_channels)
+        self.gates = gates
+        if gates:
+            self.camera_gate = Gate(sensor_channels, 1)
+            self.radar_gate = Gate(sensor_channels, len(self.intensity))
+        self.fuse = conv_bn(2 * sensor_channels, channels)
+
+    def features(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> dict[str, torch.Tensor]:
+        """F_rad and F_fused (B,C,H,W); with gates also i_cam and i_rad (B,1,H,W): all that distillation and viewers look at."""
         f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
-        i_cam = self.camera_gate(f_cam, camera_bev[:, -1:])
-        i_rad = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
-        return self.fuse(torch.cat([i_cam * f_cam, i_rad * f_rad], 1)) + self.position_weight(self.positions)
+        seen = {"f_rad": f_rad}
+        if self.gates:
+            seen["i_cam"] = self.camera_gate(f_cam, camera_bev[:, -1:])
+            seen["i_rad"] = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
+            f_cam, f_rad = seen["i_cam"] * f_cam, seen["i_rad"] * f_rad
+        return {**seen, "f_fused": self.located(self.fuse(torch.cat([f_cam, f_rad], 1)))}
 
     def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.trunk(self.fused(camera_bev, radar_grid))
-        return self.heatmap(x), self.box(x)
+        return self.decide(self.features(camera_bev, radar_grid)["f_fused"])
 
 
 def _positions(spec: ModelSpec) -> torch.Tensor:

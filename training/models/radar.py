@@ -1,23 +1,21 @@
-"""Radar encoder: the dense radar grid -> F_rad on the BEV grid."""
+"""Encoder of a dense grid of returns, radar's or the teacher's LiDAR's, onto the BEV grid."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from imkd_edge import ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
 
 
-class RadarEncoder(nn.Module):
-    """grid (B,F,Hr,Wr) -> F_rad (B,C,H,W); strided where the radar's cells are finer than the BEV's."""
+class GridEncoder(nn.Module):
+    """grid (B,F,H*ratio,W*ratio) -> (B,C,H,W); strided where the grid's cells are finer than the BEV's."""
 
-    def __init__(self, spec: ModelSpec, channels: int):
+    def __init__(self, features: int, ratio: int, channels: int):
         super().__init__()
-        ratio = round(spec.grid.cell / spec.radar.cell)
         if ratio not in (1, 2, 4):
             raise ValueError(f"grid.cell / radar.cell must be 1, 2 or 4, not {ratio}")
-        layers = [conv_bn(len(spec.radar.features), channels, 3, 1 if ratio == 1 else 2)]
+        layers = [conv_bn(features, channels, 3, 1 if ratio == 1 else 2)]
         if ratio == 4:
             layers.append(conv_bn(channels, channels, 3, 2))
         self.net = nn.Sequential(*layers, Residual(channels))

@@ -61,7 +61,7 @@ class Student(nn.Module):
         self.grid = (spec.grid.height(), spec.grid.width())
         self.frozen = model.frozen_backbone
         self.camera = CameraNet(spec, model.backbone, model.camera_channels, model.pretrained)
-        self.bev = BevNet(spec, model.bev_channels, model.sensor_channels)
+        self.bev = BevNet(spec, model.bev_channels, model.sensor_channels, model.gates)
         if self.frozen:
             self.camera.backbone.requires_grad_(False)
 
@@ -72,7 +72,7 @@ class Student(nn.Module):
         return self
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """batch: see data.collate. Returns depth, heatmap (logits), box."""
+        """batch: see data.collate. Returns depth, heatmap (logits), box, and what BevNet.features names."""
         if "features" in batch:
             depth, context = self.camera.head(batch["features"])
         else:
@@ -80,5 +80,6 @@ class Student(nn.Module):
         depth = depth * batch["present"].view(-1, 1, 1, 1)
         lifted = lift_sum(depth, context, batch)
         camera_bev = lifted.view(-1, *self.grid, lifted.shape[1]).permute(0, 3, 1, 2).contiguous()
-        heatmap, box = self.bev(camera_bev, batch["radar_grid"])
-        return {"depth": depth, "heatmap": heatmap, "box": box}
+        features = self.bev.features(camera_bev, batch["radar_grid"])
+        heatmap, box = self.bev.decide(features["f_fused"])
+        return {"depth": depth, "heatmap": heatmap, "box": box, **features}

@@ -1,0 +1,147 @@
+"""Each term of the distillation against hand-computed cases; what is a target gets no gradient."""
+
+import math
+
+import pytest
+import torch
+
+from imkd_edge.training import lidar
+from imkd_edge.training.distill import (
+    intensity_map,
+    log_reflectance,
+    radar_guidance,
+    response_box,
+    response_heatmap,
+    weighted_features,
+)
+
+LN2 = math.log(2)
+
+
+def row(*values: float) -> torch.Tensor:  # (1,1,1,W)
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+def test_radar_guidance_scales_the_target_by_the_intensity():
+    student, f_lidar = row(1.0, 2.0, 5.0).repeat(1, 2, 1, 1), row(4.0, 4.0, 4.0).repeat(1, 2, 1, 1)
+    intensity = row(0.5, 1.0, 0.0)
+    # targets 2, 4, 0; errors 1, 4, 25; the empty cell counts with 0.1
+    assert radar_guidance(student, f_lidar, intensity, 0.0).item() == pytest.approx((1 + 4) / 2)
+    assert radar_guidance(student, f_lidar, intensity, 0.1).item() == pytest.approx((1 + 4 + 2.5) / 2.1)
+
+
+def test_fused_features_are_weighted_by_the_intensity_and_not_scaled():
+    student, f_lidar = row(1.0, 2.0, 5.0).repeat(1, 2, 1, 1), row(4.0, 4.0, 4.0).repeat(1, 2, 1, 1)
+    # errors 9, 4, 1
+    assert weighted_features(student, f_lidar, row(0.5, 1.0, 0.0)).item() == pytest.approx((4.5 + 4) / 1.5)
+    assert weighted_features(student, f_lidar, row(0.5, 0.0, 0.0)).item() == pytest.approx(4.5)  # divided by 1 at least
+
+
+def test_response_of_an_undecided_student():
+    teacher = torch.tensor([0.0, 0.0, 0.0]).view(1, 1, 1, 3)  # t = 0.5 x Gaussian
+    gaussian, none = row(1.0, 0.0, 1.0), torch.zeros(1, 1, 3)
+    logits = torch.zeros(1, 1, 1, 3)
+    # agreement at the centres costs nothing; t = 0 against p = 0.5: 0.25 ln 2; two objects
+    assert response_heatmap(logits, teacher, gaussian, none).item() == pytest.approx(0.25 * LN2 / 2)
+
+
+def test_response_drops_what_the_teacher_could_not_see():
+    teacher, gaussian, logits = row(-9.0, -9.0), row(1.0, 1.0), row(2.0, 2.0)
+    one = response_heatmap(logits, teacher, gaussian, torch.tensor([[[0.0, 1.0]]]))
+    assert 2 * one.item() == pytest.approx(response_heatmap(logits, teacher, gaussian, torch.zeros(1, 1, 2)).item())
+    assert response_heatmap(logits, teacher, gaussian, torch.ones(1, 1, 2)).item() == 0
+
+
+def test_response_agrees_with_the_bernoulli_divergence_of_torch():
+    torch.manual_seed(0)
+    logits, teacher, gaussian = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
+    gaussian[0, 0, 0, 0] = 1
+    t, p = torch.distributions.Bernoulli(teacher.sigmoid() * gaussian), torch.distributions.Bernoulli(logits.sigmoid())
+    expected = ((t.probs - p.probs) ** 2 * torch.distributions.kl_divergence(t, p)).sum()
+    assert response_heatmap(logits, teacher, gaussian, torch.zeros(2, 4, 5)).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def box_batch(weight, unlit, label=0, group=0):
+    weight = torch.tensor(weight).view(1, 1, -1)
+    same = torch.zeros_like(weight, dtype=torch.long)
+    return {"weight": weight, "unlit": torch.tensor(unlit).view(1, 1, -1), "label": same + label, "group": same + group}
+
+
+def test_box_response_counts_seen_cells_by_the_teachers_score():
+    box, teacher = torch.zeros(1, 10, 1, 3), torch.ones(1, 10, 1, 3)
+    teacher[..., 1] = 2.0
+    logits = row(0.0, math.log(3), 0.0)  # scores 0.5, 0.75
+    batch = box_batch([1.0, 0.5, 1.0], [0.0, 0.0, 1.0])
+    # errors 10 and 20; weights 0.5 x 1 and 0.75 x 0.5, their sum is below 1
+    assert response_box(box, teacher, logits, batch).item() == pytest.approx(0.5 * 10 + 0.375 * 20)
+
+
+def test_box_response_reads_the_group_and_class_of_the_cell():
+    box, teacher = torch.zeros(1, 20, 1, 1), torch.zeros(1, 20, 1, 1)
+    teacher[:, 10:] = 1.0
+    logits = torch.tensor([-50.0, 50.0]).view(1, 2, 1, 1)
+    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=1, group=1)).item() == pytest.approx(10)
+    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1)).item() == pytest.approx(0, abs=1e-12)
+    assert response_box(box, teacher, logits, box_batch([0.0], [0.0])).item() == 0
+
+
+TERMS = {
+    "radar": lambda s, t, w: radar_guidance(s, t, w, 0.1),
+    "features": weighted_features,
+    "heatmap": lambda s, t, w: response_heatmap(s, t, w, torch.zeros(2, 4, 5)),
+    "box": lambda s, t, w: response_box(s, t, w, {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}),
+}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_the_gradient_goes_into_the_student_alone(name):
+    torch.manual_seed(1)
+    student, target = torch.randn(2, 10, 4, 5, requires_grad=True), torch.randn(2, 10, 4, 5, requires_grad=True)
+    weight = torch.rand(2, 1 if name in ("radar", "features") else 10, 4, 5, requires_grad=True)
+    TERMS[name](student, target, weight).backward()
+    assert student.grad.abs().sum() > 0
+    assert target.grad is None and weight.grad is None
+
+
+def test_every_term_vanishes_where_the_student_says_what_the_teacher_says():
+    torch.manual_seed(2)
+    target, ones = torch.randn(2, 10, 4, 5), torch.ones(2, 1, 4, 5)
+    assert radar_guidance(0.5 * target, target, 0.5 * ones, 0.1).item() == 0
+    assert weighted_features(target, target, ones).item() == 0
+    assert response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5)).item() == pytest.approx(0, abs=1e-7)
+    batch = {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}
+    assert response_box(target, target, target, batch).item() == 0
+
+
+def lidar_grid(reflectance, count):  # (1,CHANNELS,2,4)
+    grid = torch.zeros(1, lidar.CHANNELS, 2, 4)
+    names = list(lidar.STATISTICS)
+    for name, values in (("intensity_mean", reflectance), ("log_count", count)):
+        grid[0, names.index(name), 0] = torch.tensor(values) * lidar.STATISTICS[name][1]
+    return grid
+
+
+def test_intensity_is_log_reflectance_over_its_scale_clamped_and_0_where_empty():
+    grid = lidar_grid([1.0, 15 / 255, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])
+    assert log_reflectance(grid)[0, 0, 0].tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=1e-6)
+    feature = torch.ones(1, 3, 2, 4)
+    assert intensity_map("reflectance", grid, feature, torch.tensor(0.8))[0, 0, 0].tolist() == pytest.approx([1, 0.625, 0, 0], abs=1e-6)
+    assert intensity_map("binary", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == [1, 1, 1, 0]
+    assert intensity_map("uniform", grid, feature, torch.tensor(1.0)).unique().tolist() == [1]
+
+
+def test_density_and_energy_are_relative_to_the_frames_maximum():
+    grid = lidar_grid([0.1] * 4, [2.0, 1.0, 0.0, 0.5])
+    feature = torch.tensor([[1.0, -4.0, 9.0, 2.0], [9.0] * 4]).view(1, 1, 2, 4)
+    assert intensity_map("density", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx([1, 0.5, 0, 0.25])
+    assert intensity_map("energy", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx([0.25, 1, 0, 0.5])
+
+
+def test_a_finer_grid_is_brought_to_the_feature_grid_by_its_maximum():
+    grid = lidar_grid([1.0, 15 / 255, 0.0, 15 / 255], [1.0, 1.0, 0.0, 1.0])
+    assert intensity_map("reflectance", grid, torch.ones(1, 3, 1, 2), torch.tensor(1.0)).flatten().tolist() == pytest.approx([1, 0.5])
+
+
+def test_intensity_carries_no_gradient():
+    feature = torch.ones(1, 3, 2, 4, requires_grad=True)
+    assert not intensity_map("energy", lidar_grid([0.1] * 4, [1.0] * 4), feature, torch.tensor(1.0)).requires_grad

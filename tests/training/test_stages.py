@@ -1,0 +1,146 @@
+"""Teacher, label encoder, student: trained in turn, the earlier ones frozen, none of them in what is deployed."""
+
+import json
+
+import onnx
+import pytest
+import torch
+
+from helpers import write_toy_config
+from imkd_edge.errors import Error
+from imkd_edge.quantization.export import to_onnx
+from imkd_edge.training.config import load_config
+from imkd_edge.training.evaluate import evaluate_checkpoint
+from imkd_edge.training.main import Run, load_checkpoint, load_student, load_teacher, train
+from imkd_edge.training.models.student import Student
+from imkd_edge.training.stages import StudentStage
+
+DISTIL = """lidar = true
+[teacher]
+channels = 16
+epochs = 2
+label_epochs = 2
+[distill]
+radar = 0.3
+fused = 0.3
+label = 0.3
+response = 1.0
+empty = 0.1
+"""
+STAGES = ("teacher", "labels", ".")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return write_toy_config(tmp_path_factory.mktemp("config") / "toy.toml", DISTIL)
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distilled")
+    train(config, out=folder, seed=5, epochs=2)
+    return folder
+
+
+def test_three_stages_leave_three_checkpoints_and_logs(folder):
+    for stage, name in zip(STAGES, ("teacher", "labels", "student")):
+        assert load_checkpoint(folder / stage / "checkpoint.pt")["stage"] == name
+        lines = [json.loads(line) for line in (folder / stage / "log.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert lines[1]["losses"]["box"] < lines[0]["losses"]["box"]  # the total grows with the ramp
+    assert {f"distill_{k}" for k in ("radar", "fused", "label", "response")} <= set(lines[0]["losses"])
+
+
+def test_the_distillation_ramps_up_over_the_first_epoch(config, tmp_path, folder):
+    steps = []
+
+    losses = StudentStage.losses
+
+    def record(stage, batch, epoch):
+        terms = losses(stage, batch, epoch)
+        steps.append((epoch, {k: v.item() for k, v in terms.items() if k.startswith("distill")}))
+        return terms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudentStage, "losses", record)
+        train(config, out=tmp_path, seed=5, epochs=1, teacher=folder)
+    assert steps[0][0] == 0 and all(value == 0 for value in steps[0][1].values())
+    assert all(value > 0 for value in steps[-1][1].values())
+
+
+def test_the_teacher_does_not_move_while_others_learn(folder):
+    teacher = load_checkpoint(folder / "teacher" / "checkpoint.pt")["ema"]
+    for stage, prefix in (("labels", "teacher."), (".", "distiller.teacher.")):
+        seen = load_checkpoint(folder / stage / "checkpoint.pt")["trained"]
+        for key, value in teacher.items():
+            assert torch.equal(seen[prefix + key], value), key
+
+
+def test_a_distillation_resumed_at_any_stage_is_bit_equal(config, folder, tmp_path):
+    save, count = Run.save, 0
+
+    def save_then_die(run):
+        nonlocal count
+        save(run)
+        count += 1
+        if count in (1, 3, 5):  # in the middle of each stage
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", save_then_die)
+        for attempt in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                train(config, out=tmp_path, seed=5, epochs=2, resume=attempt > 0)
+        train(config, out=tmp_path, seed=5, epochs=2, resume=True)
+    for stage in STAGES:
+        ours, theirs = (load_checkpoint(where / stage / "checkpoint.pt") for where in (tmp_path, folder))
+        for part in ("trained", "ema"):
+            for key, value in theirs[part].items():
+                assert torch.equal(ours[part][key], value), f"{stage} {part} {key}"
+
+
+def shape(model: bytes):
+    """Names of the operators in order, and the sizes of the weights without the biases, of which the exporter drops those that are 0."""
+    graph = onnx.load_from_string(model).graph
+    return [node.op_type for node in graph.node], {tuple(w.dims) for w in graph.initializer if len(w.dims) > 1}
+
+
+def test_nothing_of_the_teacher_is_exported(folder):
+    student, settings, _ = load_student(folder / "checkpoint.pt")
+    untaught = Student(settings.spec, settings.model).eval()
+    for taught, plain in zip(to_onnx(student, settings.spec), to_onnx(untaught, settings.spec)):
+        assert shape(taught) == shape(plain)
+
+
+def test_a_teacher_of_another_model_is_refused(config, folder, tmp_path):
+    other = write_toy_config(tmp_path / "other.toml", DISTIL.replace("channels = 16", "channels = 8"))
+    with pytest.raises(Error, match="teacher of this model") as error:
+        load_teacher(folder, load_config(other))
+    assert error.value.code == "E0602"
+    with pytest.raises(Error, match="not a student") as error:
+        load_student(folder / "teacher" / "checkpoint.pt")
+    assert error.value.code == "E0602"
+
+
+@pytest.mark.parametrize("stage", ["teacher", "."])
+def test_a_checkpoint_is_evaluated_without_export(folder, stage):
+    pytest.importorskip("nuscenes")
+    options = {"scenes": 8, "frames_per_scene": 2, "lidar": True}
+    result = evaluate_checkpoint(folder / stage / "checkpoint.pt", "synth", options=options, limit=2)
+    assert {"mAP", "NDS"} <= set(result["metrics"]) and result["frames"] == 2
+
+
+@pytest.mark.parametrize("key, value", [("intensity", "brightness"), ("label_mask", "fuzzy")])
+def test_an_unknown_choice_is_refused(tmp_path, key, value):
+    path = write_toy_config(tmp_path / "x.toml", f'[distill]\n{key} = "{value}"\n')
+    with pytest.raises(Error, match="choose one of") as error:
+        load_config(path)
+    assert error.value.code == "E0601"
+
+
+def test_a_config_that_is_its_own_base_is_refused(tmp_path):
+    path = tmp_path / "loop.toml"
+    path.write_text(f'base = "{path}"\n')
+    with pytest.raises(Error, match="its own base") as error:
+        load_config(path)
+    assert error.value.code == "E0601"

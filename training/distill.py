@@ -1,0 +1,153 @@
+"""What the student learns from the LiDAR teacher and the label encoder (IMKD; METHOD section 4). Train only.
+
+Every term is a pure function that returns a scalar, is 0 where student and target agree, and sends no gradient into its target.
+Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imkd_edge.training import lidar
+from imkd_edge.training.config import Config, DistillConfig
+from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+from imkd_edge.training.targets import POSITIVE
+
+Batch = dict[str, torch.Tensor]
+
+
+def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean over channels of (student - target)^2: (B,1,H,W)."""
+    return (student - target.detach()).square().mean(1, keepdim=True)
+
+
+def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, empty: float) -> torch.Tensor:
+    """L_radar = mean_v |A_r(F_rad) - I F_lidar|^2: intensity modulates the target. v = 1 where I > 0, else `empty`."""
+    weight = torch.where(intensity > 0, 1.0, empty)
+    return (weight * squared_error(adapted, intensity * f_lidar)).sum() / weight.sum().clamp(min=1)
+
+
+def weighted_features(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """sum W |A(F_fused) - F|^2 / max(1, sum W): L_fused with W = I and F = F_lidar, L_label with W = M and F = F_label."""
+    weight = weight.detach()
+    return (weight * squared_error(adapted, target)).sum() / weight.sum().clamp(min=1)
+
+
+def response_heatmap(logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+    """sum |t - p|^2 KL(t || p) / objects with t = teacher's probability x ground-truth Gaussian, p = the student's.
+
+    The quality focal loss (Li et al. 2020, eq. 4) less its target's entropy, so that agreement costs nothing.
+
+    Args: logits, teacher_logits, gaussian (B,K,H,W); drop (B,H,W), 1 where the teacher could not see the object.
+    """
+    t = (torch.sigmoid(teacher_logits) * gaussian).detach()
+    p = torch.sigmoid(logits)
+    entropy = -(torch.xlogy(t, t) + torch.xlogy(1 - t, 1 - t))
+    divergence = F.binary_cross_entropy_with_logits(logits, t, reduction="none") - entropy
+    loss = (t - p).square() * divergence * (1 - drop)[:, None]
+    return loss.sum() / gaussian.eq(1).sum().clamp(min=1)
+
+
+def response_box(
+    box: torch.Tensor,  # (B,groups*10,H,W)
+    teacher_box: torch.Tensor,  # (B,groups*10,H,W)
+    teacher_logits: torch.Tensor,  # (B,K,H,W)
+    batch: Batch,  # weight, group, label, unlit (B,H,W)
+) -> torch.Tensor:
+    """sum s |box - teacher's box|_1 / max(1, sum s) over the objects' cells; s = teacher's score x the cell's Gaussian, 0 if unlit."""
+    where = (batch["weight"] > 0) & (batch["unlit"] == 0)
+    if not where.any():
+        return box.sum() * 0
+    count, _, height, width = box.shape
+    rows = torch.arange(int(where.sum()))
+
+    def of_group(values: torch.Tensor) -> torch.Tensor:  # (P,10)
+        by_group = values.view(count, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]
+        return by_group[rows, batch["group"][where]]
+
+    score = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where][rows, batch["label"][where]] * batch["weight"][where]
+    error = (of_group(box) - of_group(teacher_box).detach()).abs().sum(1)
+    return (score.detach() * error).sum() / score.sum().detach().clamp(min=1)
+
+
+def log_reflectance(lidar_grid: torch.Tensor) -> torch.Tensor:
+    """log(1 + 255 p) / log 256 of the mean reflectance p of each pillar, 0 in empty ones: (B,F,Hr,Wr) -> (B,1,Hr,Wr)."""
+    return torch.log1p(255 * lidar.channel(lidar_grid, "intensity_mean"))[:, None] / math.log(256)
+
+
+@torch.no_grad()
+def intensity_map(kind: str, lidar_grid: torch.Tensor, f_lidar: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """I_lidar (B,1,H,W) in [0,1] on the feature grid, without parameters and detached: a learnt weight would collapse to 0.
+
+    Args:
+        kind: "reflectance": log reflectance / its 99th percentile (`scale`); "density": ln(1+n), "energy": mean |F_lidar|, both over
+            the frame's maximum and 0 in empty cells; "binary": 1 where there is a return; "uniform": 1 everywhere.
+        lidar_grid: (B,F,Hr,Wr). f_lidar: (B,C,H,W).
+    """
+    size = f_lidar.shape[-2:]
+    count = F.adaptive_max_pool2d(lidar.channel(lidar_grid, "log_count")[:, None], size)
+    occupied = (count > 0).to(f_lidar.dtype)
+    if kind == "uniform":
+        return torch.ones_like(occupied)
+    if kind == "binary":
+        return occupied
+    if kind == "reflectance":
+        return (F.adaptive_max_pool2d(log_reflectance(lidar_grid), size) / scale).clamp(0, 1)
+    value = count if kind == "density" else f_lidar.abs().mean(1, keepdim=True) * occupied
+    return value / value.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+
+
+class Distiller(nn.Module):
+    """The frozen teacher and label encoder, and the adaptors that are trained beside the student."""
+
+    def __init__(self, config: Config, teacher: Teacher, labels: LabelEncoder | None):
+        super().__init__()
+        self.config: DistillConfig = config.distill
+        self.teacher, self.labels = freeze(teacher), None if labels is None else freeze(labels)
+        model, target = config.model, config.teacher.channels
+        self.radar = adaptor(model.sensor_channels, target)
+        self.fused = adaptor(model.bev_channels, target)
+        self.label = adaptor(model.bev_channels, target)
+
+    def train(self, mode: bool = True) -> Distiller:
+        super().train(mode)
+        self.teacher.eval()
+        if self.labels is not None:
+            self.labels.eval()
+        return self
+
+    def forward(self, student: Batch, batch: Batch, epoch: float) -> Batch:
+        """The active terms, each times its weight; they ramp up over the first epochs. epoch: how many are behind, with fraction."""
+        config, terms = self.config, {}
+        with torch.no_grad():
+            seen = self.teacher(batch)
+        intensity = intensity_map(config.intensity, batch["lidar_grid"], seen["f_lidar"], self.teacher.reflectance_scale)
+        if config.radar:
+            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), seen["f_lidar"], intensity, config.empty)
+        if config.fused:
+            terms["fused"] = weighted_features(self.fused(student["f_fused"]), seen["f_lidar"], intensity)
+        if config.label and self.labels is not None:
+            mask = batch["heatmap"].amax(1, keepdim=True)
+            mask = (mask > POSITIVE).to(mask.dtype) if config.label_mask == "binary" else mask
+            with torch.no_grad():
+                f_label = self.labels(batch)
+            terms["label"] = weighted_features(self.label(student["f_fused"]), f_label, mask)
+        if config.response:
+            heatmap = response_heatmap(student["heatmap"], seen["heatmap"], batch["heatmap"], batch["unlit"])
+            terms["response"] = heatmap + 0.25 * response_box(student["box"], seen["box"], seen["heatmap"], batch)
+        ramp = min(1.0, epoch / config.ramp) if config.ramp > 0 else 1.0
+        return {name: value * ramp * getattr(config, name) for name, value in terms.items()}
+
+
+def adaptor(inputs: int, outputs: int) -> nn.Sequential:
+    """1x1 convolution and batch norm: the student's channels -> the teacher's."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """No gradient, and batch norms that do not move."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,75 @@
+"""LiDAR for the teacher. Its returns go through the radar's own voxeliser, so that one definition of a cell holds for both."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.frames import RadarSweep
+from imkd_edge.rig import RadarCalibration, SensorRig
+
+SLICES = (-0.3, 0.3, 0.8, 1.3, 1.8, 2.5, 4.0)  # m above the ground; the count of each slice tells a column's shape
+STATISTICS = {  # channel -> (offset, scale)
+    "log_count": (0.0, 0.5),
+    "intensity_max": (0.0, 4.0),
+    "intensity_mean": (0.0, 4.0),
+    "z_mean": (0.0, 1.0),
+    "z_min": (0.0, 1.0),
+    "z_max": (0.0, 1.0),
+    "offset_x": (0.0, 4.0),
+    "offset_y": (0.0, 4.0),
+}
+CHANNELS = len(STATISTICS) + len(SLICES) - 1
+RIG = SensorRig(cameras=[], radars=[RadarCalibration(name="lidar", T_ego_radar=np.eye(4), velocity="compensated", period=0.0)])
+
+
+@dataclass(frozen=True)
+class LidarGrid:
+    """Voxelises LiDAR clouds on the radar grid of a model."""
+
+    pillars: ModelSpec  # the model's, with LiDAR statistics in place of the radar's
+    counts: ModelSpec  # with the count alone
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> LidarGrid:
+        return cls(_spec(spec, STATISTICS), _spec(spec, {"log_count": STATISTICS["log_count"]}))
+
+    def __call__(self, lidar: np.ndarray | None) -> np.ndarray:
+        """Pillar statistics.
+
+        Args:
+            lidar: (N,4) float32 x, y, z m in the ego frame, reflectance 0..255; None is an empty cloud.
+
+        Returns: (CHANNELS,Hr,Wr) float32, STATISTICS of the reflectance/255 and positions, then ln(1+n) per slice.
+        """
+        lidar = np.zeros((0, 4), np.float32) if lidar is None else lidar
+        points = np.zeros((len(lidar), 5), np.float32)
+        points[:, :3], points[:, 3] = lidar[:, :3], lidar[:, 3] / 255
+        a, b, c = self.pillars.ground_plane
+        above = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
+        points, above = points[above < SLICES[-1]], above[above < SLICES[-1]]
+        slices = [_voxelize(self.counts, points[(above >= low) & (above < high)]) for low, high in pairwise(SLICES)]
+        return np.concatenate([_voxelize(self.pillars, points), *slices])
+
+
+def channel(grid: Any, name: str) -> Any:
+    """One of STATISTICS in its own unit: (...,CHANNELS,Hr,Wr) -> (...,Hr,Wr), an array or a tensor."""
+    offset, scale = STATISTICS[name]
+    return grid[..., list(STATISTICS).index(name), :, :] / scale + offset
+
+
+def _spec(spec: ModelSpec, statistics: dict[str, tuple[float, float]]) -> ModelSpec:
+    tree = json.loads(spec.to_json())
+    tree["radar"]["max_points"] = 500_000
+    tree["radar"]["features"] = [{"statistic": name, "offset": o, "scale": s} for name, (o, s) in statistics.items()]
+    return ModelSpec.from_json(json.dumps(tree))
+
+
+def _voxelize(spec: ModelSpec, points: np.ndarray) -> np.ndarray:
+    grid, _ = ops.voxelize_radar(spec, RIG, [RadarSweep("lidar", points)], 0, None)
+    return grid

@@ -1,0 +1,51 @@
+"""Train only: the LiDAR teacher and the label encoder. Neither may appear in an exported graph."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from imkd_edge import ModelSpec
+from imkd_edge.training import lidar
+from imkd_edge.training.config import TeacherConfig
+from imkd_edge.training.models.bev import BOX_CHANNELS, Head
+from imkd_edge.training.models.blocks import conv_bn
+from imkd_edge.training.models.radar import GridEncoder
+
+
+class Teacher(Head):
+    """Pillar CenterPoint (Yin et al. 2021) on the student's BEV grid: pillar statistics -> F_lidar -> trunk -> head."""
+
+    def __init__(self, spec: ModelSpec, config: TeacherConfig):
+        super().__init__(spec, config.channels)
+        ratio = round(spec.grid.cell / spec.radar.cell)
+        self.encoder = GridEncoder(lidar.CHANNELS, ratio, config.channels)
+        self.join = conv_bn(config.channels, config.channels)
+        self.register_buffer("reflectance_scale", torch.ones(()))  # 99th percentile of log reflectance over the training set
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """batch: lidar_grid (B,lidar.CHANNELS,Hr,Wr). Returns f_lidar (B,C,H,W), heatmap (logits), box."""
+        f_lidar = self.located(self.join(self.encoder(batch["lidar_grid"])))
+        heatmap, box = self.decide(f_lidar)
+        return {"f_lidar": f_lidar, "heatmap": heatmap, "box": box}
+
+
+class LabelEncoder(nn.Module):
+    """Labels -> F_label (B,C,H,W), learnt by reading them back through the frozen teacher's head (LabelDistill, ECCV 2024)."""
+
+    def __init__(self, spec: ModelSpec, config: TeacherConfig):
+        super().__init__()
+        self.classes = len(spec.head.classes)
+        c = config.channels
+        self.net = nn.Sequential(conv_bn(BOX_CHANNELS + self.classes, c, 1), conv_bn(c, c, 1), conv_bn(c, c), conv_bn(c, c))
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.net(self.raster(batch))
+
+    def raster(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B,10+K,H,W): the box of the object that owns a cell (unknown channels 0) and its class one-hot; 0 where there is none."""
+        own = batch["label"] >= 0
+        one_hot = F.one_hot(batch["label"].clamp(min=0), self.classes).permute(0, 3, 1, 2)
+        values = torch.cat([torch.nan_to_num(batch["box"]), one_hot.to(batch["box"].dtype)], 1)
+        return values * own[:, None]

@@ -1,0 +1,89 @@
+"""What is trained, one stage after the other: the LiDAR teacher, the label encoder, the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from imkd_edge.training.config import Config
+from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.distill import Distiller, freeze, log_reflectance
+from imkd_edge.training.losses import detection_losses
+from imkd_edge.training.models.student import Student
+from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+
+Batch = dict[str, torch.Tensor]
+
+
+class Stage(nn.Module):
+    """One network to train (`network`, which is averaged and kept) and its loss; other trained parts hang beside it."""
+
+    name = ""
+    sensors = False  # whether it reads cameras and radar
+    lidar = False
+    network: nn.Module
+
+    def losses(self, batch: Batch, epoch: float) -> Batch:
+        """Every term, and "total", which is minimised. epoch: how many are behind, with fraction."""
+        raise NotImplementedError
+
+    def prepare(self, dataset: FrameDataset) -> None:
+        """Before the first epoch of a new run."""
+
+
+class TeacherStage(Stage):
+    name, lidar = "teacher", True
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config, self.network = config, Teacher(config.spec, config.teacher)
+
+    def losses(self, batch: Batch, epoch: float) -> Batch:
+        return detection_losses(self.network(batch), batch, self.config.train)
+
+    def prepare(self, dataset: FrameDataset) -> None:
+        """The 99th percentile of log reflectance over the occupied pillars of the training set."""
+        assert dataset.lidar is not None
+        values = []
+        for index in range(len(dataset)):
+            seen = log_reflectance(torch.from_numpy(dataset.lidar(dataset.sample(index).lidar))[None])
+            values.append(seen[seen > 0])
+        joined = torch.cat(values).double().sort().values
+        if len(joined):
+            self.network.reflectance_scale.fill_(float(joined[int(0.99 * (len(joined) - 1))]))
+
+
+class LabelStage(Stage):
+    name = "labels"
+
+    def __init__(self, config: Config, teacher: Teacher):
+        super().__init__()
+        self.config, self.network, self.teacher = config, LabelEncoder(config.spec, config.teacher), freeze(teacher)
+
+    def train(self, mode: bool = True) -> LabelStage:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def losses(self, batch: Batch, epoch: float) -> Batch:
+        heatmap, box = self.teacher.decide(self.network(batch))
+        return detection_losses({"heatmap": heatmap, "box": box}, batch, self.config.train)
+
+
+class StudentStage(Stage):
+    name, sensors = "student", True
+
+    def __init__(self, config: Config, teacher: Teacher | None = None, labels: LabelEncoder | None = None):
+        super().__init__()
+        self.config, self.network = config, Student(config.spec, config.model)
+        self.distiller = None if teacher is None else Distiller(config, teacher, labels)
+        self.lidar = teacher is not None
+
+    def losses(self, batch: Batch, epoch: float) -> Batch:
+        out = self.network(batch)
+        terms = detection_losses(out, batch, self.config.train)
+        if self.distiller is not None:
+            distilled = self.distiller(out, batch, epoch)
+            terms |= {f"distill_{name}": value for name, value in distilled.items()}
+            terms["total"] = terms["total"] + sum(distilled.values())
+        return terms
