@@ -178,6 +178,8 @@ def _read(name: str | Path, seen: set[Path]) -> tuple[dict[str, Any], Path]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Error(Code.train_config, f"not TOML: {error}", str(path), "mend the file") from error
     if "base" in tree:
+        if not isinstance(tree["base"], str):
+            raise Error(Code.train_config, f"base is {tree['base']!r}", str(path), "name a shipped config or a TOML file")
         tree = _merged(_read(tree.pop("base"), seen | {path})[0], tree)
     return tree, path
 

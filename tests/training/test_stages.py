@@ -144,3 +144,11 @@ def test_a_config_that_is_its_own_base_is_refused(tmp_path):
     with pytest.raises(Error, match="its own base") as error:
         load_config(path)
     assert error.value.code == "E0601"
+
+
+def test_a_base_that_is_no_name_is_refused(tmp_path):
+    path = tmp_path / "odd.toml"
+    path.write_text("base = 3\n")
+    with pytest.raises(Error, match="base is 3") as error:
+        load_config(path)
+    assert error.value.code == "E0601"
