@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
+from imkd_edge.training.losses import of_group
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.targets import POSITIVE
 
@@ -62,15 +63,10 @@ def response_box(
     where = (batch["weight"] > 0) & (batch["unlit"] == 0)
     if not where.any():
         return box.sum() * 0
-    count, _, height, width = box.shape
-    rows = torch.arange(int(where.sum()))
-
-    def of_group(values: torch.Tensor) -> torch.Tensor:  # (P,10)
-        by_group = values.view(count, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]
-        return by_group[rows, batch["group"][where]]
-
-    score = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where][rows, batch["label"][where]] * batch["weight"][where]
-    error = (of_group(box) - of_group(teacher_box).detach()).abs().sum(1)
+    by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
+    score = by_class.gather(1, batch["label"][where][:, None])[:, 0] * batch["weight"][where]
+    target = of_group(teacher_box, batch["group"], where).detach()
+    error = (of_group(box, batch["group"], where) - target).abs().sum(1)
     return (score.detach() * error).sum() / score.sum().detach().clamp(min=1)
 
 

@@ -20,6 +20,17 @@ def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return -(hit.sum() + miss.sum()) / positive.sum().clamp(min=1)
 
 
+def of_group(
+    box: torch.Tensor,  # (B,groups*10,H,W)
+    group: torch.Tensor,  # (B,H,W)
+    where: torch.Tensor,  # (B,H,W) bool, P of them true
+) -> torch.Tensor:  # (P,10)
+    """The box channels of each chosen cell's own task group."""
+    batch, _, height, width = box.shape
+    by_group = box.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
+    return by_group[torch.arange(len(by_group)), group[where]]
+
+
 def box_l1(
     predicted: torch.Tensor,  # (B,groups*10,H,W)
     target: torch.Tensor,  # (B,10,H,W), nan where unknown
@@ -31,9 +42,7 @@ def box_l1(
     where = weight > 0
     if not where.any():
         return predicted.sum() * 0
-    batch, _, height, width = predicted.shape
-    by_group = predicted.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
-    chosen = by_group[torch.arange(len(by_group)), group[where]]
+    chosen = of_group(predicted, group, where)
     wanted = target.permute(0, 2, 3, 1)[where]
     known = torch.isfinite(wanted)
     error = (chosen - torch.where(known, wanted, chosen.detach())).abs() * known * channel_weight
