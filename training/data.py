@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from imkd_edge import ModelSpec, ops
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training import augment
+from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.targets import depth_targets, head_targets
+
+Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles  # frame -> variant -> level of the frozen backbone's output
 
 
 def network_inputs(
@@ -69,7 +73,7 @@ class FrameDataset(Dataset):
         self.sensors = True  # what the student reads
         self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
         self.memory: dict[str, Sample] = {}
-        self.features: dict[tuple[int, int], list[torch.Tensor]] = {}  # (frame, variant) -> frozen backbone's output
+        self.features: Features | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,11 +86,13 @@ class FrameDataset(Dataset):
                 speed = ops.estimate_ego_speed(sample.rig, sample.radar)
                 if speed.valid:
                     sample = replace(sample, ego=Ego(twist=np.array([speed.speed, 0.0, 0.0])))
+            if isinstance(self.source, CachedSource):
+                return sample
             self.memory[name] = sample
         return self.memory[name]
 
     def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
-        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory."""
+        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory or the cache."""
         indices = range(len(self))
         for index in progress(indices) if progress else indices:
             self.sample(index)
@@ -98,7 +104,10 @@ class FrameDataset(Dataset):
         return int(order[self.epoch % count])
 
     def image_change(self, index: int, variant: int) -> augment.ImageChange:
-        return augment.draw_image_change(np.random.default_rng([self.seed, 1, index, variant]), self.config.augment)
+        """Numbered variants are those of the frame, whatever the seed and the split, so that runs share their features."""
+        config = self.config.augment
+        draw = [1, crc32(self.names[index].encode()), variant] if config.variants else [self.seed, 1, index, variant]
+        return augment.draw_image_change(np.random.default_rng(draw), config)
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
         return [scaled_crop(self.config.spec, c.width, c.height, change.scale) for c in sample.rig.cameras]
@@ -122,10 +131,10 @@ class FrameDataset(Dataset):
             angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
             sample = augment.drop(augment.turn_and_scale(sample, angle, scale), rng, config)
             crops = self.crops(sample, change)
-            if self.sensors and not self.features:
+            if self.sensors and self.features is None:
                 frames = {k: augment.change_image(v, change) for k, v in sample.frames.items()}
                 sample = replace(sample, frames=frames)
-        cached = self.features.get((index, variant)) if self.sensors else None
+        cached = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
         out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
         if self.lidar is not None:
             out["lidar_grid"] = self.lidar(sample.lidar)
@@ -162,12 +171,20 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
 
 @torch.no_grad()
 def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None) -> None:
-    """Runs the frozen backbone once over every (frame, variant); examples then carry features instead of images."""
+    """Runs the frozen backbone once over every variant of every frame; examples then carry features instead of images.
+
+    The features are kept where the samples are: in memory, or in the cache, where later runs find them.
+    """
     backbone.eval()
-    variants = dataset.config.augment.variants
-    pairs = [(i, v) for i in range(len(dataset)) for v in range(variants)]
-    features = {}
-    for index, variant in progress(pairs) if progress else pairs:
-        images = torch.from_numpy(dataset.images(index, variant))
-        features[index, variant] = [f.half() for f in backbone(images)]
+    source = dataset.source
+    features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
+    indices = range(len(dataset))
+    for index in progress(indices) if progress else indices:
+        if dataset.names[index] not in features:
+            images = [torch.from_numpy(dataset.images(index, v)) for v in range(dataset.config.augment.variants)]
+            features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
     dataset.features = features
+
+
+def _half(level: torch.Tensor) -> torch.Tensor:
+    return level.half().contiguous(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources import open_source
+from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.config import Config, from_dict, load_config
 from imkd_edge.training.data import FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
@@ -39,6 +40,7 @@ def train(
     split: str | None = None,
     teacher: Path | str | None = None,
     progress: Progress | None = None,
+    cache: Path | str | None = None,
 ) -> dict[str, Any]:
     """Trains the student of a config and leaves checkpoint.pt and log.jsonl (one line per epoch) in `out`.
 
@@ -53,6 +55,7 @@ def train(
         epochs, split: override the config's.
         teacher: folder of an earlier run whose teacher and label encoder serve again.
         progress: wraps the batches of an epoch, for a progress bar.
+        cache: folder for decoded samples and frozen features, instead of memory; any number of runs may share it.
 
     Returns:
         The last line of the log, with "checkpoint" and "frames".
@@ -65,16 +68,22 @@ def train(
         settings = replace(settings, train=replace(settings.train, epochs=epochs))
     source, split = data or settings.data.source, split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
-    return train_stages(settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress)
+    return train_stages(settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress, Path(cache) if cache else None)
 
 
 def train_stages(
-    settings: Config, seed: int, out: Path, resume: bool = False, teacher: Path | None = None, progress: Progress | None = None
+    settings: Config,
+    seed: int,
+    out: Path,
+    resume: bool = False,
+    teacher: Path | None = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Any]:
     """As train, with the config already read."""
     if resume and not any(out.glob("**/checkpoint.pt")):
         raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
-    dataset = _dataset(settings, seed)
+    dataset = _dataset(settings, seed, cache)
     taught: tuple[Teacher | None, LabelEncoder | None] = (None, None)
     if settings.distill.active:
         if teacher is None:
@@ -193,14 +202,15 @@ class Run:
         self.epoch = state["epoch"]
 
 
-def _dataset(settings: Config, seed: int) -> FrameDataset:
+def _dataset(settings: Config, seed: int, cache: Path | None) -> FrameDataset:
     source = open_source(settings.data.source, **settings.data.options)
     splits = getattr(source, "splits", {})
     where, split = settings.data.source, settings.data.split
     if not splits.get(split):
         have = ", ".join(sorted(splits)) or "none"
         raise Error(Code.train_no_data, f"no split '{split}', or nothing in it", where, f"splits here: {have}")
-    return FrameDataset(source, list(splits[split]), settings, seed)
+    names = list(splits[split])
+    return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
 
 
 def commit() -> str:

@@ -50,12 +50,22 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")] = None,
     json: Json = False,
 ) -> int:
     """Train a student, after its LiDAR teacher if its config distils; leaves checkpoints and a log with one line per epoch."""
     main = _extra("imkd_edge.training.main", "train")
     result = main.train(
-        config, data=data, out=out, seed=seed, resume=resume, epochs=epochs, split=split, teacher=teacher, progress=bar("train")
+        config,
+        data=data,
+        out=out,
+        seed=seed,
+        resume=resume,
+        epochs=epochs,
+        split=split,
+        teacher=teacher,
+        progress=bar("train"),
+        cache=cache,
     )
     _show("training", result, json)
     return OK

@@ -1,0 +1,139 @@
+"""What the cache holds is not decoded again, is what the source says to the bit, and is never used once it is stale."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import write_toy_config
+from imkd_edge.sources import open_source
+from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.synth import SynthSource
+from imkd_edge.training.cache import CachedSource, FeatureFiles
+from imkd_edge.training.config import DataConfig, from_dict, load_config
+from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.main import load_checkpoint, train
+from imkd_edge.training.models.camera import SmallBackbone
+
+OPTIONS = {"scenes": 1, "frames_per_scene": 2, "lidar": True}
+
+
+def plain(value):
+    """A sample as nested lists and bytes, so that == means equal to the bit."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    return value.to_json() if hasattr(value, "to_json") else value
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the samples that the synthetic source has made."""
+    names, make = [], SynthSource.__getitem__
+    monkeypatch.setattr(SynthSource, "__getitem__", lambda self, name: names.append(name) or make(self, name))
+    return names
+
+
+def test_a_cached_sample_is_the_sources_to_the_bit(tmp_path, decoded):
+    source = open_source("synth", **OPTIONS)
+    cached = CachedSource(source, DataConfig("synth", OPTIONS), tmp_path)
+    first, second = (cached[source.names[1]] for _ in range(2))
+    assert decoded == [source.names[1]]
+    assert isinstance(second, Sample) and plain(first) == plain(second) == plain(source[source.names[1]])
+
+
+def test_a_cached_real_sample_is_the_sources_to_the_bit(tmp_path, shared_data):
+    source = open_source(shared_data / "astyx")
+    cached = CachedSource(source, DataConfig(str(shared_data / "astyx")), tmp_path)
+    for _ in range(2):
+        assert plain(cached[source.names[7]]) == plain(source[source.names[7]])
+
+
+def test_a_damaged_file_is_made_again(tmp_path, decoded):
+    source = open_source("synth", **OPTIONS)
+    cached = CachedSource(source, DataConfig("synth", OPTIONS), tmp_path)
+    name = source.names[0]
+    wanted = plain(cached[name])
+    (file,) = tmp_path.rglob("*.safetensors")
+    os.truncate(file, file.stat().st_size // 2)
+    assert plain(cached[name]) == wanted and plain(cached[name]) == wanted
+    assert decoded == [name, name] and not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    path = write_toy_config(tmp_path_factory.mktemp("config") / "frozen.toml", "[augment]\nvariants = 2\n")
+    path.write_text(path.read_text().replace("[model]\n", "[model]\nfrozen_backbone = true\n"))
+    return path
+
+
+def same(one, other):
+    return all(torch.equal(value, other["trained"][key]) for key, value in one["trained"].items())
+
+
+def test_a_cached_run_is_bit_equal_and_the_next_one_decodes_nothing(frozen, tmp_path, decoded, monkeypatch):
+    runs = []
+    passes, forward = [], SmallBackbone.forward
+    monkeypatch.setattr(SmallBackbone, "forward", lambda self, images: passes.append(1) or forward(self, images))
+    for name, cache in {"memory": None, "first": tmp_path / "cache", "second": tmp_path / "cache"}.items():
+        decoded.clear(), passes.clear()
+        train(frozen, out=tmp_path / name, seed=2, epochs=2, cache=cache)
+        runs.append((load_checkpoint(tmp_path / name / "checkpoint.pt"), len(decoded), len(passes)))
+    (memory, *seen), (first, *made), (second, *found) = runs
+    assert seen == made == [8, 16] and found == [0, 0]
+    assert same(memory, first) and same(memory, second)
+
+
+def test_image_variants_are_those_of_the_frame_and_their_order_is_the_seeds(frozen):
+    config, source = load_config(frozen), open_source("synth", **OPTIONS)
+    whole, fold = (FrameDataset(source, names, config, seed) for seed, names in ((0, source.names), (1, source.names[1:])))
+    assert whole.image_change(1, 0) == fold.image_change(0, 0) != whole.image_change(1, 1) != whole.image_change(0, 0)
+    orders = [[dataset.variant(0) for dataset.epoch in range(12)] for dataset in (whole, FrameDataset(source, source.names, config, 1))]
+    assert orders[0] != orders[1] and all(sorted(order[:2]) == [0, 1] for order in orders)
+
+
+@dataclasses.dataclass
+class Folder:
+    """As much of a source as a key is made of."""
+
+    kind: str = "folder"
+    names: tuple[str, ...] = ()
+
+
+def test_a_stale_cache_is_not_used(tmp_path):
+    data, cache = tmp_path / "data", tmp_path / "cache"
+    (data / "radar").mkdir(parents=True)
+    (data / "radar" / "0.txt").write_text("1 2 3")
+
+    def key(options):
+        return CachedSource(Folder(), DataConfig(str(data), options), cache).key
+
+    first = key({})
+    assert key({}) == first != key({"sweeps": 3})
+    (data / "radar" / "0.txt").write_text("1 2 4")
+    assert key({}) != first
+
+
+def test_features_of_other_images_or_another_backbone_are_not_used(frozen, tmp_path):
+    config, source = load_config(frozen), open_source("synth", **OPTIONS)
+    cached, backbone = CachedSource(source, config.data, tmp_path), SmallBackbone()
+
+    def key(section="augment", **change):
+        tree = config.to_dict()
+        part = tree["spec"]["image"] if section == "image" else tree[section]
+        part.update(change)
+        return FeatureFiles(cached, from_dict(tree, "test"), backbone).files.folder.name
+
+    first = key()
+    assert first == key(rotation=1.0, drop_camera=0.5) == key("train", rate=0.1)  # what the images do not depend on
+    others = [key(colour=0.1), key(variants=3), key(image_scale=0.01), key(flip=False), key("image", mean=[1.0, 2.0, 3.0])]
+    with torch.no_grad():
+        backbone.stage32[1].second[0].weight[0, 0, 0, 0] += 1
+    assert len({first, *others, key()}) == 7
