@@ -14,6 +14,7 @@ from imkd_edge._core import (
     preprocess_images,
     set_threads,
     voxelize_radar,
+    warp_bev,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "preprocess_images",
     "set_threads",
     "voxelize_radar",
+    "warp_bev",
 ]

@@ -1,6 +1,17 @@
 """ModelSpec: the only home of a model's constants."""
 
-from imkd_edge._core import BOX_CHANNELS, ClassSpec, DepthSpec, GridSpec, HeadSpec, ImageSpec, ModelSpec, RadarFeature, RadarSpec
+from imkd_edge._core import (
+    BOX_CHANNELS,
+    ClassSpec,
+    DepthSpec,
+    GridSpec,
+    HeadSpec,
+    HistorySpec,
+    ImageSpec,
+    ModelSpec,
+    RadarFeature,
+    RadarSpec,
+)
 
 __all__ = [
     "BOX_CHANNELS",
@@ -8,6 +19,7 @@ __all__ = [
     "DepthSpec",
     "GridSpec",
     "HeadSpec",
+    "HistorySpec",
     "ImageSpec",
     "ModelSpec",
     "RadarFeature",

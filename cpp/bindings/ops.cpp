@@ -129,6 +129,19 @@ EgoSpeed py_estimate_ego_speed(const SensorRig& rig, py::handle sweeps) {
   return estimate_ego_speed(rig, given.views.data(), static_cast<int>(given.views.size()));
 }
 
+FloatArray py_warp_bev(const GridSpec& grid, py::handle features, py::handle T_then_now) {
+  grid.check();
+  const FloatArray given = float_array(features, {-1, grid.height(), grid.width()}, "features");
+  const Mat4 T = rigid_transform(T_then_now, "T_then_now");
+  FloatArray out = empty({given.shape(0), given.shape(1), given.shape(2)});
+  const float* data = given.data();
+  const int channels = static_cast<int>(given.shape(0));
+  float* warped = out.mutable_data();
+  py::gil_scoped_release release;
+  warp_bev(grid, data, channels, T, warped, *pool());
+  return out;
+}
+
 py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
   spec.check();
   const py::ssize_t classes = spec.head.classes.size(), h = spec.grid.height(), w = spec.grid.width();
@@ -222,6 +235,12 @@ ego: Ego or None. Returns: ((F, Hr, Wr) float32, RadarStats). Raises: Error E010
 
 Args: rig: SensorRig; sweeps: as in voxelize_radar. Returns: EgoSpeed. Raises: Error E0201-E0205, E021x.
 Source: the relation of Kellner et al., Instantaneous ego-motion estimation using Doppler radar, ITSC 2013, searched over one speed.)");
+  m.def("warp_bev", &py_warp_bev, py::arg("grid"), py::arg("features"), py::arg("T_then_now"),
+        R"(A BEV map of an earlier ego frame, seen from the present one: bilinear at places rounded to 1/1024 cell, zero outside the map.
+
+Args: grid: GridSpec; features: (C, H, W) float32; T_then_now: (4, 4) float64 rigid, present ego frame to the earlier one, of which the
+planar part is used. Returns: (C, H, W) float32. Raises: Error E0104, E0201, E0202, E0214, E0215.
+Source: the aligned BEV features of Huang and Huang, BEVDet4D, 2022.)");
   m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"),
         R"(Peaks of the heatmaps, their boxes, and circle suppression within a class.
 

@@ -24,13 +24,15 @@ void bind_spec(py::module_& m) {
       .def("edge", &DepthSpec::edge, py::arg("i"), "Depth m of edge i; bin i covers [edge(i), edge(i + 1)), its centre is edge(i + 0.5).");
   part<GridSpec>(m, "GridSpec", "Bird's-eye-view grid in the ego frame, m; rows run along y, columns along x.")
       .def("width", &GridSpec::width)
-      .def("height", &GridSpec::height);
+      .def("height", &GridSpec::height)
+      .def("check", &GridSpec::check);
   part<RadarFeature>(m, "RadarFeature", "One channel of the radar grid: (statistic - offset) * scale where a cell has points, else 0.");
   part<ClassSpec>(m, "ClassSpec", "A class of objects: name, task group, radius m of circle suppression.");
   bind_list<std::vector<RadarFeature>>(m, "RadarFeatures");
   bind_list<std::vector<ClassSpec>>(m, "ClassSpecs");
   part<RadarSpec>(m, "RadarSpec", "Radar grid: cell m, most points, greatest age s, channels.");
   part<HeadSpec>(m, "HeadSpec", "Classes and decode limits.").def("groups", &HeadSpec::groups);
+  part<HistorySpec>(m, "HistorySpec", "Past fused BEV maps that the BEV network reads: how many, s between them, channels of one.");
   part<ModelSpec>(m, "ModelSpec", "The only home of a model's constants.")
       .def("radar_width", &ModelSpec::radar_width)
       .def("radar_height", &ModelSpec::radar_height)

@@ -113,6 +113,13 @@ void fields(const HeadSpec*, F&& field) {
 }
 
 template <class F>
+void fields(const HistorySpec*, F&& field) {
+  field("frames", &HistorySpec::frames);
+  field("interval", &HistorySpec::interval);
+  field("channels", &HistorySpec::channels);
+}
+
+template <class F>
 void fields(const ModelSpec*, F&& field) {
   field("name", &ModelSpec::name);
   field("cameras", &ModelSpec::cameras);
@@ -123,6 +130,8 @@ void fields(const ModelSpec*, F&& field) {
   field("ground_plane", &ModelSpec::ground_plane);
   field("radar", &ModelSpec::radar);
   field("head", &ModelSpec::head);
+  field("history", &ModelSpec::history);
+  field("segmentation", &ModelSpec::segmentation);
 }
 
 template <class F>

@@ -86,6 +86,11 @@ void read(const Json& json, std::string& value, const At& at) {
   value = json.get<std::string>();
 }
 
+void read(const Json& json, bool& value, const At& at) {
+  if (!json.is_boolean()) at.bad("must be true or false");
+  value = json.get<bool>();
+}
+
 void read(const Json& json, int& value, const At& at) {
   if (!json.is_number_integer()) at.bad("must be a whole number");
   const bool fits = json.is_number_unsigned() ? json.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())

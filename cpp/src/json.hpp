@@ -34,6 +34,7 @@ double shortest(float value);                            // the double whose sho
 
 // ---- read(json, value, at) ----
 void read(const Json& json, std::string& value, const At& at);
+void read(const Json& json, bool& value, const At& at);
 void read(const Json& json, int& value, const At& at);
 void read(const Json& json, double& value, const At& at);
 void read(const Json& json, float& value, const At& at);
@@ -84,6 +85,7 @@ std::enable_if_t<std::is_class_v<T>> read(const Json& json, T& value, const At& 
 
 // ---- write(value) ----
 inline Json write(const std::string& value) { return value; }
+inline Json write(bool value) { return value; }
 inline Json write(int value) { return value; }
 inline Json write(double value) { return value; }
 inline Json write(float value) { return shortest(value); }

@@ -44,11 +44,7 @@ int times(const std::string& where, double length, double unit) {
 }
 
 void check_grid(const GridSpec& grid, const RadarSpec& radar) {
-  rising("grid.x_min", grid.x_min, grid.x_max);
-  rising("grid.y_min", grid.y_min, grid.y_max);
-  rising("grid.z_min", grid.z_min, grid.z_max);
-  times("grid.cell", grid.x_max - grid.x_min, grid.cell);
-  times("grid.cell", grid.y_max - grid.y_min, grid.cell);
+  grid.check();
   times("radar.cell", grid.cell, radar.cell);
   times("radar.cell", grid.x_max - grid.x_min, radar.cell);
   times("radar.cell", grid.y_max - grid.y_min, radar.cell);
@@ -84,6 +80,13 @@ void check_head(const HeadSpec& head) {
   in_range("head.max_detections", head.max_detections, 1, 100000);
 }
 
+void check_history(const HistorySpec& history) {
+  in_range("history.frames", history.frames, 0, 16);
+  in_range("history.interval", history.interval, 1e-3, 60.);
+  if (history.frames == 0 && history.channels != 0) bad("history.channels", "there is no history that could have channels", "write 0");
+  if (history.frames > 0) in_range("history.channels", history.channels, 1, 8192);
+}
+
 void check_sizes(const ModelSpec& s) {
   const double pixels = double(s.image.feature_width()) * s.image.feature_height() * s.cameras;
   const double cells = double(s.grid.width()) * s.grid.height();
@@ -92,7 +95,17 @@ void check_sizes(const ModelSpec& s) {
   if (pixels * s.image.stride * s.image.stride * 3 > kMaxElements) bad("image.width", "the images are too large");
   if (cells * (s.context_channels + 1) > kMaxElements) bad("grid.cell", "the BEV tensor is too large");
   if (cells * s.head.classes.size() > kMaxElements) bad("head.classes", "the heatmap is too large");
+  if (cells * s.history.channels * (4. * s.history.frames + 1) > kMaxElements) bad("history.channels", "the past maps are too large");
   if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements) bad("radar.cell", "the radar grid is too large");
+}
+
+// Version 1 knows neither of the keys that version 2 added; they take their defaults.
+void upgrade(json::Json& json) {
+  for (const char* key : {"history", "segmentation"})
+    if (json.contains(key))
+      throw Error(Code::spec_unknown_key, "version 1 has no key \"" + std::string(key) + "\"", key, "write \"version\": 2");
+  json["history"] = json::write(ModelSpec{}.history);
+  json["segmentation"] = ModelSpec{}.segmentation;
 }
 
 int cells(double length, double cell) { return static_cast<int>(std::lround(length / cell)); }
@@ -115,6 +128,14 @@ void ImageSpec::check() const {
 
 double DepthSpec::edge(double i) const {
   return spacing == DepthSpacing::linear ? min + i * (max - min) / bins : min * std::pow(max / min, i / bins);
+}
+
+void GridSpec::check() const {
+  rising("grid.x_min", x_min, x_max);
+  rising("grid.y_min", y_min, y_max);
+  rising("grid.z_min", z_min, z_max);
+  times("grid.cell", x_max - x_min, cell);
+  times("grid.cell", y_max - y_min, cell);
 }
 
 int GridSpec::width() const { return cells(x_max - x_min, cell); }
@@ -140,6 +161,7 @@ void ModelSpec::check() const {
   for (int i = 0; i < 3; ++i) finite(item("ground_plane", i), ground_plane[i]);
   check_radar(radar);
   check_head(head);
+  check_history(history);
   check_sizes(*this);
 }
 
@@ -153,13 +175,14 @@ std::string ModelSpec::to_json() const {
 ModelSpec ModelSpec::from_json(const std::string& text) {
   json::Json json = json::parse(text, json::kSpecCodes);
   const json::At root{json::kSpecCodes, ""};
-  if (!json.contains("version")) throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 1");
+  if (!json.contains("version")) throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 2");
   int version = 0;
   json::read(json["version"], version, root.key("version"));
-  if (version != kVersion)
+  if (version != 1 && version != kVersion)
     throw Error(Code::spec_version, "version " + std::to_string(version) + " of the spec is not known", "version",
-                "this build reads version " + std::to_string(kVersion));
+                "this build reads versions 1 and " + std::to_string(kVersion));
   json.erase("version");
+  if (version == 1) upgrade(json);
   ModelSpec spec;
   json::read(json, spec, root);
   spec.check();

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from op_cases import random_points, random_rig, small_spec
+from op_cases import random_points, random_rig, rotation, shift, small_spec
 
 from imkd_edge import ops
 from imkd_edge.frames import Ego, RadarSweep
@@ -39,6 +39,7 @@ OPS: dict[str, Callable[[], bytes]] = {
     "lift": lambda: ops.lift(SPEC, TABLE, DEPTH, CONTEXT).tobytes(),
     "voxelize_radar": lambda: ops.voxelize_radar(SPEC, RIG, SWEEPS, 0, Ego(twist=(7, 0, 0.1)))[0].tobytes(),
     "estimate_ego_speed": speed_bytes,
+    "warp_bev": lambda: ops.warp_bev(SPEC.grid, BOX, shift(1.3, -0.7) @ rotation(0.2)).tobytes(),
     "decode": lambda: b"".join(part.tobytes() for part in ops.decode(SPEC, HEATMAP, BOX)),
 }
 

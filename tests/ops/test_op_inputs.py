@@ -8,7 +8,7 @@ from op_cases import random_rig, small_spec
 
 from imkd_edge import Error, ops
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.spec import ImageSpec
+from imkd_edge.spec import GridSpec, ImageSpec
 
 SPEC, RIG = small_spec(), random_rig(0)
 IMAGE = np.zeros((40, 60, 3), np.uint8)
@@ -16,6 +16,7 @@ CROP = ops.image_crop(SPEC.image, 60, 40)
 DEPTH, CONTEXT = np.zeros((2, 24, 8, 12), np.float32), np.zeros((2, 5, 8, 12), np.float32)
 POINTS = np.zeros((3, 5), np.float32)
 HEATMAP, BOX = np.zeros((3, 24, 32), np.float32), np.zeros((20, 24, 32), np.float32)
+MAP = np.zeros((2, 24, 32), np.float32)
 TABLE = ops.lift_table(SPEC, RIG)
 SHEARED = np.eye(4) + np.eye(4, k=1)
 
@@ -82,6 +83,13 @@ MISTAKES = {
     "twist of 2": ("E0202", sweeps(ego=Ego(twist=(1, 2)))),
     "twist nan": ("E0201", sweeps(ego=Ego(twist=(1, 2, float("nan"))))),
     "ego not an Ego": ("E0201", sweeps(ego=np.eye(4))),
+    "map as float64": ("E0201", lambda: ops.warp_bev(SPEC.grid, MAP.astype(float), np.eye(4))),
+    "map of another grid": ("E0202", lambda: ops.warp_bev(SPEC.grid, MAP[:, :-1], np.eye(4))),
+    "map without channels": ("E0202", lambda: ops.warp_bev(SPEC.grid, MAP[0], np.eye(4))),
+    "grid of cell 0": ("E0104", lambda: ops.warp_bev(GridSpec(cell=0), MAP, np.eye(4))),
+    "then pose (3, 4)": ("E0202", lambda: ops.warp_bev(SPEC.grid, MAP, np.eye(4)[:3])),
+    "then pose sheared": ("E0215", lambda: ops.warp_bev(SPEC.grid, MAP, SHEARED)),
+    "then pose with nan": ("E0214", lambda: ops.warp_bev(SPEC.grid, MAP, np.full((4, 4), np.nan))),
     "heatmap float64": ("E0201", lambda: ops.decode(SPEC, HEATMAP.astype(float), BOX)),
     "heatmap without a class": ("E0202", lambda: ops.decode(SPEC, HEATMAP[:2], BOX)),
     "box without a group": ("E0202", lambda: ops.decode(SPEC, HEATMAP, BOX[:10])),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imkd_edge import Error, ModelSpec
-from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, ImageSpec, RadarFeature, RadarSpec
+from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, HistorySpec, ImageSpec, RadarFeature, RadarSpec
 
 Path = tuple[str | int, ...]
 
@@ -22,6 +22,7 @@ def make_spec() -> ModelSpec:
         image=ImageSpec(width=128, height=64, stride=16),
         radar=RadarSpec(cell=0.4, features=[RadarFeature(statistic="log_count"), RadarFeature(statistic="z_mean", offset=1.5, scale=0.1)]),
         head=HeadSpec(classes=[ClassSpec(name="car"), ClassSpec(name="truck", group=1, nms_radius=2.5)]),
+        history=HistorySpec(frames=3, interval=0.5, channels=64),
     )
 
 
@@ -53,7 +54,8 @@ OTHER = {
     "grid.y_min": -52.0, "grid.y_max": 52.0, "grid.z_min": -4.75, "grid.z_max": 3.25, "grid.cell": 1.6, "radar.cell": 0.8,
     "radar.max_points": 20001, "radar.max_age": 0.61, "radar.features.0.statistic": "age_min", "radar.features.1.statistic": "phase_sin",
     "head.classes.0.name": "bus", "head.classes.1.name": "bus", "head.classes.1.group": 0, "head.score_threshold": 0.11,
-    "head.max_candidates": 501, "head.max_detections": 201,
+    "head.max_candidates": 501, "head.max_detections": 201, "history.frames": 2, "history.interval": 0.75, "history.channels": 65,
+    "segmentation": True,
 }  # fmt: skip
 FIELDS = [path for path in leaves(document()) if path != ("version",)]
 
@@ -95,13 +97,22 @@ def test_each_attribute_set_in_python_is_written(path: Path) -> None:
 
 
 def test_every_field_is_in_the_round_trip() -> None:
-    assert len(FIELDS) == 45 and {path[0] for path in FIELDS} == set(document()) - {"version"}
+    assert len(FIELDS) == 49 and {path[0] for path in FIELDS} == set(document()) - {"version"}
 
 
 def test_the_json_is_canonical() -> None:
     text = make_spec().to_json()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
-    assert '"version": 1' in text and "0.1," in text  # 0.1f is written as 0.1
+    assert '"version": 2' in text and "0.1," in text  # 0.1f is written as 0.1
+
+
+def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_version_2() -> None:
+    doc = without(without(document() | {"version": 1}, "history"), "segmentation")
+    spec = ModelSpec.from_json(json.dumps(doc))
+    assert (spec.history.frames, spec.history.channels, spec.segmentation) == (0, 0, False)
+    written = json.loads(spec.to_json())
+    assert written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0} and written.pop("segmentation") is False
+    assert written == doc | {"version": 2}
 
 
 def test_copies_are_equal_and_independent() -> None:
@@ -160,7 +171,11 @@ BAD = {
     "missing part": ("E0103", without(document(), "depth"), "depth"),
     "missing field": ("E0103", without(document(), "grid", "cell"), "grid.cell"),
     "missing version": ("E0103", without(document(), "version"), "version"),
-    "next version": ("E0105", bad("version", 2), "version"),
+    "next version": ("E0105", bad("version", 3), "version"),
+    "version 0": ("E0105", bad("version", 0), "version"),
+    "version 1 with a key of version 2": ("E0102", bad("version", 1), "history"),
+    "missing history": ("E0103", without(document(), "history"), "history"),
+    "missing segmentation": ("E0103", without(document(), "segmentation"), "segmentation"),
     "version as text": ("E0104", bad("version", "1"), "version"),
     "text for a number": ("E0104", bad("grid.cell", "0.8"), "grid.cell"),
     "number for text": ("E0104", bad("name", 3), "name"),
@@ -202,6 +217,13 @@ BAD = {
     "threshold 1": ("E0104", bad("head.score_threshold", 1), "head.score_threshold"),
     "threshold 0": ("E0104", bad("head.score_threshold", 0), "head.score_threshold"),
     "no candidates": ("E0104", bad("head.max_candidates", 0), "head.max_candidates"),
+    "negative history": ("E0104", bad("history.frames", -1), "history.frames"),
+    "endless history": ("E0104", bad("history.frames", 17), "history.frames"),
+    "history of one moment": ("E0104", bad("history.interval", 0), "history.interval"),
+    "history without channels": ("E0104", bad("history.channels", 0), "history.channels"),
+    "channels without history": ("E0104", bad("history.frames", 0), "history.channels"),
+    "history beyond int32": ("E0104", bad("history.channels", 8192) | {"grid": document()["grid"] | {"cell": 0.4}}, "history.channels"),
+    "number for true": ("E0104", bad("segmentation", 1), "segmentation"),
     "tensors beyond int32": ("E0104", bad("image", document()["image"] | {"width": 8192, "height": 8192}) | {"cameras": 64}, "image.width"),
 }  # fmt: skip
 

@@ -66,6 +66,13 @@ std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // phase_{cos,sin}. A point with a non-finite value is invalid; overflow counts good points inside the grid after the first max_points.
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */, void* workspace, ThreadPool& pool);
 
+// ---- warp ----
+// A BEV map of the then ego frame, seen from the present one: bilinear at the place (x, y, 0) of each present cell's centre in the then
+// frame (planar part of the pose), 0 outside the map. Places are rounded to 1/1024 cell, so the identity, whole cells and, on a square grid
+// about the ego, quarter turns are exact. A pose that is not finite or beyond 2^20 cells gives zeros.
+void warp_bev(const GridSpec& grid, const float* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
+              float* out /* (channels,H,W) */, ThreadPool& pool);
+
 // ---- decode ----
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
 // Peaks of 3x3 (ties: lowest index wins), boxes, circle suppression within a class, sorted by score then index.

@@ -33,6 +33,7 @@ struct GridSpec {                  // bird's-eye view in the ego frame; rows run
   double cell = 0.8;               // m, edge of a cell of BEV features and of the head
   int width() const;               // columns, (x_max - x_min) / cell
   int height() const;              // rows
+  void check() const;              // throws Error spec_bad_value
 };
 
 // Per-cell statistics of the radar points; z is the height above ModelSpec::ground_plane.
@@ -68,12 +69,18 @@ struct HeadSpec {
   int groups() const;              // 1 + largest group
 };
 
+struct HistorySpec {               // temporal fusion: past fused BEV maps that the BEV network reads besides the present
+  int frames = 0;                  // how many; 0: none
+  double interval = 0.5;           // s from one to the next; the newest is one interval old
+  int channels = 0;                // of a fused map; 0 where frames is 0
+};
+
 // Channels of one group's box regression, in this order: offset x, y (cells, from the cell's centre), height of the box centre above the
 // ground plane (m), log length, width, height (log m), sin and cos of yaw, velocity x, y (m/s).
 constexpr int kBoxChannels = 10;
 
 struct ModelSpec {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = 2;  // version 1 lacks history and segmentation; it is still read
   std::string name = "unnamed";
   int cameras = 6;                 // slots of the camera network's batch
   ImageSpec image;
@@ -83,6 +90,8 @@ struct ModelSpec {
   std::array<double, 3> ground_plane{0, 0, 0};  // z = a x + b y + c in the ego frame, m
   RadarSpec radar;
   HeadSpec head;
+  HistorySpec history;
+  bool segmentation = false;       // the BEV network also gives vehicle logits per cell
 
   int radar_width() const;         // columns of the radar grid
   int radar_height() const;
