@@ -161,18 +161,19 @@ def load_config(name: str | Path) -> Config:
 
     Raises: Error train_config (unknown key, wrong type, missing file) or spec_* (bad [spec]).
     """
-    tree, path = _read(name, set())
+    tree, path = read_tree(name)
     return from_dict(tree, str(path))
 
 
-def _read(name: str | Path, seen: set[Path]) -> tuple[dict[str, Any], Path]:
+def read_tree(name: str | Path, folder: Path = CONFIGS, seen: frozenset[Path] = frozenset()) -> tuple[dict[str, Any], Path]:
+    """A TOML file over its base, and where it lies; `name` without a suffix is a file of `folder`. Raises Error train_config."""
     path = Path(name)
     if not path.suffix:
-        path = CONFIGS / f"{name}.toml"
+        path = folder / f"{name}.toml"
     if not path.is_file() or path in seen:
-        have = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.toml")))
-        problem = f"'{name}' is its own base" if path in seen else f"no config '{name}'"
-        raise Error(Code.train_config, problem, str(path), f"shipped configs: {have}")
+        have = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        problem = f"'{name}' is its own base" if path in seen else f"there is no '{name}'"
+        raise Error(Code.train_config, problem, str(path), f"shipped {folder.name}: {have}")
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -180,12 +181,12 @@ def _read(name: str | Path, seen: set[Path]) -> tuple[dict[str, Any], Path]:
     if "base" in tree:
         if not isinstance(tree["base"], str):
             raise Error(Code.train_config, f"base is {tree['base']!r}", str(path), "name a shipped config or a TOML file")
-        tree = _merged(_read(tree.pop("base"), seen | {path})[0], tree)
+        tree = merged(read_tree(tree.pop("base"), folder, seen | {path})[0], tree)
     return tree, path
 
 
-def _merged(base: Any, change: Any) -> Any:
+def merged(base: Any, change: Any) -> Any:
     """change over base, table by table."""
     if not (isinstance(base, dict) and isinstance(change, dict)):
         return change
-    return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}
+    return {**base, **{key: merged(base.get(key), value) for key, value in change.items()}}

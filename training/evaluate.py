@@ -28,11 +28,12 @@ def evaluate_checkpoint(
     limit: int | None = None,
     per_range: bool = False,
     per_block: bool = False,
+    condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
     """As evaluation.run.evaluate_bundle, of the averaged student or teacher of a checkpoint, in torch."""
     chosen = choose(data, split, options, limit)
-    metrics = evaluate(chosen, CheckpointDetector(Path(checkpoint), score), per_range, per_block, track)
+    metrics = evaluate(chosen, CheckpointDetector(Path(checkpoint), score), per_range, per_block, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 

@@ -83,18 +83,19 @@ def train_stages(
     """As train, with the config already read."""
     if resume and not any(out.glob("**/checkpoint.pt")):
         raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
-    dataset = _dataset(settings, seed, cache)
+    dataset = open_dataset(settings, seed, cache)
     taught: tuple[Teacher | None, LabelEncoder | None] = (None, None)
     if settings.distill.active:
         if teacher is None:
             teacher = out
-            _train_teacher(settings, seed, out, resume, dataset, progress)
+            train_teacher(settings, seed, out, resume, dataset, progress)
         taught = load_teacher(teacher, settings)
     torch.manual_seed(seed)
     return Run(settings, seed, out, StudentStage(settings, *taught), dataset).go(resume, progress)
 
 
-def _train_teacher(settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None) -> None:
+def train_teacher(settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None = None) -> None:
+    """The LiDAR teacher, then the label encoder through its head: out/teacher, out/labels."""
     plan = settings.teacher
     own = replace(settings, train=replace(settings.train, epochs=plan.epochs, rate=plan.rate))
     torch.manual_seed(seed)
@@ -202,7 +203,8 @@ class Run:
         self.epoch = state["epoch"]
 
 
-def _dataset(settings: Config, seed: int, cache: Path | None) -> FrameDataset:
+def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:
+    """The frames that a config trains on. Raises Error train_no_data, those of the source."""
     source = open_source(settings.data.source, **settings.data.options)
     splits = getattr(source, "splits", {})
     where, split = settings.data.source, settings.data.split

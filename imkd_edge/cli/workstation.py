@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
     add(
         "train",
         epilog=examples(
-            "imkd-edge train tiny --out runs/tiny",
             "imkd-edge train astyx-lite --data recordings/astyx --split train --out runs/astyx-lite --seed 1 --resume",
+            "imkd-edge train astyx --ablation --data recordings/astyx --out runs/ablation",
         ),
     )(train)
     add(
@@ -51,9 +51,14 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")] = None,
+    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan of rows and seeds: astyx, synth.")] = False,
+    row: Annotated[list[str] | None, typer.Option(help="Of the plan, instead of all; repeatable.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
     json: Json = False,
 ) -> int:
     """Train a student, after its LiDAR teacher if its config distils; leaves checkpoints and a log with one line per epoch."""
+    if ablation:
+        return _ablate(config, data, out, row or [], seeds, teacher, json)
     main = _extra("imkd_edge.training.main", "train")
     result = main.train(
         config,
@@ -69,6 +74,27 @@ def train(
     )
     _show("training", result, json)
     return OK
+
+
+def _ablate(name: str, data: str | None, out: Path, rows: list[str], seeds: str, teacher: Path | None, json: bool) -> int:
+    ablation = _extra("imkd_edge.training.ablation", "train")
+    plan = ablation.load_plan(name, data)
+    chosen = parse_seeds(seeds)
+    results = ablation.ablate(plan, out, rows, chosen, teacher, progress=bar("ablation"), told=log().print)
+    table = _extra("imkd_edge.training.ablation_report", "train").report(results, out)
+    if json:
+        print_json({"out": str(out), "finished": len(results["runs"]), "rows": table})
+    else:
+        log().print(f"{out / 'table.md'}, {out / 'plot.png'}")
+    return OK
+
+
+def parse_seeds(text: str) -> list[int]:
+    """ "0,1" as [0, 1]; raises Error spec_bad_value."""
+    try:
+        return [int(seed) for seed in text.split(",") if seed]
+    except ValueError:
+        raise Error(Code.spec_bad_value, f"{text!r} is no list of seeds", "--seeds", "write for example --seeds 0,1") from None
 
 
 @verb
@@ -102,6 +128,10 @@ def evaluate(
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below this score do not count.")] = 0.01,
     per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
     per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
+    condition: Annotated[
+        str,
+        typer.Option(help="Do this to the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."),
+    ] = "none",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first frames of the split, for a quick look.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
@@ -115,6 +145,7 @@ def evaluate(
         "limit": limit,
         "per_range": per_range,
         "per_block": per_block,
+        "condition": condition,
     }
     if bundle.endswith(".pt"):
         result = _extra("imkd_edge.training.evaluate", "train").evaluate_checkpoint(bundle, data, split, **common, track=bar("eval"))

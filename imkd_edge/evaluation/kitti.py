@@ -253,3 +253,27 @@ def _class_metrics(frames: list[_Frame], min_overlap: float, ranges: Sequence[In
     for name, level in DIFFICULTIES.items():
         result[f"objects_{name}"] = sum(int((~_within(frame, level, None)[0]).sum()) for frame in frames)
     return result | _errors(frames)
+
+
+def bootstrap(
+    samples: Sequence[Detected], names: Sequence[str], metrics: Sequence[str], count: int, chunk: int, seed: int = 0
+) -> dict[str, list[float]]:
+    """Average precision on frames drawn anew with replacement, `chunk` consecutive ones at a time, for intervals of paired differences.
+
+    The draws depend on the names alone: value i of one model and value i of another are of the same frames.
+
+    Args:
+        samples, names: as for `evaluate`.
+        metrics: of the form car_{bev,3d}_ap40_moderate.
+        count: how many draws.
+        chunk: frames that are drawn together; neighbours are alike and count as one.
+    """
+    pieces = [run[i : i + chunk] for run in blocks(names) for i in range(0, len(run), chunk)]
+    rng = np.random.default_rng(seed)
+    draws = [[i for k in rng.integers(len(pieces), size=len(pieces)) for i in pieces[k]] for _ in range(count)]
+    result = {}
+    for metric in metrics:
+        label, kind, _, level = metric.rsplit("_", 3)
+        frames = [_reduce(i, item, label, (), None) for i, item in enumerate(samples)]
+        result[metric] = [_ap40([frames[i] for i in draw], kind, DIFFICULTIES[level], 0.5) for draw in draws]
+    return result

@@ -9,11 +9,13 @@ import numpy as np
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample, Truth
 
 Track = Callable[[Selection], Iterable[Sample]]
 Found = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
+Detected = tuple[Truth, np.ndarray, np.ndarray, list[str]]
 
 
 def evaluate_bundle(
@@ -28,6 +30,7 @@ def evaluate_bundle(
     threads: int = 0,
     device: str = "auto",
     engine: str = "onnxruntime",
+    condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Runs the Detector over a split and measures its boxes.
@@ -41,6 +44,7 @@ def evaluate_bundle(
         limit: only the first frames.
         per_range, per_block: KITTI protocol also by distance and by run of consecutive frames.
         threads, device, engine: of the Detector.
+        condition: what happens to the sensors first, one of conditions.CONDITIONS.
         track: wraps the frames, for a progress bar.
 
     Returns:
@@ -57,7 +61,7 @@ def evaluate_bundle(
             result = infer_sample(detector, sample)
             return result.boxes, result.scores, [entry.label for entry in result.detections]
 
-        metrics = evaluate(chosen, detect, per_range, per_block, track)
+        metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 
@@ -74,27 +78,40 @@ def evaluate(
     detect: Callable[[Sample], Found],
     per_range: bool = False,
     per_block: bool = False,
+    condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
     """The metrics of whatever finds boxes in a sample. Raises Error train_no_data where no frame has labels."""
-    names, truths, found = [], [], []
-    for sample in chosen if track is None else track(chosen):
-        boxes = detect(sample)
-        if sample.truth is not None:
-            names.append(sample.name)
-            truths.append(sample.truth)
-            found.append(boxes)
-    if not truths:
-        raise Error(Code.train_no_data, "no frame has labels", chosen.source.kind, "evaluate on a labelled recording")
+    return measure(chosen, *run(chosen, detect, condition, track), per_range, per_block)
+
+
+def measure(
+    chosen: Selection, names: list[str], detected: list[Detected], per_range: bool = False, per_block: bool = False
+) -> dict[str, Any]:
+    """The metrics of what `run` found."""
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        detected = [(truth, *boxes) for truth, boxes in zip(truths, found, strict=True)]
         return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None)
-    return _nuscenes(chosen, truths, found, per_range or per_block)
+    return _nuscenes(chosen, detected, per_range or per_block)
 
 
-def _nuscenes(chosen: Selection, truths: list[Truth], found: list[Found], divided: bool) -> dict[str, Any]:
+def run(
+    chosen: Selection, detect: Callable[[Sample], Found], condition: str = "none", track: Track | None = None
+) -> tuple[list[str], list[Detected]]:
+    """Names, truths and detections of the labelled samples. Raises Error train_no_data where there is none."""
+    names, detected, change = [], [], condition_of(condition)
+    for sample in chosen if track is None else track(chosen):
+        boxes = detect(change(sample))
+        if sample.truth is not None:
+            names.append(sample.name)
+            detected.append((sample.truth, *boxes))
+    if not detected:
+        raise Error(Code.train_no_data, "no frame has labels", chosen.source.kind, "evaluate on a labelled recording")
+    return names, detected
+
+
+def _nuscenes(chosen: Selection, detected: list[Detected], divided: bool) -> dict[str, Any]:
     from imkd_edge.evaluation import nuscenes
 
     if divided:
@@ -104,5 +121,6 @@ def _nuscenes(chosen: Selection, truths: list[Truth], found: list[Found], divide
             chosen.source.kind,
             "leave --per-range and --per-block out",
         )
+    truths, found = [item[0] for item in detected], [item[1:] for item in detected]
     metrics = nuscenes.evaluate(truths, found, classes=getattr(chosen.source, "classes", None))
     return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, found)}

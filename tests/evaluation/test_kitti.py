@@ -297,3 +297,20 @@ def test_a_perfect_detector_on_the_block_split_reaches_100(shared_data):
     low = [detected(t, t.boxes - np.eye(9)[2] * 0.8, np.ones(len(t.labels)), t.labels) for t in truths]
     fallen = kitti.evaluate(low)
     assert fallen["car_bev_ap40_moderate"] == 100 and fallen["car_3d_ap40_moderate"] < 20
+
+
+def test_bootstrap_draws_chunks_of_consecutive_frames_and_the_same_ones_for_every_model():
+    """Where all frames are alike every draw is the whole; where chunks differ, a draw of one chunk is that chunk's own AP."""
+    car = np.array([[10.0, 0, 0, 4, 2, 1.5, 0, 0, 0]])
+    truth = Truth(car, ["car"], np.zeros(1, np.int8), np.zeros(1, np.int32), np.zeros(1, np.int32))
+    hit, miss = (truth, car, np.array([0.9]), ["car"]), (truth, np.zeros((0, 9)), np.zeros(0), [])
+    names = [f"{i:06d}" for i in (*range(4), *range(10, 14))]  # two runs of four, two chunks each
+    metric = "car_bev_ap40_moderate"
+    whole = kitti.evaluate([hit] * 8)[metric]
+    assert kitti.bootstrap([hit] * 8, names, [metric], 5, 2)[metric] == [whole] * 5
+    first = kitti.bootstrap([hit] * 4 + [miss] * 4, names, [metric], 40, 2)[metric]
+    # k of four chunks of two frames hit: recall k / 4, so that share of the 40 points has precision 1
+    possible = {kitti.evaluate([hit] * (2 * k) + [miss] * (8 - 2 * k))[metric] for k in range(5)}
+    assert set(first) <= possible and len(set(first)) > 2
+    better = kitti.bootstrap([hit] * 6 + [miss] * 2, names, [metric], 40, 2)[metric]
+    assert all(a <= b for a, b in zip(first, better))  # the same frames are drawn for both

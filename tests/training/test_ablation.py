@@ -1,0 +1,151 @@
+"""The ablation: rows x seeds, resumable, and a table whose numbers follow from the runs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from helpers import write_toy_config
+from imkd_edge.errors import Error
+from imkd_edge.training import ablation, ablation_report
+from imkd_edge.training.ablation import ablate, load_plan
+from imkd_edge.training.main import Run
+
+PLAN = """config = "{config}"
+data = "synth"
+split = "train"
+seeds = [0, 1]
+[common.distill]
+fused = 0.0
+[rows.baseline]
+model = {{ gates = false }}
+[rows.fused]
+distill = {{ fused = 0.3, intensity = "density" }}
+[rows.blind]
+condition = "no_camera"
+augment = {{ drop_camera = 1.0 }}
+"""
+MORE = """lidar = true
+[teacher]
+channels = 16
+epochs = 1
+label_epochs = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    config = write_toy_config(folder / "toy.toml", MORE)
+    config.write_text(config.read_text().replace("epochs = 3", "epochs = 1"))
+    (folder / "plan.toml").write_text(PLAN.format(config=config))
+    return load_plan(folder / "plan.toml")
+
+
+@pytest.fixture(scope="module")
+def finished(plan, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ablation")
+    return out, ablate(plan, out, seeds=[0])
+
+
+def test_every_row_is_trained_as_it_says(finished):
+    out, results = finished
+    runs = {run["row"]: run for run in results["runs"]}
+    assert list(runs) == ["baseline", "fused", "blind"]
+    assert runs["baseline"]["config"]["model"]["gates"] is False and runs["fused"]["config"]["model"]["gates"] is True
+    assert runs["fused"]["config"]["distill"]["intensity"] == "density"
+    assert "distill_fused" in runs["fused"]["curve"][0]["losses"] and "distill_fused" not in runs["blind"]["curve"][0]["losses"]
+    for run in runs.values():
+        assert run["seed"] == 0 and run["commit"] and {"mAP", "NDS", "mAVE"} <= set(run["metrics"]) and len(run["curve"]) == 1
+    assert json.loads((out / "results.json").read_text()) == results
+
+
+def test_what_is_finished_is_not_done_again_and_the_table_alone_suffices(plan, finished, tmp_path, monkeypatch):
+    out, results = finished
+    monkeypatch.setattr(ablation, "train_stages", lambda *_: pytest.fail("trained again"))
+    assert ablate(plan, out, seeds=[0]) == results
+    (tmp_path / "results.json").write_text((out / "results.json").read_text())
+    assert ablate(plan, tmp_path, seeds=[0])["runs"] == results["runs"]
+
+
+def test_an_interrupted_run_goes_on(plan, finished, tmp_path, monkeypatch):
+    _, results = finished
+    save = Run.save
+
+    def save_then_die(run):
+        save(run)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", save_then_die)
+        ablate(plan, tmp_path, rows=["baseline"], seeds=[0])
+    monkeypatch.setattr(Run, "one_epoch", lambda *_: pytest.fail("the epoch was finished before"))
+    again = ablate(plan, tmp_path, rows=["baseline"], seeds=[0])["runs"]
+    assert [run["metrics"] for run in again] == [results["runs"][0]["metrics"]]
+
+
+def test_a_changed_row_is_another_run(plan, finished, tmp_path):
+    row = plan.rows[1]
+    same = ablation.Row(row.name, row.settings, json.loads(json.dumps(row.tree)), row.condition)
+    other = ablation.Row(row.name, row.settings, {**row.tree, "distill": {**row.tree["distill"], "fused": 0.4}}, row.condition)
+    assert same.digest(0) == row.digest(0) != row.digest(1)
+    assert other.digest(0) != row.digest(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('config = "tiny"\n', "missing"),
+        (PLAN.format(config="tiny") + "[more]\n", "more"),
+        (PLAN.format(config="tiny").replace("no_camera", "fog"), "fog"),
+        (PLAN.format(config="tiny").replace("drop_camera", "lose_camera"), "lose_camera"),
+    ],
+)
+def test_a_bad_plan_is_refused(text, found, tmp_path):
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(Error, match=found):
+        load_plan(tmp_path / "plan.toml")
+
+
+def test_an_unknown_row_is_refused(plan, tmp_path):
+    with pytest.raises(Error, match="no row 'magic'"):
+        ablate(plan, tmp_path, rows=["magic"])
+
+
+def test_the_shipped_plans_are_whole():
+    for path in ablation.PLANS.glob("*.toml"):
+        plan = load_plan(path.stem)
+        assert len(plan.seeds) >= 3 and plan.rows[0].name == "baseline"
+        assert not plan.rows[0].settings.distill.active and not plan.rows[0].settings.model.gates
+
+
+def run(row, seed, value, drawn):
+    metrics = {"car_bev_ap40_moderate": value, "car_mae_z": value / 100}
+    return {"row": row, "seed": seed, "metrics": metrics, "bootstrap": {"car_bev_ap40_moderate": drawn}}
+
+
+RUNS = [
+    run("baseline", 0, 30.0, [29.0, 31.0]),
+    run("baseline", 1, 34.0, [33.0, 35.0]),
+    run("all", 0, 33.0, [30.0, 36.0]),
+    run("all", 1, 35.0, [33.0, 37.0]),
+    run("late", 1, 36.0, [36.0, 36.0]),
+]
+
+
+def test_gains_are_paired_by_seed():
+    baseline, everything, late = (row["metrics"]["car_bev_ap40_moderate"] for row in ablation_report.summary(RUNS))
+    assert baseline["mean"] == 32 and baseline["sem"] == pytest.approx(2)  # sd sqrt(8) over sqrt(2)
+    assert everything["gain"] == 2 and everything["gain_sem"] == pytest.approx(1)  # +3 and +1
+    low, high = np.percentile([(1 + 0) / 2, (5 + 2) / 2], [2.5, 97.5])  # per draw: the mean of the seeds' differences
+    assert (everything["gain_low"], everything["gain_high"]) == pytest.approx((low, high))
+    assert late["gain"] == 2 and math.isnan(late["gain_sem"])  # against seed 1 alone
+
+
+def test_table_and_plot_show_every_row(tmp_path):
+    rows = ablation_report.report({"runs": RUNS}, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert [row["row"] for row in rows] == ["baseline", "all", "late"]
+    assert "| baseline | 2 | 32.0 ± 2.0 | 0.320 ± 0.020 |" in table and "| all | +2.0 ± 1.0 [" in table
+    assert (tmp_path / "plot.png").stat().st_size > 5000

@@ -1,0 +1,195 @@
+"""The ablation: the rows of a plan x its seeds, each a training and an evaluation; what is finished is never done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.conditions import condition as condition_of
+from imkd_edge.evaluation.run import choose, measure, run
+from imkd_edge.training.config import Config, from_dict, merged, read_tree
+from imkd_edge.training.evaluate import CheckpointDetector
+from imkd_edge.training.main import load_checkpoint, open_dataset, train_stages, train_teacher
+
+PLANS = Path(__file__).parent / "ablations"
+SCORE = 0.01  # boxes below it do not count
+RESAMPLES, CHUNK = 200, 10  # of the validation frames: bootstrap samples, consecutive frames that are drawn together
+PLAN_KEYS = {"config", "data", "split", "seeds", "metrics", "common", "rows"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table: a config, and what is done to the sensors when it is measured."""
+
+    name: str
+    settings: Config
+    tree: dict[str, Any]  # the settings as they are written; keys that a later version adds do not make it another run
+    condition: str = "none"
+
+    def digest(self, seed: int) -> str:
+        """Names a run by what its files say, the condition and the seed; neither the code nor the place of the data counts."""
+        text = json.dumps([self.tree, self.condition, seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    data: str
+    split: str
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]  # whose intervals are bootstrapped
+    common: Config  # what the teacher is made from
+    rows: tuple[Row, ...]
+
+    def chosen(self, rows: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[tuple[Row, int]]:
+        """Pairs in the order in which they are run: a whole table for the first seed, then for the next."""
+        known = {row.name: row for row in self.rows}
+        for name in rows:
+            if name not in known:
+                raise Error(Code.train_config, f"the plan has no row '{name}'", self.name, "choose from: " + ", ".join(known))
+        return [(known[name], seed) for seed in seeds or self.seeds for name in rows or known]
+
+
+def load_plan(name: str | Path, data: str | None = None) -> Plan:
+    """Reads a plan: a TOML file, or a shipped one by its name.
+
+    Args:
+        name: of the plan.
+        data: folder or name of the source instead of the plan's.
+
+    Raises:
+        Error: train_config, those of load_config.
+    """
+    tree, path = read_tree(name, PLANS)
+    if unknown := set(tree) - PLAN_KEYS:
+        raise Error(Code.train_config, f"unknown keys {sorted(unknown)}", str(path), "known: " + ", ".join(sorted(PLAN_KEYS)))
+    if missing := {"config", "data", "rows"} - set(tree):
+        raise Error(Code.train_config, f"{sorted(missing)} are missing", str(path), f"start from a file of {PLANS.name}/")
+    source = data or tree["data"]
+    common = merged(read_tree(tree["config"])[0], tree.get("common", {}))
+    place = {"data": {"source": source}}
+    rows = []
+    for row, changes in tree["rows"].items():
+        condition = changes.pop("condition", "none")
+        condition_of(condition)
+        written = merged(common, changes)
+        settings = from_dict(merged(written, place), f"{path} [rows.{row}]")
+        rows.append(Row(row, settings, written, condition))
+    seeds, metrics = tuple(tree.get("seeds", (0,))), tuple(tree.get("metrics", ()))
+    settings = from_dict(merged(common, place), f"{path} [common]")
+    return Plan(path.stem, source, tree.get("split", "val"), seeds, metrics, settings, tuple(rows))
+
+
+def ablate(
+    plan: Plan,
+    out: Path,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    teacher: Path | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+    told: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Trains and measures every pair of row and seed that is not finished, and keeps all results in out/results.json.
+
+    An interrupted run goes on from its checkpoint. Two processes may share `out` if their rows or seeds differ.
+    One teacher (seed 0) serves every run, so that rows differ by what they take from it alone.
+
+    Args:
+        plan: see load_plan.
+        out: folder of the runs, the teacher, the cache and results.json.
+        rows, seeds: some of the plan's; all by default.
+        teacher: folder of an earlier run with a teacher and a label encoder of this model.
+        progress: wraps batches and frames.
+        told: is given a line for each run.
+
+    Returns:
+        The content of results.json: {"plan", "split", "runs": [...]}, see measure_run.
+
+    Raises:
+        Error: train_config, train_checkpoint, train_no_data, train_diverged; those of the source.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo = plan.chosen(rows, seeds)
+    done = {entry["digest"] for entry in gather(plan, out)["runs"]}
+    for number, (row, seed) in enumerate(todo, 1):
+        place, digest = out / row.name / f"seed{seed}", row.digest(seed)
+        if digest in done:
+            told(f"{number}/{len(todo)} {row.name}, seed {seed}: finished before")
+            continue
+        told(f"{number}/{len(todo)} {row.name}, seed {seed}")
+        if row.settings.distill.active and teacher is None:
+            teacher = out
+            if not _taught(out, plan.common):
+                train_teacher(plan.common, 0, out, True, open_dataset(plan.common, 0, out / "cache"), progress)
+        started = time.monotonic()
+        resume = (place / "checkpoint.pt").is_file()
+        train_stages(row.settings, seed, place, resume, teacher, progress, out / "cache")
+        entry = measure_run(plan, row, seed, place, progress)
+        write_json(place / "result.json", {**entry, "seconds": round(time.monotonic() - started)})
+        gather(plan, out)
+    return gather(plan, out)
+
+
+def _taught(out: Path, settings: Config) -> bool:
+    path = out / "labels" / "checkpoint.pt"
+    return path.is_file() and load_checkpoint(path)["epoch"] >= settings.teacher.label_epochs
+
+
+def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable[[Iterable], Iterable] | None = None) -> dict[str, Any]:
+    """The record of a trained run: its row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap samples."""
+    chosen = choose(plan.data, plan.split, row.settings.data.options)
+    names, detected = run(chosen, CheckpointDetector(place / "checkpoint.pt", SCORE), row.condition, progress)
+    samples = {}
+    if chosen.source.kind == "astyx":
+        from imkd_edge.evaluation import kitti
+
+        samples = kitti.bootstrap(detected, names, plan.metrics, RESAMPLES, CHUNK)
+    return {
+        "row": row.name,
+        "seed": seed,
+        "digest": row.digest(seed),
+        "commit": load_checkpoint(place / "checkpoint.pt")["commit"],
+        "torch": torch.__version__,
+        "config": row.settings.to_dict(),
+        "curve": [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()],
+        "metrics": measure(chosen, names, detected, per_range=chosen.source.kind == "astyx", per_block=False),
+        "bootstrap": samples,
+    }
+
+
+def gather(plan: Plan, out: Path) -> dict[str, Any]:
+    """Everything finished, of this plan's present rows, joined and kept in out/results.json; results.json alone is enough to go on from."""
+    wanted = {row.digest(seed): i for i, row in enumerate(plan.rows) for seed in plan.seeds}
+    kept = out / "results.json"
+    found = json.loads(kept.read_text())["runs"] if kept.is_file() else []
+    found += [json.loads(path.read_text()) for path in sorted(out.glob("*/seed*/result.json"))]
+    runs = {entry["digest"]: entry for entry in found if entry["digest"] in wanted}
+    ordered = sorted(runs.values(), key=lambda entry: (wanted[entry["digest"]], entry["seed"]))
+    results = {"plan": plan.name, "split": plan.split, "runs": [_rounded(entry) for entry in ordered]}
+    write_json(kept, results)
+    return results
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Written beside and renamed."""
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    beside.write_text(json.dumps(content) + "\n")
+    os.replace(beside, path)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return round(value, 5) if isinstance(value, float) else value

@@ -1,0 +1,148 @@
+"""From results.json to a table and a plot: mean and standard error over seeds, and differences to the baseline paired by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLUMNS = {  # metric -> head of its column; only those that were measured appear
+    "car_bev_ap40_moderate": "BEV",
+    "car_bev_ap40_moderate_0-20m": "BEV 0-20",
+    "car_bev_ap40_moderate_20-40m": "BEV 20-40",
+    "car_bev_ap40_moderate_40m-": "BEV 40-",
+    "car_3d_ap40_moderate": "3D",
+    "car_3d_ap40_moderate_0-20m": "3D 0-20",
+    "car_3d_ap40_moderate_20-40m": "3D 20-40",
+    "car_3d_ap40_moderate_40m-": "3D 40-",
+    "car_center_ap_2m": "2 m",
+    "car_mae_x": "x m",
+    "car_mae_y": "y m",
+    "car_mae_z": "z m",
+    "car_mae_yaw": "yaw rad",
+    "mAP": "mAP",
+    "NDS": "NDS",
+    "mAVE": "mAVE",
+    "mATE": "mATE",
+    "mAOE": "mAOE",
+    "vehicle_iou": "IoU",
+}
+Runs = list[dict[str, Any]]
+
+
+def report(results: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Writes out/table.md and out/plot.png.
+
+    Args:
+        results: of ablation.ablate.
+        out: folder.
+
+    Returns:
+        The rows of `summary`.
+    """
+    rows = summary(results["runs"])
+    (out / "table.md").write_text(table(rows))
+    if rows:
+        plot(rows, out / "plot.png")
+    return rows
+
+
+def summary(runs: Runs) -> list[dict[str, Any]]:
+    """One entry per row of the plan, in its order.
+
+    Returns:
+        {"row", "seeds", "metrics": {name: {"mean", "sem", and against the first row, over the seeds that both have,
+        "gain", "gain_sem", and where frames were resampled "gain_low", "gain_high" (95 %)}}}; sem is nan for one seed.
+    """
+    rows: dict[str, Runs] = {}
+    for run in runs:
+        rows.setdefault(run["row"], []).append(run)
+    base = {run["seed"]: run for run in next(iter(rows.values()), [])}
+    return [{"row": name, "seeds": [run["seed"] for run in own], "metrics": _metrics(own, base)} for name, own in rows.items()]
+
+
+def _metrics(own: Runs, base: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
+    result = {}
+    for name in COLUMNS:
+        values = [run["metrics"].get(name) for run in own]
+        if any(value is None for value in values):
+            continue
+        entry = dict(zip(("mean", "sem"), _mean(values)))
+        pairs = [(run, base[run["seed"]]) for run in own if run["seed"] in base]
+        if pairs:
+            entry |= zip(("gain", "gain_sem"), _mean([a["metrics"][name] - b["metrics"][name] for a, b in pairs]))
+            drawn = [np.subtract(a["bootstrap"][name], b["bootstrap"][name]) for a, b in pairs if name in a["bootstrap"]]
+            if drawn:
+                low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
+                entry |= {"gain_low": float(low), "gain_high": float(high)}
+        result[name] = entry
+    return result
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error; the latter is nan for a single value."""
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(np.mean(values)), error
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: mean ± standard error of every metric, then the paired gains where frames were resampled."""
+    if not rows:
+        return "No run is finished.\n"
+    names = [name for name in COLUMNS if all(name in row["metrics"] for row in rows)]
+    digits = {name: 1 if "ap40" in name or "center" in name else 3 for name in names}
+    lines = ["| row | seeds | " + " | ".join(COLUMNS[n] for n in names) + " |", "|---" * (len(names) + 2) + "|"]
+    for row in rows:
+        cells = [_plus_minus(row["metrics"][n]["mean"], row["metrics"][n]["sem"], digits[n]) for n in names]
+        lines.append(f"| {row['row']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
+    compared = [n for n in names if "gain_low" in rows[0]["metrics"][n]] or [n for n in ("mAP", "NDS", "mAVE") if n in names]
+    lines += ["", f"| against {rows[0]['row']}, paired by seed | " + " | ".join(COLUMNS[n] for n in compared) + " |"]
+    lines.append("|---" * (len(compared) + 1) + "|")
+    for row in rows[1:]:
+        cells = [_gain(row["metrics"][n], digits[n]) for n in compared]
+        lines.append(f"| {row['row']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _plus_minus(mean: float, error: float, digits: int) -> str:
+    return f"{mean:.{digits}f}" + ("" if math.isnan(error) else f" ± {error:.{digits}f}")
+
+
+def _gain(entry: dict[str, float], digits: int) -> str:
+    if "gain" not in entry:
+        return "–"
+    error = "" if math.isnan(entry["gain_sem"]) else f" ± {entry['gain_sem']:.{digits}f}"
+    interval = f" [{entry['gain_low']:+.{digits}f}, {entry['gain_high']:+.{digits}f}]" if "gain_low" in entry else ""
+    return f"{entry['gain']:+.{digits}f}{error}{interval}"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Gains against the first row: a dot per row, bars of one standard error over seeds, thin lines of the resampled frames' 95 %."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    first = rows[0]["metrics"]
+    shown = [n for n in ("car_bev_ap40_moderate", "car_3d_ap40_moderate", "mAP", "NDS", "mAVE") if n in first]
+    figure = Figure(figsize=(4 * len(shown) + 2, 0.34 * len(rows) + 1.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    places = np.arange(len(rows) - 1)
+    for axis, name in zip(axes, shown):
+        axis.axvline(0, color="0.6", linewidth=1)
+        for place, row in zip(places, rows[1:]):
+            entry = row["metrics"].get(name, {})
+            if "gain" not in entry:
+                continue
+            error = 0 if math.isnan(entry["gain_sem"]) else entry["gain_sem"]
+            if "gain_low" in entry:
+                axis.plot([entry["gain_low"], entry["gain_high"]], [place, place], color="0.7", linewidth=1)
+            axis.errorbar(entry["gain"], place, xerr=error, fmt="o", color="C0", capsize=3, linewidth=2)
+        axis.set_title(f"{COLUMNS[name]}: {rows[0]['row']} {_plus_minus(first[name]['mean'], first[name]['sem'], 2)}", fontsize=10)
+        axis.set_xlabel("gain")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(places, [f"{row['row']} ({len(row['seeds'])})" for row in rows[1:]])
+    axes[0].invert_yaxis()
+    figure.savefig(path, dpi=120)
