@@ -19,6 +19,7 @@ from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.targets import POSITIVE
 
 Batch = dict[str, torch.Tensor]
+SEEN = slice(0, 8)  # box channels that a single LiDAR sweep shows: all but the velocity
 
 
 def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -59,14 +60,17 @@ def response_box(
     teacher_logits: torch.Tensor,  # (B,K,H,W)
     batch: Batch,  # weight, group, label, unlit (B,H,W)
 ) -> torch.Tensor:
-    """sum s |box - teacher's box|_1 / max(1, sum s) over the objects' cells; s = teacher's score x the cell's Gaussian, 0 if unlit."""
+    """sum s |box - teacher's box|_1 / max(1, sum s) over the objects' cells; s = teacher's score x the cell's Gaussian, 0 if unlit.
+
+    Velocity does not count: the teacher reads one sweep and can only guess it.
+    """
     where = (batch["weight"] > 0) & (batch["unlit"] == 0)
     if not where.any():
         return box.sum() * 0
     by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
     score = by_class.gather(1, batch["label"][where][:, None])[:, 0] * batch["weight"][where]
     target = of_group(teacher_box, batch["group"], where).detach()
-    error = (of_group(box, batch["group"], where) - target).abs().sum(1)
+    error = (of_group(box, batch["group"], where) - target).abs()[:, SEEN].sum(1)
     return (score.detach() * error).sum() / score.sum().detach().clamp(min=1)
 
 

@@ -72,17 +72,23 @@ def test_box_response_counts_seen_cells_by_the_teachers_score():
     teacher[..., 1] = 2.0
     logits = row(0.0, math.log(3), 0.0)  # scores 0.5, 0.75
     batch = box_batch([1.0, 0.5, 1.0], [0.0, 0.0, 1.0])
-    # errors 10 and 20; weights 0.5 x 1 and 0.75 x 0.5, their sum is below 1
-    assert response_box(box, teacher, logits, batch).item() == pytest.approx(0.5 * 10 + 0.375 * 20)
+    # eight channels, so errors of 8 and 16; weights 0.5 x 1 and 0.75 x 0.5, their sum is below 1
+    assert response_box(box, teacher, logits, batch).item() == pytest.approx(0.5 * 8 + 0.375 * 16)
 
 
 def test_box_response_reads_the_group_and_class_of_the_cell():
     box, teacher = torch.zeros(1, 20, 1, 1), torch.zeros(1, 20, 1, 1)
     teacher[:, 10:] = 1.0
     logits = torch.tensor([-50.0, 50.0]).view(1, 2, 1, 1)
-    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=1, group=1)).item() == pytest.approx(10)
+    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=1, group=1)).item() == pytest.approx(8)
     assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1)).item() == pytest.approx(0, abs=1e-12)
     assert response_box(box, teacher, logits, box_batch([0.0], [0.0])).item() == 0
+
+
+def test_box_response_does_not_ask_for_the_teachers_velocity():
+    box, teacher = torch.zeros(1, 10, 1, 1, requires_grad=True), torch.ones(1, 10, 1, 1)
+    response_box(box, teacher, row(5.0), box_batch([1.0], [0.0])).backward()
+    assert (box.grad[0, :8] != 0).all() and (box.grad[0, 8:] == 0).all()
 
 
 TERMS = {
