@@ -42,12 +42,13 @@ $(VENV)/.installed: $(CORE) | $(BIN)/python
 	touch $@
 
 # The torch pair is pinned: a request without a version can fetch another build of several gigabytes.
-# nuscenes-devkit asks for numpy < 2 and an old OpenCV without needing them; what it imports is in the extra.
+# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer, without needing them; what they
+# import is in the extra. vod-tudelft also brings a package named tests: pytest finds ours by their path, so it is in nobody's way.
 $(VENV)/.test-extras: $(CORE) | $(VENV)/.installed build/onnxruntime
 	.ci/packages test
 	@echo "installing what the tests need (torch among it)"
 	$(PIP) --editable '.[train,test]' torch==2.14.1 torchvision==0.29.1
-	$(PIP) --no-deps nuscenes-devkit==1.2.0
+	$(PIP) --no-deps nuscenes-devkit==1.2.0 vod-tudelft==1.0.3
 	touch $(VENV)/.installed $@
 
 build/onnxruntime:

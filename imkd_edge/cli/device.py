@@ -27,7 +27,9 @@ from imkd_edge.cli.common import (
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
-SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder of an Astyx or nuScenes recording, or synth, or synth:SEED.")]
+SourceName = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth, or synth:SEED.")
+]
 FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
 FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
 Score = Annotated[float | None, typer.Option(min=0, max=1, help="Drop boxes below this score; the default is the bundle's.")]

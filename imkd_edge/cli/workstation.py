@@ -138,7 +138,7 @@ def evaluate(
     engine: EngineName = "onnxruntime",
     json: Json = False,
 ) -> int:
-    """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official nuScenes devkit on nuScenes and synth."""
+    """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official devkits on View-of-Delft, nuScenes and synth."""
     common: dict[str, Any] = {
         "options": parse_options(option),
         "score": score,

@@ -12,6 +12,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample, Truth
+from imkd_edge.sources.vod import VodSource
 
 Track = Callable[[Selection], Iterable[Sample]]
 Found = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
@@ -48,7 +49,8 @@ def evaluate_bundle(
         track: wraps the frames, for a progress bar.
 
     Returns:
-        {"dataset", "split", "frames", "metrics"}: KITTI's AP in percent for Astyx, the official nuScenes devkit's for others.
+        {"dataset", "split", "frames", "metrics"}: KITTI's AP in percent for Astyx, the official devkit's numbers for
+        View-of-Delft (percent), the official nuScenes devkit's for others.
 
     Raises:
         Error: train_no_data where no frame has labels; those of the source and the bundle.
@@ -93,7 +95,15 @@ def measure(
         from imkd_edge.evaluation import kitti
 
         return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None)
-    return _nuscenes(chosen, detected, per_range or per_block)
+    if per_range or per_block:
+        what, fix = "ranges and blocks belong to KITTI's protocol", "leave --per-range and --per-block out"
+        raise Error(Code.spec_bad_value, what, chosen.source.kind, fix)
+    if isinstance(chosen.source, VodSource):
+        from imkd_edge.evaluation import vod
+
+        rigs = [chosen.source.rig(name) for name in names]
+        return vod.evaluate(chosen.source.labels, names, rigs, [item[1:] for item in detected])
+    return _nuscenes(chosen, detected)
 
 
 def run(
@@ -111,16 +121,9 @@ def run(
     return names, detected
 
 
-def _nuscenes(chosen: Selection, detected: list[Detected], divided: bool) -> dict[str, Any]:
+def _nuscenes(chosen: Selection, detected: list[Detected]) -> dict[str, Any]:
     from imkd_edge.evaluation import nuscenes
 
-    if divided:
-        raise Error(
-            Code.spec_bad_value,
-            "ranges and blocks belong to KITTI's protocol",
-            chosen.source.kind,
-            "leave --per-range and --per-block out",
-        )
     truths, found = [item[0] for item in detected], [item[1:] for item in detected]
     metrics = nuscenes.evaluate(truths, found, classes=getattr(chosen.source, "classes", None))
     return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, found)}

@@ -15,8 +15,8 @@ def open_source(path: str | Path, **options: Any) -> Source:
     """Open a data set, guessing its kind.
 
     Args:
-        path: an Astyx HiRes2019 folder, a nuScenes v1.0 folder (or a single scene of it), "synth" or "synth:SEED".
-        options: passed on to the reader (AstyxSource, NuScenesSource, SynthSource).
+        path: a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it) or View-of-Delft, "synth" or "synth:SEED".
+        options: passed on to the reader (AstyxSource, NuScenesSource, VodSource, SynthSource).
     Raises:
         Error source_unknown: no reader knows this folder; source_missing_file: it does not exist.
     """
@@ -33,12 +33,16 @@ def open_source(path: str | Path, **options: Any) -> Source:
         )
     from imkd_edge.sources.astyx import AstyxSource, is_astyx
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
+    from imkd_edge.sources.vod import VodSource, is_vod
 
     if is_astyx(folder):
         return AstyxSource(folder, **options)
     if is_nuscenes(folder):
         return NuScenesSource(folder, **options)
-    fix = "known are Astyx HiRes2019 (camera_front/, radar_6455/) and nuScenes (v1.0-*/sample.json); or give synth"
+    if is_vod(folder):
+        return VodSource(folder, **options)
+    known = "Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/)"
+    fix = f"known are {known}; or give synth"
     raise Error(Code.source_unknown, "no reader knows this folder", name, fix)
 
 
