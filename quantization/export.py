@@ -21,6 +21,7 @@ from imkd_edge import Detector, ModelSpec
 from imkd_edge.bundle import write_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
+from imkd_edge.quantization.cost import cost
 from imkd_edge.sources import open_source
 from imkd_edge.sources.sample import Source
 from imkd_edge.sources.synth import SynthSource, default_rig
@@ -60,7 +61,8 @@ def export(
     source = data or settings.data.source
     recorded = open_source(source, **(settings.data.options if source == settings.data.source else {}))
     golden = _golden(settings, recorded, camera, bev)
-    provenance = model_card(replace(settings, data=replace(settings.data, source=recorded.kind)), state)  # no path of this machine
+    provenance = model_card(_portable(settings, recorded.kind), state)
+    provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
     write_bundle(out, settings.spec, camera, bev, golden, measured, provenance)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
@@ -73,9 +75,12 @@ def to_onnx(student: Student, spec: ModelSpec, half: bool = False) -> tuple[byte
     grid = spec.grid.height(), spec.grid.width()
     camera_bev = torch.zeros(1, spec.context_channels + 1, *grid)
     radar = torch.zeros(1, len(spec.radar.features), spec.radar_height(), spec.radar_width())
+    inputs = {"camera_bev": camera_bev, "radar_grid": radar}
+    if spec.history.frames:
+        inputs["history"] = torch.zeros(1, spec.history.frames * spec.history.channels, *grid)
     return (
         _part(student.camera, (image,), ["images"], ["depth", "context"], half),
-        _part(student.bev, (camera_bev, radar), ["camera_bev", "radar_grid"], ["heatmap", "box"], half),
+        _part(student.bev, tuple(inputs.values()), list(inputs), student.bev.outputs, half),
     )
 
 
@@ -127,9 +132,15 @@ def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> di
             return make_golden(detector, sample)
 
 
+def _portable(settings: Config, kind: str) -> Config:
+    """Without the paths of this machine."""
+    weights = Path(settings.model.weights).name
+    return replace(settings, data=replace(settings.data, source=kind), model=replace(settings.model, weights=weights))
+
+
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
     """Where the model comes from: everything needed to train it again."""
-    student = Student(settings.spec, settings.model)
+    student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
     taught = "distilled from a LiDAR teacher and labels" if settings.distill.active else "trained without distillation"
     return {
         "config": settings.to_dict(),

@@ -154,3 +154,10 @@ def write_toy_config(path: Path, more: str = "") -> Path:
     """A training config that runs in seconds; `more` is appended."""
     path.write_text(TOY_CONFIG + more)
     return path
+
+
+def write_toy_clip_config(path: Path, more: str = "") -> Path:
+    """The same with four key frames and vehicle segmentation."""
+    text = TOY_CONFIG.replace('base = "tiny"', 'base = "tiny-t4"')
+    path.write_text(text + "[spec.history]\nchannels = 16\n" + more)
+    return path

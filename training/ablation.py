@@ -148,7 +148,8 @@ def _taught(out: Path, settings: Config) -> bool:
 def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable[[Iterable], Iterable] | None = None) -> dict[str, Any]:
     """The record of a trained run: its row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap samples."""
     chosen = choose(plan.data, plan.split, row.settings.data.options)
-    names, detected = run(chosen, CheckpointDetector(place / "checkpoint.pt", SCORE), row.condition, progress)
+    detect = CheckpointDetector(place / "checkpoint.pt", SCORE, chosen.source)
+    names, detected, tallies = run(chosen, detect, row.condition, progress)
     samples = {}
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
@@ -162,7 +163,7 @@ def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable
         "torch": torch.__version__,
         "config": row.settings.to_dict(),
         "curve": [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()],
-        "metrics": measure(chosen, names, detected, per_range=chosen.source.kind == "astyx", per_block=False),
+        "metrics": measure(chosen, names, detected, tallies, per_range=chosen.source.kind == "astyx", per_block=False),
         "bootstrap": samples,
     }
 

@@ -23,6 +23,23 @@ class ImageChange:
     scale: float = 1.0
     gain: float = 1.0
     offset: float = 0.0  # grey levels
+    shift: float = 0.0  # of the crop to the right, share of its width
+
+
+@dataclass(frozen=True)
+class View:
+    """How the world is changed for one example: the same for all frames of a clip, so that their poses stay true to each other."""
+
+    images: ImageChange
+    angle: float  # rad
+    scale: float
+
+
+def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChange) -> View:
+    angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
+    if config.reverse and rng.random() < 0.5:
+        angle += np.pi
+    return View(images, angle, scale)
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
@@ -30,7 +47,8 @@ def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageC
         return float(rng.uniform(-width, width))
 
     flip = config.flip and bool(rng.random() < 0.5)
-    return ImageChange(flip, 1 + spread(config.image_scale), 1 + spread(config.colour), 60 * spread(config.colour))
+    scale, gain, offset = 1 + spread(config.image_scale), 1 + spread(config.colour), 60 * spread(config.colour)
+    return ImageChange(flip, scale, gain, offset, spread(config.image_shift))
 
 
 def change_image(image: np.ndarray, change: ImageChange) -> np.ndarray:

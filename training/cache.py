@@ -26,6 +26,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.sample import Sample, Source, Truth
 from imkd_edge.training.config import Config, DataConfig
+from imkd_edge.training.temporal import moment
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}
@@ -74,6 +75,10 @@ class CachedSource:
     def __iter__(self) -> Iterator[Sample]:
         return (self[name] for name in self.names)
 
+    def moment(self, name: str) -> tuple[str, int]:
+        """Scene and timestamp (ns) of a sample."""
+        return moment(self.source, name)
+
     def __getitem__(self, name: str) -> Sample:
         found = self.files.read(name)
         if found is not None:
@@ -90,7 +95,8 @@ class FeatureFiles:
 
     def __init__(self, source: CachedSource, settings: Config, backbone: torch.nn.Module):
         image = json.loads(settings.spec.to_json())["image"]
-        drawn = [settings.augment.variants, settings.augment.flip, settings.augment.image_scale, settings.augment.colour]
+        augment = settings.augment
+        drawn = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour]
         code = [_hash(path.read_bytes()) for path in (HERE / "augment.py", HERE / "data.py", Path(_core.__file__))]
         key = _key(source.key, image, drawn, code, _weights(backbone), torch.__version__)
         self.files = FrameFiles(source.folder / f"features-{key}")

@@ -23,6 +23,7 @@ CONFIGS = Path(__file__).parent / "configs"
 class ModelConfig:
     backbone: str = "small"  # "small" or a timm name
     pretrained: bool = False  # ImageNet weights from their package
+    weights: str = ""  # or from a local .safetensors or .pth file with the keys of timm's or torchvision's classifier
     frozen_backbone: bool = False
     camera_channels: int = 64
     bev_channels: int = 32
@@ -36,6 +37,8 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
     classes: dict[str, str] = field(default_factory=dict)  # the dataset's label -> the spec's class; others are background
+    vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
+    keep: bool = True  # decoded samples stay in memory; without it every epoch reads them again
     licence: str = ""  # of the data, for the model card
 
 
@@ -51,6 +54,7 @@ class TrainConfig:
     depth_weight: float = 1.0
     box_weight: float = 0.5
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
+    segmentation_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,14 @@ class AugmentConfig:
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
+    reverse: bool = False  # half of the worlds are turned round; with flip that is a mirror at x = 0
     image_scale: float = 0.0  # uniform 1 +- of the image crop
+    image_shift: float = 0.0  # uniform +- of the crop to either side, share of the network's width
     colour: float = 0.0  # brightness and contrast, uniform 1 +-
     drop_points: float = 0.0  # share of radar points dropped, uniform 0..
     drop_camera: float = 0.0  # probability that a camera is absent
     drop_radar: float = 0.0
+    drop_past: float = 0.0  # probability that what is past is forgotten from a random slot on, as after a reset
 
 
 @dataclass(frozen=True)
@@ -150,10 +157,30 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
         if (value := getattr(parts["distill"], key)) not in known:
             raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [distill]", "choose one of: " + ", ".join(known))
     classes = {c.name for c in spec.head.classes}
+    _check_parts(spec, parts, where)
     unknown = set(parts["data"].classes.values()) - classes
     if unknown:
         raise Error(Code.train_config, f"[data] classes maps to {sorted(unknown)}", where, f"the spec has {sorted(classes)}")
     return Config(name=tree["name"], spec=spec, **parts)
+
+
+def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
+    """What must agree between the spec and the sections."""
+    model, data, history = parts["model"], parts["data"], spec.history
+
+    def refuse(problem: str, fix: str) -> None:
+        raise Error(Code.train_config, problem, where, fix)
+
+    if not isinstance(data.vehicles, list) or not all(isinstance(label, str) for label in data.vehicles):
+        refuse(f"[data] vehicles is {data.vehicles!r}", "list the dataset's labels")
+    if spec.segmentation and not data.vehicles:
+        refuse("segmentation without [data] vehicles", "list the labels whose footprints are wanted")
+    if history.frames and history.channels != model.bev_channels:
+        refuse(f"history has {history.channels} channels, the fused map {model.bev_channels}", "make [model] bev_channels the same")
+    if history.frames and model.frozen_backbone and parts["augment"].variants:
+        refuse("[augment] variants cache features of single frames", "leave variants out where there is history")
+    if model.weights and model.pretrained:
+        refuse("both pretrained and weights", "choose one of them")
 
 
 def load_config(name: str | Path) -> Config:

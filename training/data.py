@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from imkd_edge import ModelSpec, ops
+from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training import augment
@@ -18,6 +19,7 @@ from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.targets import depth_targets, head_targets
+from imkd_edge.training.temporal import Timeline, motion
 
 Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles  # frame -> variant -> level of the frozen backbone's output
 
@@ -56,16 +58,19 @@ def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
     return counts.cumsum()
 
 
-def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float) -> ops.ImageCrop:
-    """The runtime's crop, magnified about the centre of the network's input."""
+def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: float = 0.0) -> ops.ImageCrop:
+    """The runtime's crop, magnified about the centre of the network's input and moved to the right by a share of its width."""
     base = ops.image_crop(spec.image, width, height)
-    left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2
+    left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2 + shift * spec.image.width
     top = (base.top + spec.image.height / 2) * factor - spec.image.height / 2
     return ops.ImageCrop(base.scale * factor, left, top)
 
 
 class FrameDataset(Dataset):
-    """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame) alone."""
+    """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame) alone.
+
+    Where the spec has a history, an example is a clip: the sample and the past ones of its scene, all seen in the same changed world.
+    """
 
     def __init__(self, source: Source, names: list[str], config: Config, seed: int, train: bool = True):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
@@ -74,26 +79,32 @@ class FrameDataset(Dataset):
         self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
         self.memory: dict[str, Sample] = {}
         self.features: Features | None = None
+        self.timeline = Timeline(source, config.spec.history)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def sample(self, index: int) -> Sample:
-        name = self.names[index]
-        if name not in self.memory:
-            sample = self.source[name]
-            if self.train and sample.ego is None:  # known before the world is turned; afterwards +x is no longer forward
-                speed = ops.estimate_ego_speed(sample.rig, sample.radar)
-                if speed.valid:
-                    sample = replace(sample, ego=Ego(twist=np.array([speed.speed, 0.0, 0.0])))
-            if isinstance(self.source, CachedSource):
-                return sample
+        return self.read(self.names[index])
+
+    def read(self, name: str) -> Sample:
+        if name in self.memory:
+            return self.memory[name]
+        sample = self.source[name]
+        if self.train and sample.ego is None:  # known before the world is turned; afterwards +x is no longer forward
+            speed = ops.estimate_ego_speed(sample.rig, sample.radar)
+            if speed.valid:
+                sample = replace(sample, ego=Ego(twist=np.array([speed.speed, 0.0, 0.0])))
+        if self.config.data.keep and not isinstance(self.source, CachedSource):
             self.memory[name] = sample
-        return self.memory[name]
+        return sample
 
     def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
-        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory or the cache."""
-        indices = range(len(self))
+        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory or the cache.
+
+        Without either ([data] keep) nothing is read beforehand.
+        """
+        indices = range(len(self) if self.config.data.keep or isinstance(self.source, CachedSource) else 0)
         for index in progress(indices) if progress else indices:
             self.sample(index)
 
@@ -110,7 +121,7 @@ class FrameDataset(Dataset):
         return augment.draw_image_change(np.random.default_rng(draw), config)
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
-        return [scaled_crop(self.config.spec, c.width, c.height, change.scale) for c in sample.rig.cameras]
+        return [scaled_crop(self.config.spec, c.width, c.height, change.scale, change.shift) for c in sample.rig.cameras]
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
         """The images of one variant, for the cache of frozen features."""
@@ -119,21 +130,40 @@ class FrameDataset(Dataset):
         frames = [None if f is None else augment.change_image(f, change) for f in frames]
         return ops.preprocess_images(frames, self.crops(sample, change), self.config.spec.image)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def shown(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
+        """The sample in the changed world, with losses drawn from rng."""
+        sample = augment.mirror(sample) if view.images.flip else sample
+        sample = augment.drop(augment.turn_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
+        if self.features is not None or not self.sensors:
+            return sample
+        return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
+
+    def past(self, index: int, now: Sample, view: augment.View | None) -> list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
+        """Slot, T_then_now (4,4) and network inputs of each past frame of an example; now is its sample as shown."""
+        config, names = self.config, self.timeline.past(self.names[index])
+        rng = np.random.default_rng([self.seed, 4, index, self.epoch])
+        if view is not None and rng.random() < config.augment.drop_past:
+            names = names[: int(rng.integers(len(names)))]
+        found = []
+        for slot, name in enumerate(names):
+            if name is None:
+                continue
+            then = self.read(name) if view is None else self.shown(self.read(name), view, rng)
+            T_then_now = motion(then.ego, now.ego)
+            if T_then_now is not None:
+                inputs = network_inputs(config.spec, then, None if view is None else self.crops(then, view.images))
+                found.append((slot, torch.from_numpy(T_then_now), {k: torch.from_numpy(v) for k, v in inputs.items()}))
+        return found
+
+    def __getitem__(self, index: int) -> dict:
         spec, config = self.config.spec, self.config.augment
-        sample, crops, variant = self.sample(index), None, 0
+        sample, view, crops, variant = self.sample(index), None, None, 0
         if self.train:
             variant = self.variant(index) if config.variants else self.epoch
-            change = self.image_change(index, variant)
-            if change.flip:
-                sample = augment.mirror(sample)
             rng = np.random.default_rng([self.seed, 2, index, self.epoch])
-            angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
-            sample = augment.drop(augment.turn_and_scale(sample, angle, scale), rng, config)
-            crops = self.crops(sample, change)
-            if self.sensors and self.features is None:
-                frames = {k: augment.change_image(v, change) for k, v in sample.frames.items()}
-                sample = replace(sample, frames=frames)
+            view = augment.draw_view(rng, config, self.image_change(index, variant))
+            sample = self.shown(sample, view, rng)
+            crops = self.crops(sample, view.images)
         cached = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
         out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
         if self.lidar is not None:
@@ -142,18 +172,26 @@ class FrameDataset(Dataset):
             out |= head_targets(spec, sample.truth, self.config.data.classes)
             if self.sensors:
                 out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
-        tensors = {k: torch.from_numpy(v) for k, v in out.items()}
+                if spec.segmentation:
+                    out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
+        tensors: dict = {k: torch.from_numpy(v) for k, v in out.items()}
         if cached is not None:
             tensors["features"] = cached
+        if self.sensors and spec.history.frames:
+            tensors["past"] = self.past(index, sample, view)
         return tensors
 
 
 def collate(items: list[dict], spec: ModelSpec) -> dict:
-    """Joins examples into a batch: camera slots are laid end to end (B*N,...), and the lift's indices point into the whole batch."""
+    """Joins examples into a batch: camera slots are laid end to end (B*N,...), and the lift's indices point into the whole batch.
+
+    The P past frames of all examples, where there are any, make a batch of their own, "past"; past_slot (P,2) tells each one's example
+    and slot, past_motion (P,4,4) its T_then_now.
+    """
     batch = {}
     per_camera = {"images", "present", "depth_bin"}
     for key in items[0]:
-        if key in {"points", "pixels", "rows", "features"}:
+        if key in {"points", "pixels", "rows", "features", "past"}:
             continue
         values = [x[key] for x in items]
         batch[key] = torch.cat(values) if key in per_camera else torch.stack(values)
@@ -166,6 +204,11 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
     batch["rows"] = torch.cat([x["rows"][i > 0 :] + n for i, (x, n) in enumerate(zip(items, first))])
     if "features" in items[0]:
         batch["features"] = [torch.cat(level).float() for level in zip(*(x["features"] for x in items))]
+    past = [(example, *frame) for example, x in enumerate(items) for frame in x.get("past", ())]
+    if past:
+        batch["past"] = collate([inputs for *_, inputs in past], spec)
+        batch["past_slot"] = torch.tensor([(example, slot) for example, slot, *_ in past])
+        batch["past_motion"] = torch.stack([T_then_now for _, _, T_then_now, _ in past])
     return batch
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from imkd_edge import ModelSpec, ops
+from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import Found, Track, choose, evaluate
-from imkd_edge.sources.sample import Sample
+from imkd_edge.evaluation.segmentation import on_grid
+from imkd_edge.frames import Ego
+from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import collate, network_inputs
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.main import load_checkpoint, load_student
 from imkd_edge.training.models.teacher import Teacher
+from imkd_edge.training.temporal import Timeline, motion, warp_history
+
+KEPT = 16  # fused maps of past samples
 
 
 def evaluate_checkpoint(
@@ -33,14 +41,18 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """As evaluation.run.evaluate_bundle, of the averaged student or teacher of a checkpoint, in torch."""
     chosen = choose(data, split, options, limit)
-    metrics = evaluate(chosen, CheckpointDetector(Path(checkpoint), score), per_range, per_block, condition, track)
+    detect = CheckpointDetector(Path(checkpoint), score, chosen.source)
+    metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 
 class CheckpointDetector:
-    """Boxes of a sample by the network of a checkpoint; reads cameras and radar, or LiDAR for a teacher."""
+    """What the network of a checkpoint finds in a sample; reads cameras and radar, or LiDAR for a teacher.
 
-    def __init__(self, path: Path, score: float):
+    A student with a history looks up the past in `source`, and keeps the fused maps of the last samples.
+    """
+
+    def __init__(self, path: Path, score: float, source: Source | None = None):
         state = load_checkpoint(path)
         settings = from_dict(state["config"], str(path))
         self.spec = settings.spec
@@ -48,6 +60,8 @@ class CheckpointDetector:
         tree["head"]["score_threshold"] = score
         self.decoded = ModelSpec.from_json(json.dumps(tree))
         self.lidar = LidarGrid.of(self.spec) if state["stage"] == "teacher" else None
+        self.timeline = Timeline(source, self.spec.history) if source is not None else None
+        self.seen: OrderedDict[str, tuple[torch.Tensor, Ego | None]] = OrderedDict()
         self.network: torch.nn.Module
         if self.lidar is None:
             self.network = load_student(path)[0]
@@ -58,7 +72,42 @@ class CheckpointDetector:
 
     @torch.inference_mode()
     def __call__(self, sample: Sample) -> Found:
-        inputs = network_inputs(self.spec, sample) if self.lidar is None else {"lidar_grid": self.lidar(sample.lidar)}
-        out = self.network(collate([{k: torch.from_numpy(v) for k, v in inputs.items()}], self.spec))
+        out = self.student(sample) if self.lidar is None else self.network(self.batch({"lidar_grid": self.lidar(sample.lidar)}))
         boxes, scores, labels = ops.decode(self.decoded, out["heatmap"][0].numpy(), out["box"][0].numpy())
-        return boxes, scores, [self.spec.head.classes[int(i)].name for i in labels]
+        names = [self.spec.head.classes[int(i)].name for i in labels]
+        if "segmentation" not in out:
+            return boxes, scores, names
+        return boxes, scores, names, on_grid(out["segmentation"][0, 0].numpy(), self.spec.grid)
+
+    def batch(self, inputs: dict[str, np.ndarray]) -> dict:
+        return collate([{k: torch.from_numpy(v) for k, v in inputs.items()}], self.spec)
+
+    def student(self, sample: Sample) -> dict[str, torch.Tensor]:
+        """Heatmap, box and segmentation of the student, with its past."""
+        fused, history = self.fused(sample)[0], None
+        if self.spec.history.frames:
+            if self.timeline is None:
+                raise Error(Code.train_no_data, "this model looks at past frames", sample.name, "give the source of the samples")
+            history = self.history(sample, self.timeline)
+        return self.network.bev.answer(fused, history)
+
+    def history(self, sample: Sample, timeline: Timeline) -> torch.Tensor:  # (1,frames*C,H,W)
+        past = []
+        for slot, name in enumerate(timeline.past(sample.name)):
+            if name is not None:
+                fused, then = self.seen[name] if name in self.seen else self.fused(timeline.source[name])
+                T_then_now = motion(then, sample.ego)
+                if T_then_now is not None:
+                    past.append((fused[0], slot, torch.from_numpy(T_then_now)))
+        if not past:
+            return warp_history(self.spec, 1)
+        maps, slots, motions = zip(*past)
+        return warp_history(self.spec, 1, torch.stack(maps), torch.tensor([(0, slot) for slot in slots]), torch.stack(motions))
+
+    def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
+        """F_fused (1,C,H,W) of a sample alone, and where the ego was."""
+        found = self.network.sense(self.batch(network_inputs(self.spec, sample)))["f_fused"], sample.ego
+        self.seen[sample.name] = found
+        while len(self.seen) > KEPT:
+            self.seen.popitem(last=False)
+        return found

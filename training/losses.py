@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from imkd_edge.training.config import TrainConfig
 
+POSITIVE_WEIGHT = 2.13  # Philion & Fidler 2020, their pos_weight
+
 
 def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4), divided by the number of objects.
@@ -62,6 +64,18 @@ def depth_cross_entropy(
     return -torch.log(chosen[known].clamp(min=1e-6)).mean()
 
 
+def vehicle_cross_entropy(
+    logits: torch.Tensor,  # (B,1,H,W)
+    target: torch.Tensor,  # (B,H,W) 0 or 1, nan where nothing counts
+) -> torch.Tensor:
+    """Binary cross-entropy over the cells that count; vehicles weigh POSITIVE_WEIGHT, the balance of Lift, Splat, Shoot."""
+    known = torch.isfinite(target)
+    loss = F.binary_cross_entropy_with_logits(
+        logits[:, 0], torch.nan_to_num(target), reduction="none", pos_weight=logits.new_tensor(POSITIVE_WEIGHT)
+    )
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
 def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, torch.Tensor]:
     """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
     channels = torch.ones(10)
@@ -74,4 +88,7 @@ def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor
     if "depth" in out:
         terms["depth"] = depth_cross_entropy(out["depth"], batch["depth_bin"])
         total = total + config.depth_weight * terms["depth"]
+    if "segmentation" in out:
+        terms["segmentation"] = vehicle_cross_entropy(out["segmentation"], batch["vehicles"])
+        total = total + config.segmentation_weight * terms["segmentation"]
     return {**terms, "total": total}

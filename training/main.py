@@ -245,6 +245,6 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
     if state["stage"] != "student":
         raise Error(Code.train_checkpoint, f"this is a {state['stage']}, not a student", str(path), "name the student's checkpoint")
     settings = from_dict(state["config"], str(path))
-    student = Student(settings.spec, replace(settings.model, pretrained=False))
+    student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
     student.load_state_dict(state["ema"])
     return student.eval(), settings, state

@@ -9,13 +9,15 @@ import numpy as np
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation import segmentation
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample, Truth
 from imkd_edge.sources.vod import VodSource
 
 Track = Callable[[Selection], Iterable[Sample]]
-Found = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
+Boxes = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
+Found = Boxes | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]  # and the logits of segmentation.on_grid, from a model that segments
 Detected = tuple[Truth, np.ndarray, np.ndarray, list[str]]
 
 
@@ -61,7 +63,7 @@ def evaluate_bundle(
 
         def detect(sample: Sample) -> Found:
             result = infer_sample(detector, sample)
-            return result.boxes, result.scores, [entry.label for entry in result.detections]
+            return result.boxes, result.scores, result.names
 
         metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
@@ -84,13 +86,24 @@ def evaluate(
     track: Track | None = None,
 ) -> dict[str, Any]:
     """The metrics of whatever finds boxes in a sample. Raises Error train_no_data where no frame has labels."""
-    return measure(chosen, *run(chosen, detect, condition, track), per_range, per_block)
+    names, detected, tallies = run(chosen, detect, condition, track)
+    return measure(chosen, names, detected, tallies, per_range, per_block)
 
 
 def measure(
-    chosen: Selection, names: list[str], detected: list[Detected], per_range: bool = False, per_block: bool = False
+    chosen: Selection,
+    names: list[str],
+    detected: list[Detected],
+    tallies: list[np.ndarray],
+    per_range: bool = False,
+    per_block: bool = False,
 ) -> dict[str, Any]:
     """The metrics of what `run` found."""
+    metrics = _boxes(chosen, names, detected, per_range, per_block)
+    return {**metrics, "vehicle_iou": segmentation.vehicle_iou(tallies)} if tallies else metrics
+
+
+def _boxes(chosen: Selection, names: list[str], detected: list[Detected], per_range: bool, per_block: bool) -> dict[str, Any]:
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
 
@@ -108,17 +121,21 @@ def measure(
 
 def run(
     chosen: Selection, detect: Callable[[Sample], Found], condition: str = "none", track: Track | None = None
-) -> tuple[list[str], list[Detected]]:
-    """Names, truths and detections of the labelled samples. Raises Error train_no_data where there is none."""
-    names, detected, change = [], [], condition_of(condition)
+) -> tuple[list[str], list[Detected], list[np.ndarray]]:
+    """Names, truths and detections of the labelled samples; of a model that segments, segmentation.tally of each.
+
+    Raises: Error train_no_data where there is none.
+    """
+    names, detected, tallies, change = [], [], [], condition_of(condition)
     for sample in chosen if track is None else track(chosen):
-        boxes = detect(change(sample))
+        boxes, scores, labels, *logits = detect(change(sample))
         if sample.truth is not None:
             names.append(sample.name)
-            detected.append((sample.truth, *boxes))
+            detected.append((sample.truth, boxes, scores, labels))
+            tallies += [segmentation.tally(sample.truth, values) for values in logits]
     if not detected:
         raise Error(Code.train_no_data, "no frame has labels", chosen.source.kind, "evaluate on a labelled recording")
-    return names, detected
+    return names, detected, tallies
 
 
 def _nuscenes(chosen: Selection, detected: list[Detected]) -> dict[str, Any]:

@@ -139,6 +139,13 @@ class NuScenesSource:
         }
         return {split: names for split, names in tokens.items() if names}
 
+    def moment(self, name: str) -> tuple[str, int]:
+        """Scene and timestamp (ns) of a sample, without reading it."""
+        if name not in self._samples:
+            raise self._unknown(name)
+        row = self._samples[name]
+        return self._scene(row), row["timestamp"] * 1000
+
     def __len__(self) -> int:
         return len(self.names)
 

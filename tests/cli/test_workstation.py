@@ -15,10 +15,10 @@ def test_a_missing_extra_names_the_pip_install(
 ) -> None:
     real = importlib.import_module
 
-    def without_torch(name: str, *rest: object) -> object:
+    def without_torch(name: str, *rest: object, **named: object) -> object:
         if name.startswith(("imkd_edge.training", "imkd_edge.quantization")):
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
-        return real(name, *rest)  # type: ignore[arg-type]
+        return real(name, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(importlib, "import_module", without_torch)
     file = tmp_path / "checkpoint.pt"
@@ -30,7 +30,11 @@ def test_a_missing_extra_names_the_pip_install(
 
 
 def test_a_bug_in_our_own_imports_is_not_called_a_missing_extra(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str) -> object:
+    real = importlib.import_module
+
+    def broken(name: str, *rest: object, **named: object) -> object:
+        if not name.startswith("imkd_edge"):
+            return real(name, *rest, **named)  # type: ignore[arg-type]
         raise ModuleNotFoundError("No module named 'imkd_edge.training.nosuch'", name="imkd_edge.training.nosuch")
 
     monkeypatch.setattr(importlib, "import_module", broken)

@@ -60,8 +60,9 @@ class Head(nn.Module):
         self.register_buffer("positions", _positions(spec), persistent=False)
         self.position_weight = nn.Conv2d(2, channels, 1)
         self.trunk = Trunk(channels)
-        self.heatmap = nn.Sequential(conv_bn(channels, 32), nn.Conv2d(32, classes, 1))
-        self.box = nn.Sequential(conv_bn(channels, 32), nn.Conv2d(32, groups * BOX_CHANNELS, 1))
+        inner = max(32, channels // 2)
+        self.heatmap = nn.Sequential(conv_bn(channels, inner), nn.Conv2d(inner, classes, 1))
+        self.box = nn.Sequential(conv_bn(channels, inner), nn.Conv2d(inner, groups * BOX_CHANNELS, 1))
         nn.init.constant_(self.heatmap[1].bias, -math.log(99))  # a prior of 1 %
 
     def located(self, fused: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,7 @@ class Head(nn.Module):
 
 
 class BevNet(Head):
-    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
+    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr), history (B,frames*C,H,W) if the spec has any -> the tensors named by `outputs`."""
 
     def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int, gates: bool = True):
         super().__init__(spec, channels)
@@ -91,9 +92,11 @@ class BevNet(Head):
             self.camera_gate = Gate(sensor_channels, 1)
             self.radar_gate = Gate(sensor_channels, len(self.intensity))
         self.fuse = conv_bn(2 * sensor_channels, channels)
+        self.remember = conv_bn((1 + spec.history.frames) * channels, channels) if spec.history.frames else None
+        self.segmentation = nn.Conv2d(channels, 1, 1) if spec.segmentation else None
 
     def features(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> dict[str, torch.Tensor]:
-        """F_rad and F_fused (B,C,H,W); with gates also i_cam and i_rad (B,1,H,W): all that distillation and viewers look at."""
+        """F_rad and F_fused (B,C,H,W) of this moment alone; with gates also i_cam and i_rad (B,1,H,W): what distillation looks at."""
         f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
         seen = {"f_rad": f_rad}
         if self.gates:
@@ -102,8 +105,26 @@ class BevNet(Head):
             f_cam, f_rad = seen["i_cam"] * f_cam, seen["i_rad"] * f_rad
         return {**seen, "f_fused": self.located(self.fuse(torch.cat([f_cam, f_rad], 1)))}
 
-    def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.decide(self.features(camera_bev, radar_grid)["f_fused"])
+    def answer(self, fused: torch.Tensor, history: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """F_fused and the past ones, warped to the present -> heatmap and segmentation (logits), box."""
+        if self.remember is not None:
+            fused = self.remember(torch.cat([fused, history], 1))
+        x = self.trunk(fused)
+        found = {"heatmap": self.heatmap(x), "box": self.box(x)}
+        return found if self.segmentation is None else {**found, "segmentation": self.segmentation(x)}
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what forward returns, in its order."""
+        names = ["heatmap", "box"]
+        names += [] if self.remember is None else ["fused"]
+        names += [] if self.segmentation is None else ["segmentation"]
+        return names
+
+    def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor, history: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        seen = self.features(camera_bev, radar_grid)
+        found = {**seen, "fused": seen["f_fused"], **self.answer(seen["f_fused"], history)}
+        return tuple(found[name] for name in self.outputs)
 
 
 def _positions(spec: ModelSpec) -> torch.Tensor:

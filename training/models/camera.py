@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
+from imkd_edge.errors import Code, Error
 from imkd_edge.training.models.blocks import Residual, conv_bn
 
 
@@ -21,6 +22,24 @@ def pretrained_lite0() -> dict[str, torch.Tensor]:
     if [tuple(v.shape) for _, v in stored] != [tuple(v.shape) for v in wanted.values()]:
         raise RuntimeError("the packaged EfficientNet-Lite0 weights do not fit timm's tf_efficientnet_lite0")
     return {name: value for name, (_, value) in zip(wanted, stored)}
+
+
+def local_weights(path: str, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors named in `wanted` from a .safetensors or .pth file of a classifier. Raises Error train_config where it does not fit."""
+    fix = "name a state dict of this very backbone, with the keys of timm's or torchvision's classifier"
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            stored = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever reading a missing or damaged file can raise
+        raise Error(Code.train_config, f"unreadable backbone weights: {error}", path, fix) from error
+    wrong = [k for k, v in wanted.items() if not isinstance(stored.get(k), torch.Tensor) or stored[k].shape != v.shape]
+    if wrong:
+        raise Error(Code.train_config, f"these weights lack {wrong[0]} in the right shape, and {len(wrong) - 1} more", path, fix)
+    return {k: stored[k] for k in wanted}
 
 
 class SmallBackbone(nn.Module):
@@ -44,31 +63,33 @@ class SmallBackbone(nn.Module):
 class TimmBackbone(nn.Module):
     """A timm backbone's features at strides 8, 16 and 32."""
 
-    def __init__(self, name: str, pretrained: bool):
+    def __init__(self, name: str, pretrained: bool, weights: str = ""):
         super().__init__()
         self.net = timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pretrained=False)
-        if pretrained:
+        if weights:
+            self.net.load_state_dict(local_weights(weights, self.net.state_dict()))
+        elif pretrained:
             if name != "tf_efficientnet_lite0":
                 raise ValueError(f"no packaged ImageNet weights for {name}")
-            weights = pretrained_lite0()
-            self.net.load_state_dict({k: weights[k] for k in self.net.state_dict()})
+            packaged = pretrained_lite0()
+            self.net.load_state_dict({k: packaged[k] for k in self.net.state_dict()})
         self.channels = tuple(self.net.feature_info.channels())
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         return self.net(images)
 
 
-def make_backbone(name: str, pretrained: bool) -> nn.Module:
-    return SmallBackbone() if name == "small" else TimmBackbone(name, pretrained)
+def make_backbone(name: str, pretrained: bool, weights: str = "") -> nn.Module:
+    return SmallBackbone() if name == "small" else TimmBackbone(name, pretrained, weights)
 
 
 class CameraNet(nn.Module):
     """images (N,3,H,W) -> depth (N,D,h,w), which sums to 1 over D, and context (N,C,h,w)."""
 
-    def __init__(self, spec: ModelSpec, backbone: str, channels: int, pretrained: bool = False):
+    def __init__(self, spec: ModelSpec, backbone: str, channels: int, pretrained: bool = False, weights: str = ""):
         super().__init__()
         self.bins = spec.depth.bins
-        self.backbone = make_backbone(backbone, pretrained)
+        self.backbone = make_backbone(backbone, pretrained, weights)
         self.levels = {8: 0, 16: 1}[spec.image.stride]  # finest level that is used
         used = self.backbone.channels[self.levels :]
         self.lateral = nn.ModuleList(conv_bn(c, channels, 1) for c in used)

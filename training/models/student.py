@@ -11,6 +11,7 @@ from imkd_edge import ModelSpec
 from imkd_edge.training.config import ModelConfig
 from imkd_edge.training.models.bev import BevNet
 from imkd_edge.training.models.camera import CameraNet
+from imkd_edge.training.temporal import warp_history
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
 
@@ -58,9 +59,10 @@ class Student(nn.Module):
 
     def __init__(self, spec: ModelSpec, model: ModelConfig):
         super().__init__()
+        self.spec = spec
         self.grid = (spec.grid.height(), spec.grid.width())
         self.frozen = model.frozen_backbone
-        self.camera = CameraNet(spec, model.backbone, model.camera_channels, model.pretrained)
+        self.camera = CameraNet(spec, model.backbone, model.camera_channels, model.pretrained, model.weights)
         self.bev = BevNet(spec, model.bev_channels, model.sensor_channels, model.gates)
         if self.frozen:
             self.camera.backbone.requires_grad_(False)
@@ -71,8 +73,8 @@ class Student(nn.Module):
             self.camera.backbone.eval()
         return self
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """batch: see data.collate. Returns depth, heatmap (logits), box, and what BevNet.features names."""
+    def sense(self, batch: dict) -> dict[str, torch.Tensor]:
+        """Depth (N,D,h,w) and what BevNet.features names, of the frames of a batch; batch: see data.collate."""
         if "features" in batch:
             depth, context = self.camera.head(batch["features"])
         else:
@@ -80,6 +82,26 @@ class Student(nn.Module):
         depth = depth * batch["present"].view(-1, 1, 1, 1)
         lifted = lift_sum(depth, context, batch)
         camera_bev = lifted.view(-1, *self.grid, lifted.shape[1]).permute(0, 3, 1, 2).contiguous()
-        features = self.bev.features(camera_bev, batch["radar_grid"])
-        heatmap, box = self.bev.decide(features["f_fused"])
-        return {"depth": depth, "heatmap": heatmap, "box": box, **features}
+        return {"depth": depth, **self.bev.features(camera_bev, batch["radar_grid"])}
+
+    @torch.no_grad()
+    def recall(self, batch: dict) -> torch.Tensor | None:
+        """Past F_fused in the present ego frame (B,frames*C,H,W), newest first, 0 where there is none; None without history.
+
+        Past frames are seen as the device sees them: by the batch norms' running statistics, which frames without a loss must not move.
+        """
+        spec = self.spec
+        if not spec.history.frames:
+            return None
+        fused = None
+        if "past" in batch:
+            mode = self.training
+            fused = self.eval().sense(batch["past"])["f_fused"]
+            self.train(mode)
+        return warp_history(spec, len(batch["radar_grid"]), fused, batch.get("past_slot"), batch.get("past_motion")).to(batch["radar_grid"])
+
+    def forward(self, batch: dict) -> dict[str, torch.Tensor]:
+        """batch: see data.collate. Returns depth, what BevNet.features and BevNet.answer name."""
+        history = self.recall(batch)
+        seen = self.sense(batch)
+        return {**seen, **self.bev.answer(seen["f_fused"], history)}

@@ -174,6 +174,11 @@ class SynthSource:
             split["val" if self._parse(name)[0] % 8 == 7 else "train"].append(name)
         return split
 
+    def moment(self, name: str) -> tuple[str, int]:
+        """Scene and timestamp (ns) of a sample, without making it."""
+        index, frame = self._parse(name)
+        return f"s{index:03d}", (EPOCH_US + index * SCENE_US + round(frame / self.rate_hz * 1e6)) * 1000
+
     # -- beyond the protocol ------------------------------------------------------------------------------------------
     def instances(self, name: str) -> list[int]:
         """Track number within the scene of every box of the sample's truth, in the same order."""
@@ -222,7 +227,7 @@ class SynthSource:
         index = stage.scene.index
         t = frame / self.rate_hz
         start_us = EPOCH_US + index * SCENE_US
-        timestamp = (start_us + round(t * 1e6)) * 1000
+        scene, timestamp = self.moment(name)
         state = stage.scene.state(t)
         pose, twist = stage.scene.ego_pose(t)
         pictures = self._pictures(stage, state, pose, frame)
@@ -247,7 +252,7 @@ class SynthSource:
             truth=truth,
             lidar=lidar,
             camera_timestamps_ns=dict.fromkeys(names, timestamp),
-            scene=f"s{index:03d}",
+            scene=scene,
         )
 
     def _pictures(self, stage: _Stage, state: State, pose: np.ndarray, frame: int) -> list[Picture]:

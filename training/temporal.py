@@ -1,0 +1,69 @@
+"""Temporal fusion: which samples of a recording are past, and their fused maps in the present ego frame (METHOD section 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.frames import Ego
+from imkd_edge.sources.sample import Source
+from imkd_edge.spec import HistorySpec
+
+
+class Timeline:
+    """Which samples of a source are past to which: the slots of the Detector's history."""
+
+    def __init__(self, source: Source, history: HistorySpec):
+        self.source, self.history = source, history
+        self.place = {name: i for i, name in enumerate(source.names)}
+
+    def past(self, name: str) -> list[str | None]:
+        """Of each slot k = 1, 2, ... the sample nearest to k intervals ago, within a quarter of one; None where the scene has none."""
+        interval = round(self.history.interval * 1e9)
+        slots: list[str | None] = [None] * self.history.frames
+        gaps = [interval / 4] * self.history.frames
+        scene, now = moment(self.source, name)
+        for at in range(self.place[name] - 1, -1, -1):
+            earlier = self.source.names[at]
+            then_scene, then = moment(self.source, earlier)
+            slot = round((now - then) / interval) - 1
+            if then_scene != scene or slot >= len(slots):
+                break
+            gap = abs(now - then - (slot + 1) * interval)
+            if slot >= 0 and (gap < gaps[slot] or (slots[slot] is None and gap == gaps[slot])):
+                slots[slot], gaps[slot] = earlier, gap
+        return slots
+
+
+def moment(source: Source, name: str) -> tuple[str, int]:
+    """Scene and timestamp (ns) of a sample, without reading it where the source can tell."""
+    known = getattr(source, "moment", None)
+    if known is not None:
+        return known(name)
+    sample = source[name]
+    return sample.scene, sample.timestamp_ns
+
+
+def motion(then: Ego | None, now: Ego | None) -> np.ndarray | None:
+    """T_then_now (4,4) float64 takes points of the present ego frame to the past one; None where a pose is unknown."""
+    if then is None or now is None or then.T_world_ego is None or now.T_world_ego is None:
+        return None
+    return np.linalg.inv(np.asarray(then.T_world_ego)) @ np.asarray(now.T_world_ego)
+
+
+def warp_history(
+    spec: ModelSpec,
+    examples: int,
+    fused: torch.Tensor | None = None,  # (P,C,H,W)
+    slots: torch.Tensor | None = None,  # (P,2) example and slot of each
+    motions: torch.Tensor | None = None,  # (P,4,4) T_then_now of each
+) -> torch.Tensor:  # (examples,frames*C,H,W) float32
+    """Past fused maps, warped by the runtime's op; slots count from the newest, absent ones are 0."""
+    grid, history = spec.grid, spec.history
+    out = np.zeros((examples, history.frames, history.channels, grid.height(), grid.width()), np.float32)
+    if fused is not None and slots is not None and motions is not None:
+        maps = fused.float().cpu().contiguous().numpy()
+        for features, (example, slot), T_then_now in zip(maps, slots.tolist(), motions.cpu().numpy()):
+            out[example, slot] = ops.warp_bev(grid, features, T_then_now)
+    return torch.from_numpy(out.reshape(examples, -1, grid.height(), grid.width()))
