@@ -36,6 +36,7 @@ class DataConfig:
     source: str = "synth"  # what open_source understands; --data overrides it
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
+    sensors: str = "both"  # what the student is given of them, one of SENSORS
     classes: dict[str, str] = field(default_factory=dict)  # the dataset's label -> the spec's class; others are background
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
     keep: bool = True  # decoded samples stay in memory; without it every epoch reads them again
@@ -103,6 +104,8 @@ class DistillConfig:
 
 INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
 LABEL_MASKS = ("soft", "binary")
+SENSORS = ("both", "camera", "radar")
+CHOICES = {("distill", "intensity"): INTENSITIES, ("distill", "label_mask"): LABEL_MASKS, ("data", "sensors"): SENSORS}
 SECTIONS = {
     "model": ModelConfig,
     "data": DataConfig,
@@ -153,9 +156,9 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
         raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
     spec = ModelSpec.from_json(json.dumps(tree["spec"]))
     parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
-    for key, known in {"intensity": INTENSITIES, "label_mask": LABEL_MASKS}.items():
-        if (value := getattr(parts["distill"], key)) not in known:
-            raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [distill]", "choose one of: " + ", ".join(known))
+    for (section, key), known in CHOICES.items():
+        if (value := getattr(parts[section], key)) not in known:
+            raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", "choose one of: " + ", ".join(known))
     classes = {c.name for c in spec.head.classes}
     _check_parts(spec, parts, where)
     unknown = set(parts["data"].classes.values()) - classes

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from imkd_edge import ModelSpec, ops
+from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
@@ -21,6 +22,7 @@ from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.targets import depth_targets, head_targets
 from imkd_edge.training.temporal import Timeline, motion
 
+WITHOUT = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
 Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles  # frame -> variant -> level of the frozen backbone's output
 
 
@@ -132,6 +134,7 @@ class FrameDataset(Dataset):
 
     def shown(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
         """The sample in the changed world, with losses drawn from rng."""
+        sample = WITHOUT[self.config.data.sensors](sample)
         sample = augment.mirror(sample) if view.images.flip else sample
         sample = augment.drop(augment.turn_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
         if self.features is not None or not self.sensors:

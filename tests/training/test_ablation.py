@@ -24,7 +24,7 @@ model = {{ gates = false }}
 distill = {{ fused = 0.3, intensity = "density" }}
 [rows.blind]
 condition = "no_camera"
-augment = {{ drop_camera = 1.0 }}
+data = {{ sensors = "radar" }}
 """
 MORE = """lidar = true
 [teacher]
@@ -99,7 +99,7 @@ def test_a_changed_row_is_another_run(plan, finished, tmp_path):
         ('config = "tiny"\n', "missing"),
         (PLAN.format(config="tiny") + "[more]\n", "more"),
         (PLAN.format(config="tiny").replace("no_camera", "fog"), "fog"),
-        (PLAN.format(config="tiny").replace("drop_camera", "lose_camera"), "lose_camera"),
+        (PLAN.format(config="tiny").replace("sensors =", "senses ="), "senses"),
     ],
 )
 def test_a_bad_plan_is_refused(text, found, tmp_path):

@@ -10,7 +10,7 @@ from imkd_edge import Detector
 from imkd_edge.bundle import write_bundle
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
-from imkd_edge.training.data import collate, network_inputs
+from imkd_edge.training.data import FrameDataset, collate, network_inputs
 from imkd_edge.training.models.student import Student
 
 
@@ -72,3 +72,14 @@ def test_the_bundle_says_what_the_student_says(tiny, lost):
     for name in ("heatmap", "box"):
         wanted = expected[name].numpy().reshape(seen[name].shape)
         np.testing.assert_allclose(seen[name], wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("sensors", "cameras", "radar"), [("both", 6, True), ("camera", 6, False), ("radar", 0, True)])
+def test_a_student_of_one_sensor_is_given_that_one_alone(sensors, cameras, radar):
+    config = load_config("tiny")
+    quiet = dataclasses.replace(config.augment, drop_camera=0.0, drop_radar=0.0)
+    config = dataclasses.replace(config, augment=quiet, data=dataclasses.replace(config.data, sensors=sensors))
+    source = open_source("synth", scenes=1, frames_per_scene=1)
+    item = FrameDataset(source, source.names, config, seed=0)[0]
+    assert item["present"].sum() == cameras and bool((item["radar_grid"] != 0).any()) == radar
+    assert bool((item["images"] != 0).any()) == (cameras > 0)
