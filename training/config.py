@@ -39,14 +39,17 @@ class DataConfig:
     sensors: str = "both"  # what the student is given of them, one of SENSORS
     classes: dict[str, str] = field(default_factory=dict)  # the dataset's label -> the spec's class; others are background
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
-    keep: bool = True  # decoded samples stay in memory; without it every epoch reads them again
+    keep: bool = True  # decoded samples stay in memory or the cache; without it every epoch reads them again
     licence: str = ""  # of the data, for the model card
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     epochs: int = 20
-    batch: int = 4
+    batch: int = 4  # of a step: all processes and micro-batches together
+    accumulate: int = 1  # micro-batches per step; batch norms and the losses' normalisers see one of them at a time
+    precision: str = "float32"  # of the trained networks, one of PRECISIONS; losses and lift stay in float32
+    workers: int = 0  # processes that make the examples of this one; no result depends on it
     rate: float = 2e-3  # AdamW, peak of the one-cycle schedule
     weight_decay: float = 0.03
     warmup: float = 0.1  # share of the steps
@@ -103,9 +106,15 @@ class DistillConfig:
 
 
 INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
+PRECISIONS = ("float32", "bfloat16", "float16")
 LABEL_MASKS = ("soft", "binary")
 SENSORS = ("both", "camera", "radar")
-CHOICES = {("distill", "intensity"): INTENSITIES, ("distill", "label_mask"): LABEL_MASKS, ("data", "sensors"): SENSORS}
+CHOICES = {
+    ("distill", "intensity"): INTENSITIES,
+    ("distill", "label_mask"): LABEL_MASKS,
+    ("data", "sensors"): SENSORS,
+    ("train", "precision"): PRECISIONS,
+}
 SECTIONS = {
     "model": ModelConfig,
     "data": DataConfig,
@@ -169,7 +178,7 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
 
 def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
     """What must agree between the spec and the sections."""
-    model, data, history = parts["model"], parts["data"], spec.history
+    model, data, train, history = parts["model"], parts["data"], parts["train"], spec.history
 
     def refuse(problem: str, fix: str) -> None:
         raise Error(Code.train_config, problem, where, fix)
@@ -182,6 +191,8 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse(f"history has {history.channels} channels, the fused map {model.bev_channels}", "make [model] bev_channels the same")
     if history.frames and model.frozen_backbone and parts["augment"].variants:
         refuse("[augment] variants cache features of single frames", "leave variants out where there is history")
+    if train.accumulate < 1 or train.batch % train.accumulate:
+        refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
     if model.weights and model.pretrained:
         refuse("both pretrained and weights", "choose one of them")
 

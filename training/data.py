@@ -15,7 +15,7 @@ from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
-from imkd_edge.training import augment
+from imkd_edge.training import augment, world
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
@@ -76,7 +76,7 @@ class FrameDataset(Dataset):
 
     def __init__(self, source: Source, names: list[str], config: Config, seed: int, train: bool = True):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
-        self.epoch = 0
+        self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by loader workers that live on
         self.sensors = True  # what the student reads
         self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
         self.memory: dict[str, Sample] = {}
@@ -85,6 +85,14 @@ class FrameDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def epoch(self) -> int:
+        return int(self.shared_epoch)
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.shared_epoch.fill_(value)
 
     def sample(self, index: int) -> Sample:
         return self.read(self.names[index])
@@ -104,9 +112,9 @@ class FrameDataset(Dataset):
     def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
         """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory or the cache.
 
-        Without either ([data] keep) nothing is read beforehand.
+        Without either ([data] keep) nothing is read beforehand. Processes that train together fill the cache together, by stretches.
         """
-        indices = range(len(self) if self.config.data.keep or isinstance(self.source, CachedSource) else 0)
+        indices = world.share(range(len(self) if self.config.data.keep or isinstance(self.source, CachedSource) else 0))
         for index in progress(indices) if progress else indices:
             self.sample(index)
 
@@ -224,13 +232,14 @@ def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: C
     backbone.eval()
     source = dataset.source
     features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
-    indices = range(len(dataset))
+    device = next(backbone.parameters()).device
+    indices = world.share(range(len(dataset)))
     for index in progress(indices) if progress else indices:
         if dataset.names[index] not in features:
-            images = [torch.from_numpy(dataset.images(index, v)) for v in range(dataset.config.augment.variants)]
+            images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in range(dataset.config.augment.variants)]
             features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
     dataset.features = features
 
 
 def _half(level: torch.Tensor) -> torch.Tensor:
-    return level.half().contiguous(memory_format=torch.channels_last)
+    return level.half().cpu().contiguous(memory_format=torch.channels_last)

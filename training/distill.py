@@ -17,6 +17,7 @@ from imkd_edge.training.config import Config, DistillConfig
 from imkd_edge.training.losses import of_group
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.targets import POSITIVE
+from imkd_edge.training.world import divisor
 
 Batch = dict[str, torch.Tensor]
 SEEN = slice(0, 8)  # box channels that a single LiDAR sweep shows: all but the velocity
@@ -30,13 +31,13 @@ def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, empty: float) -> torch.Tensor:
     """L_radar = mean_v |A_r(F_rad) - I F_lidar|^2: intensity modulates the target. v = 1 where I > 0, else `empty`."""
     weight = torch.where(intensity > 0, 1.0, empty)
-    return (weight * squared_error(adapted, intensity * f_lidar)).sum() / weight.sum().clamp(min=1)
+    return (weight * squared_error(adapted, intensity * f_lidar)).sum() / divisor(weight.sum())
 
 
 def weighted_features(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """sum W |A(F_fused) - F|^2 / max(1, sum W): L_fused with W = I and F = F_lidar, L_label with W = M and F = F_label."""
     weight = weight.detach()
-    return (weight * squared_error(adapted, target)).sum() / weight.sum().clamp(min=1)
+    return (weight * squared_error(adapted, target)).sum() / divisor(weight.sum())
 
 
 def response_heatmap(logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ def response_heatmap(logits: torch.Tensor, teacher_logits: torch.Tensor, gaussia
     entropy = -(torch.xlogy(t, t) + torch.xlogy(1 - t, 1 - t))
     divergence = F.binary_cross_entropy_with_logits(logits, t, reduction="none") - entropy
     loss = (t - p).square() * divergence * (1 - drop)[:, None]
-    return loss.sum() / gaussian.eq(1).sum().clamp(min=1)
+    return loss.sum() / divisor(gaussian.eq(1).sum())
 
 
 def response_box(
@@ -65,13 +66,11 @@ def response_box(
     Velocity does not count: the teacher reads one sweep and can only guess it.
     """
     where = (batch["weight"] > 0) & (batch["unlit"] == 0)
-    if not where.any():
-        return box.sum() * 0
     by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
     score = by_class.gather(1, batch["label"][where][:, None])[:, 0] * batch["weight"][where]
     target = of_group(teacher_box, batch["group"], where).detach()
     error = (of_group(box, batch["group"], where) - target).abs()[:, SEEN].sum(1)
-    return (score.detach() * error).sum() / score.sum().detach().clamp(min=1)
+    return (score.detach() * error).sum() / divisor(score.sum())
 
 
 def log_reflectance(lidar_grid: torch.Tensor) -> torch.Tensor:

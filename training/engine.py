@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.training import world
 from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.stages import Stage
 
@@ -44,9 +47,10 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> N
 
 
 def train_one_epoch(
-    stage: Stage,
+    model: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     batches: Iterable[dict],
     config: TrainConfig,
     first_step: int,
@@ -54,26 +58,55 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """Returns the mean of every loss term and of the gradient norm.
 
+    Args:
+        model: the stage, or DDP around it.
+        batches: micro-batches, config.accumulate to a step.
+        scaler: of the loss, for gradients that float16 would lose.
+
     Raises:
         Error: train_diverged, with the terms, when the loss is not finite.
     """
+    stage: Stage = getattr(model, "module", model)
     stage.train()
     sums: dict[str, float] = {}
     count = 0
     for count, batch in enumerate(batches, 1):
-        step = first_step + count - 1
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, config)
-        terms = stage.losses(batch, step / steps * config.epochs)
-        if not torch.isfinite(terms["total"]):
-            values = {k: float(v.detach()) for k, v in terms.items()}
-            fix = "lower [train] rate, or look at the data"
-            raise Error(Code.train_diverged, f"the loss is not finite: {values}", f"step {step}", fix)
-        optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()
-        norm = nn.utils.clip_grad_norm_(stage.parameters(), config.clip)
-        optimizer.step()
-        update_ema(ema, stage.network, config.ema, step)
-        for key, value in {**terms, "gradient": norm}.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
+        step, part = divmod(count - 1, config.accumulate)
+        step += first_step
+        whole = part == config.accumulate - 1
+        if part == 0:
+            optimizer.zero_grad(set_to_none=True)
+        with contextlib.nullcontext() if whole or model is stage else model.no_sync():
+            terms = model(moved(batch, stage.device), step / steps * config.epochs)
+            means = dict(zip(terms, world.mean(torch.stack([v.detach() for v in terms.values()])).tolist()))
+            if not math.isfinite(means["total"]):
+                fix = "lower [train] rate, or look at the data"
+                raise Error(Code.train_diverged, f"the loss is not finite: {means}", f"step {step}", fix)
+            scaler.scale(terms["total"] / config.accumulate).backward()
+        for key, value in means.items():
+            sums[key] = sums.get(key, 0.0) + value
+        if whole:
+            norm = advance(stage, optimizer, scaler, learning_rate(step, steps, config), config.clip)
+            update_ema(ema, stage.network, config.ema, step)
+            sums["gradient"] = sums.get("gradient", 0.0) + norm * config.accumulate
     return {k: v / max(1, count) for k, v in sums.items()}
+
+
+def advance(stage: Stage, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float) -> float:
+    """One step along the clipped gradient; returns the gradient's norm."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(stage.parameters(), clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return float(norm)
+
+
+def moved(values: Any, device: torch.device) -> Any:
+    """A batch on another device."""
+    if isinstance(values, torch.Tensor):
+        return values.to(device, non_blocking=True)
+    if isinstance(values, dict):
+        return {key: moved(value, device) for key, value in values.items()}
+    return [moved(value, device) for value in values]

@@ -1,4 +1,7 @@
-"""Losses of the student without distillation; each is a pure function that returns a scalar."""
+"""Losses of the student without distillation; each is a pure function that returns a scalar.
+
+Normalisers are those of the batch of all processes: see world.py.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from imkd_edge.training.config import TrainConfig
+from imkd_edge.training.world import divisor
 
 POSITIVE_WEIGHT = 2.13  # Philion & Fidler 2020, their pos_weight
 
@@ -19,7 +23,7 @@ def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     p = torch.sigmoid(logits)
     hit = F.logsigmoid(logits) * (1 - p) ** 2 * positive
     miss = F.logsigmoid(-logits) * p**2 * (1 - target) ** 4 * (1 - positive)
-    return -(hit.sum() + miss.sum()) / positive.sum().clamp(min=1)
+    return -(hit.sum() + miss.sum()) / divisor(positive.sum())
 
 
 def of_group(
@@ -30,7 +34,7 @@ def of_group(
     """The box channels of each chosen cell's own task group."""
     batch, _, height, width = box.shape
     by_group = box.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
-    return by_group[torch.arange(len(by_group)), group[where]]
+    return by_group[torch.arange(len(by_group), device=box.device), group[where]]
 
 
 def box_l1(
@@ -42,14 +46,12 @@ def box_l1(
 ) -> torch.Tensor:
     """L1 of the box channels over the cells of objects, each cell weighted by its Gaussian; unknown channels (nan) do not count."""
     where = weight > 0
-    if not where.any():
-        return predicted.sum() * 0
     chosen = of_group(predicted, group, where)
     wanted = target.permute(0, 2, 3, 1)[where]
     known = torch.isfinite(wanted)
     error = (chosen - torch.where(known, wanted, chosen.detach())).abs() * known * channel_weight
     cells = weight[where][:, None]
-    return (error * cells).sum() / cells.sum().clamp(min=1)
+    return (error * cells).sum() / divisor(cells.sum())
 
 
 def depth_cross_entropy(
@@ -58,10 +60,8 @@ def depth_cross_entropy(
 ) -> torch.Tensor:
     """Cross-entropy of the depth distribution over the pixels whose depth is known."""
     known = target >= 0
-    if not known.any():
-        return depth.sum() * 0
     chosen = depth.gather(1, target.clamp(min=0)[:, None])[:, 0]
-    return -torch.log(chosen[known].clamp(min=1e-6)).mean()
+    return -torch.log(chosen[known].clamp(min=1e-6)).sum() / divisor(known.sum())
 
 
 def vehicle_cross_entropy(
@@ -73,12 +73,12 @@ def vehicle_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(
         logits[:, 0], torch.nan_to_num(target), reduction="none", pos_weight=logits.new_tensor(POSITIVE_WEIGHT)
     )
-    return (loss * known).sum() / known.sum().clamp(min=1)
+    return (loss * known).sum() / divisor(known.sum())
 
 
 def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, torch.Tensor]:
     """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
-    channels = torch.ones(10)
+    channels = torch.ones(10, device=out["box"].device)
     channels[2] = config.height_weight
     terms = {
         "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources import open_source
+from imkd_edge.training import world
 from imkd_edge.training.cache import CachedSource
-from imkd_edge.training.config import Config, from_dict, load_config
+from imkd_edge.training.config import Config, TrainConfig, from_dict, load_config
 from imkd_edge.training.data import FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.lidar import LidarGrid
@@ -41,10 +42,12 @@ def train(
     teacher: Path | str | None = None,
     progress: Progress | None = None,
     cache: Path | str | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Trains the student of a config and leaves checkpoint.pt and log.jsonl (one line per epoch) in `out`.
 
-    A config that distils trains the LiDAR teacher and the label encoder first, in out/teacher and out/labels.
+    A config that distils trains the LiDAR teacher and the label encoder first, in out/teacher and out/labels. Processes that torchrun
+    started share every batch and do together what one would have done; only the first of them writes. (CUDA has not been tried.)
 
     Args:
         config: TOML file or the name of a shipped one.
@@ -55,20 +58,24 @@ def train(
         epochs, split: override the config's.
         teacher: folder of an earlier run whose teacher and label encoder serve again.
         progress: wraps the batches of an epoch, for a progress bar.
-        cache: folder for decoded samples and frozen features, instead of memory; any number of runs may share it.
+        cache: folder for decoded samples and frozen features, instead of memory; any number of runs may share it. Several processes
+            share out/cache by default.
+        device: "auto" (CUDA where there is one), "cpu" or "cuda".
 
     Returns:
-        The last line of the log, with "checkpoint" and "frames".
+        The last line of the log, with "checkpoint" and "frames"; {} in all processes but the first.
 
     Raises:
-        Error: train_config, train_checkpoint, train_no_data, train_diverged; those of the spec and the source.
+        Error: train_config, train_checkpoint, train_no_data, train_diverged, device_unavailable; those of the spec and the source.
     """
     settings = load_config(config)
     if epochs is not None:
         settings = replace(settings, train=replace(settings.train, epochs=epochs))
     source, split = data or settings.data.source, split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
-    return train_stages(settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress, Path(cache) if cache else None)
+    return train_stages(
+        settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress, Path(cache) if cache else None, device
+    )
 
 
 def train_stages(
@@ -79,31 +86,38 @@ def train_stages(
     teacher: Path | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """As train, with the config already read."""
     if resume and not any(out.glob("**/checkpoint.pt")):
         raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
+    place = world.join(device)
+    if cache is None and world.size() > 1 and settings.data.keep:
+        cache = out / "cache"
     dataset = open_dataset(settings, seed, cache)
     taught: tuple[Teacher | None, LabelEncoder | None] = (None, None)
     if settings.distill.active:
         if teacher is None:
             teacher = out
-            train_teacher(settings, seed, out, resume, dataset, progress)
+            train_teacher(settings, seed, out, resume, dataset, progress, device)
         taught = load_teacher(teacher, settings)
     torch.manual_seed(seed)
-    return Run(settings, seed, out, StudentStage(settings, *taught), dataset).go(resume, progress)
+    return Run(settings, seed, out, StudentStage(settings, *taught).to(place), dataset).go(resume, progress)
 
 
-def train_teacher(settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None = None) -> None:
+def train_teacher(
+    settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None = None, device: str = "auto"
+) -> None:
     """The LiDAR teacher, then the label encoder through its head: out/teacher, out/labels."""
+    place = world.join(device)
     plan = settings.teacher
     own = replace(settings, train=replace(settings.train, epochs=plan.epochs, rate=plan.rate))
     torch.manual_seed(seed)
-    Run(own, seed, out / "teacher", TeacherStage(own), dataset).go(resume, progress)
+    Run(own, seed, out / "teacher", TeacherStage(own).to(place), dataset).go(resume, progress)
     frozen, _ = load_teacher(out, settings, labels=False)
     own = replace(own, train=replace(own.train, epochs=plan.label_epochs))
     torch.manual_seed(seed)
-    Run(own, seed, out / "labels", LabelStage(own, frozen), dataset).go(resume, progress)
+    Run(own, seed, out / "labels", LabelStage(own, frozen).to(place), dataset).go(resume, progress)
 
 
 def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[Teacher, LabelEncoder | None]:
@@ -126,47 +140,64 @@ class Run:
 
     def __init__(self, settings: Config, seed: int, folder: Path, stage: Stage, dataset: FrameDataset):
         self.settings, self.seed, self.folder, self.epoch = settings, seed, folder, 0
-        self.stage, self.dataset, self.commit = stage.to(memory_format=torch.channels_last), dataset, commit()  # type: ignore[call-overload]
+        self.stage: Stage = world.synchronised(stage.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.dataset, self.commit = dataset, commit()
         self.ema = copy.deepcopy(stage.network).eval().requires_grad_(False)
         self.optimizer = make_optimizer(stage, settings.train)
+        self.scaler = torch.amp.GradScaler(stage.device.type, enabled=settings.train.precision == "float16")
+        self.model = world.distributed(stage)
+        self.batches: list[list[int]] = []  # of this epoch, read by the loader, whose workers outlive epochs
 
     def go(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
-        """Trains what is left and returns the last line of the log."""
+        """Trains what is left and returns the last line of the log; only the first process shows, logs and saves."""
         if resume and (self.folder / "checkpoint.pt").is_file():
             self.restore()
+        first, last = world.rank() == 0, self.settings.train.epochs
+        progress = progress if first else None
         self.folder.mkdir(parents=True, exist_ok=True)
-        last = self.settings.train.epochs
         line: dict[str, Any] = {}
         if self.epoch < last:
-            self.load(progress)
-        with open(self.folder / "log.jsonl", "a" if self.epoch else "w") as log:
+            loader = self.load(progress)
+        with open(self.folder / "log.jsonl" if first else os.devnull, "a" if self.epoch else "w") as log:
             while self.epoch < last:
-                line = self.one_epoch(progress)
+                line = self.one_epoch(loader, progress)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
-                self.save()
-        return {"checkpoint": str(self.folder / "checkpoint.pt"), "frames": len(self.dataset), **line}
+                if first:
+                    self.save()
+        world.wait()  # for the checkpoint
+        return {"checkpoint": str(self.folder / "checkpoint.pt"), "frames": len(self.dataset), **line} if first else {}
 
-    def load(self, progress: Progress | None) -> None:
-        """Reads the data once, in the order that is quick for the source."""
+    def load(self, progress: Progress | None) -> DataLoader:
+        """Reads the data once, in the order that is quick for the source; then what makes batches of it."""
         self.dataset.load(progress)
         self.dataset.sensors, self.dataset.lidar = self.stage.sensors, LidarGrid.of(self.settings.spec) if self.stage.lidar else None
         if self.stage.sensors and self.settings.model.frozen_backbone and self.settings.augment.variants:
             cache_features(self.dataset, self.stage.network.camera.backbone, progress)
+        world.wait()  # for what the others have put into the cache
         if not self.epoch:
             self.stage.prepare(self.dataset)
             self.ema.load_state_dict(self.stage.network.state_dict())
+        workers, spec = self.settings.train.workers, self.settings.spec
+        return DataLoader(
+            self.dataset,
+            batch_sampler=self.batches,
+            collate_fn=lambda items: collate(items, spec),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="fork" if workers else None,  # they inherit samples and features that are in memory
+            pin_memory=self.stage.device.type == "cuda",
+        )
 
-    def one_epoch(self, progress: Progress | None) -> dict[str, Any]:
+    def one_epoch(self, loader: DataLoader, progress: Progress | None) -> dict[str, Any]:
         started, config = time.monotonic(), self.settings.train
         self.dataset.epoch = self.epoch
         order = np.random.default_rng([self.seed, 0, self.epoch]).permutation(len(self.dataset)).tolist()
-        usable = len(order) - len(order) % config.batch or len(order)  # a lone last example would upset batch norm
-        loader = DataLoader(self.dataset, config.batch, sampler=order[:usable], collate_fn=lambda items: collate(items, self.settings.spec))
-        steps = len(loader)
+        self.batches[:] = micro_batches(order, config)
+        steps = len(self.batches) // config.accumulate
         batches = progress(loader) if progress else loader
         first, total = self.epoch * steps, config.epochs * steps
-        means = train_one_epoch(self.stage, self.ema, self.optimizer, batches, config, first, total)
+        means = train_one_epoch(self.model, self.ema, self.optimizer, self.scaler, batches, config, first, total)
         self.epoch += 1
         losses = {k: round(v, 5) for k, v in means.items()}
         return {"epoch": self.epoch, "losses": losses, "seconds": round(time.monotonic() - started, 1)}
@@ -182,6 +213,7 @@ class Run:
             "trained": self.stage.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
         beside = self.folder / "checkpoint.tmp"
         torch.save(state, beside)
@@ -191,8 +223,8 @@ class Run:
         """Goes on where the checkpoint of the folder stands. Raises Error train_checkpoint where that was another run."""
         path = self.folder / "checkpoint.pt"
         state = load_checkpoint(path)
-        ours = {**self.settings.to_dict(), "seed": self.seed, "stage": self.stage.name}
-        theirs = {**state["config"], "seed": state["seed"], "stage": state["stage"]}
+        ours = {**_decisive(self.settings), "seed": self.seed, "stage": self.stage.name}
+        theirs = {**_decisive(from_dict(state["config"], str(path))), "seed": state["seed"], "stage": state["stage"]}
         changed = [k for k in ours if ours[k] != theirs.get(k)]
         if changed:
             problem = f"{', '.join(changed)} differ from the checkpoint's"
@@ -200,7 +232,27 @@ class Run:
         self.stage.load_state_dict(state["trained"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         self.epoch = state["epoch"]
+
+
+def _decisive(settings: Config) -> dict[str, Any]:
+    """What a result depends on."""
+    return replace(settings, train=replace(settings.train, workers=0)).to_dict()
+
+
+def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:
+    """This process's share of the micro-batches of an epoch, in the order of a single process.
+
+    Raises: Error train_config where there are more processes and micro-batches than examples.
+    """
+    usable = len(order) - len(order) % config.batch or len(order)  # a lone last example would upset batch norm
+    parts = config.accumulate * world.size()
+    if config.batch % parts or usable < parts:
+        problem = f"a batch of {min(config.batch, usable)} for {world.size()} processes with {config.accumulate} micro-batches each"
+        raise Error(Code.train_config, problem, "[train] batch", f"make batch a multiple of {parts}, and no larger than the data")
+    batches = [order[i : i + config.batch] for i in range(0, usable, config.batch)]
+    return [world.share(part.tolist()) for batch in batches for part in np.array_split(batch, config.accumulate)]
 
 
 def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:

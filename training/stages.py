@@ -21,11 +21,25 @@ class Stage(nn.Module):
     name = ""
     sensors = False  # whether it reads cameras and radar
     lidar = False
+    config: Config
     network: nn.Module
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         """Every term, and "total", which is minimised. epoch: how many are behind, with fraction."""
         raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, batch: Batch, epoch: float) -> Batch:
+        """As losses; what DDP calls."""
+        return self.losses(batch, epoch)
+
+    def autocast(self) -> torch.autocast:
+        """In which the trained networks run, in the precision of the config; what they say goes on in float32."""
+        precision = getattr(torch, self.config.train.precision)
+        return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
 
     def prepare(self, dataset: FrameDataset) -> None:
         """Before the first epoch of a new run."""
@@ -39,7 +53,9 @@ class TeacherStage(Stage):
         self.config, self.network = config, Teacher(config.spec, config.teacher)
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
-        return detection_losses(self.network(batch), batch, self.config.train)
+        with self.autocast():
+            out = self.network(batch)
+        return detection_losses(_single(out), batch, self.config.train)
 
     def prepare(self, dataset: FrameDataset) -> None:
         """The 99th percentile of log reflectance over the occupied pillars of the training set."""
@@ -66,8 +82,9 @@ class LabelStage(Stage):
         return self
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
-        heatmap, box = self.teacher.decide(self.network(batch))
-        return detection_losses({"heatmap": heatmap, "box": box}, batch, self.config.train)
+        with self.autocast():
+            heatmap, box = self.teacher.decide(self.network(batch))
+        return detection_losses(_single({"heatmap": heatmap, "box": box}), batch, self.config.train)
 
 
 class StudentStage(Stage):
@@ -80,10 +97,15 @@ class StudentStage(Stage):
         self.lidar = teacher is not None
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
-        out = self.network(batch)
+        with self.autocast():
+            out = _single(self.network(batch))
         terms = detection_losses(out, batch, self.config.train)
         if self.distiller is not None:
             distilled = self.distiller(out, batch, epoch)
             terms |= {f"distill_{name}": value for name, value in distilled.items()}
             terms["total"] = terms["total"] + sum(distilled.values())
         return terms
+
+
+def _single(out: Batch) -> Batch:
+    return {name: value.float() for name, value in out.items()}

@@ -54,6 +54,7 @@ def train(
     ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan of rows and seeds: astyx, synth.")] = False,
     row: Annotated[list[str] | None, typer.Option(help="Of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
+    device: Device = "auto",
     json: Json = False,
 ) -> int:
     """Train a student, after its LiDAR teacher if its config distils; leaves checkpoints and a log with one line per epoch."""
@@ -71,8 +72,10 @@ def train(
         teacher=teacher,
         progress=bar("train"),
         cache=cache,
+        device=device,
     )
-    _show("training", result, json)
+    if result:  # of the processes that torchrun starts, the first alone has one
+        _show("training", result, json)
     return OK
 
 

@@ -50,7 +50,7 @@ def lift_sum(
     """Sum of depth times context over the frustum points of each cell; the last channel sums depth alone."""
     features = context.permute(0, 2, 3, 1).reshape(-1, context.shape[1])
     features = torch.cat([features, features.new_ones(len(features), 1)], 1)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(depth.device.type, enabled=False):
         return LiftSum.apply(depth.reshape(-1).float(), features.float(), batch["points"], batch["pixels"], batch["rows"])
 
 

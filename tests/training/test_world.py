@@ -1,0 +1,195 @@
+"""Two processes do together what one does alone: loss curves, normalisers, batch norms; and either goes on with what the other began."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import write_toy_config
+from imkd_edge.errors import Error
+from imkd_edge.training import world
+from imkd_edge.training.config import TrainConfig, load_config
+from imkd_edge.training.data import collate
+from imkd_edge.training.engine import make_optimizer, train_one_epoch
+from imkd_edge.training.main import Run, load_checkpoint, micro_batches, open_dataset, train
+from imkd_edge.training.stages import Stage, StudentStage
+
+DISTIL = """lidar = true
+[teacher]
+channels = 16
+epochs = 2
+label_epochs = 2
+rate = 1e-4
+[distill]
+radar = 0.3
+fused = 0.3
+label = 0.3
+response = 1.0
+empty = 0.1
+ramp = 0.0
+"""
+STAGES = ("teacher", "labels", ".")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """One step an epoch, so that the first line of a log is free of what rounding does later: ReLUs flip, and Adam turns the change of
+    a tiny gradient into a whole step. Hence also the small rate."""
+    path = write_toy_config(tmp_path_factory.mktemp("config") / "toy.toml", DISTIL)
+    path.write_text(path.read_text().replace("epochs = 3", "epochs = 2\nbatch = 8\nrate = 1e-4"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def alone(config, tmp_path_factory):
+    """A run of one process, and a copy of what it had left when one epoch of the student was missing."""
+    folder, half = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("half") / "run"
+    save = Run.save
+
+    def save_and_copy(run):
+        save(run)
+        if run.stage.name == "student" and run.epoch == 1:
+            shutil.copytree(folder, half)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save", save_and_copy)
+        train(config, out=folder, seed=5)
+    return folder, half
+
+
+@pytest.fixture(scope="module")
+def together(config, alone, tmp_path_factory):
+    """The same run by two processes, its standard output, and the run that they have finished."""
+    folder, half = tmp_path_factory.mktemp("together"), alone[1]
+    script = Path(__file__).with_name("together.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, config, folder, half]
+    run = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    return folder, run.stdout, half
+
+
+def curves(folder, stage):
+    lines = [json.loads(line)["losses"] for line in (folder / stage / "log.jsonl").read_text().splitlines()]
+    return {key: [line[key] for line in lines] for key in lines[0]}
+
+
+def check_same_curves(folder, reference, stage):
+    ours, theirs = curves(folder, stage), curves(reference, stage)
+    assert ours.keys() == theirs.keys() and len(ours["total"]) == 2
+    for key in ours:
+        for epoch, loss in enumerate((5e-5, 5e-4)):
+            tolerance = 1e-2 if key == "gradient" else loss
+            assert ours[key][epoch] == pytest.approx(theirs[key][epoch], rel=tolerance, abs=2e-5), f"{stage} {key} {epoch}"
+
+
+def test_two_processes_have_the_loss_curves_of_one(alone, together):
+    for stage in STAGES:
+        check_same_curves(together[0], alone[0], stage)
+
+
+def test_the_first_process_alone_speaks(together):
+    assert json.loads(together[1])["epoch"] == 2
+
+
+def test_two_processes_decode_every_sample_once_between_them(together):
+    assert len(list((together[0] / "cache").glob("samples-*/*.safetensors"))) == 8
+
+
+def test_two_processes_finish_what_one_began(alone, together):
+    check_same_curves(together[2], alone[0], ".")
+    assert load_checkpoint(together[2] / "checkpoint.pt")["epoch"] == 2
+
+
+def test_a_process_takes_its_share_in_the_order_of_one(monkeypatch):
+    order, config = list(range(20, 9, -1)), TrainConfig(batch=4, accumulate=2)
+    assert micro_batches(order, config) == [[20, 19], [18, 17], [16, 15], [14, 13]]  # three are left over
+    monkeypatch.setattr(world, "size", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(world, "rank", lambda rank=rank: rank)
+        shares.append(micro_batches(order, config))
+    assert shares == [[[20], [18], [16], [14]], [[19], [17], [15], [13]]]
+    monkeypatch.setattr(world, "size", lambda: 3)
+    for batch in (4, 12):  # not divisible; more than the data
+        with pytest.raises(Error, match="3 processes") as error:
+            micro_batches(order if batch == 4 else order[:5], TrainConfig(batch=batch, accumulate=2))
+        assert error.value.code == "E0601"
+
+
+@pytest.mark.parametrize("change", ["batch = 4\naccumulate = 3", "accumulate = 0", 'precision = "int8"'])
+def test_a_training_that_cannot_be_split_or_computed_is_refused(tmp_path, change):
+    path = write_toy_config(tmp_path / "x.toml")
+    path.write_text(path.read_text().replace("epochs = 3", change))
+    with pytest.raises(Error) as error:
+        load_config(path)
+    assert error.value.code == "E0601"
+
+
+def test_an_absent_device_is_refused(config, tmp_path):
+    for device in ("tpu", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(Error, match=device) as error:
+            train(config, out=tmp_path, device=device)
+        assert error.value.code == "E0511"
+
+
+class Line(Stage):
+    """A network without batch norm and a loss whose normaliser is the number of examples."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+    def losses(self, batch, epoch):
+        return {"total": (self.network(batch["x"])[:, 0] - batch["y"]).square().mean()}
+
+
+def test_micro_batches_add_up_to_their_batch():
+    x = torch.randn(5, 8, 6, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for parts in (1, 4):
+        stage, config = Line(), TrainConfig(batch=8, accumulate=parts, clip=0.5)
+        pieces = [{"x": piece, "y": piece.sum(1)} for batch in x for piece in batch.chunk(parts)]
+        optimizer, ema = make_optimizer(stage, config), copy.deepcopy(stage.network)
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        ends.append((train_one_epoch(stage, ema, optimizer, scaler, pieces, config, 0, 5), stage, ema))
+    (whole, one, average), (summed, other, moving) = ends
+    assert summed == pytest.approx(whole, rel=1e-5)
+    for a, b in zip([*one.parameters(), *average.parameters()], [*other.parameters(), *moving.parameters()]):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns(tmp_path, precision):
+    path = write_toy_config(tmp_path / "half.toml", "frames_per_scene = 1\n")
+    path.write_text(path.read_text().replace("epochs = 3", f'precision = "{precision}"').replace("frames_per_scene = 4\n", ""))
+    settings = load_config(path)
+    torch.manual_seed(0)
+    stage, dataset = StudentStage(settings), open_dataset(settings, 0)
+    batch = collate([dataset[0]], settings.spec)
+    with stage.autocast():
+        seen = stage.network(batch)
+    assert seen["f_fused"].dtype == getattr(torch, precision)
+    optimizer, scaler = make_optimizer(stage, settings.train), torch.amp.GradScaler("cpu", enabled=precision == "float16")
+    ema = copy.deepcopy(stage.network)
+    ends = [train_one_epoch(stage, ema, optimizer, scaler, [batch] * 3, settings.train, step, 6)["total"] for step in (0, 3)]
+    assert ends[1] < 0.9 * ends[0]
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in stage.parameters())
+
+
+def test_examples_of_workers_are_those_of_the_process_itself(config, tmp_path):
+    """Over two epochs, since workers outlive the first and must see that the second has begun."""
+    path, runs = tmp_path / "workers.toml", []
+    for workers in (0, 2):
+        path.write_text(config.read_text().split("lidar")[0].replace("batch = 8", f"workers = {workers}"))
+        train(path, out=tmp_path / str(workers), seed=5)
+        runs.append(load_checkpoint(tmp_path / str(workers) / "checkpoint.pt"))
+    for key, value in runs[0]["trained"].items():
+        assert torch.equal(value, runs[1]["trained"][key]), key
+    train(path, out=tmp_path / "0", seed=5, resume=True)  # the number of workers may change
