@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 
 import pytest
 import typer.main
@@ -57,6 +59,12 @@ def test_version(run) -> None:
     from importlib.metadata import version
 
     assert run("--version").stdout.strip() == f"imkd-edge {version('imkd-edge')}"
+
+
+def test_the_module_is_the_command() -> None:
+    """torchrun -m imkd_edge.cli ..."""
+    outcome = subprocess.run([sys.executable, "-m", "imkd_edge.cli", "--version"], capture_output=True, text=True)
+    assert outcome.returncode == 0 and outcome.stdout.startswith("imkd-edge ")
 
 
 @pytest.mark.parametrize("arguments", [["nosuchverb"], ["infer"], ["infer", "synth", "--nosuch"], ["bench", "tiny", "--frames", "0"]])

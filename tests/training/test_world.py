@@ -69,7 +69,8 @@ def together(config, alone, tmp_path_factory):
     folder, half = tmp_path_factory.mktemp("together"), alone[1]
     script = Path(__file__).with_name("together.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, config, folder, half]
-    run = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=280)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr
     return folder, run.stdout, half
 
@@ -95,6 +96,10 @@ def test_two_processes_have_the_loss_curves_of_one(alone, together):
 
 def test_the_first_process_alone_speaks(together):
     assert json.loads(together[1])["epoch"] == 2
+
+
+def test_one_process_reads_what_two_have_left(config, together):
+    assert train(config, out=together[0], seed=5, resume=True)["frames"] == 8  # all stages are complete: restored, not trained
 
 
 def test_two_processes_decode_every_sample_once_between_them(together):

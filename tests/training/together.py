@@ -1,14 +1,18 @@
-"""What test_world.py runs in two processes: batch norm over both, a training, and the rest of one that a single process began."""
+"""What test_world.py runs in two processes: batch norm, micro-batches, a training, and the rest of one that a single process began."""
 
 import contextlib
+import copy
 import sys
 
 import torch
 import torch.distributed as dist
+from test_world import Line
 from torch import nn
 
 from imkd_edge import cli
 from imkd_edge.training import world
+from imkd_edge.training.config import TrainConfig
+from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.main import Run, train
 
 
@@ -34,6 +38,23 @@ def check_batch_norm() -> None:
         close(2 * world.mean(ours.grad), theirs.grad, rtol=1e-4, atol=1e-4)
     close(shared[0].running_var, alone.running_var, rtol=1e-5, atol=1e-5)
     close(shared[0].running_mean, alone.running_mean, rtol=1e-5, atol=1e-5)
+
+
+def check_accumulation() -> None:
+    """Micro-batches of two processes, whose gradients meet at the last one only, take the steps of whole batches."""
+    batches = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for parts, wrapped in ((1, False), (2, True)):
+        stage, config = Line(), TrainConfig(batch=8, accumulate=parts, clip=0.5)
+        pieces = [piece[world.share(range(len(piece)))] if wrapped else piece for batch in batches for piece in batch.chunk(parts)]
+        model = world.distributed(stage) if wrapped else stage
+        scaler, ema = torch.amp.GradScaler("cpu", enabled=False), copy.deepcopy(stage.network)
+        seen = [{"x": x, "y": x.sum(1)} for x in pieces]
+        ends.append((train_one_epoch(model, ema, make_optimizer(stage, config), scaler, seen, config, 0, 4), stage))
+    (whole, one), (summed, two) = ends
+    for key in whole:
+        assert abs(summed[key] - whole[key]) < 1e-5 * abs(whole[key]), key
+    torch.testing.assert_close([*two.parameters()], [*one.parameters()], rtol=1e-4, atol=1e-6)
 
 
 def check_training(config: str, whole: str, half: str) -> None:
@@ -63,4 +84,5 @@ if __name__ == "__main__":
     world.join("cpu")
     assert world.size() == 2
     check_batch_norm()
+    check_accumulation()
     check_training(*sys.argv[1:])
