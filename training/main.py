@@ -127,12 +127,19 @@ def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[T
         path = folder / name / "checkpoint.pt"
         state = load_checkpoint(path)
         made = from_dict(state["config"], str(path))
-        if state["stage"] != name or made.spec.to_json() != settings.spec.to_json() or made.teacher.channels != settings.teacher.channels:
-            raise Error(Code.train_checkpoint, f"no {name} of this model", str(path), "use the same [spec] and [teacher], or train it anew")
+        if state["stage"] != name or _taught_by(made) != _taught_by(settings):
+            fix = "use the same grid, classes and [teacher], or train it anew"
+            raise Error(Code.train_checkpoint, f"no {name} of this model", str(path), fix)
         network = kind(settings.spec, settings.teacher)
         network.load_state_dict(state["ema"])
         networks.append(network.eval())
     return networks[0], networks[1] if labels else None
+
+
+def _taught_by(settings: Config) -> list[Any]:
+    """What a teacher and a label encoder are made for; cameras, radar features and the past are the student's alone."""
+    spec = json.loads(settings.spec.to_json())
+    return [spec["grid"], spec["radar"]["cell"], spec["ground_plane"], spec["head"], settings.teacher.channels]
 
 
 class Run:

@@ -28,7 +28,7 @@ CHANGES = {
     "cell = 3.2": "cell = 0.8",
     "[spec.grid]": f"[spec.grid]\nx_min = -{REACH}\nx_max = {REACH}\ny_min = -{REACH}\ny_max = {REACH}",
     "bev_channels = 16": "bev_channels = 32",
-    "epochs = 3": "epochs = 100\nrate = 5e-3\nweight_decay = 0.0\nema = 0.9",
+    "epochs = 3": "epochs = 150\nrate = 5e-3\nweight_decay = 0.0\nema = 0.9",
     "scenes = 2\nframes_per_scene = 4\n": "",
 }
 
@@ -54,7 +54,7 @@ def test_four_frames_are_learnt_by_heart(tmp_path):
     path.write_text(text)
     checkpoint = train(path, out=tmp_path / "run", seed=0)["checkpoint"]
     chosen = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
-    _, detected = run(chosen, CheckpointDetector(checkpoint, 0.05))
+    _, detected, _ = run(chosen, CheckpointDetector(checkpoint, 0.05))
     truths = [within_reach(item[0]) for item in detected]
     assert sum(label == "car" for truth in truths for label in truth.labels) > 20
     metrics = nuscenes.evaluate(truths, [item[1:] for item in detected], classes=["car", "truck"])

@@ -122,6 +122,16 @@ def test_a_teacher_of_another_model_is_refused(config, folder, tmp_path):
     assert error.value.code == "E0602"
 
 
+def test_a_teacher_serves_students_that_look_back_but_none_on_another_grid(config, folder, tmp_path):
+    text = config.read_text()
+    looks_back = "version = 2\nsegmentation = false\n[spec.history]\nframes = 1\ninterval = 0.5\nchannels = 16\n[spec.image]"
+    (tmp_path / "past.toml").write_text(text.replace("[spec.image]", "[spec]\n" + looks_back))
+    assert load_teacher(folder, load_config(tmp_path / "past.toml"))[0] is not None
+    (tmp_path / "fine.toml").write_text(text.replace("cell = 3.2", "cell = 1.6"))
+    with pytest.raises(Error, match="teacher of this model"):
+        load_teacher(folder, load_config(tmp_path / "fine.toml"))
+
+
 @pytest.mark.parametrize("stage", ["teacher", "."])
 def test_a_checkpoint_is_evaluated_without_export(folder, stage):
     pytest.importorskip("nuscenes")
