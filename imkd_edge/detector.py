@@ -35,6 +35,7 @@ class Detector:
         engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), or a callable threads -> Engine.
         threads: cores for the ops and for the engine; 0 is one per core.
         score_threshold: replaces the spec's, 0..1.
+        debug: also give the gate maps in `Result.debug`; needs a bundle whose network has them, free when off.
 
     Raises:
         Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
@@ -48,6 +49,7 @@ class Detector:
         engine: str | EngineFactory = "onnxruntime",
         threads: int = 0,
         score_threshold: float | None = None,
+        debug: bool = False,
     ) -> None:
         check_device(device)
         bundle = Bundle.load(bundle)
@@ -55,7 +57,7 @@ class Detector:
             rig = golden_rig(bundle)
         elif not isinstance(rig, SensorRig):
             rig = SensorRig.load(os.fspath(rig))
-        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), engine, threads, score_threshold)
+        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), engine, threads, score_threshold, debug)
 
     @classmethod
     def from_onnx(
@@ -67,10 +69,11 @@ class Detector:
         engine: str | EngineFactory = "onnxruntime",
         threads: int = 0,
         score_threshold: float | None = None,
+        debug: bool = False,
     ) -> Detector:
         """A detector on two ONNX files that are not in a bundle yet; an exporter needs it."""
         detector = cls.__new__(cls)
-        detector._open(spec, rig, camera_onnx, bev_onnx, engine, threads, score_threshold)
+        detector._open(spec, rig, camera_onnx, bev_onnx, engine, threads, score_threshold, debug)
         return detector
 
     def _open(
@@ -82,12 +85,13 @@ class Detector:
         engine: str | EngineFactory,
         threads: int,
         score_threshold: float | None,
+        debug: bool,
     ) -> None:
         camera, bev = make_engine(engine, threads), make_engine(engine, threads)
         camera.load(os.fspath(camera_onnx))
         bev.load(os.fspath(bev_onnx))
         threshold = -1.0 if score_threshold is None else score_threshold
-        self._core: Any = _core.Detector(spec, rig, camera, bev, threads, threshold)
+        self._core: Any = _core.Detector(spec, rig, camera, bev, threads, threshold, debug)
         self._class_names = tuple(item.name for item in spec.head.classes)
 
     def infer(
@@ -103,7 +107,7 @@ class Detector:
         Args:
             frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides.
             radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or sweeps.
-            ego: pose and motion of the vehicle, where known.
+            ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar velocities.
             timestamp_ns: the reference time; boxes are in the ego frame of that time.
             camera_timestamps_ns: camera name -> ns, or a list in the rig's order; left out: the reference time.
 
@@ -115,8 +119,12 @@ class Detector:
         return Result(**found, class_names=self._class_names, health=health)
 
     def set_rig(self, rig: SensorRig) -> None:
-        """Takes another calibration; the lookup tables are rebuilt. Raises Error 21x."""
+        """Takes another calibration: the lookup tables are rebuilt, past frames forgotten. Raises Error 21x."""
         self._open_core().set_rig(rig)
+
+    def reset(self) -> None:
+        """Forgets past frames: to be called before the first frame of another recording."""
+        self._open_core().reset()
 
     @property
     def spec(self) -> ModelSpec:
@@ -129,7 +137,10 @@ class Detector:
         return self._open_core().rig
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap, box; all float32."""
+        """Copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap, box; all float32.
+
+        Where the spec has them also history, fused and segmentation (logits); with debug i_cam and i_rad.
+        """
         return self._open_core().tensors()
 
     def close(self) -> None:

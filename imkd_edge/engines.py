@@ -25,7 +25,7 @@ def cores() -> int:
 
 
 class OnnxRuntimeEngine(Engine):
-    """The `onnxruntime` wheel with fixed, bound buffers.
+    """The `onnxruntime` wheel with fixed, bound buffers; an output that is not bound is not wanted.
 
     Args:
         threads: cores for one run; 0 is one per core.
@@ -86,10 +86,10 @@ class OnnxRuntimeEngine(Engine):
         self._arrays[tensor] = array
 
     def run(self) -> None:
-        missing = [value.name for value in (*self._inputs, *self._outputs) if value.name not in self._arrays]
+        missing = [value.name for value in self._inputs if value.name not in self._arrays]
         if missing or self._session is None:
             problem = f"not bound: {', '.join(missing)}" if missing else "no model is loaded"
-            raise Error(Code.engine_run, problem, self._path, "load a model, then bind every tensor")
+            raise Error(Code.engine_run, problem, self._path, "load a model, then bind every input")
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:

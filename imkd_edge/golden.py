@@ -30,6 +30,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
+from imkd_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
     from imkd_edge.bundle import Bundle
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from imkd_edge.engines import EngineFactory
     from imkd_edge.sources.sample import Sample
 
+# Of every bundle; those whose spec has history or segmentation also keep fused and segmentation.
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
 
 
@@ -51,6 +53,7 @@ def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[
     rig = sample.rig
     times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in rig.cameras]
     detector.set_rig(rig)
+    detector.reset()  # the frame is replayed by itself
     result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
     golden: dict[str, np.ndarray] = {
         "rig": np.frombuffer(rig.to_json().encode(), np.uint8),
@@ -65,7 +68,9 @@ def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[
     for i, camera in enumerate(rig.cameras):
         if sample.frames.get(camera.name) is not None:
             golden[f"image_{i}"] = np.ascontiguousarray(sample.frames[camera.name])
-    for name, tensor in detector.tensors().items():
+    tensors = detector.tensors()
+    for name in _tensor_names(detector.spec):
+        tensor = tensors[name]
         stride = -(-tensor.size // values) | 1  # odd: rows are mostly even, so every column gets its turn
         golden[f"stride_{name}"] = np.array(stride, np.int64)
         golden[f"tensor_{name}"] = tensor.ravel()[::stride].copy()
@@ -93,13 +98,20 @@ def check_golden(
     with Detector(bundle, rig, engine=engine, threads=threads) as detector:
         result = detector.infer(*_unpack(golden, rig))
         tensors = detector.tensors()
-    differences = {name: _difference(tensors[name].ravel()[:: int(golden[f"stride_{name}"])], golden[f"tensor_{name}"]) for name in TENSORS}
+    differences = {
+        name: _difference(tensors[name].ravel()[:: int(golden[f"stride_{name}"])], golden[f"tensor_{name}"])
+        for name in _tensor_names(bundle.spec)
+    }
     return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
 
 
 def golden_rig(bundle: Bundle) -> SensorRig:
     """The rig of the bundle's golden frame."""
     return _rig(_read(bundle))
+
+
+def _tensor_names(spec: ModelSpec) -> tuple[str, ...]:
+    return TENSORS + ("fused",) * (spec.history.frames > 0) + ("segmentation",) * spec.segmentation
 
 
 def _read(bundle: Bundle) -> dict[str, np.ndarray]:
@@ -109,7 +121,7 @@ def _read(bundle: Bundle) -> dict[str, np.ndarray]:
             golden = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise Error(Code.bundle_bad_value, f"golden.npz cannot be read: {error}", str(path), "export the bundle anew") from error
-    names = [f"{kind}_{name}" for kind in ("tensor", "stride") for name in TENSORS]
+    names = [f"{kind}_{name}" for kind in ("tensor", "stride") for name in _tensor_names(bundle.spec)]
     names += ["rig", "timestamp_ns", "camera_timestamps_ns", "boxes", "scores", "labels", "ego_T_world_ego", "ego_twist"]
     names += [f"sweep_{name}" for name in ("radar", "timestamp_ns", "count", "points", "T_world_ego")]
     missing = [name for name in names if name not in golden]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Health:
     ego_speed_estimated: bool  # from the static returns, for want of odometry
     ego_speed: float  # m/s
     ego_speed_residual: float  # m/s, median absolute of the inliers
+    past_frames: int  # fused maps of the past that the network got, of the spec's history.frames
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -63,6 +64,8 @@ class Result:
     health: Health
     timings_us: dict[str, float]  # stage -> µs
     total_us: float
+    segmentation: np.ndarray | None = None  # (H, W) float32 probability of a vehicle per BEV cell, where the model gives it
+    debug: dict[str, np.ndarray] = field(default_factory=dict)  # Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1
 
     @property
     def names(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
@@ -104,10 +105,21 @@ def _span(names: Sequence[str], span: str, where: str) -> list[str]:
     raise Error(Code.source_unknown_frame, f"{span!r} is neither a file nor FIRST-LAST", where, f"e.g. --frames {known}")
 
 
-def infer_sample(detector: Detector, sample: Sample) -> Result:
-    """Runs one sample; where its calibration differs from the last one's, the lookup tables are rebuilt first."""
+_scenes: WeakKeyDictionary[Detector, str] = WeakKeyDictionary()  # of the last sample that each detector was prepared for
+
+
+def prepare(detector: Detector, sample: Sample) -> None:
+    """Gives the detector the sample's rig where it differs from the last one, and makes it forget the frames of another scene."""
     if sample.rig.hash() != detector.rig.hash():
         detector.set_rig(sample.rig)
+    if _scenes.get(detector, sample.scene) != sample.scene:
+        detector.reset()
+    _scenes[detector] = sample.scene
+
+
+def infer_sample(detector: Detector, sample: Sample) -> Result:
+    """Runs one sample of a recording, after `prepare`."""
+    prepare(detector, sample)
     return detector.infer(
         sample.frames,
         sample.radar,

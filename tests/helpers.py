@@ -1,4 +1,5 @@
-"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt; toy trainings."""
+"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt; recording engines;
+toy trainings."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from imkd_edge import Detector, ModelSpec, SensorRig
 from imkd_edge.bundle import write_bundle
+from imkd_edge.engines import Engine, TensorInfo
 from imkd_edge.golden import make_golden
 from imkd_edge.sources.sample import Sample
 from imkd_edge.sources.synth import SynthSource, default_rig
+from imkd_edge.spec import HistorySpec
 
 SPEC_JSON = """{
   "version": 1, "name": "random", "cameras": %d, "context_channels": 8, "ground_plane": [0, 0, 0],
@@ -28,9 +31,12 @@ SPEC_JSON = """{
 }"""
 
 
-def random_spec(cameras: int = 6) -> ModelSpec:
-    """A small spec that fits the synthetic rig (6 cameras)."""
-    return ModelSpec.from_json(SPEC_JSON % cameras)
+def random_spec(cameras: int = 6, past: int = 0, segmentation: bool = False) -> ModelSpec:
+    """A small spec that fits the synthetic rig (6 cameras), with `past` fused maps of 4 channels, 0.5 s apart."""
+    spec = ModelSpec.from_json(SPEC_JSON % cameras)
+    spec.history = HistorySpec(frames=past, interval=0.5, channels=4 if past else 0)
+    spec.segmentation = segmentation
+    return spec
 
 
 def camera_onnx(spec: ModelSpec, seed: int = 0) -> bytes:
@@ -56,17 +62,21 @@ def camera_onnx(spec: ModelSpec, seed: int = 0) -> bytes:
     return _model("camera", nodes, inputs, outputs, constants)
 
 
-def bev_onnx(spec: ModelSpec, seed: int = 1) -> bytes:
-    """camera_bev (1,C+1,H,W), radar_grid (1,F,Hr,Wr) -> heatmap (1,K,H,W), box (1,groups*10,H,W): pooling and 3x3 convolutions."""
+def bev_onnx(spec: ModelSpec, seed: int = 1, gates: bool = False) -> bytes:
+    """camera_bev (1,C+1,H,W), radar_grid (1,F,Hr,Wr) -> heatmap (1,K,H,W), box (1,groups*10,H,W): pooling and 3x3 convolutions.
+
+    Where the spec has them also history -> fused and segmentation; with gates i_cam and i_rad; each a 1x1 convolution.
+    """
     from onnx import helper, numpy_helper
 
     height, width = spec.grid.height(), spec.grid.width()
     ratio = spec.radar_width() // width
     channels = spec.context_channels + 1 + len(spec.radar.features)
+    past = spec.history.frames * spec.history.channels
     classes, groups = len(spec.head.classes), spec.head.groups()
     random = np.random.default_rng(seed)
-    heat = random.normal(0, 0.3, (classes, channels, 3, 3)).astype(np.float32)
-    box = random.normal(0, 0.05, (groups * 10, channels, 3, 3)).astype(np.float32)
+    heat = random.normal(0, 0.3, (classes, channels + past, 3, 3)).astype(np.float32)
+    box = random.normal(0, 0.05, (groups * 10, channels + past, 3, 3)).astype(np.float32)
     size_bias = np.tile(np.array([0, 0, 0.8, 1.4, 0.6, 0.4, 0, 1, 0, 0], np.float32), groups)  # metres and log metres of a plausible car
     constants = [
         numpy_helper.from_array(array, name)
@@ -79,15 +89,27 @@ def bev_onnx(spec: ModelSpec, seed: int = 1) -> bytes:
     ]
     nodes = [
         helper.make_node("MaxPool", ["radar_grid"], ["pooled"], kernel_shape=[ratio, ratio], strides=[ratio, ratio]),
-        helper.make_node("Concat", ["camera_bev", "pooled"], ["fused"], axis=1),
-        helper.make_node("Conv", ["fused", "heat", "heat_bias"], ["heatmap"], kernel_shape=[3, 3], pads=[1] * 4),
-        helper.make_node("Conv", ["fused", "size", "size_bias"], ["box"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Concat", ["camera_bev", "pooled"], ["present"], axis=1),
+        helper.make_node("Concat", ["present", "history"] if past else ["present"], ["trunk"], axis=1),
+        helper.make_node("Conv", ["trunk", "heat", "heat_bias"], ["heatmap"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["trunk", "size", "size_bias"], ["box"], kernel_shape=[3, 3], pads=[1] * 4),
     ]
     inputs = [
         _info("camera_bev", [1, spec.context_channels + 1, height, width]),
         _info("radar_grid", [1, len(spec.radar.features), spec.radar_height(), spec.radar_width()]),
     ]
     outputs = [_info("heatmap", [1, classes, height, width]), _info("box", [1, groups * 10, height, width])]
+    if past:
+        inputs.append(_info("history", [1, past, height, width]))
+    maps = [("fused", "present", channels, spec.history.channels)] * bool(past) + [
+        ("segmentation", "trunk", channels + past, 1)
+    ] * spec.segmentation
+    maps += [("i_cam_logit", "camera_bev", spec.context_channels + 1, 1), ("i_rad_logit", "pooled", len(spec.radar.features), 1)] * gates
+    for name, source, count, out in maps:
+        constants.append(numpy_helper.from_array(random.normal(0, 0.3, (out, count, 1, 1)).astype(np.float32), f"{name}_weight"))
+        nodes.append(helper.make_node("Conv", [source, f"{name}_weight"], [name], kernel_shape=[1, 1]))
+        outputs.append(_info(name.removesuffix("_logit"), [1, out, height, width]))
+    nodes += [helper.make_node("Sigmoid", [f"{name}_logit"], [name]) for name in ("i_cam", "i_rad") * gates]
     return _model("bev", nodes, inputs, outputs, constants)
 
 
@@ -114,10 +136,10 @@ def golden_sample(cameras: int) -> Sample:
     return source[source.names[0]]
 
 
-def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int = 0) -> Path:
+def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int = 0, gates: bool = False) -> Path:
     """A whole bundle, with a golden frame from the synthetic world."""
     spec = spec or random_spec()
-    parts = camera_onnx(spec, seed), bev_onnx(spec, seed + 1)
+    parts = camera_onnx(spec, seed), bev_onnx(spec, seed + 1, gates)
     sample = golden_sample(spec.cameras)
     provenance = {"data": "none: random weights", "seed": seed}
     with tempfile.TemporaryDirectory() as place:
@@ -128,6 +150,49 @@ def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int =
             golden = make_golden(detector, sample)
     write_bundle(folder, spec, *parts, golden=golden, metrics={}, provenance=provenance)
     return folder
+
+
+class Recorder(Engine):
+    """An engine that fills the outputs bound to it with a constant and remembers its arrays."""
+
+    def __init__(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        self.shapes, self.arrays, self.runs, self.thread = (inputs, outputs), {}, 0, None
+
+    def name(self) -> str:
+        return "recorder"
+
+    def load(self, onnx_path: str) -> None:
+        self.path = onnx_path
+
+    def inputs(self) -> list[TensorInfo]:
+        return [TensorInfo(name, shape) for name, shape in self.shapes[0].items()]
+
+    def outputs(self) -> list[TensorInfo]:
+        return [TensorInfo(name, shape) for name, shape in self.shapes[1].items()]
+
+    def bind(self, tensor: str, array: np.ndarray) -> None:
+        self.arrays[tensor] = array
+
+    def run(self) -> None:
+        self.runs += 1
+        for name in self.shapes[1].keys() & self.arrays:
+            self.arrays[name][:] = 0.25
+
+
+def recorders(spec: ModelSpec) -> tuple[Recorder, Recorder]:
+    """The two parts of a spec with two cameras and neither history nor segmentation."""
+    h, w, H, W = spec.image.feature_height(), spec.image.feature_width(), spec.grid.height(), spec.grid.width()
+    camera = Recorder(
+        {"images": (2, 3, spec.image.height, spec.image.width)},
+        {"depth": (2, spec.depth.bins, h, w), "context": (2, spec.context_channels, h, w)},
+    )
+    radar = (1, len(spec.radar.features), spec.radar_height(), spec.radar_width())
+    bev = Recorder(
+        {"camera_bev": (1, spec.context_channels + 1, H, W), "radar_grid": radar},
+        {"heatmap": (1, len(spec.head.classes), H, W), "box": (1, 10 * spec.head.groups(), H, W)},
+    )
+    return camera, bev
 
 
 TOY_CONFIG = """base = "tiny"  # same parts, an eighth of the work

@@ -88,8 +88,11 @@ py::dict health_dict(const Health& health, const SensorRig& rig) {
   out["ego_speed_estimated"] = health.ego_speed_estimated;
   out["ego_speed"] = health.ego_speed;
   out["ego_speed_residual"] = health.ego_speed_residual;
+  out["past_frames"] = health.past_frames;
   return out;
 }
+
+FloatArray map_array(const MapView& map) { return FloatArray({py::ssize_t(map.rows), py::ssize_t(map.columns)}, map.data); }  // a copy
 
 py::dict result_dict(const Result& result, const SensorRig& rig) {
   const auto count = static_cast<py::ssize_t>(result.detections.size());
@@ -102,11 +105,14 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
     scores.mutable_at(i) = d.score;
     labels.mutable_at(i) = d.label;
   }
-  py::dict timings, out;
+  py::dict timings, debug, out;
+  for (const MapView& map : result.debug) debug[map.name] = map_array(map);
   for (int stage = 0; stage < kStages; ++stage) timings[kStageNames[stage]] = result.timings_us[static_cast<std::size_t>(stage)];
   out["timestamp_ns"] = result.timestamp_ns;
   out["boxes"] = boxes, out["scores"] = scores, out["labels"] = labels;
   out["health"] = health_dict(result.health, rig);
+  out["segmentation"] = result.segmentation.data ? py::object(map_array(result.segmentation)) : py::object(py::none());
+  out["debug"] = debug;
   out["timings_us"] = timings;
   out["total_us"] = result.total_us;
   return out;
@@ -130,6 +136,11 @@ void set_rig(SharedDetector& self, const SensorRig& rig) {
   self.detector.set_rig(rig);
 }
 
+void reset(SharedDetector& self) {
+  const auto locked = lock(self);
+  self.detector.reset();
+}
+
 SensorRig rig_of(SharedDetector& self) {
   const auto locked = lock(self);
   return self.detector.rig();
@@ -144,10 +155,11 @@ py::dict tensors(SharedDetector& self) {  // copies
 }
 
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
-                                     std::shared_ptr<Engine> bev, int threads, double score_threshold) {
+                                     std::shared_ptr<Engine> bev, int threads, double score_threshold, bool debug) {
   DetectorOptions options;
   options.threads = threads;
   options.score_threshold = score_threshold;
+  options.debug = debug;
   return std::unique_ptr<SharedDetector>(new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
 }
 
@@ -157,10 +169,11 @@ void bind_detector(py::module_& m) {
   m.attr("MAX_THREADS") = DetectorOptions::kMaxThreads;
   py::class_<SharedDetector>(m, "Detector", "Frames in, boxes out; see imkd_edge.Detector.")
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("threads") = 0,
-           py::arg("score_threshold") = -1.0, py::call_guard<py::gil_scoped_release>())
+           py::arg("score_threshold") = -1.0, py::arg("debug") = false, py::call_guard<py::gil_scoped_release>())
       .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(), py::arg("timestamp_ns") = 0,
            py::arg("camera_timestamps_ns") = py::none())
       .def("set_rig", &set_rig, py::arg("rig"))
+      .def("reset", &reset)
       .def("tensors", &tensors)
       .def_property_readonly("spec", [](const SharedDetector& self) { return self.detector.spec(); })
       .def_property_readonly("rig", &rig_of);

@@ -3,76 +3,16 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 
+#include "buffers.hpp"
+#include "history.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
 #include "imkd/thread_pool.hpp"
 
 namespace imkd {
 namespace {
-
-enum Buffer { kImages, kDepth, kContext, kCameraBev, kRadarGrid, kHeatmap, kBox, kBuffers };
-
-struct BufferInfo {
-  const char* name;
-  std::vector<std::int64_t> shape;
-  std::size_t size() const {  // floats
-    std::size_t count = 1;
-    for (std::int64_t extent : shape) count *= static_cast<std::size_t>(extent);
-    return count;
-  }
-};
-using SizeTable = std::array<BufferInfo, kBuffers>;
-
-// Every buffer between the stages, by the order of Buffer.
-SizeTable size_table(const ModelSpec& s) {
-  const std::int64_t n = s.cameras, h = s.image.feature_height(), w = s.image.feature_width(), rows = s.grid.height(),
-                     columns = s.grid.width();
-  return {{{"images", {n, 3, s.image.height, s.image.width}},
-           {"depth", {n, s.depth.bins, h, w}},
-           {"context", {n, s.context_channels, h, w}},
-           {"camera_bev", {1, s.context_channels + 1, rows, columns}},
-           {"radar_grid", {1, static_cast<std::int64_t>(s.radar.features.size()), s.radar_height(), s.radar_width()}},
-           {"heatmap", {1, static_cast<std::int64_t>(s.head.classes.size()), rows, columns}},
-           {"box", {1, s.head.groups() * kBoxChannels, rows, columns}}}};
-}
-
-std::shared_ptr<float> allocate(std::size_t count) {  // zeros, aligned for vector loads
-  constexpr std::size_t kAlign = 64;
-  const std::size_t bytes = (std::max<std::size_t>(count, 1) * sizeof(float) + kAlign - 1) / kAlign * kAlign;
-  auto* data = static_cast<float*>(std::aligned_alloc(kAlign, bytes));
-  if (!data) throw std::bad_alloc();
-  std::memset(data, 0, bytes);
-  return {data, &std::free};
-}
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  std::string text;
-  for (std::int64_t extent : shape) text += (text.empty() ? "" : ", ") + std::to_string(extent);
-  return "(" + text + ")";
-}
-
-// The graph must have exactly these tensors, each with the shape that the spec gives.
-void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, const std::vector<Buffer>& wanted,
-                   const std::string& where) {
-  for (Buffer buffer : wanted) {
-    const BufferInfo& info = table[buffer];
-    const auto at = std::find_if(found.begin(), found.end(), [&](const TensorInfo& tensor) { return tensor.name == info.name; });
-    if (at == found.end())
-      throw Error(Code::bundle_tensor_mismatch, std::string("has no tensor \"") + info.name + "\"", where, "export the bundle anew");
-    if (at->shape != info.shape)
-      throw Error(Code::bundle_tensor_mismatch,
-                  std::string("\"") + info.name + "\" is " + shape_text(at->shape) + ", the spec says " + shape_text(info.shape), where,
-                  "export the bundle anew, with static shapes and the spec it was trained with");
-  }
-  if (found.size() != wanted.size())
-    throw Error(Code::bundle_tensor_mismatch,
-                "has " + std::to_string(found.size()) + " tensors, " + std::to_string(wanted.size()) + " are known", where,
-                "export the bundle anew");
-}
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) { return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9; }
 
@@ -108,40 +48,50 @@ struct Detector::State {
   std::shared_ptr<Engine> camera, bev;
   ThreadPool pool;
   SizeTable table;
-  std::array<std::shared_ptr<float>, kBuffers> data;
+  std::array<std::shared_ptr<float>, kBuffers> data;  // null where nobody needs it
+  History history;
   std::vector<float> lift_scratch;
   std::vector<std::max_align_t> radar_scratch, decode_scratch;
+  std::vector<float> vehicles;   // probabilities of the segmentation
   std::vector<ImageCrop> crops;  // by camera
   LiftTable lift_table;
   std::vector<ImageView> images;   // of this frame; those that are unusable have no data
   std::vector<RadarInput> sweeps;  // grows only when a frame brings more sweeps than any before
   Result result;
 
-  State(const ModelSpec& spec, int threads) : spec(spec), pool(threads), table(size_table(spec)) {}
+  State(const ModelSpec& spec, int threads, bool debug) : spec(spec), pool(threads), table(size_table(spec, debug)), history(spec) {}
   void connect();
   void set_rig(const SensorRig& rig);
   void check(const FrameSet& frames) const;
   void assess_cameras(const FrameSet& frames);
   void run_cameras(Stopwatch& watch);
   void run_radars(const FrameSet& frames, Stopwatch& watch);
+  void run_history(const FrameSet& frames, Stopwatch& watch);
+  void run_bev(Stopwatch& watch);
+  void read_maps();
   void clear(Buffer buffer) { std::memset(data[buffer].get(), 0, table[buffer].size() * sizeof(float)); }
 };
 
 // Allocates every buffer and hands the engines theirs.
 void Detector::State::connect() {
-  check_tensors(camera->inputs(), table, {kImages}, "camera.onnx, inputs");
-  check_tensors(camera->outputs(), table, {kDepth, kContext}, "camera.onnx, outputs");
-  check_tensors(bev->inputs(), table, {kCameraBev, kRadarGrid}, "bev.onnx, inputs");
-  check_tensors(bev->outputs(), table, {kHeatmap, kBox}, "bev.onnx, outputs");
-  for (int i = 0; i < kBuffers; ++i) data[i] = allocate(table[i].size());
-  for (Buffer i : {kImages, kDepth, kContext}) camera->bind(table[i].name, data[i]);
-  for (Buffer i : {kCameraBev, kRadarGrid, kHeatmap, kBox}) bev->bind(table[i].name, data[i]);
+  check_tensors(camera->inputs(), table, Port::camera_input, "camera.onnx, inputs");
+  check_tensors(camera->outputs(), table, Port::camera_output, "camera.onnx, outputs");
+  check_tensors(bev->inputs(), table, Port::bev_input, "bev.onnx, inputs");
+  check_tensors(bev->outputs(), table, Port::bev_output, "bev.onnx, outputs");
+  for (int i = 0; i < kBuffers; ++i) {
+    if (table[i].need != Need::always) continue;
+    data[i] = allocate(table[i].size());
+    const bool of_camera = table[i].port == Port::camera_input || table[i].port == Port::camera_output;
+    (of_camera ? camera : bev)->bind(table[i].name, data[i]);
+  }
   const auto blocks = [](std::size_t bytes) { return bytes / sizeof(std::max_align_t) + 1; };
   lift_scratch.resize(lift_workspace(spec));
   radar_scratch.resize(blocks(radar_workspace(spec)));
   decode_scratch.resize(blocks(decode_workspace(spec)));
   images.resize(static_cast<std::size_t>(spec.cameras));
+  if (data[kSegmentation]) vehicles.resize(table[kSegmentation].size());
   result.detections.reserve(static_cast<std::size_t>(spec.head.max_detections));
+  result.debug.reserve(2);
 }
 
 void Detector::State::set_rig(const SensorRig& next) {
@@ -159,6 +109,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
   if (sweeps.size() < 16 * radars) sweeps.resize(16 * radars);
   rig = std::move(copy), crops = std::move(next_crops), lift_table = std::move(next_table);  // nothing from here on throws
+  history.reset();
 }
 
 // What only a mistake in the caller's program can bring.
@@ -231,6 +182,40 @@ void Detector::State::run_radars(const FrameSet& frames, Stopwatch& watch) {
   result.timings_us[kRadar] = watch.lap();
 }
 
+// The past fused maps, seen from the present frame; without any in the spec this costs nothing.
+void Detector::State::run_history(const FrameSet& frames, Stopwatch& watch) {
+  result.health.past_frames = 0;
+  result.timings_us[kWarp] = 0;
+  if (!data[kHistory]) return;
+  Ego ego = frames.ego;
+  if (!ego.twist && result.health.ego_speed_estimated) ego.twist = Vec3{result.health.ego_speed, 0, 0};
+  history.advance(frames.timestamp_ns, ego);
+  result.health.past_frames = history.fill(data[kHistory].get(), pool);
+  result.timings_us[kWarp] = watch.lap();
+}
+
+void Detector::State::run_bev(Stopwatch& watch) {
+  bev->run();
+  result.timings_us[kBev] = watch.lap();
+  result.health.mode = mode_of(result.health);
+  if (!data[kFused] || result.health.mode == Mode::blind) return;  // what a network says to zeros is no observation
+  history.store(data[kFused].get());
+  result.timings_us[kWarp] += watch.lap();
+}
+
+// The maps among the outputs, as views that the result hands out.
+void Detector::State::read_maps() {
+  const int rows = spec.grid.height(), columns = spec.grid.width();
+  if (data[kSegmentation]) {
+    const float* logits = data[kSegmentation].get();
+    const bool blind = result.health.mode == Mode::blind;
+    for (std::size_t i = 0; i < vehicles.size(); ++i) vehicles[i] = blind ? 0.f : 1 / (1 + std::exp(-logits[i]));
+    result.segmentation = {"segmentation", rows, columns, vehicles.data()};
+  }
+  for (Buffer gate : {kCameraGate, kRadarGate})
+    if (data[gate]) result.debug.push_back({table[gate].name, rows, columns, data[gate].get()});
+}
+
 Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
                    const DetectorOptions& options) {
   if (!camera || !bev)
@@ -242,7 +227,7 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
-  state_ = std::make_unique<State>(used, options.threads);
+  state_ = std::make_unique<State>(used, options.threads, options.debug);
   state_->camera = std::move(camera), state_->bev = std::move(bev);
   state_->set_rig(rig);
   state_->connect();
@@ -261,6 +246,7 @@ Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&&) noexcept = default;
 
 void Detector::set_rig(const SensorRig& rig) { state_->set_rig(rig); }
+void Detector::reset() { state_->history.reset(); }
 const ModelSpec& Detector::spec() const { return state_->spec; }
 const SensorRig& Detector::rig() const { return state_->rig; }
 
@@ -269,16 +255,18 @@ const Result& Detector::infer(const FrameSet& frames) {
   Stopwatch watch, total;
   s.check(frames);
   s.result.timestamp_ns = frames.timestamp_ns;
-  s.result.detections.clear();  // first: a failing engine must not leave the last frame's boxes
+  s.result.detections.clear();  // first: a failing engine must not leave the last frame's boxes, nor its maps
+  s.result.segmentation = {};
+  s.result.debug.clear();
   s.assess_cameras(frames);
   s.run_cameras(watch);
   s.run_radars(frames, watch);
-  s.bev->run();
-  s.result.timings_us[kBev] = watch.lap();
+  s.run_history(frames, watch);
+  s.run_bev(watch);
   Health& health = s.result.health;
-  health.mode = mode_of(health);
   health.boxes_invalid = decode(s.spec, s.data[kHeatmap].get(), s.data[kBox].get(), s.result.detections, s.decode_scratch.data(), s.pool);
-  if (health.mode == Mode::blind) s.result.detections.clear();  // what a network says to zeros is no observation
+  if (health.mode == Mode::blind) s.result.detections.clear();
+  s.read_maps();
   s.result.timings_us[kDecode] = watch.lap();
   s.result.total_us = total.lap();
   return s.result;
@@ -286,7 +274,8 @@ const Result& Detector::infer(const FrameSet& frames) {
 
 std::vector<Detector::Tensor> Detector::tensors() const {
   std::vector<Tensor> tensors;
-  for (int i = 0; i < kBuffers; ++i) tensors.push_back({state_->table[i].name, state_->data[i].get(), state_->table[i].shape});
+  for (int i = 0; i < kBuffers; ++i)
+    if (state_->data[i]) tensors.push_back({state_->table[i].name, state_->data[i].get(), state_->table[i].shape});
   return tensors;
 }
 

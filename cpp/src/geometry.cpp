@@ -1,5 +1,7 @@
 #include "imkd/geometry.hpp"
 
+#include <cmath>
+
 namespace imkd {
 
 Mat4 compose(const Mat4& T_a_b, const Mat4& T_b_c) {
@@ -35,6 +37,35 @@ Vec3 transform(const Mat4& T_a_b, const Vec3& p_b) {
   Vec3 p_a = rotate(T_a_b, p_b);
   for (int i = 0; i < 3; ++i) p_a[i] += T_a_b[i * 4 + 3];
   return p_a;
+}
+
+namespace {
+
+// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 - cos a) / a.
+struct Arc {
+  double s, c;
+  explicit Arc(double a) : s(std::abs(a) < 1e-6 ? 1 - a * a / 6 : std::sin(a) / a), c(std::abs(a) < 1e-6 ? a / 2 : (1 - std::cos(a)) / a) {}
+};
+
+}  // namespace
+
+Mat4 after(const Vec3& twist, double seconds) {
+  const double angle = twist[2] * seconds;
+  const Arc arc(angle);
+  Mat4 T = identity4();
+  T[0] = T[5] = std::cos(angle);
+  T[4] = std::sin(angle);
+  T[1] = -T[4];
+  T[3] = seconds * (arc.s * twist[0] - arc.c * twist[1]);
+  T[7] = seconds * (arc.c * twist[0] + arc.s * twist[1]);
+  return T;
+}
+
+Vec3 twist_between(const Mat4& T_now_later, double seconds) {
+  const double angle = std::atan2(T_now_later[4], T_now_later[0]);
+  const Arc arc(angle);
+  const double x = T_now_later[3] / seconds, y = T_now_later[7] / seconds, det = arc.s * arc.s + arc.c * arc.c;
+  return {(arc.s * x + arc.c * y) / det, (arc.s * y - arc.c * x) / det, angle / seconds};
 }
 
 }  // namespace imkd

@@ -16,7 +16,7 @@ import numpy as np
 
 from imkd_edge.bundle import Bundle
 from imkd_edge.detector import Detector
-from imkd_edge.samples import bundle_label, infer_sample, select
+from imkd_edge.samples import bundle_label, infer_sample, prepare, select
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 LOADED = 16  # different frames held in memory; reading a recording is not what is measured
@@ -59,6 +59,7 @@ def bench(
         gc.collect()
         for _ in track(range(frames)) if track else range(frames):
             sample = next(feed)
+            prepare(detector, sample)
             times = sample.camera_timestamps_ns or None
             started = time.perf_counter_ns()
             result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)

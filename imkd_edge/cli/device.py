@@ -24,6 +24,7 @@ from imkd_edge.cli.common import (
     track,
     verb,
 )
+from imkd_edge.errors import Code, Error
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
@@ -85,6 +86,7 @@ def infer(
     option: Options = None,
     save: Annotated[bool, typer.Option("--save", help="Write OUT/FRAME/overview.png and result.json.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for --save.")] = Path("runs/infer"),
+    debug: Annotated[bool, typer.Option("--debug", help="With --save: also draw the gate maps and the segmentation.")] = False,
     score: Score = None,
     threads: Threads = 0,
     device: Device = "auto",
@@ -97,9 +99,11 @@ def infer(
     from imkd_edge.detector import Detector
     from imkd_edge.samples import infer_sample, select
 
+    if debug and not save:
+        raise Error(Code.spec_bad_value, "the maps would be seen by nobody", "--debug", "add --save: they are drawn into the picture")
     chosen = select(source, split=split, names=frame or [], span=frames, options=parse_options(option))
     rig = chosen.source[chosen.names[0]].rig
-    with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
+    with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score, debug=debug) as detector:
         for sample in track(chosen, len(chosen), "infer"):
             result = infer_sample(detector, sample)
             record = {"frame": sample.name, **result.to_dict()}

@@ -63,8 +63,9 @@ def show_health(health: dict[str, Any]) -> None:
     """The mode, and what is not well."""
     sensors = health["sensors"]
     failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
+    past = f", {health['past_frames']} past frames" if health["past_frames"] else ""
     well = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
-    out().print(f"health: [bold]{health['mode']}[/], {well}" + (f" ([red]{escape(', '.join(failing))}[/])" if failing else ""))
+    out().print(f"health: [bold]{health['mode']}[/], {well}" + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "") + past)
 
 
 def show_line(record: dict[str, Any]) -> None:
@@ -90,7 +91,11 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
         "radar grid",
         f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old",
     )
+    if spec.history.frames:
+        facts.add_row("past frames", f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels")
     facts.add_row("classes", ", ".join(entry.name for entry in spec.head.classes))
+    if spec.segmentation:
+        facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
     measured = card.get("metrics", {})
     if "metrics" in measured:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imkd_edge.draw import bev, panel
+from imkd_edge.draw import bev, maps, panel
 from imkd_edge.draw.camera import Shape, draw_camera
 from imkd_edge.draw.canvas import THEMES, Canvas, Theme, class_color, cv2
 from imkd_edge.errors import Code, Error
@@ -25,7 +25,7 @@ def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str
 
     Args:
         sample: the moment to show; its truth, where known, is dashed.
-        result: the detections; None shows the sample alone.
+        result: the detections; None shows the sample alone. With gate maps (`Detector(debug=True)`) they and the segmentation stand below.
         spec: gives the extent of the bird's-eye view and the class names.
         bundle: name for the title line.
         theme: "dark" or "light".
@@ -65,6 +65,7 @@ class _Scene:
             (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity))) for d in detections
         ]
         self.returns = bev.radar_returns(sample.rig, sample.radar, sample.ego)
+        self.maps = maps.maps_of(result)
 
     def _color(self, label: str) -> tuple[int, int, int]:
         return class_color(label, self.classes.index(label) if label in self.classes else 0)
@@ -86,7 +87,8 @@ class _Scene:
         bev_width = inner - 330 - GAP
         bev_height = round(bev_width * (extent.y_max - extent.y_min) / (extent.x_max - extent.x_min))
         bev_height = min(max(bev_height, 520), 760)
-        canvas = Canvas(width, TITLE + image_height + GAP + bev_height + MARGIN, self.theme.background)
+        strip = self._strip(inner, True)
+        canvas = Canvas(width, TITLE + image_height + GAP + bev_height + strip + MARGIN, self.theme.background)
         self._draw_title(canvas)
         self._draw_camera(canvas.part(MARGIN, TITLE, inner, image_height), 0)
         top = TITLE + image_height + GAP
@@ -100,6 +102,7 @@ class _Scene:
             self.theme,
         )
         self._draw_column(canvas.part(MARGIN + bev_width + GAP, top, 330, bev_height))
+        self._draw_maps(canvas, top + bev_height, strip, True)
         return canvas.picture()
 
     def draw_grid(self) -> np.ndarray:
@@ -115,7 +118,8 @@ class _Scene:
         extent = self._extent()
         view = images + facts
         bev_width = min(round(view * (extent.y_max - extent.y_min) / (extent.x_max - extent.x_min)), 2 * view)
-        canvas = Canvas(2 * MARGIN + left + GAP + bev_width, TITLE + view + MARGIN, self.theme.background)
+        strip = self._strip(left + GAP + bev_width, False)
+        canvas = Canvas(2 * MARGIN + left + GAP + bev_width, TITLE + view + strip + MARGIN, self.theme.background)
         self._draw_title(canvas)
         for index, slot in enumerate(_grid_order([camera.name for camera in cameras])):
             x, y = MARGIN + (slot % columns) * (tile + GAP), TITLE + (slot // columns) * (height + GAP)
@@ -123,7 +127,17 @@ class _Scene:
         self._draw_row(canvas.part(MARGIN, TITLE + images, left, facts))
         window = canvas.part(MARGIN + left + GAP, TITLE, bev_width, view)
         bev.draw_bev(window, extent, False, self.returns, self.truth, self.shapes, self.theme)
+        self._draw_maps(canvas, TITLE + view, strip, False)
         return canvas.picture()
+
+    def _strip(self, width: int, forward_right: bool) -> int:
+        """Height of the row of maps with the gap above it, px; 0 without maps."""
+        return GAP + maps.strip_height(width, len(self.maps), self._extent(), forward_right) if self.maps else 0
+
+    def _draw_maps(self, canvas: Canvas, top: int, strip: int, forward_right: bool) -> None:
+        if self.maps:
+            window = canvas.part(MARGIN, top + GAP, canvas.width - 2 * MARGIN, strip - GAP)
+            maps.draw_maps(window, self.maps, self.spec.grid, self._extent(), forward_right, self.shapes, self.theme)
 
     def _draw_title(self, canvas: Canvas) -> None:
         x = MARGIN + canvas.text(MARGIN, 30, "imkd-edge", self.theme.text, 18, bold=True) + 18
@@ -146,7 +160,7 @@ class _Scene:
         canvas.box(0, 0, canvas.width, canvas.height, self.theme.panel)
         y = 6.0
         if self.result is not None:
-            fixed = 330 if self.result.health.mode == "full" else 380
+            fixed = 348 if self.result.health.mode == "full" else 398
             limit = max(3, int((canvas.height - fixed) / panel.ROW))
             y = panel.draw_detections(canvas, y, self.rows, len(self.rows), self.theme, limit)
         y = panel.draw_legend(canvas, y, self.classes, self.returns, bool(self.truth), self.theme)

@@ -106,7 +106,7 @@ def draw_bev(
             canvas.dashes(start, end, theme.truth, 1.0, 2.5)
     for box, color, _ in reversed(shapes):
         _draw_footprint(canvas, view, box, color)
-    _draw_ego(canvas, view, theme)
+    draw_ego(canvas, view, theme)
     caption = "bird's-eye view, forward is " + ("right" if forward_right else "up")
     canvas.box(0, 0, canvas.text_width(caption, 11) + 14, 20, theme.panel, 0.8)
     canvas.text(7, 14, caption, theme.muted, 11)
@@ -161,7 +161,8 @@ def _draw_arrow(canvas: Canvas, start: np.ndarray, end: np.ndarray, color: Color
     canvas.fill(np.stack([end + direction * 2, end - direction * 4 + normal * 3, end - direction * 4 - normal * 3]), color)
 
 
-def _draw_ego(canvas: Canvas, view: View, theme: Theme) -> None:
+def draw_ego(canvas: Canvas, view: View, theme: Theme) -> None:
+    """The ego vehicle."""
     outline = np.array([[2.3, 0.55], [1.7, 0.95], [-2.2, 0.95], [-2.2, -0.95], [1.7, -0.95], [2.3, -0.55]]) * max(1.0, 3.2 / view.scale)
     canvas.fill(view(outline), theme.text)
     tip = np.array([[1.5, 0.0], [0.3, 0.6], [0.3, -0.6]]) * max(1.0, 3.2 / view.scale)

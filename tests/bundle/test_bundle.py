@@ -55,6 +55,15 @@ def test_writing_replaces_an_old_bundle(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.imkd"]
 
 
+def test_a_bundle_whose_spec_is_of_version_1_still_loads(tmp_path: Path) -> None:
+    made = write(tmp_path / "m.imkd")
+    manifest = json.loads((made.path / "manifest.json").read_text())
+    assert manifest["spec"].pop("history")["frames"] == 0 and manifest["spec"].pop("segmentation") is False
+    manifest["spec"]["version"] = 1
+    (made.path / "manifest.json").write_text(json.dumps(manifest))
+    assert Bundle.load(made.path).spec == made.spec
+
+
 def test_numpy_numbers_are_metrics(tmp_path: Path) -> None:
     made = write(tmp_path / "m.imkd", metrics={"mAP": np.float32(0.5), "per_class": np.array([1, 2])})
     assert made.manifest["metrics"] == {"mAP": 0.5, "per_class": [1, 2]}

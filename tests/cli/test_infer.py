@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-STAGES = {"preprocess", "camera", "lift", "radar", "bev", "decode"}
+STAGES = {"preprocess", "camera", "lift", "radar", "warp", "bev", "decode"}
 
 
 def test_one_json_line_per_frame(run, random_bundle: Path) -> None:
@@ -152,6 +152,40 @@ def test_a_rig_that_does_not_fit_is_named(run, tmp_path: Path) -> None:
     bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
     outcome = run("infer", "synth", "--frame", "0", "--bundle", bundle)
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0218]")
+
+
+def test_debug_draws_the_gates(run, tmp_path: Path) -> None:
+    from helpers import random_spec, write_random_bundle
+
+    bundle = write_random_bundle(tmp_path / "b.imkd", random_spec(past=2, segmentation=True), gates=True)
+    heights = []
+    for flags in ([], ["--debug"]):
+        outcome = run("infer", "synth", "--bundle", bundle, "--frame", "0", "--save", "--out", tmp_path / "out", "--json", *flags)
+        assert outcome.json["health"]["past_frames"] == 0 and set(outcome.json) == {
+            "frame",
+            "timestamp_ns",
+            "detections",
+            "health",
+            "timings_us",
+        }
+        heights.append(cv2.imread(str(next((tmp_path / "out").glob("*/overview.png")))).shape[0])
+    assert heights[1] > heights[0] + 200
+    alone = run("infer", "synth", "--bundle", bundle, "--frame", "0", "--debug")
+    assert alone.code == 2 and alone.stderr.startswith("error[E0104]") and "--save" in alone.stderr
+
+
+def test_a_recording_is_followed_with_its_past(run, tmp_path: Path) -> None:
+    """nuScenes' key frames, two scenes of them: the past starts anew with the second."""
+    from helpers import random_spec, write_random_bundle
+
+    bundle = write_random_bundle(tmp_path / "b.imkd", random_spec(past=2))
+    options = ["--option", "scenes=2", "--option", "frames_per_scene=4"]
+    lines = run("infer", "synth", "--bundle", bundle, "--json", *options).lines
+    assert [line["health"]["past_frames"] for line in lines] == [0, 1, 2, 2, 0, 1, 2, 2]
+    table = run("infer", "synth", "--bundle", bundle, "--frame", "0", *options).stdout
+    assert "warp" in table
+    card = run("inspect", bundle).stdout
+    assert "past frames" in card and "2, one every 0.5 s, 4 channels" in card
 
 
 def test_real_frames(run, shared_data: Path, tmp_path: Path) -> None:

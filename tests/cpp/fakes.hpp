@@ -24,6 +24,13 @@ inline ModelSpec small_spec() {
   return s;
 }
 
+inline ModelSpec history_spec() {  // two past maps of three channels, half a second apart
+  ModelSpec s = small_spec();
+  s.history.frames = 2, s.history.interval = 0.5, s.history.channels = 3;
+  s.segmentation = true;
+  return s;
+}
+
 // One camera looks ahead, one back; one radar at the front, one at the rear.
 inline SensorRig small_rig() {
   SensorRig rig;
@@ -128,6 +135,25 @@ inline std::shared_ptr<FakeEngine> camera_engine() {
 inline std::shared_ptr<FakeEngine> bev_engine() {
   return std::make_shared<FakeEngine>(FakeEngine::Tensors{{"camera_bev", {1, 4, 16, 16}}, {"radar_grid", {1, 2, 16, 16}}},
                                       FakeEngine::Tensors{{"heatmap", {1, 2, 16, 16}}, {"box", {1, 20, 16, 16}}}, run_bev);
+}
+
+// As bev_engine, and the maps of history_spec; gates are written where they are bound.
+inline void run_bev_with_maps(FakeEngine& e) {
+  run_bev(e);
+  const std::size_t cells = 256;
+  for (std::size_t i = 0; i < e.size("fused"); ++i) e.data("fused")[i] = e.data("camera_bev")[i] + e.data("radar_grid")[i % (2 * cells)];
+  for (std::size_t i = 0; i < cells; ++i) e.data("segmentation")[i] = e.data("history")[i] - 1;
+  for (const char* gate : {"i_cam", "i_rad"})
+    if (e.bound.count(gate))
+      for (std::size_t i = 0; i < cells; ++i) e.data(gate)[i] = static_cast<float>(i) / cells;
+}
+
+inline std::shared_ptr<FakeEngine> bev_engine_with_maps() {
+  const TensorInfo camera{"camera_bev", {1, 4, 16, 16}}, radar{"radar_grid", {1, 2, 16, 16}}, history{"history", {1, 6, 16, 16}},
+      heatmap{"heatmap", {1, 2, 16, 16}}, box{"box", {1, 20, 16, 16}}, fused{"fused", {1, 3, 16, 16}},
+      segmentation{"segmentation", {1, 1, 16, 16}}, i_cam{"i_cam", {1, 1, 16, 16}}, i_rad{"i_rad", {1, 1, 16, 16}};
+  return std::make_shared<FakeEngine>(FakeEngine::Tensors{camera, radar, history},
+                                      FakeEngine::Tensors{heatmap, box, fused, segmentation, i_cam, i_rad}, run_bev_with_maps);
 }
 
 template <class Call>

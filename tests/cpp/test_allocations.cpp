@@ -50,7 +50,8 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
   rig.radars[1].velocity = RadialVelocity::raw;  // so that the ego speed is estimated too
   DetectorOptions options;
   options.threads = GetParam();
-  Detector detector(small_spec(), rig, camera_engine(), bev_engine(), options);
+  options.debug = true;
+  Detector detector(history_spec(), rig, camera_engine(), bev_engine_with_maps(), options);
   std::vector<Moment> moments;
   for (unsigned i = 0; i < 8; ++i) moments.push_back(moment(rig, i, 50 + 100 * static_cast<int>(i)));
   moments[1].frames.cameras[0].data = nullptr;  // the same paths as on a bad day
@@ -59,13 +60,27 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
   moments[4].frames.sweeps[0].timestamp_ns = 0;
   moments[5].frames.camera_timestamps_ns = {0, 1'000'000'000};
   moments[6].frames.ego.twist = Vec3{5, 0, 0.1};
-  for (const Moment& m : moments) detector.infer(m.frames);  // warm-up
-
-  std::size_t boxes = 0;
+  std::size_t boxes = 0, past = 0;
+  const auto infer = [&](int frame) {  // 10 Hz, with poses; every eighth frame has none, every hundredth comes after a gap
+    Moment& m = moments[static_cast<std::size_t>(frame) % moments.size()];
+    const std::int64_t time = 1'000'000'000 + frame * 100'000'000LL + frame / 100 * 10'000'000'000LL, late = time - m.frames.timestamp_ns;
+    m.frames.timestamp_ns += late;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += late;
+    for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
+    m.frames.ego.T_world_ego = identity4();
+    (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
+    if (frame % 8 == 5) m.frames.ego.T_world_ego.reset();
+    const Result& result = detector.infer(m.frames);
+    boxes += result.detections.size(), past += static_cast<std::size_t>(result.health.past_frames);
+    ASSERT_EQ(result.debug.size(), 2u);
+    ASSERT_NE(result.segmentation.data, nullptr);
+  };
+  for (int i = 0; i < 16; ++i) infer(i);  // warm-up
   const long before = allocations;
-  for (int i = 0; i < 1000; ++i) boxes += detector.infer(moments[i % moments.size()].frames).detections.size();
+  for (int i = 16; i < 1016; ++i) infer(i);
   EXPECT_EQ(allocations - before, 0);
   EXPECT_GT(boxes, 1000u);
+  EXPECT_GT(past, 1000u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Infer, testing::Values(1, 2, 4));

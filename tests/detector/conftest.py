@@ -34,6 +34,7 @@ class Scene:
     seed: int = 0
     timestamp_ns: int = NOW
     ego: Ego | None = None
+    scene: str = ""
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
@@ -56,6 +57,13 @@ def scene() -> Scene:
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return Bundle.load(write_random_bundle(tmp_path_factory.mktemp("detector") / "two.imkd", random_spec(cameras=2)))
+
+
+@pytest.fixture(scope="session")
+def history_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Three past maps, segmentation and gate maps."""
+    folder = tmp_path_factory.mktemp("history") / "past.imkd"
+    return Bundle.load(write_random_bundle(folder, random_spec(cameras=2, past=3, segmentation=True), gates=True))
 
 
 @pytest.fixture

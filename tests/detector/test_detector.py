@@ -14,7 +14,7 @@ import pytest
 from imkd_edge import Bundle, Detector, Ego, RadarSweep, ops
 from imkd_edge.engines import engine_names
 
-STAGES = ("preprocess", "camera", "lift", "radar", "bev", "decode")
+STAGES = ("preprocess", "camera", "lift", "radar", "warp", "bev", "decode")
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
 
 
@@ -34,7 +34,8 @@ def test_result_has_the_documented_form(detector: Detector, scene) -> None:
     assert result.boxes.shape == (count, 9) and result.boxes.dtype == np.float32
     assert result.scores.shape == (count,) and (np.diff(result.scores) <= 0).all()
     assert result.labels.dtype == np.int32 and set(result.names) <= {"car", "pedestrian"}
-    assert list(result.timings_us) == list(STAGES) and all(time > 0 for time in result.timings_us.values())
+    assert list(result.timings_us) == list(STAGES) and result.timings_us["warp"] == 0  # no past frames
+    assert all(time > 0 for stage, time in result.timings_us.items() if stage != "warp")
     assert result.total_us >= sum(result.timings_us.values()) * 0.99
     assert result.health.mode == "full" and result.health.sensors == dict.fromkeys(["AHEAD", "BEHIND", "FRONT", "REAR"], "ok")
     first = result.detections[0]

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import bev_onnx, camera_onnx, random_spec
+from helpers import bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Detector, Error, _core
-from imkd_edge.engines import Engine, OnnxRuntimeEngine, TensorInfo, engine_names, make_engine
+from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 
 ENGINES = ["onnxruntime", "onnxruntime-native"]
 
@@ -29,48 +29,6 @@ def model(tmp_path: Path) -> str:
     path = tmp_path / "camera.onnx"
     path.write_bytes(camera_onnx(random_spec(cameras=2)))
     return str(path)
-
-
-class Recorder(Engine):
-    """Fills its outputs with a constant and remembers its arrays."""
-
-    def __init__(self, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
-        super().__init__()
-        self.shapes, self.arrays, self.runs, self.thread = (inputs, outputs), {}, 0, None
-
-    def name(self) -> str:
-        return "recorder"
-
-    def load(self, onnx_path: str) -> None:
-        self.path = onnx_path
-
-    def inputs(self) -> list[TensorInfo]:
-        return [TensorInfo(name, shape) for name, shape in self.shapes[0].items()]
-
-    def outputs(self) -> list[TensorInfo]:
-        return [TensorInfo(name, shape) for name, shape in self.shapes[1].items()]
-
-    def bind(self, tensor: str, array: np.ndarray) -> None:
-        self.arrays[tensor] = array
-
-    def run(self) -> None:
-        self.runs += 1
-        for name in self.shapes[1]:
-            self.arrays[name][:] = 0.25
-
-
-def recorders(spec) -> tuple[Recorder, Recorder]:
-    h, w, H, W = spec.image.feature_height(), spec.image.feature_width(), spec.grid.height(), spec.grid.width()
-    camera = Recorder(
-        {"images": (2, 3, spec.image.height, spec.image.width)},
-        {"depth": (2, spec.depth.bins, h, w), "context": (2, spec.context_channels, h, w)},
-    )
-    radar = (1, len(spec.radar.features), spec.radar_height(), spec.radar_width())
-    bev = Recorder(
-        {"camera_bev": (1, spec.context_channels + 1, H, W), "radar_grid": radar},
-        {"heatmap": (1, len(spec.head.classes), H, W), "box": (1, 10 * spec.head.groups(), H, W)},
-    )
-    return camera, bev
 
 
 def test_an_engine_in_python_works_on_the_detectors_memory(bundle, scene) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from helpers import random_spec
 from imkd_edge import draw
-from imkd_edge.draw import bev
+from imkd_edge.draw import bev, maps
 from imkd_edge.draw.canvas import DARK, Canvas, class_color, ramp
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Health, Result
@@ -19,7 +19,7 @@ from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.sample import Sample, Truth
 
 LOOKING_FORWARD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], float)
-STAGES = {"preprocess": 900.0, "camera": 9000.0, "lift": 700.0, "radar": 150.0, "bev": 8000.0, "decode": 60.0}
+STAGES = {"preprocess": 900.0, "camera": 9000.0, "lift": 700.0, "radar": 150.0, "warp": 0.0, "bev": 8000.0, "decode": 60.0}
 
 
 def rig(count: int, size: tuple[int, int] = (320, 180)) -> SensorRig:
@@ -36,7 +36,7 @@ def sample(sensors: SensorRig, boxes: np.ndarray, points: np.ndarray | None = No
 
 
 def result(boxes: np.ndarray, mode: str = "full", sensors: dict[str, str] | None = None) -> Result:
-    health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, False, 0.0, 0.0)
+    health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, False, 0.0, 0.0, 0)
     count = len(boxes)
     scores, labels = np.full(count, 0.9, np.float32), np.zeros(count, np.int32)
     return Result(0, boxes.astype(np.float32), scores, labels, ("car", "pedestrian"), health, STAGES, sum(STAGES.values()))
@@ -59,6 +59,36 @@ def test_a_wide_camera_stands_above_the_view() -> None:
     sensors = rig(1, (1024, 309))
     picture = draw.overview(sample(sensors, ONE_CAR), result(ONE_CAR), random_spec(1))
     assert picture.shape[1] == 1400 and picture.shape[0] > 900
+
+
+GATES = {name: np.full((64, 64), 0.5, np.float32) for name in ("i_cam", "i_rad")}
+
+
+@pytest.mark.parametrize("size", [(320, 180), (1024, 309)])
+def test_gates_and_segmentation_stand_below_where_they_were_asked_for(size: tuple[int, int]) -> None:
+    sensors, found = sample(rig(1, size), ONE_CAR), result(ONE_CAR)
+    plain = draw.overview(sensors, found, random_spec(1))
+    assert np.array_equal(plain, draw.overview(sensors, replace(found, segmentation=GATES["i_cam"]), random_spec(1)))
+    for more in ({}, {"segmentation": GATES["i_cam"]}):
+        picture = draw.overview(sensors, replace(found, debug=GATES, **more), random_spec(1))
+        assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
+        assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
+        middle = ramp(np.array([0.5]), maps.SCALE)[0]
+        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > 0.3
+
+
+@pytest.mark.parametrize("forward_right", [False, True])
+def test_a_cell_of_a_map_stands_where_its_box_would(forward_right: bool) -> None:
+    """The cell 40 m ahead and 24 m to the left is bright: up and left, or right and up."""
+    spec = random_spec(1)
+    values = np.zeros((64, 64), np.float32)
+    values[(24 + 51) * 10 // 16, (40 + 51) * 10 // 16] = 1
+    canvas = Canvas(256, 256 + maps.HEAD, DARK.panel)
+    maps.draw_maps(canvas, {"i_cam": values}, spec.grid, bev.Extent(-51.2, 51.2, -51.2, 51.2), forward_right, [], DARK)
+    bright = np.argwhere(np.abs(canvas.picture()[maps.HEAD :].astype(int) - maps.SCALE[-1]).sum(2) < 60)
+    across, ahead = 128 - 24 * 2.5, 40 * 2.5  # 2.5 px per metre
+    expected = (across, 128 + ahead) if forward_right else (128 - ahead, across)
+    assert len(bright) >= 9 and np.abs(bright.mean(0) - expected).max() < 3
 
 
 def test_no_sensor_and_no_result_still_make_a_picture() -> None:

@@ -16,6 +16,7 @@ struct DetectorOptions {
   std::string engine = "onnxruntime";
   int threads = 0;                 // 0: one per core, for our ops and for the engine
   double score_threshold = -1;     // < 0: the spec's
+  bool debug = false;              // also give the gate maps, in Result::debug; free when off
 };
 
 class Detector {
@@ -30,12 +31,14 @@ class Detector {
 
   // The caller's mistakes throw; the world's faults are in Result::health. The reference stays valid until the next call.
   const Result& infer(const FrameSet& frames);
-  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables
+  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables and forgets past frames, where the rig differs
+  void reset();                        // forgets past frames: before the first frame of another recording
   const ModelSpec& spec() const;
   const SensorRig& rig() const;
 
   struct Tensor { const char* name; const float* data; std::vector<std::int64_t> shape; };
-  // The buffers of the last infer: images, depth, context, camera_bev, radar_grid, heatmap, box. Views.
+  // The buffers of the last infer: images, depth, context, camera_bev, radar_grid, heatmap, box; where the spec has them history, fused and
+  // segmentation; with debug i_cam and i_rad. Views.
   std::vector<Tensor> tensors() const;
 
  private:

@@ -19,7 +19,8 @@ class Engine {
   virtual void load(const std::string& onnx_path) = 0;         // may take minutes; throws Error 50x
   virtual std::vector<TensorInfo> inputs() const = 0;
   virtual std::vector<TensorInfo> outputs() const = 0;
-  // Every tensor is bound once before the first run; shared, so that the memory lives as long as any engine that may touch it.
+  // Every input is bound once before the first run; an output that is not bound is not wanted, and run neither hands it out nor need compute
+  // it. The memory is shared: it lives as long as any engine that may touch it.
   virtual void bind(const std::string& tensor, std::shared_ptr<float> data) = 0;  // throws Error engine_bind
   virtual void run(void* stream = nullptr) = 0;                // reads and writes the bound memory; throws Error engine_run
 };

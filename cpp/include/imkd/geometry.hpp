@@ -14,4 +14,8 @@ Mat4 inverse_rigid(const Mat4& T_a_b);               // T_b_a
 Vec3 transform(const Mat4& T_a_b, const Vec3& p_b);  // p_a
 Vec3 rotate(const Mat4& T_a_b, const Vec3& v_b);     // rotation part only
 
+// Planar motion at a constant twist (vx, vy m/s and yaw rate rad/s in the moving frame), along an arc.
+Mat4 after(const Vec3& twist, double seconds);                     // T_now_later; negative seconds: T_now_earlier
+Vec3 twist_between(const Mat4& T_now_later, double seconds);       // its inverse, for the planar part of a motion
+
 }  // namespace imkd

@@ -32,15 +32,25 @@ struct Health {
   bool ego_speed_estimated = false;
   float ego_speed = 0;             // m/s, from odometry or the static returns
   float ego_speed_residual = 0;    // m/s, median absolute of the inliers
+  int past_frames = 0;             // fused maps of the past that the network got, of ModelSpec::history.frames
 };
 
-enum Stage { kPreprocess, kCamera, kLift, kRadar, kBev, kDecode, kStages };
-constexpr const char* kStageNames[kStages] = {"preprocess", "camera", "lift", "radar", "bev", "decode"};
+// warp: the past maps, brought into the present frame and kept for the next ones; 0 where the spec has no history.
+enum Stage { kPreprocess, kCamera, kLift, kRadar, kWarp, kBev, kDecode, kStages };
+constexpr const char* kStageNames[kStages] = {"preprocess", "camera", "lift", "radar", "warp", "bev", "decode"};
+
+struct MapView {                   // one value per BEV cell; valid until the next infer; data == nullptr: there is none
+  const char* name = "";
+  int rows = 0, columns = 0;
+  const float* data = nullptr;     // (rows, columns)
+};
 
 struct Result {
   std::int64_t timestamp_ns = 0;
   std::vector<Detection> detections;  // by score, then by class and cell index
   Health health;
+  MapView segmentation;            // probability of a vehicle, where the spec has segmentation; 0 when blind
+  std::vector<MapView> debug;      // with DetectorOptions::debug: the gates i_cam and i_rad, 0..1
   std::array<float, kStages> timings_us{};
   float total_us = 0;
 };

@@ -102,7 +102,8 @@ class OrtEngine : public Engine {
 
   void run(void*) override {
     for (const Port& port : ports_)
-      if (!port.data) throw Error(Code::engine_run, "tensor \"" + port.info.name + "\" is not bound", path_, "bind every tensor first");
+      if (port.is_input && !port.data)
+        throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
     if (ports_.empty()) throw Error(Code::engine_run, "no model is loaded", "", "call load first");
     guard(Code::engine_run, "", [&] { session_.Run(run_options_, binding_); });
   }

@@ -10,32 +10,6 @@
 namespace imkd {
 namespace {
 
-// ---- constant twist (vx, vy m/s, yaw rate rad/s in the ego frame) ----
-// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 - cos a) / a.
-struct Arc {
-  double s, c;
-  explicit Arc(double a) : s(std::abs(a) < 1e-6 ? 1 - a * a / 6 : std::sin(a) / a), c(std::abs(a) < 1e-6 ? a / 2 : (1 - std::cos(a)) / a) {}
-};
-
-Mat4 after(const Vec3& twist, double seconds) {  // T_now_then
-  const double angle = twist[2] * seconds;
-  const Arc arc(angle);
-  Mat4 T = identity4();
-  T[0] = T[5] = std::cos(angle);
-  T[4] = std::sin(angle);
-  T[1] = -T[4];
-  T[3] = seconds * (arc.s * twist[0] - arc.c * twist[1]);
-  T[7] = seconds * (arc.c * twist[0] + arc.s * twist[1]);
-  return T;
-}
-
-Vec3 twist_between(const Mat4& T_now_then, double seconds) {  // inverse of after(), for the planar part of the motion
-  const double angle = std::atan2(T_now_then[4], T_now_then[0]);
-  const Arc arc(angle);
-  const double x = T_now_then[3] / seconds, y = T_now_then[7] / seconds, det = arc.s * arc.s + arc.c * arc.c;
-  return {(arc.s * x + arc.c * y) / det, (arc.s * y - arc.c * x) / det, angle / seconds};
-}
-
 double age_s(std::int64_t reference_ns, std::int64_t timestamp_ns) {
   std::int64_t difference = 0;
   if (__builtin_sub_overflow(reference_ns, timestamp_ns, &difference)) return std::numeric_limits<double>::infinity();

@@ -1,0 +1,90 @@
+#include "history.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "imkd/ops.hpp"
+
+namespace imkd {
+namespace {
+
+constexpr double kFastest = 100;  // m/s; more is a jump of the pose, not a motion
+
+std::size_t places(const HistorySpec& spec) { return spec.frames > 0 ? 4 * static_cast<std::size_t>(spec.frames) + 1 : 0; }
+
+}  // namespace
+
+History::History(const ModelSpec& spec)
+    : spec_(spec.history),
+      grid_(spec.grid),
+      interval_ns_(std::llround(spec.history.interval * 1e9)),
+      map_size_(std::size_t(spec.history.channels) * spec.grid.width() * spec.grid.height()),
+      maps_(new float[places(spec.history) * map_size_]()),
+      entries_(places(spec.history)) {}
+
+void History::reset() {
+  for (Entry& entry : entries_) entry.valid = false;
+  started_ = false;
+}
+
+std::optional<Mat4> History::motion(const Ego& ego, double seconds) const {
+  if (ego_.T_world_ego && ego.T_world_ego) return compose(inverse_rigid(*ego_.T_world_ego), *ego.T_world_ego);
+  if (!ego_.twist && !ego.twist) return std::nullopt;
+  const Vec3 last = ego_.twist ? *ego_.twist : *ego.twist, now = ego.twist.value_or(last);
+  return after({(last[0] + now[0]) / 2, (last[1] + now[1]) / 2, (last[2] + now[2]) / 2}, seconds);
+}
+
+void History::advance(std::int64_t timestamp_ns, const Ego& ego) {
+  std::int64_t gap_ns = 0;
+  const bool overflow = __builtin_sub_overflow(timestamp_ns, now_ns_, &gap_ns);
+  std::optional<Mat4> T_last_now;
+  if (started_ && !overflow && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_) {
+    const double seconds = static_cast<double>(gap_ns) * 1e-9;
+    T_last_now = motion(ego, seconds);
+    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kFastest * seconds)) T_last_now.reset();
+  }
+  if (!T_last_now) reset();
+  for (Entry& entry : entries_)
+    if (entry.valid) entry.T_then_now = compose(entry.T_then_now, *T_last_now);
+  started_ = true;
+  now_ns_ = timestamp_ns;
+  ego_ = ego;
+}
+
+const History::Entry* History::nearest(std::int64_t age_ns) const {
+  const Entry* best = nullptr;
+  std::int64_t least = interval_ns_ / 4;
+  for (const Entry& entry : entries_) {
+    if (!entry.valid) continue;
+    const std::int64_t off = std::abs(now_ns_ - entry.timestamp_ns - age_ns);
+    if (off > least || (best && off == least && entry.timestamp_ns < best->timestamp_ns)) continue;
+    least = off, best = &entry;
+  }
+  return best;
+}
+
+int History::fill(float* out, ThreadPool& pool) const {
+  int filled = 0;
+  for (int slot = 1; slot <= spec_.frames; ++slot, out += map_size_) {
+    if (const Entry* entry = nearest(slot * interval_ns_)) {
+      const float* map = maps_.get() + static_cast<std::size_t>(entry - entries_.data()) * map_size_;
+      warp_bev(grid_, map, spec_.channels, entry->T_then_now, out, pool);
+      ++filled;
+    } else {
+      std::fill(out, out + map_size_, 0.f);
+    }
+  }
+  return filled;
+}
+
+void History::store(const float* fused) {
+  if (entries_.empty()) return;
+  const Entry& newest = entries_[(next_ + entries_.size() - 1) % entries_.size()];
+  if (newest.valid && 4 * (now_ns_ - newest.timestamp_ns) < interval_ns_) return;
+  entries_[next_] = {now_ns_, true, identity4()};
+  std::memcpy(maps_.get() + next_ * map_size_, fused, map_size_ * sizeof(float));
+  next_ = (next_ + 1) % entries_.size();
+}
+
+}  // namespace imkd
