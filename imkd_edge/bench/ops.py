@@ -53,7 +53,7 @@ def bench_ops(
     cores = threads or usable_cores()
     ops.set_threads(cores)
     references.set_threads(cores)
-    races = [*_images(spec, sample), *_radar(spec, sample), *_lift(spec, sample), *_decode(spec)]
+    races = [*_images(spec, sample), *_radar(spec, sample), *_lift(spec, sample), *_warp(spec), *_decode(spec)]
     rows = [_run(race, spec, repeats) for race in races]
     return {
         "bundle": bundle_label(bundle),
@@ -128,6 +128,18 @@ def _lift(spec: ModelSpec, sample: Sample) -> list[Race]:
     if torch_call is not None:
         calls["torch index_add"] = torch_call
     return [Race("lift", name, lambda: ops.lift(spec, table, depth, context), call) for name, call in calls.items()]
+
+
+def _warp(spec: ModelSpec) -> list[Race]:
+    channels = spec.history.channels or spec.context_channels
+    features = np.random.default_rng(0).standard_normal((channels, spec.grid.height(), spec.grid.width()), np.float32)
+    T_then_now = np.eye(4)  # half a second at 14 m/s in a bend
+    T_then_now[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
+    T_then_now[:2, 3] = 7.0, 0.35
+    call = references.torch_warp(spec.grid, features, T_then_now)
+    if call is None:
+        return []
+    return [Race("warp_bev", "torch grid_sample", lambda: ops.warp_bev(spec.grid, features, T_then_now), call)]
 
 
 def _decode(spec: ModelSpec) -> list[Race]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import GridSpec, ModelSpec
 
 
 def set_threads(threads: int) -> None:
@@ -144,6 +144,26 @@ def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarr
         values = torch.cat([rows[pixels] * weight[:, None], weight[:, None]], 1)
         out = torch.zeros(height * width, values.shape[1]).index_add_(0, cells, values)
         return out.T.reshape(-1, height, width).contiguous().numpy()
+
+    return run
+
+
+def torch_warp(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> Callable[[], np.ndarray] | None:
+    """warp_bev with grid_sample, its places included; None where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    size = np.array([grid.x_max - grid.x_min, grid.y_max - grid.y_min])
+    start = np.array([grid.x_min, grid.y_min])
+    place = T_then_now[:2, :2] @ (start + size / 2) + T_then_now[:2, 3] - start - size / 2  # of the map's middle
+    theta = np.column_stack([T_then_now[:2, :2] * size[None] / size[:, None], 2 * place / size])
+    affine, maps = torch.from_numpy(theta).float()[None], torch.from_numpy(features)[None]
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        places = torch.nn.functional.affine_grid(affine, list(maps.shape), align_corners=False)
+        return torch.nn.functional.grid_sample(maps, places, align_corners=False)[0].numpy()
 
     return run
 

@@ -60,10 +60,14 @@ def evaluate_bundle(
     chosen = choose(data, split, options, limit)
     rig = chosen.source[chosen.names[0]].rig
     with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
+        grid = detector.spec.grid
 
         def detect(sample: Sample) -> Found:
             result = infer_sample(detector, sample)
-            return result.boxes, result.scores, result.names
+            if result.segmentation is None:
+                return result.boxes, result.scores, result.names
+            p = result.segmentation.clip(1e-6, 1 - 1e-6)
+            return result.boxes, result.scores, result.names, segmentation.on_grid(np.log(p / (1 - p)), grid)
 
         metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
