@@ -37,9 +37,12 @@ class Stage(nn.Module):
         return self.losses(batch, epoch)
 
     def autocast(self) -> torch.autocast:
-        """In which the trained networks run, in the precision of the config; what they say goes on in float32."""
+        """In which the trained networks run, in the precision of the config; what they say goes on in float32.
+
+        Without its cache, which in older versions of torch took weights met under no_grad for constants (pytorch #158232).
+        """
         precision = getattr(torch, self.config.train.precision)
-        return torch.autocast(self.device.type, precision, enabled=precision != torch.float32)
+        return torch.autocast(self.device.type, precision, enabled=precision != torch.float32, cache_enabled=False)
 
     def prepare(self, dataset: FrameDataset) -> None:
         """Before the first epoch of a new run."""
