@@ -1,9 +1,13 @@
 """Configs: the shipped ones load, and every mistake is named."""
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 from imkd_edge.errors import Error
 from imkd_edge.training.config import CONFIGS, from_dict, load_config, tomllib
+from imkd_edge.training.models.camera import TimmBackbone
 
 SHIPPED = sorted(p.stem for p in CONFIGS.glob("*.toml"))
 
@@ -61,3 +65,54 @@ def test_missing_files_and_broken_toml_are_named(tmp_path):
     with pytest.raises(Error, match="not TOML") as error:
         load_config(tmp_path / "bad.toml")
     assert error.value.code == "E0601"
+
+
+@pytest.mark.parametrize(
+    "section, key, value, problem",
+    [
+        ("model", "bev_channels", 16, "history has 32 channels"),
+        ("data", "vehicles", [], "segmentation without"),
+        ("data", "vehicles", "car", "vehicles is 'car'"),
+        ("model", "frozen_backbone", True, "variants cache features of single frames"),
+        ("model", "weights", "x.pth", "both pretrained and weights"),
+    ],
+)
+def test_parts_that_do_not_agree_are_refused(section, key, value, problem):
+    config = load_config("tiny-t4").to_dict()
+    config["augment"]["variants"] = 2
+    config["model"]["pretrained"] = True
+    config[section][key] = value
+    with pytest.raises(Error, match=problem) as error:
+        from_dict(config, "test")
+    assert error.value.code == "E0601"
+
+
+@pytest.mark.parametrize("name", ["r50-nuscenes", "r18-nuscenes"])
+def test_the_papers_configuration_is_the_published_one(name):
+    spec = load_config(name).spec
+    assert (spec.image.width, spec.image.height, spec.image.stride, spec.cameras) == (704, 256, 16, 6)
+    assert (spec.grid.width(), spec.grid.height(), spec.grid.x_min, spec.grid.y_max) == (128, 128, -51.2, 51.2)
+    assert [spec.depth.edge(i) for i in (0, 1, 70)] == pytest.approx([2.0, 2.8, 58.0])
+    assert (spec.context_channels, spec.history.frames + 1, len(spec.head.classes), spec.head.groups()) == (80, 4, 10, 6)
+    groups = [[c.name for c in spec.head.classes if c.group == g] for g in range(6)]
+    assert groups[1:3] == [["truck", "construction_vehicle"], ["bus", "trailer"]] and groups[4] == ["motorcycle", "bicycle"]
+    squared = [next(c.nms_radius for c in spec.head.classes if c.group == g) ** 2 for g in range(6)]
+    assert squared == pytest.approx([4, 12, 10, 1, 0.85, 0.175], rel=1e-2)
+
+
+def test_backbone_weights_come_from_a_local_file(tmp_path):
+    classifier = timm.create_model("resnet18", pretrained=False)
+    torch.save(classifier.state_dict(), tmp_path / "r18.pth")
+    save_file(classifier.state_dict(), tmp_path / "r18.safetensors")
+    for name in ("r18.pth", "r18.safetensors"):
+        net = TimmBackbone("resnet18", False, str(tmp_path / name)).net
+        assert all(torch.equal(value, classifier.state_dict()[key]) for key, value in net.state_dict().items())
+    (tmp_path / "bad.pth").write_bytes(b"no")
+    for backbone, name, problem in [
+        ("resnet18", "none.pth", "unreadable"),
+        ("resnet18", "bad.pth", "unreadable"),
+        ("resnet50", "r18.pth", "in the right shape"),
+    ]:
+        with pytest.raises(Error, match=problem) as error:
+            TimmBackbone(backbone, False, str(tmp_path / name))
+        assert error.value.code == "E0601"

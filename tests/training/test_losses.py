@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from imkd_edge.training.losses import box_l1, depth_cross_entropy, gaussian_focal
+from imkd_edge.training.losses import box_l1, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
 
 
 def test_focal_of_one_object_and_undecided_logits():
@@ -80,3 +80,18 @@ def test_depth_cross_entropy_counts_known_pixels_only():
     expected = -(math.log(0.25) + math.log(0.75)) / 2
     assert depth_cross_entropy(depth, target).item() == pytest.approx(expected, rel=1e-6)
     assert depth_cross_entropy(depth, torch.full((1, 1, 3), -1)).item() == 0
+
+
+def test_vehicle_cells_weigh_more_and_hidden_ones_nothing():
+    logits = torch.tensor([[[[0.0, 0.0, 50.0]]]], requires_grad=True)
+    target = torch.tensor([[[1.0, 0.0, math.nan]]])
+    loss = vehicle_cross_entropy(logits, target)
+    assert loss.item() == pytest.approx(math.log(2) * (2.13 + 1) / 2, rel=1e-6)
+    loss.backward()
+    assert logits.grad[0, 0, 0].tolist() == pytest.approx([-2.13 / 4, 1 / 4, 0])
+
+
+def test_vehicle_loss_vanishes_where_the_network_is_right_or_nothing_is_known():
+    target = torch.tensor([[[1.0, 0.0]]])
+    assert vehicle_cross_entropy(torch.tensor([[[[40.0, -40.0]]]]), target).item() == pytest.approx(0, abs=1e-12)
+    assert vehicle_cross_entropy(torch.zeros(1, 1, 1, 2), target * math.nan).item() == 0
