@@ -119,7 +119,7 @@ class Detector:
         return Result(**found, class_names=self._class_names, health=health)
 
     def set_rig(self, rig: SensorRig) -> None:
-        """Takes another calibration: the lookup tables are rebuilt, past frames forgotten. Raises Error 21x."""
+        """Takes another calibration: the lookup tables are rebuilt; past frames stay, for their maps are the ego's. Raises Error 21x."""
         self._open_core().set_rig(rig)
 
     def reset(self) -> None:

@@ -109,7 +109,6 @@ void Detector::State::set_rig(const SensorRig& next) {
   result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
   if (sweeps.size() < 16 * radars) sweeps.resize(16 * radars);
   rig = std::move(copy), crops = std::move(next_crops), lift_table = std::move(next_table);  // nothing from here on throws
-  history.reset();
 }
 
 // What only a mistake in the caller's program can bring.

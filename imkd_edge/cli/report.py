@@ -100,14 +100,23 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     measured = card.get("metrics", {})
     if "metrics" in measured:
         facts.add_row("measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"))
-    origin = {key: value for key, value in card.get("provenance", {}).items() if key != "config"}
+    origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
     for key, value in _flat({**measured.get("metrics", {}), **origin}):
         facts.add_row(escape(key), escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
     out().print(facts)
-    files = _table("files, all verified", "name", ">kB", "sha256")
+    files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
+    parts = card.get("provenance", {}).get("parts", {})  # counted at export; older bundles do not tell
     for name, entry in card["files"].items():
-        files.add_row(name, f"{entry['bytes'] / 1000:.1f}", entry["sha256"][:16] + "...")
+        files.add_row(name, f"{entry['bytes'] / 1000:.1f}", *_cost(parts, name), entry["sha256"][:16] + "...")
     out().print(files)
+
+
+def _cost(parts: Any, name: str) -> tuple[str, str]:
+    """Millions of parameters and GFLOPs of a part, empty where the bundle does not tell them."""
+    try:
+        return f"{parts[name]['parameters'] / 1e6:.3f}", f"{parts[name]['gflops']:.2f}"
+    except (KeyError, TypeError):
+        return "", ""
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,28 @@ def test_inspect_names_what_matters(run, random_bundle: Path) -> None:
         assert word in text
 
 
+def test_inspect_tells_what_each_part_costs(run, random_bundle: Path, tmp_path: Path) -> None:
+    from imkd_edge.bundle import Bundle, write_bundle
+
+    loaded = Bundle.load(random_bundle)
+    parts = {"camera.onnx": {"parameters": 12_345_678, "gflops": 91.234}}
+    models = [loaded.file(name).read_bytes() for name in ("camera.onnx", "bev.onnx")]
+    write_bundle(tmp_path / "told.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
+    assert run("inspect", tmp_path / "told.imkd", "--json").json["provenance"]["parts"] == parts
+    row = next(line for line in run("inspect", tmp_path / "told.imkd").stdout.splitlines() if "camera.onnx" in line)
+    assert "12.346" in row and "91.23" in row
+
+
+@pytest.mark.parametrize("parts", [[], "none", {"camera.onnx": None}, {"camera.onnx": {"parameters": "many"}}])
+def test_inspect_survives_costs_that_make_no_sense(run, random_bundle: Path, tmp_path: Path, parts) -> None:
+    from imkd_edge.bundle import Bundle, write_bundle
+
+    loaded = Bundle.load(random_bundle)
+    models = [loaded.file(name).read_bytes() for name in ("camera.onnx", "bev.onnx")]
+    write_bundle(tmp_path / "odd.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
+    assert "camera.onnx" in run("inspect", tmp_path / "odd.imkd").stdout
+
+
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_bundle: Path) -> Path:
     """A package that ships the random bundle as `tiny`."""

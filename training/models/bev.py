@@ -119,7 +119,7 @@ class BevNet(Head):
         names = ["heatmap", "box"]
         names += [] if self.remember is None else ["fused"]
         names += [] if self.segmentation is None else ["segmentation"]
-        return names
+        return names + (["i_cam", "i_rad"] if self.gates else [])
 
     def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor, history: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         seen = self.features(camera_bev, radar_grid)

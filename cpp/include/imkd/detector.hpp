@@ -31,7 +31,7 @@ class Detector {
 
   // The caller's mistakes throw; the world's faults are in Result::health. The reference stays valid until the next call.
   const Result& infer(const FrameSet& frames);
-  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables and forgets past frames, where the rig differs
+  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables where the rig differs; past frames stay, their maps are the ego's
   void reset();                        // forgets past frames: before the first frame of another recording
   const ModelSpec& spec() const;
   const SensorRig& rig() const;

@@ -1,0 +1,77 @@
+"""What training calls the past is what the Detector calls the past, to the bit; and the exported parts say what the student says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import write_toy_clip_config
+from imkd_edge import Detector, SensorRig
+from imkd_edge.bundle import write_bundle
+from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.quantization.export import to_onnx
+from imkd_edge.samples import infer_sample
+from imkd_edge.sources import open_source
+from imkd_edge.training.config import load_config
+from imkd_edge.training.data import FrameDataset, collate
+from imkd_edge.training.models.student import Student
+from imkd_edge.training.temporal import warp_history
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    config = load_config(write_toy_clip_config(folder / "clip.toml"))
+    torch.manual_seed(0)
+    student = Student(config.spec, config.model).eval()
+    write_bundle(folder / "clip.imkd", config.spec, *to_onnx(student, config.spec), {}, {}, {})
+    return folder / "clip.imkd", student, config
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_source("synth", scenes=2, frames_per_scene=5)
+
+
+def test_the_history_is_byte_equal_and_the_outputs_agree(made, source):
+    bundle, student, config = made
+    dataset = FrameDataset(source, source.names, config, 0, train=False)
+    fused, filled = {}, []
+    with Detector(bundle, source[source.names[0]].rig, threads=2, debug=True) as detector:
+        for index, name in enumerate(source.names):
+            result = infer_sample(detector, source[name])
+            seen = detector.tensors()
+            fused[name] = torch.from_numpy(seen["fused"][0])
+            batch = collate([dataset[index]], config.spec)
+            past = [item for item in dataset.timeline.past(name) if item is not None]
+            maps = (torch.stack([fused[item] for item in past]), batch["past_slot"], batch["past_motion"]) if past else ()
+            trained = warp_history(config.spec, 1, *maps).numpy()
+            assert trained.tobytes() == seen["history"].tobytes()
+            filled.append(result.health.past_frames)
+            with torch.no_grad():
+                wanted = student(batch)
+            for key in ("heatmap", "box", "segmentation", "i_cam", "i_rad"):
+                expected = wanted[key].numpy().reshape(seen[key].shape)
+                np.testing.assert_allclose(seen[key], expected, atol=2e-3 * np.abs(expected).max(), err_msg=f"{name} {key}")
+            np.testing.assert_allclose(result.segmentation, 1 / (1 + np.exp(-seen["segmentation"][0, 0])), atol=1e-6)
+    assert filled == [0, 1, 2, 3, 3] * 2  # a new scene starts anew
+
+
+def test_a_calibration_of_every_sample_keeps_the_past(made, source):
+    """nuScenes' cameras are placed anew in every sample, by the motion between exposure and reference time."""
+    bundle, _, _ = made
+    with Detector(bundle, source[source.names[0]].rig, threads=2) as detector:
+        for index in range(3):
+            sample = source[source.names[index]]
+            rig = SensorRig.from_json(sample.rig.to_json())
+            T = np.array(rig.cameras[0].T_ego_camera)
+            T[0, 3] += 0.01 * (index + 1)
+            rig.cameras[0].T_ego_camera = T
+            assert infer_sample(detector, dataclasses.replace(sample, rig=rig)).health.past_frames == index
+
+
+def test_a_bundle_that_segments_has_its_ratio_measured(made):
+    pytest.importorskip("nuscenes")
+    result = evaluate_bundle(str(made[0]), "synth", options={"scenes": 8, "frames_per_scene": 2}, threads=2)
+    assert 0 <= result["metrics"]["vehicle_iou"] <= 1

@@ -1,0 +1,77 @@
+"""The paper's configuration, from a folder in nuScenes' schema to boxes: one step of training, export, Detector."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from imkd_edge import Detector, ops
+from imkd_edge.quantization.export import export
+from imkd_edge.samples import infer_sample
+from imkd_edge.sources import open_source
+from imkd_edge.sources.nuscenes_writer import write_nuscenes
+from imkd_edge.sources.synth import SynthSource
+from imkd_edge.training.config import load_config
+from imkd_edge.training.data import FrameDataset, collate
+from imkd_edge.training.main import load_student, train
+
+
+class Street:
+    """The synthetic world under the name of a scene that the official training split has."""
+
+    kind = "synth"
+
+    def __init__(self, source: SynthSource):
+        self.source, self.names, self.instances = source, source.names, source.instances
+
+    def __getitem__(self, name: str):
+        return dataclasses.replace(self.source[name], scene="scene-0061")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("nuscenes")
+    street = Street(SynthSource(scenes=1, frames_per_scene=2, image=(400, 225), sweeps=6, lidar=True))
+    return write_nuscenes(street, tmp_path_factory.mktemp("set") / "nuscenes", version="v1.0-trainval")
+
+
+def test_the_reader_gives_what_the_paper_reads(folder):
+    config = load_config("r50-nuscenes")
+    source = open_source(folder, **config.data.options)
+    sample = source[source.splits["train"][-1]]
+    assert len(source.splits["train"]) == 2 and len(sample.frames) == 6
+    assert {len([s for s in sample.radar if s.radar == radar.name]) for radar in sample.rig.radars} == {6}
+    assert max(sample.timestamp_ns - s.timestamp_ns for s in sample.radar) < config.spec.radar.max_age * 1e9
+    crop = ops.image_crop(config.spec.image, 1600, 900)  # as published: by 0.44, less the top 140 rows
+    assert (crop.scale, crop.left, crop.top) == pytest.approx((0.44, 0, 140))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)])
+def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
+    path = tmp_path / "step.toml"
+    path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\n')
+    result = train(path, data=str(folder), out=tmp_path / "run")
+    assert result["frames"] == 2 and all(np.isfinite(value) for value in result["losses"].values())
+    card = export(tmp_path / "run" / "checkpoint.pt", tmp_path / "paper.imkd", data=str(folder))
+    manifest = json.loads((tmp_path / "paper.imkd" / "manifest.json").read_text())
+    parts = manifest["provenance"]["parts"]
+    student, settings, _ = load_student(tmp_path / "run" / "checkpoint.pt")
+    backbone = sum(p.numel() for p in student.camera.backbone.parameters())
+    assert backbone == classifier - 1000 * (last + 1)  # as torchvision's documentation counts them, less the 1000 classes
+    assert card["parameters"] > backbone
+    assert sum(part["parameters"] for part in parts.values()) == pytest.approx(card["parameters"], rel=0.02)
+
+    source = open_source(folder, **settings.data.options)
+    dataset = FrameDataset(source, source.names, settings, 0, train=False)
+    with Detector(tmp_path / "paper.imkd", source[source.names[0]].rig) as detector:
+        for index, sample in enumerate(source):
+            result = infer_sample(detector, sample)
+            assert result.health.past_frames == index and result.health.mode == "full"
+        seen = detector.tensors()
+    with torch.no_grad():
+        wanted = student(collate([dataset[1]], settings.spec))
+    for key in ("heatmap", "box"):
+        np.testing.assert_allclose(seen[key], wanted[key].numpy(), atol=2e-3 * wanted[key].abs().max().item())
