@@ -49,6 +49,7 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)])
 def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
     path = tmp_path / "step.toml"
