@@ -269,7 +269,10 @@ def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> Fram
     where, split = settings.data.source, settings.data.split
     if not splits.get(split):
         have = ", ".join(sorted(splits)) or "none"
-        raise Error(Code.train_no_data, f"no split '{split}', or nothing in it", where, f"splits here: {have}")
+        fix = f"splits here: {have}"
+        if source.kind == "nuscenes" and not splits:
+            fix += "; the official ones come with nuscenes-devkit: pip install --no-deps nuscenes-devkit==1.2.0"
+        raise Error(Code.train_no_data, f"no split '{split}', or nothing in it", where, fix)
     names = list(splits[split])
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
 

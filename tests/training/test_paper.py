@@ -53,7 +53,7 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 @pytest.mark.parametrize("name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)])
 def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
     path = tmp_path / "step.toml"
-    path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\n')
+    path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\nworkers = 1\n')
     result = train(path, data=str(folder), out=tmp_path / "run")
     assert result["frames"] == 2 and all(np.isfinite(value) for value in result["losses"].values())
     card = export(tmp_path / "run" / "checkpoint.pt", tmp_path / "paper.imkd", data=str(folder))
