@@ -7,7 +7,7 @@
 namespace imkd {
 namespace {
 
-constexpr int kBlock = 64;             // cells of a row whose places are found together and used for every channel
+constexpr int kBlock = 512;            // cells in a row or several, whose places are found together and used for every channel
 constexpr int kFraction = 32;          // bits after the point of a place, in cells
 constexpr int kWeight = 10;            // bits of a bilinear weight along one axis: 1/1024 cell
 constexpr double kFarthest = 1 << 20;  // cells; beyond it no place can be on a map
@@ -40,9 +40,12 @@ struct Warp {
   int width, height;
   Affine u, v;  // source column and row
 
-  void find(int row, int column, int count, Taps& taps) const {
-    for (int i = 0; i < count; ++i) {
-      const std::int64_t su = u.steps(row, column + i), sv = v.steps(row, column + i);
+  // The taps of cells [begin, begin + count) of the present map.
+  void find(int begin, int count, Taps& taps) const {
+    int row = begin / width, column = begin % width;
+    for (int i = 0; i < count; ++i, ++column) {
+      if (column == width) ++row, column = 0;
+      const std::int64_t su = u.steps(row, column), sv = v.steps(row, column);
       const std::int64_t left = su >> kWeight, top = sv >> kWeight;
       const int right_weight = int(su & ((1 << kWeight) - 1)), bottom_weight = int(sv & ((1 << kWeight) - 1));
       for (int tap = 0; tap < 4; ++tap) {
@@ -82,15 +85,13 @@ void warp_bev(const GridSpec& grid, const float* features, int channels, const M
     std::fill(out, out + cells * channels, 0.f);
     return;
   }
-  pool.parallel_for(warp.height, [&](int begin, int end) {
+  pool.parallel_for((static_cast<int>(cells) + kBlock - 1) / kBlock, [&](int first, int last) {
     Taps taps;
-    for (int row = begin; row < end; ++row)
-      for (int column = 0; column < warp.width; column += kBlock) {
-        const int count = std::min(kBlock, warp.width - column);
-        const std::size_t at = std::size_t(row) * warp.width + column;
-        warp.find(row, column, count, taps);
-        for (int c = 0; c < channels; ++c) blend(taps, features + c * cells, out + c * cells + at, count);
-      }
+    for (int block = first; block < last; ++block) {
+      const int begin = block * kBlock, count = std::min(kBlock, static_cast<int>(cells) - begin);
+      warp.find(begin, count, taps);
+      for (int c = 0; c < channels; ++c) blend(taps, features + c * cells, out + c * cells + begin, count);
+    }
   });
 }
 
