@@ -161,7 +161,7 @@ def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable
         "digest": row.digest(seed),
         "commit": load_checkpoint(place / "checkpoint.pt")["commit"],
         "torch": torch.__version__,
-        "config": row.settings.to_dict(),
+        "config": merged(row.settings.to_dict(), {"data": {"source": chosen.source.kind}}),  # results are shared; a folder's path is not
         "curve": [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()],
         "metrics": measure(chosen, names, detected, tallies, per_range=chosen.source.kind == "astyx", per_block=False),
         "bootstrap": samples,

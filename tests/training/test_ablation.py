@@ -120,6 +120,12 @@ def test_the_shipped_plans_are_whole():
         assert not plan.rows[0].settings.distill.active and not plan.rows[0].settings.model.gates
 
 
+def test_results_do_not_tell_where_the_data_lie():
+    for path in (ablation.PLANS.parent / "results").glob("*.json"):
+        runs = json.loads(path.read_text())["runs"]
+        assert runs and all(run["config"]["data"]["source"] in ("astyx", "synth") for run in runs)
+
+
 def run(row, seed, value, drawn):
     metrics = {"car_bev_ap40_moderate": value, "car_mae_z": value / 100}
     return {"row": row, "seed": seed, "metrics": metrics, "bootstrap": {"car_bev_ap40_moderate": drawn}}
