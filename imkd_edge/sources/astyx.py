@@ -18,7 +18,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.files import decode_image, image_size, read_bytes, read_json, read_table
-from imkd_edge.sources.geometry import points_in_boxes, rotation_of, transform, yaw_of
+from imkd_edge.sources.geometry import rotation_of, transform, truth_of, yaw_of
 from imkd_edge.sources.sample import Sample, Truth
 
 CAMERA, RADAR, LIDAR = "camera_front", "radar_6455", "lidar_vlp16"
@@ -148,14 +148,7 @@ class AstyxSource:
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
             raise Error(Code.source_bad_label, what, str(path), "correct the object or leave it out of the file") from None
-        boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
-        return Truth(
-            boxes=boxes,
-            labels=[label for _, label, _ in objects],
-            occlusion=np.array([occlusion for _, _, occlusion in objects], np.int8),
-            radar_points=points_in_boxes(radar, boxes),
-            lidar_points=np.full(len(boxes), -1, np.int32) if lidar is None else points_in_boxes(lidar, boxes),
-        )
+        return truth_of(objects, radar, lidar)
 
 
 def is_astyx(path: Path) -> bool:

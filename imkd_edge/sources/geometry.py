@@ -1,8 +1,12 @@
-"""Small geometry shared by the readers: quaternions, rigid transforms, points inside boxes."""
+"""Small geometry shared by the readers: quaternions, rigid transforms, points inside boxes, and the truth that follows from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+from imkd_edge.sources.sample import Truth
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
@@ -56,3 +60,19 @@ def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     half = boxes[:, None, 3:6] / 2
     inside = (along <= half[..., 0]) & (across <= half[..., 1]) & (np.abs(offset[..., 2]) <= half[..., 2])
     return inside.sum(1, dtype=np.int32)
+
+
+def truth_of(
+    objects: Sequence[tuple[np.ndarray, str, int]],  # box (9,) as in Truth, label, occlusion
+    radar: np.ndarray,  # (N, 3+) m in the ego frame
+    lidar: np.ndarray | None,  # (N, 3+) m in the ego frame; None: unknown
+) -> Truth:
+    """The truth of one sample, with the returns counted that lie in each box."""
+    boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
+    return Truth(
+        boxes=boxes,
+        labels=[label for _, label, _ in objects],
+        occlusion=np.array([occlusion for _, _, occlusion in objects], np.int8),
+        radar_points=points_in_boxes(radar, boxes),
+        lidar_points=np.full(len(boxes), -1, np.int32) if lidar is None else points_in_boxes(lidar, boxes),
+    )

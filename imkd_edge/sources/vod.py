@@ -20,7 +20,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.files import decode_image, image_size, read_bytes
-from imkd_edge.sources.geometry import inverse, points_in_boxes, transform
+from imkd_edge.sources.geometry import inverse, transform, truth_of
 from imkd_edge.sources.sample import Sample, Truth
 
 CAMERA, RADAR = "camera_front", "radar_front"
@@ -226,14 +226,7 @@ class VodSource:
             except ValueError as fault:
                 fix = "correct the object or leave it out of the file"
                 raise Error(Code.source_bad_label, f"line {number}: {fault}", str(path), fix) from None
-        boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
-        return Truth(
-            boxes=boxes,
-            labels=[label for _, label, _ in objects],
-            occlusion=np.array([occlusion for _, _, occlusion in objects], np.int8),
-            radar_points=points_in_boxes(radar, boxes),
-            lidar_points=np.full(len(boxes), -1, np.int32) if lidar is None else points_in_boxes(lidar, boxes),
-        )
+        return truth_of(objects, radar, lidar)
 
 
 def is_vod(path: Path) -> bool:
