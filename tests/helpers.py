@@ -4,10 +4,13 @@ toy trainings."""
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from imkd_edge import Detector, ModelSpec, SensorRig
 from imkd_edge.bundle import write_bundle
@@ -213,6 +216,36 @@ epochs = 3
 scenes = 2
 frames_per_scene = 4
 """
+
+
+DISTIL = """lidar = true
+[teacher]
+channels = 16
+epochs = 2
+label_epochs = 2
+[distill]
+radar = 0.3
+fused = 0.3
+label = 0.3
+response = 1.0
+empty = 0.1
+"""  # with all four terms; goes behind TOY_CONFIG
+
+
+@contextmanager
+def killed_after_the_first_save() -> Iterator[None]:
+    """A training within is interrupted when its first checkpoint is written."""
+    from imkd_edge.training.main import Run
+
+    save = Run.save
+
+    def save_then_die(run: Run) -> None:
+        save(run)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", save_then_die)
+        yield
 
 
 def write_toy_config(path: Path, more: str = "") -> Path:

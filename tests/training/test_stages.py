@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from helpers import write_toy_config
+from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.quantization.export import to_onnx
 from imkd_edge.training.config import load_config
@@ -15,18 +15,6 @@ from imkd_edge.training.main import Run, load_checkpoint, load_student, load_tea
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.stages import StudentStage
 
-DISTIL = """lidar = true
-[teacher]
-channels = 16
-epochs = 2
-label_epochs = 2
-[distill]
-radar = 0.3
-fused = 0.3
-label = 0.3
-response = 1.0
-empty = 0.1
-"""
 STAGES = ("teacher", "labels", ".")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import write_toy_clip_config
+from helpers import killed_after_the_first_save, write_toy_clip_config
 from imkd_edge import ops
 from imkd_edge.errors import Error
 from imkd_edge.sources import open_source
@@ -17,7 +17,7 @@ from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.losses import detection_losses
-from imkd_edge.training.main import Run, load_checkpoint, load_student, train
+from imkd_edge.training.main import load_checkpoint, load_student, train
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.temporal import Timeline, motion, warp_history
 
@@ -200,14 +200,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_resumed_run_on_clips_is_bit_equal(folder, tmp_path):
-    save = Run.save
-
-    def save_then_die(run):
-        save(run)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "save", save_then_die)
+    with killed_after_the_first_save():
         train(folder / "clip.toml", out=tmp_path, seed=3, epochs=2)
     train(folder / "clip.toml", out=tmp_path, seed=3, epochs=2, resume=True)
     ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from helpers import write_toy_config
+from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
-from imkd_edge.training.main import Run, load_checkpoint, load_student, train
+from imkd_edge.training.main import load_checkpoint, load_student, train
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,9 @@ def test_a_run_leaves_a_checkpoint_and_one_log_line_per_epoch(whole):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_a_resumed_run_is_bit_equal(config, whole, tmp_path, monkeypatch):
+def test_a_resumed_run_is_bit_equal(config, whole, tmp_path):
     folder, _ = whole
-    save = Run.save
-
-    def save_then_die(run):
-        save(run)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "save", save_then_die)
+    with killed_after_the_first_save():
         train(config, out=tmp_path, seed=3)
     train(config, out=tmp_path, seed=3, resume=True)
     ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")

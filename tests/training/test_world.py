@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import write_toy_config
+from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.training import world
 from imkd_edge.training.config import TrainConfig, load_config
@@ -20,20 +20,7 @@ from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.main import Run, load_checkpoint, micro_batches, open_dataset, train
 from imkd_edge.training.stages import Stage, StudentStage
 
-DISTIL = """lidar = true
-[teacher]
-channels = 16
-epochs = 2
-label_epochs = 2
-rate = 1e-4
-[distill]
-radar = 0.3
-fused = 0.3
-label = 0.3
-response = 1.0
-empty = 0.1
-ramp = 0.0
-"""
+SLOW = DISTIL.replace("label_epochs = 2", "label_epochs = 2\nrate = 1e-4") + "ramp = 0.0\n"
 STAGES = ("teacher", "labels", ".")
 
 
@@ -41,7 +28,7 @@ STAGES = ("teacher", "labels", ".")
 def config(tmp_path_factory):
     """One step an epoch, so that the first line of a log is free of what rounding does later: ReLUs flip, and Adam turns the change of
     a tiny gradient into a whole step. Hence also the small rate."""
-    path = write_toy_config(tmp_path_factory.mktemp("config") / "toy.toml", DISTIL)
+    path = write_toy_config(tmp_path_factory.mktemp("config") / "toy.toml", SLOW)
     path.write_text(path.read_text().replace("epochs = 3", "epochs = 2\nbatch = 8\nrate = 1e-4"))
     return path
 
