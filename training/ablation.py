@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
@@ -33,11 +34,12 @@ class Row:
     name: str
     settings: Config
     tree: dict[str, Any]  # the settings as they are written; keys that a later version adds do not make it another run
+    split: str  # that it is measured on
     condition: str = "none"
 
     def digest(self, seed: int) -> str:
-        """Names a run by what its files say, the condition and the seed; neither the code nor the place of the data counts."""
-        text = json.dumps([self.tree, self.condition, seed], sort_keys=True)
+        """Names a run by what its files say and the seed; neither the code nor the place of the data counts."""
+        text = json.dumps([self.tree, self.split, self.condition, seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -77,17 +79,17 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
         raise Error(Code.train_config, f"{sorted(missing)} are missing", str(path), f"start from a file of {PLANS.name}/")
     source = data or tree["data"]
     common = merged(read_tree(tree["config"])[0], tree.get("common", {}))
-    place = {"data": {"source": source}}
+    place, split = {"data": {"source": source}}, tree.get("split", "val")
     rows = []
     for row, changes in tree["rows"].items():
         condition = changes.pop("condition", "none")
         condition_of(condition)
         written = merged(common, changes)
         settings = from_dict(merged(written, place), f"{path} [rows.{row}]")
-        rows.append(Row(row, settings, written, condition))
+        rows.append(Row(row, settings, written, split, condition))
     seeds, metrics = tuple(tree.get("seeds", (0,))), tuple(tree.get("metrics", ()))
     settings = from_dict(merged(common, place), f"{path} [common]")
-    return Plan(path.stem, source, tree.get("split", "val"), seeds, metrics, settings, tuple(rows))
+    return Plan(path.stem, source, split, seeds, metrics, settings, tuple(rows))
 
 
 def ablate(
@@ -101,8 +103,9 @@ def ablate(
 ) -> dict[str, Any]:
     """Trains and measures every pair of row and seed that is not finished, and keeps all results in out/results.json.
 
-    An interrupted run goes on from its checkpoint. Two processes may share `out` if their rows or seeds differ.
-    One teacher (seed 0) serves every run, so that rows differ by what they take from it alone.
+    An interrupted run goes on from its checkpoint. Once the teacher is trained, two processes may share `out` if their rows or seeds
+    differ; a single run is not spread over processes. One teacher (seed 0) serves every run, so that rows
+    differ by what they take from it alone.
 
     Args:
         plan: see load_plan.
@@ -118,6 +121,10 @@ def ablate(
     Raises:
         Error: train_config, train_checkpoint, train_no_data, train_diverged; those of the source.
     """
+    if dist.is_torchelastic_launched():
+        raise Error(
+            Code.train_config, "an ablation is not spread over processes", "torchrun", "start it without, once per share of the seeds"
+        )
     out.mkdir(parents=True, exist_ok=True)
     todo = plan.chosen(rows, seeds)
     done = {entry["digest"] for entry in gather(plan, out)["runs"]}
@@ -170,12 +177,13 @@ def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable
 
 def gather(plan: Plan, out: Path) -> dict[str, Any]:
     """Everything finished, of this plan's present rows, joined and kept in out/results.json; results.json alone is enough to go on from."""
-    wanted = {row.digest(seed): i for i, row in enumerate(plan.rows) for seed in plan.seeds}
+    rows = {row.name: (place, row) for place, row in enumerate(plan.rows)}
     kept = out / "results.json"
     found = json.loads(kept.read_text())["runs"] if kept.is_file() else []
     found += [json.loads(path.read_text()) for path in sorted(out.glob("*/seed*/result.json"))]
-    runs = {entry["digest"]: entry for entry in found if entry["digest"] in wanted}
-    ordered = sorted(runs.values(), key=lambda entry: (wanted[entry["digest"]], entry["seed"]))
+    known = [entry for entry in found if entry["row"] in rows and entry["digest"] == rows[entry["row"]][1].digest(entry["seed"])]
+    runs = {entry["digest"]: entry for entry in known}
+    ordered = sorted(runs.values(), key=lambda entry: (rows[entry["row"]][0], entry["seed"]))
     results = {"plan": plan.name, "split": plan.split, "runs": [_rounded(entry) for entry in ordered]}
     write_json(kept, results)
     return results

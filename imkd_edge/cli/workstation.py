@@ -58,6 +58,17 @@ def train(
     json: Json = False,
 ) -> int:
     """Train a student, after its LiDAR teacher if its config distils; leaves checkpoints and a log with one line per epoch."""
+    whole = {
+        "--split": split,
+        "--epochs": epochs,
+        "--cache": cache,
+        "--seed": seed or None,
+        "--device": device if device != "auto" else None,
+    }
+    ignored = [name for name, value in (whole if ablation else {"--row": row, "--seeds": seeds or None}).items() if value is not None]
+    if ignored:
+        what = "a plan says itself" if ablation else "belongs to a plan"
+        raise Error(Code.spec_bad_value, what, ", ".join(ignored), "leave it out" if ablation else "add --ablation")
     if ablation:
         return _ablate(config, data, out, row or [], seeds, teacher, json)
     main = _extra("imkd_edge.training.main", "train")

@@ -102,3 +102,18 @@ def test_eval_without_labels_says_so(run, random_bundle: Path, monkeypatch: pyte
     monkeypatch.setattr(SynthSource, "__getitem__", lambda self, name: replace(labelled(self, name), truth=None))
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1")
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0604]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["astyx", "--ablation", "--epochs", "3", "--seed", "1"], "--epochs, --seed"),
+        (["astyx", "--ablation", "--split", "val", "--cache", "c", "--device", "cpu"], "--split, --cache, --device"),
+        (["tiny", "--row", "all"], "--row"),
+        (["tiny", "--seeds", "0,1"], "--seeds"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, arguments: list[str], named: str) -> None:
+    outcome = run("train", *arguments, "--out", str(tmp_path / "out"))
+    assert outcome.code == 2 and f"/ {named} /" in outcome.stderr
+    assert not (tmp_path / "out").exists()

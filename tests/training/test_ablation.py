@@ -2,11 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from helpers import write_toy_config
+from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.training import ablation, ablation_report
 from imkd_edge.training.ablation import ablate, load_plan
@@ -71,26 +72,33 @@ def test_what_is_finished_is_not_done_again_and_the_table_alone_suffices(plan, f
 
 def test_an_interrupted_run_goes_on(plan, finished, tmp_path, monkeypatch):
     _, results = finished
-    save = Run.save
-
-    def save_then_die(run):
-        save(run)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "save", save_then_die)
+    with killed_after_the_first_save():
         ablate(plan, tmp_path, rows=["baseline"], seeds=[0])
     monkeypatch.setattr(Run, "one_epoch", lambda *_: pytest.fail("the epoch was finished before"))
     again = ablate(plan, tmp_path, rows=["baseline"], seeds=[0])["runs"]
     assert [run["metrics"] for run in again] == [results["runs"][0]["metrics"]]
 
 
-def test_a_changed_row_is_another_run(plan, finished, tmp_path):
+def test_a_changed_row_is_another_run(plan):
     row = plan.rows[1]
-    same = ablation.Row(row.name, row.settings, json.loads(json.dumps(row.tree)), row.condition)
-    other = ablation.Row(row.name, row.settings, {**row.tree, "distill": {**row.tree["distill"], "fused": 0.4}}, row.condition)
+    same = replace(row, tree=json.loads(json.dumps(row.tree)))
+    other = replace(row, tree={**row.tree, "distill": {**row.tree["distill"], "fused": 0.4}})
     assert same.digest(0) == row.digest(0) != row.digest(1)
-    assert other.digest(0) != row.digest(0)
+    others = [other, replace(row, split="val"), replace(row, condition="dark")]
+    assert len({row.digest(0), *(changed.digest(0) for changed in others)}) == 4
+
+
+def test_a_seed_beyond_the_plan_is_kept_too(plan, finished, tmp_path):
+    _, results = finished
+    extra = {**results["runs"][0], "seed": 7, "digest": plan.rows[0].digest(7)}
+    (tmp_path / "results.json").write_text(json.dumps({"runs": [extra]}))
+    assert [run["seed"] for run in ablate(plan, tmp_path, rows=["baseline"], seeds=[7])["runs"]] == [7]
+
+
+def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(Error, match="not spread over processes"):
+        ablate(plan, tmp_path)
 
 
 @pytest.mark.parametrize(
