@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import shapely
 
+from helpers import bev_onnx, camera_onnx, random_spec
+from imkd_edge.bundle import write_bundle
+from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.evaluation.segmentation import GRID, centres, footprints, on_grid, tally, vehicle_iou, vehicle_map
 from imkd_edge.sources.nuscenes import DETECTION_CLASSES
 from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.synth import SynthSource
 from imkd_edge.spec import GridSpec
 
 
@@ -127,3 +131,31 @@ def test_beyond_the_networks_grid_there_is_background():
     seen = on_grid(np.full((20, 20), 5.0), grid)
     assert np.isfinite(seen).sum() == 40 * 40 and (seen[80:120, 100:140] == 5).all()
     assert tally(truth_of((-10, 0, 4, 2, 0)), seen).tolist() == [0, 1632]
+
+
+def test_a_bundle_that_sees_vehicles_everywhere_scores_their_share_of_the_map(tmp_path):
+    """eval hands the Detector's probabilities to the metric: the ratio is that of the vehicles' cells to all that count."""
+    import onnx
+    from onnx import numpy_helper
+
+    pytest.importorskip("nuscenes")
+    spec = random_spec(segmentation=True)
+    bev = onnx.load_from_string(bev_onnx(spec))
+    [conv] = [node for node in bev.graph.node if node.output[0] == "segmentation"]
+    [weight] = [w for w in bev.graph.initializer if w.name == conv.input[1]]
+    weight.CopyFrom(numpy_helper.from_array(np.zeros(tuple(weight.dims), np.float32), weight.name))
+    bev.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "everywhere"))
+    conv.input.append("everywhere")
+    write_bundle(tmp_path / "b.imkd", spec, camera_onnx(spec), bev.SerializeToString(), {}, {}, {})
+    options = {"scenes": 1, "frames_per_scene": 2}
+    metrics = evaluate_bundle(str(tmp_path / "b.imkd"), "synth", "train", options)["metrics"]
+    real = counted = 0
+    for sample in SynthSource(**options):
+        boxes = [(*box[:2], *box[3:5], box[6], label, hidden) for box, label, hidden in
+                 zip(sample.truth.boxes, sample.truth.labels, sample.truth.occlusion)]  # fmt: skip
+        seen = [box[:5] for box in boxes if box[5] in ("car", "truck", "bicycle") and box[6] < 3]
+        lost = [box[:5] for box in boxes if box[5] in ("car", "truck", "bicycle") and box[6] == 3]
+        vehicle = filled(*seen) > 0
+        real += vehicle.sum()
+        counted += (vehicle | (filled(*lost) < 0)).sum()
+    assert real > 100 and metrics["vehicle_iou"] == pytest.approx(real / counted, rel=0.01)
