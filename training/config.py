@@ -82,6 +82,7 @@ class TeacherConfig:
     """The LiDAR teacher and the label encoder; they learn from the same split with the same augmentation."""
 
     channels: int = 32
+    radar: bool = False  # the teacher reads the student's radar grid beside its LiDAR
     epochs: int = 30
     label_epochs: int = 6
     rate: float = 3e-3

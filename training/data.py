@@ -41,10 +41,9 @@ def network_inputs(
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
     frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
     table = ops.lift_table(spec, sample.rig, crops)
-    grid, _ = ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)
     out = {
         "present": np.array([f is not None for f in frames], np.float32),
-        "radar_grid": grid,
+        "radar_grid": radar_grid(spec, sample),
         "points": table.points,
         "pixels": table.pixels,
         "rows": _rows(table, spec.grid.height() * spec.grid.width()),
@@ -52,6 +51,10 @@ def network_inputs(
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
     return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch wants writable memory
+
+
+def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
+    return ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)[0]
 
 
 def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
@@ -78,6 +81,7 @@ class FrameDataset(Dataset):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
         self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by loader workers that live on
         self.sensors = True  # what the student reads
+        self.radar = False  # its radar alone, where a teacher reads that too
         self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
         self.memory: dict[str, Sample] = {}
         self.features: Features | None = None
@@ -177,6 +181,8 @@ class FrameDataset(Dataset):
             crops = self.crops(sample, view.images)
         cached = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
         out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
+        if self.radar and not self.sensors:
+            out["radar_grid"] = radar_grid(spec, sample)
         if self.lidar is not None:
             out["lidar_grid"] = self.lidar(sample.lidar)
         if sample.truth is not None:

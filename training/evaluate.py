@@ -18,7 +18,7 @@ from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training.config import from_dict
-from imkd_edge.training.data import collate, network_inputs
+from imkd_edge.training.data import collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.main import load_checkpoint, load_student
 from imkd_edge.training.models.teacher import Teacher
@@ -72,7 +72,7 @@ class CheckpointDetector:
 
     @torch.inference_mode()
     def __call__(self, sample: Sample) -> Found:
-        out = self.student(sample) if self.lidar is None else self.network(self.batch({"lidar_grid": self.lidar(sample.lidar)}))
+        out = self.student(sample) if self.lidar is None else self.teacher(sample, self.lidar)
         boxes, scores, labels = ops.decode(self.decoded, out["heatmap"][0].numpy(), out["box"][0].numpy())
         names = [self.spec.head.classes[int(i)].name for i in labels]
         if "segmentation" not in out:
@@ -81,6 +81,12 @@ class CheckpointDetector:
 
     def batch(self, inputs: dict[str, np.ndarray]) -> dict:
         return collate([{k: torch.from_numpy(v) for k, v in inputs.items()}], self.spec)
+
+    def teacher(self, sample: Sample, lidar: LidarGrid) -> dict[str, torch.Tensor]:
+        inputs = {"lidar_grid": lidar(sample.lidar)}
+        if self.network.radar is not None:
+            inputs["radar_grid"] = radar_grid(self.spec, sample)
+        return self.network(self.batch(inputs))
 
     def student(self, sample: Sample) -> dict[str, torch.Tensor]:
         """Heatmap, box and segmentation of the student, with its past."""

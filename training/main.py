@@ -137,9 +137,10 @@ def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[T
 
 
 def _taught_by(settings: Config) -> list[Any]:
-    """What a teacher and a label encoder are made for; cameras, radar features and the past are the student's alone."""
-    spec = json.loads(settings.spec.to_json())
-    return [spec["grid"], spec["radar"]["cell"], spec["ground_plane"], spec["head"], settings.teacher.channels]
+    """What a teacher and a label encoder are made for; cameras and the past are the student's alone."""
+    spec, teacher = json.loads(settings.spec.to_json()), settings.teacher
+    seen = spec["radar"] if teacher.radar else spec["radar"]["cell"]
+    return [spec["grid"], seen, spec["ground_plane"], spec["head"], teacher.channels]
 
 
 class Run:
@@ -178,7 +179,8 @@ class Run:
     def load(self, progress: Progress | None) -> DataLoader:
         """Reads the data once, in the order that is quick for the source; then what makes batches of it."""
         self.dataset.load(progress)
-        self.dataset.sensors, self.dataset.lidar = self.stage.sensors, LidarGrid.of(self.settings.spec) if self.stage.lidar else None
+        self.dataset.sensors, self.dataset.radar = self.stage.sensors, self.stage.radar
+        self.dataset.lidar = LidarGrid.of(self.settings.spec) if self.stage.lidar else None
         if self.stage.sensors and self.settings.model.frozen_backbone and self.settings.augment.variants:
             cache_features(self.dataset, self.stage.network.camera.backbone, progress)
         world.wait()  # for what the others have put into the cache

@@ -20,6 +20,7 @@ class Stage(nn.Module):
 
     name = ""
     sensors = False  # whether it reads cameras and radar
+    radar = False  # or radar alone
     lidar = False
     config: Config
     network: nn.Module
@@ -54,6 +55,7 @@ class TeacherStage(Stage):
     def __init__(self, config: Config):
         super().__init__()
         self.config, self.network = config, Teacher(config.spec, config.teacher)
+        self.radar = config.teacher.radar
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():

@@ -8,11 +8,14 @@ import torch
 
 from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
+from imkd_edge.evaluation.conditions import no_radar
 from imkd_edge.quantization.export import to_onnx
+from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
-from imkd_edge.training.evaluate import evaluate_checkpoint
+from imkd_edge.training.evaluate import CheckpointDetector, evaluate_checkpoint
 from imkd_edge.training.main import Run, load_checkpoint, load_student, load_teacher, train
 from imkd_edge.training.models.student import Student
+from imkd_edge.training.models.teacher import Teacher
 from imkd_edge.training.stages import StudentStage
 
 STAGES = ("teacher", "labels", ".")
@@ -118,6 +121,22 @@ def test_a_teacher_serves_students_that_look_back_but_none_on_another_grid(confi
     (tmp_path / "fine.toml").write_text(text.replace("cell = 3.2", "cell = 1.6"))
     with pytest.raises(Error, match="teacher of this model"):
         load_teacher(folder, load_config(tmp_path / "fine.toml"))
+
+
+def test_a_teacher_that_reads_radar_learns_from_it_and_serves_no_model_with_other_radar(tmp_path):
+    config = write_toy_config(tmp_path / "radar.toml", DISTIL.replace("[teacher]", "[teacher]\nradar = true"))
+    train(config, out=tmp_path / "run", epochs=1)
+    settings = load_config(config)
+    teacher, _ = load_teacher(tmp_path / "run", settings)
+    start = Teacher(settings.spec, settings.teacher).state_dict()
+    assert any(not torch.equal(value, start[key]) for key, value in teacher.state_dict().items() if key.startswith("radar.net.0.0"))
+    detect = CheckpointDetector(tmp_path / "run" / "teacher" / "checkpoint.pt", 0.01)
+    sample = open_source("synth", lidar=True)["s000-f000"]
+    seen, blind = (detect.teacher(s, detect.lidar)["heatmap"] for s in (sample, no_radar(sample)))
+    assert not torch.equal(seen, blind)
+    (tmp_path / "other.toml").write_text(config.read_text().replace("[spec.radar]", "[spec.radar]\nmax_points = 999"))
+    with pytest.raises(Error, match="teacher of this model"):
+        load_teacher(tmp_path / "run", load_config(tmp_path / "other.toml"))
 
 
 @pytest.mark.parametrize("stage", ["teacher", "."])

@@ -15,18 +15,24 @@ from imkd_edge.training.models.radar import GridEncoder
 
 
 class Teacher(Head):
-    """Pillar CenterPoint (Yin et al. 2021) on the student's BEV grid: pillar statistics -> F_lidar -> trunk -> head."""
+    """Pillar CenterPoint (Yin et al. 2021) on the student's BEV grid: pillar statistics -> F_lidar -> trunk -> head.
+
+    With `radar` it is a LiDAR-radar fusion: where the LiDAR is blind it then knows no less than its student.
+    """
 
     def __init__(self, spec: ModelSpec, config: TeacherConfig):
         super().__init__(spec, config.channels)
         ratio = round(spec.grid.cell / spec.radar.cell)
         self.encoder = GridEncoder(lidar.CHANNELS, ratio, config.channels)
-        self.join = conv_bn(config.channels, config.channels)
+        self.radar = GridEncoder(len(spec.radar.features), ratio, config.channels) if config.radar else None
+        self.join = conv_bn((1 + config.radar) * config.channels, config.channels)
         self.register_buffer("reflectance_scale", torch.ones(()))  # 99th percentile of log reflectance over the training set
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """batch: lidar_grid (B,lidar.CHANNELS,Hr,Wr). Returns f_lidar (B,C,H,W), heatmap (logits), box."""
-        f_lidar = self.located(self.join(self.encoder(batch["lidar_grid"])))
+        """batch: lidar_grid (B,lidar.CHANNELS,Hr,Wr), with `radar` also radar_grid. Returns f_lidar (B,C,H,W), heatmap (logits), box."""
+        seen = [self.encoder(batch["lidar_grid"])]
+        seen += [] if self.radar is None else [self.radar(batch["radar_grid"])]
+        f_lidar = self.located(self.join(torch.cat(seen, 1)))
         heatmap, box = self.decide(f_lidar)
         return {"f_lidar": f_lidar, "heatmap": heatmap, "box": box}
 
