@@ -57,6 +57,7 @@ class Code(IntEnum):
     engine_load = 502
     engine_bind = 503
     engine_run = 504
+    engine_stale = 505
     device_unavailable = 511
     train_config = 601
     train_checkpoint = 602

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Error
+from imkd_edge.gpu import find_gpu
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -102,31 +103,21 @@ def _installed(package: str) -> bool:
 def _cuda() -> Check:
     """Asks the driver itself; a library that loads proves nothing."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return Check(
-            "cuda",
-            WARN,
-            "no NVIDIA driver: the networks run on the CPU",
-            "on a Jetson install JetPack; elsewhere the NVIDIA driver",
-        )
-    count, version = ctypes.c_int(), ctypes.c_int()
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return Check("cuda", WARN, "a driver, but no device: the networks run on the CPU", "see nvidia-smi or tegrastats")
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    name = ctypes.create_string_buffer(128)
-    driver.cuDeviceGetName(name, len(name), 0)
-    return Check("cuda", OK, f"{name.value.decode()}, driver for CUDA {version.value // 1000}.{version.value % 1000 // 10}")
+        gpu = find_gpu()
+    except Error as error:
+        return Check("cuda", WARN, f"{error.what}: the networks run on the CPU", error.fix)
+    return Check("cuda", OK, f"{gpu.name}, sm {gpu.sm}, driver {gpu.driver} for CUDA {gpu.cuda}")
 
 
 def _tensorrt() -> Check:
+    package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
     for major in (11, 10):
         try:
             ctypes.CDLL(f"libnvinfer.so.{major}")
         except OSError:
             continue
-        return Check("tensorrt", OK, f"libnvinfer.so.{major} found; this version does not use it yet")
-    return Check("tensorrt", OK, "not found; this version does not use it yet")
+        return Check("tensorrt", OK, f"libnvinfer.so.{major} found, {package}")
+    return Check("tensorrt", OK, f"no libnvinfer on the loader's path, {package}")
 
 
 def _threads() -> Check:

@@ -8,11 +8,12 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imkd_edge.errors import Code, Error
 
@@ -112,8 +113,7 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
     if not console.is_terminal or total < 2:
         yield from items
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with _progress(console) as progress:
         task = progress.add_task(title, total=total)
         for item in items:
             yield item
@@ -123,3 +123,36 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
 def bar(title: str) -> Callable[[Any], Iterator[Any]]:
     """What wraps items of known number in a progress bar."""
     return lambda items: track(items, len(items), title)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+class Phases:
+    """One progress bar for each phase under way; phases lie within each other."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def start(self, phase: str, steps: int) -> None:
+        self._tasks[phase] = self._progress.add_task("  " * len(self._tasks) + phase, total=steps)
+
+    def step(self, phase: str, step: int) -> None:
+        self._progress.update(self._tasks[phase], completed=step + 1)
+
+    def finish(self, phase: str) -> None:
+        self._progress.remove_task(self._tasks.pop(phase))
+
+
+@contextmanager
+def phases() -> Iterator[Phases | None]:
+    """Progress bars on standard error for work in nested phases, where that is a terminal; else None."""
+    console = log()
+    if not console.is_terminal:
+        yield None
+        return
+    with _progress(console) as progress:
+        yield Phases(progress)

@@ -1,4 +1,4 @@
-"""The verbs of the device: demo, infer, inspect, doctor, bench. Heavy imports wait until a verb runs."""
+"""The verbs of the device: demo, infer, inspect, doctor, bench, build-engine. Heavy imports wait until a verb runs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from imkd_edge.cli.common import (
     examples,
     log,
     parse_options,
+    phases,
     print_json,
     track,
     verb,
@@ -51,6 +52,13 @@ def register(app: typer.Typer) -> None:
     add("inspect", epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect runs/astyx-lite.imkd --json"))(inspect)
     add("doctor", epilog=examples("imkd-edge doctor", "imkd-edge doctor --json"))(doctor)
     add("bench", epilog=examples("imkd-edge bench tiny --frames 200", "imkd-edge bench tiny --ops --json"))(bench)
+    add(
+        "build-engine",
+        epilog=examples(
+            "imkd-edge build-engine tiny --out runs/tiny.engines",
+            "imkd-edge build-engine runs/astyx-lite.imkd --workspace 512 --timing-cache runs/timings.bin --json",
+        ),
+    )(build_engine)
 
 
 @verb
@@ -182,4 +190,32 @@ def bench(
         report.show_ops(result)
     else:
         report.show_bench(result)
+    return OK
+
+
+@verb
+def build_engine(
+    bundle: BundleName,
+    out: Annotated[Path | None, typer.Option(help="Folder for the engines; the default is NAME.engines beside NAME.imkd.")] = None,
+    workspace: Annotated[int | None, typer.Option(min=1, metavar="MB", help="Most memory for one layer; the default is all.")] = None,
+    dla: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Core of the deep learning accelerator that takes what it can.")
+    ] = None,
+    timing_cache: Annotated[Path | None, typer.Option(metavar="FILE", help="Kernel times of earlier builds: read, then written.")] = None,
+    builder: Annotated[
+        str, typer.Option(help="The Python package: tensorrt, or tensorrt_rtx, which also builds without a GPU.")
+    ] = "tensorrt",
+    json: Json = False,
+) -> int:
+    """Build TensorRT engines for this machine; one that still fits it, its TensorRT and the bundle is kept."""
+    from imkd_edge.build_engine import build_engines
+
+    with phases() as progress:
+        result = build_engines(
+            bundle, out, workspace_mb=workspace, dla=dla, timing_cache=timing_cache, builder=builder, progress=progress
+        )  # fmt: skip
+    if json:
+        print_json(result)
+    else:
+        report.show_engines(result)
     return OK

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from imkd_edge.cli.common import out
+from imkd_edge.cli.common import log, out
 
 _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
@@ -135,6 +135,21 @@ def show_checks(found: dict[str, Any]) -> None:
         table.add_row(_STATUS[check["status"]], check["name"], text)
     out().print(table)
     out().print(f"overall: {_STATUS[found['status']]}")
+
+
+def show_engines(result: dict[str, Any]) -> None:
+    """Which engines were built and why, which were kept, and whether the golden frame was run through them."""
+    table = _table(escape(f"{result['bundle']}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
+    for entry in result["engines"]:
+        state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
+        table.add_row(entry["part"], escape(state), f"{entry['bytes'] / 1e6:.1f}", f"{entry['seconds']:.1f}", escape(entry["path"]))
+    out().print(table)
+    for entry in result["engines"]:
+        for warning in entry["warnings"]:
+            log().print(f"[yellow]warning:[/] {entry['part']}: {escape(warning)}")
+    key = result["engines"][0]["key"]
+    out().print(escape(f"for {key['tensorrt']}, CUDA {key['cuda']}, driver {key['driver']}, GPU {key['gpu']}, sm {key['sm']}"))
+    out().print(f"golden frame: {escape(result['self_test'])}")
 
 
 def show_bench(result: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ enum class Code : int {
   engine_load = 502,
   engine_bind = 503,
   engine_run = 504,
+  engine_stale = 505,       // built from another model, for another machine, or with other tools than these
   device_unavailable = 511,
   // 6xx training, evaluation
   train_config = 601,
