@@ -11,6 +11,7 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 NO_DATA = f"REAL DATA ABSENT: no folder {Path('..') / 'shared' / 'data'} beside the project"
 NO_BUNDLE = "BUNDLE ABSENT"
 NO_TENSORRT = "TENSORRT-RTX ABSENT"
+NO_CROSS = "CROSS COMPILER OR EMULATOR ABSENT: apt install g++-aarch64-linux-gnu qemu-user-static googletest"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,12 +35,13 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names every test that real data, a shipped bundle or TensorRT for RTX would have let run."""
+    """Names every test that real data, a shipped bundle, TensorRT for RTX or a cross compiler would have let run."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
     for reason, advice in (
         (NO_DATA, "these tests did not run on real sensor data"),
         (NO_BUNDLE, "these tests need a shipped bundle"),
         (NO_TENSORRT, "no ONNX part was really parsed and built by a TensorRT builder (pip install tensorrt-rtx)"),
+        (NO_CROSS, "nothing was built for a Jetson's processor"),
     ):
         names = sorted({report.nodeid for report in skipped if reason in report.longrepr[2]})
         if names:
