@@ -116,7 +116,7 @@ def _native_onnxruntime(threads: int) -> Engine:
 
 def engine_names() -> list[str]:
     """Names that `make_engine` takes in this installation."""
-    return ["onnxruntime", *(f"{name}-native" for name in _core.native_engines())]
+    return ["onnxruntime", *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines())]
 
 
 def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
@@ -133,6 +133,8 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
         return OnnxRuntimeEngine(threads)
     if engine == "onnxruntime-native":
         return _native_onnxruntime(threads)
+    if engine in _core.native_engines():
+        return _core.make_engine(engine, threads)
     fix = f"choose one of: {', '.join(engine_names())}"
     raise Error(Code.engine_unavailable, f'there is no engine "{engine}"', "engine", fix)
 

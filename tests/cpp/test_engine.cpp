@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "fakes.hpp"
 
 using namespace imkd;
@@ -28,6 +30,23 @@ TEST(Engine, onnxruntime_refuses_what_is_no_model) {
     GTEST_SKIP() << "ONNX Runtime's library is not installed: the native engine is NOT tested: " << error.what();
   }
   EXPECT_EQ(code_of([&] { engine->load("/no/such/file.onnx"); }), Code::engine_load);
+  EXPECT_EQ(code_of([&] { engine->bind("images", nullptr); }), Code::engine_bind);
+  EXPECT_EQ(code_of([&] { engine->run(); }), Code::engine_run);
+}
+
+// Where it was built: without a GPU it says so, and does not crash in TensorRT.
+TEST(Engine, tensorrt_refuses_what_is_no_engine) {
+  const std::vector<std::string> names = native_engines();
+  if (std::find(names.begin(), names.end(), "tensorrt") == names.end())
+    GTEST_SKIP() << "built without TensorRT's headers: see test_trt, which stands in for it";
+  std::unique_ptr<Engine> engine;
+  try {
+    engine = make_engine("tensorrt", 1);
+  } catch (const Error& error) {
+    EXPECT_TRUE(error.code() == Code::device_unavailable || error.code() == Code::engine_unavailable) << error.what();
+    GTEST_SKIP() << "TensorRT is NOT tested here: " << error.what();
+  }
+  EXPECT_EQ(code_of([&] { engine->load("/no/such/file.engine"); }), Code::engine_load);
   EXPECT_EQ(code_of([&] { engine->bind("images", nullptr); }), Code::engine_bind);
   EXPECT_EQ(code_of([&] { engine->run(); }), Code::engine_run);
 }

@@ -6,6 +6,9 @@
 #ifdef IMKD_WITH_ORT
 #include "ort.hpp"
 #endif
+#ifdef IMKD_WITH_TRT
+#include "trt.hpp"
+#endif
 
 namespace imkd {
 
@@ -13,6 +16,9 @@ std::vector<std::string> native_engines() {
   std::vector<std::string> names;
 #ifdef IMKD_WITH_ORT
   names.push_back("onnxruntime");
+#endif
+#ifdef IMKD_WITH_TRT
+  names.push_back("tensorrt");
 #endif
   return names;
 }
@@ -23,11 +29,15 @@ std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
 #ifdef IMKD_WITH_ORT
   if (name == "onnxruntime") return make_ort_engine(threads);
 #endif
+#ifdef IMKD_WITH_TRT
+  if (name == "tensorrt") return make_trt_engine();
+#endif
   std::string known;
   for (const std::string& engine : native_engines()) known += (known.empty() ? "" : ", ") + engine;
   throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"",
               known.empty() ? "it has none" : "it has " + known,
-              "build it where CMake finds ONNX Runtime's headers (ONNXRUNTIME_ROOT), or use the Python package's engine");
+              "build it where CMake finds the headers of ONNX Runtime (ONNXRUNTIME_ROOT) or TensorRT (TENSORRT_ROOT), or use the Python "
+              "package's engine");
 }
 
 }  // namespace imkd

@@ -1,0 +1,296 @@
+#include "trt.hpp"
+
+#ifdef IMKD_WITH_TRT
+#include <NvInfer.h>
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <mutex>
+
+#include "engine_file.hpp"
+#include "imkd/error.hpp"
+
+namespace imkd {
+namespace {
+
+void check(cudaError_t status, Code code, const char* call, const std::string& where) {
+  if (status != cudaSuccess) throw Error(code, std::string(call) + ": " + cudaGetErrorString(status), where, "see imkd-edge doctor");
+}
+
+// Without a driver TensorRT's first call returns garbage and its second crashes.
+void require_device() {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess)
+    throw Error(Code::device_unavailable, std::string("no GPU: ") + cudaGetErrorString(status), "cudaGetDeviceCount",
+                "see imkd-edge doctor");
+  if (count == 0) throw Error(Code::device_unavailable, "no GPU: CUDA shows no device", "cudaGetDeviceCount", "see imkd-edge doctor");
+}
+
+// Keeps what TensorRT says, for the error that follows. TensorRT wants one logger per process; messages of engines that are used on
+// several threads at once may stand in each other's errors.
+class Logger : public nvinfer1::ILogger {
+ public:
+  void log(Severity severity, const char* message) noexcept override {
+    if (severity > Severity::kWARNING) return;
+    try {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      messages_.emplace_back(message ? message : "");
+      if (messages_.size() > kKept) messages_.pop_front();
+    } catch (...) {  // no memory for words
+    }
+  }
+
+  void clear() {  // what is said from here on belongs to the next call
+    const std::lock_guard<std::mutex> lock(mutex_);
+    messages_.clear();
+  }
+
+  std::string take() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::string text;
+    for (const std::string& message : messages_) text += (text.empty() ? "" : "; ") + message;
+    messages_.clear();
+    return text.empty() ? "no reason given" : text;
+  }
+
+ private:
+  static constexpr std::size_t kKept = 16;
+  std::mutex mutex_;
+  std::deque<std::string> messages_;
+};
+
+Logger& logger() {
+  static auto* logger = new Logger;  // TensorRT may speak until the process ends
+  return *logger;
+}
+
+struct Library {  // the few C functions of libnvinfer; it stays open until the process ends
+  void* (*create_runtime)(void* logger, std::int32_t version) = nullptr;
+  std::string version;  // "10.3.0"
+};
+
+void* open_library() {
+  std::vector<std::string> candidates;
+  if (const char* path = std::getenv("IMKD_TRT_LIBRARY")) candidates.emplace_back(path);
+  candidates.push_back("libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR));
+  std::string tried;
+  for (const std::string& path : candidates) {
+    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
+  }
+  throw Error(Code::engine_unavailable, "TensorRT's shared library cannot be opened", tried,
+              "install TensorRT, or name its libnvinfer.so in the environment variable IMKD_TRT_LIBRARY");
+}
+
+template <class Function>
+Function symbol(void* library, const char* name) {
+  void* address = dlsym(library, name);
+  if (!address)
+    throw Error(Code::engine_unavailable, std::string("TensorRT's library has no ") + name, "", "install TensorRT 10.3 or newer");
+  return reinterpret_cast<Function>(address);
+}
+
+Library load_library() {
+  void* opened = open_library();
+  Library library;
+  library.create_runtime = symbol<void* (*)(void*, std::int32_t)>(opened, "createInferRuntime_INTERNAL");
+  for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion"})
+    library.version += (library.version.empty() ? "" : ".") + std::to_string(symbol<std::int32_t (*)()>(opened, part)());
+  return library;
+}
+
+const Library& library() {
+  static const Library library = load_library();  // tried again after an exception
+  return library;
+}
+
+Machine this_machine() {
+  int device = 0, cuda = 0;
+  cudaDeviceProp properties{};
+  check(cudaGetDevice(&device), Code::device_unavailable, "cudaGetDevice", "");
+  check(cudaDriverGetVersion(&cuda), Code::device_unavailable, "cudaDriverGetVersion", "");
+  check(cudaGetDeviceProperties(&properties, device), Code::device_unavailable, "cudaGetDeviceProperties", "");
+  return {library().version, std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10), driver_version(), properties.name,
+          std::to_string(properties.major) + std::to_string(properties.minor)};
+}
+
+struct Port {  // one input or output of the engine
+  TensorInfo info;
+  bool is_input = false, is_float = false;
+  std::shared_ptr<float> data;  // null until bound; an output that nobody wants gets memory of its own
+};
+
+std::size_t count(const std::vector<std::int64_t>& shape) {
+  std::size_t values = 1;
+  for (std::int64_t extent : shape) values *= static_cast<std::size_t>(extent);
+  return values;
+}
+
+struct DestroyStream {
+  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+
+class TrtEngine : public Engine {
+ public:
+  TrtEngine() {
+    require_device();
+    library();
+  }
+  ~TrtEngine() override { unload(); }
+  std::string name() const override { return "tensorrt"; }
+
+  void load(const std::string& path) override {
+    unload();
+    require_device();
+    const EngineFile file = read_engine_file(path, this_machine());
+    path_ = file.path;
+    try {
+      deserialize(file);
+      for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) add_port(engine_->getIOTensorName(i));
+    } catch (...) {
+      unload();
+      throw;
+    }
+  }
+
+  std::vector<TensorInfo> inputs() const override { return infos(true); }
+  std::vector<TensorInfo> outputs() const override { return infos(false); }
+
+  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+    Port& port = find(tensor);
+    set_address(port, device_address(tensor, data.get()));
+    port.data = std::move(data);
+  }
+
+  void run(void* stream) override {
+    if (!context_) throw Error(Code::engine_run, "no engine is loaded", "", "call load first");
+    for (Port& port : ports_) {
+      if (port.data) continue;
+      if (port.is_input) throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
+      bind_scratch(port);
+    }
+    const auto used = stream ? static_cast<cudaStream_t>(stream) : own_stream();
+    logger().clear();
+    if (!context_->enqueueV3(used)) throw refused(Code::engine_run, "enqueueV3");
+    if (!stream) check(cudaStreamSynchronize(used), Code::engine_run, "cudaStreamSynchronize", path_);
+  }
+
+ private:
+  Error refused(Code code, const char* call) const {
+    return Error(code, std::string("TensorRT refuses ") + call + ": " + logger().take(), path_, "build the engine again, on this machine");
+  }
+
+  void deserialize(const EngineFile& file) {
+    logger().clear();
+    nvinfer1::ILogger* log = &logger();  // this very type: the C function takes a void*
+    runtime_.reset(static_cast<nvinfer1::IRuntime*>(library().create_runtime(log, NV_TENSORRT_VERSION)));
+    if (!runtime_) throw refused(Code::engine_load, "createInferRuntime");
+    if (file.dla >= 0) runtime_->setDLACore(file.dla);
+    engine_.reset(runtime_->deserializeCudaEngine(file.bytes.data(), file.bytes.size()));
+    if (!engine_) throw refused(Code::engine_load, "deserializeCudaEngine");
+    context_.reset(engine_->createExecutionContext());
+    if (!context_) throw refused(Code::engine_load, "createExecutionContext");
+  }
+
+  void add_port(const char* name) {
+    Port port;
+    port.info.name = name;
+    const nvinfer1::Dims shape = engine_->getTensorShape(name);
+    for (std::int32_t i = 0; i < shape.nbDims; ++i) {
+      if (shape.d[i] <= 0)
+        throw Error(Code::engine_load, "tensor \"" + port.info.name + "\" has an extent that is not fixed", path_,
+                    "export the model with static shapes");
+      port.info.shape.push_back(shape.d[i]);
+    }
+    port.is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
+    port.is_float =
+        engine_->getTensorDataType(name) == nvinfer1::DataType::kFLOAT && engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+    ports_.push_back(std::move(port));
+  }
+
+  std::vector<TensorInfo> infos(bool is_input) const {
+    std::vector<TensorInfo> infos;
+    for (const Port& port : ports_) {
+      if (port.is_input != is_input) continue;
+      require_float(port);
+      infos.push_back(port.info);
+    }
+    return infos;
+  }
+
+  void require_float(const Port& port) const {
+    if (port.is_float) return;
+    throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32", path_, "export it as float32");
+  }
+
+  Port& find(const std::string& tensor) {
+    for (Port& port : ports_) {
+      if (port.info.name != tensor) continue;
+      require_float(port);
+      return port;
+    }
+    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", path_, "see inputs() and outputs()");
+  }
+
+  // Where the device finds the memory: reading plain host memory there would end this process's CUDA.
+  void* device_address(const std::string& tensor, float* data) const {
+    cudaPointerAttributes attributes{};
+    if (data) check(cudaPointerGetAttributes(&attributes, data), Code::engine_bind, "cudaPointerGetAttributes", path_);
+    if (!data || attributes.type == cudaMemoryTypeUnregistered || !attributes.devicePointer)
+      throw Error(Code::engine_bind, "the memory for \"" + tensor + "\" cannot be reached by the device", path_,
+                  "take it from cudaMalloc, cudaHostAlloc or cudaMallocManaged");
+    if (reinterpret_cast<std::uintptr_t>(attributes.devicePointer) % 256 != 0)
+      throw Error(Code::engine_bind, "the memory for \"" + tensor + "\" does not lie at a multiple of 256 bytes", path_,
+                  "bind the start of an allocation");
+    return attributes.devicePointer;
+  }
+
+  void set_address(const Port& port, void* address) {
+    logger().clear();
+    if (!context_->setTensorAddress(port.info.name.c_str(), address)) throw refused(Code::engine_bind, "setTensorAddress");
+  }
+
+  // TensorRT writes every output.
+  void bind_scratch(Port& port) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, count(port.info.shape) * sizeof(float)), Code::engine_run, "cudaMalloc", path_);
+    std::shared_ptr<float> scratch(static_cast<float*>(memory), [](float* p) { cudaFree(p); });
+    set_address(port, memory);
+    port.data = std::move(scratch);
+  }
+
+  cudaStream_t own_stream() {
+    if (!stream_) {
+      cudaStream_t stream = nullptr;
+      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), Code::engine_run, "cudaStreamCreateWithFlags", path_);
+      stream_.reset(stream);
+    }
+    return stream_.get();
+  }
+
+  void unload() {  // what depends on another goes first; memory last, for the context may hold its address
+    context_.reset();
+    engine_.reset();
+    runtime_.reset();
+    ports_.clear();
+    path_.clear();
+  }
+
+  std::string path_;
+  std::vector<Port> ports_;
+  std::unique_ptr<nvinfer1::IRuntime> runtime_;
+  std::unique_ptr<nvinfer1::ICudaEngine> engine_;
+  std::unique_ptr<nvinfer1::IExecutionContext> context_;
+  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream> stream_;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_trt_engine() { return std::make_unique<TrtEngine>(); }
+
+}  // namespace imkd
+#endif  // IMKD_WITH_TRT

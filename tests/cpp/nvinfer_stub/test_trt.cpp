@@ -1,0 +1,285 @@
+// The TensorRT engine against a TensorRT and a CUDA of our own: what it asks of them, and what becomes of their failures.
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "engine/engine_file.hpp"
+#include "engine/trt.hpp"
+#include "fake_nvinfer.hpp"
+#include "imkd/error.hpp"
+#include "sha256.hpp"
+
+using namespace imkd;
+using fake::state;
+namespace fs = std::filesystem;
+
+namespace {
+
+template <class Call>
+Error error_of(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error;
+  }
+  return Error(Code::spec_syntax, "nothing was thrown");
+}
+
+template <class Call>
+Code code_of(Call&& call) {
+  return error_of(call).code();
+}
+
+std::shared_ptr<float> device_memory(std::size_t values, float value = 0) {
+  void* memory = nullptr;
+  EXPECT_EQ(cudaMalloc(&memory, values * sizeof(float)), cudaSuccess);
+  std::fill_n(static_cast<float*>(memory), values, value);
+  return {static_cast<float*>(memory), [](float* p) { cudaFree(p); }};
+}
+
+class Trt : public testing::Test {
+ protected:
+  void SetUp() override {
+    setenv("IMKD_TRT_LIBRARY", FAKE_NVINFER, 1);  // never the real one: these declarations are not its
+    state() = {};
+    folder_ = fs::temp_directory_path() / ("imkd_trt_" + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+    write("null");
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+    EXPECT_EQ(state().alive, 0) << "something outlives its engine";
+  }
+
+  void write(const std::string& dla, const std::string& gpu = "Orin") {
+    const std::string bytes = "engine bytes";
+    Sha256 hash;
+    hash.update(bytes.data(), bytes.size());
+    std::ofstream(path()) << bytes;
+    std::ofstream(path() + ".json") << R"({"key": {"onnx_sha256": "0", "tensorrt": "tensorrt 10.3.0", "cuda": "12.6", "driver": ")"
+                                    << driver_version() << R"(", "gpu": ")" << gpu << R"(", "sm": "87", "flags": {"dla": )" << dla
+                                    << R"(, "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex() << R"(", "bytes": 12}})";
+  }
+  std::string path() const { return (folder_ / "camera.engine").string(); }
+
+  static void bind_inputs(Engine& engine) {
+    engine.bind("x", device_memory(4, 2));
+    engine.bind("scale", device_memory(4, 0.5f));
+  }
+  std::unique_ptr<Engine> loaded() const {
+    auto engine = make_trt_engine();
+    engine->load(path());
+    return engine;
+  }
+  static bool called(const std::string& name) { return std::count(state().calls.begin(), state().calls.end(), name) > 0; }
+
+  fs::path folder_;
+};
+
+// The first test: once opened, a library stays open. That it is opened in the next ones shows that it was tried again.
+TEST_F(Trt, a_library_that_is_not_there_is_named) {
+  if (dlopen("libnvinfer.so.10", RTLD_NOW | RTLD_LOCAL)) GTEST_SKIP() << "this machine has TensorRT";
+  setenv("IMKD_TRT_LIBRARY", "/no/such/libnvinfer.so", 1);
+  const Error error = error_of([] { make_trt_engine(); });
+  EXPECT_EQ(error.code(), Code::engine_unavailable);
+  for (const char* tried : {"/no/such/libnvinfer.so", "libnvinfer.so.10"}) EXPECT_NE(error.where().find(tried), std::string::npos);
+}
+
+TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
+  state().devices = 0;
+  EXPECT_EQ(code_of([] { make_trt_engine(); }), Code::device_unavailable);
+  state().devices = 1, state().fails = "cudaGetDeviceCount";
+  const Error error = error_of([] { make_trt_engine(); });
+  EXPECT_EQ(error.code(), Code::device_unavailable);
+  EXPECT_NE(error.problem().find("no driver"), std::string::npos);
+  EXPECT_EQ(state().calls, std::vector<std::string>(2, "cudaGetDeviceCount"));
+}
+
+TEST_F(Trt, a_driver_that_went_away_is_noticed_at_load) {
+  auto engine = make_trt_engine();
+  state().fails = "cudaGetDeviceCount";
+  EXPECT_EQ(code_of([&] { engine->load(path()); }), Code::device_unavailable);
+  EXPECT_FALSE(called("createInferRuntime"));
+}
+
+TEST_F(Trt, tells_its_tensors) {
+  const auto engine = loaded();
+  EXPECT_EQ(engine->name(), "tensorrt");
+  ASSERT_EQ(engine->inputs().size(), 2u);
+  ASSERT_EQ(engine->outputs().size(), 2u);
+  EXPECT_EQ(engine->inputs()[0].name, "x");
+  EXPECT_EQ(engine->outputs()[1].name, "debug");
+  EXPECT_EQ(engine->outputs()[1].shape, (std::vector<std::int64_t>{2, 2}));
+  EXPECT_EQ(state().blob, "engine bytes");
+}
+
+TEST_F(Trt, binds_by_name_and_runs_in_a_stream_of_its_own) {
+  const auto engine = loaded();
+  const auto y = device_memory(4);
+  bind_inputs(*engine);
+  engine->bind("y", y);
+  engine->run();
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(y.get()[i], 2.5f);
+  EXPECT_EQ(state().addresses["y"], y.get());
+  EXPECT_NE(state().stream, nullptr) << "the default stream";
+  EXPECT_EQ(state().calls.back(), "cudaStreamSynchronize");
+}
+
+TEST_F(Trt, only_enqueues_in_the_callers_stream) {
+  const auto engine = loaded();
+  bind_inputs(*engine);
+  int place = 0;
+  engine->run(&place);
+  EXPECT_EQ(state().stream, reinterpret_cast<cudaStream_t>(&place));
+  EXPECT_FALSE(called("cudaStreamSynchronize"));
+}
+
+TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
+  const auto engine = loaded();
+  bind_inputs(*engine);
+  engine->run();
+  const auto addresses = state().addresses;
+  EXPECT_NE(addresses.at("y"), nullptr);
+  EXPECT_NE(addresses.at("y"), addresses.at("debug"));
+  state().calls.clear();
+  engine->run();
+  EXPECT_EQ(state().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"})) << "the second run allocates nothing";
+}
+
+TEST_F(Trt, keeps_bound_memory_alive) {
+  auto engine = loaded();
+  auto y = device_memory(4);
+  const std::weak_ptr<float> watched = y;
+  engine->bind("y", std::move(y));
+  EXPECT_FALSE(watched.expired());
+  engine.reset();
+  EXPECT_TRUE(watched.expired());
+}
+
+TEST_F(Trt, refuses_what_cannot_be_bound) {
+  const auto engine = loaded();
+  EXPECT_EQ(code_of([&] { engine->bind("z", device_memory(4)); }), Code::engine_bind);
+  EXPECT_EQ(code_of([&] { engine->bind("x", nullptr); }), Code::engine_bind);
+  const Error host = error_of([&] { engine->bind("x", std::make_shared<float>(1.0f)); });
+  EXPECT_EQ(host.code(), Code::engine_bind);
+  EXPECT_NE(host.fix().find("cudaMalloc"), std::string::npos);
+  const auto memory = device_memory(8);
+  EXPECT_EQ(code_of([&] { engine->bind("x", std::shared_ptr<float>(memory, memory.get() + 1)); }), Code::engine_bind);
+  EXPECT_EQ(code_of([&] { make_trt_engine()->bind("x", memory); }), Code::engine_bind);
+  EXPECT_FALSE(called("setTensorAddress"));
+}
+
+TEST_F(Trt, refuses_to_run_too_early) {
+  EXPECT_EQ(code_of([] { make_trt_engine()->run(); }), Code::engine_run);
+  const auto engine = loaded();
+  engine->bind("x", device_memory(4));
+  const Error error = error_of([&] { engine->run(); });
+  EXPECT_EQ(error.code(), Code::engine_run);
+  EXPECT_NE(error.problem().find("\"scale\" is not bound"), std::string::npos);
+  EXPECT_FALSE(called("enqueueV3"));
+}
+
+TEST_F(Trt, refuses_other_types_and_layouts) {
+  state().tensors[0].type = nvinfer1::DataType::kHALF;
+  EXPECT_EQ(code_of([&] { loaded()->inputs(); }), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(code_of([&] { loaded()->bind("x", device_memory(4)); }), Code::bundle_tensor_mismatch);
+  state().tensors[0].type = nvinfer1::DataType::kFLOAT;
+  state().tensors[3].format = nvinfer1::TensorFormat::kCHW2;
+  EXPECT_EQ(code_of([&] { loaded()->outputs(); }), Code::bundle_tensor_mismatch);
+}
+
+TEST_F(Trt, refuses_shapes_that_are_not_fixed) {
+  state().tensors[2].shape = {-1, 4};
+  EXPECT_EQ(code_of([&] { loaded(); }), Code::engine_load);
+}
+
+TEST_F(Trt, an_engine_of_another_machine_never_reaches_tensorrt) {
+  write("null", "NVIDIA Thor");
+  const Error error = error_of([&] { loaded(); });
+  EXPECT_EQ(error.code(), Code::engine_stale);
+  EXPECT_NE(error.problem().find("NVIDIA Thor"), std::string::npos);
+  EXPECT_FALSE(called("deserializeCudaEngine"));
+}
+
+TEST_F(Trt, an_engine_for_the_dla_runs_on_its_core) {
+  loaded();
+  EXPECT_EQ(state().dla, -1);
+  write("1");
+  loaded();
+  EXPECT_EQ(state().dla, 1);
+}
+
+TEST_F(Trt, after_a_load_that_failed_nothing_is_loaded) {
+  const auto engine = loaded();
+  bind_inputs(*engine);
+  EXPECT_EQ(code_of([&] { engine->load("/no/such.engine"); }), Code::engine_load);
+  EXPECT_TRUE(engine->inputs().empty());
+  EXPECT_EQ(code_of([&] { engine->run(); }), Code::engine_run);
+  engine->load(path());
+  bind_inputs(*engine);
+  engine->run();
+}
+
+struct Failure {
+  const char* call;
+  Code code;
+};
+
+void PrintTo(const Failure& failure, std::ostream* out) { *out << failure.call; }
+
+class TrtFailure : public Trt, public testing::WithParamInterface<Failure> {};
+
+TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaves_nothing) {
+  const auto [call, code] = GetParam();
+  const auto x = device_memory(4), scale = device_memory(4);
+  const auto use = [&, this] {
+    const auto engine = loaded();
+    engine->bind("x", x);
+    engine->bind("scale", scale);
+    engine->run();
+  };
+  state().fails = call;
+  const Error error = error_of(use);
+  EXPECT_EQ(error.code(), code) << error.what();
+  const bool is_cuda = std::string(call).rfind("cuda", 0) == 0;
+  const std::string reason = is_cuda ? "unspecified launch failure" : std::string("the fake was told to fail in ") + call;
+  EXPECT_NE(error.problem().find(call), std::string::npos) << error.what();
+  EXPECT_NE(error.problem().find(reason), std::string::npos) << error.what();
+  EXPECT_EQ(error.problem().find("chatter"), std::string::npos) << "only warnings and errors are kept";
+  state().fails = "";
+  use();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    every_call, TrtFailure,
+    testing::Values(Failure{"cudaGetDevice", Code::device_unavailable}, Failure{"cudaDriverGetVersion", Code::device_unavailable},
+                    Failure{"cudaGetDeviceProperties", Code::device_unavailable}, Failure{"createInferRuntime", Code::engine_load},
+                    Failure{"deserializeCudaEngine", Code::engine_load}, Failure{"createExecutionContext", Code::engine_load},
+                    Failure{"cudaPointerGetAttributes", Code::engine_bind}, Failure{"setTensorAddress", Code::engine_bind},
+                    Failure{"cudaMalloc", Code::engine_run}, Failure{"cudaStreamCreateWithFlags", Code::engine_run},
+                    Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
+    [](const auto& info) { return std::string(info.param.call); });
+
+TEST_F(Trt, only_what_is_said_during_a_call_is_its_reason) {
+  const auto engine = loaded();
+  bind_inputs(*engine);
+  state().logger->log(nvinfer1::ILogger::Severity::kWARNING, "yesterday's warning");
+  state().fails = "enqueueV3";
+  EXPECT_EQ(error_of([&] { engine->run(); }).problem().find("yesterday"), std::string::npos);
+}
+
+TEST_F(Trt, a_flood_of_messages_is_cut) {
+  const auto engine = loaded();
+  bind_inputs(*engine);
+  state().fails = "enqueueV3", state().repeats = 10000;
+  const std::string text = error_of([&] { engine->run(); }).problem();
+  EXPECT_NE(text.find("told to fail"), std::string::npos);
+  EXPECT_LT(text.size(), 1000u);
+}
+
+}  // namespace
