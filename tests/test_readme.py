@@ -86,7 +86,7 @@ def test_every_verb_that_the_readme_names_exists() -> None:
     from imkd_edge.cli import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"^imkd-edge (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+    named = set(re.findall(r"^imkd-edge ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
     assert named and named <= known
 
 
