@@ -59,6 +59,7 @@ class Code(IntEnum):
     engine_run = 504
     engine_stale = 505
     device_unavailable = 511
+    device_failed = 512
     train_config = 601
     train_checkpoint = 602
     train_diverged = 603

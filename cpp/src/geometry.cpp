@@ -28,17 +28,6 @@ Mat4 inverse_rigid(const Mat4& T_a_b) {
   return T_b_a;
 }
 
-Vec3 rotate(const Mat4& T_a_b, const Vec3& v) {
-  return {T_a_b[0] * v[0] + T_a_b[1] * v[1] + T_a_b[2] * v[2], T_a_b[4] * v[0] + T_a_b[5] * v[1] + T_a_b[6] * v[2],
-          T_a_b[8] * v[0] + T_a_b[9] * v[1] + T_a_b[10] * v[2]};
-}
-
-Vec3 transform(const Mat4& T_a_b, const Vec3& p_b) {
-  Vec3 p_a = rotate(T_a_b, p_b);
-  for (int i = 0; i < 3; ++i) p_a[i] += T_a_b[i * 4 + 3];
-  return p_a;
-}
-
 namespace {
 
 // Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 - cos a) / a.

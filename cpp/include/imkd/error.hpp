@@ -53,6 +53,7 @@ enum class Code : int {
   engine_run = 504,
   engine_stale = 505,       // built from another model, for another machine, or with other tools than these
   device_unavailable = 511,
+  device_failed = 512,      // CUDA refused a call; what runs on the device afterwards is undefined
   // 6xx training, evaluation
   train_config = 601,
   train_checkpoint = 602,

@@ -14,7 +14,7 @@ namespace imkd {
 
 constexpr int kOutside = -1;
 // floor((value - min) / cell) in float32 with a true division; kOutside for NaN and outside [0, count). The only cell function there is.
-inline int cell_index(float value, float min, float cell, int count) {
+constexpr int cell_index(float value, float min, float cell, int count) {
   const float q = (value - min) / cell;
   // In [0, count) the cast is the floor; it is reached only there, so a negative, huge or NaN q can neither round up into cell 0 nor overflow.
   return q >= 0.f && q < static_cast<float>(count) ? static_cast<int>(q) : kOutside;
@@ -75,7 +75,7 @@ void warp_bev(const GridSpec& grid, const float* features /* (channels,H,W) */, 
 
 // ---- decode ----
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
-// Peaks of 3x3 (ties: lowest index wins), boxes, circle suppression within a class, sorted by score then index.
+// Peaks of 3x3 (ties: lowest index wins), boxes, circle suppression within a class, sorted by logit then index.
 // out must have capacity head.max_detections. Returns the number of candidates dropped for a non-finite box.
 int decode(const ModelSpec& spec, const float* heatmap /* (K,H,W) logits */, const float* box /* (groups*10,H,W) */,
            std::vector<Detection>& out, void* workspace, ThreadPool& pool);

@@ -47,7 +47,7 @@ struct MapView {                   // one value per BEV cell; valid until the ne
 
 struct Result {
   std::int64_t timestamp_ns = 0;
-  std::vector<Detection> detections;  // by score, then by class and cell index
+  std::vector<Detection> detections;  // by logit, then by class and cell index
   Health health;
   MapView segmentation;            // probability of a vehicle, where the spec has segmentation; 0 when blind
   std::vector<MapView> debug;      // with DetectorOptions::debug: the gates i_cam and i_rad, 0..1

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "imkd/geometry.hpp"
+
 namespace imkd {
 
 struct ImageSpec {                 // what the camera network sees
@@ -87,7 +89,7 @@ struct ModelSpec {
   DepthSpec depth;
   int context_channels = 80;
   GridSpec grid;
-  std::array<double, 3> ground_plane{0, 0, 0};  // z = a x + b y + c in the ego frame, m
+  Vec3 ground_plane{0, 0, 0};  // z = a x + b y + c in the ego frame, m
   RadarSpec radar;
   HeadSpec head;
   HistorySpec history;
@@ -95,7 +97,7 @@ struct ModelSpec {
 
   int radar_width() const;         // columns of the radar grid
   int radar_height() const;
-  double ground(double x, double y) const { return ground_plane[0] * x + ground_plane[1] * y + ground_plane[2]; }
+  double ground(double x, double y) const { return height_of(ground_plane, x, y); }
   std::string to_json() const;                          // canonical: sorted keys, two spaces, ends in a newline
   static ModelSpec from_json(const std::string& text);  // throws Error 1xx; strict about keys, types and ranges
   void check() const;                                   // throws Error spec_bad_value

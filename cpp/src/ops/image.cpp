@@ -3,27 +3,13 @@
 #include <cmath>
 
 #include "clones.hpp"
-#include "imkd/ops.hpp"
+#include "image_tap.hpp"
 
 namespace imkd {
 namespace {
 
 constexpr int kTile = 256;   // output columns of a tile; its tables and its blended row live on the stack
 constexpr int kSpan = 2048;  // raw columns that a tile may need
-
-struct Tap {  // value = at(index) + (at(index + 1) - at(index)) * weight
-  int index = 0;
-  float weight = 0;
-};
-
-// The two raw pixels around an output pixel; outside the image the edge pixel is repeated.
-Tap tap(int output, double offset, double scale, int size) {
-  const double u = (output + 0.5 + offset) / scale - 0.5;
-  if (!(u > 0) || size < 2) return {0, 0.f};
-  if (u >= size - 1) return {size - 2, 1.f};
-  const int index = static_cast<int>(u);
-  return {index, static_cast<float>(u - index)};
-}
 
 IMKD_CLONES void blend_rows(const std::uint8_t* a, const std::uint8_t* b, float weight, int count, float* out) {
   for (int i = 0; i < count; ++i) out[i] = float(a[i]) + (float(b[i]) - float(a[i])) * weight;

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <string>
 
-#include "camera_model.hpp"
 #include "clones.hpp"
+#include "frustum.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
 
@@ -13,25 +13,14 @@ constexpr int kBlock = 16;      // BEV cells summed together, so that each chann
 constexpr int kChannels = 128;  // channels summed together: kBlock * kChannels sums on the stack
 
 // BEV cell of each frustum point of a camera, in the order (bin, row, column); kOutside for points in no cell.
-void frustum_cells(const ModelSpec& spec, const CameraCalibration& camera, const ImageCrop& crop, std::int32_t* out) {
-  const GridSpec& grid = spec.grid;
-  const int width = grid.width(), height = grid.height(), h = spec.image.feature_height(), w = spec.image.feature_width();
+void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* out) {
+  const int h = spec.image.feature_height(), w = spec.image.feature_width();
   std::fill(out, out + std::size_t(spec.depth.bins) * h * w, kOutside);
   for (int row = 0; row < h; ++row)
     for (int column = 0; column < w; ++column) {
-      const double input_u = (column + 0.5) * spec.image.stride - 0.5, input_v = (row + 0.5) * spec.image.stride - 0.5;
-      const double u = (input_u + 0.5 + crop.left) / crop.scale - 0.5, v = (input_v + 0.5 + crop.top) / crop.scale - 0.5;
       double x = 0, y = 0;
-      if (!undistort(camera, u, v, x, y)) continue;
-      for (int bin = 0; bin < spec.depth.bins; ++bin) {
-        const double depth = spec.depth.edge(bin + 0.5);
-        const Vec3 p = transform(camera.T_ego_camera, {x * depth, y * depth, depth});
-        const double above = p[2] - spec.ground(p[0], p[1]);  // the z window follows the ground
-        if (!(above >= grid.z_min && above < grid.z_max)) continue;
-        const int cx = cell_index(float(p[0]), float(grid.x_min), float(grid.cell), width);
-        const int cy = cell_index(float(p[1]), float(grid.y_min), float(grid.cell), height);
-        if (cx != kOutside && cy != kOutside) out[(bin * h + row) * w + column] = cy * width + cx;
-      }
+      if (!frustum.ray(row, column, x, y)) continue;
+      for (int bin = 0; bin < spec.depth.bins; ++bin) out[(bin * h + row) * w + column] = frustum.cell(x, y, spec.depth.edge(bin + 0.5));
     }
 }
 
@@ -90,7 +79,8 @@ LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCro
   const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width(), per_camera = pixels * spec.depth.bins;
   const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();
   std::vector<std::int32_t> cell(per_camera * rig.cameras.size());
-  for (std::size_t n = 0; n < rig.cameras.size(); ++n) frustum_cells(spec, rig.cameras[n], crops[n], cell.data() + n * per_camera);
+  for (std::size_t n = 0; n < rig.cameras.size(); ++n)
+    frustum_cells(spec, Frustum(spec, rig.cameras[n], crops[n]), cell.data() + n * per_camera);
 
   std::vector<std::int32_t> next(cells + 1, 0);  // counting sort: how many, then where the next point of the cell goes
   for (std::int32_t c : cell)

@@ -3,31 +3,12 @@
 #include <cmath>
 
 #include "imkd/ops.hpp"
+#include "radar_point.hpp"
 
 namespace imkd {
 namespace {
 
-constexpr double kTwoPi = 6.283185307179586;
-constexpr int kBlock = 16;    // cells written together: each channel gets a whole cache line
-constexpr int kInvalid = -2;  // beside kOutside
-constexpr int kStatistics = 13;
-constexpr int kMaxFeatures = 256;  // as ModelSpec::check has it
-
-struct Grid {
-  double x_min, y_min, cell;
-  int width, height;
-  explicit Grid(const ModelSpec& spec)
-      : x_min(spec.grid.x_min), y_min(spec.grid.y_min), cell(spec.radar.cell), width(spec.radar_width()), height(spec.radar_height()) {}
-};
-
-struct Point {                   // in the reference ego frame
-  float offset_x, offset_y;      // from the cell's centre, m
-  float height;                  // above the ground plane, m
-  float intensity;               // dB
-  float velocity_x, velocity_y;  // horizontal part of the compensated radial velocity, m/s; 0 where unknown or aliased
-  float phase_cos, phase_sin;    // 0 where not aliased
-  float age;                     // s
-};
+constexpr int kBlock = 16;  // cells written together: each channel gets a whole cache line
 
 struct Workspace {
   Point* points;         // (max_points) in the order of arrival
@@ -42,46 +23,6 @@ struct Workspace {
         starts(order + spec.radar.max_points) {}
 };
 
-bool all_finite(const float* p) {
-  for (int i = 0; i < 5; ++i)
-    if (!std::isfinite(p[i])) return false;
-  return true;
-}
-
-// Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
-int place(const ModelSpec& spec, const Grid& grid, const RadarInput& sweep, const float* p, Point& out) {
-  if (!all_finite(p)) return kInvalid;
-  const Vec3 local{p[0], p[1], p[2]};
-  const Vec3 ray = rotate(sweep.T_ref_radar, local);
-  const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
-  const double nearness = range > 0 ? 1 / range : 0;  // a return at the radar itself has no direction
-  const Vec3 unit{ray[0] * nearness, ray[1] * nearness, ray[2] * nearness};
-  const Vec3& own = sweep.sensor_velocity;
-  double velocity = p[4];  // m/s, of the target over ground, along the ray
-  if (sweep.velocity != RadialVelocity::compensated) velocity += unit[0] * own[0] + unit[1] * own[1] + unit[2] * own[2];
-  const bool known = std::isfinite(velocity), aliased = sweep.velocity == RadialVelocity::aliased;
-
-  const double moving = known && !aliased ? velocity : 0;
-  const double x = sweep.T_ref_radar[3] + ray[0] + unit[0] * moving * sweep.age;
-  const double y = sweep.T_ref_radar[7] + ray[1] + unit[1] * moving * sweep.age;
-  const double z = sweep.T_ref_radar[11] + ray[2];
-  const int column = cell_index(float(x), float(grid.x_min), float(grid.cell), grid.width);
-  const int row = cell_index(float(y), float(grid.y_min), float(grid.cell), grid.height);
-  if (column == kOutside || row == kOutside) return kOutside;  // no z window: automotive radars measure elevation poorly or not at all
-
-  out.offset_x = float(x - (grid.x_min + (column + 0.5) * grid.cell));
-  out.offset_y = float(y - (grid.y_min + (row + 0.5) * grid.cell));
-  out.height = float(z - spec.ground(x, y));
-  out.intensity = p[3];
-  out.velocity_x = float(unit[0] * moving);
-  out.velocity_y = float(unit[1] * moving);
-  const bool phased = known && aliased;
-  out.phase_cos = phased ? float(std::cos(kTwoPi * velocity / sweep.period)) : 0.f;
-  out.phase_sin = phased ? float(std::sin(kTwoPi * velocity / sweep.period)) : 0.f;
-  out.age = sweep.age;
-  return row * grid.width + column;
-}
-
 // use(index, sweep, point) for the points [begin, end) of all sweeps in their order.
 template <class Use>
 void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, Use&& use) {
@@ -92,7 +33,7 @@ void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, 
 
 // Places the points and keeps the good ones in their order.
 RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w, ThreadPool& pool) {
-  const Grid grid(spec);
+  const RadarGrid grid(spec);
   std::int64_t total = 0;
   for (int s = 0; s < count; ++s) total += sweeps[s].count;
   RadarStats stats;
@@ -112,12 +53,12 @@ RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, W
   const int together = static_cast<int>(std::min<std::int64_t>(total, spec.radar.max_points));
   pool.parallel_for(together, [&](int begin, int end) {
     each_point(sweeps, begin, end,
-               [&](std::int64_t i, const RadarInput& sweep, const float* p) { w.cell[i] = place(spec, grid, sweep, p, w.points[i]); });
+               [&](std::int64_t i, const RadarInput& sweep, const float* p) { w.cell[i] = place(grid, sweep, p, w.points[i]); });
   });
   for (int i = 0; i < together; ++i) keep(w.cell[i], w.points[i]);
   each_point(sweeps, together, total, [&](std::int64_t, const RadarInput& sweep, const float* p) {
     Point point;
-    const int cell = place(spec, grid, sweep, p, point);
+    const int cell = place(grid, sweep, p, point);
     keep(cell, point);
   });
   return stats;
@@ -133,26 +74,6 @@ void sort_by_cell(Workspace& w, int points, int cells) {
   w.starts[0] = 0;
 }
 
-struct Statistics {
-  float value[kStatistics];  // by RadarStatistic
-};
-
-Statistics summarise(const Point* points, const std::int32_t* begin, const std::int32_t* end) {
-  const Point& first = points[*begin];
-  Point sum{}, low = first, high = first;
-  for (const std::int32_t* i = begin; i != end; ++i) {
-    const Point& p = points[*i];
-    sum.offset_x += p.offset_x, sum.offset_y += p.offset_y, sum.height += p.height, sum.intensity += p.intensity;
-    sum.velocity_x += p.velocity_x, sum.velocity_y += p.velocity_y, sum.phase_cos += p.phase_cos, sum.phase_sin += p.phase_sin;
-    low.height = std::min(low.height, p.height), low.age = std::min(low.age, p.age);
-    high.height = std::max(high.height, p.height), high.intensity = std::max(high.intensity, p.intensity);
-  }
-  const float share = 1.f / static_cast<float>(end - begin);
-  return {{float(std::log1p(double(end - begin))), high.intensity, sum.intensity * share, sum.velocity_x * share, sum.velocity_y * share,
-           sum.phase_cos * share, sum.phase_sin * share, sum.height * share, low.height, high.height, sum.offset_x * share,
-           sum.offset_y * share, low.age}};
-}
-
 // Grid cells [begin, begin + count), count <= kBlock.
 void write_block(const RadarSpec& radar, const Workspace& w, int begin, int count, std::size_t cells, float* out) {
   const std::size_t features = radar.features.size();
@@ -161,7 +82,7 @@ void write_block(const RadarSpec& radar, const Workspace& w, int begin, int coun
   for (int i = 0; i < count; ++i) {
     const std::int32_t start = w.starts[begin + i], end = w.starts[begin + i + 1];
     if (start == end) continue;
-    const Statistics s = summarise(w.points, w.order + start, w.order + end);
+    const Statistics s = summarise([&](int p) -> const Point& { return w.points[w.order[start + p]]; }, end - start);
     for (std::size_t f = 0; f < features; ++f) {
       const RadarFeature& feature = radar.features[f];
       block[f * kBlock + i] = (s.value[static_cast<int>(feature.statistic)] - feature.offset) * feature.scale;

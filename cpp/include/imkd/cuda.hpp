@@ -1,0 +1,55 @@
+// The CUDA twins of the ops: same results as the CPU ops, which define them. Integers are equal, float32 too but for the last bit of exp,
+// log, sin, cos and atan2; nothing depends on the order in which blocks and threads run.
+// Every pointer is memory that the device can reach. No function allocates, waits for the device or uses the default stream; a launch that
+// CUDA refuses throws Error device_failed.
+#pragma once
+#include <cstdint>
+
+#include "imkd/ops.hpp"
+
+struct CUstream_st;
+
+namespace imkd::cuda {
+
+using Stream = CUstream_st*;            // cudaStream_t
+enum class Type { float32, float16 };   // of the tensors that pass between our kernels and the networks
+
+// ---- images ----
+// Where each output column and row is read, by image: made once per calibration and image size, 8 bytes each.
+std::size_t resize_table_bytes(const ImageSpec& spec, int count);
+void resize_table(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, void* table, Stream stream);
+// images: host array whose data the device can reach; table: of images of these sizes.
+void preprocess_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, void* out /* (count,3,H,W) */, Type type,
+                       Stream stream);
+
+// ---- lift ----
+struct LiftTable {                      // as imkd::LiftTable, with an interval for every cell
+  std::int32_t* rows = nullptr;         // (cells + 1)
+  std::int32_t* points = nullptr;       // (lift_points(spec)), the first rows[cells] are used
+  std::int32_t* pixels = nullptr;       // (lift_points(spec))
+};
+std::size_t lift_points(const ModelSpec& spec);           // frustum points of all cameras
+std::size_t lift_table_workspace(const ModelSpec& spec);  // bytes
+// The only op that reads pageable memory, and so may wait for the stream: it belongs to loading and to a new calibration.
+void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table, void* workspace, Stream stream);
+std::size_t lift_workspace(const ModelSpec& spec, Type type);  // bytes
+void lift(const ModelSpec& spec, const LiftTable& table, const void* depth /* (N,D,h,w) */, const void* context /* (N,C,h,w) */,
+          void* out /* (C+1,H,W) */, Type type, void* workspace, Stream stream);
+
+// ---- radar ----
+std::size_t radar_workspace(const ModelSpec& spec);  // bytes
+// sweeps and their points: memory that host and device can reach under the same address (pinned or managed).
+void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, void* out /* (F,Hr,Wr) */, Type type, RadarStats* stats,
+                    void* workspace, Stream stream);
+
+// ---- warp ----
+void warp_bev(const GridSpec& grid, const void* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
+              void* out /* (channels,H,W) */, Type type, Stream stream);
+
+// ---- decode ----
+struct Found { std::int32_t count = 0, dropped = 0; };
+std::size_t decode_workspace(const ModelSpec& spec);  // bytes
+void decode(const ModelSpec& spec, const void* heatmap /* (K,H,W) logits */, const void* box /* (groups*10,H,W) */, Type type,
+            Detection* out /* (head.max_detections) */, Found* found, void* workspace, Stream stream);
+
+}  // namespace imkd::cuda

@@ -1,0 +1,99 @@
+// One radar point: where it lies and what it says; the statistics of a cell. The CPU op and its CUDA twin share them.
+#pragma once
+#include <cmath>
+
+#include "device.hpp"
+#include "imkd/ops.hpp"
+
+namespace imkd {
+
+constexpr double kTwoPi = 6.283185307179586;
+constexpr int kInvalid = -2;  // beside kOutside
+constexpr int kStatistics = 13;
+constexpr int kMaxFeatures = 256;  // as ModelSpec::check has it
+
+struct RadarGrid {
+  double x_min, y_min, cell;
+  int width, height;
+  Vec3 ground_plane;
+  explicit RadarGrid(const ModelSpec& spec)
+      : x_min(spec.grid.x_min),
+        y_min(spec.grid.y_min),
+        cell(spec.radar.cell),
+        width(spec.radar_width()),
+        height(spec.radar_height()),
+        ground_plane(spec.ground_plane) {}
+};
+
+struct Point {                   // in the reference ego frame
+  float offset_x, offset_y;      // from the cell's centre, m
+  float height;                  // above the ground plane, m
+  float intensity;               // dB
+  float velocity_x, velocity_y;  // horizontal part of the compensated radial velocity, m/s; 0 where unknown or aliased
+  float phase_cos, phase_sin;    // 0 where not aliased
+  float age;                     // s
+};
+
+IMKD_HD inline bool all_finite(const float* p) {
+  for (int i = 0; i < 5; ++i)
+    if (!std::isfinite(p[i])) return false;
+  return true;
+}
+
+// Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
+IMKD_HD inline int place(const RadarGrid& grid, const RadarInput& sweep, const float* p, Point& out) {
+  if (!all_finite(p)) return kInvalid;
+  const Vec3 local{p[0], p[1], p[2]};
+  const Vec3 ray = rotate(sweep.T_ref_radar, local);
+  const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
+  const double nearness = range > 0 ? 1 / range : 0;  // a return at the radar itself has no direction
+  const Vec3 unit{ray[0] * nearness, ray[1] * nearness, ray[2] * nearness};
+  const Vec3& own = sweep.sensor_velocity;
+  double velocity = p[4];  // m/s, of the target over ground, along the ray
+  if (sweep.velocity != RadialVelocity::compensated) velocity += unit[0] * own[0] + unit[1] * own[1] + unit[2] * own[2];
+  const bool known = std::isfinite(velocity), aliased = sweep.velocity == RadialVelocity::aliased;
+
+  const double moving = known && !aliased ? velocity : 0;
+  const double x = sweep.T_ref_radar[3] + ray[0] + unit[0] * moving * sweep.age;
+  const double y = sweep.T_ref_radar[7] + ray[1] + unit[1] * moving * sweep.age;
+  const double z = sweep.T_ref_radar[11] + ray[2];
+  const int column = cell_index(float(x), float(grid.x_min), float(grid.cell), grid.width);
+  const int row = cell_index(float(y), float(grid.y_min), float(grid.cell), grid.height);
+  if (column == kOutside || row == kOutside) return kOutside;  // no z window: automotive radars measure elevation poorly or not at all
+
+  out.offset_x = float(x - (grid.x_min + (column + 0.5) * grid.cell));
+  out.offset_y = float(y - (grid.y_min + (row + 0.5) * grid.cell));
+  out.height = float(z - height_of(grid.ground_plane, x, y));
+  out.intensity = p[3];
+  out.velocity_x = float(unit[0] * moving);
+  out.velocity_y = float(unit[1] * moving);
+  const bool phased = known && aliased;
+  out.phase_cos = phased ? float(std::cos(kTwoPi * velocity / sweep.period)) : 0.f;
+  out.phase_sin = phased ? float(std::sin(kTwoPi * velocity / sweep.period)) : 0.f;
+  out.age = sweep.age;
+  return row * grid.width + column;
+}
+
+struct Statistics {
+  float value[kStatistics];  // by RadarStatistic
+};
+
+// Of the points at(0) ... at(count - 1), one by one; count > 0.
+template <class At>
+IMKD_HD Statistics summarise(At&& at, int count) {
+  Point sum{}, low = at(0), high = low;
+  for (int i = 0; i < count; ++i) {
+    const Point& p = at(i);
+    sum.offset_x += p.offset_x, sum.offset_y += p.offset_y, sum.height += p.height, sum.intensity += p.intensity;
+    sum.velocity_x += p.velocity_x, sum.velocity_y += p.velocity_y, sum.phase_cos += p.phase_cos, sum.phase_sin += p.phase_sin;
+    low.height = p.height < low.height ? p.height : low.height, low.age = p.age < low.age ? p.age : low.age;
+    high.height = high.height < p.height ? p.height : high.height;
+    high.intensity = high.intensity < p.intensity ? p.intensity : high.intensity;
+  }
+  const float share = 1.f / static_cast<float>(count);
+  return {{float(std::log1p(double(count))), high.intensity, sum.intensity * share, sum.velocity_x * share, sum.velocity_y * share,
+           sum.phase_cos * share, sum.phase_sin * share, sum.height * share, low.height, high.height, sum.offset_x * share,
+           sum.offset_y * share, low.age}};
+}
+
+}  // namespace imkd

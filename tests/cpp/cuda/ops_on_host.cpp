@@ -1,0 +1,119 @@
+// The CUDA ops with their kernels run on the CPU, NumPy in and out: what the tests hold against the CPU ops. Tensors are float32 or
+// float16, by the first one's dtype; block and thread order: environment variable GPUHOST_ORDER.
+#include <cstring>
+#include <memory>
+
+#include "../../../cpp/bindings/common.hpp"
+#include "imkd/cuda.hpp"
+
+namespace py = pybind11;
+using namespace imkd;
+using namespace imkd::python;
+
+namespace {
+
+struct Memory {  // as cudaMalloc gives it: aligned, and full of rubbish; the exact size, so that a sanitizer sees an overrun
+  explicit Memory(std::size_t bytes) : data(new unsigned char[bytes + 256]) {
+    std::size_t space = bytes + 256;
+    void* at = data.get();
+    std::align(256, bytes, at, space);
+    aligned = static_cast<unsigned char*>(at);
+    std::memset(data.get(), 0xA5, bytes + 256);
+  }
+  std::unique_ptr<unsigned char[]> data;
+  unsigned char* aligned;
+};
+
+cuda::Type type_of(const py::array& a) { return a.dtype().itemsize() == 2 ? cuda::Type::float16 : cuda::Type::float32; }
+py::array make(cuda::Type type, const std::vector<py::ssize_t>& shape) {
+  py::array out(py::dtype(type == cuda::Type::float16 ? "e" : "f"), shape);
+  std::memset(out.mutable_data(), 0xA5, out.nbytes());
+  return out;
+}
+
+py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, bool half) {
+  std::vector<ImageView> views;
+  for (py::handle image : images) views.push_back(image_view(image, "images"));
+  const int count = static_cast<int>(views.size());
+  const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
+  py::array out = make(type, {count, 3, spec.height, spec.width});
+  Memory table(cuda::resize_table_bytes(spec, count));
+  cuda::resize_table(views.data(), crops.data(), count, spec, table.aligned, nullptr);
+  cuda::preprocess_images(views.data(), count, spec, table.aligned, out.mutable_data(), type, nullptr);
+  return out;
+}
+
+using Indices = py::array_t<std::int32_t>;
+
+py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::vector<ImageCrop>& crops) {
+  Indices rows(py::ssize_t(spec.grid.width()) * spec.grid.height() + 1), points(cuda::lift_points(spec)), pixels(cuda::lift_points(spec));
+  const cuda::LiftTable table{rows.mutable_data(), points.mutable_data(), pixels.mutable_data()};
+  Memory workspace(cuda::lift_table_workspace(spec));
+  cuda::lift_table(spec, rig, crops.data(), table, workspace.aligned, nullptr);
+  return py::make_tuple(rows, points, pixels);
+}
+
+py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context) {
+  Indices rows = table[0].cast<Indices>(), points = table[1].cast<Indices>(), pixels = table[2].cast<Indices>();
+  const cuda::Type type = type_of(depth);
+  py::array out = make(type, {spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
+  Memory workspace(cuda::lift_workspace(spec, type));
+  cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(), out.mutable_data(),
+             type, workspace.aligned, nullptr);
+  return out;
+}
+
+py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns, py::handle ego,
+                            bool half) {
+  FrameSet frames;
+  frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
+  const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
+  frames.sweeps = given.views;
+  frames.ego = ego_motion(ego);
+  std::vector<RadarInput> inputs(frames.sweeps.size());
+  Health health;
+  const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
+  const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
+  py::array out = make(type, {py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
+  Memory workspace(cuda::radar_workspace(spec));
+  RadarStats stats{-1, -1, -1, -1};
+  cuda::voxelize_radar(spec, inputs.data(), count, out.mutable_data(), type, &stats, workspace.aligned, nullptr);
+  return py::make_tuple(out, py::make_tuple(stats.used, stats.invalid, stats.outside, stats.overflow));
+}
+
+py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handle T_then_now) {
+  const cuda::Type type = type_of(features);
+  py::array out = make(type, {features.shape(0), features.shape(1), features.shape(2)});
+  cuda::warp_bev(grid, features.data(), static_cast<int>(features.shape(0)), rigid_transform(T_then_now, "T_then_now"), out.mutable_data(),
+                 type, nullptr);
+  return out;
+}
+
+py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::array& box) {
+  std::vector<Detection> boxes(spec.head.max_detections);
+  cuda::Found found{-1, -1};
+  Memory workspace(cuda::decode_workspace(spec));
+  cuda::decode(spec, heatmap.data(), box.data(), type_of(heatmap), boxes.data(), &found, workspace.aligned, nullptr);
+  py::array_t<float> values({py::ssize_t(found.count), py::ssize_t(9)}), scores(found.count);
+  Indices labels(found.count);
+  for (int i = 0; i < found.count; ++i) {
+    const Detection& d = boxes[i];
+    const float row[9] = {d.x, d.y, d.z, d.length, d.width, d.height, d.yaw, d.vx, d.vy};
+    std::copy(row, row + 9, values.mutable_data(i, 0));
+    scores.mutable_at(i) = d.score, labels.mutable_at(i) = d.label;
+  }
+  return py::make_tuple(values, scores, labels, found.dropped);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(cuda_on_host, m) {
+  py::module_::import("imkd_edge._core");  // whose types these functions take
+  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
+  m.def("lift_table", &py_lift_table);
+  m.def("lift", &py_lift);
+  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"), py::arg("ego"),
+        py::arg("half") = false);
+  m.def("warp_bev", &py_warp_bev);
+  m.def("decode", &py_decode);
+}

@@ -1,0 +1,285 @@
+"""The CUDA ops, their kernels run on the CPU, against the CPU ops: the same results, whatever the order of blocks and threads."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from op_cases import DISTORTIONS, STATISTICS, random_points, random_pose, random_rig, rotation, shift, small_spec
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import SensorRig
+from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, ImageSpec, RadarFeature, RadarSpec
+
+BUILD = Path(os.environ.get("IMKD_TEST_BUILD", Path(__file__).parents[2] / "build" / "tests")) / "tests" / "cpp"
+ORDERS = ("fwd", "rev", "shuffle:1", "shuffle:2")
+
+
+def load():
+    found = sorted(BUILD.glob("cuda_on_host*.so"))
+    if not found:
+        pytest.skip(f"the CUDA ops are not tested: no cuda_on_host in {BUILD} (make test builds it)", allow_module_level=True)
+    loader = importlib.machinery.ExtensionFileLoader("cuda_on_host", str(found[0]))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("cuda_on_host", loader))
+    loader.exec_module(module)
+    return module
+
+
+cuda = load()
+
+
+@pytest.fixture(params=ORDERS)
+def order(request, monkeypatch):
+    """In which blocks and threads run."""
+    monkeypatch.setenv("GPUHOST_ORDER", request.param)
+    return request.param
+
+
+def nmse(found, wanted) -> float:
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    return float(((found - wanted) ** 2).sum() / max((wanted**2).sum(), 1e-30))
+
+
+def close(found, wanted) -> bool:
+    """Within 1e-6 relative, NaN and infinities in the same places."""
+    return np.allclose(found, wanted, rtol=1e-6, atol=1e-30, equal_nan=True)
+
+
+# ---- preprocess_images ----
+IMAGE_CASES = {  # (height, width) of each camera, None for an absent one
+    "usual": [(120, 160), (90, 200)],
+    "one pixel": [(1, 1)],
+    "one row": [(1, 37)],
+    "one column": [(41, 1)],
+    "odd": [(53, 71), (67, 113), (31, 29)],
+    "absent": [(64, 96), None, (48, 48)],
+    "twenty": [(30, 40)] * 20,  # more than one launch takes
+}
+
+
+def images_of(case: str, rng) -> list:
+    return [None if size is None else rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in IMAGE_CASES[case]]
+
+
+@pytest.mark.parametrize("size", [(96, 64), (40, 8), (33 * 8, 9 * 8)])
+@pytest.mark.parametrize("case", IMAGE_CASES)
+def test_images_are_those_of_the_cpu_op_to_the_bit(case, size, order):
+    rng, spec = np.random.default_rng(1), ImageSpec(width=size[0], height=size[1], stride=8, anchor=0.7)
+    images = images_of(case, rng)
+    crops = [ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images]
+    wanted = ops.preprocess_images(images, crops, spec)
+    assert np.array_equal(cuda.preprocess_images(images, crops, spec), wanted)
+    half = cuda.preprocess_images(images, crops, spec, half=True)
+    assert np.array_equal(half, wanted.astype(np.float16))
+
+
+@pytest.mark.parametrize("view", ["bgr", "pitched", "upside down", "planar", "every second pixel"])
+def test_images_of_any_layout(view, order):
+    rng, spec = np.random.default_rng(2), ImageSpec(width=96, height=64, stride=8)
+    image = rng.integers(0, 256, (100, 150, 3), dtype=np.uint8)
+    image = {
+        "bgr": image[..., ::-1],
+        "pitched": rng.integers(0, 256, (100, 170, 3), dtype=np.uint8)[:, 7:157],
+        "upside down": image[::-1],
+        "planar": np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
+        "every second pixel": rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)[::2, ::2],
+    }[view]
+    for crop in (ops.image_crop(spec, 150, 100), ops.ImageCrop(0.31, -20.5, 3.25)):
+        assert np.array_equal(cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec))
+
+
+# ---- lift ----
+def crops_of(spec: ModelSpec, rig: SensorRig) -> list[ops.ImageCrop]:
+    return [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
+
+
+def dense_rows(table: ops.LiftTable, cells: int) -> np.ndarray:
+    count = np.zeros(cells, np.int64)
+    count[table.cells] = np.diff(table.starts)
+    return np.concatenate([[0], count.cumsum()])
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lifts_table_is_that_of_the_cpu_op(seed, distortion, order):
+    spec, rig = small_spec(), random_rig(seed, distortion=distortion)
+    wanted = ops.lift_table(spec, rig)
+    rows, points, pixels = cuda.lift_table(spec, rig, crops_of(spec, rig))
+    assert np.array_equal(rows, dense_rows(wanted, 32 * 24))
+    assert np.array_equal(points[: rows[-1]], wanted.points) and np.array_equal(pixels[: rows[-1]], wanted.pixels)
+
+
+def test_a_table_without_a_point():
+    spec = small_spec(grid=GridSpec(x_min=-16, x_max=16, y_min=-12, y_max=12, z_min=90, z_max=91, cell=1.0))
+    rows, _, _ = cuda.lift_table(spec, random_rig(0), crops_of(spec, random_rig(0)))
+    assert not rows.any()
+
+
+@pytest.mark.parametrize("channels", [1, 5, 32, 33, 80, 128, 131, 300])
+def test_the_lift_is_that_of_the_cpu_op(channels, order):
+    rng, spec, rig = np.random.default_rng(channels), small_spec(context_channels=channels), random_rig(channels)
+    depth = rng.random((2, 24, 8, 12), np.float32)
+    context = rng.standard_normal((2, channels, 8, 12)).astype(np.float32)
+    table = cuda.lift_table(spec, rig, crops_of(spec, rig))
+    wanted = ops.lift(spec, ops.lift_table(spec, rig), depth, context)
+    assert np.array_equal(cuda.lift(spec, table, depth, context), wanted)
+    half = cuda.lift(spec, table, depth.astype(np.float16), context.astype(np.float16))
+    exact = ops.lift(
+        spec, ops.lift_table(spec, rig), depth.astype(np.float16).astype(np.float32), context.astype(np.float16).astype(np.float32)
+    )
+    assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, wanted) <= 1e-5
+
+
+def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
+    spec = small_spec(
+        grid=GridSpec(x_min=-9, x_max=14, y_min=-6, y_max=7, z_min=-3, z_max=4, cell=1.0),
+        radar=RadarSpec(cell=1.0, features=[RadarFeature()]),
+    )
+    rng, rig = np.random.default_rng(0), random_rig(3)
+    depth, context = rng.random((2, 24, 8, 12), np.float32), rng.standard_normal((2, 5, 8, 12)).astype(np.float32)
+    table = cuda.lift_table(spec, rig, crops_of(spec, rig))
+    assert np.array_equal(cuda.lift(spec, table, depth, context), ops.lift(spec, ops.lift_table(spec, rig), depth, context))
+
+
+# ---- voxelize_radar ----
+def same_radar(spec: ModelSpec, rig: SensorRig, sweeps, ego=None, t=0) -> None:
+    wanted, stats = ops.voxelize_radar(spec, rig, sweeps, t, ego)
+    found, counts = cuda.voxelize_radar(spec, rig, sweeps, t, ego)
+    assert counts == (stats.used, stats.invalid, stats.outside, stats.overflow)
+    assert np.array_equal(found != 0, wanted != 0) and close(found, wanted)
+    half, _ = cuda.voxelize_radar(spec, rig, sweeps, t, ego, half=True)
+    assert nmse(half, wanted) <= 1e-5
+
+
+def bad_points(points: np.ndarray) -> np.ndarray:
+    points = points.copy()
+    points[::7, 0], points[3::11, 4], points[5::13, 3] = np.nan, np.inf, -np.inf
+    points[2::17, :3] = 0  # at the radar itself
+    points[4::19, 0] = 3e38
+    return points
+
+
+RADAR_POINTS = {
+    "none": lambda rng: random_points(rng, 0),
+    "one": lambda rng: random_points(rng, 1, 1),
+    "some": lambda rng: random_points(rng, 333),
+    "many": lambda rng: random_points(rng, 3001),
+    "in one cell": lambda rng: (
+        np.tile(random_points(rng, 1, 1), (1500, 1)) + np.array([0, 0, 1, 1, 1], np.float32) * rng.random((1500, 1), np.float32)
+    ),
+    "bad": lambda rng: bad_points(random_points(rng, 800)),
+    "all bad": lambda rng: np.full((40, 5), np.nan, np.float32),
+    "all outside": lambda rng: random_points(rng, 50) + np.array([500, 0, 0, 0, 0], np.float32),
+}
+
+
+@pytest.mark.parametrize("velocity", ["compensated", "raw", "aliased"])
+@pytest.mark.parametrize("kind", RADAR_POINTS)
+def test_the_radar_grid_is_that_of_the_cpu_op(kind, velocity, order):
+    rng, rig = np.random.default_rng(4), random_rig(5, velocity=velocity)
+    sweeps = [RadarSweep(f"r{k % 2}", RADAR_POINTS[kind](rng), -k * 40_000_000) for k in range(3)]
+    same_radar(small_spec(), rig, sweeps, Ego(twist=(7, 0.5, 0.2)))
+
+
+def test_a_radar_grid_without_ego_motion_or_sweeps(order):
+    rng, spec = np.random.default_rng(6), small_spec()
+    same_radar(spec, random_rig(1, velocity="raw"), {"r0": random_points(rng, 5), "r1": random_points(rng, 0)})
+    same_radar(spec, random_rig(1), [])
+
+
+@pytest.mark.parametrize("most", [60, 999, 1000, 1024, 2500])
+def test_points_beyond_the_maximum_are_those_that_the_cpu_op_drops(most, order):
+    rng = np.random.default_rng(most)
+    radar = RadarSpec(
+        cell=0.5, max_points=most, max_age=1.0, features=[RadarFeature(statistic=name, offset=0.5, scale=-2) for name in STATISTICS]
+    )
+    sweeps = [RadarSweep(f"r{k % 2}", bad_points(random_points(rng, 500, 5)), -k * 10_000_000) for k in range(5)]
+    same_radar(small_spec(radar=radar), random_rig(2), sweeps)
+
+
+# ---- warp_bev ----
+WARPS = {
+    "identity": np.eye(4),
+    "whole cells": shift(3, -2),
+    "quarter turn": rotation(np.pi / 2),
+    "anything": shift(1.3, -0.7) @ rotation(0.2),
+    "off the map": shift(500, 0),
+    "beyond all maps": shift(1e9, 0),
+}
+
+
+@pytest.mark.parametrize("channels", [0, 1, 16, 17, 40])
+@pytest.mark.parametrize("case", WARPS)
+def test_a_warped_map_is_that_of_the_cpu_op_to_the_bit(case, channels, order):
+    rng, grid = np.random.default_rng(7), small_spec().grid
+    features = rng.standard_normal((channels, 24, 32)).astype(np.float32)
+    features[rng.random(features.shape) < 0.02] = np.nan
+    features[rng.random(features.shape) < 0.02] = np.inf
+    T = WARPS[case]
+    with np.errstate(all="ignore"):
+        assert np.array_equal(cuda.warp_bev(grid, features, T), ops.warp_bev(grid, features, T), equal_nan=True)
+        narrow = features.astype(np.float16)
+        wanted = ops.warp_bev(grid, narrow.astype(np.float32), T).astype(np.float16)
+    assert np.array_equal(cuda.warp_bev(grid, narrow, T), wanted, equal_nan=True)
+
+
+# ---- decode ----
+def same_boxes(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> int:
+    wanted = ops.decode(spec, heatmap, box)
+    boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
+    assert np.array_equal(labels, wanted[2]) and np.array_equal(boxes[:, :2], wanted[0][:, :2])
+    assert close(boxes, wanted[0]) and close(scores, wanted[1])
+    return len(labels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["smooth", "ties", "no peak", "one plateau", "bad"])
+def test_boxes_are_those_of_the_cpu_op(kind, seed, order):
+    rng, spec = np.random.default_rng(seed), small_spec()
+    heatmap = rng.normal(-1, 1.5, (3, 24, 32)).astype(np.float32)
+    box = rng.normal(0, 0.5, (20, 24, 32)).astype(np.float32)
+    if kind == "ties":
+        heatmap = np.round(heatmap)
+        heatmap[heatmap == 0] = rng.choice([0.0, -0.0], (heatmap == 0).sum())
+    elif kind == "no peak":
+        heatmap -= 50
+    elif kind == "one plateau":
+        heatmap[:] = 3
+    elif kind == "bad":
+        heatmap[rng.random(heatmap.shape) < 0.1] = np.nan
+        heatmap[rng.random(heatmap.shape) < 0.05] = np.inf
+        box[rng.random(box.shape) < 0.02] = np.nan
+        box[rng.random(box.shape) < 0.01] = 1e4  # exp overflows
+    count = same_boxes(spec, heatmap, box)
+    assert (count == 0) == (kind == "no peak")
+
+
+@pytest.mark.parametrize(("candidates", "detections"), [(1, 1), (7, 3), (64, 64), (200, 5), (5000, 1000)])
+def test_the_best_candidates_are_those_of_the_cpu_op(candidates, detections, order):
+    classes = [ClassSpec(name="car", group=0, nms_radius=0.0), ClassSpec(name="truck", group=1, nms_radius=2.0)]
+    spec = small_spec(head=HeadSpec(classes=classes, score_threshold=0.05, max_candidates=candidates, max_detections=detections))
+    rng = np.random.default_rng(candidates)
+    heatmap = np.round(rng.normal(0, 1.5, (2, 24, 32)) * 3).astype(np.float32) / 3
+    assert same_boxes(spec, heatmap, rng.normal(0, 0.5, (20, 24, 32)).astype(np.float32)) > 0
+
+
+def test_half_boxes_are_close_to_those_of_the_same_numbers(order):
+    rng, spec = np.random.default_rng(9), small_spec()
+    heatmap, box = rng.normal(-1, 1.5, (3, 24, 32)).astype(np.float16), rng.normal(0, 0.5, (20, 24, 32)).astype(np.float16)
+    boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
+    wanted = ops.decode(spec, heatmap.astype(np.float32), box.astype(np.float32))
+    assert np.array_equal(labels, wanted[2]) and close(boxes, wanted[0]) and close(scores, wanted[1])
+
+
+def test_random_poses_of_everything_agree():
+    rng, spec = np.random.default_rng(11), small_spec()
+    for seed in range(20):
+        T = random_pose(rng)
+        features = rng.standard_normal((2, 24, 32)).astype(np.float32)
+        assert np.array_equal(cuda.warp_bev(spec.grid, features, T), ops.warp_bev(spec.grid, features, T))
+        same_radar(spec, random_rig(seed, velocity="raw"), {"r0": random_points(rng, 60), "r1": random_points(rng, 60)})
