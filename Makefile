@@ -4,6 +4,7 @@ JOBS ?= $(shell nproc)
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTHON_OF_VENV := -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 export PYTHON PYTHONUNBUFFERED := 1
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
@@ -60,11 +61,11 @@ $(VENV)/.lint-tools: | $(BIN)/python
 	touch $@
 
 build/.tests: $(CORE) $(shell find tests/cpp -type f) | $(VENV)/.test-extras
-	cmake -S . -B build/tests -G Ninja -DCMAKE_BUILD_TYPE=Release -DIMKD_BUILD_TESTS=ON -DIMKD_BUILD_EXAMPLES=ON
+	cmake -S . -B build/tests -G Ninja -DCMAKE_BUILD_TYPE=Release -DIMKD_BUILD_TESTS=ON $(PYTHON_OF_VENV) -DIMKD_BUILD_EXAMPLES=ON
 	cmake --build build/tests -j $(JOBS)
 	touch $@
 
 build/.tests-sanitized: $(CORE) $(shell find tests/cpp -type f) | build/.tests
-	cmake -S . -B build/tests-sanitized -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DIMKD_BUILD_TESTS=ON -DIMKD_SANITIZE=address,undefined
+	cmake -S . -B build/tests-sanitized -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DIMKD_BUILD_TESTS=ON $(PYTHON_OF_VENV) -DIMKD_SANITIZE=address,undefined
 	cmake --build build/tests-sanitized -j $(JOBS)
 	touch $@

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from cuda_budget import BUILD, load
 from op_cases import DISTORTIONS, STATISTICS, random_points, random_pose, random_rig, rotation, shift, small_spec
 
 from imkd_edge import ModelSpec, ops
@@ -16,21 +12,11 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, ImageSpec, RadarFeature, RadarSpec
 
-BUILD = Path(os.environ.get("IMKD_TEST_BUILD", Path(__file__).parents[2] / "build" / "tests")) / "tests" / "cpp"
 ORDERS = ("fwd", "rev", "shuffle:1", "shuffle:2")
 
-
-def load():
-    found = sorted(BUILD.glob("cuda_on_host*.so"))
-    if not found:
-        pytest.skip(f"the CUDA ops are not tested: no cuda_on_host in {BUILD} (make test builds it)", allow_module_level=True)
-    loader = importlib.machinery.ExtensionFileLoader("cuda_on_host", str(found[0]))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("cuda_on_host", loader))
-    loader.exec_module(module)
-    return module
-
-
-cuda = load()
+cuda = load("cuda_on_host")
+if cuda is None:
+    pytest.skip(f"no cuda_on_host in {BUILD}: the CUDA ops are NOT tested (make test builds it)", allow_module_level=True)
 
 
 @pytest.fixture(params=ORDERS)

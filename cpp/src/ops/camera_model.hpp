@@ -43,7 +43,7 @@ IMKD_HD inline bool undistort_plumb_bob(const std::array<double, 5>& k, double x
 
 // Kannala-Brandt (fisheye, k1..k4): theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8), theta the angle from the optical axis.
 IMKD_HD inline bool undistort_fisheye(const std::array<double, 5>& k, double xd, double yd, double& x, double& y) {
-  const double theta_d = std::hypot(xd, yd);
+  const double theta_d = std::sqrt(xd * xd + yd * yd);  // not hypot, which differs between libraries
   double theta = theta_d;
   for (int step = 0; step < kNewtonSteps; ++step) {
     const double t2 = theta * theta;

@@ -94,7 +94,7 @@ __device__ unsigned long long nth_key(const unsigned long long* keys, int count,
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    select(BoxFrame frame, Head head, const T* __restrict__ box, Scratch s, Detection* out, Found* found) {
+    select_boxes(BoxFrame frame, Head head, const T* __restrict__ box, Scratch s, Detection* out, Found* found) {
   const int peaks = s.peaks[0], candidates = min(peaks, head.max_candidates), cells = frame.width * frame.height;
   if (candidates > 0) {
     // The best candidates, sorted: each key's place is the number of smaller ones.
@@ -145,7 +145,7 @@ void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type ty
     using T = std::remove_pointer_t<decltype(kind)>;
     run("decode: peaks", find_peaks<T>, dim3(blocks(frame.width * frame.height, 128), head.classes), dim3(128), stream, frame, head,
         static_cast<const T*>(heatmap), static_cast<const T*>(box), s);
-    run("decode: select", select<T>, dim3(1), dim3(kThreads), stream, frame, head, static_cast<const T*>(box), s, out, found);
+    run("decode: select", select_boxes<T>, dim3(1), dim3(kThreads), stream, frame, head, static_cast<const T*>(box), s, out, found);
   });
 }
 

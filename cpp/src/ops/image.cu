@@ -30,7 +30,7 @@ Batch batch_of(const ImageView* images, const ImageCrop* crops, int count, const
   return batch;
 }
 
-__global__ void __launch_bounds__(256) fill_table(Batch batch, Tap* table) {
+__global__ void __launch_bounds__(256) resize_taps(Batch batch, Tap* table) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, each = batch.width + batch.height;
   if (i >= each) return;
   const Batch::Image& image = batch.image[blockIdx.y];
@@ -72,7 +72,7 @@ void resize_table(const ImageView* images, const ImageCrop* crops, int count, co
   const int each = spec.width + spec.height;
   for (int first = 0; first < count; first += kImages) {
     const int some = count - first < kImages ? count - first : kImages;
-    run("resize_table", fill_table, dim3(blocks(each, 256), some), dim3(256), stream, batch_of(images + first, crops + first, some, spec),
+    run("resize_table", resize_taps, dim3(blocks(each, 256), some), dim3(256), stream, batch_of(images + first, crops + first, some, spec),
         static_cast<Tap*>(table) + std::size_t(first) * each);
   }
 }

@@ -4,7 +4,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #else
-#include "cuda_host.h"
+#include "cuda_host.hpp"
 #endif
 
 #include <string>
@@ -44,7 +44,8 @@ void run(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, Stream s
 #if defined(__CUDACC__)
   kernel<<<grid, block, 0, stream>>>(static_cast<P>(arguments)...);
 #else
-  gpuhost::run(grid, block, 0, [=] { kernel(static_cast<P>(arguments)...); });
+  gpuhost::run(grid, block, [=] { kernel(static_cast<P>(arguments)...); });
+  if (gpuhost::observer) gpuhost::observer->kernel(what);
   (void)stream;
 #endif
   check(cudaGetLastError(), what);

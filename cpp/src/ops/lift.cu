@@ -35,7 +35,7 @@ struct Scratch {
 };
 
 __global__ void __launch_bounds__(128)
-    place(Frustum frustum, int h, int w, int bins, const double* depths, std::int32_t* cell, std::int32_t* count) {
+    place_frustum(Frustum frustum, int h, int w, int bins, const double* depths, std::int32_t* cell, std::int32_t* count) {
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
   if (pixel >= h * w) return;
   double x = 0, y = 0;
@@ -60,14 +60,14 @@ __global__ void __launch_bounds__(kScanThreads) scan_cells(const std::int32_t* c
 }
 
 __global__ void __launch_bounds__(256)
-    fill(const std::int32_t* cell, int points, const std::int32_t* rows, std::int32_t* filled, std::int32_t* unsorted) {
+    group_table(const std::int32_t* cell, int points, const std::int32_t* rows, std::int32_t* filled, std::int32_t* unsorted) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= points || cell[i] == kOutside) return;
   unsorted[rows[cell[i]] + atomicAdd(filled + cell[i], 1)] = i;
 }
 
 __global__ void __launch_bounds__(256)
-    sort(const std::int32_t* cell, const std::int32_t* unsorted, int cells, int pixels, int per_camera, LiftTable table) {
+    order_table(const std::int32_t* cell, const std::int32_t* unsorted, int cells, int pixels, int per_camera, LiftTable table) {
   const int slot = blockIdx.x * blockDim.x + threadIdx.x;
   if (slot >= table.rows[cells]) return;
   const int point = unsorted[slot], begin = table.rows[cell[point]], end = table.rows[cell[point] + 1];
@@ -114,7 +114,7 @@ __device__ void sum_cell(const LiftTable& table, const T* depth, const T* contex
 
 template <class T>
 __global__ void __launch_bounds__(32 * kWarps)
-    sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells, T* __restrict__ out) {
+    lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells, T* __restrict__ out) {
   __shared__ float tile[kPass][kTile + 1];
   __shared__ float evidence[kTile];
   const int cell0 = blockIdx.x * kTile, lane = threadIdx.x, warp = threadIdx.y;
@@ -153,11 +153,11 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
   check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream), "lift_table");
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
   for (int n = 0; n < spec.cameras; ++n)
-    run("lift_table: place", place, dim3(blocks(pixels, 128)), dim3(128), stream, Frustum(spec, rig.cameras[n], crops[n]), h, w,
+    run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream, Frustum(spec, rig.cameras[n], crops[n]), h, w,
         spec.depth.bins, s.depths, s.cell + std::size_t(n) * per_camera, s.count);
   run("lift_table: scan", scan_cells, dim3(1), dim3(kScanThreads), stream, s.count, cells, table.rows);
-  run("lift_table: fill", fill, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows, s.filled, s.unsorted);
-  run("lift_table: sort", sort, dim3(blocks(points, 256)), dim3(256), stream, s.cell, s.unsorted, cells, pixels, per_camera, table);
+  run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows, s.filled, s.unsorted);
+  run("lift_table: order", order_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, s.unsorted, cells, pixels, per_camera, table);
 }
 
 void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, void* out, Type type, void* workspace,
@@ -167,7 +167,7 @@ void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, cons
     using T = std::remove_pointer_t<decltype(kind)>;
     run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras), dim3(32, kWarps), stream,
         static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
-    run("lift: sum", sum<T>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth),
+    run("lift: sum", lift_sum<T>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth),
         static_cast<const T*>(workspace), channels, cells, static_cast<T*>(out));
   });
 }

@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(128) place_points(RadarGrid grid, const RadarI
 }
 
 // Keeps the first max_points good points, and counts. One block.
-__global__ void __launch_bounds__(kScanThreads) keep(Scratch s, int first, int points, int max_points, RadarStats* stats) {
+__global__ void __launch_bounds__(kScanThreads) keep_points(Scratch s, int first, int points, int max_points, RadarStats* stats) {
   int good = stats->used + stats->overflow, invalid = stats->invalid, outside = stats->outside;
   for (int base = 0; base < points; base += kScanThreads) {
     const int i = base + threadIdx.x, cell = i < points ? s.cell[i] : 0;
@@ -75,12 +75,12 @@ __global__ void __launch_bounds__(256) hand_out(Scratch s, const RadarStats* sta
   if (i < stats->used && s.slot[i] == 0) s.start[s.kept_cell[i]] = atomicAdd(s.count + cells, s.count[s.kept_cell[i]]);
 }
 
-__global__ void __launch_bounds__(256) fill(Scratch s, const RadarStats* stats) {
+__global__ void __launch_bounds__(256) group_points(Scratch s, const RadarStats* stats) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < stats->used) s.unsorted[s.start[s.kept_cell[i]] + s.slot[i]] = i;
 }
 
-__global__ void __launch_bounds__(128) sort(RadarGrid grid, const RadarInput* sweeps, Scratch s, const RadarStats* stats) {
+__global__ void __launch_bounds__(128) order_points(RadarGrid grid, const RadarInput* sweeps, Scratch s, const RadarStats* stats) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= stats->used) return;
   const int cell = s.kept_cell[i], begin = s.start[cell], end = begin + s.count[cell];
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(128) sort(RadarGrid grid, const RadarInput* sw
 }
 
 template <class T>
-__global__ void __launch_bounds__(128) write(Scratch s, int cells, Features features, T* __restrict__ out) {
+__global__ void __launch_bounds__(128) write_grid(Scratch s, int cells, Features features, T* __restrict__ out) {
   __shared__ float values[kStatistics][128];  // by thread: an array that is indexed by a variable would live in local memory
   const int cell = blockIdx.x * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
@@ -125,14 +125,14 @@ void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, 
   for (long long first = 0; first < points; first += most) {  // once, unless a frame brings more than the model's maximum
     const int some = static_cast<int>(points - first < most ? points - first : most);
     run("voxelize_radar: place", place_points, dim3(blocks(some, 128)), dim3(128), stream, grid, sweeps, static_cast<int>(first), some, s);
-    run("voxelize_radar: keep", keep, dim3(1), dim3(kScanThreads), stream, s, static_cast<int>(first), some, most, stats);
+    run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, static_cast<int>(first), some, most, stats);
   }
   const int kept = static_cast<int>(points < most ? points : most);
   if (kept > 0) {
     run("voxelize_radar: count", count_cells, dim3(blocks(kept, 256)), dim3(256), stream, s, stats);
     run("voxelize_radar: hand out", hand_out, dim3(blocks(kept, 256)), dim3(256), stream, s, stats, cells);
-    run("voxelize_radar: fill", fill, dim3(blocks(kept, 256)), dim3(256), stream, s, stats);
-    run("voxelize_radar: sort", sort, dim3(blocks(kept, 128)), dim3(128), stream, grid, sweeps, s, stats);
+    run("voxelize_radar: group", group_points, dim3(blocks(kept, 256)), dim3(256), stream, s, stats);
+    run("voxelize_radar: order", order_points, dim3(blocks(kept, 128)), dim3(128), stream, grid, sweeps, s, stats);
   }
   Features features{static_cast<int>(spec.radar.features.size()), {}};
   for (int f = 0; f < features.count; ++f) {
@@ -141,7 +141,7 @@ void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, 
   }
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("voxelize_radar: write", write<T>, dim3(blocks(cells, 128)), dim3(128), stream, s, cells, features, static_cast<T*>(out));
+    run("voxelize_radar: write", write_grid<T>, dim3(blocks(cells, 128)), dim3(128), stream, s, cells, features, static_cast<T*>(out));
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "../../../cpp/bindings/common.hpp"
 #include "imkd/cuda.hpp"
+#include "traffic.hpp"
 
 namespace py = pybind11;
 using namespace imkd;
@@ -19,6 +20,7 @@ struct Memory {  // as cudaMalloc gives it: aligned, and full of rubbish; the ex
     std::align(256, bytes, at, space);
     aligned = static_cast<unsigned char*>(at);
     std::memset(data.get(), 0xA5, bytes + 256);
+    traffic::watch(aligned, bytes, traffic::kBetween);
   }
   std::unique_ptr<unsigned char[]> data;
   unsigned char* aligned;
@@ -28,12 +30,18 @@ cuda::Type type_of(const py::array& a) { return a.dtype().itemsize() == 2 ? cuda
 py::array make(cuda::Type type, const std::vector<py::ssize_t>& shape) {
   py::array out(py::dtype(type == cuda::Type::float16 ? "e" : "f"), shape);
   std::memset(out.mutable_data(), 0xA5, out.nbytes());
+  traffic::watch(out.mutable_data(), out.nbytes(), traffic::kOutput);
   return out;
 }
 
+void reads(const py::array& a) { traffic::watch(a.data(), a.nbytes(), traffic::kInput); }
+
 py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, bool half) {
   std::vector<ImageView> views;
-  for (py::handle image : images) views.push_back(image_view(image, "images"));
+  for (py::handle image : images) {
+    views.push_back(image_view(image, "images"));
+    if (!image.is_none()) reads(image.cast<py::array>());
+  }
   const int count = static_cast<int>(views.size());
   const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
   py::array out = make(type, {count, 3, spec.height, spec.width});
@@ -56,6 +64,7 @@ py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::
 py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context) {
   Indices rows = table[0].cast<Indices>(), points = table[1].cast<Indices>(), pixels = table[2].cast<Indices>();
   const cuda::Type type = type_of(depth);
+  for (const py::array& input : {py::array(rows), py::array(points), py::array(pixels), depth, context}) reads(input);
   py::array out = make(type, {spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
   Memory workspace(cuda::lift_workspace(spec, type));
   cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(), out.mutable_data(),
@@ -70,6 +79,7 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
   const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
   frames.sweeps = given.views;
   frames.ego = ego_motion(ego);
+  for (const FloatArray& points : given.points) reads(points);
   std::vector<RadarInput> inputs(frames.sweeps.size());
   Health health;
   const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
@@ -83,6 +93,7 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
 
 py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handle T_then_now) {
   const cuda::Type type = type_of(features);
+  reads(features);
   py::array out = make(type, {features.shape(0), features.shape(1), features.shape(2)});
   cuda::warp_bev(grid, features.data(), static_cast<int>(features.shape(0)), rigid_transform(T_then_now, "T_then_now"), out.mutable_data(),
                  type, nullptr);
@@ -93,6 +104,7 @@ py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::a
   std::vector<Detection> boxes(spec.head.max_detections);
   cuda::Found found{-1, -1};
   Memory workspace(cuda::decode_workspace(spec));
+  reads(heatmap), reads(box);
   cuda::decode(spec, heatmap.data(), box.data(), type_of(heatmap), boxes.data(), &found, workspace.aligned, nullptr);
   py::array_t<float> values({py::ssize_t(found.count), py::ssize_t(9)}), scores(found.count);
   Indices labels(found.count);
@@ -107,7 +119,11 @@ py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::a
 
 }  // namespace
 
+#if defined(IMKD_COUNT)
+PYBIND11_MODULE(cuda_counted, m) {
+#else
 PYBIND11_MODULE(cuda_on_host, m) {
+#endif
   py::module_::import("imkd_edge._core");  // whose types these functions take
   m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
   m.def("lift_table", &py_lift_table);
@@ -116,4 +132,6 @@ PYBIND11_MODULE(cuda_on_host, m) {
         py::arg("half") = false);
   m.def("warp_bev", &py_warp_bev);
   m.def("decode", &py_decode);
+  m.def("start_counting", &traffic::start);
+  m.def("counted", &traffic::counted);
 }

@@ -1,34 +1,18 @@
-// cuda_host.h - one include for kernels that must build with nvcc AND with a plain host C++17 compiler.
-//   nvcc      : the real CUDA runtime; launch() is <<<>>>.
-//   g++/clang : every CUDA thread is run on the CPU. Threads that never synchronise share one stack and run
-//               as a loop; a thread that reaches a barrier / warp collective is parked on its own fiber.
-// Runtime knobs (host build): GPUHOST_ORDER=fwd|rev|shuffle:SEED  (order of blocks and threads)
-//                             GPUHOST_THREADS=N                   (blocks spread over N OS threads)
+// Runs CUDA kernels on the CPU, for tests. Threads of a block that never synchronise share one stack and run as a loop; a thread that
+// reaches a barrier or a warp collective is parked on its own fiber. A barrier that not every thread reaches aborts with a message.
+// Under ThreadSanitizer every CUDA thread is a thread of its own to the race detector, and blocks are not ordered.
+// GPUHOST_ORDER=fwd|rev|shuffle:SEED: order of blocks and threads.
 #pragma once
-#include <cstddef>
-#include <cstdint>
-#if defined(__CUDACC__)
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-#define GPU_DYN_SHARED(T, name)                                         \
-  extern __shared__ __align__(16) unsigned char gpu_dyn_shared_bytes[]; \
-  T* name = reinterpret_cast<T*>(gpu_dyn_shared_bytes)
-template <class... P, class... A>
-inline void launch(void (*k)(P...), dim3 g, dim3 b, size_t shm, cudaStream_t s, A... a) {
-  k<<<g, b, shm, s>>>(static_cast<P>(a)...);
-}
-#else  // ------------------------------------------------------------------------------- host build
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cmath>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <thread>
-#include <type_traits>
 #include <vector>
 #if defined(__SANITIZE_THREAD__)
 #define GPUHOST_TSAN 1
@@ -44,24 +28,13 @@ void AnnotateIgnoreReadsEnd(const char*, int);
 void AnnotateIgnoreWritesBegin(const char*, int);
 void AnnotateIgnoreWritesEnd(const char*, int);
 }
-#elif defined(__SANITIZE_ADDRESS__)
+#elif defined(__SANITIZE_ADDRESS__) && !defined(IMKD_COUNT)
 #define GPUHOST_ASAN 1
 extern "C" {
 void __sanitizer_start_switch_fiber(void**, const void*, size_t);
 void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 }
 #endif
-#define __global__
-#define __device__
-#define __host__
-#define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
-#define __launch_bounds__(...)
-#define __restrict__ __restrict
-#define __align__(n) alignas(n)
-#define __constant__ static
-#define __shared__ thread_local /* block-scope: one copy per OS thread = per running block */
-#define GPU_DYN_SHARED(T, name) T* name = reinterpret_cast<T*>(gpuhost::ctx().dyn)
 
 struct dim3 {
   unsigned x, y, z;
@@ -70,31 +43,8 @@ struct dim3 {
 struct uint3 {
   unsigned x, y, z;
 };
-struct float2 {
-  float x, y;
-};
-struct int2 {
-  int x, y;
-};
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
-struct alignas(16) int4 {
-  int x, y, z, w;
-};
-struct uchar3 {
-  unsigned char x, y, z;
-};
-struct float3 {
-  float x, y, z;
-};
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float3 make_float3(float x, float y, float z) { return {x, y, z}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-
 inline thread_local uint3 threadIdx, blockIdx;
 inline thread_local dim3 blockDim, gridDim;
-constexpr int warpSize = 32;
 
 #if defined(__x86_64__)  // callee-saved registers only: no signal-mask system call, unlike swapcontext
 asm(R"(.pushsection .text
@@ -119,7 +69,7 @@ gpuhost_switch: sub sp,sp,#160
 .size gpuhost_switch,.-gpuhost_switch
 .popsection)");
 #else
-#error "cuda_host.h: add gpuhost_switch for this CPU"
+#error "gpuhost.hpp: add gpuhost_switch for this CPU"
 #endif
 extern "C" void gpuhost_switch(void** save_sp, void* load_sp);
 
@@ -152,8 +102,6 @@ struct Ctx {
   Fiber* cur = nullptr;
   unsigned next = 0, nthreads = 0, tid = 0;
   std::function<void()> body;
-  unsigned char* dyn = nullptr;
-  std::unique_ptr<unsigned char[]> dynbuf;
   int red_val = 0;
   const void* main_bottom = nullptr;
   size_t main_size = 0;
@@ -381,10 +329,6 @@ inline std::array<uint64_t, 32> warp_exchange(unsigned mask, uint64_t v) {
 #endif
   return g->slot[gen & 1];
 }
-inline unsigned env_u(const char* k, unsigned d) {
-  const char* s = std::getenv(k);
-  return s ? std::strtoul(s, nullptr, 10) : d;
-}
 inline void make_order(std::vector<unsigned>& o, unsigned n, unsigned salt) {
   o.resize(n);
   for (unsigned i = 0; i < n; ++i) o[i] = i;
@@ -412,16 +356,23 @@ inline Ctx::~Ctx() {
     delete f;
   }
 }
+struct Observer {  // told of each kernel when it has run, and of memory that is set without one
+  virtual ~Observer() = default;
+  virtual void kernel(const char* what) = 0;
+  virtual void set(const void* to, std::size_t bytes) = 0;
+};
+inline Observer* observer = nullptr;
+
 template <class F>
-void run(dim3 g, dim3 b, size_t shm, F fn) {
+void run(dim3 g, dim3 b, F fn) {
   const unsigned nb = g.x * g.y * g.z, nt = b.x * b.y * b.z;
-  if (!nb || !nt || nt > 1024 || b.z > 64 || g.y > 65535 || g.z > 65535 || shm > (227u << 10)) die("invalid launch configuration");
+  if (!nb || !nt || nt > 1024 || b.z > 64 || g.y > 65535 || g.z > 65535) die("invalid launch configuration");
   if (ctx().cur) die("nested launch");
   std::vector<unsigned> border;
   make_order(border, nb, 7);
   std::atomic<unsigned> cursor{0};
   static char launch_obj;
-  auto worker = [&](unsigned max_blocks, unsigned char* dyn) {
+  auto worker = [&](unsigned max_blocks) {
     Quiet q;
     Ctx& c = ctx();
     blockDim = b;
@@ -430,34 +381,22 @@ void run(dim3 g, dim3 b, size_t shm, F fn) {
     make_order(c.order, nt, 3);
     c.body = fn;
     c.launch_obj = &launch_obj;
-    if (!dyn) {
-      c.dynbuf.reset(new unsigned char[shm]);
-      dyn = c.dynbuf.get();
-    }  // exact size, so ASan sees overruns
-    c.dyn = dyn;
 #if GPUHOST_TSAN
     c.main_san = __tsan_get_current_fiber();
 #endif
     for (unsigned i; max_blocks && (i = cursor.fetch_add(1, std::memory_order_relaxed)) < nb; --max_blocks) {
       unsigned k = border[i];
       blockIdx = {k % g.x, k / g.x % g.y, k / (g.x * g.y)};
-      if (shm) std::memset(c.dyn, 0xA5, shm);  // dynamic shared memory starts as garbage, as on a GPU
       run_block(c);
     }
     c.cur = nullptr;
     c.body = nullptr;
   };
 #if GPUHOST_TSAN  // one OS thread per block: fresh __shared__ storage, and no happens-before edge between blocks
-  std::vector<std::unique_ptr<unsigned char[]>> dyn(nb);
-  for (auto& d : dyn) d.reset(new unsigned char[shm]);
-  for (unsigned i = 0; i < nb; ++i) std::thread(worker, 1u, dyn[i].get()).join();
+  for (unsigned i = 0; i < nb; ++i) std::thread(worker, 1u).join();
   __tsan_acquire(&launch_obj);
 #else
-  unsigned nw = std::min(env_u("GPUHOST_THREADS", 1), nb);
-  if (nw <= 1) return worker(~0u, nullptr);
-  std::vector<std::thread> ts;
-  for (unsigned i = 0; i < nw; ++i) ts.emplace_back(worker, ~0u, nullptr);
-  for (auto& t : ts) t.join();
+  worker(~0u);
 #endif
 }
 template <class T>
@@ -474,179 +413,3 @@ T unbits(uint64_t u) {
   return v;
 }
 }  // namespace gpuhost
-
-// ---- synchronisation and warp collectives
-inline void __syncthreads() { gpuhost::block_barrier(); }
-inline int __syncthreads_count(int p) { return gpuhost::block_barrier(p != 0); }
-inline int __syncthreads_or(int p) { return gpuhost::block_barrier(p != 0) != 0; }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-inline void __syncwarp(unsigned m = ~0u) { gpuhost::warp_exchange(m, 0); }
-template <class T>
-T gpuhost_pick(unsigned m, T v, unsigned src) {
-  auto s = gpuhost::warp_exchange(m, gpuhost::bits(v));
-  return gpuhost::unbits<T>(s[src]);
-}
-inline unsigned gpuhost_lane() { return gpuhost::ctx().tid & 31; }
-template <class T>
-T __shfl_sync(unsigned m, T v, int s, int w = 32) {
-  unsigned l = gpuhost_lane();
-  return gpuhost_pick(m, v, (l & ~(w - 1)) + (s & (w - 1)));
-}
-template <class T>
-T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32) {
-  unsigned l = gpuhost_lane();
-  return gpuhost_pick(m, v, (l & (w - 1)) + d < unsigned(w) ? l + d : l);
-}
-template <class T>
-T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 32) {
-  unsigned l = gpuhost_lane();
-  return gpuhost_pick(m, v, (l & (w - 1)) >= d ? l - d : l);
-}
-template <class T>
-T __shfl_xor_sync(unsigned m, T v, int x, int w = 32) {
-  unsigned l = gpuhost_lane();
-  unsigned s = l ^ x;
-  return gpuhost_pick(m, v, (s & ~(w - 1)) == (l & ~(w - 1)) ? s : l);
-}
-inline unsigned __ballot_sync(unsigned m, int p) {
-  auto s = gpuhost::warp_exchange(m, p != 0);
-  unsigned r = 0, rem = gpuhost::ctx().nthreads - gpuhost::ctx().tid / 32 * 32;
-  for (unsigned i = 0; i < std::min(32u, rem); ++i)
-    if (m >> i & 1) r |= unsigned(s[i]) << i;
-  return r;
-}
-inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
-inline int __all_sync(unsigned m, int p) { return __ballot_sync(m, !p) == 0; }
-// ---- atomics (relaxed, as on the device)
-template <class T>
-using gpuhost_id = typename std::enable_if<true, T>::type;
-template <class T>
-T atomicCAS(T* p, gpuhost_id<T> e, gpuhost_id<T> d) {
-  __atomic_compare_exchange_n(p, &e, d, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  return e;
-}
-template <class T>
-T atomicExch(T* p, gpuhost_id<T> v) {
-  T o;
-  __atomic_exchange(p, &v, &o, __ATOMIC_RELAXED);
-  return o;
-}
-template <class T, class F>
-T gpuhost_rmw(T* p, F f) {
-  T o, n;
-  __atomic_load(p, &o, __ATOMIC_RELAXED);
-  do n = f(o);
-  while (!__atomic_compare_exchange(p, &o, &n, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-  return o;
-}
-template <class T>
-T atomicAdd(T* p, gpuhost_id<T> v) {
-  if constexpr (std::is_integral_v<T>)
-    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
-  else
-    return gpuhost_rmw(p, [&](T o) { return T(o + v); });
-}
-template <class T>
-T atomicMax(T* p, gpuhost_id<T> v) {
-  static_assert(std::is_integral_v<T>, "");
-  return gpuhost_rmw(p, [&](T o) { return std::max(o, v); });
-}
-template <class T>
-T atomicMin(T* p, gpuhost_id<T> v) {
-  static_assert(std::is_integral_v<T>, "");
-  return gpuhost_rmw(p, [&](T o) { return std::min(o, v); });
-}
-template <class T>
-T atomicOr(T* p, gpuhost_id<T> v) {
-  return __atomic_fetch_or(p, v, __ATOMIC_RELAXED);
-}
-template <class T>
-T atomicAnd(T* p, gpuhost_id<T> v) {
-  return __atomic_fetch_and(p, v, __ATOMIC_RELAXED);
-}
-// ---- scalar intrinsics
-using std::max;
-using std::min;
-inline int __float_as_int(float f) { return gpuhost::unbits<int>(gpuhost::bits(f)); }
-inline float __int_as_float(int i) { return gpuhost::unbits<float>(gpuhost::bits(i)); }
-inline unsigned __float_as_uint(float f) { return gpuhost::unbits<unsigned>(gpuhost::bits(f)); }
-inline float __uint_as_float(unsigned i) { return gpuhost::unbits<float>(gpuhost::bits(i)); }
-inline int __float2int_rn(float f) { return int(std::nearbyint(f)); }
-inline int __float2int_rd(float f) { return int(std::floor(f)); }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
-inline float __saturatef(float a) { return a < 0 || a != a ? 0.f : a > 1 ? 1.f : a; }
-inline int __popc(unsigned v) { return __builtin_popcount(v); }
-inline int __clz(int v) { return v ? __builtin_clz(unsigned(v)) : 32; }
-inline int __ffs(int v) { return __builtin_ffs(v); }
-template <class T>
-T __ldg(const T* p) {
-  return *p;
-}
-// ---- half (storage + round-to-nearest-even conversion)
-struct __half {
-  uint16_t x;
-};
-inline __half __float2half_rn(float f) {
-  uint32_t u = __float_as_uint(f), s = u >> 16 & 0x8000;
-  u &= 0x7fffffff;
-  if (u > 0x7f800000) return {uint16_t(0x7fff)};
-  if (u >= 0x477ff000) return {uint16_t(s | 0x7c00)};
-  if (u < 0x38800000) {
-    float m = __uint_as_float(u) + 0.5f;
-    return {uint16_t(s | (__float_as_uint(m) - 0x3f000000))};
-  }
-  u += 0xfff + (u >> 13 & 1);
-  return {uint16_t(s | ((u - 0x38000000) >> 13))};
-}
-inline float __half2float(__half h) {
-  uint32_t s = uint32_t(h.x & 0x8000) << 16, e = h.x >> 10 & 31, m = h.x & 1023;
-  if (e == 31) return __uint_as_float(s | 0x7f800000 | m << 13);
-  if (e) return __uint_as_float(s | (e + 112) << 23 | m << 13);
-  float r = float(m) * 5.9604644775390625e-8f;
-  return s ? -r : r;
-}
-inline __half __float2half(float f) { return __float2half_rn(f); }
-// ---- the part of the runtime API that wrappers use
-struct CUstream_st;
-using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-template <class T>
-cudaError_t cudaMalloc(T** p, size_t n) {
-  *p = static_cast<T*>(std::aligned_alloc(256, (n + 255) / 256 * 256));
-  if (*p) std::memset(static_cast<void*>(*p), 0xA5, n);
-  return *p ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-inline cudaError_t cudaFree(void* p) {
-  std::free(p);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemcpy(void* d, const void* s, size_t n, cudaMemcpyKind) {
-  std::memcpy(d, s, n);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemcpyAsync(void* d, const void* s, size_t n, cudaMemcpyKind, cudaStream_t = nullptr) {
-  std::memcpy(d, s, n);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemset(void* d, int v, size_t n) {
-  std::memset(d, v, n);
-  return cudaSuccess;
-}
-inline cudaError_t cudaMemsetAsync(void* d, int v, size_t n, cudaStream_t = nullptr) {
-  std::memset(d, v, n);
-  return cudaSuccess;
-}
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline const char* cudaGetErrorString(cudaError_t e) { return e ? "error" : "ok"; }
-template <class... P, class... A>
-inline void launch(void (*k)(P...), dim3 g, dim3 b, size_t shm, cudaStream_t, A... a) {
-  gpuhost::run(g, b, shm, [=] { k(static_cast<P>(a)...); });
-}
-#endif

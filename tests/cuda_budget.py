@@ -1,0 +1,162 @@
+"""What the CUDA kernels cost, counted without a GPU: registers and memory by nvcc, bytes by running them on the CPU.
+
+python tests/cuda_budget.py prints both as tables; cpp/budget.json is what the tests allow.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from op_cases import FORWARD, random_points, rotation, shift
+
+from imkd_edge import ModelSpec, ops
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.training.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = Path(os.environ.get("IMKD_TEST_BUILD", ROOT / "build" / "tests")) / "tests" / "cpp"
+BUDGET = ROOT / "cpp" / "budget.json"
+KERNELS = sorted((ROOT / "cpp" / "src" / "ops").glob("*.cu"))
+FLAGS = ("-std=c++17", "-O3", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src")
+ORIN = 204.8e9  # bytes/s of AGX Orin's DRAM (NVIDIA's data sheet)
+NOT_PER_FRAME = ("resize_table",)  # made when the calibration changes
+
+
+def load(name: str) -> ModuleType | None:
+    """A module that tests/cpp builds; None where it was not built."""
+    found = sorted(BUILD.glob(f"{name}*.so"))
+    if not found:
+        return None
+    spec = importlib.util.spec_from_loader(name, importlib.machinery.ExtensionFileLoader(name, str(found[0])))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def nvcc() -> str | None:
+    return os.environ.get("IMKD_NVCC") or shutil.which("nvcc")
+
+
+def compile_kernels(folder: Path) -> dict[str, dict[str, int]]:
+    """Compiles every .cu for sm_87 and sm_110 into folder, with the PTX of the former; raises CalledProcessError.
+
+    Returns: kernel -> registers, shared and stack bytes, spills, as ptxas reports them for sm_87.
+    """
+    code = ["-gencode", "arch=compute_87,code=[sm_87,compute_87]", "-gencode", "arch=compute_110,code=sm_110", "--no-compress"]
+    host = ["-cudart", "none", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off"]
+
+    def one(source: Path) -> str:
+        command = [nvcc(), *FLAGS, *code, *host, "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return {k: v for text in pool.map(one, KERNELS) for k, v in resources(text).items()}
+
+
+def resources(text: str) -> dict[str, dict[str, int]]:
+    """ptxas -v of sm_87 -> numbers by kernel."""
+    found = {}
+    for part in text.split("Compiling entry function '")[1:]:
+        if "for 'sm_87'" not in part.split("\n")[0]:
+            continue
+        name = subprocess.run(["c++filt", part.split("'")[0]], capture_output=True, text=True, check=True).stdout
+        name = re.sub(r"^void |imkd::cuda::|\(anonymous namespace\)::|\(.*", "", name).strip()
+
+        def number(pattern: str, part: str = part) -> int:
+            match = re.search(pattern, part)
+            return int(match[1]) if match else 0
+
+        found[name] = {
+            "registers": number(r"Used (\d+) registers"),
+            "shared": number(r"(\d+) bytes smem"),
+            "stack": number(r"(\d+) bytes stack frame"),
+            "spills": number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
+        }
+    return found
+
+
+THREADS = dict.fromkeys(("keep_points", "scan_cells", "select_boxes"), 1024)  # the launch bounds; others have 256
+THREADS |= dict.fromkeys(("place_points", "place_frustum", "order_points", "write_grid", "find_peaks"), 128)
+
+
+def occupancy(name: str, registers: int, shared: int) -> float:
+    """Share of sm_87's 48 warps per SM that a kernel can fill: 64 Ki registers, 164 KiB shared memory, 16 blocks."""
+    warps = THREADS.get(name.split("<")[0], 256) // 32
+    by_registers = 65536 // (-(-registers * 32 // 256) * 256 * warps)
+    by_shared = 164 * 1024 // (shared + 1024)
+    return min(16, by_registers, by_shared, 48 // warps) * warps / 48
+
+
+def frame_rig(spec: ModelSpec) -> SensorRig:
+    """Six cameras of 1600x900 all around and five radars."""
+    K = [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]]
+    poses = [rotation(i * np.pi / 3) @ shift(1.5, 0, 1.5) @ FORWARD for i in range(spec.cameras)]
+    cameras = [CameraCalibration(name=f"c{i}", width=1600, height=900, K=K, T_ego_camera=T) for i, T in enumerate(poses)]
+    radars = [RadarCalibration(name=f"r{i}", T_ego_radar=rotation(i * 1.25) @ shift(2, 0, 0.5)) for i in range(5)]
+    return SensorRig(cameras=cameras, radars=radars)
+
+
+def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
+    """A frame of r50-nuscenes in half precision: op -> bytes moved by its kernels, and the fewest (its inputs once, its outputs once)."""
+    spec, rng = load_config("r50-nuscenes").spec, np.random.default_rng(0)
+    rig, H, W = frame_rig(spec), spec.grid.height(), spec.grid.width()
+    crops = [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
+    table = counted.lift_table(spec, rig, crops)
+    images = [rng.integers(0, 256, (900, 1600, 3), dtype=np.uint8) for _ in rig.cameras]
+    shape = (spec.cameras, -1, spec.image.feature_height(), spec.image.feature_width())
+    pixels = shape[0] * shape[2] * shape[3]
+    depth = rng.random(spec.depth.bins * pixels).astype(np.float16).reshape(shape)
+    context = rng.standard_normal(spec.context_channels * pixels).astype(np.float16).reshape(shape)
+    sweeps = [RadarSweep(f"r{k % 5}", random_points(rng, 125, 30), -(k // 5) * 70_000_000) for k in range(30)]
+    past = rng.standard_normal((spec.history.frames * spec.history.channels, H, W)).astype(np.float16)
+    heatmap = rng.normal(-6, 1.5, (len(spec.head.classes), H, W)).astype(np.float16)
+    box = rng.normal(0, 0.5, (spec.head.groups() * 10, H, W)).astype(np.float16)
+    calls = {
+        "preprocess_images": lambda: counted.preprocess_images(images, crops, spec.image, half=True),
+        "lift": lambda: counted.lift(spec, table, depth, context),
+        "voxelize_radar": lambda: counted.voxelize_radar(spec, rig, sweeps, 0, Ego(twist=(7, 0, 0)), half=True),
+        "warp_bev": lambda: counted.warp_bev(spec.grid, past, shift(3.3, 0.1) @ rotation(0.02)),
+        "decode": lambda: counted.decode(spec, heatmap, box),
+    }
+    found = {}
+    for name, call in calls.items():
+        counted.start_counting()
+        call()
+        counts = counted.counted()
+        fewest = sum(counts.pop("fewest"))
+        found[name] = {"bytes": sum(sum(v) for k, v in counts.items() if k not in NOT_PER_FRAME), "fewest": fewest}
+    return found
+
+
+def print_tables(folder: Path) -> None:
+    print("| kernel (sm_87) | registers | shared, bytes | stack | spills | occupancy |\n|---|---|---|---|---|---|")
+    for name, k in sorted(compile_kernels(folder).items()):
+        share = occupancy(name, k["registers"], k["shared"])
+        print(f"| {name} | {k['registers']} | {k['shared']} | {k['stack']} | {k['spills']} | {share:.0%} |")
+    print("\n| op | bytes moved | fewest | ratio | predicted on AGX Orin, us |\n|---|---|---|---|---|")
+    found = frame_bytes(load("cuda_counted"))
+    found["all"] = {k: sum(op[k] for op in found.values()) for k in ("bytes", "fewest")}
+    for name, op in found.items():
+        print(f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} | {op['bytes'] / ORIN * 1e6:.0f} |")
+
+
+def budget() -> dict:
+    return json.loads(BUDGET.read_text())
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:
+        print_tables(Path(place))

@@ -1,0 +1,89 @@
+"""What the CUDA kernels may cost (cpp/budget.json), and the PTX that nvcc makes of them run on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cuda_budget
+import pytest
+
+ROOT = cuda_budget.ROOT
+RUNTIMES = ("libasan.so", "libubsan.so")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """The folder of the compiled kernels, and what ptxas says of them."""
+    if cuda_budget.nvcc() is None:
+        pytest.skip("no nvcc: the CUDA kernels are NOT compiled for sm_87 and sm_110")
+    folder = tmp_path_factory.mktemp("objects")
+    return folder, cuda_budget.compile_kernels(folder)
+
+
+@pytest.mark.timeout(900)
+def test_no_kernel_spills_or_outgrows_its_budget(objects):
+    allowed, found = cuda_budget.budget()["kernels"], objects[1]
+    assert set(found) == set(allowed)
+    for name, kernel in found.items():
+        assert kernel["spills"] == 0, name
+        for what in ("registers", "shared", "stack"):
+            assert kernel[what] <= allowed[name][what], f"{name}: {kernel[what]} {what}"
+
+
+def test_a_frame_moves_no_more_bytes_than_its_budget():
+    counted = cuda_budget.load("cuda_counted")
+    if counted is None:
+        pytest.skip("no cuda_counted in build/tests: the kernels' bytes are NOT counted (make test builds it)")
+    found, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
+    assert set(found) == set(allowed)
+    for name, op in found.items():
+        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], name  # where memory begins makes a few sectors more or less
+    total = sum(op["bytes"] for op in found.values())
+    assert total <= 1.25 * sum(op["fewest"] for op in found.values())
+
+
+@pytest.mark.timeout(1500)
+def test_the_ptx_gives_what_the_cpu_ops_give(objects, tmp_path):
+    tool = ROOT.parent / "shared" / "tools" / "ptxrun"  # translates PTX into C++
+    if not tool.is_dir():
+        pytest.skip(f"no {tool}: the kernels' PTX is NOT run")
+    include = subprocess.run([sys.executable, "-m", "pybind11", "--includes"], capture_output=True, text=True, check=True).stdout.split()
+    library = ROOT / "build" / "tests" / "libimkd.a"
+    if not library.is_file():
+        pytest.skip(f"no {library}: the kernels' PTX is NOT run (make test builds it)")
+    subprocess.run(["bash", str(tool / "build.sh"), str(tmp_path)], check=True)
+    module = tmp_path / "tests" / "cpp" / "cuda_on_host.so"
+    module.parent.mkdir(parents=True)
+    sources = [
+        ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp",
+        ROOT / "cpp" / "bindings" / "common.cpp",
+        *sorted(objects[0].glob("*.o")),
+    ]
+    flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", *include]
+    paths = [f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src", f"-L{tmp_path}", f"-Wl,-rpath,{tmp_path}"]
+    command = ["g++", *flags, *paths, *map(str, sources), str(library), "-lfake_cudart", "-pthread", "-ldl", "-o", str(module)]
+    subprocess.run(command, check=True)
+    run_cases(tmp_path, "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
+
+
+@pytest.mark.timeout(900)
+def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers():
+    build = ROOT / "build" / "tests-sanitized"
+    if not list(build.glob("tests/cpp/cuda_on_host*.so")):
+        pytest.skip(f"no cuda_on_host in {build}: the kernels are NOT run under sanitizers (make test builds it)")
+    libraries = [
+        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in RUNTIMES
+    ]
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}  # the interpreter itself leaks
+    run_cases(build, "fwd or shuffle:1 or poses or without", LD_PRELOAD=" ".join(libraries), **options)
+
+
+def run_cases(build: Path, which: str, **env: str) -> None:
+    """Some of test_cuda.py in a process of its own, with the module of another build."""
+    cases = [str(Path(__file__).with_name("test_cuda.py")), "-k", which]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
+    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IMKD_TEST_BUILD": str(build), **env}, cwd=ROOT)
+    assert run.returncode == 0 and " passed" in run.stdout and "skipped" not in run.stdout, run.stdout[-3000:] + run.stderr[-2000:]
