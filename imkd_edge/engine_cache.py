@@ -69,17 +69,6 @@ def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def require(engine: Path, key: Mapping[str, Any]) -> Path:
-    """The engine file, if it may be used.
-
-    Raises:
-        Error: engine_stale with every reason why not.
-    """
-    if reasons := mismatches(engine, key):
-        raise Error(Code.engine_stale, "; ".join(reasons), str(engine), "imkd-edge build-engine BUNDLE, on this machine")
-    return engine
-
-
 def store(engine: Path, data: bytes, key: Mapping[str, Any]) -> None:
     """Writes NAME.engine and its JSON, each whole or not at all.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imkd_edge import _core
 from imkd_edge.errors import Code, Error
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")  # "NVRM version: NVIDIA UNIX ... Kernel Module  580.82.07  ..."
@@ -48,18 +48,8 @@ def find_gpu() -> Gpu:
 
 
 def driver_version() -> str:
-    """Version of the kernel's driver; "unknown" where the system does not tell."""
-    try:
-        if found := re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", DRIVER_FILE.read_text()):
-            return found[1]
-    except OSError:
-        pass
-    try:
-        if found := re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", TEGRA_FILE.read_text()):
-            return f"R{found[1]}.{found[2]}"
-    except OSError:
-        pass
-    return "unknown"
+    """Version of the kernel's driver, as the native engine reads it; "unknown" where the system does not tell."""
+    return _core.driver_version(str(DRIVER_FILE), str(TEGRA_FILE))
 
 
 def _attribute(cuda: Any, attribute: int, device: ctypes.c_int) -> int:

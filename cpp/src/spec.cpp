@@ -53,7 +53,7 @@ void check_grid(const GridSpec& grid, const RadarSpec& radar) {
 void check_radar(const RadarSpec& radar) {
   in_range("radar.max_points", radar.max_points, 1, 10000000);
   in_range("radar.max_age", radar.max_age, 1e-3, 3600.);
-  in_range("radar.features", static_cast<int>(radar.features.size()), 1, 256);
+  in_range("radar.features", static_cast<int>(radar.features.size()), 1, kMaxFeatures);
   for (std::size_t i = 0; i < radar.features.size(); ++i) {
     const std::string where = item("radar.features", i);
     finite(where + ".offset", radar.features[i].offset);
@@ -63,7 +63,7 @@ void check_radar(const RadarSpec& radar) {
 }
 
 void check_head(const HeadSpec& head) {
-  in_range("head.classes", static_cast<int>(head.classes.size()), 1, 256);
+  in_range("head.classes", static_cast<int>(head.classes.size()), 1, kMaxClasses);
   std::set<std::string> names;
   std::set<int> groups;
   for (std::size_t i = 0; i < head.classes.size(); ++i) {

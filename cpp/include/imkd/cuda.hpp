@@ -1,7 +1,7 @@
 // The CUDA twins of the ops: same results as the CPU ops, which define them. Integers are equal, float32 too but for the last bit of exp,
 // log, sin, cos and atan2; nothing depends on the order in which blocks and threads run.
-// Every pointer is memory that the device can reach. No function allocates, waits for the device or uses the default stream; a launch that
-// CUDA refuses throws Error device_failed.
+// Every pointer is memory that the device can reach. But for lift_table no function allocates, waits for the device or uses the default
+// stream; a launch that CUDA refuses throws Error device_failed.
 #pragma once
 #include <cstdint>
 
@@ -30,7 +30,8 @@ struct LiftTable {                      // as imkd::LiftTable, with an interval 
 };
 std::size_t lift_points(const ModelSpec& spec);           // frustum points of all cameras
 std::size_t lift_table_workspace(const ModelSpec& spec);  // bytes
-// The only op that reads pageable memory, and so may wait for the stream: it belongs to loading and to a new calibration.
+// The only op that allocates (on the host) and reads pageable memory, so may wait for the stream: it belongs to loading and to a new
+// calibration.
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table, void* workspace, Stream stream);
 std::size_t lift_workspace(const ModelSpec& spec, Type type);  // bytes
 void lift(const ModelSpec& spec, const LiftTable& table, const void* depth /* (N,D,h,w) */, const void* context /* (N,C,h,w) */,

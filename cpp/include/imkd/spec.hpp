@@ -50,6 +50,8 @@ struct RadarFeature {              // one channel of the radar grid: (statistic 
   float offset = 0.f, scale = 1.f;
 };
 
+constexpr int kMaxFeatures = 256, kMaxClasses = 256;  // of a spec
+
 struct RadarSpec {
   double cell = 0.8;               // m; grid.cell is an integer multiple of it
   int max_points = 20000;          // per frame over all sweeps; later points are dropped and counted

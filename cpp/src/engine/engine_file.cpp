@@ -7,8 +7,8 @@
 #include <optional>
 #include <sstream>
 
+#include "imkd/bundle.hpp"
 #include "json.hpp"
-#include "sha256.hpp"
 
 namespace imkd {
 namespace {
@@ -30,11 +30,7 @@ std::string must_read(const fs::path& path) {
   throw Error(Code::engine_load, "there is no " + path.filename().string(), path.string(), kBuild);
 }
 
-std::string sha256(const std::string& bytes) {
-  Sha256 hash;
-  hash.update(bytes.data(), bytes.size());
-  return hash.hex();
-}
+std::string sha256_of(const std::string& bytes) { return sha256_hex(bytes.data(), bytes.size()); }
 
 // "tensorrt 10.3.0.26" serves a library 10.3.0: the package names the build, the library's numbers do not.
 bool same_tensorrt(const std::string& built, const std::string& library) {
@@ -115,14 +111,14 @@ EngineFile read_engine_file(const std::string& path, const Machine& machine) {
   Reasons reasons;
   try {
     const Record record = read_record(card);
-    if (is_onnx) reasons.expect("onnx_sha256", sha256(must_read(path)), text_of(record.key, "onnx_sha256"));
+    if (is_onnx) reasons.expect("onnx_sha256", sha256_of(must_read(path)), text_of(record.key, "onnx_sha256"));
     const std::string tensorrt = text_of(record.key, "tensorrt");
     if (!same_tensorrt(tensorrt, machine.tensorrt)) reasons.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);
     reasons.expect("cuda", machine.cuda, text_of(record.key, "cuda"));
     reasons.expect("driver", machine.driver, text_of(record.key, "driver"));
     reasons.expect("gpu", machine.gpu, text_of(record.key, "gpu"));
     reasons.expect("sm", machine.sm, text_of(record.key, "sm"));
-    if (sha256(file.bytes) != record.sha256) reasons.add("the file is not the one that " + card.filename().string() + " describes");
+    if (sha256_of(file.bytes) != record.sha256) reasons.add("the file is not the one that " + card.filename().string() + " describes");
     file.dla = record.dla;
   } catch (const Error& error) {
     if (error.code() != Code::engine_stale) throw;

@@ -1,9 +1,6 @@
 #include "ort.hpp"
 
 #ifdef IMKD_WITH_ORT
-#include <dlfcn.h>
-
-#include <cstdlib>
 #include <mutex>
 
 #define ORT_API_MANUAL_INIT
@@ -11,6 +8,7 @@
 #include <onnxruntime_session_options_config_keys.h>
 
 #include "imkd/error.hpp"
+#include "shared_library.hpp"
 
 namespace imkd {
 namespace {
@@ -18,26 +16,14 @@ namespace {
 std::mutex library_mutex;
 std::string library_path;  // "" until set_ort_library
 
-void* open_library() {
-  std::vector<std::string> candidates;
-  if (!library_path.empty()) candidates.push_back(library_path);
-  if (const char* path = std::getenv("IMKD_ORT_LIBRARY")) candidates.emplace_back(path);
-  candidates.insert(candidates.end(), {"libonnxruntime.so.1", "libonnxruntime.so"});
-  std::string tried;
-  for (const std::string& path : candidates) {
-    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
-  }
-  throw Error(Code::engine_unavailable, "ONNX Runtime's shared library cannot be opened", tried,
-              "install ONNX Runtime, or name its libonnxruntime.so in the environment variable IMKD_ORT_LIBRARY");
-}
-
 // The library stays open and the environment alive until the process ends: sessions may be destroyed in any order.
 Ort::Env& environment() {
   const std::lock_guard<std::mutex> lock(library_mutex);
   static Ort::Env* env = nullptr;
   if (env) return *env;
-  void* library = open_library();
+  void* library =
+      open_library("ONNX Runtime", {library_path, environment_variable("IMKD_ORT_LIBRARY"), "libonnxruntime.so.1", "libonnxruntime.so"},
+                   "install ONNX Runtime, or name its libonnxruntime.so in the environment variable IMKD_ORT_LIBRARY");
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   const OrtApi* api = get_base ? get_base()->GetApi(ORT_API_VERSION) : nullptr;
   if (!api)

@@ -6,12 +6,12 @@
 #include <dlfcn.h>
 
 #include <cstdint>
-#include <cstdlib>
 #include <deque>
 #include <mutex>
 
 #include "engine_file.hpp"
 #include "imkd/error.hpp"
+#include "shared_library.hpp"
 
 namespace imkd {
 namespace {
@@ -73,19 +73,6 @@ struct Library {  // the few C functions of libnvinfer; it stays open until the 
   std::string version;  // "10.3.0"
 };
 
-void* open_library() {
-  std::vector<std::string> candidates;
-  if (const char* path = std::getenv("IMKD_TRT_LIBRARY")) candidates.emplace_back(path);
-  candidates.push_back("libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR));
-  std::string tried;
-  for (const std::string& path : candidates) {
-    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
-    tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
-  }
-  throw Error(Code::engine_unavailable, "TensorRT's shared library cannot be opened", tried,
-              "install TensorRT, or name its libnvinfer.so in the environment variable IMKD_TRT_LIBRARY");
-}
-
 template <class Function>
 Function symbol(void* library, const char* name) {
   void* address = dlsym(library, name);
@@ -95,7 +82,8 @@ Function symbol(void* library, const char* name) {
 }
 
 Library load_library() {
-  void* opened = open_library();
+  void* opened = open_library("TensorRT", {environment_variable("IMKD_TRT_LIBRARY"), "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)},
+                              "install TensorRT, or name its libnvinfer.so in the environment variable IMKD_TRT_LIBRARY");
   Library library;
   library.create_runtime = symbol<void* (*)(void*, std::int32_t)>(opened, "createInferRuntime_INTERNAL");
   for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion"})

@@ -2,25 +2,11 @@
 #pragma once
 #include <cmath>
 
-#include "device.hpp"
-#include "imkd/ops.hpp"
+#include "plane.hpp"
 
 namespace imkd {
 
 constexpr float kPi = 3.14159274f;  // the float nearest to pi; it lies above it
-
-struct BoxFrame {
-  double x_min, y_min, cell;
-  int width, height;
-  Vec3 ground_plane;
-  explicit BoxFrame(const ModelSpec& spec)
-      : x_min(spec.grid.x_min),
-        y_min(spec.grid.y_min),
-        cell(spec.grid.cell),
-        width(spec.grid.width()),
-        height(spec.grid.height()),
-        ground_plane(spec.ground_plane) {}
-};
 
 inline float logit_of(double score) { return float(std::log(score / (1 - score))); }
 IMKD_HD inline float score_of(float logit) { return float(1 / (1 + std::exp(-double(logit)))); }
@@ -40,16 +26,15 @@ IMKD_HD inline bool is_peak(const T* map, int row, int column, int height, int w
 
 // Box of one cell; false where a value is not finite.
 template <class T>
-IMKD_HD inline bool read_box(const BoxFrame& frame, const T* box, int cell, Detection& d) {
+IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detection& d) {
   float value[kBoxChannels];
   for (int c = 0; c < kBoxChannels; ++c) {
-    value[c] = to_float(box[std::size_t(c) * frame.width * frame.height + cell]);
+    value[c] = to_float(box[std::size_t(c) * grid.cells() + cell]);
     if (!std::isfinite(value[c])) return false;
   }
-  const int row = cell / frame.width, column = cell % frame.width;
-  const double x = frame.x_min + (column + 0.5 + double(value[0])) * frame.cell;
-  const double y = frame.y_min + (row + 0.5 + double(value[1])) * frame.cell;
-  d.x = float(x), d.y = float(y), d.z = float(height_of(frame.ground_plane, x, y) + value[2]);
+  const int row = cell / grid.width, column = cell % grid.width;
+  const double x = grid.x(column + 0.5 + double(value[0])), y = grid.y(row + 0.5 + double(value[1]));
+  d.x = float(x), d.y = float(y), d.z = float(grid.ground(x, y) + value[2]);
   d.length = float(std::exp(double(value[3]))), d.width = float(std::exp(double(value[4]))), d.height = float(std::exp(double(value[5])));
   d.yaw = float(std::atan2(double(value[6]), double(value[7])));
   if (d.yaw >= kPi) d.yaw = -kPi;

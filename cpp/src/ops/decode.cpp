@@ -40,7 +40,7 @@ int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::v
   const HeadSpec& head = spec.head;
   const int width = spec.grid.width(), height = spec.grid.height(), cells = width * height;
   const float threshold = logit_of(head.score_threshold);  // compare logits: few need a sigmoid
-  const BoxFrame frame(spec);
+  const Plane grid = Plane::of_bev(spec);
   Candidate* candidates = static_cast<Candidate*>(workspace);  // (max_candidates) a heap whose top is the worst
   int count = 0, dropped = 0;
   Detection d;
@@ -56,7 +56,7 @@ int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::v
           if (map[cell] < threshold) continue;
           const bool finite = std::isfinite(map[cell]);
           if (finite && !is_peak(map, row, column, height, width)) continue;
-          if (!finite || !read_box(frame, regression, cell, d)) {
+          if (!finite || !read_box(grid, regression, cell, d)) {
             ++dropped;
             continue;
           }
@@ -71,7 +71,7 @@ int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::v
     d.score = score_of(candidates[i].logit);
     d.label = candidates[i].index / cells;
     const ClassSpec& kind = head.classes[d.label];
-    read_box(frame, box + std::size_t(kind.group) * kBoxChannels * cells, candidates[i].index % cells, d);
+    read_box(grid, box + std::size_t(kind.group) * kBoxChannels * cells, candidates[i].index % cells, d);
     const float radius = float(kind.nms_radius);
     const bool suppressed = std::any_of(out.begin(), out.end(), [&](const Detection& o) { return suppresses(o, d, radius); });
     if (!suppressed) out.push_back(d);

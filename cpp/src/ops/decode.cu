@@ -29,7 +29,6 @@ struct Scratch {
   }
 };
 
-constexpr int kMaxClasses = 256;  // as ModelSpec::check has it
 struct Head {
   int classes, max_candidates, max_detections;
   float threshold;  // logit
@@ -53,16 +52,16 @@ __device__ float logit_of_key(unsigned falling) { return __uint_as_float(falling
 
 template <class T>
 __global__ void __launch_bounds__(128)
-    find_peaks(BoxFrame frame, Head head, const T* __restrict__ heatmap, const T* __restrict__ box, Scratch s) {
-  const int cells = frame.width * frame.height, cell = blockIdx.x * blockDim.x + threadIdx.x, label = blockIdx.y;
+    find_peaks(Plane grid, Head head, const T* __restrict__ heatmap, const T* __restrict__ box, Scratch s) {
+  const int cells = grid.cells(), cell = blockIdx.x * blockDim.x + threadIdx.x, label = blockIdx.y;
   if (cell >= cells) return;
   const T* map = heatmap + std::size_t(label) * cells;
   const float value = to_float(map[cell]);
   if (value < head.threshold) return;  // not where it is NaN
   const bool finite = std::isfinite(value);
-  if (finite && !is_peak(map, cell / frame.width, cell % frame.width, frame.height, frame.width)) return;
+  if (finite && !is_peak(map, cell / grid.width, cell % grid.width, grid.height, grid.width)) return;
   Detection unused;
-  if (finite && read_box(frame, box + std::size_t(head.group[label]) * kBoxChannels * cells, cell, unused)) {
+  if (finite && read_box(grid, box + std::size_t(head.group[label]) * kBoxChannels * cells, cell, unused)) {
     const int to = atomicAdd(s.peaks, 1);
     s.keys[to] = static_cast<unsigned long long>(falling(value)) << 32 | unsigned(label * cells + cell);
   } else {
@@ -94,8 +93,8 @@ __device__ unsigned long long nth_key(const unsigned long long* keys, int count,
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    select_boxes(BoxFrame frame, Head head, const T* __restrict__ box, Scratch s, Detection* out, Found* found) {
-  const int peaks = s.peaks[0], candidates = min(peaks, head.max_candidates), cells = frame.width * frame.height;
+    select_boxes(Plane grid, Head head, const T* __restrict__ box, Scratch s, Detection* out, Found* found) {
+  const int peaks = s.peaks[0], candidates = min(peaks, head.max_candidates), cells = grid.cells();
   if (candidates > 0) {
     // The best candidates, sorted: each key's place is the number of smaller ones.
     const unsigned long long last = peaks > candidates ? nth_key(s.keys, peaks, candidates) : ~0ull;
@@ -113,7 +112,7 @@ __global__ void __launch_bounds__(kThreads)
     const int index = static_cast<int>(key & 0xffffffffu);
     Detection d;
     d.label = index / cells, d.score = score_of(logit_of_key(static_cast<unsigned>(key >> 32)));
-    read_box(frame, box + std::size_t(head.group[d.label]) * kBoxChannels * cells, index % cells, d);
+    read_box(grid, box + std::size_t(head.group[d.label]) * kBoxChannels * cells, index % cells, d);
     s.boxes[rank] = d, s.suppressed[rank] = 0;
   }
   __syncthreads();
@@ -137,15 +136,15 @@ std::size_t decode_workspace(const ModelSpec& spec) { return Scratch(spec, nullp
 
 void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type type, Detection* out, Found* found, void* workspace,
             Stream stream) {
-  const BoxFrame frame(spec);
+  const Plane grid = Plane::of_bev(spec);
   const Head head(spec);
   const Scratch s(spec, workspace);
   check(cudaMemsetAsync(s.peaks, 0, 2 * sizeof(std::int32_t), stream), "decode");
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("decode: peaks", find_peaks<T>, dim3(blocks(frame.width * frame.height, 128), head.classes), dim3(128), stream, frame, head,
+    run("decode: peaks", find_peaks<T>, dim3(blocks(grid.cells(), 128), head.classes), dim3(128), stream, grid, head,
         static_cast<const T*>(heatmap), static_cast<const T*>(box), s);
-    run("decode: select", select_boxes<T>, dim3(1), dim3(kThreads), stream, frame, head, static_cast<const T*>(box), s, out, found);
+    run("decode: select", select_boxes<T>, dim3(1), dim3(kThreads), stream, grid, head, static_cast<const T*>(box), s, out, found);
   });
 }
 

@@ -33,7 +33,7 @@ void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, 
 
 // Places the points and keeps the good ones in their order.
 RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w, ThreadPool& pool) {
-  const RadarGrid grid(spec);
+  const Plane grid = Plane::of_radar(spec);
   std::int64_t total = 0;
   for (int s = 0; s < count; ++s) total += sweeps[s].count;
   RadarStats stats;

@@ -41,7 +41,7 @@ __device__ const float* find(const RadarInput*& sweep, int number) {
   return sweep->points + std::size_t(number) * 5;
 }
 
-__global__ void __launch_bounds__(128) place_points(RadarGrid grid, const RadarInput* sweeps, int first, int points, Scratch s) {
+__global__ void __launch_bounds__(128) place_points(Plane grid, const RadarInput* sweeps, int first, int points, Scratch s) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= points) return;
   const float* p = find(sweeps, first + i);
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(256) group_points(Scratch s, const RadarStats*
   if (i < stats->used) s.unsorted[s.start[s.kept_cell[i]] + s.slot[i]] = i;
 }
 
-__global__ void __launch_bounds__(128) order_points(RadarGrid grid, const RadarInput* sweeps, Scratch s, const RadarStats* stats) {
+__global__ void __launch_bounds__(128) order_points(Plane grid, const RadarInput* sweeps, Scratch s, const RadarStats* stats) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= stats->used) return;
   const int cell = s.kept_cell[i], begin = s.start[cell], end = begin + s.count[cell];
@@ -115,8 +115,8 @@ std::size_t radar_workspace(const ModelSpec& spec) { return Scratch(spec, nullpt
 
 void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, void* out, Type type, RadarStats* stats, void* workspace,
                     Stream stream) {
-  const int cells = spec.radar_width() * spec.radar_height(), most = spec.radar.max_points;
-  const RadarGrid grid(spec);
+  const Plane grid = Plane::of_radar(spec);
+  const int cells = grid.cells(), most = spec.radar.max_points;
   const Scratch s(spec, workspace);
   long long points = 0;
   for (int i = 0; i < count; ++i) points += sweeps[i].count;

@@ -2,28 +2,13 @@
 #pragma once
 #include <cmath>
 
-#include "device.hpp"
-#include "imkd/ops.hpp"
+#include "plane.hpp"
 
 namespace imkd {
 
 constexpr double kTwoPi = 6.283185307179586;
 constexpr int kInvalid = -2;  // beside kOutside
 constexpr int kStatistics = 13;
-constexpr int kMaxFeatures = 256;  // as ModelSpec::check has it
-
-struct RadarGrid {
-  double x_min, y_min, cell;
-  int width, height;
-  Vec3 ground_plane;
-  explicit RadarGrid(const ModelSpec& spec)
-      : x_min(spec.grid.x_min),
-        y_min(spec.grid.y_min),
-        cell(spec.radar.cell),
-        width(spec.radar_width()),
-        height(spec.radar_height()),
-        ground_plane(spec.ground_plane) {}
-};
 
 struct Point {                   // in the reference ego frame
   float offset_x, offset_y;      // from the cell's centre, m
@@ -41,7 +26,7 @@ IMKD_HD inline bool all_finite(const float* p) {
 }
 
 // Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
-IMKD_HD inline int place(const RadarGrid& grid, const RadarInput& sweep, const float* p, Point& out) {
+IMKD_HD inline int place(const Plane& grid, const RadarInput& sweep, const float* p, Point& out) {
   if (!all_finite(p)) return kInvalid;
   const Vec3 local{p[0], p[1], p[2]};
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
@@ -57,13 +42,12 @@ IMKD_HD inline int place(const RadarGrid& grid, const RadarInput& sweep, const f
   const double x = sweep.T_ref_radar[3] + ray[0] + unit[0] * moving * sweep.age;
   const double y = sweep.T_ref_radar[7] + ray[1] + unit[1] * moving * sweep.age;
   const double z = sweep.T_ref_radar[11] + ray[2];
-  const int column = cell_index(float(x), float(grid.x_min), float(grid.cell), grid.width);
-  const int row = cell_index(float(y), float(grid.y_min), float(grid.cell), grid.height);
-  if (column == kOutside || row == kOutside) return kOutside;  // no z window: automotive radars measure elevation poorly or not at all
+  const int cell = grid.at(x, y);
+  if (cell == kOutside) return kOutside;  // no z window: automotive radars measure elevation poorly or not at all
 
-  out.offset_x = float(x - (grid.x_min + (column + 0.5) * grid.cell));
-  out.offset_y = float(y - (grid.y_min + (row + 0.5) * grid.cell));
-  out.height = float(z - height_of(grid.ground_plane, x, y));
+  out.offset_x = float(x - grid.x(cell % grid.width + 0.5));
+  out.offset_y = float(y - grid.y(cell / grid.width + 0.5));
+  out.height = float(z - grid.ground(x, y));
   out.intensity = p[3];
   out.velocity_x = float(unit[0] * moving);
   out.velocity_y = float(unit[1] * moving);
@@ -71,7 +55,7 @@ IMKD_HD inline int place(const RadarGrid& grid, const RadarInput& sweep, const f
   out.phase_cos = phased ? float(std::cos(kTwoPi * velocity / sweep.period)) : 0.f;
   out.phase_sin = phased ? float(std::sin(kTwoPi * velocity / sweep.period)) : 0.f;
   out.age = sweep.age;
-  return row * grid.width + column;
+  return cell;
 }
 
 struct Statistics {

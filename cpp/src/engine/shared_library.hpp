@@ -1,0 +1,30 @@
+// Opens a library at run time, so that the core loads where there is none.
+#pragma once
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "imkd/error.hpp"
+
+namespace imkd {
+
+// The first of the candidates that can be opened, those whose name is empty left out; it stays open until the process ends.
+// Throws Error engine_unavailable with what the loader said of each; fix: how to mend it.
+inline void* open_library(const std::string& product, const std::vector<std::string>& candidates, const std::string& fix) {
+  std::string tried;
+  for (const std::string& path : candidates) {
+    if (path.empty()) continue;
+    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
+  }
+  throw Error(Code::engine_unavailable, product + "'s shared library cannot be opened", tried, fix);
+}
+
+inline std::string environment_variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+}  // namespace imkd

@@ -1,0 +1,33 @@
+// A grid of cells in the ego frame over the ground plane: the BEV's and, finer, the radar's.
+#pragma once
+#include "device.hpp"
+#include "imkd/ops.hpp"
+
+namespace imkd {
+
+struct Plane {  // of a ModelSpec, without memory of its own
+  double x_min, y_min, cell;
+  int width, height;
+  Vec3 ground_plane;
+
+  static Plane of_bev(const ModelSpec& spec) { return {spec, spec.grid.cell, spec.grid.width(), spec.grid.height()}; }
+  static Plane of_radar(const ModelSpec& spec) { return {spec, spec.radar.cell, spec.radar_width(), spec.radar_height()}; }
+
+  IMKD_HD int cells() const { return width * height; }
+  // The cell, row * width + column, over which a point lies; kOutside where there is none.
+  IMKD_HD int at(double x, double y) const {
+    const int column = cell_index(float(x), float(x_min), float(cell), width),
+              row = cell_index(float(y), float(y_min), float(cell), height);
+    return column != kOutside && row != kOutside ? row * width + column : kOutside;
+  }
+  // A place given in cells from the corner, e.g. 0.5 for the middle of the first.
+  IMKD_HD double x(double column) const { return x_min + column * cell; }
+  IMKD_HD double y(double row) const { return y_min + row * cell; }
+  IMKD_HD double ground(double x, double y) const { return height_of(ground_plane, x, y); }
+
+ private:
+  Plane(const ModelSpec& spec, double cell, int width, int height)
+      : x_min(spec.grid.x_min), y_min(spec.grid.y_min), cell(cell), width(width), height(height), ground_plane(spec.ground_plane) {}
+};
+
+}  // namespace imkd
