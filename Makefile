@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON_OF_VENV := -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+TESTS := not slow# make test TESTS=: every test
 export PYTHON PYTHONUNBUFFERED := 1
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
 CPP_CODE := $(shell find cpp tests/cpp -path cpp/include -prune -o \( -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" \) -print)  # headers: by hand
@@ -19,7 +20,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test-extras build/.tests build/.tests-sanitized
 	ctest --test-dir build/tests --output-on-failure -j $(JOBS)
 	ctest --test-dir build/tests-sanitized --output-on-failure -j $(JOBS)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "$(TESTS)"
 
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .

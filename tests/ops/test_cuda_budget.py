@@ -11,6 +11,7 @@ import cuda_budget
 import pytest
 
 ROOT = cuda_budget.ROOT
+pytestmark = pytest.mark.slow
 RUNTIMES = ("libasan.so", "libubsan.so")
 
 
