@@ -95,6 +95,7 @@ void bind_engine(py::module_& m) {
   m.def("native_engines", &imkd::native_engines, "Names of the engines built into the core.");
   m.def("make_engine", &imkd::make_engine, py::arg("name"), py::arg("threads") = 0, "A native engine; raises Error engine_unavailable.");
   m.def("set_ort_library", &imkd::set_ort_library, py::arg("path"));
-  m.def("driver_version", &imkd::driver_version, py::arg("driver_file"), py::arg("tegra_file"),
-        "The kernel's NVIDIA driver, \"540.4.0\", or on a Jetson without the first file the release of L4T, \"R36.4.3\"; else \"unknown\".");
+  m.def(
+      "driver_version", &imkd::driver_version, py::arg("driver_file"), py::arg("tegra_file"),
+      "The kernel's NVIDIA driver, \"540.4.0\", or on a Jetson without the first file the release of L4T, \"R36.4.3\"; else \"unknown\".");
 }

@@ -29,7 +29,7 @@ template <class T>
 IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detection& d) {
   float value[kBoxChannels];
   for (int c = 0; c < kBoxChannels; ++c) {
-    value[c] = to_float(box[std::size_t(c) * grid.cells() + cell]);
+    value[c] = to_float(box[std::size_t(c) * grid.width * grid.height + cell]);
     if (!std::isfinite(value[c])) return false;
   }
   const int row = cell / grid.width, column = cell % grid.width;
