@@ -1,15 +1,11 @@
 #include "imkd/detector.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <optional>
 
-#include "buffers.hpp"
-#include "history.hpp"
+#include "frame_loop.hpp"
 #include "imkd/error.hpp"
-#include "imkd/ops.hpp"
-#include "imkd/thread_pool.hpp"
 
 namespace imkd {
 namespace {
@@ -27,88 +23,47 @@ Mode mode_of(const Health& health) {
   return all ? Mode::full : Mode::partial;
 }
 
-class Stopwatch {  // µs since the last lap
- public:
-  float lap() {
-    const auto now = std::chrono::steady_clock::now();
-    const float time = std::chrono::duration<float, std::micro>(now - last_).count();
-    last_ = now;
-    return time;
-  }
-
- private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
-
 }  // namespace
 
 struct Detector::State {
   ModelSpec spec;
   SensorRig rig;
-  std::shared_ptr<Engine> camera, bev;
-  ThreadPool pool;
-  SizeTable table;
-  std::array<std::shared_ptr<float>, kBuffers> data;  // null where nobody needs it
+  std::unique_ptr<FrameLoop> loop;
   History history;
-  std::vector<float> lift_scratch;
-  std::vector<std::max_align_t> radar_scratch, decode_scratch;
-  std::vector<float> vehicles;   // probabilities of the segmentation
-  std::vector<ImageCrop> crops;  // by camera
-  LiftTable lift_table;
-  std::vector<ImageView> images;   // of this frame; those that are unusable have no data
-  std::vector<RadarInput> sweeps;  // grows only when a frame brings more sweeps than any before
+  bool has_rig = false;
+  std::string why_not_cuda;
+  Frame frame;
   Result result;
 
-  State(const ModelSpec& spec, int threads, bool debug) : spec(spec), pool(threads), table(size_table(spec, debug)), history(spec) {}
-  void connect();
+  State(const ModelSpec& spec, std::unique_ptr<FrameLoop> loop) : spec(spec), loop(std::move(loop)), history(spec) {
+    frame.images.resize(static_cast<std::size_t>(spec.cameras));
+    frame.past.resize(static_cast<std::size_t>(spec.history.frames));
+    result.detections.reserve(static_cast<std::size_t>(spec.head.max_detections));
+    result.debug.reserve(2);
+  }
   void set_rig(const SensorRig& rig);
   void check(const FrameSet& frames) const;
+  void clear_result(std::int64_t timestamp_ns);
   void assess_cameras(const FrameSet& frames);
-  void run_cameras(Stopwatch& watch);
-  void run_radars(const FrameSet& frames, Stopwatch& watch);
-  void run_history(const FrameSet& frames, Stopwatch& watch);
-  void run_bev(Stopwatch& watch);
-  void read_maps();
-  void clear(Buffer buffer) { std::memset(data[buffer].get(), 0, table[buffer].size() * sizeof(float)); }
+  void resolve_radars(const FrameSet& frames);
+  void recall(const FrameSet& frames);
 };
-
-// Allocates every buffer and hands the engines theirs.
-void Detector::State::connect() {
-  check_tensors(camera->inputs(), table, Port::camera_input, "camera.onnx, inputs");
-  check_tensors(camera->outputs(), table, Port::camera_output, "camera.onnx, outputs");
-  check_tensors(bev->inputs(), table, Port::bev_input, "bev.onnx, inputs");
-  check_tensors(bev->outputs(), table, Port::bev_output, "bev.onnx, outputs");
-  for (int i = 0; i < kBuffers; ++i) {
-    if (table[i].need != Need::always) continue;
-    data[i] = allocate(table[i].size());
-    const bool of_camera = table[i].port == Port::camera_input || table[i].port == Port::camera_output;
-    (of_camera ? camera : bev)->bind(table[i].name, data[i]);
-  }
-  const auto blocks = [](std::size_t bytes) { return bytes / sizeof(std::max_align_t) + 1; };
-  lift_scratch.resize(lift_workspace(spec));
-  radar_scratch.resize(blocks(radar_workspace(spec)));
-  decode_scratch.resize(blocks(decode_workspace(spec)));
-  images.resize(static_cast<std::size_t>(spec.cameras));
-  if (data[kSegmentation]) vehicles.resize(table[kSegmentation].size());
-  result.detections.reserve(static_cast<std::size_t>(spec.head.max_detections));
-  result.debug.reserve(2);
-}
 
 void Detector::State::set_rig(const SensorRig& next) {
   next.check();
-  if (!crops.empty() && next.to_json() == rig.to_json()) return;  // most sources repeat one rig with every frame
+  if (has_rig && next.to_json() == rig.to_json()) return;  // most sources repeat one rig with every frame
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
     throw Error(Code::rig_mismatch,
                 "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " + std::to_string(spec.cameras),
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
-  std::vector<ImageCrop> next_crops;
-  for (const CameraCalibration& c : next.cameras) next_crops.push_back(image_crop(spec.image, c.width, c.height));
-  LiftTable next_table = imkd::lift_table(spec, next, next_crops.data());
+  std::vector<ImageCrop> crops;
+  for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
   SensorRig copy = next;
   const std::size_t radars = next.radars.size();
   result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
-  if (sweeps.size() < 16 * radars) sweeps.resize(16 * radars);
-  rig = std::move(copy), crops = std::move(next_crops), lift_table = std::move(next_table);  // nothing from here on throws
+  if (frame.sweeps.size() < 16 * radars) frame.sweeps.resize(16 * radars);
+  loop->set_rig(next, crops);
+  rig = std::move(copy), has_rig = true;  // nothing from here on throws
 }
 
 // What only a mistake in the caller's program can bring.
@@ -139,81 +94,72 @@ void Detector::State::check(const FrameSet& frames) const {
   }
 }
 
+// A frame that fails must not leave the last one's boxes, nor its maps.
+void Detector::State::clear_result(std::int64_t timestamp_ns) {
+  result.timestamp_ns = timestamp_ns;
+  result.detections.clear();
+  result.segmentation = {};
+  result.debug.clear();
+  result.timings_us = {};
+}
+
 void Detector::State::assess_cameras(const FrameSet& frames) {
   result.health.cameras.assign(rig.cameras.size(), SensorState::missing);
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
-    images[i] = frames.cameras[i];
-    if (!images[i].data) continue;
+    ImageView& image = frame.images[i];
+    image = frames.cameras[i];
+    if (!image.data) continue;
     const double age = frames.camera_timestamps_ns.empty() ? 0 : std::abs(seconds(frames.camera_timestamps_ns[i], frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
     state = age > spec.radar.max_age ? SensorState::stale : age > spec.radar.max_age / 2 ? SensorState::late : SensorState::ok;
-    if (!usable(state)) images[i].data = nullptr;
+    if (!usable(state)) image.data = nullptr;
   }
 }
 
-// images -> camera_bev; a camera that is absent puts nothing into it.
-void Detector::State::run_cameras(Stopwatch& watch) {
-  const bool any = std::any_of(images.begin(), images.end(), [](const ImageView& image) { return image.data; });
-  preprocess_images(images.data(), crops.data(), spec.cameras, spec.image, data[kImages].get(), pool);
-  result.timings_us[kPreprocess] = watch.lap();
-  if (any) camera->run();
-  for (Buffer buffer : {kDepth, kContext}) {
-    const std::size_t block = table[buffer].size() / images.size();
-    for (std::size_t i = 0; i < images.size(); ++i)
-      if (!images[i].data) std::memset(data[buffer].get() + i * block, 0, block * sizeof(float));
-  }
-  result.timings_us[kCamera] = watch.lap();
-  if (any)
-    lift(spec, lift_table, data[kDepth].get(), data[kContext].get(), data[kCameraBev].get(), lift_scratch.data(), pool);
-  else
-    clear(kCameraBev);
-  result.timings_us[kLift] = watch.lap();
+void Detector::State::resolve_radars(const FrameSet& frames) {
+  if (frame.sweeps.size() < frames.sweeps.size()) frame.sweeps.resize(frames.sweeps.size());
+  frame.sweep_count = resolve_sweeps(spec, rig, frames, frame.sweeps.data(), result.health);
+  result.health.mode = mode_of(result.health);
+  frame.blind = result.health.mode == Mode::blind;
 }
 
-void Detector::State::run_radars(const FrameSet& frames, Stopwatch& watch) {
-  if (sweeps.size() < frames.sweeps.size()) sweeps.resize(frames.sweeps.size());
-  const int count = resolve_sweeps(spec, rig, frames, sweeps.data(), result.health);
-  const RadarStats stats = voxelize_radar(spec, sweeps.data(), count, data[kRadarGrid].get(), radar_scratch.data(), pool);
-  result.health.radar_points = stats.used;
-  result.health.radar_points_invalid = stats.invalid;
-  result.health.radar_points_outside = stats.outside;
-  result.health.radar_points_overflow = stats.overflow;
-  result.timings_us[kRadar] = watch.lap();
-}
-
-// The past fused maps, seen from the present frame; without any in the spec this costs nothing.
-void Detector::State::run_history(const FrameSet& frames, Stopwatch& watch) {
+// Which past maps this frame gets, and where its own is kept; without a history in the spec this costs nothing.
+void Detector::State::recall(const FrameSet& frames) {
   result.health.past_frames = 0;
-  result.timings_us[kWarp] = 0;
-  if (!data[kHistory]) return;
+  if (frame.past.empty()) return;
   Ego ego = frames.ego;
   if (!ego.twist && result.health.ego_speed_estimated) ego.twist = Vec3{result.health.ego_speed, 0, 0};
   history.advance(frames.timestamp_ns, ego);
-  result.health.past_frames = history.fill(data[kHistory].get(), pool);
-  result.timings_us[kWarp] = watch.lap();
-}
-
-void Detector::State::run_bev(Stopwatch& watch) {
-  bev->run();
-  result.timings_us[kBev] = watch.lap();
-  result.health.mode = mode_of(result.health);
-  if (!data[kFused] || result.health.mode == Mode::blind) return;  // what a network says to zeros is no observation
-  history.store(data[kFused].get());
-  result.timings_us[kWarp] += watch.lap();
-}
-
-// The maps among the outputs, as views that the result hands out.
-void Detector::State::read_maps() {
-  const int rows = spec.grid.height(), columns = spec.grid.width();
-  if (data[kSegmentation]) {
-    const float* logits = data[kSegmentation].get();
-    const bool blind = result.health.mode == Mode::blind;
-    for (std::size_t i = 0; i < vehicles.size(); ++i) vehicles[i] = blind ? 0.f : 1 / (1 + std::exp(-logits[i]));
-    result.segmentation = {"segmentation", rows, columns, vehicles.data()};
+  for (std::size_t i = 0; i < frame.past.size(); ++i) {
+    frame.past[i] = history.past(static_cast<int>(i) + 1);
+    result.health.past_frames += frame.past[i].place >= 0;
   }
-  for (Buffer gate : {kCameraGate, kRadarGate})
-    if (data[gate]) result.debug.push_back({table[gate].name, rows, columns, data[gate].get()});
+  frame.keep = frame.blind ? -1 : history.place();  // what a network says to zeros is no observation
 }
+
+namespace {
+
+bool is_auto(const std::string& choice) { return choice == "auto"; }
+
+std::unique_ptr<FrameLoop> make_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+                                     const DetectorOptions& options) {
+  const bool cuda = is_auto(options.device) ? camera->on_device() && bev->on_device() : options.device == "cuda";
+  if (!cuda && !is_auto(options.device) && options.device != "cpu")
+    throw Error(Code::device_unavailable, "there is no device \"" + options.device + "\"", "DetectorOptions::device",
+                "use \"auto\", \"cpu\" or \"cuda\"");
+  return (cuda ? make_cuda_loop : make_cpu_loop)(spec, std::move(camera), std::move(bev), options);
+}
+
+struct Engines {
+  std::shared_ptr<Engine> camera, bev;
+  Engines(const Bundle& bundle, const std::string& name, int threads)
+      : camera(make_engine(name, threads)), bev(make_engine(name, threads)) {
+    camera->load(bundle.file("camera.onnx"));
+    bev->load(bundle.file("bev.onnx"));
+  }
+};
+
+}  // namespace
 
 Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
                    const DetectorOptions& options) {
@@ -226,18 +172,25 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
-  state_ = std::make_unique<State>(used, options.threads, options.debug);
-  state_->camera = std::move(camera), state_->bev = std::move(bev);
+  state_ = std::make_unique<State>(used, make_loop(used, std::move(camera), std::move(bev), options));
   state_->set_rig(rig);
-  state_->connect();
 }
 
 Detector Detector::load(const std::string& path, const SensorRig& rig, const DetectorOptions& options) {
   const Bundle bundle = Bundle::load(path);
-  std::shared_ptr<Engine> camera = make_engine(options.engine, options.threads), bev = make_engine(options.engine, options.threads);
-  camera->load(bundle.file("camera.onnx"));
-  bev->load(bundle.file("bev.onnx"));
-  return {bundle.spec, rig, camera, bev, options};
+  std::string why_not_cuda;
+  std::optional<Engines> engines;
+  if (is_auto(options.engine) && options.device != "cpu") try {
+      require_cuda();
+      engines.emplace(bundle, "tensorrt", options.threads);
+    } catch (const Error& error) {
+      if (!is_auto(options.device)) throw;
+      why_not_cuda = error.what();
+    }
+  if (!engines) engines.emplace(bundle, is_auto(options.engine) ? "onnxruntime" : options.engine, options.threads);
+  Detector detector(bundle.spec, rig, engines->camera, engines->bev, options);
+  detector.state_->why_not_cuda = std::move(why_not_cuda);
+  return detector;
 }
 
 Detector::~Detector() = default;
@@ -248,34 +201,26 @@ void Detector::set_rig(const SensorRig& rig) { state_->set_rig(rig); }
 void Detector::reset() { state_->history.reset(); }
 const ModelSpec& Detector::spec() const { return state_->spec; }
 const SensorRig& Detector::rig() const { return state_->rig; }
+std::string Detector::device() const { return state_->loop->device(); }
+std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
+std::vector<Detector::Tensor> Detector::tensors() const { return state_->loop->tensors(); }
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;
   Stopwatch watch, total;
   s.check(frames);
-  s.result.timestamp_ns = frames.timestamp_ns;
-  s.result.detections.clear();  // first: a failing engine must not leave the last frame's boxes, nor its maps
-  s.result.segmentation = {};
-  s.result.debug.clear();
+  s.clear_result(frames.timestamp_ns);
   s.assess_cameras(frames);
-  s.run_cameras(watch);
-  s.run_radars(frames, watch);
-  s.run_history(frames, watch);
-  s.run_bev(watch);
-  Health& health = s.result.health;
-  health.boxes_invalid = decode(s.spec, s.data[kHeatmap].get(), s.data[kBox].get(), s.result.detections, s.decode_scratch.data(), s.pool);
-  if (health.mode == Mode::blind) s.result.detections.clear();
-  s.read_maps();
-  s.result.timings_us[kDecode] = watch.lap();
+  watch.lap();
+  s.resolve_radars(frames);
+  s.result.timings_us[kRadar] = watch.lap();
+  s.recall(frames);
+  if (!s.frame.past.empty()) s.result.timings_us[kWarp] = watch.lap();
+  s.loop->run(s.frame, s.result);
+  if (s.frame.keep >= 0) s.history.keep(s.frame.keep);
+  if (s.frame.blind) s.result.detections.clear();
   s.result.total_us = total.lap();
   return s.result;
-}
-
-std::vector<Detector::Tensor> Detector::tensors() const {
-  std::vector<Tensor> tensors;
-  for (int i = 0; i < kBuffers; ++i)
-    if (state_->data[i]) tensors.push_back({state_->table[i].name, state_->data[i].get(), state_->table[i].shape});
-  return tensors;
 }
 
 }  // namespace imkd

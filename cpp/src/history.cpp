@@ -2,26 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-
-#include "imkd/ops.hpp"
 
 namespace imkd {
 namespace {
 
 constexpr double kFastest = 100;  // m/s; more is a jump of the pose, not a motion
 
-std::size_t places(const HistorySpec& spec) { return spec.frames > 0 ? 4 * static_cast<std::size_t>(spec.frames) + 1 : 0; }
-
 }  // namespace
+
+int History::places(const HistorySpec& spec) { return spec.frames > 0 ? 4 * spec.frames + 1 : 0; }
 
 History::History(const ModelSpec& spec)
     : spec_(spec.history),
-      grid_(spec.grid),
       interval_ns_(std::llround(spec.history.interval * 1e9)),
-      map_size_(std::size_t(spec.history.channels) * spec.grid.width() * spec.grid.height()),
-      maps_(new float[places(spec.history) * map_size_]()),
-      entries_(places(spec.history)) {}
+      entries_(static_cast<std::size_t>(places(spec.history))) {}
 
 void History::reset() {
   for (Entry& entry : entries_) entry.valid = false;
@@ -64,26 +58,19 @@ const History::Entry* History::nearest(std::int64_t age_ns) const {
   return best;
 }
 
-int History::fill(float* out, ThreadPool& pool) const {
-  int filled = 0;
-  for (int slot = 1; slot <= spec_.frames; ++slot, out += map_size_) {
-    if (const Entry* entry = nearest(slot * interval_ns_)) {
-      const float* map = maps_.get() + static_cast<std::size_t>(entry - entries_.data()) * map_size_;
-      warp_bev(grid_, map, spec_.channels, entry->T_then_now, out, pool);
-      ++filled;
-    } else {
-      std::fill(out, out + map_size_, 0.f);
-    }
-  }
-  return filled;
+Past History::past(int slot) const {
+  const Entry* entry = nearest(slot * interval_ns_);
+  return entry ? Past{static_cast<int>(entry - entries_.data()), entry->T_then_now} : Past{};
 }
 
-void History::store(const float* fused) {
-  if (entries_.empty()) return;
+int History::place() const {
+  if (entries_.empty()) return -1;
   const Entry& newest = entries_[(next_ + entries_.size() - 1) % entries_.size()];
-  if (newest.valid && 4 * (now_ns_ - newest.timestamp_ns) < interval_ns_) return;
-  entries_[next_] = {now_ns_, true, identity4()};
-  std::memcpy(maps_.get() + next_ * map_size_, fused, map_size_ * sizeof(float));
+  return newest.valid && 4 * (now_ns_ - newest.timestamp_ns) < interval_ns_ ? -1 : static_cast<int>(next_);
+}
+
+void History::keep(int place) {
+  entries_[static_cast<std::size_t>(place)] = {now_ns_, true, identity4()};
   next_ = (next_ + 1) % entries_.size();
 }
 

@@ -1,30 +1,35 @@
-// History: fused maps of past frames, each with its place seen from the present, and which of them the BEV network gets.
+// History: which fused maps of past frames are kept, where the ego was then, and which of them the BEV network gets. The maps themselves
+// lie with the device that fills them, in numbered places.
 #pragma once
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "imkd/frames.hpp"
 #include "imkd/spec.hpp"
-#include "imkd/thread_pool.hpp"
 
 namespace imkd {
+
+struct Past {
+  int place = -1;  // of the map; -1: there is none
+  Mat4 T_then_now = identity4();
+};
 
 class History {
  public:
   explicit History(const ModelSpec& spec);  // allocates all that it will ever hold; nothing where the spec has no history
-  void reset();                             // as if no frame had been seen
+  static int places(const HistorySpec& spec);
+  void reset();  // as if no frame had been seen
 
   // Goes on to a frame: its time and what is known of the ego (an estimated speed counts as a twist). Forgets the past where time does not
   // advance, where the gap is longer than the history, and where the motion since the last frame is unknown or faster than 100 m/s.
   void advance(std::int64_t timestamp_ns, const Ego& ego);
-  // Slot k = 1..frames gets the map whose age is nearest to k intervals and within a quarter of one, warped into the present frame; the
-  // others get zeros. Returns how many have a map.
-  int fill(float* out /* (frames * channels,H,W) */, ThreadPool& pool) const;
-  // Keeps the present frame's map, where the last one kept is at least a quarter of an interval old. So a slot finds a map at any frame
-  // rate above 2 per interval, and 4 * frames + 1 places suffice.
-  void store(const float* fused /* (channels,H,W) */);
+  // What slot k = 1..frames gets: the map whose age is nearest to k intervals and within a quarter of one.
+  Past past(int slot) const;
+  // The place for the present frame's map, -1 where the last one kept is less than a quarter of an interval old. So a slot finds a map at
+  // any frame rate above 2 per interval, and 4 * frames + 1 places suffice. keep(place) once the map is there.
+  int place() const;
+  void keep(int place);
 
  private:
   struct Entry {
@@ -36,11 +41,8 @@ class History {
   const Entry* nearest(std::int64_t age_ns) const;                   // within a quarter of an interval; the newer of two equally near
 
   const HistorySpec spec_;
-  const GridSpec grid_;
   const std::int64_t interval_ns_;
-  const std::size_t map_size_;  // floats
-  std::unique_ptr<float[]> maps_;
-  std::vector<Entry> entries_;  // entry i describes map i
+  std::vector<Entry> entries_;  // entry i describes the map in place i
   std::size_t next_ = 0;        // the oldest entry, to be overwritten
   bool started_ = false;
   std::int64_t now_ns_ = 0;  // the last frame, kept or not

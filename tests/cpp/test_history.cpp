@@ -13,26 +13,32 @@ using namespace imkd;
 namespace {
 
 constexpr std::int64_t kMillisecond = 1'000'000, kSecond = 1000 * kMillisecond;
-constexpr std::size_t kMap = 3 * 256;
 const double kNan = std::numeric_limits<double>::quiet_NaN();
 
 struct Track {
   ModelSpec spec = fakes::history_spec();  // two slots of half a second
   History history{spec};
-  ThreadPool pool{1};
-  std::vector<float> slots = std::vector<float>(2 * kMap, -1);
+  std::vector<float> maps = std::vector<float>(9, -1);  // a number for each place's map
+  std::vector<float> slots = std::vector<float>(2, -1);
   Ego ego;
 
   Track() { ego.T_world_ego = identity4(); }
-  // A frame whose map holds its time in seconds in every cell; returns how many slots were filled.
+  // A frame whose map is its time in seconds; returns how many slots were filled.
   int frame(std::int64_t time_ns) {
     history.advance(time_ns, ego);
-    const int filled = history.fill(slots.data(), pool);
-    const std::vector<float> map(kMap, static_cast<float>(static_cast<double>(time_ns) / kSecond));
-    history.store(map.data());
+    int filled = 0;
+    for (int k : {1, 2}) {
+      const int place = history.past(k).place;
+      slots[static_cast<std::size_t>(k) - 1] = place < 0 ? 0 : maps.at(static_cast<std::size_t>(place));
+      filled += place >= 0;
+    }
+    if (const int place = history.place(); place >= 0) {
+      maps.at(static_cast<std::size_t>(place)) = static_cast<float>(static_cast<double>(time_ns) / kSecond);
+      history.keep(place);
+    }
     return filled;
   }
-  float slot(int k) const { return slots[static_cast<std::size_t>(k - 1) * kMap]; }
+  float slot(int k) const { return slots[static_cast<std::size_t>(k) - 1]; }
 };
 
 TEST(History, FindsAMapForEverySlotAtAnyRateFromTwicePerInterval) {
@@ -85,10 +91,10 @@ TEST(History, APoseOrTwistThatIsNoNumberIsNoMotion) {
 TEST(History, WithoutFramesHoldsNothing) {
   ModelSpec spec = fakes::small_spec();
   History history(spec);
-  ThreadPool pool(1);
+  EXPECT_EQ(History::places(spec.history), 0);
   history.advance(0, {});
-  EXPECT_EQ(history.fill(nullptr, pool), 0);
-  history.store(nullptr);
+  EXPECT_EQ(history.past(1).place, -1);
+  EXPECT_EQ(history.place(), -1);
 }
 
 }  // namespace

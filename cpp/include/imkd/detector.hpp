@@ -13,10 +13,13 @@ namespace imkd {
 
 struct DetectorOptions {
   static constexpr int kMaxThreads = 1024;
-  std::string engine = "onnxruntime";
+  // "cpu"; "cuda"; "auto": "cuda" where the engines run there. For load, "auto" falls back to the CPU where anything is missing for the GPU.
+  std::string device = "auto";
+  std::string engine = "auto";     // for load: a name that make_engine knows; "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU
   int threads = 0;                 // 0: one per core, for our ops and for the engine
   double score_threshold = -1;     // < 0: the spec's
   bool debug = false;              // also give the gate maps, in Result::debug; free when off
+  bool stage_times = false;        // on the GPU: also time each stage, at some cost; on the CPU this is free and always done
 };
 
 class Detector {
@@ -35,9 +38,11 @@ class Detector {
   void reset();                        // forgets past frames: before the first frame of another recording
   const ModelSpec& spec() const;
   const SensorRig& rig() const;
+  std::string device() const;        // "cpu" or "cuda"
+  std::string why_not_cuda() const;  // why load with device "auto" fell back to the CPU; empty where it did not
 
   struct Tensor { const char* name; const float* data; std::vector<std::int64_t> shape; };
-  // The buffers of the last infer: images, depth, context, camera_bev, radar_grid, heatmap, box; where the spec has them history, fused and
+  // The buffers of the last infer, on the GPU copied from it: images, depth, context, camera_bev, radar_grid, heatmap, box; where the spec has them history, fused and
   // segmentation; with debug i_cam and i_rad. Views.
   std::vector<Tensor> tensors() const;
 
@@ -45,5 +50,8 @@ class Detector {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Throws Error device_unavailable where this process cannot use device "cuda", and says why.
+void require_cuda();
 
 }  // namespace imkd

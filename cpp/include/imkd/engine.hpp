@@ -23,6 +23,8 @@ class Engine {
   // it. The memory is shared: it lives as long as any engine that may touch it. For "tensorrt" the device must reach it (cudaMalloc,
   // cudaHostAlloc, cudaMallocManaged), at a multiple of 256 bytes.
   virtual void bind(const std::string& tensor, std::shared_ptr<float> data) = 0;  // throws Error engine_bind
+  // True where run(stream) only puts work into the stream, and so may be recorded and replayed by a CUDA graph.
+  virtual bool on_device() const { return false; }
   // Reads and writes the bound memory; throws Error engine_run.
   //   stream: a cudaStream_t into which the work is only put; without one, and for engines on the CPU, the outputs are there on return
   virtual void run(void* stream = nullptr) = 0;

@@ -130,6 +130,7 @@ class TrtEngine : public Engine {
   }
   ~TrtEngine() override { unload(); }
   std::string name() const override { return "tensorrt"; }
+  bool on_device() const override { return true; }
 
   void load(const std::string& path) override {
     unload();

@@ -1,0 +1,121 @@
+// The frame loop on the CPU: the ops that define all others, on a pool of threads.
+#include <algorithm>
+#include <cstring>
+
+#include "frame_loop.hpp"
+#include "imkd/thread_pool.hpp"
+
+namespace imkd {
+namespace {
+
+class CpuLoop : public FrameLoop {
+ public:
+  CpuLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+      : FrameLoop(spec, std::move(camera), std::move(bev), options), pool_(options.threads) {
+    for (int i = 0; i < kBuffers; ++i) {
+      if (table_[i].need != Need::always) continue;
+      data_[i] = allocate(table_[i].size());
+      engine_of(i).bind(table_[i].name, data_[i]);
+    }
+    const auto blocks = [](std::size_t bytes) { return bytes / sizeof(std::max_align_t) + 1; };
+    lift_scratch_.resize(lift_workspace(spec_));
+    radar_scratch_.resize(blocks(radar_workspace(spec_)));
+    decode_scratch_.resize(blocks(decode_workspace(spec_)));
+    if (data_[kFused]) maps_.reset(new float[static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size()]());
+  }
+
+  const char* device() const override { return "cpu"; }
+
+  void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override {
+    LiftTable next_table = imkd::lift_table(spec_, rig, crops.data());
+    std::vector<ImageCrop> next_crops = crops;
+    lift_table_ = std::move(next_table), crops_ = std::move(next_crops);  // nothing from here on throws
+  }
+
+  void run(const Frame& frame, Result& result) override {
+    Stopwatch watch;
+    run_cameras(frame, result, watch);
+    run_radars(frame, result, watch);
+    if (data_[kHistory]) fill_history(frame, result, watch);
+    bev_->run();
+    result.timings_us[kBev] += watch.lap();
+    if (frame.keep >= 0) keep_map(frame.keep, result, watch);
+    result.health.boxes_invalid = decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), result.detections, decode_scratch_.data(), pool_);
+    std::array<const float*, kBuffers> views{};
+    for (int i = 0; i < kBuffers; ++i) views[i] = data_[i].get();
+    read_maps(views, frame.blind, result);
+    result.timings_us[kDecode] += watch.lap();
+  }
+
+  std::vector<Detector::Tensor> tensors() override {
+    std::vector<Detector::Tensor> tensors;
+    for (int i = 0; i < kBuffers; ++i)
+      if (data_[i]) tensors.push_back({table_[i].name, data_[i].get(), table_[i].shape});
+    return tensors;
+  }
+
+ private:
+  float* map(int place) const { return maps_.get() + static_cast<std::size_t>(place) * table_[kFused].size(); }
+
+  // images -> camera_bev; a camera that is absent puts nothing into it.
+  void run_cameras(const Frame& frame, Result& result, Stopwatch& watch) {
+    const int count = static_cast<int>(frame.images.size());
+    const bool any = frame.any_image();
+    preprocess_images(frame.images.data(), crops_.data(), count, spec_.image, data_[kImages].get(), pool_);
+    result.timings_us[kPreprocess] += watch.lap();
+    if (any) camera_->run();
+    for (Buffer buffer : {kDepth, kContext}) {
+      const std::size_t block = table_[buffer].size() / frame.images.size();
+      for (std::size_t i = 0; i < frame.images.size(); ++i)
+        if (!frame.images[i].data) std::memset(data_[buffer].get() + i * block, 0, block * sizeof(float));
+    }
+    result.timings_us[kCamera] += watch.lap();
+    float* out = data_[kCameraBev].get();
+    if (any)
+      lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), out, lift_scratch_.data(), pool_);
+    else
+      std::memset(out, 0, table_[kCameraBev].size() * sizeof(float));
+    result.timings_us[kLift] += watch.lap();
+  }
+
+  void run_radars(const Frame& frame, Result& result, Stopwatch& watch) {
+    const RadarStats stats =
+        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, data_[kRadarGrid].get(), radar_scratch_.data(), pool_);
+    set_counts(stats, result.health);
+    result.timings_us[kRadar] += watch.lap();
+  }
+
+  void fill_history(const Frame& frame, Result& result, Stopwatch& watch) {  // the past fused maps, seen from the present frame
+    float* out = data_[kHistory].get();
+    for (const Past& past : frame.past) {
+      if (past.place >= 0)
+        warp_bev(spec_.grid, map(past.place), spec_.history.channels, past.T_then_now, out, pool_);
+      else
+        std::fill_n(out, table_[kFused].size(), 0.f);
+      out += table_[kFused].size();
+    }
+    result.timings_us[kWarp] += watch.lap();
+  }
+
+  void keep_map(int place, Result& result, Stopwatch& watch) {
+    std::memcpy(map(place), data_[kFused].get(), table_[kFused].size() * sizeof(float));
+    result.timings_us[kWarp] += watch.lap();
+  }
+
+  ThreadPool pool_;
+  std::array<std::shared_ptr<float>, kBuffers> data_;  // null where nobody needs it
+  std::unique_ptr<float[]> maps_;                      // fused maps of the past, by place
+  std::vector<float> lift_scratch_;
+  std::vector<std::max_align_t> radar_scratch_, decode_scratch_;
+  std::vector<ImageCrop> crops_;  // by camera
+  LiftTable lift_table_;
+};
+
+}  // namespace
+
+std::unique_ptr<FrameLoop> make_cpu_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+                                         const DetectorOptions& options) {
+  return std::make_unique<CpuLoop>(spec, std::move(camera), std::move(bev), options);
+}
+
+}  // namespace imkd

@@ -1,0 +1,37 @@
+#include "frame_loop.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace imkd {
+
+bool Frame::any_image() const {
+  return std::any_of(images.begin(), images.end(), [](const ImageView& image) { return image.data != nullptr; });
+}
+
+FrameLoop::FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+    : spec_(spec), table_(size_table(spec, options.debug)), camera_(std::move(camera)), bev_(std::move(bev)) {
+  check_tensors(camera_->inputs(), table_, Port::camera_input, "camera.onnx, inputs");
+  check_tensors(camera_->outputs(), table_, Port::camera_output, "camera.onnx, outputs");
+  check_tensors(bev_->inputs(), table_, Port::bev_input, "bev.onnx, inputs");
+  check_tensors(bev_->outputs(), table_, Port::bev_output, "bev.onnx, outputs");
+  if (table_[kSegmentation].need == Need::always) vehicles_.resize(table_[kSegmentation].size());
+}
+
+Engine& FrameLoop::engine_of(int buffer) const {
+  const Port port = table_[buffer].port;
+  return port == Port::camera_input || port == Port::camera_output ? *camera_ : *bev_;
+}
+
+// The maps among the outputs, as views that the result hands out.
+void FrameLoop::read_maps(const std::array<const float*, kBuffers>& data, bool blind, Result& result) {
+  const int rows = spec_.grid.height(), columns = spec_.grid.width();
+  if (const float* logits = data[kSegmentation]) {
+    for (std::size_t i = 0; i < vehicles_.size(); ++i) vehicles_[i] = blind ? 0.f : 1 / (1 + std::exp(-logits[i]));
+    result.segmentation = {"segmentation", rows, columns, vehicles_.data()};
+  }
+  for (Buffer gate : {kCameraGate, kRadarGate})
+    if (data[gate]) result.debug.push_back({table_[gate].name, rows, columns, data[gate]});
+}
+
+}  // namespace imkd
