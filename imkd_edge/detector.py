@@ -10,7 +10,7 @@ import numpy as np
 
 from imkd_edge import _core
 from imkd_edge.bundle import Bundle, golden_rig
-from imkd_edge.engines import EngineFactory, check_device, make_engine
+from imkd_edge.engines import EngineFactory, load_engines
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Detection, Health, Result
@@ -31,11 +31,13 @@ class Detector:
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
         rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden frame.
-        device: "auto" or "cpu".
-        engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), or a callable threads -> Engine.
+        device: "cpu", "cuda", or "auto": the GPU where nothing is missing for it, else the CPU; `why_not_cuda` says what is missing.
+        engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after `imkd-edge build-engine`),
+            a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
         threads: cores for the ops and for the engine; 0 is one per core.
         score_threshold: replaces the spec's, 0..1.
         debug: also give the gate maps in `Result.debug`; needs a bundle whose network has them, free when off.
+        stage_times: on the GPU also time each stage, at some cost; on the CPU that is always done.
 
     Raises:
         Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
@@ -46,18 +48,19 @@ class Detector:
         bundle: PathLike | Bundle,
         rig: SensorRig | PathLike | None = None,
         device: str = "auto",
-        engine: str | EngineFactory = "onnxruntime",
+        engine: str | EngineFactory = "auto",
         threads: int = 0,
         score_threshold: float | None = None,
         debug: bool = False,
+        stage_times: bool = False,
     ) -> None:
-        check_device(device)
         bundle = Bundle.load(bundle)
         if rig is None:
             rig = golden_rig(bundle)
         elif not isinstance(rig, SensorRig):
             rig = SensorRig.load(os.fspath(rig))
-        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), engine, threads, score_threshold, debug)
+        parts = bundle.file("camera.onnx"), bundle.file("bev.onnx")
+        self._open(bundle.spec, rig, *parts, device, engine, threads, score_threshold, debug, stage_times)
 
     @classmethod
     def from_onnx(
@@ -66,14 +69,15 @@ class Detector:
         rig: SensorRig,
         camera_onnx: PathLike,
         bev_onnx: PathLike,
-        engine: str | EngineFactory = "onnxruntime",
+        device: str = "auto",
+        engine: str | EngineFactory = "auto",
         threads: int = 0,
         score_threshold: float | None = None,
         debug: bool = False,
     ) -> Detector:
         """A detector on two ONNX files that are not in a bundle yet; an exporter needs it."""
         detector = cls.__new__(cls)
-        detector._open(spec, rig, camera_onnx, bev_onnx, engine, threads, score_threshold, debug)
+        detector._open(spec, rig, camera_onnx, bev_onnx, device, engine, threads, score_threshold, debug, False)
         return detector
 
     def _open(
@@ -82,16 +86,18 @@ class Detector:
         rig: SensorRig,
         camera_onnx: PathLike,
         bev_onnx: PathLike,
+        device: str,
         engine: str | EngineFactory,
         threads: int,
         score_threshold: float | None,
         debug: bool,
+        stage_times: bool,
     ) -> None:
-        camera, bev = make_engine(engine, threads), make_engine(engine, threads)
-        camera.load(os.fspath(camera_onnx))
-        bev.load(os.fspath(bev_onnx))
+        camera, bev, device, self.why_not_cuda = load_engines(camera_onnx, bev_onnx, device, engine, threads)
         threshold = -1.0 if score_threshold is None else score_threshold
-        self._core: Any = _core.Detector(spec, rig, camera, bev, threads, threshold, debug)
+        self._core: Any = _core.Detector(spec, rig, camera, bev, device, threads, threshold, debug, stage_times)
+        self.device: str = self._core.device  # "cpu" or "cuda"
+        self.engine = camera.name()
         self._class_names = tuple(item.name for item in spec.head.classes)
 
     def infer(

@@ -109,6 +109,19 @@ def _cuda() -> Check:
     return Check("cuda", OK, f"{gpu.name}, sm {gpu.sm}, driver {gpu.driver} for CUDA {gpu.cuda}")
 
 
+def _device() -> Check:
+    """What a Detector with device="auto" makes of this machine."""
+    from imkd_edge import _core
+
+    try:
+        _core.require_cuda()
+    except Error as error:
+        return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
+    if "tensorrt" not in _core.native_engines():
+        return Check("device", WARN, "auto is the CPU here: the core was built without TensorRT", "build it where NvInfer.h is found")
+    return Check("device", OK, "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU")
+
+
 def _tensorrt() -> Check:
     package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
     for major in (11, 10):
@@ -205,6 +218,7 @@ CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
     "onnxruntime": _onnxruntime,
     "cuda": _cuda,
     "tensorrt": _tensorrt,
+    "device": _device,
     "threads": _threads,
     "bundles": _bundles,
     "golden": _golden,

@@ -14,8 +14,9 @@ from imkd_edge import _core
 from imkd_edge._core import Engine, TensorInfo
 from imkd_edge.errors import Code, Error
 
-__all__ = ["Engine", "OnnxRuntimeEngine", "TensorInfo", "check_device", "engine_names", "make_engine"]
+__all__ = ["Engine", "OnnxRuntimeEngine", "TensorInfo", "engine_names", "load_engines", "make_engine"]
 
+DEVICES = ("auto", "cpu", "cuda")
 EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
 
 
@@ -139,8 +140,36 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
     raise Error(Code.engine_unavailable, f'there is no engine "{engine}"', "engine", fix)
 
 
-def check_device(device: str) -> None:
-    """Refuses every device but the CPU, the only one that the engines of this version run on."""
-    if device not in ("auto", "cpu"):
-        problem = f'there is no device "{device}": the engines of this version run on the CPU only'
-        raise Error(Code.device_unavailable, problem, "device", 'use device="auto" or "cpu"')
+def load_engines(
+    camera_onnx: str | os.PathLike[str], bev_onnx: str | os.PathLike[str], device: str, engine: str | EngineFactory, threads: int
+) -> tuple[Engine, Engine, str, str]:
+    """Both engines with their networks loaded, the device they are for, and why that is not the GPU where "auto" would have liked it.
+
+    Args:
+        camera_onnx, bev_onnx: the two parts; "tensorrt" finds the engine files that build-engine made of them.
+        device: "cpu", "cuda", or "auto": the GPU where nothing is missing for it.
+        engine: a name, a factory, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+
+    Raises:
+        Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
+    """
+    if device not in DEVICES:
+        raise Error(Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}")
+
+    def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
+        camera, bev = make_engine(name, threads), make_engine(name, threads)
+        camera.load(os.fspath(camera_onnx))
+        bev.load(os.fspath(bev_onnx))
+        return camera, bev
+
+    if device == "cuda":
+        _core.require_cuda()
+        return (*load("tensorrt" if engine == "auto" else engine), "cuda", "")
+    if device == "cpu" or engine != "auto":
+        return (*load("onnxruntime" if engine == "auto" else engine), "cpu" if device == "cpu" else "auto", "")
+    try:
+        _core.require_cuda()
+        return (*load("tensorrt"), "cuda", "")
+    except Error as error:
+        reason = str(error)
+    return (*load("onnxruntime"), "cpu", reason)

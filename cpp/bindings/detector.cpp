@@ -155,11 +155,14 @@ py::dict tensors(SharedDetector& self) {  // copies
 }
 
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
-                                     std::shared_ptr<Engine> bev, int threads, double score_threshold, bool debug) {
+                                     std::shared_ptr<Engine> bev, const std::string& device, int threads, double score_threshold,
+                                     bool debug, bool stage_times) {
   DetectorOptions options;
+  options.device = device;
   options.threads = threads;
   options.score_threshold = score_threshold;
   options.debug = debug;
+  options.stage_times = stage_times;
   return std::unique_ptr<SharedDetector>(new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
 }
 
@@ -167,14 +170,17 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
 
 void bind_detector(py::module_& m) {
   m.attr("MAX_THREADS") = DetectorOptions::kMaxThreads;
-  py::class_<SharedDetector>(m, "Detector", "Frames in, boxes out; see imkd_edge.Detector.")
-      .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("threads") = 0,
-           py::arg("score_threshold") = -1.0, py::arg("debug") = false, py::call_guard<py::gil_scoped_release>())
+  m.def("require_cuda", &require_cuda, "Raises Error device_unavailable where this process cannot use device \"cuda\", and says why.");
+  py::class_<SharedDetector>(m, "Detector", py::module_local(), "Frames in, boxes out; see imkd_edge.Detector.")
+      .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("device") = "auto",
+           py::arg("threads") = 0, py::arg("score_threshold") = -1.0, py::arg("debug") = false, py::arg("stage_times") = false,
+           py::call_guard<py::gil_scoped_release>())
       .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(), py::arg("timestamp_ns") = 0,
            py::arg("camera_timestamps_ns") = py::none())
       .def("set_rig", &set_rig, py::arg("rig"))
       .def("reset", &reset)
       .def("tensors", &tensors)
       .def_property_readonly("spec", [](const SharedDetector& self) { return self.detector.spec(); })
+      .def_property_readonly("device", [](const SharedDetector& self) { return self.detector.device(); })
       .def_property_readonly("rig", &rig_of);
 }

@@ -62,6 +62,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   const std::size_t radars = next.radars.size();
   result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
   if (frame.sweeps.size() < 16 * radars) frame.sweeps.resize(16 * radars);
+  has_rig = false;  // the same rig again is set again, should this fail
   loop->set_rig(next, crops);
   rig = std::move(copy), has_rig = true;  // nothing from here on throws
 }

@@ -98,7 +98,7 @@ def infer(
     score: Score = None,
     threads: Threads = 0,
     device: Device = "auto",
-    engine: EngineName = "onnxruntime",
+    engine: EngineName = "auto",
     theme: Theme = "dark",
     json: Json = False,
 ) -> int:
@@ -163,7 +163,7 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Frames before the clock starts.")] = 20,
     threads: Threads = 0,
     device: Device = "auto",
-    engine: EngineName = "onnxruntime",
+    engine: EngineName = "auto",
     ops: Annotated[bool, typer.Option("--ops", help="Time our ops against the usual OpenCV, NumPy and torch code instead.")] = False,
     json: Json = False,
 ) -> int:

@@ -149,7 +149,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first frames of the split, for a quick look.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
-    engine: EngineName = "onnxruntime",
+    engine: EngineName = "auto",
     json: Json = False,
 ) -> int:
     """Measure a bundle on labelled frames: KITTI's protocol on Astyx, the official devkits on View-of-Delft, nuScenes and synth."""

@@ -32,7 +32,7 @@ def evaluate_bundle(
     per_block: bool = False,
     threads: int = 0,
     device: str = "auto",
-    engine: str = "onnxruntime",
+    engine: str = "auto",
     condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:

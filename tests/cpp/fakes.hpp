@@ -103,7 +103,7 @@ class FakeEngine : public Engine {
   int runs = 0;
   bool fails = false;
 
- private:
+ protected:
   Tensors inputs_, outputs_;
   void (*body_)(FakeEngine&);
 };

@@ -1,7 +1,8 @@
 // The CUDA twins of the ops: same results as the CPU ops, which define them. Integers are equal, float32 too but for the last bit of exp,
 // log, sin, cos and atan2; nothing depends on the order in which blocks and threads run.
-// Every pointer is memory that the device can reach. But for lift_table no function allocates, waits for the device or uses the default
-// stream; a launch that CUDA refuses throws Error device_failed.
+// Every pointer but lift_table's crops is memory that the device can reach, and the host reads none of it: a CUDA graph of these calls may be
+// replayed with other images, sweeps and slots in the same places. But for lift_table no function allocates, waits for the device or uses
+// the default stream; a launch that CUDA refuses throws Error device_failed.
 #pragma once
 #include <cstdint>
 
@@ -17,10 +18,10 @@ enum class Type { float32, float16 };   // of the tensors that pass between our 
 // ---- images ----
 // Where each output column and row is read, by image: made once per calibration and image size, 8 bytes each.
 std::size_t resize_table_bytes(const ImageSpec& spec, int count);
-void resize_table(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, void* table, Stream stream);
-// images: host array whose data the device can reach; table: of images of these sizes.
-void preprocess_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, void* out /* (count,3,H,W) */, Type type,
-                       Stream stream);
+void resize_table(const ImageView* images /* (count) */, const ImageCrop* crops /* (count) */, int count, const ImageSpec& spec, void* table, Stream stream);
+// table: of images of these sizes.
+void preprocess_images(const ImageView* images /* (count) */, int count, const ImageSpec& spec, const void* table,
+                       void* out /* (count,3,H,W) */, Type type, Stream stream);
 
 // ---- lift ----
 struct LiftTable {                      // as imkd::LiftTable, with an interval for every cell
@@ -36,16 +37,23 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
 std::size_t lift_workspace(const ModelSpec& spec, Type type);  // bytes
 void lift(const ModelSpec& spec, const LiftTable& table, const void* depth /* (N,D,h,w) */, const void* context /* (N,C,h,w) */,
           void* out /* (C+1,H,W) */, Type type, void* workspace, Stream stream);
+// Zeros in a tensor of the cameras wherever the image has no data, so that lift adds nothing of it.
+void clear_absent(const ImageView* images /* (count) */, int count, void* tensor /* (count,each) */, std::size_t each, Type type,
+                  Stream stream);
 
 // ---- radar ----
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
-// sweeps and their points: memory that host and device can reach under the same address (pinned or managed).
-void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, void* out /* (F,Hr,Wr) */, Type type, RadarStats* stats,
-                    void* workspace, Stream stream);
+// points: at least as many as the sweeps have together; it sets how many threads are launched.
+void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps /* (count), of any number of points */, int count, int points,
+                    void* out /* (F,Hr,Wr) */, Type type, RadarStats* stats, void* workspace, Stream stream);
 
 // ---- warp ----
 void warp_bev(const GridSpec& grid, const void* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
               void* out /* (channels,H,W) */, Type type, Stream stream);
+// The slots of a history at once: out[slot] is the kept map that past[slot] names, warped.
+struct PastMap;  // warp_place.hpp
+void warp_past(const GridSpec& grid, const PastMap* past /* (slots) */, int slots, const void* maps /* (places,channels,H,W) */,
+               int channels, void* out /* (slots,channels,H,W) */, Type type, Stream stream);
 
 // ---- decode ----
 struct Found { std::int32_t count = 0, dropped = 0; };

@@ -9,6 +9,7 @@
 #include <deque>
 #include <mutex>
 
+#include "cuda/resources.hpp"
 #include "engine_file.hpp"
 #include "imkd/error.hpp"
 #include "shared_library.hpp"
@@ -17,17 +18,7 @@ namespace imkd {
 namespace {
 
 void check(cudaError_t status, Code code, const char* call, const std::string& where) {
-  if (status != cudaSuccess) throw Error(code, std::string(call) + ": " + cudaGetErrorString(status), where, "see imkd-edge doctor");
-}
-
-// Without a driver TensorRT's first call returns garbage and its second crashes.
-void require_device() {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess)
-    throw Error(Code::device_unavailable, std::string("no GPU: ") + cudaGetErrorString(status), "cudaGetDeviceCount",
-                "see imkd-edge doctor");
-  if (count == 0) throw Error(Code::device_unavailable, "no GPU: CUDA shows no device", "cudaGetDeviceCount", "see imkd-edge doctor");
+  cuda::require(status, code, call, where, "see imkd-edge doctor");
 }
 
 // Keeps what TensorRT says, for the error that follows. TensorRT wants one logger per process; messages of engines that are used on
@@ -118,14 +109,10 @@ std::size_t count(const std::vector<std::int64_t>& shape) {
   return values;
 }
 
-struct DestroyStream {
-  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
-};
-
 class TrtEngine : public Engine {
  public:
   TrtEngine() {
-    require_device();
+    cuda::require_device();
     library();
   }
   ~TrtEngine() override { unload(); }
@@ -134,7 +121,7 @@ class TrtEngine : public Engine {
 
   void load(const std::string& path) override {
     unload();
-    require_device();
+    cuda::require_device();
     const EngineFile file = read_engine_file(path, this_machine());
     path_ = file.path;
     try {
@@ -274,7 +261,7 @@ class TrtEngine : public Engine {
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
   std::unique_ptr<nvinfer1::IExecutionContext> context_;
-  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, DestroyStream> stream_;
+  cuda::OwnStream stream_;
 };
 
 }  // namespace

@@ -7,11 +7,9 @@
 #include "cuda_host.hpp"
 #endif
 
-#include <string>
-
+#include "cuda/check.hpp"
 #include "device.hpp"
 #include "imkd/cuda.hpp"
-#include "imkd/error.hpp"
 
 namespace imkd {
 
@@ -32,11 +30,6 @@ __device__ __forceinline__ __half from_float<__half>(float value) {
   return __float2half_rn(value);
 }
 
-inline void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess)
-    throw Error(Code::device_failed, std::string("CUDA says: ") + cudaGetErrorString(status), what, "load the detector anew");
-}
-
 constexpr int blocks(long long items, int per_block) { return static_cast<int>((items + per_block - 1) / per_block); }
 
 template <class... P, class... A>
@@ -44,9 +37,10 @@ void run(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, Stream s
 #if defined(__CUDACC__)
   kernel<<<grid, block, 0, stream>>>(static_cast<P>(arguments)...);
 #else
-  gpuhost::run(grid, block, [=] { kernel(static_cast<P>(arguments)...); });
-  if (gpuhost::observer) gpuhost::observer->kernel(what);
-  (void)stream;
+  fake::put(stream, [=] {
+    gpuhost::run(grid, block, [=] { kernel(static_cast<P>(arguments)...); });
+    if (gpuhost::observer) gpuhost::observer->kernel(what);
+  });
 #endif
   check(cudaGetLastError(), what);
 }

@@ -135,7 +135,23 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
+// What a camera that is absent would put into the sums.
+template <class T>
+__global__ void __launch_bounds__(256) clear_camera(const ImageView* images, std::size_t each, T* __restrict__ out) {
+  if (images[blockIdx.y].data) return;
+  T* mine = out + blockIdx.y * each;
+  for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < each; i += std::size_t(gridDim.x) * blockDim.x)
+    mine[i] = from_float<T>(0.f);
+}
+
 }  // namespace
+
+void clear_absent(const ImageView* images, int count, void* tensor, std::size_t each, Type type, Stream stream) {
+  with_type(type, [&](auto* kind) {
+    using T = std::remove_pointer_t<decltype(kind)>;
+    run("clear_absent", clear_camera<T>, dim3(16, count), dim3(256), stream, images, each, static_cast<T*>(tensor));
+  });
+}
 
 std::size_t lift_points(const ModelSpec& spec) { return spec.cameras * feature_pixels(spec) * spec.depth.bins; }
 std::size_t lift_table_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }

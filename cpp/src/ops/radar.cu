@@ -35,31 +35,40 @@ struct Features {  // what is written, in the spec's order
   } feature[kMaxFeatures];
 };
 
-// The point with this number among all sweeps' points: five floats; sweep becomes its own.
-__device__ const float* find(const RadarInput*& sweep, int number) {
-  while (number >= sweep->count) number -= (sweep++)->count;
-  return sweep->points + std::size_t(number) * 5;
-}
+constexpr int kNoPoint = -3;  // beside kOutside and kInvalid
 
-__global__ void __launch_bounds__(128) place_points(Plane grid, const RadarInput* sweeps, int first, int points, Scratch s) {
+struct Sweeps {
+  const RadarInput* first;
+  int count;
+  // The point with this number among all sweeps' points: five floats, null beyond the last one; sweep becomes its own.
+  __device__ const float* find(const RadarInput*& sweep, int number) const {
+    for (sweep = first; sweep < first + count; ++sweep) {
+      if (number < sweep->count) return sweep->points + std::size_t(number) * 5;
+      number -= sweep->count;
+    }
+    return nullptr;
+  }
+};
+
+__global__ void __launch_bounds__(128) place_points(Plane grid, Sweeps sweeps, int first, int points, Scratch s) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= points) return;
-  const float* p = find(sweeps, first + i);
+  const RadarInput* sweep = nullptr;
+  const float* p = sweeps.find(sweep, first + i);
   Point point;
-  s.cell[i] = place(grid, *sweeps, p, point);
+  s.cell[i] = p ? place(grid, *sweep, p, point) : kNoPoint;
 }
 
 // Keeps the first max_points good points, and counts. One block.
 __global__ void __launch_bounds__(kScanThreads) keep_points(Scratch s, int first, int points, int max_points, RadarStats* stats) {
   int good = stats->used + stats->overflow, invalid = stats->invalid, outside = stats->outside;
   for (int base = 0; base < points; base += kScanThreads) {
-    const int i = base + threadIdx.x, cell = i < points ? s.cell[i] : 0;
-    const bool counts = i < points;
-    invalid += __syncthreads_count(counts && cell == kInvalid);
-    outside += __syncthreads_count(counts && cell == kOutside);
+    const int i = base + threadIdx.x, cell = i < points ? s.cell[i] : kNoPoint;
+    invalid += __syncthreads_count(cell == kInvalid);
+    outside += __syncthreads_count(cell == kOutside);
     int total = 0;
-    const int to = good + block_scan(counts && cell >= 0, total);
-    if (counts && cell >= 0 && to < max_points) s.kept[to] = first + i, s.kept_cell[to] = cell;
+    const int to = good + block_scan(cell >= 0, total);
+    if (cell >= 0 && to < max_points) s.kept[to] = first + i, s.kept_cell[to] = cell;
     good += total;
   }
   if (threadIdx.x == 0) *stats = {min(good, max_points), invalid, outside, max(good - max_points, 0)};
@@ -80,14 +89,15 @@ __global__ void __launch_bounds__(256) group_points(Scratch s, const RadarStats*
   if (i < stats->used) s.unsorted[s.start[s.kept_cell[i]] + s.slot[i]] = i;
 }
 
-__global__ void __launch_bounds__(128) order_points(Plane grid, const RadarInput* sweeps, Scratch s, const RadarStats* stats) {
+__global__ void __launch_bounds__(128) order_points(Plane grid, Sweeps sweeps, Scratch s, const RadarStats* stats) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= stats->used) return;
   const int cell = s.kept_cell[i], begin = s.start[cell], end = begin + s.count[cell];
   int rank = 0;
   for (int k = begin; k < end; ++k) rank += s.unsorted[k] < i;
-  const float* p = find(sweeps, s.kept[i]);
-  place(grid, *sweeps, p, s.points[begin + rank]);
+  const RadarInput* sweep = nullptr;
+  const float* p = sweeps.find(sweep, s.kept[i]);
+  place(grid, *sweep, p, s.points[begin + rank]);
 }
 
 template <class T>
@@ -113,21 +123,21 @@ __global__ void __launch_bounds__(128) write_grid(Scratch s, int cells, Features
 
 std::size_t radar_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 
-void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, void* out, Type type, RadarStats* stats, void* workspace,
-                    Stream stream) {
+void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int count, int points, void* out, Type type, RadarStats* stats,
+                    void* workspace, Stream stream) {
+  const Sweeps sweeps{first_sweep, count};
   const Plane grid = Plane::of_radar(spec);
   const int cells = grid.cells(), most = spec.radar.max_points;
+  int some = 0;
   const Scratch s(spec, workspace);
-  long long points = 0;
-  for (int i = 0; i < count; ++i) points += sweeps[i].count;
   check(cudaMemsetAsync(stats, 0, sizeof(RadarStats), stream), "voxelize_radar");
   check(cudaMemsetAsync(s.count, 0, (std::size_t(cells) + 1) * sizeof(std::int32_t), stream), "voxelize_radar");
-  for (long long first = 0; first < points; first += most) {  // once, unless a frame brings more than the model's maximum
-    const int some = static_cast<int>(points - first < most ? points - first : most);
-    run("voxelize_radar: place", place_points, dim3(blocks(some, 128)), dim3(128), stream, grid, sweeps, static_cast<int>(first), some, s);
-    run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, static_cast<int>(first), some, most, stats);
+  for (int first = 0; first < points; first += some) {  // once, unless there may be more than the model's maximum
+    some = points - first < most ? points - first : most;
+    run("voxelize_radar: place", place_points, dim3(blocks(some, 128)), dim3(128), stream, grid, sweeps, first, some, s);
+    run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, first, some, most, stats);
   }
-  const int kept = static_cast<int>(points < most ? points : most);
+  const int kept = points < most ? points : most;
   if (kept > 0) {
     run("voxelize_radar: count", count_cells, dim3(blocks(kept, 256)), dim3(256), stream, s, stats);
     run("voxelize_radar: hand out", hand_out, dim3(blocks(kept, 256)), dim3(256), stream, s, stats, cells);

@@ -61,4 +61,12 @@ struct Warp {
   }
 };
 
+namespace cuda {
+struct PastMap {  // one slot of the history, as a kernel reads it
+  Warp warp;
+  bool near = false;  // false: every cell is 0
+  int place = 0;      // which of the kept maps
+};
+}  // namespace cuda
+
 }  // namespace imkd

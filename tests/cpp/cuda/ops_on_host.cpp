@@ -73,7 +73,7 @@ py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array
 }
 
 py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns, py::handle ego,
-                            bool half) {
+                            bool half, int spare_points) {
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
   const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
@@ -87,7 +87,9 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
   py::array out = make(type, {py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
   Memory workspace(cuda::radar_workspace(spec));
   RadarStats stats{-1, -1, -1, -1};
-  cuda::voxelize_radar(spec, inputs.data(), count, out.mutable_data(), type, &stats, workspace.aligned, nullptr);
+  int points = 0;
+  for (int i = 0; i < count; ++i) points += inputs[i].count;
+  cuda::voxelize_radar(spec, inputs.data(), count, points + spare_points, out.mutable_data(), type, &stats, workspace.aligned, nullptr);
   return py::make_tuple(out, py::make_tuple(stats.used, stats.invalid, stats.outside, stats.overflow));
 }
 
@@ -121,15 +123,19 @@ py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::a
 
 #if defined(IMKD_COUNT)
 PYBIND11_MODULE(cuda_counted, m) {
-#else
-PYBIND11_MODULE(cuda_on_host, m) {
-#endif
   py::module_::import("imkd_edge._core");  // whose types these functions take
+#else
+void bind_detector(py::module_& m);  // cpp/bindings/detector.cpp
+
+PYBIND11_MODULE(cuda_on_host, m) {
+  py::module_::import("imkd_edge._core");
+  bind_detector(m);  // with device "cuda"
+#endif
   m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
   m.def("lift_table", &py_lift_table);
   m.def("lift", &py_lift);
   m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"), py::arg("ego"),
-        py::arg("half") = false);
+        py::arg("half") = false, py::arg("spare_points") = 0);
   m.def("warp_bev", &py_warp_bev);
   m.def("decode", &py_decode);
   m.def("start_counting", &traffic::start);

@@ -1,8 +1,6 @@
 #include "fake_nvinfer.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <numeric>
 
 using namespace nvinfer1;
@@ -16,24 +14,16 @@ State& state() {
 
 namespace {
 
-std::map<char*, std::size_t>& allocations() {
-  static std::map<char*, std::size_t> allocations;
-  return allocations;
-}
-
-// True when the call shall fail; TensorRT's calls also say so.
-bool fails(const std::string& call, bool is_tensorrt = true) {
-  state().calls.push_back(call);
-  if (state().fails != call) return false;
-  if (is_tensorrt && state().logger) {
-    state().logger->log(ILogger::Severity::kVERBOSE, "chatter");
-    for (int i = 0; i < state().repeats; ++i)
-      state().logger->log(ILogger::Severity::kERROR, ("the fake was told to fail in " + call).c_str());
-  }
+// True when the call shall fail; it also says so.
+bool fails(const std::string& call) {
+  cuda().calls.push_back(call);
+  if (cuda().fails != call) return false;
+  if (!state().logger) return true;
+  state().logger->log(ILogger::Severity::kVERBOSE, "chatter");
+  for (int i = 0; i < state().repeats; ++i)
+    state().logger->log(ILogger::Severity::kERROR, ("the fake was told to fail in " + call).c_str());
   return true;
 }
-
-cudaError_t cuda(const char* call) { return fails(call, false) ? cudaErrorLaunchFailure : cudaSuccess; }
 
 std::size_t size(const Tensor& tensor) {
   return static_cast<std::size_t>(std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>()));
@@ -45,8 +35,8 @@ const Tensor& find(const char* name) {
 }
 
 struct Alive {
-  Alive() { ++state().alive; }
-  ~Alive() { --state().alive; }
+  Alive() { ++cuda().alive; }
+  ~Alive() { --cuda().alive; }
 };
 
 struct Context : IExecutionContext, Alive {
@@ -58,8 +48,10 @@ struct Context : IExecutionContext, Alive {
   bool enqueueV3(cudaStream_t stream) noexcept override {
     if (fails("enqueueV3")) return false;
     state().stream = stream;
-    for (const Tensor& out : state().tensors)
-      if (!out.is_input) write(out);
+    put(stream, [] {
+      for (const Tensor& out : state().tensors)
+        if (!out.is_input) write(out);
+    });
     return true;
   }
   static void write(const Tensor& out) {
@@ -100,7 +92,6 @@ struct Runtime : IRuntime, Alive {
 }  // namespace
 }  // namespace fake
 
-using fake::cuda;
 using fake::state;
 
 extern "C" {
@@ -113,66 +104,5 @@ void* createInferRuntime_INTERNAL(void* logger, std::int32_t version) {
 std::int32_t getInferLibMajorVersion() { return 10; }
 std::int32_t getInferLibMinorVersion() { return 3; }
 std::int32_t getInferLibPatchVersion() { return 0; }
-
-const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorLaunchFailure ? "unspecified launch failure" : "no driver"; }
-
-cudaError_t cudaGetDeviceCount(int* count) {
-  if (fake::fails("cudaGetDeviceCount", false)) return cudaErrorInsufficientDriver;
-  *count = state().devices;
-  return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
-  return cuda("cudaGetDevice");
-}
-
-cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 12060;
-  return cuda("cudaDriverGetVersion");
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
-  std::strcpy(properties->name, "Orin");
-  properties->major = 8, properties->minor = 7;
-  return cuda("cudaGetDeviceProperties");
-}
-
-cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
-  *attributes = {};
-  const auto* p = static_cast<const char*>(pointer);
-  for (const auto& [begin, size] : fake::allocations())
-    if (p >= begin && p < begin + size) attributes->type = cudaMemoryTypeDevice, attributes->devicePointer = const_cast<void*>(pointer);
-  return cuda("cudaPointerGetAttributes");
-}
-
-cudaError_t cudaMalloc(void** memory, std::size_t size) {
-  if (fake::fails("cudaMalloc", false)) return cudaErrorLaunchFailure;
-  *memory = std::aligned_alloc(256, (size + 255) / 256 * 256);
-  fake::allocations()[static_cast<char*>(*memory)] = size;
-  ++state().alive;
-  return cudaSuccess;
-}
-
-cudaError_t cudaFree(void* memory) {
-  state().alive -= static_cast<int>(fake::allocations().erase(static_cast<char*>(memory)));
-  std::free(memory);
-  return cuda("cudaFree");
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  if (fake::fails("cudaStreamCreateWithFlags", false)) return cudaErrorLaunchFailure;
-  *stream = reinterpret_cast<cudaStream_t>(new char);
-  ++state().alive;
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete reinterpret_cast<char*>(stream);
-  --state().alive;
-  return cuda("cudaStreamDestroy");
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cuda("cudaStreamSynchronize"); }
 
 }  // extern "C"

@@ -1,7 +1,8 @@
-// A TensorRT and a CUDA runtime of our own behind the declarations in this folder: they count what is alive and fail when told to.
+// A TensorRT of our own behind the declarations in this folder, on the CUDA runtime of our own; its calls are counted and fail with CUDA's.
 #pragma once
 #include <NvInfer.h>
 
+#include <fake_cuda.hpp>
 #include <map>
 #include <string>
 #include <vector>
@@ -18,15 +19,11 @@ struct Tensor {
 
 struct State {
   std::vector<Tensor> tensors{{"x", {1, 4}, true}, {"scale", {1, 4}, true}, {"y", {1, 4}, false}, {"debug", {2, 2}, false}};
-  int devices = 1;
-  std::string fails;               // name of the call that fails
-  int repeats = 1;                 // how often TensorRT says so
-  std::vector<std::string> calls;  // in order
-  std::string blob;                // what deserializeCudaEngine was given
+  int repeats = 1;   // how often TensorRT says so
+  std::string blob;  // what deserializeCudaEngine was given
   std::map<std::string, void*> addresses;
   cudaStream_t stream = nullptr;  // of the last enqueueV3
   int dla = -1;
-  int alive = 0;  // runtimes, engines, contexts, streams and allocations
   nvinfer1::ILogger* logger = nullptr;
 };
 

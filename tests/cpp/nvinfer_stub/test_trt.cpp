@@ -15,6 +15,7 @@
 #include "sha256.hpp"
 
 using namespace imkd;
+using fake::cuda;
 using fake::state;
 namespace fs = std::filesystem;
 
@@ -46,14 +47,14 @@ class Trt : public testing::Test {
  protected:
   void SetUp() override {
     setenv("IMKD_TRT_LIBRARY", FAKE_NVINFER, 1);  // never the real one: these declarations are not its
-    state() = {};
+    state() = {}, cuda() = {};
     folder_ = fs::temp_directory_path() / ("imkd_trt_" + std::to_string(::getpid()));
     fs::create_directories(folder_);
     write("null");
   }
   void TearDown() override {
     fs::remove_all(folder_);
-    EXPECT_EQ(state().alive, 0) << "something outlives its engine";
+    EXPECT_EQ(cuda().alive, 0) << "something outlives its engine";
   }
 
   void write(const std::string& dla, const std::string& gpu = "Orin") {
@@ -76,7 +77,7 @@ class Trt : public testing::Test {
     engine->load(path());
     return engine;
   }
-  static bool called(const std::string& name) { return std::count(state().calls.begin(), state().calls.end(), name) > 0; }
+  static bool called(const std::string& name) { return std::count(cuda().calls.begin(), cuda().calls.end(), name) > 0; }
 
   fs::path folder_;
 };
@@ -91,18 +92,18 @@ TEST_F(Trt, a_library_that_is_not_there_is_named) {
 }
 
 TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
-  state().devices = 0;
+  cuda().devices = 0;
   EXPECT_EQ(code_of([] { make_trt_engine(); }), Code::device_unavailable);
-  state().devices = 1, state().fails = "cudaGetDeviceCount";
+  cuda().devices = 1, cuda().fails = "cudaGetDeviceCount";
   const Error error = error_of([] { make_trt_engine(); });
   EXPECT_EQ(error.code(), Code::device_unavailable);
   EXPECT_NE(error.problem().find("no driver"), std::string::npos);
-  EXPECT_EQ(state().calls, std::vector<std::string>(2, "cudaGetDeviceCount"));
+  EXPECT_EQ(cuda().calls, std::vector<std::string>(2, "cudaGetDeviceCount"));
 }
 
 TEST_F(Trt, a_driver_that_went_away_is_noticed_at_load) {
   auto engine = make_trt_engine();
-  state().fails = "cudaGetDeviceCount";
+  cuda().fails = "cudaGetDeviceCount";
   EXPECT_EQ(code_of([&] { engine->load(path()); }), Code::device_unavailable);
   EXPECT_FALSE(called("createInferRuntime"));
 }
@@ -127,16 +128,18 @@ TEST_F(Trt, binds_by_name_and_runs_in_a_stream_of_its_own) {
   for (int i = 0; i < 4; ++i) EXPECT_EQ(y.get()[i], 2.5f);
   EXPECT_EQ(state().addresses["y"], y.get());
   EXPECT_NE(state().stream, nullptr) << "the default stream";
-  EXPECT_EQ(state().calls.back(), "cudaStreamSynchronize");
+  EXPECT_EQ(cuda().calls.back(), "cudaStreamSynchronize");
 }
 
 TEST_F(Trt, only_enqueues_in_the_callers_stream) {
   const auto engine = loaded();
   bind_inputs(*engine);
-  int place = 0;
-  engine->run(&place);
-  EXPECT_EQ(state().stream, reinterpret_cast<cudaStream_t>(&place));
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  engine->run(stream);
+  EXPECT_EQ(state().stream, stream);
   EXPECT_FALSE(called("cudaStreamSynchronize"));
+  cudaStreamDestroy(stream);
 }
 
 TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
@@ -146,9 +149,9 @@ TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
   const auto addresses = state().addresses;
   EXPECT_NE(addresses.at("y"), nullptr);
   EXPECT_NE(addresses.at("y"), addresses.at("debug"));
-  state().calls.clear();
+  cuda().calls.clear();
   engine->run();
-  EXPECT_EQ(state().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"})) << "the second run allocates nothing";
+  EXPECT_EQ(cuda().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"})) << "the second run allocates nothing";
 }
 
 TEST_F(Trt, keeps_bound_memory_alive) {
@@ -243,15 +246,16 @@ TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaves_nothing) {
     engine->bind("scale", scale);
     engine->run();
   };
-  state().fails = call;
+  cuda().fails = call;
   const Error error = error_of(use);
   EXPECT_EQ(error.code(), code) << error.what();
   const bool is_cuda = std::string(call).rfind("cuda", 0) == 0;
-  const std::string reason = is_cuda ? "unspecified launch failure" : std::string("the fake was told to fail in ") + call;
+  const std::string cuda_says = std::string(call) == "cudaMalloc" ? "out of memory" : "unspecified launch failure";
+  const std::string reason = is_cuda ? cuda_says : std::string("the fake was told to fail in ") + call;
   EXPECT_NE(error.problem().find(call), std::string::npos) << error.what();
   EXPECT_NE(error.problem().find(reason), std::string::npos) << error.what();
   EXPECT_EQ(error.problem().find("chatter"), std::string::npos) << "only warnings and errors are kept";
-  state().fails = "";
+  cuda().fails = "";
   use();
 }
 
@@ -269,14 +273,14 @@ TEST_F(Trt, only_what_is_said_during_a_call_is_its_reason) {
   const auto engine = loaded();
   bind_inputs(*engine);
   state().logger->log(nvinfer1::ILogger::Severity::kWARNING, "yesterday's warning");
-  state().fails = "enqueueV3";
+  cuda().fails = "enqueueV3";
   EXPECT_EQ(error_of([&] { engine->run(); }).problem().find("yesterday"), std::string::npos);
 }
 
 TEST_F(Trt, a_flood_of_messages_is_cut) {
   const auto engine = loaded();
   bind_inputs(*engine);
-  state().fails = "enqueueV3", state().repeats = 10000;
+  cuda().fails = "enqueueV3", state().repeats = 10000;
   const std::string text = error_of([&] { engine->run(); }).problem();
   EXPECT_NE(text.find("told to fail"), std::string::npos);
   EXPECT_LT(text.size(), 1000u);

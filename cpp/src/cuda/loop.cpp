@@ -1,0 +1,270 @@
+// The frame loop on the GPU. Two streams: one for the cameras and what follows, one for the radars and the past; they part when the notes
+// are sent and meet before the BEV network. Where both engines run on the device, a frame is one graph, captured once and replayed.
+#include <algorithm>
+
+#include "inputs.hpp"
+
+namespace imkd {
+namespace cuda {
+namespace {
+
+constexpr Type kType = Type::float32;  // of the engines' tensors
+
+struct Outcome {  // what the device reports of a frame, in pinned memory
+  RadarStats radar;
+  Found found;
+};
+
+class CudaLoop : public FrameLoop {
+ public:
+  CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options);
+  ~CudaLoop() override { wait_for_all(); }
+  const char* device() const override { return "cuda"; }
+  void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override;
+  void run(const Frame& frame, Result& result) override;
+  std::vector<Detector::Tensor> tensors() override;
+
+ private:
+  void connect();
+  void enqueue(bool any_image);
+  void enqueue_cameras(bool any_image);
+  void enqueue_radars();
+  void run_engine(Engine& engine);
+  void capture();
+  void infer(const Frame& frame, Result& result);
+  void read(const Frame& frame, Result& result);
+  void mark(Stage stage, bool end, cudaStream_t stream);
+  void see_whether_it_lives(const Error& error);
+  bool wait_for_all();
+
+  Inputs inputs_;
+  OwnStream main_ = make_stream(), side_ = make_stream();
+  OwnEvent parted_ = make_event(cudaEventDisableTiming), met_ = make_event(cudaEventDisableTiming);
+  std::vector<OwnEvent> marks_;                        // begin and end of each stage; empty unless stages are timed
+  std::array<std::shared_ptr<float>, kBuffers> data_;  // where the engines read and write; null where nobody needs it
+  std::array<std::shared_ptr<float>, kBuffers> maps_;  // pinned copies of the maps that the result hands out
+  std::shared_ptr<float> past_;                        // fused maps of the past, by place
+  std::shared_ptr<unsigned char> resize_table_, lift_table_work_, lift_work_, radar_work_, decode_work_;
+  std::shared_ptr<std::int32_t> rows_, points_, pixels_;
+  LiftTable lift_table_;
+  std::shared_ptr<ImageView> sizes_;  // of the rig's images, and their crops: what the resize table is made from
+  std::shared_ptr<ImageCrop> crops_;
+  std::shared_ptr<Detection> boxes_;
+  std::shared_ptr<Outcome> outcome_;
+  OwnGraphExec graph_;
+  bool replays_, warm_ = false, ready_ = false;
+  std::string dead_;                        // why nothing runs here any more
+  std::vector<std::vector<float>> copies_;  // for tensors()
+};
+
+CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+    : FrameLoop(spec, std::move(camera), std::move(bev), options), inputs_(spec_, options.threads) {
+  replays_ = camera_->on_device() && bev_->on_device() && !options.stage_times;
+  if (options.stage_times)
+    for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));
+  connect();
+  const auto cameras = static_cast<std::size_t>(spec_.cameras), cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
+  resize_table_ = device_memory<unsigned char>(resize_table_bytes(spec_.image, spec_.cameras));
+  lift_table_work_ = device_memory<unsigned char>(lift_table_workspace(spec_));
+  lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, kType));
+  radar_work_ = device_memory<unsigned char>(cuda::radar_workspace(spec_));
+  decode_work_ = device_memory<unsigned char>(cuda::decode_workspace(spec_));
+  rows_ = device_memory<std::int32_t>(cells + 1);
+  points_ = device_memory<std::int32_t>(lift_points(spec_)), pixels_ = device_memory<std::int32_t>(lift_points(spec_));
+  lift_table_ = {rows_.get(), points_.get(), pixels_.get()};
+  sizes_ = pinned_memory<ImageView>(cameras), crops_ = pinned_memory<ImageCrop>(cameras);
+  boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
+  outcome_ = pinned_memory<Outcome>(1);
+  if (data_[kFused]) past_ = device_memory<float>(static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size());
+}
+
+// Allocates the buffers between the stages and hands the engines theirs; an engine on the CPU needs memory that the host can reach.
+void CudaLoop::connect() {
+  for (int i = 0; i < kBuffers; ++i) {
+    if (table_[i].need != Need::always) continue;
+    Engine& engine = engine_of(i);
+    data_[i] = engine.on_device() ? device_memory<float>(table_[i].size()) : pinned_memory<float>(table_[i].size());
+    engine.bind(table_[i].name, data_[i]);
+    const bool shown = i == kSegmentation || i == kCameraGate || i == kRadarGate;
+    if (shown) maps_[i] = engine.on_device() ? pinned_memory<float>(table_[i].size()) : data_[i];
+  }
+}
+
+void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) {
+  graph_.reset();  // it knows the last notes
+  inputs_.set_rig(rig);
+  ready_ = false;  // until the new tables are whole
+  for (std::size_t i = 0; i < crops.size(); ++i) {
+    sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
+    crops_.get()[i] = crops[i];
+  }
+  resize_table(sizes_.get(), crops_.get(), spec_.cameras, spec_.image, resize_table_.get(), main_.get());
+  lift_table(spec_, rig, crops.data(), lift_table_, lift_table_work_.get(), main_.get());
+  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "set_rig");
+  ready_ = true;
+}
+
+void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
+  if (!marks_.empty()) check(cudaEventRecord(marks_[static_cast<std::size_t>(2 * stage + end)].get(), stream), "cudaEventRecord");
+}
+
+// An engine on the CPU works between the streams' work.
+void CudaLoop::run_engine(Engine& engine) {
+  if (engine.on_device()) return engine.run(main_.get());
+  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "before the engine " + engine.name());
+  engine.run();
+}
+
+// images -> camera_bev; a camera that is absent puts nothing into it.
+void CudaLoop::enqueue_cameras(bool any_image) {
+  cudaStream_t stream = main_.get();
+  const ImageView* images = inputs_.notes().device_images();
+  mark(kPreprocess, false, stream);
+  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), kType, stream);
+  mark(kPreprocess, true, stream), mark(kCamera, false, stream);
+  if (any_image) run_engine(*camera_);
+  mark(kCamera, true, stream), mark(kLift, false, stream);
+  for (Buffer buffer : {kDepth, kContext}) {
+    const std::size_t each = table_[buffer].size() / static_cast<std::size_t>(spec_.cameras);
+    clear_absent(images, spec_.cameras, data_[buffer].get(), each, kType, stream);
+  }
+  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), data_[kCameraBev].get(), kType, lift_work_.get(), stream);
+  mark(kLift, true, stream);
+}
+
+void CudaLoop::enqueue_radars() {
+  cudaStream_t stream = side_.get();
+  const Notes& notes = inputs_.notes();
+  mark(kRadar, false, stream);
+  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), kType, &outcome_->radar,
+                 radar_work_.get(), stream);
+  mark(kRadar, true, stream), mark(kWarp, false, stream);
+  if (data_[kHistory])
+    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels, data_[kHistory].get(), kType,
+              stream);
+  mark(kWarp, true, stream);
+}
+
+// One frame whose notes are written. Neither a pointer nor a number here depends on what they say.
+void CudaLoop::enqueue(bool any_image) {
+  inputs_.notes().send(main_.get());
+  check(cudaEventRecord(parted_.get(), main_.get()), "cudaEventRecord");
+  check(cudaStreamWaitEvent(side_.get(), parted_.get(), 0), "cudaStreamWaitEvent");
+  enqueue_radars();  // first: an engine on the CPU makes the cameras' stream wait
+  check(cudaEventRecord(met_.get(), side_.get()), "cudaEventRecord");
+  enqueue_cameras(any_image);
+  check(cudaStreamWaitEvent(main_.get(), met_.get(), 0), "cudaStreamWaitEvent");
+  mark(kBev, false, main_.get());
+  run_engine(*bev_);
+  mark(kBev, true, main_.get()), mark(kDecode, false, main_.get());
+  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), kType, boxes_.get(), &outcome_->found, decode_work_.get(), main_.get());
+  for (int i = 0; i < kBuffers; ++i)
+    if (maps_[i] && maps_[i] != data_[i])
+      check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), table_[i].size() * sizeof(float), cudaMemcpyDeviceToHost, main_.get()),
+            "cudaMemcpyAsync", table_[i].name);
+  mark(kDecode, true, main_.get());
+}
+
+// Makes the graph; where an engine cannot be captured, frames go on without one.
+void CudaLoop::capture() {
+  cudaGraph_t captured = nullptr;
+  check(cudaStreamBeginCapture(main_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  bool whole = true;
+  try {
+    enqueue(true);
+  } catch (const Error&) {
+    whole = false;
+  }
+  whole &= cudaStreamEndCapture(main_.get(), &captured) == cudaSuccess;
+  const OwnGraph graph(captured);
+  cudaGraphExec_t exec = nullptr;
+  whole = whole && cudaGraphInstantiate(&exec, captured, 0) == cudaSuccess;
+  graph_.reset(exec);
+  if (whole) return;
+  replays_ = false;
+  cudaGetLastError();  // what it says is dealt with
+}
+
+void CudaLoop::infer(const Frame& frame, Result& result) {
+  if (inputs_.put(frame, main_.get())) graph_.reset();
+  if (replays_ && warm_ && !graph_) capture();  // TensorRT wants one run before
+  if (graph_)
+    check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");
+  else
+    enqueue(frame.any_image());
+  if (frame.keep >= 0) {
+    const std::size_t size = table_[kFused].size();
+    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size * sizeof(float),
+                          cudaMemcpyDeviceToDevice, main_.get()),
+          "cudaMemcpyAsync", "the map to be kept");
+  }
+  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
+  warm_ = true;
+  read(frame, result);
+}
+
+void CudaLoop::read(const Frame& frame, Result& result) {
+  result.detections.assign(boxes_.get(), boxes_.get() + outcome_->found.count);
+  result.health.boxes_invalid = outcome_->found.dropped;
+  set_counts(outcome_->radar, result.health);
+  std::array<const float*, kBuffers> maps{};
+  for (int i = 0; i < kBuffers; ++i) maps[i] = maps_[i].get();
+  read_maps(maps, frame.blind, result);
+  for (std::size_t stage = 0; 2 * stage < marks_.size(); ++stage) {
+    float ms = 0;
+    check(cudaEventElapsedTime(&ms, marks_[2 * stage].get(), marks_[2 * stage + 1].get()), "cudaEventElapsedTime");
+    result.timings_us[stage] += ms * 1000;
+  }
+}
+
+void CudaLoop::run(const Frame& frame, Result& result) {
+  if (!dead_.empty())
+    throw Error(Code::device_failed, "this detector is dead: " + dead_, "device \"cuda\"",
+                "end this process and start it anew: after such a fault CUDA refuses every call");
+  if (!ready_) throw Error(Code::device_failed, "the last set_rig failed", "device \"cuda\"", "set the rig again");
+  try {
+    infer(frame, result);
+  } catch (const Error& error) {
+    see_whether_it_lives(error);
+    throw;
+  }
+}
+
+// After a fault in a kernel every call fails, to the end of the process; after others the next frame may go well.
+void CudaLoop::see_whether_it_lives(const Error& error) {
+  cudaGetLastError();
+  if (!wait_for_all()) dead_ = error.problem();
+}
+
+bool CudaLoop::wait_for_all() {
+  const cudaError_t main = cudaStreamSynchronize(main_.get()), side = cudaStreamSynchronize(side_.get());
+  return main == cudaSuccess && side == cudaSuccess;
+}
+
+std::vector<Detector::Tensor> CudaLoop::tensors() {
+  std::vector<Detector::Tensor> tensors;
+  copies_.resize(kBuffers);
+  for (int i = 0; i < kBuffers; ++i) {
+    if (!data_[i]) continue;
+    std::vector<float>& copy = copies_[static_cast<std::size_t>(i)];
+    copy.resize(table_[i].size());
+    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size() * sizeof(float), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
+          table_[i].name);
+    tensors.push_back({table_[i].name, copy.data(), table_[i].shape});
+  }
+  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");
+  return tensors;
+}
+
+}  // namespace
+}  // namespace cuda
+
+void require_cuda() { cuda::require_device(); }
+
+std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+                                          const DetectorOptions& options) {
+  require_cuda();
+  return std::make_unique<cuda::CudaLoop>(spec, std::move(camera), std::move(bev), options);
+}
+
+}  // namespace imkd

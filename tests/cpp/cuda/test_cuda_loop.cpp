@@ -1,0 +1,344 @@
+// The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors, to the bit of float32 that the ops promise,
+// whatever the order in which streams and graphs let the device work; and what becomes of every failing call.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "fake_cuda.hpp"
+#include "fakes.hpp"
+#include "imkd/ops.hpp"
+
+using namespace imkd;
+using namespace imkd::fakes;
+using fake::cuda;
+
+namespace {
+
+// The same functions of the inputs as FakeEngine's, put into the stream as TensorRT puts its work.
+class DeviceEngine : public FakeEngine {
+ public:
+  explicit DeviceEngine(const FakeEngine& engine) : FakeEngine(engine) {}
+  bool on_device() const override { return true; }
+  void run(void* stream) override {
+    ++runs;
+    fake::put(static_cast<cudaStream_t>(stream), [this] { body_(*this); });
+  }
+};
+
+struct Engines {
+  std::shared_ptr<FakeEngine> camera, bev;
+};
+
+Engines engines(bool on_device, bool with_maps) {
+  Engines e{camera_engine(), with_maps ? bev_engine_with_maps() : bev_engine()};
+  if (!on_device) return e;
+  return {std::make_shared<DeviceEngine>(*e.camera), std::make_shared<DeviceEngine>(*e.bev)};
+}
+
+Detector detector(const char* device, const Engines& e, bool with_maps, bool stage_times = false) {
+  DetectorOptions options;
+  options.device = device, options.threads = 1, options.debug = with_maps, options.stage_times = stage_times;
+  ModelSpec spec = with_maps ? history_spec() : small_spec();
+  spec.radar.max_points = 600;
+  return Detector(spec, small_rig(), e.camera, e.bev, options);
+}
+
+// A drive with everything that may go wrong on the way; frame i is the same each time it is asked for.
+Moment frame(int i, bool drives) {
+  const SensorRig rig = small_rig();
+  Moment m = moment(rig, static_cast<unsigned>(i) + 1, i == 9 ? 2000 : 100 + 10 * i);
+  m.frames.timestamp_ns += i * 500'000'000LL;
+  for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+  if (drives) {
+    m.frames.ego.T_world_ego = identity4();
+    (*m.frames.ego.T_world_ego)[3] = 1.5 * i;
+  }
+  if (i == 3 || i == 6) m.frames.cameras[0].data = nullptr;
+  if (i == 6) m.frames.cameras[1].data = nullptr;
+  if (i == 4) m.frames.sweeps.clear();
+  if (i == 5) std::swap(m.frames.sweeps[0], m.frames.sweeps[1]);
+  if (i == 7)  // more sweeps than there was room for
+    for (int k = 0; k < 36; ++k) m.frames.sweeps.push_back({k % 2, m.frames.timestamp_ns - k * 1'000'000, m.points[0].data(), 3, {}});
+  if (i == 8) m.frames.cameras[0].data = nullptr, m.frames.cameras[1].data = nullptr, m.frames.sweeps.clear();
+  if (i == 2) {  // BGR, upside down
+    ImageView& image = m.frames.cameras[0];
+    image.data += (image.height - 1) * image.row_stride + 2, image.row_stride = -image.row_stride, image.channel_stride = -1;
+  }
+  return m;
+}
+constexpr int kFrames = 12;
+
+bool near(float a, float b) { return a == b || std::abs(a - b) <= 2e-6f * std::max(std::abs(a), std::abs(b)); }
+
+void expect_same(const Result& found, const Result& wanted) {
+  ASSERT_EQ(found.detections.size(), wanted.detections.size());
+  for (std::size_t i = 0; i < wanted.detections.size(); ++i) {
+    const Detection &a = found.detections[i], &b = wanted.detections[i];
+    EXPECT_EQ(a.label, b.label);
+    for (auto field : {&Detection::x, &Detection::y, &Detection::z, &Detection::length, &Detection::width, &Detection::height,
+                       &Detection::yaw, &Detection::vx, &Detection::vy, &Detection::score})
+      EXPECT_TRUE(near(a.*field, b.*field)) << a.*field << " and " << b.*field;
+  }
+  const Health &h = found.health, &w = wanted.health;
+  EXPECT_EQ(h.mode, w.mode);
+  EXPECT_EQ(h.cameras, w.cameras);
+  EXPECT_EQ(h.radars, w.radars);
+  EXPECT_EQ(h.radar_points, w.radar_points);
+  EXPECT_EQ(h.radar_points_outside, w.radar_points_outside);
+  EXPECT_EQ(h.radar_points_invalid, w.radar_points_invalid);
+  EXPECT_EQ(h.radar_points_overflow, w.radar_points_overflow);
+  EXPECT_EQ(h.boxes_invalid, w.boxes_invalid);
+  EXPECT_EQ(h.past_frames, w.past_frames);
+  ASSERT_EQ(found.debug.size(), wanted.debug.size());
+  std::vector<std::pair<MapView, MapView>> maps{{found.segmentation, wanted.segmentation}};
+  for (std::size_t i = 0; i < wanted.debug.size(); ++i) maps.emplace_back(found.debug[i], wanted.debug[i]);
+  for (const auto& [a, b] : maps) {
+    ASSERT_EQ(a.data == nullptr, b.data == nullptr);
+    for (int i = 0; i < b.rows * b.columns; ++i) ASSERT_TRUE(near(a.data[i], b.data[i])) << b.name;
+  }
+}
+
+void expect_same_tensors(const Detector& found, const Detector& wanted) {
+  const auto a = found.tensors(), b = wanted.tensors();
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t t = 0; t < b.size(); ++t) {
+    std::size_t size = 1;
+    for (auto extent : b[t].shape) size *= static_cast<std::size_t>(extent);
+    for (std::size_t i = 0; i < size; ++i) ASSERT_TRUE(near(a[t].data[i], b[t].data[i])) << b[t].name << " at " << i;
+  }
+}
+
+struct Setting {
+  bool on_device, with_maps;
+  unsigned order;
+  int integrated;
+};
+void PrintTo(const Setting& s, std::ostream* out) {
+  *out << (s.on_device ? "engines on the device" : "engines on the CPU") << (s.with_maps ? ", history" : "") << ", order " << s.order
+       << (s.integrated ? ", integrated" : "");
+}
+
+class CudaLoop : public testing::TestWithParam<Setting> {
+ protected:
+  void SetUp() override {
+    cuda() = {};
+    cuda().order = GetParam().order, cuda().integrated = GetParam().integrated;
+    cuda().guard = true;
+  }
+  void TearDown() override {
+    EXPECT_EQ(cuda().alive, 0) << "something outlives the detector";
+    EXPECT_EQ(cuda().default_stream, 0);
+  }
+};
+
+TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
+  const Setting s = GetParam();
+  {
+    Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
+    Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+    EXPECT_EQ(on_cuda.device(), "cuda");
+    for (int i = 0; i < kFrames; ++i) {
+      SCOPED_TRACE("frame " + std::to_string(i));
+      Moment m = frame(i, s.with_maps);
+      const Result& wanted = on_cpu.infer(m.frames);
+      for (auto& pixels : m.pixels) fake::hide(pixels.data(), pixels.size());
+      for (auto& points : m.points) fake::hide(points.data(), points.size() * sizeof(float));
+      expect_same(on_cuda.infer(m.frames), wanted);
+      fake::forget_hidden();
+      EXPECT_EQ(cuda().pageable, 1) << "lift_table's depths alone";
+      if (HasFatalFailure()) return;
+      if (i % 3 == 0) expect_same_tensors(on_cuda, on_cpu);
+      cuda().pageable = 1;  // tensors() may
+    }
+    EXPECT_EQ(cuda().graph_launches, s.on_device ? kFrames - 1 : 0);
+    EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), s.on_device ? 3 : 0)
+        << "the first, and two frames that brought more sweeps or points than there was room for";
+  }
+}
+
+TEST_P(CudaLoop, follows_the_rig) {
+  const Setting s = GetParam();
+  Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  SensorRig rig = small_rig();
+  for (int i = 0; i < 6; ++i) {
+    if (i == 3) {
+      rig.cameras[0].width = 64, rig.cameras[0].height = 50, rig.cameras[1].T_ego_camera[3] += 1;
+      rig.radars.push_back(rig.radars[0]), rig.radars.back().name = "R_THIRD";
+      on_cpu.set_rig(rig), on_cuda.set_rig(rig);
+    }
+    Moment m = moment(rig, static_cast<unsigned>(i) + 1, 50);
+    m.frames.timestamp_ns += i * 500'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+    const Result& wanted = on_cpu.infer(m.frames);
+    ASSERT_GT(wanted.detections.size(), 3u);
+    expect_same(on_cuda.infer(m.frames), wanted);
+    expect_same_tensors(on_cuda, on_cpu);
+  }
+}
+
+TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
+  const Setting s = GetParam();
+  Detector d = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  for (int i = 0; i < 2; ++i) d.infer(frame(i, s.with_maps).frames);
+  const std::size_t before = cuda().calls.size();
+  d.infer(frame(2, s.with_maps).frames);
+  const std::vector<std::string> calls(cuda().calls.begin() + static_cast<long>(before), cuda().calls.end());
+  for (const char* call :
+       {"cudaMalloc", "cudaHostAlloc", "cudaFree", "cudaFreeHost", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"})
+    EXPECT_EQ(std::count(calls.begin(), calls.end(), call), 0) << call;
+  EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaStreamSynchronize"), s.on_device ? 1 : 3);
+  EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGraphLaunch"), s.on_device ? 1 : 0);
+  if (s.on_device) {
+    EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGetLastError"), 0) << "a kernel is launched beside the graph";
+  }
+}
+
+TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
+  const Setting s = GetParam();
+  Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  Moment m = frame(1, s.with_maps);
+  const Result& wanted = on_cpu.infer(m.frames);
+  std::vector<void*> pinned;
+  for (std::size_t i = 0; i < 2; ++i) {
+    void* memory = nullptr;
+    ASSERT_EQ(cudaHostAlloc(&memory, m.pixels[i].size(), cudaHostAllocMapped), cudaSuccess);
+    std::memcpy(memory, m.pixels[i].data(), m.pixels[i].size());
+    m.frames.cameras[i].data = static_cast<const std::uint8_t*>(memory);
+    pinned.push_back(memory);
+  }
+  const auto copies = [] { return std::count(cuda().calls.begin(), cuda().calls.end(), "cudaMemcpyAsync"); };
+  const auto before = copies();
+  expect_same(on_cuda.infer(m.frames), wanted);
+  EXPECT_EQ(copies() - before, 1 + (s.with_maps ? 1 + (s.on_device ? 3 : 0) : 0)) << "the notes, the kept map, the maps for the host";
+  for (void* memory : pinned) cudaFreeHost(memory);
+}
+
+INSTANTIATE_TEST_SUITE_P(settings, CudaLoop,
+                         testing::Values(Setting{false, false, 0, 0}, Setting{false, true, 1, 1}, Setting{true, false, 0, 1},
+                                         Setting{true, false, 1, 0}, Setting{true, true, 0, 0}, Setting{true, true, 1, 1},
+                                         Setting{true, true, 2, 0}, Setting{true, true, 3, 1}, Setting{false, true, 7, 0}));
+
+class CudaFaults : public testing::Test {
+ protected:
+  void SetUp() override { cuda() = {}; }
+  void TearDown() override { EXPECT_EQ(cuda().alive, 0) << "something outlives the detector"; }
+};
+
+// Loads, infers four frames (the second is captured), sets another rig, infers once more; gives the last result's number of boxes.
+std::size_t drive(bool stage_times = false) {
+  Detector d = detector("cuda", engines(true, true), true, stage_times);
+  for (int i = 0; i < 4; ++i) d.infer(frame(i, true).frames);
+  SensorRig rig = small_rig();
+  rig.cameras[1].T_ego_camera[3] += 1;
+  d.set_rig(rig);
+  return d.infer(frame(4, true).frames).detections.size();
+}
+
+TEST_F(CudaFaults, every_call_that_fails_is_an_error_and_leaves_nothing) {
+  const std::size_t wanted = drive();
+  const std::vector<std::string> calls = cuda().calls;
+  ASSERT_GT(calls.size(), 200u);
+  int errors = 0, without_graph = 0;
+  for (bool sticky : {false, true})
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      SCOPED_TRACE(calls[i] + (sticky ? ", sticky, call " : ", call ") + std::to_string(i));
+      cuda() = {};
+      cuda().fails_at = static_cast<int>(i), cuda().sticky = sticky;
+      try {
+        EXPECT_EQ(drive(), wanted);
+        ++without_graph;  // the capture failed, or what failed gave something back
+      } catch (const Error& error) {
+        EXPECT_TRUE(error.code() == Code::device_failed || error.code() == Code::device_unavailable) << error.what();
+        EXPECT_FALSE(error.problem().empty());
+        ++errors;
+      }
+      ASSERT_EQ(cuda().alive, 0) << "leaked";
+    }
+  EXPECT_GT(errors, 300);
+  EXPECT_LT(without_graph, errors);
+}
+
+TEST_F(CudaFaults, a_frame_that_fails_is_followed_by_good_ones_unless_the_device_is_gone) {
+  for (bool sticky : {false, true}) {
+    cuda() = {};
+    Detector on_cpu = detector("cpu", engines(false, true), true), d = detector("cuda", engines(true, true), true);
+    for (int i = 0; i < 3; ++i) d.infer(frame(i, true).frames), on_cpu.infer(frame(i, true).frames);
+    cuda().fails = "cudaGraphLaunch";
+    if (sticky) cuda().fails_at = static_cast<int>(cuda().calls.size()), cuda().sticky = true;
+    EXPECT_EQ(code_of([&] { d.infer(frame(3, true).frames); }), Code::device_failed);
+    cuda().fails = "";
+    on_cpu.infer(frame(5, true).frames);
+    if (!sticky) {
+      expect_same(d.infer(frame(5, true).frames), on_cpu.infer(frame(5, true).frames));
+      continue;
+    }
+    cuda().dead = false;  // not even then
+    try {
+      d.infer(frame(5, true).frames);
+      ADD_FAILURE() << "a dead detector goes on";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::device_failed);
+      EXPECT_NE(error.problem().find("dead"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST_F(CudaFaults, an_engine_that_cannot_be_captured_is_run_without_a_graph) {
+  // refuses only within a capture, as TensorRT does
+  class Refusing : public DeviceEngine {
+   public:
+    using DeviceEngine::DeviceEngine;
+    void run(void* stream) override {
+      if (++calls_ == 2) throw Error(Code::engine_run, "this engine cannot be captured");
+      DeviceEngine::run(stream);
+    }
+    int calls_ = 0;
+  };
+  const auto camera = std::make_shared<Refusing>(*camera_engine());
+  const auto bev = std::make_shared<DeviceEngine>(*bev_engine());
+  Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", {camera, bev}, false);
+  for (int i = 0; i < 4; ++i) {
+    const Moment m = frame(i, false);
+    const Result& wanted = on_cpu.infer(m.frames);
+    expect_same(d.infer(m.frames), wanted);
+  }
+  EXPECT_EQ(cuda().graph_launches, 0);
+}
+
+TEST_F(CudaFaults, a_failed_set_rig_is_said_until_one_succeeds) {
+  Detector d = detector("cuda", engines(true, false), false);
+  SensorRig rig = small_rig();
+  d.infer(frame(0, false).frames);
+  rig.cameras[0].T_ego_camera[3] += 1;
+  cuda().fails = "cudaStreamSynchronize";
+  EXPECT_EQ(code_of([&] { d.set_rig(rig); }), Code::device_failed);
+  cuda().fails = "";
+  EXPECT_EQ(code_of([&] { d.infer(frame(1, false).frames); }), Code::device_failed);
+  d.set_rig(small_rig());
+  EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u);
+}
+
+TEST_F(CudaFaults, stages_are_timed_only_when_asked_for) {
+  Detector timed = detector("cuda", engines(true, true), true, true), plain = detector("cuda", engines(true, true), true);
+  const Moment m = frame(1, true);
+  for (int i = 0; i < 3; ++i) {
+    const Result& r = timed.infer(m.frames);
+    for (int stage = 0; stage < kStages; ++stage) EXPECT_GE(r.timings_us[stage], 250) << kStageNames[stage];
+    EXPECT_EQ(plain.infer(m.frames).timings_us[kBev], 0);
+    EXPECT_GT(plain.infer(m.frames).total_us, 0);
+  }
+  EXPECT_EQ(cuda().graph_launches, 5) << "the plain one's";
+}
+
+TEST_F(CudaFaults, without_a_device_there_is_no_detector_on_it) {
+  cuda().devices = 0;
+  EXPECT_EQ(code_of([] { detector("cuda", engines(true, false), false); }), Code::device_unavailable);
+  EXPECT_EQ(code_of([] { require_cuda(); }), Code::device_unavailable);
+  EXPECT_EQ(code_of([] { detector("gpu", engines(false, false), false); }), Code::device_unavailable);
+  EXPECT_EQ(detector("auto", engines(false, false), false).device(), "cpu");
+}
+
+}  // namespace

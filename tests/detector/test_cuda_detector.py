@@ -1,0 +1,134 @@
+"""The Detector on device "cuda", its kernels run on the CPU and ONNX Runtime standing in for TensorRT, against the Detector on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cuda_budget import BUILD, load
+
+import imkd_edge.detector
+from imkd_edge import Bundle, Detector, _core
+from imkd_edge.engines import make_engine
+from imkd_edge.errors import Error
+from imkd_edge.frames import Ego
+from imkd_edge.sources import open_source
+
+cuda = load("cuda_on_host")
+if cuda is None:
+    pytest.skip(f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)", allow_module_level=True)
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """A Detector whose core has the CUDA frame loop."""
+
+    def make(*args, **options) -> Detector:
+        with monkeypatch.context() as patch:
+            patch.setattr(_core, "require_cuda", cuda.require_cuda)
+            patch.setattr(imkd_edge.detector, "_core", cuda)
+            return Detector(*args, device="cuda", engine="onnxruntime", **options)
+
+    return make
+
+
+def infer(detector: Detector, sample):
+    return detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def assert_same(found, wanted) -> None:
+    assert len(found.boxes) == len(wanted.boxes)
+    assert close(found.boxes, wanted.boxes) and close(found.scores, wanted.scores)
+    assert np.array_equal(found.labels, wanted.labels)
+    assert found.health == wanted.health
+
+
+@pytest.mark.parametrize("order", ["fwd", "shuffle:3"])
+def test_a_real_frame_gives_the_boxes_of_the_cpu(on_cuda, shared_data: Path, order, monkeypatch) -> None:
+    monkeypatch.setenv("GPUHOST_ORDER", order)
+    source = open_source(shared_data / "astyx")
+    names = [name for name in ("000105", "000258") if name in source.names] or source.names[:2]
+    bundle, boxes = Bundle.load("astyx-lite"), 0
+    with on_cuda(bundle, source[names[0]].rig, threads=1) as found, Detector(bundle, source[names[0]].rig, threads=1) as wanted:
+        assert (found.device, wanted.device) == ("cuda", "cpu")
+        for name in names:
+            sample = source[name]
+            for detector in (found, wanted):
+                detector.set_rig(sample.rig)
+            result = infer(wanted, sample)
+            assert_same(infer(found, sample), result)
+            for key, tensor in wanted.tensors().items():
+                assert close(found.tensors()[key], tensor), key
+            boxes += len(result.boxes)
+    assert boxes > 3
+
+
+def test_the_past_and_the_maps_are_those_of_the_cpu(on_cuda, history_bundle: Bundle, make_scene) -> None:
+    scenes = [make_scene(seed=seed) for seed in range(5)]
+    with on_cuda(history_bundle, debug=True, threads=1) as found, Detector(history_bundle, debug=True, threads=1) as wanted:
+        for i, scene in enumerate(scenes):
+            pose = np.eye(4)
+            pose[0, 3] = 4.0 * i
+            for detector in (found, wanted):
+                detector.set_rig(scene.rig)
+            at = scene.timestamp_ns + i * 500_000_000
+            a, b = (d.infer(scene.frames, scene.points, Ego(T_world_ego=pose), at) for d in (found, wanted))
+            assert_same(a, b)
+            assert a.health.past_frames == min(i, 3)
+            assert close(a.segmentation, b.segmentation) and set(a.debug) == set(b.debug) == {"i_cam", "i_rad"}
+            assert all(close(a.debug[name], b.debug[name]) for name in b.debug)
+
+
+def test_views_of_any_layout_are_staged(on_cuda, bundle: Bundle, scene) -> None:
+    wide = {name: np.repeat(np.repeat(image, 2, axis=0), 2, axis=1) for name, image in scene.frames.items()}
+    layouts = {
+        "bgr": lambda image: np.ascontiguousarray(image[..., ::-1])[..., ::-1],
+        "mirrored": lambda image: np.ascontiguousarray(image[:, ::-1])[:, ::-1],
+        "upside down": lambda image: np.ascontiguousarray(image[::-1])[::-1],
+        "planar": lambda image: np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
+        "with alpha": lambda image: np.dstack([image, image[..., :1]])[..., :3],
+    }
+    with on_cuda(bundle, scene.rig, threads=2) as found, Detector(bundle, scene.rig, threads=1) as wanted:
+        result = infer(wanted, scene)
+        for layout, change in layouts.items():
+            frames = {name: change(image) for name, image in scene.frames.items()}
+            assert all(np.array_equal(frames[name], scene.frames[name]) for name in frames), layout
+            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+        every_second = {name: image[::2, ::2] for name, image in wide.items()}
+        assert_same(found.infer(every_second, scene.points, None, scene.timestamp_ns), result)
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_says_why(bundle: Bundle, scene) -> None:
+    try:
+        _core.require_cuda()
+    except Error as error:
+        reason = error
+    else:
+        pytest.skip("this machine has a GPU and a core with CUDA")
+    with Detector(bundle, scene.rig) as detector:
+        assert (detector.device, detector.engine) == ("cpu", "onnxruntime")
+        assert detector.why_not_cuda == str(reason) and reason.code == "E0511"
+    with Detector(bundle, scene.rig, device="cpu") as detector:
+        assert detector.why_not_cuda == ""
+    with pytest.raises(Error) as raised:
+        Detector(bundle, scene.rig, device="cuda")
+    assert raised.value.code == "E0511"
+    with pytest.raises(Error) as raised:
+        Detector(bundle, scene.rig, device="gpu")
+    assert raised.value.code == "E0511" and "cuda" in raised.value.fix
+
+
+def test_an_engine_that_is_named_settles_what_auto_means(bundle: Bundle, scene) -> None:
+    made = []
+
+    def factory(threads: int):
+        made.append(make_engine("onnxruntime", threads))
+        return made[-1]
+
+    with Detector(bundle, scene.rig, engine=factory) as detector:
+        assert (detector.device, len(made), detector.why_not_cuda) == ("cpu", 2, "")
