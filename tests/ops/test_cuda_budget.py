@@ -47,7 +47,7 @@ def test_a_frame_moves_no_more_bytes_than_its_budget():
 
 
 @pytest.mark.timeout(1500)
-def test_the_ptx_gives_what_the_cpu_ops_give(objects, tmp_path):
+def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     tool = ROOT.parent / "shared" / "tools" / "ptxrun"  # translates PTX into C++
     if not tool.is_dir():
         pytest.skip(f"no {tool}: the kernels' PTX is NOT run")
@@ -58,16 +58,20 @@ def test_the_ptx_gives_what_the_cpu_ops_give(objects, tmp_path):
     subprocess.run(["bash", str(tool / "build.sh"), str(tmp_path)], check=True)
     module = tmp_path / "tests" / "cpp" / "cuda_on_host.so"
     module.parent.mkdir(parents=True)
-    sources = [
-        ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp",
-        ROOT / "cpp" / "bindings" / "common.cpp",
-        *sorted(objects[0].glob("*.o")),
-    ]
+    host = [*(ROOT / "cpp" / "src" / "cuda").glob("*.cpp"), ROOT / "tests" / "cpp" / "cuda" / "ptx_rest.cpp"]  # see CUDA's own header
+    for source in host:
+        compile_host = ["-cudart", "none", "-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off", "-c", str(source)]
+        target = tmp_path / f"{source.stem}.host.o"
+        subprocess.run([cuda_budget.nvcc(), *cuda_budget.FLAGS, *compile_host, "-o", str(target)], check=True)
+    glue = [ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp", *(ROOT / "cpp" / "bindings" / f"{n}.cpp" for n in ("common", "detector"))]
+    sources = [*glue, *sorted(objects[0].glob("*.o")), *sorted(tmp_path.glob("*.host.o"))]
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", *include]
     paths = [f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src", f"-L{tmp_path}", f"-Wl,-rpath,{tmp_path}"]
     command = ["g++", *flags, *paths, *map(str, sources), str(library), "-lfake_cudart", "-pthread", "-ldl", "-o", str(module)]
     subprocess.run(command, check=True)
-    run_cases(tmp_path, "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
+    run_cases(tmp_path, "test_cuda.py", "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
+    detector = "the_past or (real_frame and fwd)"
+    run_cases(tmp_path, "../detector/test_cuda_detector.py", detector, PTX_CACHE=str(tmp_path / "cache"))
 
 
 @pytest.mark.timeout(900)
@@ -79,12 +83,12 @@ def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers(
         subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in RUNTIMES
     ]
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}  # the interpreter itself leaks
-    run_cases(build, "fwd or shuffle:1 or poses or without", LD_PRELOAD=" ".join(libraries), **options)
+    run_cases(build, "test_cuda.py", "fwd or shuffle:1 or poses or without", LD_PRELOAD=" ".join(libraries), **options)
 
 
-def run_cases(build: Path, which: str, **env: str) -> None:
-    """Some of test_cuda.py in a process of its own, with the module of another build."""
-    cases = [str(Path(__file__).with_name("test_cuda.py")), "-k", which]
+def run_cases(build: Path, tests: str, which: str, **env: str) -> None:
+    """Some tests in a process of their own, with the module of another build."""
+    cases = [str(Path(__file__).parent / tests), "-k", which]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IMKD_TEST_BUILD": str(build), **env}, cwd=ROOT)
     assert run.returncode == 0 and " passed" in run.stdout and "skipped" not in run.stdout, run.stdout[-3000:] + run.stderr[-2000:]
