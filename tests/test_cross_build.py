@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cuda_budget
 import pytest
 from conftest import NO_CROSS
 
@@ -51,3 +52,54 @@ def test_every_op_gives_the_bits_that_it_gives_here(build: Path) -> None:
     here = run(HERE).splitlines()
     assert len(here) == len({line.split()[1] for line in here}) >= 13
     assert run(str(QEMU), "-L", "/usr/aarch64-linux-gnu", build / "tests" / "cpp" / "digest").splitlines() == here
+
+
+def test_the_cuda_objects_are_made_for_the_arm_host_and_orin(tmp_path: Path) -> None:
+    nvcc = cuda_budget.nvcc()
+    if not (nvcc and shutil.which("aarch64-linux-gnu-g++")):
+        pytest.skip(f"no nvcc, or {NO_CROSS}: the CUDA objects are NOT built for a Jetson")
+    said = subprocess.run([nvcc, "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True).stderr  # "#$ TOP=folder"
+    top = next(line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP="))
+    headers = [f"-I{top}/include", "-isystem", f"{top}/include/cccl"]  # the host's: the same for both processors
+    flags = [*cuda_budget.FLAGS, *headers, "-ccbin", "aarch64-linux-gnu-g++", "-gencode", "arch=compute_87,code=sm_87", "-Xcompiler", "-fPIC"]
+    for source in [*cuda_budget.KERNELS, *(ROOT / "cpp" / "src" / "cuda").glob("*.cpp")]:
+        made = tmp_path / f"{source.name}.o"
+        run(nvcc, *flags, "-c", source, "-o", made)
+        data = made.read_bytes()
+        assert int.from_bytes(data[18:20], "little") == 183, source.name
+        on_device = [data[i + 18 : i + 20] for i in range(1, len(data)) if data[i : i + 4] == b"\x7fELF"]  # the fat binary's
+        assert (source.suffix == ".cpp") == (not on_device) and all(int.from_bytes(m, "little") == 190 for m in on_device)  # EM_CUDA
+
+
+STRANGER = """
+#include <cstdio>
+#include <imkd/detector.hpp>
+#include <imkd/error.hpp>
+int main() {
+  try {
+    imkd::require_cuda();
+    std::puts("a GPU");
+  } catch (const imkd::Error& error) {
+    std::puts(error.what());
+  }
+}
+"""
+
+
+def test_a_build_with_cuda_installs_and_says_what_this_machine_lacks(tmp_path: Path) -> None:
+    if cuda_budget.nvcc() is None:
+        pytest.skip("no nvcc: the library is NOT built with CUDA")
+    build, prefix, stranger = tmp_path / "build", tmp_path / "prefix", tmp_path / "stranger"
+    run("cmake", "-S", ".", "-B", build, "-G", "Ninja", "-DIMKD_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_budget.nvcc()}")
+    run("cmake", "--build", build)
+    run("cmake", "--install", build, "--prefix", prefix, "--component", "cpp")
+    stranger.mkdir()
+    (stranger / "main.cpp").write_text(STRANGER)
+    (stranger / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(stranger LANGUAGES CXX)\nfind_package(imkd REQUIRED)\n"
+        "add_executable(main main.cpp)\ntarget_link_libraries(main PRIVATE imkd::imkd)\n"
+    )
+    run("cmake", "-S", stranger, "-B", stranger / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "--build", stranger / "build")
+    said = run(stranger / "build" / "main")
+    assert said == "a GPU\n" or said.startswith("error[E0511] no GPU: "), said
