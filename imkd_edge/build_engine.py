@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from imkd_edge import _core
 from imkd_edge.bundle import Bundle
 from imkd_edge.engine_cache import cache_key, mismatches, store, write_atomically
 from imkd_edge.errors import Code, Error
+from imkd_edge.golden import GPU_TOLERANCE, check_golden
 from imkd_edge.gpu import Gpu, find_gpu
 
 PARTS = ("camera", "bev")
@@ -56,7 +58,7 @@ def build_engines(
 
     Returns:
         {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}], "timing_cache",
-        "self_test"}: why lists what was wrong with the engine that was there.
+        "self_test"}: why lists what was wrong with the engine that was there; the self test is the golden frame's, see `self_test`.
 
     Raises:
         Error: engine_unavailable without the package, device_unavailable without a GPU or that DLA core, engine_load for what TensorRT
@@ -79,8 +81,30 @@ def build_engines(
         "builder": builder,
         "engines": engines,
         "timing_cache": str(cache) if cache else None,
-        "self_test": "not run: no GPU" if gpu == NO_GPU else "not run: this version runs no engine on a GPU yet",
+        "self_test": "not run: no GPU" if gpu == NO_GPU else self_test(bundle, folder, builder),
     }
+
+
+def self_test(bundle: Bundle, folder: Path, builder: str = "tensorrt") -> str:
+    """The bundle's golden frame through the engines on this GPU: "passed: ...", "failed: ..." or "not run: ...", with the reason."""
+    if builder != "tensorrt":
+        return f"not run: no Detector runs what {builder} builds"
+    if folder.absolute() != engine_folder(bundle):
+        return f"not run: a Detector looks for engines in {engine_folder(bundle).name} beside the bundle"
+    try:
+        _core.require_cuda()
+        if "tensorrt" not in _core.native_engines():
+            return "not run: this build of the core has no TensorRT"
+    except Error as error:
+        return f"not run: {error.what}"
+    try:
+        found = check_golden(bundle, engine="tensorrt", device="cuda")
+    except Error as error:
+        return f"failed: {error}"
+    wrong = [f"{name} by {found[name]:.3g}, allowed {most:g}" for name, most in GPU_TOLERANCE.items() if not found[name] <= most]
+    if wrong:
+        return f"failed: differs from the exporter's in {'; '.join(wrong)}"
+    return f"passed: boxes differ by {found['boxes']:.2g} m at most, scores by {found['scores']:.2g}"
 
 
 def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:

@@ -61,7 +61,16 @@ def test_the_cuda_objects_are_made_for_the_arm_host_and_orin(tmp_path: Path) -> 
     said = subprocess.run([nvcc, "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True).stderr  # "#$ TOP=folder"
     top = next(line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP="))
     headers = [f"-I{top}/include", "-isystem", f"{top}/include/cccl"]  # the host's: the same for both processors
-    flags = [*cuda_budget.FLAGS, *headers, "-ccbin", "aarch64-linux-gnu-g++", "-gencode", "arch=compute_87,code=sm_87", "-Xcompiler", "-fPIC"]
+    flags = [
+        *cuda_budget.FLAGS,
+        *headers,
+        "-ccbin",
+        "aarch64-linux-gnu-g++",
+        "-gencode",
+        "arch=compute_87,code=sm_87",
+        "-Xcompiler",
+        "-fPIC",
+    ]
     for source in [*cuda_budget.KERNELS, *(ROOT / "cpp" / "src" / "cuda").glob("*.cpp")]:
         made = tmp_path / f"{source.name}.o"
         run(nvcc, *flags, "-c", source, "-o", made)

@@ -10,6 +10,7 @@ import typer
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
     ENVIRONMENT,
+    GATE_FAILED,
     OK,
     Device,
     EngineName,
@@ -207,7 +208,9 @@ def build_engine(
     ] = "tensorrt",
     json: Json = False,
 ) -> int:
-    """Build TensorRT engines for this machine; one that still fits it, its TensorRT and the bundle is kept."""
+    """Build TensorRT engines for this machine, then run the bundle's golden frame through them: exit code 1 where its boxes differ.
+
+    An engine that still fits this machine, its TensorRT and the bundle is kept."""
     from imkd_edge.build_engine import build_engines
 
     with phases() as progress:
@@ -218,4 +221,4 @@ def build_engine(
         print_json(result)
     else:
         report.show_engines(result)
-    return OK
+    return GATE_FAILED if result["self_test"].startswith("failed") else OK

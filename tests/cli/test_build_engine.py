@@ -6,13 +6,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import NO_TENSORRT
 from fake_tensorrt import FakeTensorRT
 
-from imkd_edge import build_engine
+from imkd_edge import build_engine, golden
 from imkd_edge.build_engine import PARTS, build_engines, engine_folder
 from imkd_edge.bundle import Bundle, shipped
 from imkd_edge.errors import Code, Error
@@ -231,3 +232,57 @@ def test_json_is_the_result(fake: FakeTensorRT, run: Any, random_bundle: Path, t
         assert (entry["key"]["gpu"], entry["key"]["sm"], entry["key"]["cuda"], entry["key"]["driver"]) == ("Orin", "87", "12.6", "540.4.0")
         assert entry["key"]["tensorrt"] == "tensorrt 10.3.0"
     assert result["self_test"].startswith("not run")
+
+
+# ---- the golden frame on the device ----
+@pytest.fixture
+def device(fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A core that has all that "cuda" needs; ONNX Runtime stands in for the engines."""
+    core = SimpleNamespace(require_cuda=lambda: None, native_engines=lambda: ["tensorrt"])
+    monkeypatch.setattr(build_engine, "_core", core)
+    asked = []
+
+    def check(bundle: Bundle, **options: str) -> dict[str, float]:
+        asked.append(options)
+        return golden.check_golden(bundle)
+
+    monkeypatch.setattr(build_engine, "check_golden", check)
+    return SimpleNamespace(core=core, asked=asked)
+
+
+def test_the_golden_frame_is_run_through_the_new_engines(device: Any, run: Any, random_bundle: Path) -> None:
+    result = run("build-engine", random_bundle, "--json").json
+    assert result["self_test"].startswith("passed: boxes differ by 0 m")
+    assert device.asked == [{"engine": "tensorrt", "device": "cuda"}]
+
+
+def test_a_golden_frame_that_differs_fails_the_command(device: Any, run: Any, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
+    monkeypatch.setattr(build_engine, "check_golden", lambda bundle, **_: found)
+    outcome = run("build-engine", random_bundle)
+    text = " ".join(outcome.stdout.split())
+    assert outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
+
+    def broken(bundle: Bundle, **_: str) -> dict[str, float]:
+        raise Error(Code.device_failed, "cudaGraphLaunch: out of memory")
+
+    monkeypatch.setattr(build_engine, "check_golden", broken)
+    outcome = run("build-engine", random_bundle, "--json")
+    assert outcome.code == 1 and outcome.json["self_test"].startswith("failed: error[E0512] cudaGraphLaunch")
+
+
+def test_why_the_golden_frame_was_not_run(device: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
+    def said(*options: Any) -> str:
+        outcome = run("build-engine", random_bundle, "--json", *options)
+        assert outcome.code == 0 and not device.asked
+        return outcome.json["self_test"]
+
+    assert said("--out", tmp_path / "other") == "not run: a Detector looks for engines in random.engines beside the bundle"
+    device.core.native_engines = lambda: ["onnxruntime"]
+    assert said() == "not run: this build of the core has no TensorRT"
+
+    def require_cuda() -> None:
+        raise Error(Code.device_unavailable, "this build of the core has no CUDA")
+
+    device.core.require_cuda = require_cuda
+    assert said() == "not run: this build of the core has no CUDA"
