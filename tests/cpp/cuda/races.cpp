@@ -8,6 +8,7 @@
 #include "../fakes.hpp"
 #include "imkd/cuda.hpp"
 #include "ops/kernel.hpp"
+#include "ops/scan.hpp"
 #include "ops/warp_place.hpp"
 
 using namespace imkd;
@@ -25,6 +26,12 @@ __global__ void without_barrier(float* out) {  // reads its neighbour's shared v
 __global__ void without_atomic(int* count) { *count += 1; }  // blocks add to one number
 
 // ---- what must be clean ----
+__global__ void scan_twice(int* out) {  // as for more values than a block has threads
+  int total = 0;
+  const int first = cuda::block_scan(1, total);
+  out[threadIdx.x] = first + cuda::block_scan(2, total);
+}
+
 ModelSpec small() {
   ModelSpec spec = fakes::history_spec();
   spec.radar.max_points = 96, spec.head.max_candidates = 40;
@@ -103,13 +110,14 @@ void decode() {
 
 int main(int count, char** arguments) {
   static float numbers[64];
-  static int total;
+  static int total, sums[cuda::kScanThreads];
   const std::map<std::string, void (*)()> cases{
       {"images", images},
       {"lift", lift},
       {"radar", radar},
       {"warp", warp},
       {"decode", decode},
+      {"scan", [] { cuda::run("scan_twice", scan_twice, dim3(1), dim3(cuda::kScanThreads), nullptr, sums); }},
       {"without_barrier", [] { cuda::run("without_barrier", without_barrier, dim3(1), dim3(64), nullptr, numbers); }},
       {"without_atomic", [] { cuda::run("without_atomic", without_atomic, dim3(4), dim3(1), nullptr, &total); }}};
   const auto found = cases.find(count == 2 ? arguments[1] : "");
