@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,27 @@ from imkd_edge.result import Detection, Health, Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import ModelSpec
 
-__all__ = ["Detection", "Detector", "Health", "Result"]
+__all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result"]
 
 PathLike = str | os.PathLike[str]
-Frames = Mapping[str, np.ndarray | None] | Sequence[np.ndarray | None]
+Image = Any  # (H, W, 3) uint8 on the host or the GPU, or NV12 as (Y, UV) or (Y, UV, matrix)
+Frames = Mapping[str, Image | None] | Sequence[Image | None]
 Radar = Mapping[str, np.ndarray | None] | Sequence[RadarSweep]
 Times = Mapping[str, int] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class DeviceTensor:
+    """A float32 tensor of the last frame, not copied: `torch.as_tensor(t, device="cuda")`, `cupy.asarray(t)`, on the CPU `numpy.asarray(t)`."""
+
+    address: int
+    shape: tuple[int, ...]
+    on_cuda: bool
+
+    def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
+        if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
+            return {"shape": self.shape, "typestr": "<f4", "data": (self.address, False), "strides": None, "version": 3}
+        raise AttributeError(name)
 
 
 class Detector:
@@ -111,7 +127,9 @@ class Detector:
         """Boxes of one moment. A sensor that is absent, late or broken is told in `health` and never raises.
 
         Args:
-            frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides.
+            frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides. Or NV12 as
+                (Y (H, W), UV (H/2, W/2, 2)), with "bt601" (the default), "bt601_full", "bt709" or "bt709_full" as a third element. On
+                device "cuda" also arrays of the GPU (DLPack, CUDA array interface), whose data must be ready; pinned ones are not copied.
             radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or sweeps.
             ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar velocities.
             timestamp_ns: the reference time; boxes are in the ego frame of that time.
@@ -148,6 +166,11 @@ class Detector:
         Where the spec has them also history, fused and segmentation (logits); with debug i_cam and i_rad.
         """
         return self._open_core().tensors()
+
+    def device_tensors(self) -> dict[str, DeviceTensor]:
+        """The same where the networks read and write them, not copied: on device "cuda" memory of the GPU. Valid until the next infer."""
+        found = self._open_core().device_tensors()
+        return {name: DeviceTensor(address, shape, self.device == "cuda") for name, (address, shape) in found.items()}
 
     def close(self) -> None:
         """Frees the engines and buffers."""

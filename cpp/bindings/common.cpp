@@ -1,6 +1,7 @@
 #include "common.hpp"
 
 #include <cmath>
+#include <map>
 
 namespace imkd::python {
 namespace {
@@ -61,14 +62,59 @@ FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, 
   return FloatArray::ensure(array);
 }
 
-ImageView image_view(py::handle value, const std::string& where) {
-  if (value.is_none()) return {};
+namespace {
+
+// uint8 of that many dimensions, each extent of 1..65536; the array lives as long as what the caller gave.
+py::array bytes_of(py::handle value, const std::string& where, int dimensions, const char* form) {
   const py::array array = numpy_array(value, where);
   if (!py::isinstance<py::array_t<std::uint8_t>>(array))
     throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be uint8", where, "grey levels 0..255, RGB");
-  if (array.ndim() != 3 || array.shape(2) != 3 || array.shape(0) < 1 || array.shape(1) < 1 || array.shape(0) > 65536 ||
-      array.shape(1) > 65536)
-    throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, "must be (height, width, 3)");
+  bool fits = array.ndim() == dimensions;
+  for (py::ssize_t extent : shape_of(array)) fits &= extent >= 1 && extent <= 65536;
+  if (!fits) throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, form);
+  return array;
+}
+
+YuvMatrix yuv_matrix(py::handle name, const std::string& where) {
+  const std::map<std::string, YuvMatrix> known{{"bt601", YuvMatrix::bt601},
+                                               {"bt601_full", YuvMatrix::bt601_full},
+                                               {"bt709", YuvMatrix::bt709},
+                                               {"bt709_full", YuvMatrix::bt709_full}};
+  const auto found = py::isinstance<py::str>(name) ? known.find(name.cast<std::string>()) : known.end();
+  if (found != known.end()) return found->second;
+  throw Error(Code::frame_bad_dtype, "has no colour matrix " + py::repr(name).cast<std::string>(), where,
+              "bt601, bt601_full, bt709 or bt709_full");
+}
+
+ImageView nv12_view(const py::tuple& planes, const std::string& where) {
+  constexpr const char* kForm = "NV12 is (Y (height, width), UV (height / 2, width / 2, 2)), of even height and width";
+  if (planes.size() != 2 && planes.size() != 3) throw Error(Code::frame_bad_shape, "is a tuple of another size", where, kForm);
+  const py::array y = bytes_of(planes[0], where, 2, kForm), uv = bytes_of(planes[1], where, 3, kForm);
+  const py::ssize_t height = y.shape(0), width = y.shape(1);
+  if (height % 2 != 0 || width % 2 != 0 || shape_of(uv) != std::vector<py::ssize_t>{height / 2, width / 2, 2})
+    throw Error(Code::frame_bad_shape, "has planes of shapes " + shape_text(shape_of(y)) + " and " + shape_text(shape_of(uv)), where,
+                kForm);
+  if (y.strides(1) != 1 || uv.strides(2) != 1 || uv.strides(1) != 2)
+    throw Error(Code::frame_bad_shape, "has pixels that stand apart", where, "rows may be padded, the pixels of a row follow each other");
+  return {static_cast<const std::uint8_t*>(y.data()),
+          static_cast<int>(width),
+          static_cast<int>(height),
+          y.strides(0),
+          1,
+          0,
+          static_cast<const std::uint8_t*>(uv.data()),
+          uv.strides(0),
+          planes.size() == 3 ? yuv_matrix(planes[2], where) : YuvMatrix::bt601};
+}
+
+}  // namespace
+
+ImageView image_view(py::handle value, const std::string& where) {
+  if (value.is_none()) return {};
+  if (py::isinstance<py::tuple>(value)) return nv12_view(py::reinterpret_borrow<py::tuple>(value), where);
+  constexpr const char* kForm = "must be (height, width, 3)";
+  const py::array array = bytes_of(value, where, 3, kForm);
+  if (array.shape(2) != 3) throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, kForm);
   return {static_cast<const std::uint8_t*>(array.data()),
           static_cast<int>(array.shape(1)),
           static_cast<int>(array.shape(0)),

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "common.hpp"
+#include "device_array.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -55,15 +56,37 @@ Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what)
 struct Given {  // views, and what keeps their memory alive
   FrameSet frames;
   Slots images;
+  std::vector<py::object> on_device;
   Sweeps sweeps;
 };
 
-Given given_frames(const SensorRig& rig, py::handle images, py::handle radar, py::handle ego, py::handle time, py::handle camera_times) {
+// An image in the host's memory, or one that lies on the GPU already.
+ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& keep) {
+  const std::optional<DeviceArray> array = device_array(image, where);
+  if (!array) return image_view(image, where);
+  if (!on_cuda)
+    throw Error(Code::frame_bad_dtype, "lies on the GPU, and this detector works on the CPU", where,
+                "copy it to the host, or use device=\"cuda\"");
+  if (array->type != "|u1") throw Error(Code::frame_bad_dtype, "is " + array->type + ", must be uint8", where, "grey levels 0..255, RGB");
+  bool fits = array->data && array->shape.size() == 3 && array->shape[2] == 3;
+  for (py::ssize_t extent : array->shape) fits = fits && extent >= 1 && extent <= 65536;
+  if (!fits) throw Error(Code::frame_bad_shape, "has another shape, or no memory", where, "must be (height, width, 3)");
+  keep.push_back(array->owner);
+  return {static_cast<const std::uint8_t*>(array->data),
+          static_cast<int>(array->shape[1]),
+          static_cast<int>(array->shape[0]),
+          array->strides[0],
+          array->strides[1],
+          array->strides[2]};
+}
+
+Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego, py::handle time,
+                   py::handle camera_times) {
   Given given;
   FrameSet& frames = given.frames;
   frames.timestamp_ns = timestamp(time, "timestamp_ns");
   given.images = by_camera(images, rig, "frame");
-  for (const auto& [image, where] : given.images) frames.cameras.push_back(image_view(image, where));
+  for (const auto& [image, where] : given.images) frames.cameras.push_back(any_image(image, where, on_cuda, given.on_device));
   for (const auto& [camera_time, where] : by_camera(camera_times, rig, "timestamp"))
     frames.camera_timestamps_ns.push_back(camera_time.is_none() ? frames.timestamp_ns : timestamp(camera_time, where));
   given.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
@@ -121,7 +144,7 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
 py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::handle ego, py::handle time, py::handle camera_times) {
   const auto locked = lock(self);
   const SensorRig& rig = self.detector.rig();
-  const Given given = given_frames(rig, images, radar, ego, time, camera_times);
+  const Given given = given_frames(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times);
   const Result* result = nullptr;
   {
     py::gil_scoped_release release;
@@ -154,6 +177,14 @@ py::dict tensors(SharedDetector& self) {  // copies
   return out;
 }
 
+py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape)
+  const auto locked = lock(self);
+  py::dict out;
+  for (const Detector::Tensor& view : self.detector.device_tensors())
+    out[view.name] = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), py::tuple(py::cast(view.shape)));
+  return out;
+}
+
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
                                      std::shared_ptr<Engine> bev, const std::string& device, int threads, double score_threshold,
                                      bool debug, bool stage_times) {
@@ -180,6 +211,7 @@ void bind_detector(py::module_& m) {
       .def("set_rig", &set_rig, py::arg("rig"))
       .def("reset", &reset)
       .def("tensors", &tensors)
+      .def("device_tensors", &device_tensors)
       .def_property_readonly("spec", [](const SharedDetector& self) { return self.detector.spec(); })
       .def_property_readonly("device", [](const SharedDetector& self) { return self.detector.device(); })
       .def_property_readonly("rig", &rig_of);

@@ -47,12 +47,7 @@ class CpuLoop : public FrameLoop {
     result.timings_us[kDecode] += watch.lap();
   }
 
-  std::vector<Detector::Tensor> tensors() override {
-    std::vector<Detector::Tensor> tensors;
-    for (int i = 0; i < kBuffers; ++i)
-      if (data_[i]) tensors.push_back({table_[i].name, data_[i].get(), table_[i].shape});
-    return tensors;
-  }
+  std::vector<Detector::Tensor> tensors() override { return device_tensors(); }
 
  private:
   float* map(int place) const { return maps_.get() + static_cast<std::size_t>(place) * table_[kFused].size(); }
@@ -103,8 +98,7 @@ class CpuLoop : public FrameLoop {
   }
 
   ThreadPool pool_;
-  std::array<std::shared_ptr<float>, kBuffers> data_;  // null where nobody needs it
-  std::unique_ptr<float[]> maps_;                      // fused maps of the past, by place
+  std::unique_ptr<float[]> maps_;  // fused maps of the past, by place
   std::vector<float> lift_scratch_;
   std::vector<std::max_align_t> radar_scratch_, decode_scratch_;
   std::vector<ImageCrop> crops_;  // by camera

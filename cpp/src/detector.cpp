@@ -84,6 +84,9 @@ void Detector::State::check(const FrameSet& frames) const {
                   "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) + ", calibrated for " +
                       std::to_string(camera.width) + "x" + std::to_string(camera.height),
                   "camera " + camera.name, "give the raw image, or set_rig with the calibration of this size");
+    if (image.data && image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
+      throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + camera.name,
+                  "crop a row or column, and the calibration with it");
   }
   for (const RadarSweep& sweep : frames.sweeps) {
     if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
@@ -205,6 +208,7 @@ const SensorRig& Detector::rig() const { return state_->rig; }
 std::string Detector::device() const { return state_->loop->device(); }
 std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
 std::vector<Detector::Tensor> Detector::tensors() const { return state_->loop->tensors(); }
+std::vector<Detector::Tensor> Detector::device_tensors() const { return state_->loop->device_tensors(); }
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;

@@ -23,6 +23,13 @@ Engine& FrameLoop::engine_of(int buffer) const {
   return port == Port::camera_input || port == Port::camera_output ? *camera_ : *bev_;
 }
 
+std::vector<Detector::Tensor> FrameLoop::device_tensors() const {
+  std::vector<Detector::Tensor> tensors;
+  for (int i = 0; i < kBuffers; ++i)
+    if (data_[i]) tensors.push_back({table_[i].name, data_[i].get(), table_[i].shape});
+  return tensors;
+}
+
 // The maps among the outputs, as views that the result hands out.
 void FrameLoop::read_maps(const std::array<const float*, kBuffers>& data, bool blind, Result& result) {
   const int rows = spec_.grid.height(), columns = spec_.grid.width();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,97 @@ def test_views_of_any_layout_are_staged(on_cuda, bundle: Bundle, scene) -> None:
             assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
         every_second = {name: image[::2, ::2] for name, image in wide.items()}
         assert_same(found.infer(every_second, scene.points, None, scene.timestamp_ns), result)
+
+
+class OnDevice:
+    """An image in the device's memory, as CuPy or torch describe one."""
+
+    def __init__(self, array: np.ndarray, **changes: object) -> None:
+        address, self._owner = cuda.device_copy(np.ascontiguousarray(array))
+        self.__cuda_array_interface__ = {"shape": array.shape, "typestr": "|u1", "data": (address, True), "version": 3, **changes}
+
+
+class Tensor:
+    """A torch tensor that says it lies on the GPU; torch writes the capsule."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._tensor = pytest.importorskip("torch").from_numpy(array)
+
+    def __dlpack__(self, **_: object) -> object:
+        return self._tensor.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+
+def test_images_may_lie_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as found, Detector(bundle, scene.rig, threads=1) as wanted:
+        result = infer(wanted, scene)
+        for form in (OnDevice, Tensor):
+            frames = {name: form(image) for name, image in scene.frames.items()}
+            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+        turned = {name: np.ascontiguousarray(image.transpose(1, 0, 2)) for name, image in scene.frames.items()}
+        strides = {name: (3, 3 * image.shape[0], 1) for name, image in scene.frames.items()}
+        frames = {name: OnDevice(turned[name], shape=scene.frames[name].shape, strides=strides[name]) for name in turned}
+        assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+        frames = {name: Tensor(np.ascontiguousarray(image[:, ::-1])[:, ::1]) for name, image in scene.frames.items()}
+        assert not np.array_equal(found.infer(frames, scene.points, None, scene.timestamp_ns).scores, result.scores)
+        with pytest.raises(Error) as raised:
+            wanted.infer({"AHEAD": OnDevice(scene.frames["AHEAD"])}, {})
+        assert raised.value.code == "E0201" and "cuda" in raised.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"typestr": "<f4"}, "E0201"),
+        ({"shape": (180, 320)}, "E0202"),
+        ({"shape": (180, 320, 4)}, "E0202"),
+        ({"shape": (90, 320, 3)}, "E0202"),
+        ({"data": (0, True)}, "E0202"),
+        ({"data": None}, "E0201"),
+        ({"strides": (960, 3)}, "E0201"),
+    ],
+)
+def test_what_is_wrong_with_an_image_on_the_gpu_is_said(on_cuda, bundle: Bundle, scene, change, code) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as detector:
+        with pytest.raises(Error) as raised:
+            detector.infer({"AHEAD": OnDevice(scene.frames["AHEAD"], **change)}, {})
+        assert raised.value.code == code and "AHEAD" in raised.value.where
+
+
+def test_tensors_can_be_had_without_a_copy(on_cuda, bundle: Bundle, scene) -> None:
+    with Detector(bundle, scene.rig, threads=1) as on_cpu, on_cuda(bundle, scene.rig, threads=1) as detector:
+        infer(on_cpu, scene), infer(detector, scene)
+        for name, tensor in on_cpu.device_tensors().items():
+            assert not hasattr(tensor, "__cuda_array_interface__")
+            assert np.array_equal(np.asarray(tensor), on_cpu.tensors()[name])
+        for name, tensor in detector.device_tensors().items():
+            described = tensor.__cuda_array_interface__
+            assert not hasattr(tensor, "__array_interface__") and described["typestr"] == "<f4"
+            count = int(np.prod(described["shape"]))
+            memory = np.ctypeslib.as_array((ctypes.c_float * count).from_address(described["data"][0]))  # the fake device's
+            assert np.array_equal(memory.reshape(described["shape"]), detector.tensors()[name])
+
+
+def nv12(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    cv2 = pytest.importorskip("cv2")
+    height, width = image.shape[:2]
+    planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+    u, v = planes[height:].reshape(2, height // 2, width // 2)
+    return planes[:height], np.stack([u, v], axis=-1)
+
+
+def test_nv12_is_staged_with_both_planes(on_cuda, bundle: Bundle, scene) -> None:
+    planes = {name: nv12(image) for name, image in scene.frames.items()}
+    padded = {
+        name: (np.pad(y, ((0, 0), (0, 13)))[:, :-13], np.pad(uv, ((0, 0), (0, 9), (0, 0)))[:, :-9]) for name, (y, uv) in planes.items()
+    }
+    with on_cuda(bundle, scene.rig, threads=1) as found, Detector(bundle, scene.rig, threads=1) as wanted:
+        for frames in (planes, padded, {name: (*both, "bt709_full") for name, both in planes.items()}):
+            result = wanted.infer(frames, scene.points, None, scene.timestamp_ns)
+            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+            assert close(found.tensors()["images"], wanted.tensors()["images"])
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_says_why(bundle: Bundle, scene) -> None:

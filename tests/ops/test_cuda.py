@@ -79,6 +79,17 @@ def test_images_of_any_layout(view, order):
         assert np.array_equal(cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec))
 
 
+@pytest.mark.parametrize("matrix", ["bt601", "bt601_full", "bt709", "bt709_full"])
+@pytest.mark.parametrize("size", [(120, 160), (2, 2), (54, 70)])
+def test_images_of_nv12(size, matrix, order):
+    rng, spec = np.random.default_rng(3), ImageSpec(width=96, height=64, stride=8)
+    y, uv = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in (size, (size[0] // 2, size[1] // 2, 2)))
+    crop = ops.image_crop(spec, size[1], size[0])
+    wanted = ops.preprocess_images([(y, uv, matrix)], [crop], spec)
+    assert np.array_equal(cuda.preprocess_images([(y, uv, matrix)], [crop], spec), wanted)
+    assert np.array_equal(cuda.preprocess_images([(y, uv, matrix)], [crop], spec, half=True), wanted.astype(np.float16))
+
+
 # ---- lift ----
 def crops_of(spec: ModelSpec, rig: SensorRig) -> list[ops.ImageCrop]:
     return [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]

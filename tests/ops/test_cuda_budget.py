@@ -63,7 +63,10 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
         compile_host = ["-cudart", "none", "-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off", "-c", str(source)]
         target = tmp_path / f"{source.stem}.host.o"
         subprocess.run([cuda_budget.nvcc(), *cuda_budget.FLAGS, *compile_host, "-o", str(target)], check=True)
-    glue = [ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp", *(ROOT / "cpp" / "bindings" / f"{n}.cpp" for n in ("common", "detector"))]
+    glue = [
+        ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp",
+        *(ROOT / "cpp" / "bindings" / f"{n}.cpp" for n in ("common", "detector", "device_array")),
+    ]
     sources = [*glue, *sorted(objects[0].glob("*.o")), *sorted(tmp_path.glob("*.host.o"))]
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", *include]
     paths = [f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src", f"-L{tmp_path}", f"-Wl,-rpath,{tmp_path}"]

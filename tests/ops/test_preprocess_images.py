@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imkd_edge.errors import Error
 from imkd_edge.ops import ImageCrop, image_crop, preprocess_images
 from imkd_edge.spec import ImageSpec
 
@@ -142,3 +143,84 @@ def test_the_crop_covers_the_input_and_is_anchored(anchor: float) -> None:
     assert crop.top == pytest.approx(140 * anchor)  # 900 * 0.44 - 256
     tall = image_crop(ImageSpec(width=96, height=64, stride=16, anchor=anchor), 640, 64)
     assert (tall.scale, tall.left, tall.top) == (1.0, 272.0, 0.0)
+
+
+# ---- NV12 ----
+MATRICES = {"bt601": (0.299, 0.114, 219, 224, 16), "bt601_full": (0.299, 0.114, 255, 255, 0)}
+MATRICES |= {"bt709": (0.2126, 0.0722, 219, 224, 16), "bt709_full": (0.2126, 0.0722, 255, 255, 0)}
+
+
+def planes(width: int, height: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (height, width), dtype=np.uint8), random.integers(0, 256, (height // 2, width // 2, 2), dtype=np.uint8)
+
+
+def rgb_of(y: np.ndarray, uv: np.ndarray, matrix: str = "bt601") -> np.ndarray:
+    """float64, the inverse of ITU-R BT.601-7 / BT.709-6: Y = Kr R + Kg G + Kb B, Cb = (B - Y) / 2(1 - Kb), Cr = (R - Y) / 2(1 - Kr)."""
+    kr, kb, luma, chroma, black = MATRICES[matrix]
+    Y = (y.astype(np.float64) - black) / luma
+    Cb, Cr = (np.repeat(np.repeat((uv[..., i].astype(np.float64) - 128) / chroma, 2, 0), 2, 1) for i in (0, 1))
+    R, B = Y + 2 * (1 - kr) * Cr, Y + 2 * (1 - kb) * Cb
+    G = (Y - kr * R - kb * B) / (1 - kr - kb)
+    return np.floor(np.clip(255 * np.stack([R, G, B], axis=-1), 0, 255) + 0.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+@pytest.mark.parametrize("size", [(160, 90), (200, 130), (2, 2), (3000, 60), (48, 200)])
+def test_nv12_is_as_if_it_had_been_converted_first(size: tuple[int, int], matrix: str) -> None:
+    spec = ImageSpec(width=96, height=64, stride=16)
+    y, uv = planes(*size)
+    crop = image_crop(spec, *size)
+    found = preprocess_images([(y, uv, matrix)], [crop], spec)
+    wanted = preprocess_images([rgb_of(y, uv, matrix)], [crop], spec)
+    off = np.abs(found - wanted) * np.array(spec.std)[:, None, None]
+    assert off.max() <= 1.001  # a grey level, where a half is rounded the other way
+    assert (off > 1e-3).mean() < 1e-3
+
+
+def test_nv12_is_bt601_as_opencv_reads_it() -> None:
+    y, uv = planes(64, 48)
+    y = np.maximum(y, 16)  # OpenCV takes blacker than black for black
+    converted = cv2.cvtColorTwoPlane(y, np.ascontiguousarray(uv), cv2.COLOR_YUV2RGB_NV12)
+    assert np.abs(converted.astype(int) - rgb_of(y, uv)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("yuv", "rgb", "matrix"),
+    [
+        ((16, 128, 128), (0, 0, 0), "bt601"),
+        ((235, 128, 128), (255, 255, 255), "bt601"),
+        ((81, 90, 240), (255, 0, 0), "bt601"),  # the primaries of BT.601 and BT.709 in eight bits
+        ((145, 54, 34), (0, 255, 0), "bt601"),
+        ((41, 240, 110), (0, 0, 255), "bt601"),
+        ((63, 102, 240), (255, 0, 0), "bt709"),
+        ((173, 42, 26), (0, 255, 0), "bt709"),
+        ((32, 240, 118), (0, 0, 255), "bt709"),
+        ((255, 128, 128), (255, 255, 255), "bt709_full"),
+        ((76, 85, 255), (255, 0, 0), "bt601_full"),
+    ],
+)
+def test_known_colours_of_nv12(yuv, rgb, matrix: str) -> None:
+    y, uv = np.full((8, 8), yuv[0], np.uint8), np.full((4, 4, 2), yuv[1:], np.uint8)
+    spec = ImageSpec(width=16, height=16, stride=16, mean=[0, 0, 0], std=[1, 1, 1])
+    found = preprocess_images([(y, uv, matrix)], [image_crop(spec, 8, 8)], spec)[0, :, 5, 5]
+    assert np.abs(found - rgb).max() <= 2  # the eight bits of YUV
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (np.zeros((7, 8), np.uint8), np.zeros((3, 4, 2), np.uint8)),
+        (np.zeros((8, 8), np.uint8), np.zeros((4, 4), np.uint8)),
+        (np.zeros((8, 8), np.uint8), np.zeros((4, 8, 2), np.uint8)),
+        (np.zeros((8, 8), np.float32), np.zeros((4, 4, 2), np.uint8)),
+        (np.zeros((8, 16), np.uint8)[:, ::2], np.zeros((4, 4, 2), np.uint8)),
+        (np.zeros((8, 8), np.uint8), np.zeros((4, 4, 2), np.uint8), "bt2020"),
+        (np.zeros((8, 8), np.uint8),),
+    ],
+)
+def test_what_is_no_nv12_is_refused(wrong) -> None:
+    spec = ImageSpec(width=16, height=16, stride=16)
+    with pytest.raises(Error) as raised:
+        preprocess_images([wrong], [ImageCrop()], spec)
+    assert raised.value.code in ("E0201", "E0202")

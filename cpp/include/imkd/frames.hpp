@@ -9,10 +9,17 @@
 
 namespace imkd {
 
-struct ImageView {                 // RGB uint8; strides in bytes, may be negative; data == nullptr: the camera is absent
+enum class YuvMatrix : std::uint8_t { bt601, bt601_full, bt709, bt709_full };  // full: 0..255, else 16..235
+
+// RGB uint8; strides in bytes, may be negative; data == nullptr: the camera is absent. Or, where chroma is set, NV12: data is the plane of Y,
+// one byte per pixel, chroma the plane of U, V pairs at half the size; width and height are even.
+struct ImageView {
   const std::uint8_t* data = nullptr;
   int width = 0, height = 0;
   std::ptrdiff_t row_stride = 0, pixel_stride = 3, channel_stride = 1;
+  const std::uint8_t* chroma = nullptr;
+  std::ptrdiff_t chroma_stride = 0;  // from row to row
+  YuvMatrix yuv = YuvMatrix::bt601;
 };
 
 struct RadarSweep {

@@ -23,8 +23,20 @@ struct Span {
   }
 };
 
+void copy_rows(const std::uint8_t* from, std::ptrdiff_t stride, int rows, std::ptrdiff_t bytes, std::uint8_t* to, ThreadPool& pool) {
+  pool.parallel_for(rows, [&](int begin, int end) {
+    for (int row = begin; row < end; ++row) std::memcpy(to + row * bytes, from + row * stride, static_cast<std::size_t>(bytes));
+  });
+}
+
 // The rows of an image that stand far apart, or whose channels do, closed up; the same pixels in the same order.
 ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
+  if (v.chroma) {
+    std::uint8_t* chroma = to + static_cast<std::ptrdiff_t>(v.width) * v.height;
+    copy_rows(v.data, v.row_stride, v.height, v.width, to, pool);
+    copy_rows(v.chroma, v.chroma_stride, v.height / 2, v.width, chroma, pool);
+    return {to, v.width, v.height, v.width, 1, 0, chroma, v.width, v.yuv};
+  }
   const Span span(v);
   if (span.bytes > static_cast<std::ptrdiff_t>(kBytesPerPixel) * v.width) {  // planar, every other column, ...: pixel by pixel
     pool.parallel_for(v.height, [&](int begin, int end) {
@@ -36,18 +48,8 @@ ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
     });
     return {to, v.width, v.height, static_cast<std::ptrdiff_t>(v.width) * 3, 3, 1};
   }
-  pool.parallel_for(v.height, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row)
-      std::memcpy(to + row * span.bytes, v.data + row * v.row_stride + span.low, static_cast<std::size_t>(span.bytes));
-  });
+  copy_rows(v.data + span.low, v.row_stride, v.height, span.bytes, to, pool);
   return {to - span.low, v.width, v.height, span.bytes, v.pixel_stride, v.channel_stride};
-}
-
-// Where the device finds this memory of the caller's; null where it cannot.
-const std::uint8_t* on_device(const std::uint8_t* data) {
-  cudaPointerAttributes attributes{};
-  check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes", "the caller's image");
-  return attributes.type == cudaMemoryTypeUnregistered ? nullptr : static_cast<const std::uint8_t*>(attributes.devicePointer);
 }
 
 }  // namespace
@@ -68,9 +70,9 @@ void Notes::send(cudaStream_t stream) const {
 }
 
 Inputs::Inputs(const ModelSpec& spec, int threads) : spec_(spec), pool_(threads) {
-  int device = 0, integrated = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated, device), "cudaDeviceGetAttribute");
+  int integrated = 0;
+  check(cudaGetDevice(&device_), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&integrated, cudaDevAttrIntegrated, device_), "cudaDeviceGetAttribute");
   integrated_ = integrated != 0;
   points_ = spec.radar.max_points;
   radar_ = pinned_memory<float>(static_cast<std::size_t>(points_) * 5);
@@ -90,18 +92,34 @@ void Inputs::set_rig(const SensorRig& rig) {
   stages_ = std::move(stages);
 }
 
+// Where the device finds this memory of the caller's; null where it cannot.
+const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes", "the caller's image");
+  if (attributes.type == cudaMemoryTypeDevice && attributes.device != device_)
+    throw Error(Code::frame_bad_dtype, "an image lies on GPU " + std::to_string(attributes.device), "FrameSet::cameras",
+                "this detector works on GPU " + std::to_string(device_) + ": copy it there, or to the host");
+  return attributes.type == cudaMemoryTypeUnregistered ? nullptr : static_cast<const std::uint8_t*>(attributes.devicePointer);
+}
+
 ImageView Inputs::reachable(const ImageView& image, Stage& stage, cudaStream_t stream) {
   if (!image.data) return image;
-  if (const std::uint8_t* data = on_device(image.data)) {
+  const std::uint8_t *data = on_device(image.data), *chroma = image.chroma ? on_device(image.chroma) : nullptr;
+  if (image.chroma && !data != !chroma)
+    throw Error(Code::frame_bad_shape, "the device reaches one plane of an NV12 image and not the other", "FrameSet::cameras",
+                "keep both in one kind of memory");
+  if (data) {
     ImageView view = image;
-    view.data = data;
+    view.data = data, view.chroma = chroma;
     return view;
   }
   ImageView view = stage_rows(image, stage.pinned.get(), pool_);
   if (!stage.device) return view;
-  const std::size_t bytes = static_cast<std::size_t>(view.row_stride) * static_cast<std::size_t>(view.height);
+  const std::size_t rows = static_cast<std::size_t>(view.chroma ? view.height / 2 * 3 : view.height);
+  const std::size_t bytes = static_cast<std::size_t>(view.row_stride) * rows;
   check(cudaMemcpyAsync(stage.device.get(), stage.pinned.get(), bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync", "image");
   view.data = stage.device.get() + (view.data - stage.pinned.get());
+  if (view.chroma) view.chroma = stage.device.get() + (view.chroma - stage.pinned.get());
   return view;
 }
 

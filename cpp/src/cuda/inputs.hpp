@@ -49,11 +49,13 @@ class Inputs {
   struct Stage {                                   // one camera's pixels on their way
     std::shared_ptr<std::uint8_t> pinned, device;  // no device memory where the two are one, as on a Jetson
   };
+  const std::uint8_t* on_device(const std::uint8_t* data) const;
   ImageView reachable(const ImageView& image, Stage& stage, cudaStream_t stream);
   bool put_radar(const Frame& frame);
 
   const ModelSpec spec_;
   ThreadPool pool_;
+  int device_ = 0;
   bool integrated_ = false;
   std::unique_ptr<Notes> notes_;
   std::vector<Stage> stages_;     // by camera

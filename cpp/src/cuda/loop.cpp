@@ -41,7 +41,6 @@ class CudaLoop : public FrameLoop {
   OwnStream main_ = make_stream(), side_ = make_stream();
   OwnEvent parted_ = make_event(cudaEventDisableTiming), met_ = make_event(cudaEventDisableTiming);
   std::vector<OwnEvent> marks_;                        // begin and end of each stage; empty unless stages are timed
-  std::array<std::shared_ptr<float>, kBuffers> data_;  // where the engines read and write; null where nobody needs it
   std::array<std::shared_ptr<float>, kBuffers> maps_;  // pinned copies of the maps that the result hands out
   std::shared_ptr<float> past_;                        // fused maps of the past, by place
   std::shared_ptr<unsigned char> resize_table_, lift_table_work_, lift_work_, radar_work_, decode_work_;

@@ -4,6 +4,7 @@
 
 #include "clones.hpp"
 #include "image_tap.hpp"
+#include "yuv.hpp"
 
 namespace imkd {
 namespace {
@@ -22,6 +23,12 @@ void blend_strided(const ImageView& image, const std::uint8_t* a, const std::uin
       const std::ptrdiff_t at = x * image.pixel_stride + c * image.channel_stride;
       *out++ = float(a[at]) + (float(b[at]) - float(a[at])) * weight;
     }
+}
+
+// Pixels of one row of NV12, from a column on, as RGB.
+const std::uint8_t* rgb_row(const ImageView& image, const Yuv& matrix, int row, int first, int pixels, std::uint8_t* rgb) {
+  for (int x = 0; x < pixels; ++x) nv12_pixel(image, matrix, row, first + x, rgb + 3 * x);
+  return rgb;
 }
 
 // row: interleaved blended pixels; index: 3 * raw column.
@@ -56,10 +63,13 @@ void fill(Tile& tile, int begin, const ImageView& image, const ImageCrop& crop, 
 // Rows [begin, end) of one image.
 void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, int begin, int end, float* out /* (3,H,W) */) {
   const int plane = spec.width * spec.height;
-  const bool packed = image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
+  const bool packed = !image.chroma && image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
   const std::ptrdiff_t lowest = packed && image.channel_stride < 0 ? -2 : 0;  // BGR seen as RGB: the bytes start two lower
+  const bool nv12 = image.chroma != nullptr;
+  const Yuv matrix = yuv_of(image.yuv);
   Tile tile;
   float row[3 * kSpan];
+  std::uint8_t rgb[2][3 * kSpan];
   for (int x = 0; x < spec.width; x += tile.count) {
     fill(tile, x, image, crop, spec.width);
     const int pixels = std::min(tile.pixels, image.width - tile.first);  // a single column has no right neighbour
@@ -67,7 +77,10 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
       const Tap t = tap(y, crop.top, crop.scale, image.height);
       const std::uint8_t* a = image.data + t.index * image.row_stride + tile.first * image.pixel_stride;
       const std::uint8_t* b = image.height > 1 ? a + image.row_stride : a;
-      if (packed)
+      if (nv12)
+        blend_rows(rgb_row(image, matrix, t.index, tile.first, pixels, rgb[0]),
+                   rgb_row(image, matrix, t.index + (image.height > 1), tile.first, pixels, rgb[1]), t.weight, 3 * pixels, row);
+      else if (packed)
         blend_rows(a + lowest, b + lowest, t.weight, 3 * pixels, row);
       else
         blend_strided(image, a, b, t.weight, pixels, row);

@@ -1,6 +1,7 @@
 // Resize, crop and normalisation of all cameras in one kernel: each thread blends four raw pixels into one output pixel.
 #include "image_tap.hpp"
 #include "kernel.hpp"
+#include "yuv.hpp"
 
 namespace imkd::cuda {
 namespace {
@@ -36,14 +37,22 @@ __global__ void __launch_bounds__(256)
   }
   const Tap* taps = table + blockIdx.z * (output.width + output.height);
   const Tap h = taps[x], v = taps[output.width + y];
+  const int down = image.height > 1, right = image.width > 1;
+  std::uint8_t nv12[4][3];
+  if (image.chroma) {
+    const Yuv matrix = yuv_of(image.yuv);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) nv12_pixel(image, matrix, v.index + (k / 2) * down, h.index + (k % 2) * right, nv12[k]);
+  }
   const std::uint8_t* a = image.data + v.index * image.row_stride + h.index * image.pixel_stride;
-  const std::ptrdiff_t down = image.height > 1 ? image.row_stride : 0, right = image.width > 1 ? image.pixel_stride : 0;
 #pragma unroll
   for (int c = 0; c < 3; ++c) {
     const std::uint8_t* p = a + c * image.channel_stride;
-    const float top_left = p[0], top_right = p[right];
-    const float left = top_left + (float(p[down]) - top_left) * v.weight;
-    const float far = top_right + (float(p[down + right]) - top_right) * v.weight;
+    const std::ptrdiff_t below = down * image.row_stride, beside = right * image.pixel_stride;
+    const bool rgb = !image.chroma;
+    const float top_left = rgb ? p[0] : nv12[0][c], top_right = rgb ? p[beside] : nv12[1][c];
+    const float low_left = rgb ? p[below] : nv12[2][c], low_right = rgb ? p[below + beside] : nv12[3][c];
+    const float left = top_left + (low_left - top_left) * v.weight, far = top_right + (low_right - top_right) * v.weight;
     to[c * plane] = from_float<T>((left + (far - left) * h.weight) * output.gain[c] + output.bias[c]);
   }
 }

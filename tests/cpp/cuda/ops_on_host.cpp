@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "../../../cpp/bindings/common.hpp"
+#include "cuda/check.hpp"
 #include "imkd/cuda.hpp"
 #include "traffic.hpp"
 
@@ -40,7 +41,7 @@ py::array py_preprocess_images(const py::sequence& images, const std::vector<Ima
   std::vector<ImageView> views;
   for (py::handle image : images) {
     views.push_back(image_view(image, "images"));
-    if (!image.is_none()) reads(image.cast<py::array>());
+    if (py::isinstance<py::array>(image)) reads(image.cast<py::array>());
   }
   const int count = static_cast<int>(views.size());
   const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
@@ -119,6 +120,16 @@ py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::a
   return py::make_tuple(values, scores, labels, found.dropped);
 }
 
+#if !defined(IMKD_COUNT)
+// A copy of an array in the device's memory: its address, and what frees it.
+py::tuple device_copy(const py::array& array) {
+  void* memory = nullptr;
+  cuda::check(cudaMalloc(&memory, static_cast<std::size_t>(array.nbytes())), "cudaMalloc");
+  std::memcpy(memory, array.data(), static_cast<std::size_t>(array.nbytes()));
+  return py::make_tuple(reinterpret_cast<std::uintptr_t>(memory), py::capsule(memory, [](void* p) { cudaFree(p); }));
+}
+#endif
+
 }  // namespace
 
 #if defined(IMKD_COUNT)
@@ -130,6 +141,7 @@ void bind_detector(py::module_& m);  // cpp/bindings/detector.cpp
 PYBIND11_MODULE(cuda_on_host, m) {
   py::module_::import("imkd_edge._core");
   bind_detector(m);  // with device "cuda"
+  m.def("device_copy", &device_copy);
 #endif
   m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
   m.def("lift_table", &py_lift_table);

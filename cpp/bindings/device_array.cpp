@@ -1,0 +1,85 @@
+#include "device_array.hpp"
+
+namespace imkd::python {
+namespace {
+
+// DLPack's C structures, of the capsule "dltensor" (its ABI has not changed since version 0.2).
+struct DLDataType {
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+};
+struct DLTensor {
+  void* data;
+  std::int32_t device_type, device_id;
+  std::int32_t ndim;
+  DLDataType dtype;
+  std::int64_t *shape, *strides;  // strides in elements; null: dense, row-major
+  std::uint64_t byte_offset;
+};
+struct DLManagedTensor {
+  DLTensor tensor;
+  void* context;
+  void (*deleter)(DLManagedTensor*);
+};
+enum { kDLCuda = 2, kDLCudaHost = 3, kDLCudaManaged = 13 };
+
+std::vector<py::ssize_t> dense_strides(const std::vector<py::ssize_t>& shape, py::ssize_t item) {
+  std::vector<py::ssize_t> strides(shape.size(), item);
+  for (std::size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
+  return strides;
+}
+
+DeviceArray by_interface(py::handle value, const std::string& where) {
+  try {
+    const auto found = value.attr("__cuda_array_interface__").cast<py::dict>();
+    DeviceArray array;
+    array.data = reinterpret_cast<void*>(found["data"].cast<py::tuple>()[0].cast<std::uintptr_t>());
+    array.type = found["typestr"].cast<std::string>();
+    array.shape = found["shape"].cast<std::vector<py::ssize_t>>();
+    const py::object strides = found.contains("strides") ? py::object(found["strides"]) : py::none();
+    const py::ssize_t item = array.type.size() == 3 ? array.type[2] - '0' : 0;
+    array.strides = strides.is_none() ? dense_strides(array.shape, item) : strides.cast<std::vector<py::ssize_t>>();
+    array.owner = py::reinterpret_borrow<py::object>(value);
+    if (array.strides.size() == array.shape.size()) return array;
+  } catch (const py::builtin_exception&) {
+  } catch (const py::error_already_set&) {
+  }
+  throw Error(Code::frame_bad_dtype, "has a __cuda_array_interface__ that cannot be read", where,
+              "hand it over by DLPack, or as a NumPy array");
+}
+
+DeviceArray by_dlpack(py::handle value, const std::string& where) {
+  const py::object capsule = value.attr("__dlpack__")();
+  auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  if (!managed) throw py::error_already_set();
+  PyCapsule_SetName(capsule.ptr(), "used_dltensor");  // from here on it is ours to delete
+  const DLTensor& tensor = managed->tensor;
+  DeviceArray array;
+  array.owner = py::capsule(managed, [](void* p) {
+    auto* owned = static_cast<DLManagedTensor*>(p);
+    if (owned->deleter) owned->deleter(owned);
+  });
+  constexpr const char* kKinds = "iuf";  // by DLPack's code: int, unsigned, float
+  if (tensor.dtype.code > 2 || tensor.dtype.lanes != 1 || tensor.dtype.bits % 8 != 0)
+    throw Error(Code::frame_bad_dtype, "has a type that NumPy does not", where, "must be uint8");
+  const py::ssize_t item = tensor.dtype.bits / 8;
+  array.type = std::string(item == 1 ? "|" : "<") + kKinds[tensor.dtype.code] + std::to_string(item);
+  array.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  array.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
+  if (!tensor.strides) array.strides = dense_strides(array.shape, item);
+  for (int i = 0; tensor.strides && i < tensor.ndim; ++i) array.strides.push_back(tensor.strides[i] * item);
+  return array;
+}
+
+}  // namespace
+
+std::optional<DeviceArray> device_array(py::handle value, const std::string& where) {
+  if (py::isinstance<py::array>(value)) return std::nullopt;
+  if (py::hasattr(value, "__cuda_array_interface__")) return by_interface(value, where);
+  if (!py::hasattr(value, "__dlpack__") || !py::hasattr(value, "__dlpack_device__")) return std::nullopt;
+  const int type = value.attr("__dlpack_device__")().cast<py::tuple>()[0].cast<int>();
+  if (type != kDLCuda && type != kDLCudaHost && type != kDLCudaManaged) return std::nullopt;
+  return by_dlpack(value, where);
+}
+
+}  // namespace imkd::python
