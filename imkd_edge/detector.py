@@ -29,7 +29,7 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A float32 tensor of the last frame, not copied: `torch.as_tensor(t, device="cuda")`, `cupy.asarray(t)`, on the CPU `numpy.asarray(t)`."""
+    """A float32 tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
 
     address: int
     shape: tuple[int, ...]

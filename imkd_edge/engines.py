@@ -25,18 +25,26 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+PROVIDERS = {  # of onnxruntime-gpu, for comparison; the tensors pass through the host's memory
+    "onnxruntime-cuda": "CUDAExecutionProvider",
+    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
+}
+
+
 class OnnxRuntimeEngine(Engine):
     """The `onnxruntime` wheel with fixed, bound buffers; an output that is not bound is not wanted.
 
     Args:
         threads: cores for one run; 0 is one per core.
+        name: "onnxruntime", or one of PROVIDERS: refused where the session falls back to the CPU.
 
     Raises:
-        Error: engine_unavailable without the wheel; engine_load, engine_bind, engine_run for what ONNX Runtime refuses.
+        Error: engine_unavailable without the wheel or the provider; engine_load, engine_bind, engine_run for what ONNX Runtime refuses.
     """
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, name: str = "onnxruntime") -> None:
         super().__init__()
+        self._name, self._provider = name, PROVIDERS.get(name)
         self._threads = threads or cores()
         self._path = ""
         self._session: Any = None
@@ -46,7 +54,7 @@ class OnnxRuntimeEngine(Engine):
         self._arrays: dict[str, np.ndarray] = {}  # keeps the bound memory alive
 
     def name(self) -> str:
-        return "onnxruntime"
+        return self._name
 
     def load(self, onnx_path: str) -> None:
         try:
@@ -60,13 +68,21 @@ class OnnxRuntimeEngine(Engine):
         options.log_severity_level = 4  # errors come as exceptions, nothing is printed
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers leave the cores to our ops
         self._path = str(onnx_path)
+        self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
+        providers = [self._provider] if self._provider else []
         try:
-            self._session = ort.InferenceSession(self._path, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(self._path, options, providers=[*providers, "CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own classes differ between versions
             fix = "export the model again, or check the file"
             raise Error(Code.engine_load, f"ONNX Runtime says: {error}", self._path, fix) from error
+        self._require_provider(self._session.get_providers(), "the session fell back to the CPU: its libraries or a GPU are missing")
         self._binding = self._session.io_binding()
         self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
+
+    def _require_provider(self, there: list[str], problem: str) -> None:
+        if self._provider and self._provider not in there:
+            fix = "pip uninstall onnxruntime, then pip install onnxruntime-gpu, on a machine with an NVIDIA GPU; or use engine onnxruntime"
+            raise Error(Code.engine_unavailable, f"no {self._provider}: {problem}", self._name, fix)
 
     def inputs(self) -> list[TensorInfo]:
         return [self._info(value) for value in self._inputs]
@@ -117,7 +133,7 @@ def _native_onnxruntime(threads: int) -> Engine:
 
 def engine_names() -> list[str]:
     """Names that `make_engine` takes in this installation."""
-    return ["onnxruntime", *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines())]
+    return ["onnxruntime", *PROVIDERS, *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines())]
 
 
 def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
@@ -130,8 +146,8 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
         raise Error(Code.device_unavailable, f"{threads!r} threads", "threads", f"from 1 to {_core.MAX_THREADS}, or 0 for one per core")
     if callable(engine):
         return engine(threads)
-    if engine == "onnxruntime":
-        return OnnxRuntimeEngine(threads)
+    if engine == "onnxruntime" or engine in PROVIDERS:
+        return OnnxRuntimeEngine(threads, engine)
     if engine == "onnxruntime-native":
         return _native_onnxruntime(threads)
     if engine in _core.native_engines():

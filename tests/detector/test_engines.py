@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from helpers import bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Detector, Error, _core
-from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines import PROVIDERS, Engine, OnnxRuntimeEngine, engine_names, make_engine
 
 ENGINES = ["onnxruntime", "onnxruntime-native"]
 
@@ -219,3 +220,46 @@ def test_a_graph_of_doubles_is_refused(engine_name: str, scene, tmp_path: Path) 
     with pytest.raises(Error) as raised:
         Detector.from_onnx(random_spec(2), scene.rig, tmp_path / "camera.onnx", tmp_path / "bev.onnx", engine=engine_name)
     assert raised.value.code == "E0409"
+
+
+# ---- ONNX Runtime on a GPU, for comparison ----
+class Gpu:
+    """The onnxruntime module of a machine with a GPU; its sessions run on the CPU, and may say so as the real ones do."""
+
+    def __init__(self, built_with: list[str], falls_back: bool = False) -> None:
+        import onnxruntime
+
+        self._real, self._built_with, self._falls_back, self.asked = onnxruntime, built_with, falls_back, []
+
+    def __getattr__(self, name: str):
+        return getattr(self._real, name)
+
+    def get_available_providers(self) -> list[str]:
+        return self._built_with
+
+    def InferenceSession(self, path, options, providers):
+        self.asked.append(providers)
+        session = self._real.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if not self._falls_back:
+            session.get_providers = lambda: providers
+        return session
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_onnxruntime_on_a_gpu_asks_for_its_provider_first(name: str, model: str, bundle, scene, monkeypatch) -> None:
+    gpu = Gpu(["CPUExecutionProvider", *PROVIDERS.values()])
+    monkeypatch.setitem(sys.modules, "onnxruntime", gpu)
+    with Detector(bundle, scene.rig, engine=name) as detector:
+        assert (detector.device, detector.engine) == ("cpu", name)
+        assert len(detector.infer(scene.frames, scene.points).scores) > 0
+    assert gpu.asked == 2 * [[PROVIDERS[name], "CPUExecutionProvider"]]
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("falls_back", [False, True])
+def test_onnxruntime_that_does_not_reach_the_gpu_is_refused(name: str, falls_back: bool, model: str, monkeypatch) -> None:
+    built_with = [*PROVIDERS.values()] if falls_back else ["CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", Gpu(built_with, falls_back))
+    with pytest.raises(Error) as raised:
+        make_engine(name).load(model)
+    assert raised.value.code == "E0501" and PROVIDERS[name] in raised.value.what and "onnxruntime-gpu" in raised.value.fix
