@@ -8,6 +8,8 @@ from typing import Any
 import onnx
 from onnx import numpy_helper
 
+from imkd_edge.quantization.layers import multiply_adds
+
 
 def cost(model: bytes) -> dict[str, Any]:
     """Parameters and GFLOPs of one run of a part.
@@ -23,17 +25,5 @@ def cost(model: bytes) -> dict[str, Any]:
     shapes = {x.name: [d.dim_value for d in x.type.tensor_type.shape.dim] for x in [*graph.input, *graph.value_info, *graph.output]}
     shapes |= {w.name: list(w.dims) for w in graph.initializer}
     weights = [w for w in graph.initializer if numpy_helper.to_array(w).dtype.kind == "f"]
-    multiply_adds = sum(_multiply_adds(node, shapes) for node in graph.node)
-    return {"parameters": sum(math.prod(w.dims) for w in weights), "gflops": round(2e-9 * multiply_adds, 4)}
-
-
-def _multiply_adds(node: onnx.NodeProto, shapes: dict[str, list[int]]) -> int:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-        return 0
-    data, weight, out = shapes[node.input[0]], shapes[node.input[1]], shapes[node.output[0]]
-    if node.op_type == "Conv":  # weight (out, in / group, *kernel): each output value is a sum of that many products
-        return math.prod(out) * math.prod(weight[1:])
-    if node.op_type == "ConvTranspose":  # weight (in, out / group, *kernel): each input value goes into that many sums
-        return math.prod(data) * math.prod(weight[1:])
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)
-    return math.prod(out) * data[0 if transposed else -1]
+    products = sum(multiply_adds(node, shapes) for node in graph.node)
+    return {"parameters": sum(math.prod(w.dims) for w in weights), "gflops": round(2e-9 * products, 4)}

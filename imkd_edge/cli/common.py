@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -156,3 +158,14 @@ def phases() -> Iterator[Phases | None]:
         return
     with _progress(console) as progress:
         yield Phases(progress)
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Imports a part that needs an extra; says which one where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "imkd_edge":
+            raise
+        what = f"this needs {error.name}, which is not installed"
+        raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error

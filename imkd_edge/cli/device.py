@@ -19,6 +19,7 @@ from imkd_edge.cli.common import (
     Threads,
     bar,
     examples,
+    import_extra,
     log,
     parse_options,
     phases,
@@ -166,12 +167,18 @@ def bench(
     device: Device = "auto",
     engine: EngineName = "auto",
     ops: Annotated[bool, typer.Option("--ops", help="Time our ops against the usual OpenCV, NumPy and torch code instead.")] = False,
+    predict: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="Predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor instead; nothing is run.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="With --predict: fp16, int8, or auto, as the bundle's graphs say.")] = "auto",
     json: Json = False,
 ) -> int:
-    """Measure the time per frame, from the caller's arrays to boxes, and of each stage."""
+    """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
     from imkd_edge import bench as benchmark
 
-    if ops:
+    if predict is not None:
+        result = import_extra("imkd_edge.quantization.roofline", "quantize").predict(bundle, predict, precision)
+    elif ops:
         result = benchmark.bench_ops(bundle, source, threads=threads, options=parse_options(option))
     else:
         result = benchmark.bench(
@@ -187,6 +194,8 @@ def bench(
         )
     if json:
         print_json(result)
+    elif predict is not None:
+        report.show_prediction(result)
     elif ops:
         report.show_ops(result)
     else:

@@ -152,6 +152,23 @@ def show_engines(result: dict[str, Any]) -> None:
     out().print(f"golden frame: {escape(result['self_test'])}")
 
 
+def show_prediction(result: dict[str, Any]) -> None:
+    """Predicted stage times, what limits each, the slowest layers and the assumptions."""
+    table = _table(escape(f"{result['bundle']} on {result['device']}: PREDICTED, not measured"), "stage", ">ms", "limited by", ">kernels")
+    for name, stage in result["stages_ms"].items():
+        table.add_row(name, f"{stage['ms']:.2f}", stage["limited_by"], str(stage["kernels"]))
+    table.add_row("total", f"{result['total_ms']:.2f}", "", f"{result['fps']:.0f} frames/s")
+    out().print(table)
+    slowest = sorted((layer, part) for part, found in result["layers"].items() for layer in ((row["us"], row["name"]) for row in found))[
+        -5:
+    ]
+    text = ", ".join(f"{part} {name} {us:.0f} us" for (us, name), part in reversed(slowest))
+    out().print(escape(f"slowest layers, predicted: {text}"))
+    out().print(f"predicted with {result['int8_share']:.0%} of the multiply-adds in INT8; assumed:")
+    for assumption in result["assumptions"]:
+        out().print(escape(f"  {assumption}"))
+
+
 def show_bench(result: dict[str, Any]) -> None:
     """Percentiles of the whole and of each stage."""
     title = f"{result['bundle']}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"

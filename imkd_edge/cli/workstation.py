@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 
 from imkd_edge.cli import report
 from imkd_edge.cli.common import OK, Device, EngineName, Json, Options, Threads, bar, examples, log, parse_options, print_json, verb
+from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.errors import Code, Error
 
 
@@ -172,17 +171,6 @@ def evaluate(
     else:
         report.show_numbers(f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames", result["metrics"])
     return OK
-
-
-def _extra(module: str, extra: str) -> ModuleType:
-    """Imports a part that needs an extra; says which one where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "imkd_edge":
-            raise
-        what = f"this needs {error.name}, which is not installed"
-        raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error
 
 
 def _show(title: str, result: dict, json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,3 +131,21 @@ def test_bench_ops_compares_equal_outputs(run, random_bundle: Path) -> None:
     for row in rows.values():
         assert row["difference"] is not None and row["difference"] <= limits[row["op"]], row
         assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ours_ms"])
+
+
+@pytest.mark.parametrize("device", ["orin-agx-64", "orin-nx-16", "orin-nano-8", "thor"])
+def test_a_prediction_is_the_sum_of_its_stages_and_says_what_it_is(run: Any, device: str) -> None:
+    result = run("bench", "tiny", "--predict", device, "--json").json
+    assert result["predicted"] is True and set(result["stages_ms"]) == {"preprocess", "camera", "lift", "radar", "warp", "bev", "decode"}
+    assert result["total_ms"] == pytest.approx(sum(stage["ms"] for stage in result["stages_ms"].values()))
+    for part, found in result["layers"].items():
+        assert sum(layer["us"] for layer in found) == pytest.approx(1e3 * result["stages_ms"][part]["ms"])
+    text = run("bench", "tiny", "--predict", device).stdout
+    assert "PREDICTED, not measured" in text and "us between kernels" in text
+
+
+def test_a_device_or_a_precision_that_nobody_knows_is_refused(run: Any) -> None:
+    outcome = run("bench", "tiny", "--predict", "xavier")
+    assert outcome.code == 3 and "E0511" in outcome.stderr and "orin-agx-64" in outcome.stderr
+    outcome = run("bench", "tiny", "--predict", "thor", "--precision", "fp4")
+    assert outcome.code == 2 and "auto, fp16, int8" in outcome.stderr
