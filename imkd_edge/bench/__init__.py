@@ -2,5 +2,6 @@
 
 from imkd_edge.bench.frames import bench, environment
 from imkd_edge.bench.ops import bench_ops
+from imkd_edge.bench.page import write_page
 
-__all__ = ["bench", "bench_ops", "environment"]
+__all__ = ["bench", "bench_ops", "environment", "write_page"]

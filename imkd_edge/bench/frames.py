@@ -7,65 +7,81 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imkd_edge.bench.telemetry import Telemetry
 from imkd_edge.bundle import Bundle
 from imkd_edge.detector import Detector
+from imkd_edge.errors import Code, Error
 from imkd_edge.samples import bundle_label, infer_sample, prepare, select
+from imkd_edge.sources.sample import Sample
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+FRAMES = 6636  # queries of MLPerf Automotive's single stream
+STAGE_FRAMES = 300  # of the pass that times the stages
 LOADED = 16  # different frames held in memory; reading a recording is not what is measured
 NETWORKS = ("camera", "bev")
+Track = Callable[[range], Iterable[int]]
 
 
 def bench(
     bundle: str,
     source: str = "synth",
-    frames: int = 200,
+    frames: int = FRAMES,
     warmup: int = 20,
+    rate: float | None = None,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",
     options: Mapping[str, Any] | None = None,
-    track: Callable[[range], Iterable[int]] | None = None,
+    track: Track | None = None,
 ) -> dict[str, Any]:
-    """Times `frames` calls of Detector.infer on the first frames of a source, which are loaded beforehand and repeated.
+    """Times calls of Detector.infer on the first frames of a source, which are loaded beforehand and repeated.
 
     Args:
         bundle: folder or shipped name.
         source: anything that open_source understands.
         frames, warmup: how many calls are timed, and how many go before them.
+        rate: frames/s that the sensors deliver. A frame's time then runs from the moment when it is due, so one that had to wait for the
+            last one is late as well; its deadline is when the next one is due. None: each frame follows the last one.
         threads, device, engine: of the Detector.
         options: of the source's reader.
         track: wraps the timed indices, for a progress bar.
 
     Returns:
-        "total_ms": wall-clock percentiles around the Python call, so with every copy and check; "stages_ms": the same per stage;
-        "share_outside_networks": median over the frames of 1 - (camera + bev) / total; "environment".
+        "total_ms": wall-clock percentiles around the Python call, so with every copy and check; "jitter_ms": mean difference between one
+        frame and the next; "deadline": with a rate; "stages_ms": the same percentiles per stage, of a pass of its own;
+        "share_outside_networks": median over its frames of 1 - (camera + bev) / total; "telemetry" and "energy_mj_per_frame": what the
+        system tells; "environment";
+        "series": every frame's time in ms, and when it was done in s.
+
+    Raises:
+        Error: spec_bad_value for a rate that is not positive; what the source and the Detector raise.
     """
+    if rate is not None and not rate > 0:
+        raise Error(Code.spec_bad_value, f"a rate of {rate} frames/s", "--rate", "give one above 0")
     chosen = select(source, options=options)
     samples = [chosen.source[name] for name in chosen.names[:LOADED]]
     loaded = Bundle.load(bundle)
-    totals, stages = [], []
-    with Detector(loaded, samples[0].rig, device=device, engine=engine, threads=threads) as detector:
-        feed = itertools.cycle(samples)
+    feed = itertools.cycle(samples)
+    settings: dict[str, Any] = {"device": device, "engine": engine, "threads": threads}
+    with Detector(loaded, samples[0].rig, **settings) as detector:
         for _ in range(warmup):
             infer_sample(detector, next(feed))
         gc.collect()
-        for _ in track(range(frames)) if track else range(frames):
-            sample = next(feed)
-            prepare(detector, sample)
-            times = sample.camera_timestamps_ns or None
-            started = time.perf_counter_ns()
-            result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
-            totals.append((time.perf_counter_ns() - started) / 1e6)
-            stages.append({name: value / 1000 for name, value in result.timings_us.items()})
-    outside = [1 - sum(stage[name] for name in NETWORKS) / total for stage, total in zip(stages, totals, strict=True)]
+        with Telemetry() as telemetry:
+            series = _timed(detector, feed, frames, rate, track)
+        seconds = series["at_s"][-1]
+        stages = None if detector.device == "cuda" else _stages(detector, feed, min(frames, STAGE_FRAMES))
+    if stages is None:
+        with Detector(loaded, samples[0].rig, **settings, stage_times=True) as instrumented:
+            stages = _stages(instrumented, feed, min(frames, STAGE_FRAMES))
+    totals, found = series["total_ms"], telemetry.summary()
     return {
         "bundle": bundle_label(bundle),
         "source": source,
@@ -75,9 +91,58 @@ def bench(
         "engine": detector.engine,
         "threads": threads or usable_cores(),
         "total_ms": percentiles(totals),
-        "stages_ms": {name: percentiles([stage[name] for stage in stages]) for name in stages[0]},
+        "jitter_ms": float(np.abs(np.diff(totals)).mean()) if frames > 1 else 0.0,
+        "fps": frames / seconds,
+        "deadline": None if rate is None else _deadline(totals, rate),
+        **stages,
+        "energy_mj_per_frame": 1000 * found["power_w"]["mean"] * seconds / frames if "power_w" in found else None,
+        "telemetry": found,
+        "environment": {**environment(), "power mode": telemetry.power_mode()},
+        "series": series,
+    }
+
+
+def _timed(detector: Detector, feed: Iterator[Sample], frames: int, rate: float | None, track: Track | None) -> dict[str, list[float]]:
+    totals, ends = [], []
+    begin = time.perf_counter()
+    for i in track(range(frames)) if track else range(frames):
+        sample = next(feed)
+        prepare(detector, sample)
+        times = sample.camera_timestamps_ns or None
+        due = time.perf_counter() if rate is None else _wait(begin + i / rate)
+        detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+        end = time.perf_counter()
+        totals.append(1000 * (end - due))
+        ends.append(end - begin)
+    return {"total_ms": totals, "at_s": ends}
+
+
+def _wait(due: float) -> float:
+    while (left := due - time.perf_counter()) > 0:
+        time.sleep(left)
+    return due
+
+
+def _deadline(totals: list[float], rate: float) -> dict[str, Any]:
+    missed = sum(total > 1000 / rate for total in totals)
+    return {"rate": rate, "deadline_ms": 1000 / rate, "missed": missed, "share": missed / len(totals)}
+
+
+def _stages(detector: Detector, feed: Iterator[Sample], frames: int) -> dict[str, Any]:
+    """A pass for the stages alone: timing them costs a GPU something."""
+    totals, results = [], []
+    for _ in range(frames):
+        sample = next(feed)
+        prepare(detector, sample)
+        started = time.perf_counter()
+        results.append(detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None))
+        totals.append(1e6 * (time.perf_counter() - started))
+    stages = {name: [result.timings_us[name] / 1000 for result in results] for name in results[0].timings_us}
+    outside = [1 - sum(result.timings_us[name] for name in NETWORKS) / total for result, total in zip(results, totals, strict=True)]
+    return {
+        "stages_ms": {name: percentiles(values) for name, values in stages.items()},
+        "stage_frames": frames,
         "share_outside_networks": float(np.median(outside)),
-        "environment": environment(),
     }
 
 

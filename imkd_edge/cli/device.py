@@ -53,7 +53,13 @@ def register(app: typer.Typer) -> None:
     )(infer)
     add("inspect", epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect runs/astyx-lite.imkd --json"))(inspect)
     add("doctor", epilog=examples("imkd-edge doctor", "imkd-edge doctor --json"))(doctor)
-    add("bench", epilog=examples("imkd-edge bench tiny --frames 200", "imkd-edge bench tiny --ops --json"))(bench)
+    add(
+        "bench",
+        epilog=examples(
+            "imkd-edge bench tiny --rate 20 --frames 400 --max-p99 50 --html bench.html",
+            "imkd-edge bench tiny --predict orin-agx-64 --json",
+        ),
+    )(bench)
     add(
         "build-engine",
         epilog=examples(
@@ -159,7 +165,10 @@ def doctor(json: Json = False) -> int:
 @verb
 def bench(
     bundle: BundleName = "tiny",
-    frames: Annotated[int, typer.Option(min=1, help="How many timed frames.")] = 200,
+    frames: Annotated[int, typer.Option(min=1, help="How many timed frames.")] = 6636,
+    rate: Annotated[float | None, typer.Option(metavar="HZ", help="Pace frames as sensors do, and count missed deadlines.")] = None,
+    max_p99: Annotated[float | None, typer.Option(metavar="MS", help="Exit with code 1 where the 99th percentile is above.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")] = None,
     source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
     option: Options = None,
     warmup: Annotated[int, typer.Option(min=0, help="Frames before the clock starts.")] = 20,
@@ -186,12 +195,16 @@ def bench(
             source,
             frames=frames,
             warmup=warmup,
+            rate=rate,
             threads=threads,
             device=device,
             engine=engine,
             options=parse_options(option),
             track=bar("bench"),
         )
+        if html is not None:
+            benchmark.write_page(result, html)
+        del result["series"]
     if json:
         print_json(result)
     elif predict is not None:
@@ -200,6 +213,9 @@ def bench(
         report.show_ops(result)
     else:
         report.show_bench(result)
+    if max_p99 is not None and "total_ms" in result and predict is None and result["total_ms"]["p99"] > max_p99:
+        log().print(f"p99 is {result['total_ms']['p99']:.2f} ms, above {max_p99:g}")
+        return GATE_FAILED
     return OK
 
 

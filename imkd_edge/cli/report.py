@@ -178,6 +178,14 @@ def show_bench(result: dict[str, Any]) -> None:
         table.add_row(name, *(f"{values[column]:.2f}" for column in columns))
     out().print(table)
     out().print(f"outside the two networks: {100 * result['share_outside_networks']:.1f} % of the time (median)")
+    out().print(f"{result['fps']:.1f} frames/s, from one frame to the next {result['jitter_ms']:.2f} ms")
+    if deadline := result["deadline"]:
+        missed = f"{deadline['missed']} of {result['frames']} frames missed their deadline of {deadline['deadline_ms']:.1f} ms"
+        out().print(f"{missed} ({100 * deadline['share']:.2f} %)")
+    for name, value in result["telemetry"].items():
+        out().print(escape(f"{name}: {value['first']:.1f} at first, {value['last']:.1f} at last, {value['mean']:.1f} on average"))
+    if result["energy_mj_per_frame"] is not None:
+        out().print(f"energy per frame: {result['energy_mj_per_frame']:.0f} mJ")
     _show_environment(result["environment"])
 
 

@@ -1,0 +1,150 @@
+"""A benchmark as one HTML page that needs nothing else: histogram, timeline, stages, what the system told."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge.engine_cache import write_atomically
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 60, 30
+STYLE = """
+:root { --ink: #1c2330; --faint: #8a94a6; --paper: #ffffff; --bar: #2f6fdb; --mark: #c8472b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --faint: #7c8698; --paper: #14181f; --bar: #6ea0f5; --mark: #f08a6b; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
+body { max-width: 900px; margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin-top: 2em } td, th { padding: 2px 14px 2px 0; text-align: right }
+td:first-child, th:first-child { text-align: left } svg { width: 100%; height: auto } text { fill: var(--ink); font-size: 12px }
+.bar { fill: var(--bar) } .line { stroke: var(--bar); fill: none }
+.mark { stroke: var(--mark); stroke-dasharray: 4 3 } .axis { stroke: var(--faint) }
+"""
+
+
+def write_page(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes the page whole or not at all.
+
+    Args:
+        result: what `bench` returned, with its "series".
+        path: of the HTML file.
+
+    Raises:
+        Error: write_failed.
+    """
+    write_atomically(Path(path), page(result).encode())
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The page's text."""
+    kept = {name: value for name, value in result.items() if name != "series"}
+    title = f"{result['bundle']}: {result['engine']} on {result['device']}, {result['frames']} frames"
+    parts = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{html.escape(_summary(result))}</p>",
+        "<h2>Time per frame, ms</h2>",
+        histogram(result["series"]["total_ms"], result["total_ms"]),
+        "<h2>Over the run, ms by s</h2>",
+        timeline(result["series"]["at_s"], result["series"]["total_ms"], result["deadline"]),
+        f"<h2>Stages, ms: the bar is the median, the line p99, of {result['stage_frames']} frames</h2>",
+        stage_bars(result["stages_ms"]),
+        "<h2>Percentiles, ms</h2>",
+        _table({**result["stages_ms"], "total": result["total_ms"]}),
+        "<h2>What the system told</h2>",
+        _table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
+        "<h2>Environment</h2>",
+        "".join(f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>" for name, value in result["environment"].items()),
+        f'<script type="application/json" id="result">{json.dumps(kept).replace("<", chr(92) + "u003c")}</script>',
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+
+
+def _summary(result: Mapping[str, Any]) -> str:
+    total = result["total_ms"]
+    text = f"p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, p99.9 {total['p99.9']:.2f} ms; {result['fps']:.1f} frames/s"
+    if deadline := result["deadline"]:
+        text += f"; {deadline['missed']} missed their deadline of {deadline['deadline_ms']:.1f} ms"
+    return text
+
+
+def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -> str:
+    """Bars of how many frames took how long, up to p99.9, with lines at p50, p99 and p99.9."""
+    low, high = min(values), max(marks["p99.9"], min(values) + 1e-3)
+    counts, _ = np.histogram(np.minimum(values, high), bins=bins, range=(low, high))
+    step = (WIDTH - LEFT) / bins
+    bars = "".join(
+        f'<rect class="bar" x="{LEFT + i * step:.1f}" width="{step - 1:.1f}" y="{_y(count, counts.max()):.1f}" '
+        f'height="{HEIGHT - BOTTOM - _y(count, counts.max()):.1f}"/>'
+        for i, count in enumerate(counts)
+    )
+    lines = "".join(_upright(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9"))
+    return _svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
+
+
+def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any] | None) -> str:
+    """Each frame's time over the run; where there are more frames than pixels, the slowest of each pixel."""
+    columns = np.minimum((np.array(at_s) / max(at_s[-1], 1e-9) * (WIDTH - LEFT)).astype(int), WIDTH - LEFT - 1)
+    slowest: dict[int, float] = {}
+    for column, value in zip(columns.tolist(), values, strict=True):
+        slowest[column] = max(value, slowest.get(column, 0.0))
+    top = max(values)
+    points = " ".join(f"{LEFT + column},{_y(value, top):.1f}" for column, value in sorted(slowest.items()))
+    line = f'<polyline class="line" points="{points}"/>'
+    if deadline and deadline["deadline_ms"] <= top:
+        y = _y(deadline["deadline_ms"], top)
+        line += (
+            f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
+        )
+    return _svg(line + _axis(0, at_s[-1], f"{top:.1f}"))
+
+
+def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
+    """A bar for each stage."""
+    row, top = 24, max(max(stage["p99"] for stage in stages.values()), 1e-6)
+    scale = (WIDTH - 2 * LEFT - 60) / top
+    rows = "".join(
+        f'<text x="0" y="{i * row + 16}">{html.escape(name)}</text>'
+        f'<rect class="bar" x="{LEFT + 30}" y="{i * row + 4}" width="{stage["p50"] * scale:.1f}" height="16"/>'
+        f'<line class="mark" x1="{LEFT + 30 + stage["p99"] * scale:.1f}" x2="{LEFT + 30 + stage["p99"] * scale:.1f}" y1="{i * row + 2}" '
+        f'y2="{i * row + 22}"/><text x="{LEFT + 38 + stage["p99"] * scale:.1f}" y="{i * row + 16}">{stage["p50"]:.2f}</text>'
+        for i, (name, stage) in enumerate(stages.items())
+    )
+    return _svg(rows, row * len(stages))
+
+
+def _y(value: float, top: float) -> float:
+    return 10 + (HEIGHT - BOTTOM - 10) * (1 - value / max(top, 1e-9))
+
+
+def _upright(x: float, name: str) -> str:
+    end = ' text-anchor="end"' if x > WIDTH - 60 else ""
+    line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="{HEIGHT - BOTTOM}"/>'
+    return f'{line}<text x="{x + (-3 if end else 3):.1f}" y="20"{end}>{name}</text>'
+
+
+def _axis(low: float, high: float, top: str) -> str:
+    y = HEIGHT - BOTTOM
+    ticks = "".join(
+        f'<text x="{LEFT + (WIDTH - LEFT) * i / 4:.1f}" y="{y + 18}" text-anchor="{"end" if i == 4 else "start" if i == 0 else "middle"}">'
+        f"{low + (high - low) * i / 4:.1f}</text>"
+        for i in range(5)
+    )
+    return f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>{ticks}<text x="0" y="16">{html.escape(top)}</text>'
+
+
+def _svg(content: str, height: int = HEIGHT) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{content}</svg>'
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    columns = list(next(iter(rows.values())))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
+    body = "".join(
+        f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{row[column]:.2f}</td>' for column in columns)}</tr>" for name, row in rows.items()
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"

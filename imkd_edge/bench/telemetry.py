@@ -1,0 +1,155 @@
+"""Power, temperatures, clocks and memory while something runs, as far as sysfs (INA3221, thermal zones, devfreq) and NVML tell."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Readings = dict[str, float]
+GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")  # of devfreq, on Jetsons
+
+
+class Telemetry:
+    """Samples in a thread of its own, as a context manager.
+
+    Args:
+        root: where /sys and /proc lie.
+        period: s between samples.
+        nvml: the library of the NVIDIA driver, None where there is none.
+    """
+
+    def __init__(self, root: Path | str = "/", period: float = 0.25, nvml: Any = None) -> None:
+        self._root, self._period = Path(root), period
+        self._nvml = Nvml(nvml) if nvml is not None else Nvml.find()
+        self._samples: list[Readings] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Telemetry:
+        self._samples.append(self.read())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._samples.append(self.read())
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period):
+            self._samples.append(self.read())
+
+    def read(self) -> Readings:
+        """One sample: "power_w", "temperature_c NAME", "clock_mhz NAME", "memory_mb process"; without what the system does not tell."""
+        return {**self._power(), **self._temperatures(), **self._clocks(), **self._memory(), **self._nvml.read()}
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Of every quantity its first, last, lowest, mean and highest value."""
+        names = sorted({name for sample in self._samples for name in sample})
+        found = {}
+        for name in names:
+            values = [sample[name] for sample in self._samples if name in sample]
+            mean = sum(values) / len(values)
+            found[name] = {"first": values[0], "last": values[-1], "min": min(values), "mean": mean, "max": max(values)}
+        return found
+
+    def power_mode(self) -> str:
+        """Of a Jetson, as nvpmodel keeps it; "unknown" elsewhere."""
+        status = _text(self._root / "var/lib/nvpmodel/status")
+        return status.removeprefix("pmode:") if status else "unknown"
+
+    def _power(self) -> Readings:
+        """The module's input where there is such a rail (VDD_IN), else the sum of all rails."""
+        rails: Readings = {}
+        for monitor in sorted(self._root.glob("sys/class/hwmon/hwmon*")):
+            if _text(monitor / "name") != "ina3221":
+                continue
+            for label in sorted(monitor.glob("in*_label")):
+                number, name = label.name[2:-6], _text(label) or ""
+                volts, amperes = _number(monitor / f"in{number}_input"), _number(monitor / f"curr{number}_input")
+                if volts is not None and amperes is not None and name not in ("NC", "sum of shunt voltages"):
+                    rails[f"power_w {name}"] = volts * amperes * 1e-6  # mV, mA
+        if not rails:
+            return {}
+        return {**rails, "power_w": rails.get("power_w VDD_IN", sum(rails.values()))}
+
+    def _temperatures(self) -> Readings:
+        found = {}
+        for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
+            name, value = _text(zone / "type"), _number(zone / "temp")
+            if name and value is not None and value > -40_000:  # a zone that is switched off says -256 degrees
+                found[f"temperature_c {name}"] = value / 1000
+        return found
+
+    def _clocks(self) -> Readings:
+        found = {}
+        for device in sorted(self._root.glob("sys/class/devfreq/*")):
+            current, highest = _number(device / "cur_freq"), _number(device / "max_freq")
+            if current is not None and any(name in device.name for name in GPU_NAMES):
+                found["clock_mhz GPU"] = current / 1e6
+                if highest is not None:
+                    found["clock_mhz GPU, highest allowed"] = highest / 1e6
+        cores = [_number(path) for path in self._root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        if known := [clock for clock in cores if clock is not None]:
+            found["clock_mhz CPU, slowest core"] = min(known) / 1000
+        return found
+
+    def _memory(self) -> Readings:
+        lines = (_text(self._root / "proc/self/status") or "").splitlines()
+        resident = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")]
+        return {"memory_mb process": resident[0]} if resident else {}
+
+
+class Nvml:
+    """The first GPU through the driver's library; a Jetson's tells nothing here."""
+
+    def __init__(self, library: Any) -> None:
+        self._library, self._device = library, ctypes.c_void_p()
+        self._ready = library is not None and self._call("nvmlInit_v2") and self._call("nvmlDeviceGetHandleByIndex_v2", 0, out=self._device)
+
+    @staticmethod
+    def find() -> Nvml:
+        try:
+            return Nvml(ctypes.CDLL("libnvidia-ml.so.1"))
+        except OSError:
+            return Nvml(None)
+
+    def _call(self, name: str, *arguments: Any, out: Any = None) -> bool:
+        return getattr(self._library, name)(*arguments, *([] if out is None else [ctypes.byref(out)])) == 0
+
+    def _value(self, name: str, *arguments: Any) -> int | None:
+        value = ctypes.c_uint()
+        return value.value if self._call(name, self._device, *arguments, out=value) else None
+
+    def read(self) -> Readings:
+        if not self._ready:
+            return {}
+        asked: dict[str, tuple[Callable[[], int | None], float]] = {
+            "power_w": (lambda: self._value("nvmlDeviceGetPowerUsage"), 1e-3),
+            "temperature_c GPU": (lambda: self._value("nvmlDeviceGetTemperature", 0), 1.0),
+            "clock_mhz GPU": (lambda: self._value("nvmlDeviceGetClockInfo", 1), 1.0),  # of the SMs
+            "memory_mb GPU": (self._used_memory, 2.0**-20),
+        }
+        values = {name: (read(), scale) for name, (read, scale) in asked.items()}
+        return {name: value * scale for name, (value, scale) in values.items() if value is not None}
+
+    def _used_memory(self) -> int | None:
+        memory = (ctypes.c_ulonglong * 3)()  # total, free, used
+        return memory[2] if self._call("nvmlDeviceGetMemoryInfo", self._device, out=memory) else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):  # a rail or a zone that is asleep refuses to be read
+        return None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(_text(path) or "")
+    except ValueError:
+        return None

@@ -1,0 +1,224 @@
+"""bench: what it counts, what the system tells it, its gate and its page."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from imkd_edge.bench import bench, frames, page
+from imkd_edge.bench.telemetry import Telemetry
+from imkd_edge.detector import Detector
+from imkd_edge.errors import Error
+
+
+class Clock:
+    """Stands for `time` where frames are timed: only sleeping and inferring take any."""
+
+    def __init__(self, infer_s: list[float]) -> None:
+        self.now, self._left = 100.0, list(infer_s)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
+
+    def infer(self, real: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            self.now += self._left.pop(0) if self._left else 0.01
+            return real(*args, **options)
+
+        return call
+
+
+def test_every_frame_is_counted_and_percentiles_are_observed(random_bundle: Path) -> None:
+    result = bench(str(random_bundle), frames=30, warmup=2, threads=1)
+    times = result["series"]["total_ms"]
+    assert len(times) == 30 and result["total_ms"]["max"] == max(times) and result["total_ms"]["p50"] in times
+    assert result["jitter_ms"] == pytest.approx(np.mean([abs(b - a) for a, b in itertools.pairwise(times)]))
+    assert result["fps"] == pytest.approx(30 / result["series"]["at_s"][-1])
+    assert result["deadline"] is None and result["stage_frames"] == 30
+
+
+def test_a_frame_that_waits_for_the_last_one_is_late_too(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock([0.01, 0.01, 0.35, 0.02, 0.02, 0.02])  # a frame each 0.1 s; the third takes until after the sixth is due
+    monkeypatch.setattr(frames, "time", clock)
+    monkeypatch.setattr(Detector, "infer", clock.infer(Detector.infer))
+    result = bench(str(random_bundle), frames=8, warmup=0, rate=10, threads=1)
+    assert result["series"]["total_ms"] == pytest.approx([10, 10, 350, 270, 190, 110, 20, 10])
+    assert result["series"]["at_s"] == pytest.approx([0.01, 0.11, 0.55, 0.57, 0.59, 0.61, 0.62, 0.71], abs=1e-6)
+    assert result["deadline"] == {"rate": 10, "deadline_ms": 100, "missed": 4, "share": 0.5}
+
+
+def test_the_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
+    assert run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--max-p99", 10_000, "--json").code == 0
+    outcome = run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--max-p99", 0.001)
+    assert outcome.code == 1 and "above 0.001" in outcome.stderr
+    with pytest.raises(Error) as raised:
+        bench(str(random_bundle), frames=1, rate=0)
+    assert raised.value.code == "E0104"
+
+
+# ---- what the system tells ----
+def system(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+def orin(root: Path) -> Path:
+    """The files of an AGX Orin, as far as they are read."""
+    hwmon, zone, gpu = "sys__class__hwmon__hwmon1__", "sys__class__thermal__thermal_zone", "sys__class__devfreq__17000000.gpu__"
+    rails = {"in1_label": "VDD_GPU_SOC", "in1_input": "20000", "curr1_input": "600", "in2_label": "VDD_CPU_CV", "in2_input": "19000"}
+    rails |= {"curr2_input": "100", "in3_label": "NC", "in3_input": "1", "curr3_input": "1", "name": "ina3221"}
+    system(root, **{hwmon + name: value for name, value in rails.items()})
+    system(root, **{"sys__class__hwmon__hwmon0__name": "pwmfan", f"{zone}0__type": "gpu-thermal", f"{zone}0__temp": "51500"})
+    system(root, **{f"{zone}1__type": "cv0-thermal", f"{zone}1__temp": "-256000", f"{zone}2__type": "cpu-thermal"})
+    system(root, **{gpu + "cur_freq": "918000000", gpu + "max_freq": "1300500000", "sys__class__devfreq__host1x__cur_freq": "1"})
+    cpu = "sys__devices__system__cpu__cpu"
+    system(root, **{f"{cpu}0__cpufreq__scaling_cur_freq": "2201600", f"{cpu}1__cpufreq__scaling_cur_freq": "729600"})
+    return system(root, var__lib__nvpmodel__status="pmode:0003", proc__self__status="Name: x\nVmRSS:\t  204800 kB")
+
+
+class NoLibrary:
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: 999  # NVML_ERROR_UNKNOWN
+
+
+def test_a_jetsons_sensors_are_read(tmp_path: Path) -> None:
+    telemetry = Telemetry(orin(tmp_path), nvml=NoLibrary())
+    assert telemetry.read() == pytest.approx(
+        {
+            "power_w VDD_GPU_SOC": 12.0,
+            "power_w VDD_CPU_CV": 1.9,
+            "power_w": 13.9,
+            "temperature_c gpu-thermal": 51.5,
+            "clock_mhz GPU": 918.0,
+            "clock_mhz GPU, highest allowed": 1300.5,
+            "clock_mhz CPU, slowest core": 729.6,
+            "memory_mb process": 200.0,
+        }
+    )
+    assert telemetry.power_mode() == "0003"
+
+
+def test_the_modules_input_counts_where_there_is_such_a_rail(tmp_path: Path) -> None:
+    hwmon = "sys__class__hwmon__hwmon0__"
+    files = {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "2000"}
+    files |= {"in2_label": "VDD_CPU_GPU_CV", "in2_input": "5000", "curr2_input": "800"}
+    telemetry = Telemetry(system(tmp_path, **{hwmon + name: value for name, value in files.items()}), nvml=NoLibrary())
+    assert telemetry.read()["power_w"] == pytest.approx(10.0)
+    assert telemetry.power_mode() == "unknown"
+
+
+def test_a_desktops_gpu_is_read_through_nvml(tmp_path: Path) -> None:
+    class Library:
+        def nvmlInit_v2(self) -> int:
+            return 0
+
+        def nvmlDeviceGetHandleByIndex_v2(self, index: int, out: Any) -> int:
+            return 0
+
+        def nvmlDeviceGetPowerUsage(self, device: Any, out: Any) -> int:
+            out._obj.value = 71_250  # mW
+            return 0
+
+        def nvmlDeviceGetTemperature(self, device: Any, sensor: int, out: Any) -> int:
+            out._obj.value = 44
+            return 0
+
+        def nvmlDeviceGetClockInfo(self, device: Any, kind: int, out: Any) -> int:
+            assert kind == 1  # NVML_CLOCK_SM
+            return 3  # NVML_ERROR_NOT_SUPPORTED
+
+        def nvmlDeviceGetMemoryInfo(self, device: Any, out: Any) -> int:
+            ctypes.memmove(out, (ctypes.c_ulonglong * 3)(8 << 30, 6 << 30, 2 << 30), 24)
+            return 0
+
+    found = Telemetry(tmp_path, nvml=Library()).read()
+    assert found == pytest.approx({"power_w": 71.25, "temperature_c GPU": 44, "memory_mb GPU": 2048})
+
+
+def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
+    orin(tmp_path)
+    with Telemetry(tmp_path, period=0.01, nvml=NoLibrary()) as telemetry:
+        system(tmp_path, sys__class__hwmon__hwmon1__in1_input="40000")
+        time.sleep(0.1)
+    power = telemetry.summary()["power_w"]
+    assert power["first"] == pytest.approx(13.9) and power["last"] == power["max"] == pytest.approx(25.9)
+    assert 13.9 < power["mean"] < 25.9
+
+
+# ---- the page ----
+class Reader(HTMLParser):
+    """Fails on a tag that is not closed, and keeps what a browser would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.fetched += [value for name, value in attrs if name in ("src", "href") and value]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+
+
+def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "bench.html"
+    result = run("bench", random_bundle, "--frames", 40, "--warmup", 1, "--rate", 200, "--html", path, "--json").json
+    assert "series" not in result
+    text = path.read_text()
+    reader = Reader(text)
+    assert not reader.fetched and "http" not in text and "@import" not in text
+    assert reader.tags.count("svg") == 3 and reader.tags.count("rect") == 80 + 7
+    assert json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', text)[1]) == result
+    assert f"{result['total_ms']['p99']:.2f}" in text
+
+
+def test_a_histogram_has_every_frame() -> None:
+    values = [1.0] * 10 + [2.0] * 5 + [9.0]
+    drawn = page.histogram(values, {"p50": 1.0, "p99": 9.0, "p99.9": 9.0}, bins=8)
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)"', drawn)]
+    assert heights == pytest.approx([180, 90, 0, 0, 0, 0, 0, 18], abs=0.11)
+
+
+def test_names_in_the_page_are_text(random_bundle: Path) -> None:
+    result = bench(str(random_bundle), frames=3, warmup=0)
+    Reader(page.page({**result, "bundle": "</script><b>x", "environment": {"a": "<i>"}}))
+    assert "<b>x" not in page.page({**result, "bundle": "<b>x"})
+
+
+def test_the_page_opens_in_a_browser_without_a_network(random_bundle: Path, tmp_path: Path) -> None:
+    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip("no Chromium: the page is NOT opened in a browser")
+    path = tmp_path / "bench.html"
+    page.write_page(bench(str(random_bundle), frames=20, warmup=0), path)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1000,1600"]
+    subprocess.run([browser, *flags, path.as_uri()], check=True, timeout=60, capture_output=True)
+    assert (tmp_path / "page.png").stat().st_size > 20_000
