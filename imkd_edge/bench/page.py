@@ -82,7 +82,8 @@ def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -
         f'height="{HEIGHT - BOTTOM - _y(count, counts.max()):.1f}"/>'
         for i, count in enumerate(counts)
     )
-    lines = "".join(_upright(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9"))
+    marked = [(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9")]
+    lines = "".join(_upright(x, name, 20 + 14 * i) for i, (x, name) in enumerate(marked))
     return _svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
 
 
@@ -121,10 +122,10 @@ def _y(value: float, top: float) -> float:
     return 10 + (HEIGHT - BOTTOM - 10) * (1 - value / max(top, 1e-9))
 
 
-def _upright(x: float, name: str) -> str:
+def _upright(x: float, name: str, y: int) -> str:
     end = ' text-anchor="end"' if x > WIDTH - 60 else ""
     line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="{HEIGHT - BOTTOM}"/>'
-    return f'{line}<text x="{x + (-3 if end else 3):.1f}" y="20"{end}>{name}</text>'
+    return f'{line}<text x="{x + (-3 if end else 3):.1f}" y="{y}"{end}>{name}</text>'
 
 
 def _axis(low: float, high: float, top: str) -> str:
