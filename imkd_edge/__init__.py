@@ -4,6 +4,7 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.detector import Detection, Detector, Health, Result
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.live import LiveFrame, Monitor, Synchronizer, Watchdog
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.spec import ModelSpec
 
@@ -17,9 +18,13 @@ __all__ = [
     "Ego",
     "Error",
     "Health",
+    "LiveFrame",
     "ModelSpec",
+    "Monitor",
     "RadarCalibration",
     "RadarSweep",
     "Result",
     "SensorRig",
+    "Synchronizer",
+    "Watchdog",
 ]

@@ -36,7 +36,7 @@ class Health:
     """What the sensors delivered; the world's faults are told here, never raised."""
 
     mode: str  # full, partial, camera_only, radar_only, blind
-    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing
+    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing; from a Monitor also frozen, lost
     radar_points: int  # in the grid
     radar_points_invalid: int  # NaN or infinite, dropped
     radar_points_outside: int  # beyond the grid

@@ -123,7 +123,7 @@ ImageView image_view(py::handle value, const std::string& where) {
           array.strides(2)};
 }
 
-Mat4 rigid_transform(py::handle value, const std::string& where) {
+static Mat4 matrix(py::handle value, const std::string& where) {
   const py::array given = numpy_array(value, where);
   const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
   if (!array) {
@@ -134,6 +134,15 @@ Mat4 rigid_transform(py::handle value, const std::string& where) {
     throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, "must be (4, 4)");
   Mat4 T;
   std::copy(array.data(), array.data() + 16, T.begin());
+  return T;
+}
+
+static Mat4 pose(py::handle value, const std::string& where, Values values) {
+  return values == Values::checked ? rigid_transform(value, where) : matrix(value, where);
+}
+
+Mat4 rigid_transform(py::handle value, const std::string& where) {
+  const Mat4 T = matrix(value, where);
   check_rigid(T, where);
   return T;
 }
@@ -146,7 +155,7 @@ std::int64_t timestamp(py::handle value, const std::string& where) {
   }
 }
 
-Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns) {
+Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses) {
   Sweeps out;
   if (value.is_none()) return out;
   if (py::isinstance<py::dict>(value)) {
@@ -161,18 +170,18 @@ Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t referen
   for (const py::handle sweep : py::reinterpret_borrow<py::sequence>(value)) {
     const std::string where = "radar[" + std::to_string(index++) + "]";
     const std::string name = text(member(sweep, "radar", where), where);
-    const py::object time = member(sweep, "timestamp_ns", where), pose = member(sweep, "T_world_ego", where);
+    const py::object time = member(sweep, "timestamp_ns", where), T = member(sweep, "T_world_ego", where);
     add_sweep(out, rig, name, member(sweep, "points", where), time.is_none() ? reference_ns : timestamp(time, where + ".timestamp_ns"),
-              pose.is_none() ? std::nullopt : std::optional<Mat4>(rigid_transform(pose, where + ".T_world_ego")));
+              T.is_none() ? std::nullopt : std::optional<Mat4>(pose(T, where + ".T_world_ego", poses)));
   }
   return out;
 }
 
-Ego ego_motion(py::handle value) {
+Ego ego_motion(py::handle value, Values values) {
   Ego ego;
   if (value.is_none()) return ego;
-  const py::object pose = member(value, "T_world_ego", "ego"), twist = member(value, "twist", "ego");
-  if (!pose.is_none()) ego.T_world_ego = rigid_transform(pose, "ego.T_world_ego");
+  const py::object T = member(value, "T_world_ego", "ego"), twist = member(value, "twist", "ego");
+  if (!T.is_none()) ego.T_world_ego = pose(T, "ego.T_world_ego", values);
   if (twist.is_none()) return ego;
   const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(twist);
   if (!array) PyErr_Clear();
@@ -180,7 +189,8 @@ Ego ego_motion(py::handle value) {
     throw Error(Code::frame_bad_shape, "must be 3 numbers", "ego.twist", "vx, vy m/s, yaw rate rad/s");
   ego.twist = Vec3{array.at(0), array.at(1), array.at(2)};
   for (double v : *ego.twist)
-    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "ego.twist", "give None where the motion is unknown");
+    if (values == Values::checked && !std::isfinite(v))
+      throw Error(Code::frame_bad_dtype, "is not finite", "ego.twist", "give None where the motion is unknown");
   return ego;
 }
 

@@ -12,6 +12,7 @@
 
 #include "imkd/error.hpp"
 #include "imkd/frames.hpp"
+#include "imkd/result.hpp"
 #include "imkd/rig.hpp"
 #include "imkd/spec.hpp"
 
@@ -35,6 +36,8 @@ ImageView image_view(py::handle value, const std::string& where);
 // Rigid (4, 4). Error frame_bad_dtype, frame_bad_shape, rig_not_rigid.
 Mat4 rigid_transform(py::handle value, const std::string& where);
 
+enum class Values { checked, as_given };  // whether numbers that are not finite, or poses that are not rigid, are the caller's mistake
+
 std::int64_t timestamp(py::handle value, const std::string& where);  // Error frame_bad_time
 
 struct Sweeps {  // views and what keeps their memory alive
@@ -43,8 +46,10 @@ struct Sweeps {  // views and what keeps their memory alive
 };
 
 // A list of imkd_edge.frames.RadarSweep, or a dict name -> (N, 5) array. A sweep without a time was taken at the reference time.
-Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns);
+Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses = Values::checked);
 
-Ego ego_motion(py::handle value);  // imkd_edge.frames.Ego or None
+Ego ego_motion(py::handle value, Values values = Values::checked);  // imkd_edge.frames.Ego or None
+
+py::dict health_dict(const Health& health, const SensorRig& rig);  // the fields of imkd_edge.result.Health
 
 }  // namespace imkd::python

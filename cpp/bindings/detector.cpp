@@ -5,14 +5,12 @@
 
 #include "common.hpp"
 #include "device_array.hpp"
+#include "fields.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
 
 namespace {
-
-constexpr const char* kStateNames[] = {"ok", "late", "stale", "invalid", "missing"};
-constexpr const char* kModeNames[] = {"full", "partial", "camera_only", "radar_only", "blind"};
 
 struct SharedDetector {
   Detector detector;
@@ -95,13 +93,13 @@ Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::ha
   return given;
 }
 
-py::dict health_dict(const Health& health, const SensorRig& rig) {
+}  // namespace
+
+py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
   py::dict sensors, out;
-  for (std::size_t i = 0; i < rig.cameras.size(); ++i)
-    sensors[py::str(rig.cameras[i].name)] = kStateNames[static_cast<int>(health.cameras[i])];
-  for (std::size_t i = 0; i < rig.radars.size(); ++i)
-    sensors[py::str(rig.radars[i].name)] = kStateNames[static_cast<int>(health.radars[i])];
-  out["mode"] = kModeNames[static_cast<int>(health.mode)];
+  for (std::size_t i = 0; i < rig.cameras.size(); ++i) sensors[py::str(rig.cameras[i].name)] = enum_name(health.cameras[i]);
+  for (std::size_t i = 0; i < rig.radars.size(); ++i) sensors[py::str(rig.radars[i].name)] = enum_name(health.radars[i]);
+  out["mode"] = enum_name(health.mode);
   out["sensors"] = sensors;
   out["radar_points"] = health.radar_points;
   out["radar_points_invalid"] = health.radar_points_invalid;
@@ -114,6 +112,8 @@ py::dict health_dict(const Health& health, const SensorRig& rig) {
   out["past_frames"] = health.past_frames;
   return out;
 }
+
+namespace {
 
 FloatArray map_array(const MapView& map) { return FloatArray({py::ssize_t(map.rows), py::ssize_t(map.columns)}, map.data); }  // a copy
 

@@ -10,6 +10,7 @@ void bind_ops(py::module_& m);
 void bind_bundle(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_detector(py::module_& m);
+void bind_live(py::module_& m);
 
 namespace {
 
@@ -101,4 +102,5 @@ PYBIND11_MODULE(_core, m) {
 #ifdef IMKD_BIND_DETECTOR
   bind_detector(m);
 #endif
+  bind_live(m);
 }

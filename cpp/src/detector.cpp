@@ -12,17 +12,6 @@ namespace {
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) { return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9; }
 
-bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
-
-Mode mode_of(const Health& health) {
-  const auto cameras = std::count_if(health.cameras.begin(), health.cameras.end(), usable);
-  const auto radars = std::count_if(health.radars.begin(), health.radars.end(), usable);
-  if (cameras == 0) return radars == 0 ? Mode::blind : Mode::radar_only;
-  if (radars == 0) return Mode::camera_only;
-  const bool all = cameras == static_cast<long>(health.cameras.size()) && radars == static_cast<long>(health.radars.size());
-  return all ? Mode::full : Mode::partial;
-}
-
 }  // namespace
 
 struct Detector::State {
@@ -123,7 +112,7 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
 void Detector::State::resolve_radars(const FrameSet& frames) {
   if (frame.sweeps.size() < frames.sweeps.size()) frame.sweeps.resize(frames.sweeps.size());
   frame.sweep_count = resolve_sweeps(spec, rig, frames, frame.sweeps.data(), result.health);
-  result.health.mode = mode_of(result.health);
+  result.health.mode = mode_of(result.health.cameras, result.health.radars);
   frame.blind = result.health.mode == Mode::blind;
 }
 

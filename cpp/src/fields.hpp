@@ -1,8 +1,10 @@
 // The one list of the members of the spec and the rig: reading, writing and the Python binding all walk it.
 #pragma once
 #include "imkd/error.hpp"
+#include "imkd/result.hpp"
 #include "imkd/rig.hpp"
 #include "imkd/spec.hpp"
+#include "imkd/synchronizer.hpp"
 
 namespace imkd {
 
@@ -26,6 +28,18 @@ struct EnumNames<Distortion> {
 template <>
 struct EnumNames<RadialVelocity> {
   static constexpr const char* names[] = {"compensated", "raw", "aliased"};
+};
+template <>
+struct EnumNames<SensorState> {
+  static constexpr const char* names[] = {"ok", "late", "stale", "invalid", "missing", "frozen", "lost"};
+};
+template <>
+struct EnumNames<Mode> {
+  static constexpr const char* names[] = {"full", "partial", "camera_only", "radar_only", "blind"};
+};
+template <>
+struct EnumNames<Pushed> {
+  static constexpr const char* names[] = {"kept", "late", "duplicate", "future", "invalid"};
 };
 
 template <class Enum>

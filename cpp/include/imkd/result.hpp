@@ -16,10 +16,12 @@ struct Detection {
 };
 
 // ok; late: older than half the radar's max_age; stale: left out for its age; invalid: delivered but unusable (all NaN, zero points kept);
-// missing: nothing was delivered.
-enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing };
+// missing: nothing was delivered; frozen, lost: see Monitor, the Detector does not tell them.
+enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost };
+constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
 // full: every sensor ok or late; partial: some not; camera_only / radar_only: the other kind is wholly unusable; blind: neither.
 enum class Mode : std::uint8_t { full, partial, camera_only, radar_only, blind };
+Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorState>& radars);
 
 struct Health {
   Mode mode = Mode::blind;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "clones.hpp"
+#include "health.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
 
@@ -130,14 +131,6 @@ bool known_twist(const FrameSet& frames, Vec3& twist) {
   const Mat4 T_ref_sweep = compose(inverse_rigid(*frames.ego.T_world_ego), *nearest->T_world_ego);
   twist = twist_between(T_ref_sweep, -age_s(frames.timestamp_ns, nearest->timestamp_ns));
   return true;
-}
-
-bool any_finite(const RadarSweep& sweep) {
-  for (int i = 0; i < sweep.count; ++i) {
-    const float* p = sweep.points + std::size_t(i) * 5;
-    if (std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]) && std::isfinite(p[3]) && std::isfinite(p[4])) return true;
-  }
-  return false;
 }
 
 void radar_health(const SensorRig& rig, const FrameSet& frames, double max_age, Health& health) {

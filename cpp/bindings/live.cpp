@@ -1,0 +1,184 @@
+// Synchronizer, Monitor and Watchdog, by the names of the rig's sensors; see imkd_edge.live.
+#include <pybind11/functional.h>
+
+#include "common.hpp"
+#include "fields.hpp"
+#include "imkd/monitor.hpp"
+#include "imkd/synchronizer.hpp"
+
+using namespace imkd;
+using namespace imkd::python;
+
+namespace {
+
+int camera_of(const SensorRig& rig, const std::string& name) {
+  const int camera = rig.camera_index(name);
+  if (camera < 0) throw Error(Code::frame_unknown_sensor, "the rig has no camera \"" + name + "\"", "push_camera", "use a name of the rig");
+  return camera;
+}
+
+// Holds a Python object; the last to let go may be any thread.
+std::shared_ptr<const void> owner_of(py::object object) {
+  return std::shared_ptr<const py::object>(new py::object(std::move(object)), [](const py::object* held) {
+    py::gil_scoped_acquire gil;
+    delete held;
+  });
+}
+
+py::object owned(const std::shared_ptr<const void>& owner) {
+  return owner ? *static_cast<const py::object*>(owner.get()) : py::object(py::none());
+}
+
+py::object array4(const std::optional<Mat4>& T) { return T ? to_python(*T) : py::object(py::none()); }
+
+// One sweep of imkd_edge.frames.RadarSweep.
+Sweeps one_sweep(py::handle sweep, const SensorRig& rig) {
+  if (py::hasattr(sweep, "timestamp_ns") && sweep.attr("timestamp_ns").is_none())
+    throw Error(Code::frame_bad_time, "a live sweep needs its time", "RadarSweep.timestamp_ns", "an int, nanoseconds");
+  return radar_sweeps(py::make_tuple(sweep), rig, 0, Values::as_given);
+}
+
+// The GIL is held throughout: no call waits for another thread, and what is let go of may be Python's.
+struct PySynchronizer {
+  SensorRig rig;
+  Synchronizer core;
+
+  std::string push_camera(const std::string& name, const py::object& image, py::handle time, py::handle now) {
+    const std::string where = "image of camera \"" + name + "\"";
+    const int camera = camera_of(rig, name);
+    if (image.is_none()) throw Error(Code::frame_bad_dtype, "is None", where, "push nothing where there is no image");
+    return enum_name(
+        core.push_camera(camera, image_view(image, where), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"), owner_of(image)));
+  }
+
+  std::string push_radar(py::handle sweep, py::handle now) {
+    const Sweeps sweeps = one_sweep(sweep, rig);
+    return enum_name(core.push_radar(sweeps.views[0], timestamp(now, "now_ns"), owner_of(sweeps.points[0])));
+  }
+
+  std::string push_ego(py::handle ego, py::handle time, py::handle now) {
+    return enum_name(core.push_ego(ego_motion(ego, Values::as_given), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns")));
+  }
+
+  py::object pop(py::handle now) {
+    const std::optional<LiveFrame> live = core.pop(timestamp(now, "now_ns"));
+    if (!live) return py::none();
+    const FrameSet& f = live->frames;
+    py::dict frames, times, out;
+    py::list sweeps;
+    for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
+      if (!live->cameras[i]) continue;
+      frames[py::str(rig.cameras[i].name)] = owned(live->cameras[i]);
+      times[py::str(rig.cameras[i].name)] = f.camera_timestamps_ns[i];
+    }
+    for (std::size_t i = 0; i < f.sweeps.size(); ++i)
+      sweeps.append(py::make_tuple(rig.radars[static_cast<std::size_t>(f.sweeps[i].radar)].name, owned(live->sweeps[i]),
+                                   f.sweeps[i].timestamp_ns, array4(f.sweeps[i].T_world_ego)));
+    out["timestamp_ns"] = f.timestamp_ns;
+    out["frames"] = frames, out["camera_timestamps_ns"] = times, out["radar"] = sweeps;
+    out["ego"] = py::make_tuple(array4(f.ego.T_world_ego), f.ego.twist ? to_python(*f.ego.twist) : py::object(py::none()));
+    out["complete"] = live->complete;
+    return out;
+  }
+
+  py::dict counts() const {
+    const SynchronizerCounts c = core.counts();
+    py::dict out;
+    for (const auto& [name, value] : {std::pair<const char*, std::int64_t>{"kept", c.kept},
+                                      {"late", c.late},
+                                      {"duplicate", c.duplicate},
+                                      {"future", c.future},
+                                      {"invalid", c.invalid},
+                                      {"complete", c.complete},
+                                      {"incomplete", c.incomplete},
+                                      {"dropped", c.dropped},
+                                      {"expired", c.expired},
+                                      {"restarts", c.restarts}})
+      out[name] = value;
+    return out;
+  }
+};
+
+struct PyMonitor {
+  SensorRig rig;
+  Monitor core;
+
+  void observe_camera(const std::string& name, py::handle image, py::handle time, py::handle now) {
+    core.observe_camera(camera_of(rig, name), image_view(image, "image of camera \"" + name + "\""), timestamp(time, "timestamp_ns"),
+                        timestamp(now, "now_ns"));
+  }
+  void observe_radar(py::handle sweep, py::handle now) { core.observe_radar(one_sweep(sweep, rig).views[0], timestamp(now, "now_ns")); }
+  py::dict check(py::handle now) { return health_dict(core.check(timestamp(now, "now_ns")), rig); }
+};
+
+std::unique_ptr<PySynchronizer> make_synchronizer(const SensorRig& rig, const ModelSpec& spec, const std::string& reference,
+                                                  double tolerance, double timeout, double max_delay, double max_future, double lost_after,
+                                                  int max_images, int max_sweeps) {
+  const SynchronizerOptions options{reference, tolerance, timeout, max_delay, max_future, lost_after, max_images, max_sweeps};
+  return std::unique_ptr<PySynchronizer>(new PySynchronizer{rig, Synchronizer(rig, spec, options)});
+}
+
+std::unique_ptr<PyMonitor> make_monitor(const SensorRig& rig, const ModelSpec& spec, double lost_after, int frozen_after) {
+  return std::unique_ptr<PyMonitor>(new PyMonitor{rig, Monitor(rig, spec, {lost_after, frozen_after})});
+}
+
+// The timer's thread takes the GIL for the callback and the clock, so whoever may wait for that thread gives it up first.
+struct PyWatchdog {
+  std::unique_ptr<Watchdog> core;
+  PyWatchdog(double deadline, const py::object& missed, const py::object& clock, bool timer) {
+    Watchdog::Missed told;
+    if (!missed.is_none())
+      told = [held = owner_of(missed)](double seconds) {
+        py::gil_scoped_acquire gil;
+        try {
+          (*static_cast<const py::object*>(held.get()))(seconds);
+        } catch (py::error_already_set& error) {
+          error.discard_as_unraisable("the callback of an imkd_edge.Watchdog");
+        }
+      };
+    Watchdog::Clock asked = clock.is_none() ? Watchdog::Clock{} : clock.cast<Watchdog::Clock>();
+    py::gil_scoped_release release;
+    core = std::make_unique<Watchdog>(deadline, std::move(told), std::move(asked), timer);
+  }
+  ~PyWatchdog() { close(); }
+  void close() {
+    py::gil_scoped_release release;
+    core.reset();
+  }
+  Watchdog& open() {
+    if (!core) throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog", "use it inside its with block");
+    return *core;
+  }
+};
+
+}  // namespace
+
+void bind_live(py::module_& m) {
+  py::class_<PySynchronizer>(m, "Synchronizer")
+      .def(py::init(&make_synchronizer), py::arg("rig"), py::arg("spec"), py::arg("reference"), py::arg("tolerance"), py::arg("timeout"),
+           py::arg("max_delay"), py::arg("max_future"), py::arg("lost_after"), py::arg("max_images"), py::arg("max_sweeps"))
+      .def("push_camera", &PySynchronizer::push_camera)
+      .def("push_radar", &PySynchronizer::push_radar)
+      .def("push_ego", &PySynchronizer::push_ego)
+      .def("pop", &PySynchronizer::pop)
+      .def("reset", [](PySynchronizer& self) { self.core.reset(); })
+      .def("counts", &PySynchronizer::counts);
+  py::class_<PyMonitor>(m, "Monitor")
+      .def(py::init(&make_monitor), py::arg("rig"), py::arg("spec"), py::arg("lost_after"), py::arg("frozen_after"))
+      .def("observe_camera", &PyMonitor::observe_camera)
+      .def("observe_radar", &PyMonitor::observe_radar)
+      .def("check", &PyMonitor::check)
+      .def("reset", [](PyMonitor& self) { self.core.reset(); });
+  const auto released = py::call_guard<py::gil_scoped_release>();
+  py::class_<PyWatchdog>(m, "Watchdog")
+      .def(py::init<double, py::object, py::object, bool>(), py::arg("deadline"), py::arg("missed"), py::arg("clock"), py::arg("timer"))
+      .def(
+          "beat", [](PyWatchdog& self) { self.open().beat(); }, released)
+      .def(
+          "poll", [](PyWatchdog& self) { self.open().poll(); }, released)
+      .def(
+          "overdue", [](PyWatchdog& self) { return self.open().overdue(); }, released)
+      .def(
+          "misses", [](PyWatchdog& self) { return self.open().misses(); }, released)
+      .def("close", &PyWatchdog::close);
+}

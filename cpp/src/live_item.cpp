@@ -1,0 +1,57 @@
+#include "live_item.hpp"
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "imkd/error.hpp"
+
+namespace imkd {
+
+std::shared_ptr<const void> copy_image(ImageView& image) {
+  auto pixels = std::make_shared<std::vector<std::uint8_t>>(std::size_t(image.width) * image.height * 3);
+  std::uint8_t* out = pixels->data();
+  for (int row = 0; row < image.height; ++row) {
+    const std::uint8_t* in = image.data + row * image.row_stride;
+    if (image.pixel_stride == 3 && image.channel_stride == 1) {
+      std::memcpy(out, in, std::size_t(image.width) * 3);
+      out += std::size_t(image.width) * 3;
+      continue;
+    }
+    for (int column = 0; column < image.width; ++column)
+      for (int channel = 0; channel < 3; ++channel) *out++ = in[column * image.pixel_stride + channel * image.channel_stride];
+  }
+  image = {pixels->data(), image.width, image.height, std::ptrdiff_t(image.width) * 3, 3, 1};
+  return pixels;
+}
+
+std::shared_ptr<const void> copy_points(RadarSweep& sweep) {
+  auto points = std::make_shared<std::vector<float>>(sweep.points, sweep.points + std::size_t(sweep.count) * 5);
+  sweep.points = points->data();
+  return points;
+}
+
+const CameraCalibration& checked_camera(const SensorRig& rig, int camera) {
+  if (camera < 0 || static_cast<std::size_t>(camera) >= rig.cameras.size())
+    throw Error(Code::frame_unknown_sensor, "there is no camera " + std::to_string(camera), "camera", "use an index into the rig");
+  return rig.cameras[static_cast<std::size_t>(camera)];
+}
+
+void check_image(const SensorRig& rig, int camera, const ImageView& image) {
+  const CameraCalibration& c = checked_camera(rig, camera);
+  if (!image.data || image.width != c.width || image.height != c.height)
+    throw Error(Code::frame_bad_shape,
+                "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) + (image.data ? "" : " without data") +
+                    ", calibrated for " + std::to_string(c.width) + "x" + std::to_string(c.height),
+                "camera " + c.name, "push the raw image, or nothing");
+}
+
+void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {
+  if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
+    throw Error(Code::frame_unknown_sensor, "there is no radar " + std::to_string(sweep.radar), "radar", "use an index into the rig");
+  if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
+    throw Error(Code::frame_bad_shape, "a sweep has no points but a count of " + std::to_string(sweep.count),
+                "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32");
+}
+
+}  // namespace imkd

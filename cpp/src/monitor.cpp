@@ -1,0 +1,147 @@
+#include "imkd/monitor.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <optional>
+
+#include "health.hpp"
+#include "imkd/error.hpp"
+#include "live_item.hpp"
+#include "time_ns.hpp"
+
+namespace imkd {
+namespace {
+
+class Digest {  // FNV-1a, 64 bits
+ public:
+  void add(std::uint64_t value) { hash_ = (hash_ ^ value) * 1099511628211u; }
+  std::uint64_t value() const { return hash_; }
+
+ private:
+  std::uint64_t hash_ = 14695981039346656037u;
+};
+
+// Of 64 x 64 pixels spread over the image: enough for a sensor with noise, and quick.
+std::uint64_t digest(const ImageView& image) {
+  constexpr int kSide = 64;
+  Digest digest;
+  for (int i = 0; i < kSide; ++i)
+    for (int j = 0; j < kSide; ++j) {
+      const std::uint8_t* pixel = image.data + std::int64_t(i) * image.height / kSide * image.row_stride +
+                                  std::int64_t(j) * image.width / kSide * image.pixel_stride;
+      for (int channel = 0; channel < 3; ++channel) digest.add(pixel[channel * image.channel_stride]);
+    }
+  return digest.value();
+}
+
+std::uint64_t digest(const RadarSweep& sweep) {
+  Digest digest;
+  for (std::size_t i = 0; i < std::size_t(sweep.count) * 5; ++i) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, sweep.points + i, sizeof bits);
+    digest.add(bits);
+  }
+  return digest.value();
+}
+
+struct Track {                            // of one sensor
+  std::optional<std::int64_t> newest_ns;  // time of the newest item
+  std::int64_t heard_ns = 0;              // when it came
+  bool valid = false;
+  int repeats = 0;  // items in a row with these contents
+  std::uint64_t contents = 0;
+};
+
+}  // namespace
+
+struct Monitor::State {
+  SensorRig rig;
+  std::int64_t max_age, lost_after;
+  int frozen_after;
+  std::vector<Track> cameras, radars;
+  std::optional<std::int64_t> started_ns;
+  mutable std::mutex mutex;
+
+  // False where the item is no news.
+  bool note(Track& track, std::int64_t timestamp_ns, std::int64_t now_ns) {
+    if (!started_ns) started_ns = now_ns;
+    const bool restart = track.newest_ns && minus_ns(*track.newest_ns, timestamp_ns) > max_age;
+    if (track.newest_ns && !restart && timestamp_ns <= *track.newest_ns) return false;
+    track.newest_ns = timestamp_ns;
+    track.heard_ns = now_ns;
+    return true;
+  }
+
+  static void take(Track& track, bool valid, std::uint64_t contents) {
+    track.repeats = valid && track.valid && contents == track.contents ? track.repeats + 1 : 1;
+    track.valid = valid;
+    track.contents = contents;
+  }
+
+  SensorState of(const Track& track, std::int64_t now_ns) const {
+    if (!track.newest_ns) return minus_ns(now_ns, *started_ns) > lost_after ? SensorState::lost : SensorState::missing;
+    if (minus_ns(now_ns, track.heard_ns) > lost_after) return SensorState::lost;
+    const std::int64_t age = distance_ns(now_ns, *track.newest_ns);
+    if (age > max_age) return SensorState::stale;
+    if (!track.valid) return SensorState::invalid;
+    if (track.repeats >= frozen_after) return SensorState::frozen;
+    return age > max_age / 2 ? SensorState::late : SensorState::ok;
+  }
+};
+
+Monitor::Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptions& options) {
+  rig.check();
+  spec.check();
+  if (!(options.lost_after > spec.radar.max_age && options.lost_after <= 3600))
+    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::lost_after", "above spec.radar.max_age, at most 3600 s");
+  if (options.frozen_after < 2) throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::frozen_after", "at least 2");
+  state_.reset(new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}});
+  reset();
+}
+
+Monitor::~Monitor() = default;
+Monitor::Monitor(Monitor&&) noexcept = default;
+Monitor& Monitor::operator=(Monitor&&) noexcept = default;
+
+void Monitor::observe_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns) {
+  State& s = *state_;
+  const CameraCalibration& calibration = checked_camera(s.rig, camera);
+  const bool valid = image.data && image.width == calibration.width && image.height == calibration.height;
+  const std::uint64_t contents = valid ? digest(image) : 0;
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  Track& track = s.cameras[static_cast<std::size_t>(camera)];
+  if (s.note(track, timestamp_ns, now_ns)) State::take(track, valid, contents);
+}
+
+void Monitor::observe_radar(const RadarSweep& sweep, std::int64_t now_ns) {
+  State& s = *state_;
+  check_sweep(s.rig, sweep);
+  const bool valid = any_finite(sweep);
+  const std::uint64_t contents = digest(sweep);
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  Track& track = s.radars[static_cast<std::size_t>(sweep.radar)];
+  if (s.note(track, sweep.timestamp_ns, now_ns)) State::take(track, valid, contents);
+}
+
+Health Monitor::check(std::int64_t now_ns) {
+  State& s = *state_;
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  if (!s.started_ns) s.started_ns = now_ns;
+  Health health;
+  for (const Track& track : s.cameras) health.cameras.push_back(s.of(track, now_ns));
+  for (const Track& track : s.radars) health.radars.push_back(s.of(track, now_ns));
+  health.mode = mode_of(health.cameras, health.radars);
+  return health;
+}
+
+void Monitor::reset() {
+  State& s = *state_;
+  const std::lock_guard<std::mutex> lock(s.mutex);
+  s.cameras.assign(s.rig.cameras.size(), {});
+  s.radars.assign(s.rig.radars.size(), {});
+  s.started_ns.reset();
+}
+
+}  // namespace imkd

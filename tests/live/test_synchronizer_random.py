@@ -1,0 +1,168 @@
+"""Random streams against a model of the synchronizer that keeps plain dicts and looks at everything anew each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+SENSORS = ("A", "B", "R", "S")
+TOLERANCE, TIMEOUT, MAX_DELAY, MAX_FUTURE, LOST, MAX_AGE = 40, 100, 1000, 100, 1000, 600
+LIMIT = {"A": 8, "B": 8, "R": 32, "S": 32}
+
+
+class Model:
+    """Times in ms; items are their times, with their arrival."""
+
+    def __init__(self, preferred: str = "A") -> None:
+        self.preferred, self.restarts = preferred, 0
+        self.forget()
+
+    def forget(self) -> None:
+        self.items: dict[str, dict[int, int]] = {sensor: {} for sensor in SENSORS}
+        self.ego: list[int] = []
+        self.heard: dict[str, int] = {}
+        self.now: int | None = None
+        self.start = 0
+        self.done = -(10**12)
+        self.active = self.preferred
+
+    def look(self, now: int) -> None:
+        if self.now is not None and now < self.now - MAX_DELAY:
+            self.forget()
+            self.restarts += 1
+        if self.now is None:
+            self.now = self.start = now
+        self.now = max(self.now, now)
+        self.elect()
+
+    def silent(self, sensor: str) -> bool:
+        return self.now - self.heard.get(sensor, self.start) > LOST
+
+    def elect(self) -> None:
+        awake = [sensor for sensor in (self.preferred, *SENSORS) if not self.silent(sensor)]
+        if awake and awake[0] != self.active:
+            self.active = awake[0]
+            if self.active != self.preferred and self.items[self.active]:
+                self.done = max(self.done, max(self.items[self.active]) - 1)
+
+    def useless(self, sensor: str, time: int) -> bool:
+        if sensor in "RS" or sensor == "ego":
+            return time <= self.done - MAX_AGE
+        return time <= (self.done if sensor == self.active else self.done - TOLERANCE)
+
+    def push(self, sensor: str, time: int, now: int) -> str:
+        self.look(now)
+        if time > self.now + MAX_FUTURE:
+            return "future"
+        if time < self.now - MAX_DELAY or self.useless(sensor, time):
+            return "late"
+        if sensor == "ego":
+            if time in self.ego:
+                return "duplicate"
+            self.ego.append(time)
+            self.heard["ego"] = self.now
+            return "kept"
+        kept = self.items[sensor]
+        if time in kept:
+            return "duplicate"
+        kept[time] = self.now
+        self.heard[sensor] = self.now
+        self.elect()
+        if len(kept) > LIMIT[sensor]:
+            del kept[min(kept)]
+        return "kept"
+
+    def near(self, sensor: str, time: int) -> int | None:
+        return min((t for t in self.items[sensor] if abs(t - time) <= TOLERANCE), key=lambda t: (abs(t - time), t), default=None)
+
+    def missing(self, time: int) -> set[str]:
+        lacking = {sensor for sensor in SENSORS if self.near(sensor, time) is None}
+        return lacking | ({"ego"} if "ego" in self.heard and max(self.ego, default=-(10**12)) < time else set())
+
+    def pop(self, now: int) -> str:
+        self.look(now)
+        for time in sorted(t for t in self.items[self.active] if t > self.done):
+            if self.now - time > MAX_DELAY + TIMEOUT:
+                self.done = time
+                continue
+            waits = {sensor for sensor in self.missing(time) if not self.silent(sensor)}
+            if waits and self.now - self.items[self.active][time] < TIMEOUT:
+                return "-"
+            return self.frame(time)
+        return "-"
+
+    def frame(self, time: int) -> str:
+        words = [str(time)] + [f"{camera}{self.near(camera, time)}" for camera in "AB" if self.near(camera, time) is not None]
+        words += [f"{r}{t}" for r in "RS" for t in sorted(self.items[r]) if time - MAX_AGE <= t <= time + TOLERANCE]
+        words += ["incomplete"] if self.missing(time) else []
+        self.done = time
+        for sensor, kept in self.items.items():
+            self.items[sensor] = {t: arrival for t, arrival in kept.items() if not self.useless(sensor, t)}
+        return " ".join(words)
+
+
+def streams(random: np.random.Generator, seconds: int, wild: bool) -> list[tuple[int, str, int]]:
+    """(arrival, sensor, time) of every item; wild ones are repeated, lost, delayed, early or of another clock."""
+    events = []
+    for sensor, period in zip((*SENSORS, "ego"), random.choice([33, 50, 77, 100], 4).tolist() + [20], strict=True):
+        offset, gone = int(random.integers(0, period)), (int(random.integers(0, seconds * 1000)), int(random.integers(0, 3000)))
+        for time in range(offset, seconds * 1000, period):
+            arrival, what = time + int(random.exponential(15)), random.random()
+            if wild and gone[0] <= time < gone[0] + gone[1]:
+                continue
+            if wild and what < 0.05:
+                arrival += int(random.integers(0, 1500))
+            elif wild and what < 0.08:
+                events.append((arrival + int(random.integers(0, 200)), sensor, time))
+            elif wild and what < 0.11:
+                time += int(random.choice([-5000, -900, -60, 60, 99, 101, 5000]))
+            events.append((arrival, sensor, time))
+    return sorted(events, key=lambda event: event[0])
+
+
+@pytest.mark.parametrize("reference", ["A", "B", "R"])
+@pytest.mark.parametrize("seed", range(60))
+def test_random_streams_as_in_the_model(seed: int, reference: str, make_bench, write) -> None:
+    random = np.random.default_rng(seed)
+    bench, model, shift, frames = make_bench({"reference": reference}), Model(reference), 0, 0
+    for arrival, sensor, time in streams(random, 8, wild=seed > 5):
+        if seed > 5 and random.random() < 0.002:  # the clock itself jumps: a recording starts again, or a machine slept
+            shift += int(random.choice([-3000, -999, 700, 4000]))
+        now = arrival + shift
+        assert bench.push(sensor, time + shift, now) == model.push(sensor, time + shift, now), (now, sensor, time + shift)
+        for _ in range(int(random.integers(0, 3))):
+            now += int(random.integers(0, 30))
+            expected = model.pop(now)
+            assert write(bench.pop(now)) == expected, now
+            frames += expected != "-"
+    counts = bench.sync.counts()
+    assert frames == counts["complete"] + counts["incomplete"] > 30 and counts["restarts"] == model.restarts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_order_of_arrival_does_not_matter_within_the_timeout(seed: int, make_bench, write) -> None:
+    """Periods of 100 ms, a tolerance of 40: the frames are the same however each item's way took, below the timeout."""
+    random = np.random.default_rng(seed)
+    items = [(sensor, 1000 + 100 * i + int(random.integers(-20, 20))) for i in range(30) for sensor in SENSORS]
+    found = []
+    for _ in range(3):
+        bench, frames = make_bench(), []
+        arrivals = sorted((time + int(random.integers(0, 59)), sensor, time) for sensor, time in items)
+        for now, sensor, time in arrivals:
+            assert bench.push(sensor, time, now) == "kept"
+            frames += iter(lambda: write(bench.pop(now)), "-")  # noqa: B023
+        found.append([" ".join(w for w in frame.split() if w[0] not in "RS") for frame in frames])
+    assert found[0] == found[1] == found[2] and len(found[0]) == 30 and not any("incomplete" in frame for frame in found[0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_times_of_frames_rise_whatever_comes(seed: int, make_bench) -> None:
+    random = np.random.default_rng(seed)
+    bench, last, found = make_bench(), -(10**12), 0
+    for now in range(0, 20000, 5):
+        bench.push(str(random.choice([*SENSORS, "ego"])), now + int(random.normal(0, 200)), now)
+        frame = bench.pop(now)
+        if frame is not None:
+            assert frame.timestamp_ns > last
+            last, found = frame.timestamp_ns, found + 1
+    assert found > 100
