@@ -125,11 +125,11 @@ class Monitor:
         self._core: Any = _core.Monitor(rig, spec, lost_after, frozen_after)
 
     def observe_camera(self, camera: str, image: np.ndarray | None, timestamp_ns: int, now_ns: int) -> None:
-        """Sees an image, (H, W, 3) uint8; None, or one of another size than the rig's, makes the camera invalid. Raises Error 201 to 205."""
+        """Sees an image, (H, W, 3) uint8; None, or one of another size than the rig's, makes the camera invalid. Raises Error 201-205."""
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:
-        """Sees a sweep, which must have its time; one without a point of finite numbers makes the radar invalid. Raises Error 201 to 205."""
+        """Sees a sweep, which must have its time; one without a point of finite numbers makes the radar invalid. Raises Error 201-205."""
         self._core.observe_radar(sweep, now_ns)
 
     def check(self, now_ns: int) -> Health:

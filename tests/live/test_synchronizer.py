@@ -1,7 +1,8 @@
 """What the synchronizer does with times that behave and times that do not: scripts, worked out by hand.
 
-A line is a moment (now, ms) and what happens: `110 A 100` pushes an item of camera A taken at 100, which is kept; `110 A 100 late` is refused as
-late; `120 pop 100 A100 B103 R90 S95` takes a frame of time 100 with these items, `120 pop -` finds none.
+A line is a moment (now, ms) and what happens: `110 A 100` pushes an item of camera A taken at 100, which is kept; `110 A 100 late` is
+refused as late; `110 all 100` pushes one of each sensor; `120 pop 100 A100 B103 R90 S95` takes a frame of time 100 with these
+items, `120 pop -` finds none.
 Cameras A, B; radars R, S; A makes the frames. tolerance 40, timeout 100, max_delay 1000, max_future 100, lost_after 1000, max_age 600 ms.
 """
 
@@ -17,22 +18,22 @@ MS = 1_000_000
 
 SCRIPTS = {
     # ---- order ----
-    "all at once": "100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 pop 100 A100 B100 R100 S100; 100 pop -",
+    "all at once": "100 all 100; 100 pop 100 A100 B100 R100 S100; 100 pop -",
     "nothing at all": "100 pop -",
     "reference last": "100 B 100; 100 R 100; 100 S 100; 100 pop -; 101 A 100; 101 pop 100 A100 B100 R100 S100",
     "reference first": "100 A 100; 100 pop -; 110 S 100; 115 R 100; 120 pop -; 130 B 100; 130 pop 100 A100 B100 R100 S100",
     "without a reference no frame": "100 B 100; 100 R 100; 100 S 100; 300 pop -",
-    "frames come by time, not by arrival": """110 A 110; 112 A 60; 112 B 60; 112 R 60; 112 S 60; 113 B 110; 113 R 110; 113 S 110;
-        113 pop 60 A60 B60 R60 S60; 113 pop 110 A110 B110 R60 R110 S60 S110""",
-    "a ready frame waits for the one before it": """100 A 100; 150 A 150; 150 B 150; 150 R 150; 150 S 150; 150 pop -;
-        200 pop 100 A100 incomplete; 200 pop 150 A150 B150 R150 S150""",
+    "frames come by time, not by arrival": """
+        110 A 110; 112 all 60; 113 B 110; 113 R 110; 113 S 110; 113 pop 60 A60 B60 R60 S60; 113 pop 110 A110 B110 R60 R110 S60 S110""",
+    "a ready frame waits for the one before it": """
+        100 A 100; 150 all 150; 150 pop -; 200 pop 100 A100 incomplete; 200 pop 150 A150 B150 R150 S150""",
     # ---- tolerance ----
     "on the edge of tolerance": "200 A 100; 200 B 140; 200 R 60; 200 S 140; 200 pop 100 A100 B140 R60 S140",
     "just beyond tolerance": "141 A 100; 141 B 141; 141 R 100; 141 S 100; 141 pop -; 241 pop 100 A100 R100 S100 incomplete",
     "nearest image": "130 A 100; 130 B 70; 130 B 110; 130 R 100; 130 S 100; 130 pop 100 A100 B110 R100 S100",
     "of two as near the older": "130 A 100; 130 B 110; 130 B 90; 130 R 100; 130 S 100; 130 pop 100 A100 B90 R100 S100",
-    "one image may serve two frames": """100 A 100; 130 A 130; 130 B 115; 130 R 115; 130 S 115; 130 pop 100 A100 B115 R115 S115;
-        130 pop 130 A130 B115 R115 S115""",
+    "one image may serve two frames": """
+        100 A 100; 130 A 130; 130 B 115; 130 R 115; 130 S 115; 130 pop 100 A100 B115 R115 S115; 130 pop 130 A130 B115 R115 S115""",
     # ---- timeout ----
     "a camera that does not come": "100 A 100; 110 R 100; 110 S 100; 199 pop -; 200 pop 100 A100 R100 S100 incomplete",
     "a radar that does not come": "100 A 100; 100 B 100; 100 R 100; 200 pop 100 A100 B100 R100 incomplete",
@@ -43,70 +44,85 @@ SCRIPTS = {
     # ---- late ----
     "reference older than the last frame": "100 A 100; 200 pop 100 A100 incomplete; 201 A 90 late; 201 A 100 late; 201 A 101",
     "image that no frame can use": "100 A 100; 200 pop 100 A100 incomplete; 201 B 60 late; 201 B 61",
-    "late image of use to the next frame": """100 A 100; 200 pop 100 A100 incomplete; 205 B 100; 205 A 130; 205 R 130; 205 S 130;
-        205 pop 130 A130 B100 R130 S130""",
-    "late sweep still counts for later frames": """700 A 700; 800 pop 700 A700 incomplete; 810 R 650; 810 A 750; 810 B 750; 810 S 750; 810 R 750;
+    "late image of use to the next frame": """
+        100 A 100; 200 pop 100 A100 incomplete; 205 B 100; 205 A 130; 205 R 130; 205 S 130; 205 pop 130 A130 B100 R130 S130""",
+    "late sweep still counts for later frames": """
+        700 A 700; 800 pop 700 A700 incomplete; 810 R 650; 810 A 750; 810 B 750; 810 S 750; 810 R 750;
         810 pop 750 A750 B750 R650 R750 S750""",
     "sweep too old for any frame": "900 A 900; 1000 pop 900 A900 incomplete; 1001 R 300 late; 1001 R 301",
     "longer on the way than max_delay": "1101 A 100 late; 1101 B 100 late; 1101 R 100 late; 1101 ego 100 late; 1101 A 101",
     # ---- duplicates ----
     "the first of two stays": "100 A 100; 101 A 100 duplicate; 101 B 100; 101 B 100 duplicate; 101 R 100; 101 R 100 duplicate; 101 S 100",
     "duplicate of an older one": "100 B 60; 100 B 80; 100 B 100; 100 B 80 duplicate; 100 B 60 duplicate",
-    "the same time of another sensor is none": "100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 ego 100; 100 ego 100 duplicate",
-    "duplicate of what was used": """100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 pop 100 A100 B100 R100 S100;
-        101 A 100 late; 101 B 100 duplicate; 101 R 100 duplicate""",
+    "the same time of another sensor is none": "100 all 100; 100 ego 100; 100 ego 100 duplicate",
+    "duplicate of what was used": "100 all 100; 100 pop 100 A100 B100 R100 S100; 101 A 100 late; 101 B 100 duplicate; 101 R 100 duplicate",
     # ---- future ----
-    "as far ahead as allowed": "100 A 200; 100 B 200; 100 R 200; 100 S 200; 100 pop 200 A200 B200 R200 S200",
+    "as far ahead as allowed": "100 all 200; 100 pop 200 A200 B200 R200 S200",
     "too far ahead": "100 A 201 future; 100 B 201 future; 100 R 201 future; 100 ego 201 future; 300 pop -",
-    "a future reference does not bring frames forward": """100 A 100; 100 A 5000 future; 100 B 100; 100 R 100; 100 S 100;
-        100 pop 100 A100 B100 R100 S100; 150 A 150; 150 B 150; 150 R 150; 150 S 150; 150 pop 150 A150 B150 R100 R150 S100 S150""",
+    "a future reference does not bring frames forward": """
+        100 A 100; 100 A 5000 future; 100 B 100; 100 R 100; 100 S 100; 100 pop 100 A100 B100 R100 S100; 150 all 150;
+        150 pop 150 A150 B150 R100 R150 S100 S150""",
     # ---- jumps ----
-    "one camera's clock leaps ahead and back": """100 A 100; 100 B 9000 future; 100 R 100; 100 S 100; 200 pop 100 A100 R100 S100 incomplete;
-        200 A 200; 200 B 200; 200 R 200; 200 S 200; 200 pop 200 A200 B200 R100 R200 S100 S200""",
-    "one radar's clock falls back": """5000 R 100 late; 5000 A 5000; 5000 B 5000; 5000 S 5000; 5100 pop 5000 A5000 B5000 S5000 incomplete;
-        5100 R 5100; 5100 A 5100; 5100 B 5100; 5100 S 5100; 5100 pop 5100 A5100 B5100 R5100 S5000 S5100""",
-    "now goes back by more than max_delay: all is forgotten": """5000 A 5000; 5000 B 5000; 5000 R 5000; 5000 S 5000; 3900 pop -;
-        3900 A 3900; 3900 B 3900; 3900 R 3900; 3900 S 3900; 3900 pop 3900 A3900 B3900 R3900 S3900""",
-    "now goes back a little: it stands still": """5000 A 5000; 4900 B 5000; 4000 R 5000; 5000 S 5000; 4500 pop 5000 A5000 B5000 R5000 S5000""",
-    "a recording that starts again": """5000 A 5000; 5000 B 5000; 5000 R 5000; 5000 S 5000; 5000 pop 5000 A5000 B5000 R5000 S5000;
-        100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 pop 100 A100 B100 R100 S100""",
-    "now leaps ahead: what waits expires": "100 A 100; 100 B 100; 100 R 100; 100 S 100; 1201 pop -; 1201 A 1201; 1301 pop 1201 A1201 incomplete",
+    "one camera's clock leaps ahead and back": """
+        100 A 100; 100 B 9000 future; 100 R 100; 100 S 100; 200 pop 100 A100 R100 S100 incomplete; 200 all 200;
+        200 pop 200 A200 B200 R100 R200 S100 S200""",
+    "one radar's clock falls back": """
+        5000 R 100 late; 5000 A 5000; 5000 B 5000; 5000 S 5000; 5100 pop 5000 A5000 B5000 S5000 incomplete; 5100 R 5100; 5100 A 5100;
+        5100 B 5100; 5100 S 5100; 5100 pop 5100 A5100 B5100 R5100 S5000 S5100""",
+    "now goes back by more than max_delay: all is forgotten": """
+        5000 all 5000; 3900 pop -; 3900 all 3900; 3900 pop 3900 A3900 B3900 R3900 S3900""",
+    "now goes back a little: it stands still": "5000 A 5000; 4900 B 5000; 4000 R 5000; 5000 S 5000; 4500 pop 5000 A5000 B5000 R5000 S5000",
+    "a recording that starts again": "5000 all 5000; 5000 pop 5000 A5000 B5000 R5000 S5000; 100 all 100; 100 pop 100 A100 B100 R100 S100",
+    "now leaps ahead: what waits expires": "100 all 100; 1201 pop -; 1201 A 1201; 1301 pop 1201 A1201 incomplete",
     "as old as a frame may get": "100 A 100; 1200 pop 100 A100 incomplete",
     # ---- silence ----
-    "a sensor that never came is waited for lost_after": """1000 A 1000; 1000 R 1000; 1000 S 1000; 1100 pop 1000 A1000 R1000 S1000 incomplete;
-        2001 A 2001; 2001 R 2001; 2001 S 2001; 2001 pop 2001 A2001 R2001 S2001 incomplete""",
-    "a lost sensor is waited for again once it is back": """1000 A 1000; 1000 B 1000; 1000 R 1000; 1000 S 1000; 1000 pop 1000 A1000 B1000 R1000 S1000;
-        2001 A 2001; 2001 R 2001; 2001 S 2001; 2001 pop 2001 A2001 R2001 S2001 incomplete; 2050 B 2050; 2100 A 2100; 2100 R 2100; 2100 S 2100;
-        2100 pop -; 2110 B 2100; 2110 pop 2100 A2100 B2100 R2001 R2100 S2001 S2100""",
-    "another sensor stands in for a lost reference": """1000 A 1000; 1000 B 1000; 1000 R 1000; 1000 S 1000; 1000 pop 1000 A1000 B1000 R1000 S1000;
-        1900 B 1900; 1900 R 1900; 1900 S 1900; 2000 B 2000; 2000 R 2000; 2000 S 2000; 2000 pop -;
-        2001 pop 2000 B2000 R1900 R2000 S1900 S2000 incomplete; 2001 pop -;
-        2100 A 2100; 2100 B 2100; 2100 R 2100; 2100 S 2100; 2100 pop 2100 A2100 B2100 R1900 R2000 R2100 S1900 S2000 S2100""",
-    "a radar stands in for lost cameras": """1000 A 1000; 1000 B 1000; 1900 R 1900; 1900 S 1900; 1900 pop 1000 A1000 B1000 incomplete;
-        2001 R 2000; 2001 S 2000; 2001 pop 1900 R1900 S1900 incomplete; 2001 pop 2000 R1900 R2000 S1900 S2000 incomplete""",
-    "a reference with a wrong clock counts as lost": """1000 A 1000; 1000 B 1000; 1000 R 1000; 1000 S 1000; 1000 pop 1000 A1000 B1000 R1000 S1000;
-        2100 A 999 late; 2100 B 2100; 2100 R 2100; 2100 S 2100; 2100 pop 2100 B2100 R2100 S2100 incomplete""",
+    "a sensor that never came is waited for lost_after": """
+        1000 A 1000; 1000 R 1000; 1000 S 1000; 1100 pop 1000 A1000 R1000 S1000 incomplete; 2001 A 2001; 2001 R 2001; 2001 S 2001;
+        2001 pop 2001 A2001 R2001 S2001 incomplete""",
+    "a lost sensor is waited for again once it is back": """
+        1000 all 1000; 1000 pop 1000 A1000 B1000 R1000 S1000; 2001 A 2001; 2001 R 2001; 2001 S 2001;
+        2001 pop 2001 A2001 R2001 S2001 incomplete; 2050 B 2050; 2100 A 2100; 2100 R 2100; 2100 S 2100; 2100 pop -; 2110 B 2100;
+        2110 pop 2100 A2100 B2100 R2001 R2100 S2001 S2100""",
+    "another sensor stands in for a lost reference": """
+        1000 all 1000; 1000 pop 1000 A1000 B1000 R1000 S1000; 1900 B 1900; 1900 R 1900; 1900 S 1900; 2000 B 2000; 2000 R 2000;
+        2000 S 2000; 2000 pop -; 2001 pop 2000 B2000 R1900 R2000 S1900 S2000 incomplete; 2001 pop -; 2100 all 2100;
+        2100 pop 2100 A2100 B2100 R1900 R2000 R2100 S1900 S2000 S2100""",
+    "a radar stands in for lost cameras": """
+        1000 A 1000; 1000 B 1000; 1900 R 1900; 1900 S 1900; 1900 pop 1000 A1000 B1000 incomplete; 2001 R 2000; 2001 S 2000;
+        2001 pop 1900 R1900 S1900 incomplete; 2001 pop 2000 R1900 R2000 S1900 S2000 incomplete""",
+    "a reference with a wrong clock counts as lost": """
+        1000 all 1000; 1000 pop 1000 A1000 B1000 R1000 S1000; 2100 A 999 late; 2100 B 2100; 2100 R 2100; 2100 S 2100;
+        2100 pop 2100 B2100 R2100 S2100 incomplete""",
     # ---- accumulation ----
-    "sweeps of max_age": """1000 R 400; 1000 R 399; 1000 R 700; 1000 S 1000; 1000 R 1000; 1000 A 1000; 1000 B 1000;
+    "sweeps of max_age": """
+        1000 R 400; 1000 R 399; 1000 R 700; 1000 S 1000; 1000 R 1000; 1000 A 1000; 1000 B 1000;
         1000 pop 1000 A1000 B1000 R400 R700 R1000 S1000""",
-    "a sweep within max_age but not near is not enough": """1000 A 1000; 1000 B 1000; 1000 R 950; 1000 S 1000; 1000 pop -;
-        1100 pop 1000 A1000 B1000 R950 S1000 incomplete""",
-    "sweeps stay for the next frame": """100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 pop 100 A100 B100 R100 S100;
-        600 A 600; 600 B 600; 600 R 600; 600 S 600; 600 pop 600 A600 B600 R100 R600 S100 S600;
-        700 A 700; 700 B 700; 700 R 700; 700 S 700; 700 pop 700 A700 B700 R100 R600 R700 S100 S600 S700;
-        701 A 701; 701 pop 701 A701 B700 R600 R700 S600 S700""",
+    "a sweep within max_age but not near is not enough": """
+        1000 A 1000; 1000 B 1000; 1000 R 950; 1000 S 1000; 1000 pop -; 1100 pop 1000 A1000 B1000 R950 S1000 incomplete""",
+    "sweeps stay for the next frame": """
+        100 all 100; 100 pop 100 A100 B100 R100 S100; 600 all 600; 600 pop 600 A600 B600 R100 R600 S100 S600; 700 all 700;
+        700 pop 700 A700 B700 R100 R600 R700 S100 S600 S700; 701 A 701; 701 pop 701 A701 B700 R600 R700 S600 S700""",
     "sweeps after the reference": "200 A 100; 200 B 100; 200 R 100; 200 R 140; 200 R 141; 200 S 100; 200 pop 100 A100 B100 R100 R140 S100",
     # ---- ego motion ----
-    "a frame waits for ego motion": "90 ego 90; 100 A 100; 100 B 100; 100 R 100; 100 S 100; 100 pop -; 110 ego 110; 110 pop 100 A100 B100 R100 S100",
-    "ego motion that stays away": "90 ego 90; 100 A 100; 100 B 100; 100 R 100; 100 S 100; 199 pop -; 200 pop 100 A100 B100 R100 S100 incomplete",
-    "silent ego motion is not waited for": """100 ego 100; 1101 A 1101; 1101 B 1101; 1101 R 1101; 1101 S 1101;
-        1101 pop 1101 A1101 B1101 R1101 S1101 incomplete""",
+    "a frame waits for ego motion": "90 ego 90; 100 all 100; 100 pop -; 110 ego 110; 110 pop 100 A100 B100 R100 S100",
+    "ego motion that stays away": "90 ego 90; 100 all 100; 199 pop -; 200 pop 100 A100 B100 R100 S100 incomplete",
+    "silent ego motion is not waited for": "100 ego 100; 1101 all 1101; 1101 pop 1101 A1101 B1101 R1101 S1101 incomplete",
 }
 
 LIMITED = {
-    "the oldest reference gives way": ({"max_images": 2}, "100 A 100; 120 A 120; 140 A 140; 300 pop 120 A120 incomplete; 300 pop 140 A140 incomplete"),
-    "the oldest sweep gives way": ({"max_sweeps": 2}, "100 R 60; 100 R 80; 100 R 100; 100 A 100; 100 B 100; 100 S 100; 100 pop 100 A100 B100 R80 R100 S100"),
-    "a radar as reference": ({"reference": "S"}, "100 S 100; 100 A 110; 100 B 90; 100 R 70; 100 pop 100 A110 B90 R70 S100; 110 S 60; 110 S 105; 110 pop 105 A110 B90 R70 S60 S100 S105"),
+    "the oldest reference gives way": (
+        {"max_images": 2},
+        "100 A 100; 120 A 120; 140 A 140; 300 pop 120 A120 incomplete; 300 pop 140 A140 incomplete",
+    ),
+    "the oldest sweep gives way": (
+        {"max_sweeps": 2},
+        "100 R 60; 100 R 80; 100 R 100; 100 A 100; 100 B 100; 100 S 100; 100 pop 100 A100 B100 R80 R100 S100",
+    ),
+    "a radar as reference": (
+        {"reference": "S"},
+        "100 S 100; 100 A 110; 100 B 90; 100 R 70; 100 pop 100 A110 B90 R70 S100; "
+        "110 S 60; 110 S 105; 110 pop 105 A110 B90 R70 S60 S100 S105",
+    ),
     "the second camera as reference": ({"reference": "B"}, "100 B 100; 100 A 110; 100 R 100; 100 S 100; 100 pop 100 A110 B100 R100 S100"),
     "no patience": ({"timeout": 0.0}, "100 A 100; 100 pop 100 A100 incomplete"),
 }
@@ -117,8 +133,9 @@ def play(bench, script: str, write) -> None:
         now, what, *rest = line.split()
         if what == "pop":
             assert write(bench.pop(int(now))) == " ".join(rest), line
-        else:
-            assert bench.push(what, int(rest[0]), int(now)) == (rest[1] if len(rest) > 1 else "kept"), line
+            continue
+        for sensor in "ABRS" if what == "all" else [what]:
+            assert bench.push(sensor, int(rest[0]), int(now)) == (rest[1] if len(rest) > 1 else "kept"), line
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -142,7 +159,8 @@ def test_everything_is_counted(bench, write) -> None:
     play(bench, "300 A 300; 1401 pop -", write)
     assert bench.sync.push_ego(Ego(T_world_ego=np.full((4, 4), np.nan)), 0, 1401 * MS) == "invalid"
     assert bench.sync.counts() == {
-        "kept": 6, "late": 1, "duplicate": 3, "future": 1, "invalid": 1, "complete": 1, "incomplete": 1, "dropped": 0, "expired": 1, "restarts": 0,
+        "kept": 6, "late": 1, "duplicate": 3, "future": 1, "invalid": 1,
+        "complete": 1, "incomplete": 1, "dropped": 0, "expired": 1, "restarts": 0,
     }  # fmt: skip
 
 

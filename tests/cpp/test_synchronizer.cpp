@@ -1,0 +1,214 @@
+// The order of times is tested from Python (tests/live); here: who owns the memory, threads, and a long run under the sanitizers.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "fakes.hpp"
+#include "imkd/monitor.hpp"
+#include "imkd/synchronizer.hpp"
+
+using namespace imkd;
+using namespace imkd::fakes;
+
+namespace {
+
+constexpr std::int64_t kMs = 1'000'000;
+
+// Pushes all of a moment as taken and delivered at one time.
+void push_all(Synchronizer& sync, const Moment& m, std::int64_t time) {
+  for (std::size_t i = 0; i < m.frames.cameras.size(); ++i) sync.push_camera(static_cast<int>(i), m.frames.cameras[i], time, time);
+  for (RadarSweep sweep : m.frames.sweeps) {
+    sweep.timestamp_ns = time;
+    sync.push_radar(sweep, time);
+  }
+}
+
+TEST(Synchronizer, copies_what_nobody_owns) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  Moment m = moment(rig);
+  const auto pixels = m.pixels;
+  const auto points = m.points;
+  push_all(sync, m, 100 * kMs);
+  for (auto& image : m.pixels) std::fill(image.begin(), image.end(), std::uint8_t(0));
+  for (auto& sweep : m.points) sweep.assign(1, 0.f);
+  const auto live = sync.pop(100 * kMs);
+  ASSERT_TRUE(live && live->complete);
+  EXPECT_EQ(live->frames.timestamp_ns, 100 * kMs);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const ImageView& image = live->frames.cameras[i];
+    EXPECT_EQ(std::vector<std::uint8_t>(image.data, image.data + pixels[i].size()), pixels[i]);
+    const RadarSweep& sweep = live->frames.sweeps[i];
+    ASSERT_EQ(sweep.count, 200);
+    EXPECT_EQ(std::vector<float>(sweep.points, sweep.points + 1000), points[i]);
+  }
+}
+
+TEST(Synchronizer, copies_any_strides) {  // upside down, BGRA: row stride below 0, channels backwards
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const int width = 80, height = 40;
+  std::vector<std::uint8_t> bgra(std::size_t(width) * height * 4);
+  for (std::size_t i = 0; i < bgra.size(); ++i) bgra[i] = static_cast<std::uint8_t>(i * 31 % 251);
+  const ImageView view{bgra.data() + std::size_t(height - 1) * width * 4 + 2, width, height, -width * 4, 4, -1};
+  sync.push_camera(0, view, 0, 0);
+  const auto live = sync.pop(100 * kMs);
+  ASSERT_TRUE(live);
+  const ImageView& image = live->frames.cameras[0];
+  for (int row = 0; row < height; ++row)
+    for (int column = 0; column < width; ++column)
+      for (int channel = 0; channel < 3; ++channel)
+        ASSERT_EQ(image.data[row * image.row_stride + column * image.pixel_stride + channel * image.channel_stride],
+                  bgra[(std::size_t(height - 1 - row) * width + column) * 4 + 2 - channel]);
+}
+
+TEST(Synchronizer, lets_go_of_what_no_frame_needs) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  const auto owner = std::make_shared<int>(0);
+  sync.push_camera(0, m.frames.cameras[0], 100 * kMs, 100 * kMs, owner);
+  EXPECT_EQ(owner.use_count(), 2);
+  {
+    const auto live = sync.pop(200 * kMs);
+    ASSERT_TRUE(live);
+    EXPECT_EQ(live->frames.cameras[0].data, m.frames.cameras[0].data);  // no copy
+    EXPECT_EQ(owner.use_count(), 2);                                    // the frame's, no more the synchronizer's
+  }
+  EXPECT_EQ(owner.use_count(), 1);
+  EXPECT_EQ(sync.push_camera(0, m.frames.cameras[0], 90 * kMs, 200 * kMs, owner), Pushed::late);
+  EXPECT_EQ(owner.use_count(), 1);
+  for (int i = 0; i < 100; ++i) sync.push_camera(1, m.frames.cameras[1], (201 + i) * kMs, (201 + i) * kMs, owner);
+  EXPECT_EQ(owner.use_count(), 9);  // max_images
+  sync.reset();
+  EXPECT_EQ(owner.use_count(), 1);
+}
+
+TEST(Synchronizer, callers_mistakes_have_their_codes) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  ImageView other = m.frames.cameras[0];
+  other.width = 79;
+  EXPECT_EQ(code_of([&] { sync.push_camera(2, m.frames.cameras[0], 0, 0); }), Code::frame_unknown_sensor);
+  EXPECT_EQ(code_of([&] { sync.push_camera(-1, m.frames.cameras[0], 0, 0); }), Code::frame_unknown_sensor);
+  EXPECT_EQ(code_of([&] { sync.push_camera(0, other, 0, 0); }), Code::frame_bad_shape);
+  EXPECT_EQ(code_of([&] { sync.push_camera(0, {}, 0, 0); }), Code::frame_bad_shape);
+  EXPECT_EQ(code_of([&] { sync.push_radar({2, 0, nullptr, 0, {}}, 0); }), Code::frame_unknown_sensor);
+  EXPECT_EQ(code_of([&] { sync.push_radar({0, 0, nullptr, 1, {}}, 0); }), Code::frame_bad_shape);
+  EXPECT_EQ(code_of([&] { Synchronizer(SensorRig{}, small_spec()); }), Code::rig_empty);
+  EXPECT_EQ(sync.counts().kept, 0);
+}
+
+TEST(Synchronizer, takes_pushes_from_several_threads) {
+  const SensorRig rig = small_rig();
+  SynchronizerOptions options;
+  options.timeout = 3600;  // so that every frame waits for all four
+  options.max_images = options.max_sweeps = 4096;
+  options.max_delay = options.max_future = options.lost_after = 3600;
+  Synchronizer sync(rig, small_spec(), options);
+  Monitor monitor(rig, small_spec());
+  const Moment m = moment(rig);
+  constexpr int kFrames = 500;
+  std::atomic<int> complete{0};
+  std::vector<std::thread> threads;
+  for (int sensor = 0; sensor < 4; ++sensor)
+    threads.emplace_back([&, sensor] {
+      for (int i = 0; i < kFrames; ++i) {
+        const std::int64_t time = i * 100 * kMs;
+        RadarSweep sweep = m.frames.sweeps[sensor % 2];
+        sweep.timestamp_ns = time;
+        if (sensor < 2)
+          sync.push_camera(sensor, m.frames.cameras[sensor], time, 0), monitor.observe_camera(sensor, m.frames.cameras[sensor], time, time);
+        else
+          sync.push_radar(sweep, 0), monitor.observe_radar(sweep, time);
+      }
+    });
+  threads.emplace_back([&] {
+    while (complete < kFrames)
+      if (const auto live = sync.pop(0)) complete += live->complete;
+    monitor.check(0);
+  });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(sync.counts().complete, kFrames);
+  EXPECT_EQ(sync.counts().incomplete, 0);
+}
+
+// A fault every 50 frames: each brings a frame of time i * 50 ms, or spoils it.
+void push_faulty(Synchronizer& sync, Monitor& monitor, Moment& m, int fault, std::int64_t time) {
+  Mat4 pose = identity4();
+  pose[3] = static_cast<double>(time) * 1e-8;  // 10 m/s
+  if (fault == 1) pose[0] = std::nan("");
+  if (fault == 2) pose[3] += 1e6;
+  if (fault != 3) sync.push_ego({pose, {}}, time, time);
+  for (int camera = 0; camera < 2; ++camera) {
+    if (fault == 4 || (fault == 5 && camera == 0)) continue;
+    m.pixels[camera][fault == 6 ? 0 : time / kMs % 97] ^= fault != 6;
+    const std::int64_t taken = fault == 7 ? time - 5'000'000'000 : fault == 8 ? time + 5'000'000'000 : time;
+    for (int times = fault == 9 ? 5 : 1; times > 0; --times) sync.push_camera(camera, m.frames.cameras[camera], taken, time);
+    monitor.observe_camera(camera, m.frames.cameras[camera], taken, time);
+  }
+  for (RadarSweep sweep : m.frames.sweeps) {
+    if (fault == 10) continue;
+    if (fault == 11) sweep.count = 0;
+    sweep.timestamp_ns = time;
+    sync.push_radar(sweep, time);
+    monitor.observe_radar(sweep, time);
+  }
+}
+
+TEST(Synchronizer, two_thousand_frames_with_a_fault_every_fifty_through_the_detector) {
+  const SensorRig rig = small_rig();
+  const auto camera = camera_engine(), bev = bev_engine();
+  DetectorOptions options;
+  options.threads = 1;
+  Detector detector(small_spec(), rig, camera, bev, options);
+  Synchronizer sync(rig, small_spec());
+  Monitor monitor(rig, small_spec());
+  Moment m = moment(rig);
+  int frames = 0, since = 0;
+  for (int i = 0; frames < 2000; ++i) {
+    const bool faulty = i % 50 < 25;
+    const int fault = faulty ? i / 50 % 12 : 0;
+    const std::int64_t time = i * 50 * kMs;
+    push_faulty(sync, monitor, m, fault, time);
+    while (const auto live = sync.pop(time + 10 * kMs)) {
+      const Result& result = detector.infer(live->frames);
+      ++frames, ++since;
+      if (faulty || since <= 2) continue;
+      ASSERT_TRUE(live->complete && live->frames.ego.T_world_ego && result.health.mode == Mode::full && !result.detections.empty()) << i;
+    }
+    monitor.check(time);
+    if (fault) since = 0;
+  }
+  const SynchronizerCounts counts = sync.counts();
+  EXPECT_GT(counts.late, 0);
+  EXPECT_GT(counts.future, 0);
+  EXPECT_GT(counts.duplicate, 0);
+  EXPECT_GT(counts.invalid, 0);
+  EXPECT_GT(counts.incomplete, 0);
+}
+
+TEST(Watchdog, tells_misses_on_its_own_thread) {
+  std::atomic<int> told{0};
+  std::atomic<std::int64_t> now{0};
+  Watchdog dog(
+      0.05,
+      [&](double) {
+        ++told;
+        throw 1;
+      },
+      [&] { return now.load(); });  // and survives what the callback throws
+  std::this_thread::sleep_for(std::chrono::milliseconds(120));
+  EXPECT_EQ(told, 0);
+  now = 51 * kMs;
+  for (int i = 0; i < 10000 && told == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(dog.overdue());
+  dog.beat();
+  EXPECT_FALSE(dog.overdue());
+  EXPECT_EQ(dog.misses(), 1);
+}
+
+}  // namespace
