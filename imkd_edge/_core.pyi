@@ -58,6 +58,7 @@ class Code(IntEnum):
     engine_bind = 503
     engine_run = 504
     engine_stale = 505
+    detector_busy = 506
     device_unavailable = 511
     device_failed = 512
     train_config = 601
@@ -66,6 +67,7 @@ class Code(IntEnum):
     train_no_data = 604
     missing_extra = 701
     write_failed = 702
+    abi_mismatch = 703
 
 class Error(Exception):
     code: str

@@ -80,7 +80,10 @@ class Synchronizer:
         return self._core.push_camera(camera, image, timestamp_ns, now_ns)
 
     def push_radar(self, sweep: RadarSweep, now_ns: int) -> str:
-        """Takes a sweep, which must have its time; its points are kept, not copied. As push_camera; "invalid" for a pose that is none."""
+        """Takes a sweep, which must have its time; its points are kept, copied only to make them dense rows.
+
+        As push_camera; "invalid" for a pose that is none.
+        """
         return self._core.push_radar(sweep, now_ns)
 
     def push_ego(self, ego: Ego, timestamp_ns: int, now_ns: int) -> str:

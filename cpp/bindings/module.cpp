@@ -29,10 +29,10 @@ const char* identifier(Code code) {
     NAME(source_bad_calibration) NAME(source_unknown_frame)
     NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key) NAME(bundle_version)
     NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch) NAME(bundle_bad_value)
-    NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(engine_stale)
+    NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(engine_stale) NAME(detector_busy)
     NAME(device_unavailable) NAME(device_failed)
     NAME(train_config) NAME(train_checkpoint) NAME(train_diverged) NAME(train_no_data)
-    NAME(missing_extra) NAME(write_failed)
+    NAME(missing_extra) NAME(write_failed) NAME(abi_mismatch)
     // clang-format on
 #undef NAME
   }

@@ -1,6 +1,7 @@
 #include "imkd/detector.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <optional>
 
@@ -11,6 +12,21 @@ namespace imkd {
 namespace {
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) { return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9; }
+
+class Turn {  // of the one call that may be under way
+ public:
+  explicit Turn(std::atomic_flag& taken) : taken_(taken) {
+    if (taken_.test_and_set(std::memory_order_acquire))
+      throw Error(Code::detector_busy, "another thread's call is under way", "Detector",
+                  "give each thread a detector of its own, or take turns");
+  }
+  ~Turn() { taken_.clear(std::memory_order_release); }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  std::atomic_flag& taken_;
+};
 
 }  // namespace
 
@@ -23,6 +39,7 @@ struct Detector::State {
   std::string why_not_cuda;
   Frame frame;
   Result result;
+  std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
   State(const ModelSpec& spec, std::unique_ptr<FrameLoop> loop) : spec(spec), loop(std::move(loop)), history(spec) {
     frame.images.resize(static_cast<std::size_t>(spec.cameras));
@@ -190,8 +207,16 @@ Detector::~Detector() = default;
 Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&&) noexcept = default;
 
-void Detector::set_rig(const SensorRig& rig) { state_->set_rig(rig); }
-void Detector::reset() { state_->history.reset(); }
+void Detector::set_rig(const SensorRig& rig) {
+  const Turn turn(state_->busy);
+  state_->set_rig(rig);
+}
+
+void Detector::reset() {
+  const Turn turn(state_->busy);
+  state_->history.reset();
+}
+
 const ModelSpec& Detector::spec() const { return state_->spec; }
 const SensorRig& Detector::rig() const { return state_->rig; }
 std::string Detector::device() const { return state_->loop->device(); }
@@ -201,6 +226,7 @@ std::vector<Detector::Tensor> Detector::device_tensors() const { return state_->
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;
+  const Turn turn(s.busy);
   Stopwatch watch, total;
   s.check(frames);
   s.clear_result(frames.timestamp_ns);

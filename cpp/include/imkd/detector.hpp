@@ -22,6 +22,9 @@ struct DetectorOptions {
   bool stage_times = false;        // on the GPU: also time each stage, at some cost; on the CPU this is free and always done
 };
 
+// One detector is used by one thread at a time: where infer, set_rig or reset is called while another thread's call on the same detector
+// is under way, it throws Error detector_busy and changes nothing. (In Python such a call waits.) The result, tensors(), spec() and rig()
+// are to be read between calls. Different detectors share nothing: any number may run at once, each with engines of its own.
 class Detector {
  public:
   static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});

@@ -52,6 +52,7 @@ enum class Code : int {
   engine_bind = 503,
   engine_run = 504,
   engine_stale = 505,       // built from another model, for another machine, or with other tools than these
+  detector_busy = 506,      // a second thread's call while one is under way
   device_unavailable = 511,
   device_failed = 512,      // CUDA refused a call; what runs on the device afterwards is undefined
   // 6xx training, evaluation
@@ -62,6 +63,7 @@ enum class Code : int {
   // 7xx environment
   missing_extra = 701,
   write_failed = 702,
+  abi_mismatch = 703,       // a struct of the C ABI of a size or with contents that this library does not know
 };
 
 class Error : public std::runtime_error {

@@ -1,0 +1,253 @@
+// The C ABI: structs checked and turned into the core's, exceptions into numbers and a text.
+#include "imkd/imkd.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <mutex>
+#include <optional>
+
+#include "engine/ort.hpp"
+#include "fields.hpp"
+#include "imkd/detector.hpp"
+#include "imkd/error.hpp"
+
+using namespace imkd;
+
+struct imkd_detector {
+  std::mutex turn;  // of the one call that may be under way
+  std::optional<Detector> detector;
+  FrameSet frames;  // keeps its memory from call to call
+  mutable std::mutex error_mutex;
+  std::string error;
+};
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& what, const std::string& where, const std::string& fix) {
+  throw Error(Code::abi_mismatch, what, where, fix);
+}
+
+// A struct as this library knows it: what an older caller lacks is 0; what a newer caller has besides must be 0.
+template <class Struct>
+Struct read(const Struct* given, const char* where) {
+  constexpr std::size_t kOldest = sizeof(Struct);  // of version 1; it stays when fields are added
+  if (!given) refuse("is NULL", where, "give the address of one");
+  const std::size_t size = given->struct_size;
+  if (size < kOldest || size > 65536)
+    refuse("a struct_size of " + std::to_string(size), where, "set it to sizeof; this library's is " + std::to_string(kOldest));
+  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+  for (std::size_t i = sizeof(Struct); i < size; ++i)
+    if (bytes[i]) refuse("a field that this library does not know is set", where, "use a newer library");
+  Struct known{};
+  std::memcpy(&known, given, sizeof known);
+  return known;
+}
+
+template <class Struct>
+Struct read_at(const Struct* first, std::size_t index, const char* where) {
+  if (!first) refuse("is NULL", where, "give as many as the count says");
+  const std::size_t stride = first->struct_size;
+  const auto* item = reinterpret_cast<const Struct*>(reinterpret_cast<const char*>(first) + index * stride);
+  if (item->struct_size != stride) refuse("structs of different sizes", where, "set struct_size of each to sizeof");
+  return read(item, where);
+}
+
+Mat4 pose(const double* T, const char* where) {
+  Mat4 given;
+  std::memcpy(given.data(), T, sizeof given);
+  check_rigid(given, where);
+  return given;
+}
+
+ImageView view(const imkd_image& image) {
+  if (image.row_stride == 0 && image.pixel_stride == 0 && image.channel_stride == 0)
+    return {image.data, image.width, image.height, std::ptrdiff_t(image.width) * 3, 3, 1};
+  return {image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
+}
+
+void take(const imkd_frames& given, FrameSet& out) {
+  out.timestamp_ns = given.timestamp_ns;
+  out.cameras.clear(), out.camera_timestamps_ns.clear(), out.sweeps.clear();
+  for (std::uint32_t i = 0; i < given.image_count; ++i) {
+    const imkd_image image = read_at(given.images, i, "imkd_frames.images");
+    out.cameras.push_back(view(image));
+    out.camera_timestamps_ns.push_back(image.has_timestamp ? image.timestamp_ns : given.timestamp_ns);
+  }
+  for (std::uint32_t i = 0; i < given.sweep_count; ++i) {
+    const imkd_sweep sweep = read_at(given.sweeps, i, "imkd_frames.sweeps");
+    out.sweeps.push_back({sweep.radar, sweep.has_timestamp ? sweep.timestamp_ns : given.timestamp_ns, sweep.points, sweep.count, {}});
+    if (sweep.T_world_ego) out.sweeps.back().T_world_ego = pose(sweep.T_world_ego, "imkd_sweep.T_world_ego");
+  }
+  out.ego = {};
+  if (given.T_world_ego) out.ego.T_world_ego = pose(given.T_world_ego, "imkd_frames.T_world_ego");
+  if (!given.twist) return;
+  out.ego.twist = Vec3{given.twist[0], given.twist[1], given.twist[2]};
+  for (double v : *out.ego.twist)
+    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "imkd_frames.twist", "NULL where the motion is unknown");
+}
+
+static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
+static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
+              offsetof(Detection, score) == offsetof(imkd_detection, score) && offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
+              offsetof(Detection, vy) == offsetof(imkd_detection, vy));
+
+void give(const Result& r, imkd_result* out) {
+  imkd_result all{};
+  all.struct_size = out->struct_size;
+  all.detection_count = static_cast<std::uint32_t>(r.detections.size());
+  all.timestamp_ns = r.timestamp_ns;
+  all.detections = r.detections.data();
+  all.detection_stride = sizeof(Detection);
+  const Health& h = r.health;
+  all.mode = static_cast<std::int32_t>(h.mode);
+  all.camera_count = static_cast<std::uint32_t>(h.cameras.size());
+  all.radar_count = static_cast<std::uint32_t>(h.radars.size());
+  all.camera_states = reinterpret_cast<const std::uint8_t*>(h.cameras.data());
+  all.radar_states = reinterpret_cast<const std::uint8_t*>(h.radars.data());
+  all.radar_points = h.radar_points;
+  all.radar_points_invalid = h.radar_points_invalid;
+  all.radar_points_outside = h.radar_points_outside;
+  all.radar_points_overflow = h.radar_points_overflow;
+  all.boxes_invalid = h.boxes_invalid;
+  all.past_frames = h.past_frames;
+  all.ego_speed_estimated = h.ego_speed_estimated;
+  all.ego_speed = h.ego_speed;
+  all.ego_speed_residual = h.ego_speed_residual;
+  all.stage_count = kStages;
+  all.timings_us = r.timings_us.data();
+  all.total_us = r.total_us;
+  all.segmentation_rows = r.segmentation.rows;
+  all.segmentation_columns = r.segmentation.columns;
+  all.segmentation = r.segmentation.data;
+  std::memcpy(out, &all, std::min<std::size_t>(out->struct_size, sizeof all));
+}
+
+SensorRig rig_of(const char* text) {
+  if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON");
+  return text[0] == '{' ? SensorRig::from_json(text) : SensorRig::load(text);
+}
+
+Detector& loaded(imkd_detector& handle) {
+  if (!handle.detector) throw Error(Code::engine_unavailable, "nothing is loaded", "imkd_detector", "call imkd_detector_load");
+  return *handle.detector;
+}
+
+void keep(imkd_detector& handle, const char* text) noexcept {
+  try {
+    const std::lock_guard<std::mutex> lock(handle.error_mutex);
+    handle.error = text;
+  } catch (...) {  // NOLINT: no memory even for the text; the number still tells
+  }
+}
+
+// Runs the body as the one call under way; no exception leaves it.
+template <class Body>
+int guarded(imkd_detector* handle, Body&& body) noexcept {
+  if (!handle) return IMKD_UNEXPECTED;
+  try {
+    const std::unique_lock<std::mutex> turn(handle->turn, std::try_to_lock);
+    if (!turn)
+      throw Error(Code::detector_busy, "another thread's call is under way", "imkd_detector", "give each thread a handle of its own");
+    body(*handle);
+    return IMKD_OK;
+  } catch (const Error& error) {
+    keep(*handle, error.what());
+    return static_cast<int>(error.code());
+  } catch (const std::exception& error) {
+    keep(*handle, error.what());
+  } catch (...) {
+    keep(*handle, "an exception of no known type");
+  }
+  return IMKD_UNEXPECTED;
+}
+
+template <class Enum>
+const char* name_of(std::uint32_t index) {
+  return index < std::size(EnumNames<Enum>::names) ? EnumNames<Enum>::names[index] : nullptr;
+}
+
+template <class List>
+const char* name_in(const List& list, std::uint32_t index) {
+  return index < list.size() ? list[index].name.c_str() : nullptr;
+}
+
+}  // namespace
+
+std::uint32_t imkd_abi_version(void) { return IMKD_ABI_VERSION; }
+
+int imkd_set_onnxruntime(const char* path) try {
+  set_ort_library(path ? path : "");
+  return IMKD_OK;
+} catch (...) {
+  return IMKD_UNEXPECTED;
+}
+
+imkd_detector* imkd_detector_new(void) try { return new imkd_detector; } catch (...) {
+  return nullptr;
+}
+
+void imkd_detector_destroy(imkd_detector* handle) { delete handle; }
+
+int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* rig, const imkd_options* options) {
+  return guarded(handle, [&](imkd_detector& h) {
+    if (!bundle) throw Error(Code::bundle_missing, "is NULL", "bundle", "give the path of a folder NAME.imkd");
+    DetectorOptions chosen;
+    if (options) {
+      const imkd_options given = read(options, "imkd_options");
+      if (given.engine) chosen.engine = given.engine;
+      chosen.threads = given.threads;
+      if (given.score_threshold != 0) chosen.score_threshold = given.score_threshold;
+    }
+    h.detector = Detector::load(bundle, rig_of(rig), chosen);
+  });
+}
+
+int imkd_detector_set_rig(imkd_detector* handle, const char* rig) {
+  return guarded(handle, [&](imkd_detector& h) { loaded(h).set_rig(rig_of(rig)); });
+}
+
+int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_result* result) {
+  return guarded(handle, [&](imkd_detector& h) {
+    constexpr std::size_t kOldest = sizeof(imkd_result);  // of version 1; it stays when fields are added
+    if (!result || result->struct_size < kOldest)
+      refuse(result ? "a struct_size of " + std::to_string(result->struct_size) : "is NULL", "imkd_result", "set it to sizeof");
+    Detector& detector = loaded(h);
+    take(read(frames, "imkd_frames"), h.frames);
+    give(detector.infer(h.frames), result);
+  });
+}
+
+int imkd_detector_reset(imkd_detector* handle) {
+  return guarded(handle, [](imkd_detector& h) { loaded(h).reset(); });
+}
+
+const char* imkd_detector_error(const imkd_detector* handle) try {
+  if (!handle) return "the handle is NULL";
+  static thread_local std::string text;
+  const std::lock_guard<std::mutex> lock(handle->error_mutex);
+  text = handle->error;
+  return text.c_str();
+} catch (...) {
+  return "no memory for the text";
+}
+
+const char* imkd_detector_name(const imkd_detector* handle, imkd_names names, std::uint32_t index) {
+  switch (names) {
+    case IMKD_STAGES:
+      return index < kStages ? kStageNames[index] : nullptr;
+    case IMKD_MODES:
+      return name_of<Mode>(index);
+    case IMKD_SENSOR_STATES:
+      return name_of<SensorState>(index);
+    default:
+      break;
+  }
+  if (!handle || !handle->detector) return nullptr;
+  const Detector& detector = *handle->detector;
+  return names == IMKD_CLASSES   ? name_in(detector.spec().head.classes, index)
+         : names == IMKD_CAMERAS ? name_in(detector.rig().cameras, index)
+         : names == IMKD_RADARS  ? name_in(detector.rig().radars, index)
+                                 : nullptr;
+}

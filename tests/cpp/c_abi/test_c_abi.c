@@ -1,0 +1,209 @@
+/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no engine, the model was not run. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "imkd/imkd.h"
+
+enum { kCameras = 6, kWidth = 320, kHeight = 160, kPoints = 400 };
+
+static int failures = 0;
+
+#define CHECK(condition)                                                            \
+  do {                                                                              \
+    if (!(condition)) {                                                             \
+      ++failures;                                                                   \
+      fprintf(stderr, "%s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
+    }                                                                               \
+  } while (0)
+
+static char rig[8192];
+static uint8_t pixels[kCameras][kHeight * kWidth * 3];
+static float points[kPoints * 5];
+static imkd_image images[kCameras];
+static imkd_sweep sweep;
+static imkd_frames frames;
+
+/* Cameras all round and a radar ahead; what they see is a fixed pattern. */
+static void make_moment(void) {
+  static const double turn[kCameras][2] = {{1, 0}, {0.5, 0.866025403784}, {-0.5, 0.866025403784}, {-1, 0}, {-0.5, -0.866025403784}, {0.5, -0.866025403784}};
+  char* end = rig + sprintf(rig, "{\"cameras\": [");
+  for (int i = 0; i < kCameras; ++i)
+    end += sprintf(end,
+                   "%s{\"name\": \"C%d\", \"width\": %d, \"height\": %d, \"K\": [[200, 0, 160], [0, 200, 80], [0, 0, 1]], \"distortion\": \"none\", "
+                   "\"coefficients\": [], \"T_ego_camera\": [[%.12f, 0, %.12f, 0], [%.12f, 0, %.12f, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]}",
+                   i ? ", " : "", i, kWidth, kHeight, turn[i][1], turn[i][0], -turn[i][0], turn[i][1]);
+  sprintf(end, "], \"radars\": [{\"name\": \"R\", \"T_ego_radar\": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "
+               "\"velocity\": \"compensated\", \"period\": 0}]}");
+  uint32_t seed = 1;
+  for (int i = 0; i < kCameras; ++i) {
+    for (int k = 0; k < kHeight * kWidth * 3; ++k) pixels[i][k] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
+    images[i].struct_size = sizeof images[i];
+    images[i].width = kWidth, images[i].height = kHeight, images[i].data = pixels[i];
+  }
+  for (int k = 0; k < kPoints * 5; ++k) {
+    const float unit = (float)((seed = seed * 1664525u + 1013904223u) >> 8) / 16777216.0f;
+    points[k] = k % 5 == 0 ? 2 + 40 * unit : k % 5 == 1 ? 40 * unit - 20 : k % 5 == 2 ? unit : k % 5 == 3 ? 20 * unit : 4 * unit - 2;
+  }
+  sweep.struct_size = sizeof sweep, sweep.radar = 0, sweep.count = kPoints, sweep.points = points;
+  frames.struct_size = sizeof frames, frames.timestamp_ns = 1000000000;
+  frames.image_count = kCameras, frames.images = images, frames.sweep_count = 1, frames.sweeps = &sweep;
+}
+
+static imkd_result empty_result(void) {
+  imkd_result result;
+  memset(&result, 0, sizeof result);
+  result.struct_size = sizeof result;
+  return result;
+}
+
+static void test_without_a_model(const char* bundle) {
+  imkd_detector* d = imkd_detector_new();
+  imkd_result result = empty_result();
+  imkd_options options = {0, 0, NULL, 0, 0};
+  CHECK(d != NULL);
+  CHECK(imkd_abi_version() == IMKD_ABI_VERSION);
+  CHECK(strcmp(imkd_detector_error(d), "") == 0);
+  CHECK(imkd_detector_infer(d, &frames, &result) == 501);
+  CHECK(imkd_detector_set_rig(d, rig) == 501);
+  CHECK(imkd_detector_reset(d) == 501);
+  CHECK(strncmp(imkd_detector_error(d), "error[E0501]", 12) == 0 && strstr(imkd_detector_error(d), "imkd_detector_load"));
+  CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401);
+  CHECK(strncmp(imkd_detector_error(d), "error[E0401]", 12) == 0 && strstr(imkd_detector_error(d), "no such.imkd"));
+  CHECK(imkd_detector_load(d, NULL, rig, NULL) == 401);
+  CHECK(imkd_detector_load(d, bundle, "{", NULL) == 211);
+  CHECK(imkd_detector_load(d, bundle, NULL, NULL) == 211);
+  CHECK(imkd_detector_load(d, bundle, rig, &options) == 703); /* struct_size 0 */
+  options.struct_size = sizeof options, options.engine = "no such engine";
+  CHECK(imkd_detector_load(d, bundle, rig, &options) == 501);
+  CHECK(imkd_detector_name(d, IMKD_CLASSES, 0) == NULL);
+  CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 && strcmp(imkd_detector_name(d, IMKD_MODES, 4), "blind") == 0);
+  CHECK(imkd_detector_name(d, IMKD_MODES, 5) == NULL && imkd_detector_name(d, IMKD_SENSOR_STATES, 7) == NULL);
+  CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, 4), "missing") == 0 && strcmp(imkd_detector_name(NULL, IMKD_STAGES, 5), "bev") == 0);
+  CHECK(imkd_detector_name(d, (imkd_names)99, 0) == NULL);
+  CHECK(imkd_detector_infer(NULL, &frames, &result) == IMKD_UNEXPECTED && imkd_detector_error(NULL)[0] != 0);
+  imkd_detector_destroy(d);
+  imkd_detector_destroy(NULL);
+}
+
+static void test_infer(imkd_detector* d) {
+  imkd_result result = empty_result();
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
+  CHECK(result.timestamp_ns == 1000000000 && result.mode == 0 && result.camera_count == kCameras && result.radar_count == 1);
+  CHECK(result.radar_points + result.radar_points_outside == kPoints && result.total_us > 0 && result.stage_count == 7);
+  CHECK(result.camera_states[0] == 0 && result.radar_states[0] == 0 && result.segmentation == NULL);
+  const uint32_t count = result.detection_count;
+  CHECK(count > 0 && result.detection_stride == sizeof(imkd_detection));
+  imkd_detection* first = malloc((count + 1) * sizeof *first);
+  for (uint32_t i = 0; i < count; ++i) first[i] = *imkd_detection_at(&result, i);
+  for (uint32_t i = 0; i < count; ++i) {
+    CHECK(first[i].score > 0 && first[i].score <= 1 && (i == 0 || first[i].score <= first[i - 1].score));
+    CHECK(first[i].length > 0 && imkd_detector_name(d, IMKD_CLASSES, (uint32_t)first[i].label) != NULL);
+  }
+  CHECK(imkd_detector_reset(d) == IMKD_OK && imkd_detector_set_rig(d, rig) == IMKD_OK);
+  for (int i = 0; i < kCameras; ++i) images[i].row_stride = kWidth * 3, images[i].pixel_stride = 3, images[i].channel_stride = 1;
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count == count);
+  for (uint32_t i = 0; i < count; ++i) CHECK(memcmp(&first[i], imkd_detection_at(&result, i), sizeof *first) == 0);
+  images[2].data = NULL;
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 1 && result.camera_states[2] == 4);
+  images[2].data = pixels[2];
+  sweep.has_timestamp = 1, sweep.timestamp_ns = 1; /* a second ago */
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 2 && result.radar_states[0] == 2);
+  sweep.has_timestamp = 0;
+  free(first);
+}
+
+static void test_callers_mistakes(imkd_detector* d) {
+  static const double skewed[16] = {1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, still[3] = {0, 0, 0};
+  imkd_result result = empty_result();
+  imkd_frames f = frames;
+  CHECK(imkd_detector_infer(d, NULL, &result) == 703 && imkd_detector_infer(d, &frames, NULL) == 703);
+  result.struct_size = 8;
+  CHECK(imkd_detector_infer(d, &frames, &result) == 703 && result.detection_count == 0);
+  result.struct_size = sizeof result;
+  f.struct_size = 0;
+  CHECK(imkd_detector_infer(d, &f, &result) == 703);
+  f = frames, f.image_count = 5;
+  CHECK(imkd_detector_infer(d, &f, &result) == 204);
+  f = frames, f.images = NULL;
+  CHECK(imkd_detector_infer(d, &f, &result) == 703);
+  f = frames, f.T_world_ego = skewed;
+  CHECK(imkd_detector_infer(d, &f, &result) == 215);
+  f = frames, f.twist = still;
+  CHECK(imkd_detector_infer(d, &f, &result) == IMKD_OK);
+  images[3].struct_size = 4;
+  CHECK(imkd_detector_infer(d, &frames, &result) == 703);
+  images[3].struct_size = sizeof images[3], images[3].width = kWidth - 1;
+  CHECK(imkd_detector_infer(d, &frames, &result) == 202 && strstr(imkd_detector_error(d), "C3"));
+  images[3].width = kWidth, sweep.radar = 7;
+  CHECK(imkd_detector_infer(d, &frames, &result) == 203);
+  sweep.radar = 0;
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 0);
+}
+
+/* A caller compiled against a later header, whose structs have fields at the end that this library does not know. */
+static void test_newer_caller(imkd_detector* d) {
+  struct { imkd_frames known; uint64_t more[2]; } later = {frames, {0, 0}};
+  struct { imkd_result known; uint64_t more[2]; } result = {empty_result(), {7, 7}};
+  struct { imkd_image known; uint64_t more; } wide[kCameras];
+  for (int i = 0; i < kCameras; ++i) {
+    wide[i].known = images[i], wide[i].known.struct_size = sizeof wide[i], wide[i].more = 0;
+  }
+  later.known.struct_size = sizeof later, later.known.images = &wide[0].known, result.known.struct_size = sizeof result;
+  CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == 0);
+  CHECK(result.more[0] == 7 && result.more[1] == 7 && result.known.struct_size == sizeof result);
+  later.more[1] = 1;
+  CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703 && strstr(imkd_detector_error(d), "newer"));
+  later.more[1] = 0, wide[5].more = 1;
+  CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703);
+}
+
+struct other { imkd_detector* d; int ok, busy, else_; };
+
+static void* infer_on(void* context) {
+  struct other* other = context;
+  while (other->ok < 10 && other->else_ == 0) {
+    imkd_result result = empty_result();
+    const int code = imkd_detector_infer(other->d, &frames, &result);
+    ++*(code == IMKD_OK ? &other->ok : code == 506 ? &other->busy : &other->else_);
+  }
+  return NULL;
+}
+
+static void test_a_second_thread_is_refused(imkd_detector* d) {
+  struct other a = {d, 0, 0, 0}, b = {d, 0, 0, 0};
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, infer_on, &a) == 0);
+  infer_on(&b);
+  pthread_join(thread, NULL);
+  CHECK(a.ok == 10 && b.ok == 10 && a.busy + b.busy > 0 && a.else_ + b.else_ == 0);
+  CHECK(strncmp(imkd_detector_error(d), "error[E0506]", 12) == 0);
+}
+
+int main(int argc, char** argv) {
+  if (argc != 2) return fprintf(stderr, "usage: test_c_abi BUNDLE.imkd\n"), 2;
+  make_moment();
+  test_without_a_model(argv[1]);
+  imkd_detector* d = imkd_detector_new();
+  imkd_options options = {sizeof options, 1, NULL, 0.01f, 0};
+  const int code = imkd_detector_load(d, argv[1], rig, &options);
+  if (code == 501) {
+    fprintf(stderr, "no engine, the C ABI's infer is NOT tested: %s\n", imkd_detector_error(d));
+    imkd_detector_destroy(d);
+    return failures ? 1 : 77;
+  }
+  CHECK(code == IMKD_OK);
+  if (code != IMKD_OK) fprintf(stderr, "%s\n", imkd_detector_error(d));
+  if (code == IMKD_OK) {
+    test_infer(d);
+    test_callers_mistakes(d);
+    test_newer_caller(d);
+    test_a_second_thread_is_refused(d);
+    CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401); /* and what was loaded is still there: */
+    imkd_result result = empty_result();
+    CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
+  }
+  imkd_detector_destroy(d);
+  return failures ? 1 : 0;
+}
