@@ -158,18 +158,3 @@ def test_the_structs_here_are_those_of_the_header(tmp_path: Path) -> None:
     subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "sizes.c", "-o", "sizes"], cwd=tmp_path, check=True)
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
-
-
-# ---- what the library shows and asks for ----
-def symbols(*options: str) -> list[str]:
-    if not LIBRARY.is_file():
-        pytest.skip("the C library was not built: its symbols are NOT tested")
-    out = subprocess.run(["nm", *options, str(LIBRARY)], capture_output=True, text=True, check=True).stdout
-    return [line.split()[-1].split("@")[0] for line in out.splitlines()]
-
-
-def test_the_library_shows_what_the_header_declares_and_nothing_else() -> None:
-    import re
-
-    declared = re.findall(r"^IMKD_API .*?\b(imkd_\w+)\(", HEADER.read_text(), re.MULTILINE)
-    assert sorted(symbols("-D", "--defined-only")) == sorted(declared) and len(declared) == 10

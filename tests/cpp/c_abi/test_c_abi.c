@@ -1,4 +1,5 @@
-/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no engine, the model was not run. */
+/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no engine, the model was
+ * not run. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,15 +28,18 @@ static imkd_frames frames;
 
 /* Cameras all round and a radar ahead; what they see is a fixed pattern. */
 static void make_moment(void) {
-  static const double turn[kCameras][2] = {{1, 0}, {0.5, 0.866025403784}, {-0.5, 0.866025403784}, {-1, 0}, {-0.5, -0.866025403784}, {0.5, -0.866025403784}};
+  static const double turn[kCameras][2] = {{1, 0},  {0.5, 0.866025403784},   {-0.5, 0.866025403784},
+                                           {-1, 0}, {-0.5, -0.866025403784}, {0.5, -0.866025403784}};
   char* end = rig + sprintf(rig, "{\"cameras\": [");
   for (int i = 0; i < kCameras; ++i)
-    end += sprintf(end,
-                   "%s{\"name\": \"C%d\", \"width\": %d, \"height\": %d, \"K\": [[200, 0, 160], [0, 200, 80], [0, 0, 1]], \"distortion\": \"none\", "
-                   "\"coefficients\": [], \"T_ego_camera\": [[%.12f, 0, %.12f, 0], [%.12f, 0, %.12f, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]}",
-                   i ? ", " : "", i, kWidth, kHeight, turn[i][1], turn[i][0], -turn[i][0], turn[i][1]);
-  sprintf(end, "], \"radars\": [{\"name\": \"R\", \"T_ego_radar\": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "
-               "\"velocity\": \"compensated\", \"period\": 0}]}");
+    end += sprintf(
+        end,
+        "%s{\"name\": \"C%d\", \"width\": %d, \"height\": %d, \"K\": [[200, 0, 160], [0, 200, 80], [0, 0, 1]], \"distortion\": \"none\", "
+        "\"coefficients\": [], \"T_ego_camera\": [[%.12f, 0, %.12f, 0], [%.12f, 0, %.12f, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]}",
+        i ? ", " : "", i, kWidth, kHeight, turn[i][1], turn[i][0], -turn[i][0], turn[i][1]);
+  sprintf(end,
+          "], \"radars\": [{\"name\": \"R\", \"T_ego_radar\": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], "
+          "\"velocity\": \"compensated\", \"period\": 0}]}");
   uint32_t seed = 1;
   for (int i = 0; i < kCameras; ++i) {
     for (int k = 0; k < kHeight * kWidth * 3; ++k) pixels[i][k] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
@@ -80,7 +84,8 @@ static void test_without_a_model(const char* bundle) {
   CHECK(imkd_detector_name(d, IMKD_CLASSES, 0) == NULL);
   CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 && strcmp(imkd_detector_name(d, IMKD_MODES, 4), "blind") == 0);
   CHECK(imkd_detector_name(d, IMKD_MODES, 5) == NULL && imkd_detector_name(d, IMKD_SENSOR_STATES, 7) == NULL);
-  CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, 4), "missing") == 0 && strcmp(imkd_detector_name(NULL, IMKD_STAGES, 5), "bev") == 0);
+  CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, 4), "missing") == 0 &&
+        strcmp(imkd_detector_name(NULL, IMKD_STAGES, 5), "bev") == 0);
   CHECK(imkd_detector_name(d, (imkd_names)99, 0) == NULL);
   CHECK(imkd_detector_infer(NULL, &frames, &result) == IMKD_UNEXPECTED && imkd_detector_error(NULL)[0] != 0);
   imkd_detector_destroy(d);
@@ -144,9 +149,18 @@ static void test_callers_mistakes(imkd_detector* d) {
 
 /* A caller compiled against a later header, whose structs have fields at the end that this library does not know. */
 static void test_newer_caller(imkd_detector* d) {
-  struct { imkd_frames known; uint64_t more[2]; } later = {frames, {0, 0}};
-  struct { imkd_result known; uint64_t more[2]; } result = {empty_result(), {7, 7}};
-  struct { imkd_image known; uint64_t more; } wide[kCameras];
+  struct {
+    imkd_frames known;
+    uint64_t more[2];
+  } later = {frames, {0, 0}};
+  struct {
+    imkd_result known;
+    uint64_t more[2];
+  } result = {empty_result(), {7, 7}};
+  struct {
+    imkd_image known;
+    uint64_t more;
+  } wide[kCameras];
   for (int i = 0; i < kCameras; ++i) {
     wide[i].known = images[i], wide[i].known.struct_size = sizeof wide[i], wide[i].more = 0;
   }
@@ -159,7 +173,10 @@ static void test_newer_caller(imkd_detector* d) {
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703);
 }
 
-struct other { imkd_detector* d; int ok, busy, else_; };
+struct other {
+  imkd_detector* d;
+  int ok, busy, else_;
+};
 
 static void* infer_on(void* context) {
   struct other* other = context;
