@@ -198,6 +198,36 @@ static void test_a_second_thread_is_refused(imkd_detector* d) {
   CHECK(strncmp(imkd_detector_error(d), "error[E0506]", 12) == 0);
 }
 
+struct alone {
+  imkd_detector* d;
+  uint32_t count;
+  uint8_t found[1 << 14];
+};
+
+static void* infer_alone(void* context) { /* the last of ten, copied out */
+  struct alone* alone = context;
+  imkd_result result = empty_result();
+  for (int i = 0; i < 10; ++i) CHECK(imkd_detector_infer(alone->d, &frames, &result) == IMKD_OK);
+  alone->count = result.detection_count;
+  if (alone->count * sizeof(imkd_detection) <= sizeof alone->found)
+    memcpy(alone->found, result.detections, alone->count * sizeof(imkd_detection));
+  return NULL;
+}
+
+static void test_two_handles_at_once(imkd_detector* d, const char* bundle, const imkd_options* options) {
+  static struct alone one, two, before;
+  pthread_t thread;
+  one.d = before.d = d, two.d = imkd_detector_new();
+  CHECK(imkd_detector_load(two.d, bundle, rig, options) == IMKD_OK);
+  infer_alone(&before);
+  CHECK(pthread_create(&thread, NULL, infer_alone, &one) == 0);
+  infer_alone(&two);
+  pthread_join(thread, NULL);
+  CHECK(before.count > 0 && one.count == before.count && two.count == before.count);
+  CHECK(memcmp(one.found, before.found, sizeof one.found) == 0 && memcmp(two.found, before.found, sizeof two.found) == 0);
+  imkd_detector_destroy(two.d);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) return fprintf(stderr, "usage: test_c_abi BUNDLE.imkd\n"), 2;
   make_moment();
@@ -217,6 +247,7 @@ int main(int argc, char** argv) {
     test_callers_mistakes(d);
     test_newer_caller(d);
     test_a_second_thread_is_refused(d);
+    test_two_handles_at_once(d, argv[1], &options);
     CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401); /* and what was loaded is still there: */
     imkd_result result = empty_result();
     CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
