@@ -1,6 +1,5 @@
 #include "imkd/detector.hpp"
 
-#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <optional>

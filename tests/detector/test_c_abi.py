@@ -29,7 +29,7 @@ def fields(text: str) -> list[tuple[str, type]]:
 
 
 class Options(ctypes.Structure):
-    _fields_ = fields("u32 struct_size, i32 threads, text engine, f32 score_threshold, u32 reserved")
+    _fields_ = fields("u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved")
 
 
 class Image(ctypes.Structure):
@@ -120,7 +120,7 @@ def boxes_of(found: Found) -> np.ndarray:
 
 
 def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample) -> int:
-    options = Options(ctypes.sizeof(Options), 1, None, 0.05, 0)
+    options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0)
     rig = sample.rig.to_json().encode()
     code = library.imkd_detector_load(handle, str(bundle.path).encode(), rig, ctypes.byref(options))
     assert code == 0, library.imkd_detector_error(handle)

@@ -33,7 +33,8 @@ typedef struct imkd_detector imkd_detector;
 typedef struct imkd_options {
   uint32_t struct_size;
   int32_t threads;           /* 0: one per core */
-  const char* engine;        /* NULL: "onnxruntime" */
+  const char* engine;        /* NULL: "auto", see DetectorOptions in imkd/detector.hpp */
+  const char* device;        /* NULL: "auto"; "cpu" or "cuda" */
   float score_threshold;     /* 0: the spec's */
   uint32_t reserved;
 } imkd_options;

@@ -197,6 +197,7 @@ int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* ri
     if (options) {
       const imkd_options given = read(options, "imkd_options");
       if (given.engine) chosen.engine = given.engine;
+      if (given.device) chosen.device = given.device;
       chosen.threads = given.threads;
       if (given.score_threshold != 0) chosen.score_threshold = given.score_threshold;
     }
