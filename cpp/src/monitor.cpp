@@ -75,7 +75,7 @@ struct Monitor::State {
   }
 
   static void take(Track& track, bool valid, std::uint64_t contents) {
-    track.repeats = valid && track.valid && contents == track.contents ? track.repeats + 1 : 1;
+    track.repeats = contents == track.contents ? track.repeats + 1 : 1;
     track.valid = valid;
     track.contents = contents;
   }
