@@ -12,6 +12,14 @@ run(${CMAKE_COMMAND} -S ${SOURCE}/cpp/examples -B ${WORK}/build -DCMAKE_PREFIX_P
     -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 
+# A version that it is not is refused.
+file(WRITE ${WORK}/later/CMakeLists.txt "cmake_minimum_required(VERSION 3.20)\nproject(later LANGUAGES CXX)\nfind_package(imkd 0.2 REQUIRED)\n")
+execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/later -B ${WORK}/later/build -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_CXX_COMPILER=${CXX}
+                        -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN} RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+if(NOT failed OR NOT said MATCHES "imkd-config.cmake, version: 0.1")
+  message(FATAL_ERROR "find_package(imkd 0.2) took version 0.1\n${said}")
+endif()
+
 # The same through pkg-config, in C++ and in C; the examples in folders of their own.
 run(${CMAKE_COMMAND} -S ${SOURCE}/cpp/examples/embed -B ${WORK}/embed -DCMAKE_PREFIX_PATH=${WORK}/prefix -DCMAKE_CXX_COMPILER=${CXX}
     -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})

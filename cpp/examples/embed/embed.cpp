@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
@@ -44,7 +45,8 @@ int main(int argc, char** argv) try {
   }
 
   std::optional<imkd::LiveFrame> frame;  // ready at once, or after the timeout where a sensor is missing
-  for (const std::int64_t end = now() + 1'000'000'000; !frame && now() < end;) frame = synchronizer.pop(now());
+  for (const std::int64_t end = taken + 1'000'000'000; !(frame = synchronizer.pop(now())) && now() < end;)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   if (!frame) return std::fprintf(stderr, "no frame: nothing came from any sensor\n"), 1;
   const imkd::Result& result = detector.infer(frame->frames);
   watchdog.beat();

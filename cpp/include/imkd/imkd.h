@@ -30,6 +30,11 @@ extern "C" {
 
 typedef struct imkd_detector imkd_detector;
 
+typedef enum imkd_mode { IMKD_FULL, IMKD_PARTIAL, IMKD_CAMERA_ONLY, IMKD_RADAR_ONLY, IMKD_BLIND } imkd_mode;
+typedef enum imkd_sensor_state {  /* as in imkd/result.hpp */
+  IMKD_SENSOR_OK, IMKD_SENSOR_LATE, IMKD_SENSOR_STALE, IMKD_SENSOR_INVALID, IMKD_SENSOR_MISSING
+} imkd_sensor_state;
+
 typedef struct imkd_options {
   uint32_t struct_size;
   int32_t threads;           /* 0: one per core */
@@ -85,9 +90,9 @@ typedef struct imkd_result { /* the pointers are valid until the handle's next c
   int64_t timestamp_ns;
   const void* detections;    /* imkd_detection, each detection_stride bytes after the last: see imkd_detection_at; best first */
   uint32_t detection_stride;
-  int32_t mode;              /* see imkd_detector_name */
+  int32_t mode;              /* imkd_mode */
   uint32_t camera_count, radar_count;
-  const uint8_t* camera_states;  /* in the rig's order; see imkd_detector_name */
+  const uint8_t* camera_states;  /* imkd_sensor_state, in the rig's order */
   const uint8_t* radar_states;
   int32_t radar_points, radar_points_invalid, radar_points_outside, radar_points_overflow;
   int32_t boxes_invalid, past_frames, ego_speed_estimated;

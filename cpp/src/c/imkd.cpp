@@ -67,7 +67,12 @@ ImageView view(const imkd_image& image) {
   return {image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
 }
 
+void check_reserved(std::uint32_t value, const char* where) {  // or it could never get a meaning
+  if (value) refuse("is not 0", where, "set the whole struct to 0 first");
+}
+
 void take(const imkd_frames& given, FrameSet& out) {
+  check_reserved(given.reserved, "imkd_frames.reserved");
   out.timestamp_ns = given.timestamp_ns;
   out.cameras.clear(), out.camera_timestamps_ns.clear(), out.sweeps.clear();
   for (std::uint32_t i = 0; i < given.image_count; ++i) {
@@ -88,6 +93,8 @@ void take(const imkd_frames& given, FrameSet& out) {
     if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "imkd_frames.twist", "NULL where the motion is unknown");
 }
 
+static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode::blind) == IMKD_BLIND);
+static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK && static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
 static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, score) == offsetof(imkd_detection, score) && offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
@@ -196,6 +203,7 @@ int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* ri
     DetectorOptions chosen;
     if (options) {
       const imkd_options given = read(options, "imkd_options");
+      check_reserved(given.reserved, "imkd_options.reserved");
       if (given.engine) chosen.engine = given.engine;
       if (given.device) chosen.device = given.device;
       chosen.threads = given.threads;

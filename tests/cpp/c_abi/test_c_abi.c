@@ -95,9 +95,9 @@ static void test_without_a_model(const char* bundle) {
 static void test_infer(imkd_detector* d) {
   imkd_result result = empty_result();
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
-  CHECK(result.timestamp_ns == 1000000000 && result.mode == 0 && result.camera_count == kCameras && result.radar_count == 1);
+  CHECK(result.timestamp_ns == 1000000000 && result.mode == IMKD_FULL && result.camera_count == kCameras && result.radar_count == 1);
   CHECK(result.radar_points + result.radar_points_outside == kPoints && result.total_us > 0 && result.stage_count == 7);
-  CHECK(result.camera_states[0] == 0 && result.radar_states[0] == 0 && result.segmentation == NULL);
+  CHECK(result.camera_states[0] == IMKD_SENSOR_OK && result.radar_states[0] == IMKD_SENSOR_OK && result.segmentation == NULL);
   const uint32_t count = result.detection_count;
   CHECK(count > 0 && result.detection_stride == sizeof(imkd_detection));
   imkd_detection* first = malloc((count + 1) * sizeof *first);
@@ -111,10 +111,12 @@ static void test_infer(imkd_detector* d) {
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count == count);
   for (uint32_t i = 0; i < count; ++i) CHECK(memcmp(&first[i], imkd_detection_at(&result, i), sizeof *first) == 0);
   images[2].data = NULL;
-  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 1 && result.camera_states[2] == 4);
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_PARTIAL &&
+        result.camera_states[2] == IMKD_SENSOR_MISSING);
   images[2].data = pixels[2];
   sweep.has_timestamp = 1, sweep.timestamp_ns = 1; /* a second ago */
-  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 2 && result.radar_states[0] == 2);
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_CAMERA_ONLY &&
+        result.radar_states[0] == IMKD_SENSOR_STALE);
   sweep.has_timestamp = 0;
   free(first);
 }
@@ -128,6 +130,8 @@ static void test_callers_mistakes(imkd_detector* d) {
   CHECK(imkd_detector_infer(d, &frames, &result) == 703 && result.detection_count == 0);
   result.struct_size = sizeof result;
   f.struct_size = 0;
+  CHECK(imkd_detector_infer(d, &f, &result) == 703);
+  f = frames, f.reserved = 1;
   CHECK(imkd_detector_infer(d, &f, &result) == 703);
   f = frames, f.image_count = 5;
   CHECK(imkd_detector_infer(d, &f, &result) == 204);
@@ -144,7 +148,7 @@ static void test_callers_mistakes(imkd_detector* d) {
   images[3].width = kWidth, sweep.radar = 7;
   CHECK(imkd_detector_infer(d, &frames, &result) == 203);
   sweep.radar = 0;
-  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == 0);
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_FULL);
 }
 
 /* A caller compiled against a later header, whose structs have fields at the end that this library does not know. */
@@ -165,7 +169,7 @@ static void test_newer_caller(imkd_detector* d) {
     wide[i].known = images[i], wide[i].known.struct_size = sizeof wide[i], wide[i].more = 0;
   }
   later.known.struct_size = sizeof later, later.known.images = &wide[0].known, result.known.struct_size = sizeof result;
-  CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == 0);
+  CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == IMKD_FULL);
   CHECK(result.more[0] == 7 && result.more[1] == 7 && result.known.struct_size == sizeof result);
   later.more[1] = 1;
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703 && strstr(imkd_detector_error(d), "newer"));
