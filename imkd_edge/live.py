@@ -149,7 +149,7 @@ class Watchdog:
 
     Args:
         deadline: s from one beat to the next.
-        missed: called with the seconds since the last beat, once per miss, on the watchdog's thread; it must not close the watchdog.
+        missed: called with the seconds since the last beat, once per miss, on the watchdog's thread.
         clock: ns that never go back; None: the machine's steady clock.
         timer: False: no thread; `poll` does its work.
 

@@ -124,7 +124,7 @@ std::unique_ptr<PyMonitor> make_monitor(const SensorRig& rig, const ModelSpec& s
 
 // The timer's thread takes the GIL for the callback and the clock, so whoever may wait for that thread gives it up first.
 struct PyWatchdog {
-  std::unique_ptr<Watchdog> core;
+  std::shared_ptr<Watchdog> core;  // shared with the calls under way: another thread may close it
   PyWatchdog(double deadline, const py::object& missed, const py::object& clock, bool timer) {
     Watchdog::Missed told;
     if (!missed.is_none())
@@ -138,16 +138,21 @@ struct PyWatchdog {
       };
     Watchdog::Clock asked = clock.is_none() ? Watchdog::Clock{} : clock.cast<Watchdog::Clock>();
     py::gil_scoped_release release;
-    core = std::make_unique<Watchdog>(deadline, std::move(told), std::move(asked), timer);
+    core = std::make_shared<Watchdog>(deadline, std::move(told), std::move(asked), timer);
   }
   ~PyWatchdog() { close(); }
   void close() {
+    std::shared_ptr<Watchdog> last = std::move(core);
     py::gil_scoped_release release;
-    core.reset();
+    last.reset();
   }
-  Watchdog& open() {
+  template <class Call>
+  auto open(Call&& call) {
     if (!core) throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog", "use it inside its with block");
-    return *core;
+    std::shared_ptr<Watchdog> mine = core;
+    py::gil_scoped_release release;
+    const std::shared_ptr<Watchdog> held = std::move(mine);  // let go of before the GIL is taken again
+    return call(*held);
   }
 };
 
@@ -169,16 +174,11 @@ void bind_live(py::module_& m) {
       .def("observe_radar", &PyMonitor::observe_radar)
       .def("check", &PyMonitor::check)
       .def("reset", [](PyMonitor& self) { self.core.reset(); });
-  const auto released = py::call_guard<py::gil_scoped_release>();
   py::class_<PyWatchdog>(m, "Watchdog")
       .def(py::init<double, py::object, py::object, bool>(), py::arg("deadline"), py::arg("missed"), py::arg("clock"), py::arg("timer"))
-      .def(
-          "beat", [](PyWatchdog& self) { self.open().beat(); }, released)
-      .def(
-          "poll", [](PyWatchdog& self) { self.open().poll(); }, released)
-      .def(
-          "overdue", [](PyWatchdog& self) { return self.open().overdue(); }, released)
-      .def(
-          "misses", [](PyWatchdog& self) { return self.open().misses(); }, released)
+      .def("beat", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.beat(); }); })
+      .def("poll", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.poll(); }); })
+      .def("overdue", [](PyWatchdog& self) { return self.open([](Watchdog& dog) { return dog.overdue(); }); })
+      .def("misses", [](PyWatchdog& self) { return self.open([](Watchdog& dog) { return dog.misses(); }); })
       .def("close", &PyWatchdog::close);
 }

@@ -53,12 +53,12 @@ struct Watchdog::State {
   }
 };
 
-Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : state_(std::make_unique<State>()) {
+Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : state_(std::make_shared<State>()) {
   if (!(deadline > 0 && deadline <= 3600)) throw Error(Code::spec_bad_value, "is out of range", "Watchdog, deadline", "up to 3600 s");
   State& s = *state_;
   s.deadline = to_ns(deadline), s.missed = std::move(missed), s.clock = clock ? std::move(clock) : steady_ns;
   s.beat_ns = s.clock();
-  if (timer) s.timer = std::thread([&s] { s.run(); });
+  if (timer) s.timer = std::thread([held = state_] { held->run(); });
 }
 
 Watchdog::~Watchdog() {
@@ -67,7 +67,10 @@ Watchdog::~Watchdog() {
     state_->ends = true;
   }
   state_->wake.notify_all();
-  if (state_->timer.joinable()) state_->timer.join();
+  if (state_->timer.get_id() == std::this_thread::get_id())
+    state_->timer.detach();  // destroyed by its own callback
+  else if (state_->timer.joinable())
+    state_->timer.join();
 }
 
 void Watchdog::beat() {

@@ -211,4 +211,18 @@ TEST(Watchdog, tells_misses_on_its_own_thread) {
   EXPECT_EQ(dog.misses(), 1);
 }
 
+TEST(Watchdog, may_be_destroyed_by_its_own_callback) {
+  std::atomic<bool> gone{false};
+  std::unique_ptr<Watchdog> dog;
+  std::atomic<bool> ready{false};
+  dog = std::make_unique<Watchdog>(0.01, [&](double) {
+    while (!ready) std::this_thread::yield();
+    dog.reset();
+    gone = true;
+  });
+  ready = true;
+  for (int i = 0; i < 10000 && !gone; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(gone);
+}
+
 }  // namespace

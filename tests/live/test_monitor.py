@@ -286,6 +286,37 @@ def test_a_callback_may_beat_and_may_fail(capsys: pytest.CaptureFixture, monkeyp
     assert seen.count("the caller's own trouble") >= 3
 
 
+def test_a_callback_may_close_its_watchdog() -> None:
+    dog = Watchdog(0.01, lambda late: dog.close())
+
+    def closed() -> bool:
+        try:
+            dog.beat() if dog.misses else None
+        except Error:
+            return True
+        return False
+
+    assert until(closed)
+
+
+def test_closing_while_others_call_is_safe() -> None:
+    for _ in range(50):
+        dog = Watchdog(0.0005, lambda late: dog.beat())  # noqa: B023
+
+        def beat(dog: Watchdog = dog) -> None:
+            with pytest.raises(Error):
+                while True:
+                    dog.beat()
+
+        threads = [threading.Thread(target=beat) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        dog.close()
+        for thread in threads:
+            thread.join(timeout=10)
+        assert not any(thread.is_alive() for thread in threads)
+
+
 def test_a_closed_watchdog_says_so_and_an_unclosed_one_does_not_hang_at_exit() -> None:
     import subprocess
     import sys

@@ -62,7 +62,7 @@ class Watchdog {
 
  private:
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;   // the timer's too, for a callback may destroy the watchdog
 };
 
 }  // namespace imkd
