@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from imkd_edge import _core
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Health
@@ -21,7 +19,7 @@ class LiveFrame:
     """One moment of all sensors; its fields but `complete` are what `Detector.infer` takes."""
 
     timestamp_ns: int  # of the reference item
-    frames: dict[str, np.ndarray]  # camera name -> the very array that was pushed; absent cameras are not in it
+    frames: dict[str, Any]  # camera name -> the very image that was pushed; absent cameras are not in it
     camera_timestamps_ns: dict[str, int]
     radar: list[RadarSweep]  # of the last spec.radar.max_age seconds, each with the ego pose of its time where that is known
     ego: Ego | None  # at timestamp_ns
@@ -67,12 +65,12 @@ class Synchronizer:
             rig, spec, reference, tolerance, timeout, max_delay, max_future, lost_after, max_images, max_sweeps
         )
 
-    def push_camera(self, camera: str, image: np.ndarray, timestamp_ns: int, now_ns: int) -> str:
+    def push_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> str:
         """Takes an image; says "kept", or why not: "late", "duplicate", "future".
 
         Args:
             camera: name in the rig.
-            image: (H, W, 3) uint8 RGB, any strides; kept, not copied, so it must not change any more.
+            image: as in Detector.infer, on the host or the GPU; kept, not copied, so it must not change any more.
 
         Raises:
             Error: 201, 202, 203, 205 for what only a mistake in the caller's program can bring.
@@ -127,8 +125,8 @@ class Monitor:
     def __init__(self, rig: SensorRig, spec: ModelSpec, lost_after: float = 2.0, frozen_after: int = 3) -> None:
         self._core: Any = _core.Monitor(rig, spec, lost_after, frozen_after)
 
-    def observe_camera(self, camera: str, image: np.ndarray | None, timestamp_ns: int, now_ns: int) -> None:
-        """Sees an image, (H, W, 3) uint8; None, or one of another size than the rig's, makes the camera invalid. Raises Error 201-205."""
+    def observe_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> None:
+        """Sees an image on the host, RGB or NV12; None, or one of another size, makes the camera invalid. Raises Error 201 to 205."""
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:

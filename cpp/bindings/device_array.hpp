@@ -18,4 +18,7 @@ struct DeviceArray {
 // None where the object is no such array. The data must be ready: nobody waits for the stream that writes it.
 std::optional<DeviceArray> device_array(py::handle value, const std::string& where);
 
+// An image in the host's memory, or, where on_cuda, one that lies on the GPU already; `keep` then gets what holds its memory.
+ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& keep);
+
 }  // namespace imkd::python

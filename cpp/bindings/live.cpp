@@ -2,6 +2,7 @@
 #include <pybind11/functional.h>
 
 #include "common.hpp"
+#include "device_array.hpp"
 #include "fields.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
@@ -47,8 +48,10 @@ struct PySynchronizer {
     const std::string where = "image of camera \"" + name + "\"";
     const int camera = camera_of(rig, name);
     if (image.is_none()) throw Error(Code::frame_bad_dtype, "is None", where, "push nothing where there is no image");
-    return enum_name(
-        core.push_camera(camera, image_view(image, where), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"), owner_of(image)));
+    std::vector<py::object> keep;
+    const ImageView view = any_image(image, where, true, keep);
+    return enum_name(core.push_camera(camera, view, timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"),
+                                      owner_of(py::make_tuple(image, py::cast(keep)))));
   }
 
   std::string push_radar(py::handle sweep, py::handle now) {
@@ -68,7 +71,7 @@ struct PySynchronizer {
     py::list sweeps;
     for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
       if (!live->cameras[i]) continue;
-      frames[py::str(rig.cameras[i].name)] = owned(live->cameras[i]);
+      frames[py::str(rig.cameras[i].name)] = owned(live->cameras[i]).cast<py::tuple>()[0];
       times[py::str(rig.cameras[i].name)] = f.camera_timestamps_ns[i];
     }
     for (std::size_t i = 0; i < f.sweeps.size(); ++i)
@@ -104,8 +107,9 @@ struct PyMonitor {
   Monitor core;
 
   void observe_camera(const std::string& name, py::handle image, py::handle time, py::handle now) {
-    core.observe_camera(camera_of(rig, name), image_view(image, "image of camera \"" + name + "\""), timestamp(time, "timestamp_ns"),
-                        timestamp(now, "now_ns"));
+    std::vector<py::object> keep;
+    core.observe_camera(camera_of(rig, name), any_image(image, "image of camera \"" + name + "\"", false, keep),
+                        timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"));
   }
   void observe_radar(py::handle sweep, py::handle now) { core.observe_radar(one_sweep(sweep, rig).views[0], timestamp(now, "now_ns")); }
   py::dict check(py::handle now) { return health_dict(core.check(timestamp(now, "now_ns")), rig); }

@@ -8,7 +8,7 @@
 
 namespace imkd {
 
-std::shared_ptr<const void> copy_image(ImageView& image) {
+static std::shared_ptr<const void> copy_rgb(ImageView& image) {
   auto pixels = std::make_shared<std::vector<std::uint8_t>>(std::size_t(image.width) * image.height * 3);
   std::uint8_t* out = pixels->data();
   for (int row = 0; row < image.height; ++row) {
@@ -24,6 +24,19 @@ std::shared_ptr<const void> copy_image(ImageView& image) {
   image = {pixels->data(), image.width, image.height, std::ptrdiff_t(image.width) * 3, 3, 1};
   return pixels;
 }
+
+static std::shared_ptr<const void> copy_nv12(ImageView& image) {
+  const std::size_t width = std::size_t(image.width), height = std::size_t(image.height);
+  auto planes = std::make_shared<std::vector<std::uint8_t>>(width * height * 3 / 2);
+  std::uint8_t* out = planes->data();
+  for (int row = 0; row < image.height; ++row, out += width) std::memcpy(out, image.data + row * image.row_stride, width);
+  for (int row = 0; row < image.height / 2; ++row, out += width) std::memcpy(out, image.chroma + row * image.chroma_stride, width);
+  image.data = planes->data(), image.chroma = planes->data() + width * height;
+  image.row_stride = image.chroma_stride = std::ptrdiff_t(width);
+  return planes;
+}
+
+std::shared_ptr<const void> copy_image(ImageView& image) { return image.chroma ? copy_nv12(image) : copy_rgb(image); }
 
 std::shared_ptr<const void> copy_points(RadarSweep& sweep) {
   auto points = std::make_shared<std::vector<float>>(sweep.points, sweep.points + std::size_t(sweep.count) * 5);
@@ -44,6 +57,8 @@ void check_image(const SensorRig& rig, int camera, const ImageView& image) {
                 "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) + (image.data ? "" : " without data") +
                     ", calibrated for " + std::to_string(c.width) + "x" + std::to_string(c.height),
                 "camera " + c.name, "push the raw image, or nothing");
+  if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
+    throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + c.name, "crop a row or column, and the calibration with it");
 }
 
 void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {

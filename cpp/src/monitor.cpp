@@ -23,15 +23,17 @@ class Digest {  // FNV-1a, 64 bits
   std::uint64_t hash_ = 14695981039346656037u;
 };
 
-// Of 64 x 64 pixels spread over the image: enough for a sensor with noise, and quick.
+// Of 64 x 64 pixels spread over the image (of NV12 their luma): enough for a sensor with noise, and quick.
 std::uint64_t digest(const ImageView& image) {
   constexpr int kSide = 64;
+  const int channels = image.chroma ? 1 : 3;
+  const std::ptrdiff_t pixel_stride = image.chroma ? 1 : image.pixel_stride;
   Digest digest;
   for (int i = 0; i < kSide; ++i)
     for (int j = 0; j < kSide; ++j) {
-      const std::uint8_t* pixel = image.data + std::int64_t(i) * image.height / kSide * image.row_stride +
-                                  std::int64_t(j) * image.width / kSide * image.pixel_stride;
-      for (int channel = 0; channel < 3; ++channel) digest.add(pixel[channel * image.channel_stride]);
+      const std::uint8_t* pixel =
+          image.data + std::int64_t(i) * image.height / kSide * image.row_stride + std::int64_t(j) * image.width / kSide * pixel_stride;
+      for (int channel = 0; channel < channels; ++channel) digest.add(pixel[channel * image.channel_stride]);
     }
   return digest.value();
 }

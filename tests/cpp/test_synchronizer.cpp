@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include "fakes.hpp"
@@ -61,6 +62,31 @@ TEST(Synchronizer, copies_any_strides) {  // upside down, BGRA: row stride below
       for (int channel = 0; channel < 3; ++channel)
         ASSERT_EQ(image.data[row * image.row_stride + column * image.pixel_stride + channel * image.channel_stride],
                   bgra[(std::size_t(height - 1 - row) * width + column) * 4 + 2 - channel]);
+}
+
+TEST(Synchronizer, copies_nv12_with_padded_rows) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  Monitor monitor(rig, small_spec());
+  const int width = 80, height = 40, pitch = 96;
+  std::vector<std::uint8_t> luma(pitch * height), chroma(pitch * height / 2);
+  for (std::size_t i = 0; i < luma.size(); ++i) luma[i] = static_cast<std::uint8_t>(i * 31 % 251);
+  for (std::size_t i = 0; i < chroma.size(); ++i) chroma[i] = static_cast<std::uint8_t>(i * 17 % 241);
+  const ImageView view{luma.data(), width, height, pitch, 1, 0, chroma.data(), pitch, YuvMatrix::bt709};
+  sync.push_camera(0, view, 0, 0);
+  monitor.observe_camera(0, view, 0, 0);
+  EXPECT_EQ(monitor.check(0).cameras[0], SensorState::ok);
+  const std::vector<std::uint8_t> luma_before = luma, chroma_before = chroma;
+  std::fill(luma.begin(), luma.end(), std::uint8_t(0));
+  std::fill(chroma.begin(), chroma.end(), std::uint8_t(0));
+  const auto live = sync.pop(100 * kMs);
+  ASSERT_TRUE(live);
+  const ImageView& image = live->frames.cameras[0];
+  EXPECT_EQ(image.yuv, YuvMatrix::bt709);
+  for (int row = 0; row < height; ++row)
+    ASSERT_EQ(std::memcmp(image.data + row * image.row_stride, &luma_before[std::size_t(row) * pitch], width), 0) << row;
+  for (int row = 0; row < height / 2; ++row)
+    ASSERT_EQ(std::memcmp(image.chroma + row * image.chroma_stride, &chroma_before[std::size_t(row) * pitch], width), 0) << row;
 }
 
 TEST(Synchronizer, lets_go_of_what_no_frame_needs) {

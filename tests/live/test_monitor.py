@@ -163,6 +163,17 @@ def test_images_of_another_size_are_invalid(stand: Stand) -> None:
     assert stand.state("A") == "invalid"
 
 
+def test_nv12_is_seen_by_its_luma(stand: Stand) -> None:
+    chroma = np.full((45, 80, 2), 128, np.uint8)
+    for expected in ("ok", "ok", "frozen", "frozen"):
+        stand.now += 50
+        stand.monitor.observe_camera("A", (np.full((90, 160), 7, np.uint8), chroma), stand.now * MS, stand.now * MS)
+        assert stand.state("A") == expected
+    stand.now += 50
+    stand.monitor.observe_camera("A", (stand.random.integers(0, 256, (90, 160), np.uint8), chroma), stand.now * MS, stand.now * MS)
+    assert stand.state("A") == "ok"
+
+
 # ---- modes ----
 @pytest.mark.parametrize("usable", list(itertools.product([False, True], repeat=4)))
 def test_the_mode_follows_from_the_sensors(stand: Stand, usable: tuple[bool, ...]) -> None:

@@ -209,6 +209,20 @@ def test_a_refused_item_is_let_go_of(bench) -> None:
     assert sys.getrefcount(image) == before
 
 
+class OnGpu:
+    """As torch or CuPy show an image that lies on the GPU; nobody here reads it."""
+
+    __cuda_array_interface__ = {"shape": (2, 4, 3), "typestr": "|u1", "data": (4096, False), "version": 3, "strides": None}
+
+
+@pytest.mark.parametrize(
+    "image", [(np.zeros((2, 4), np.uint8), np.zeros((1, 2, 2), np.uint8), "bt709"), OnGpu()], ids=["NV12", "on the GPU"]
+)
+def test_images_of_every_kind_pass_through(bench, image) -> None:
+    assert bench.sync.push_camera("A", image, 100 * MS, 100 * MS) == "kept"
+    assert bench.sync.pop(200 * MS).frames == {"A": image}
+
+
 # ---- the caller's mistakes ----
 @pytest.mark.parametrize(
     ("options", "code"),

@@ -35,6 +35,8 @@ typedef enum imkd_sensor_state {  /* as in imkd/result.hpp */
   IMKD_SENSOR_OK, IMKD_SENSOR_LATE, IMKD_SENSOR_STALE, IMKD_SENSOR_INVALID, IMKD_SENSOR_MISSING
 } imkd_sensor_state;
 
+typedef enum imkd_yuv { IMKD_BT601, IMKD_BT601_FULL, IMKD_BT709, IMKD_BT709_FULL } imkd_yuv;
+
 typedef struct imkd_options {
   uint32_t struct_size;
   int32_t threads;           /* 0: one per core */
@@ -49,8 +51,12 @@ typedef struct imkd_image {
   int32_t width, height;     /* px, as calibrated */
   uint32_t has_timestamp;    /* 0: taken at the frame's timestamp_ns */
   int64_t timestamp_ns;
-  const uint8_t* data;       /* RGB, the first pixel; NULL: the camera is absent */
+  const uint8_t* data;       /* RGB, the first pixel; where chroma is set the plane of Y; NULL: the camera is absent */
   ptrdiff_t row_stride, pixel_stride, channel_stride;  /* bytes, may be negative; all 0: dense */
+  const uint8_t* chroma;     /* NV12: U, V pairs at half the size; width and height are even */
+  ptrdiff_t chroma_stride;   /* bytes from row to row; 0: dense */
+  uint32_t yuv;              /* imkd_yuv */
+  uint32_t reserved;
 } imkd_image;
 
 typedef struct imkd_sweep {

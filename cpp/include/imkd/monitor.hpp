@@ -33,7 +33,8 @@ class Monitor {
   Monitor(Monitor&&) noexcept;
   Monitor& operator=(Monitor&&) noexcept;
 
-  void observe_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns);  // throws Error 203
+  // The image, RGB or NV12, must be in the host's memory. Throws Error frame_unknown_sensor.
+  void observe_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns);
   void observe_radar(const RadarSweep& sweep, std::int64_t now_ns);                                         // throws Error 202, 203
   Health check(std::int64_t now_ns);  // mode, cameras and radars are set
   void reset();

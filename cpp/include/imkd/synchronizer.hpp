@@ -65,7 +65,8 @@ class Synchronizer {
   Synchronizer(Synchronizer&&) noexcept;
   Synchronizer& operator=(Synchronizer&&) noexcept;
 
-  // owner keeps the pixels or points alive and unchanged; without one they are copied. Throws Error 202, 203 for the caller's mistakes.
+  // owner keeps the pixels or points alive and unchanged; without one they are copied, so must be in the host's memory.
+  // Throws Error 202, 203 for the caller's mistakes.
   Pushed push_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns,
                      std::shared_ptr<const void> owner = {});
   Pushed push_radar(const RadarSweep& sweep, std::int64_t now_ns, std::shared_ptr<const void> owner = {});  // a pose of its own is kept

@@ -61,14 +61,27 @@ Mat4 pose(const double* T, const char* where) {
   return given;
 }
 
-ImageView view(const imkd_image& image) {
-  if (image.row_stride == 0 && image.pixel_stride == 0 && image.channel_stride == 0)
-    return {image.data, image.width, image.height, std::ptrdiff_t(image.width) * 3, 3, 1};
-  return {image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
-}
-
 void check_reserved(std::uint32_t value, const char* where) {  // or it could never get a meaning
   if (value) refuse("is not 0", where, "set the whole struct to 0 first");
+}
+
+ImageView view(const imkd_image& image) {
+  check_reserved(image.reserved, "imkd_image.reserved");
+  if (image.yuv > IMKD_BT709_FULL)
+    throw Error(Code::frame_bad_dtype, "there is no matrix " + std::to_string(image.yuv), "imkd_image.yuv", "see imkd_yuv");
+  const bool dense = image.row_stride == 0 && image.pixel_stride == 0 && image.channel_stride == 0;
+  const std::ptrdiff_t width = image.width;
+  ImageView view{image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
+  if (image.chroma) {
+    view.pixel_stride = 1, view.channel_stride = 0;
+    view.chroma = image.chroma;
+    view.chroma_stride = image.chroma_stride ? image.chroma_stride : width;
+    view.yuv = static_cast<YuvMatrix>(image.yuv);
+    if (dense) view.row_stride = width;
+  } else if (dense) {
+    view.row_stride = width * 3, view.pixel_stride = 3, view.channel_stride = 1;
+  }
+  return view;
 }
 
 void take(const imkd_frames& given, FrameSet& out) {
@@ -95,6 +108,7 @@ void take(const imkd_frames& given, FrameSet& out) {
 
 static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode::blind) == IMKD_BLIND);
 static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK && static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
+static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 && static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
 static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, score) == offsetof(imkd_detection, score) && offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
