@@ -45,8 +45,8 @@ class FrameLoop {
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;
   // Fills result's detections, maps and timings, and of its health the counts of points and of boxes.
   virtual void run(const Frame& frame, Result& result) = 0;
-  virtual std::vector<Detector::Tensor> tensors() = 0;           // of the last frame, where the host can read them
-  std::vector<Detector::Tensor> device_tensors() const;          // where the engines do
+  virtual std::vector<Detector::Tensor> tensors() = 0;   // of the last frame, where the host can read them
+  std::vector<Detector::Tensor> device_tensors() const;  // where the engines do
 
  protected:
   Engine& engine_of(int buffer) const;
