@@ -1,1 +1,1 @@
-"""INT8 calibration."""
+"""INT8 calibration: which frames, which weights, which scales; radar-intensity aware."""

@@ -65,6 +65,10 @@ class Code(IntEnum):
     train_checkpoint = 602
     train_diverged = 603
     train_no_data = 604
+    calibration_few_frames = 611
+    calibration_no_radar = 612
+    calibration_other_rig = 613
+    quantized_already = 614
     missing_extra = 701
     write_failed = 702
     abi_mismatch = 703

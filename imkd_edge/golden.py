@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from imkd_edge.bundle import Bundle
     from imkd_edge.detector import Detector
     from imkd_edge.engines import EngineFactory
+    from imkd_edge.result import Result
     from imkd_edge.sources.sample import Sample
 
 # Of every bundle; those whose spec has history or segmentation also keep fused and segmentation.
@@ -61,13 +62,30 @@ def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[
         "camera_timestamps_ns": np.array(times, np.int64),
         **_pack_radar(rig, sample.radar, sample.timestamp_ns),
         **_pack_ego(sample.ego),
-        "boxes": result.boxes,
-        "scores": result.scores,
-        "labels": result.labels,
     }
     for i, camera in enumerate(rig.cameras):
         if sample.frames.get(camera.name) is not None:
             golden[f"image_{i}"] = np.ascontiguousarray(sample.frames[camera.name])
+    return {**golden, **_answers(detector, result, values)}
+
+
+def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
+    """The frame of the bundle's golden.npz with what another form of its model, the detector's, makes of it."""
+    golden = _read(bundle)
+    return {**golden, **_answers(detector, replay(bundle, detector), values)}
+
+
+def replay(bundle: Bundle, detector: Detector) -> Result:
+    """Runs the bundle's golden frame, by itself, through a detector of the same spec; the detector's rig becomes the frame's."""
+    golden = _read(bundle)
+    rig = _rig(golden)
+    detector.set_rig(rig)
+    detector.reset()
+    return detector.infer(*_unpack(golden, rig))
+
+
+def _answers(detector: Detector, result: Result, values: int) -> dict[str, np.ndarray]:
+    golden = {"boxes": result.boxes, "scores": result.scores, "labels": result.labels}
     tensors = detector.tensors()
     for name in _tensor_names(detector.spec):
         tensor = tensors[name]

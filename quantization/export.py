@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 from imkd_edge import Detector, ModelSpec
@@ -22,6 +21,7 @@ from imkd_edge.bundle import write_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
 from imkd_edge.quantization.cost import cost
+from imkd_edge.quantization.graph import store_half
 from imkd_edge.sources import open_source
 from imkd_edge.sources.sample import Source
 from imkd_edge.sources.synth import SynthSource, default_rig
@@ -103,18 +103,9 @@ def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names
         del item.metadata_props[:]  # paths and stack traces of the exporting machine
         item.doc_string = ""
     if half:
-        _store_half(model.graph)
+        store_half(model.graph)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
-
-
-def _store_half(graph: onnx.GraphProto) -> None:
-    """Keeps large weights as float16, cast back to float32 by the graph; runtimes fold the cast when they load it."""
-    large = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024]
-    for weight in large:
-        name, values = weight.name, numpy_helper.to_array(weight)
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        graph.node.insert(0, onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
 
 
 def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:

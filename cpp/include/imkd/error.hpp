@@ -55,11 +55,15 @@ enum class Code : int {
   detector_busy = 506,      // a second thread's call while one is under way
   device_unavailable = 511,
   device_failed = 512,      // CUDA refused a call; what runs on the device afterwards is undefined
-  // 6xx training, evaluation
+  // 6xx training, evaluation, calibration
   train_config = 601,
   train_checkpoint = 602,
   train_diverged = 603,
   train_no_data = 604,
+  calibration_few_frames = 611,  // fewer usable frames than a calibration needs
+  calibration_no_radar = 612,    // not one radar return in the frames
+  calibration_other_rig = 613,   // the frames are of sensors that the bundle was not made for
+  quantized_already = 614,       // the bundle's parts hold Q/DQ pairs
   // 7xx environment
   missing_extra = 701,
   write_failed = 702,

@@ -1,0 +1,113 @@
+"""Which frames to calibrate on: those whose radar statistics together look like the whole recording's (herding)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from imkd_edge import SensorRig
+from imkd_edge.errors import Code, Error
+from imkd_edge.samples import Selection
+
+MIN_FRAMES = 16
+BINS = 8  # of each histogram in the descriptor
+STRESS = 8  # extreme frames kept aside, at most a tenth of all
+Track = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a source, chosen for calibration."""
+
+    names: list[str]  # in the order of choice: any first part of it is a good choice too
+    stress: list[str]  # extremes, never calibrated on
+    unusable: dict[str, str]  # name -> why
+
+
+def choose_frames(chosen: Selection, rig: SensorRig, count: int, track: Track | None = None) -> Frames:
+    """Reads the radar of every frame and picks `count` by herding.
+
+    Args:
+        rig: of the bundle; its sensors' names must be the source's.
+        track: wraps the names, for a progress bar.
+
+    Raises:
+        Error: calibration_other_rig, calibration_no_radar, calibration_few_frames.
+    """
+    clouds, unusable = _read(chosen, rig, track)
+    if len(clouds) < MIN_FRAMES:
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
+        what = f"{len(clouds)} usable frames, and a calibration needs {MIN_FRAMES}"
+        raise Error(Code.calibration_few_frames, f"{what}; {why}" if why else what, chosen.source.kind, "give a longer recording")
+    if not any(len(cloud) for cloud in clouds.values()):
+        raise Error(Code.calibration_no_radar, "no frame has a radar return", chosen.source.kind, "give a recording with radar")
+    points = descriptors(list(clouds.values()))
+    names = np.array(list(clouds))
+    extremes = farthest(points, min(STRESS, len(names) // 10))
+    rest = np.setdiff1d(np.arange(len(names)), extremes)
+    order = rest[herd(points[rest], min(count, len(rest)))]
+    return Frames(names[order].tolist(), names[extremes].tolist(), unusable)
+
+
+def _read(chosen: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """name -> returns (N, 3): range m, intensity dB, radial velocity m/s; and what cannot be used."""
+    expected = _sensors(rig)
+    clouds, unusable, others = {}, {}, 0
+    for name in chosen.names if track is None else track(chosen.names):
+        try:
+            sample = chosen.source[name]
+        except Error as error:
+            unusable[name] = error.what
+            continue
+        if _sensors(sample.rig) != expected:
+            unusable[name], others = f"sensors {_sensors(sample.rig)}", others + 1
+            continue
+        points = np.concatenate([np.zeros((0, 5), np.float32), *(sweep.points for sweep in sample.radar)])
+        points = points[np.isfinite(points).all(1)]
+        clouds[name] = np.column_stack([np.hypot(points[:, 0], points[:, 1]), points[:, 3], points[:, 4]])
+    if others and not clouds:
+        what = f"the frames are of other sensors than the bundle's {expected}"
+        raise Error(Code.calibration_other_rig, what, chosen.source.kind, "calibrate with the sensors that the model was trained for")
+    return clouds, unusable
+
+
+def _sensors(rig: SensorRig) -> tuple[list[str], list[str]]:
+    return [camera.name for camera in rig.cameras], [radar.name for radar in rig.radars]
+
+
+def descriptors(clouds: list[np.ndarray]) -> np.ndarray:
+    """What a frame's radar looks like, (frames, 3 * BINS + 2), each column standardised over the frames.
+
+    Args:
+        clouds: (N, 3) each: range m, intensity dB, radial velocity m/s. The histograms' edges are quantiles over all of them.
+    """
+    every = np.concatenate(clouds)
+    edges = [np.quantile(every[:, i], np.linspace(0, 1, BINS + 1)[1:-1]) for i in range(3)]
+    rows = []
+    for cloud in clouds:
+        counts = [np.bincount(np.searchsorted(edges[i], cloud[:, i], "right"), minlength=BINS) for i in range(3)]
+        contrast = cloud[:, 1].max() - np.median(cloud[:, 1]) if len(cloud) else 0.0
+        rows.append(np.concatenate([*(np.sqrt(c) for c in counts), [np.sqrt(len(cloud)), contrast]]))
+    table = np.array(rows)
+    return (table - table.mean(0)) / np.maximum(table.std(0), 1e-9)
+
+
+def farthest(points: np.ndarray, count: int) -> np.ndarray:
+    """Indices (count,) of the rows farthest from the mean, ascending."""
+    distance = np.linalg.norm(points - points.mean(0), axis=1)
+    return np.sort(np.argsort(-distance, kind="stable")[:count])
+
+
+def herd(points: np.ndarray, count: int) -> np.ndarray:
+    """Indices (count,) whose running mean stays closest to the mean of all rows; greedy, ties by index (Welling 2009)."""
+    mean, total = points.mean(0), np.zeros(points.shape[1])
+    free = np.ones(len(points), bool)
+    order = []
+    for step in range(1, count + 1):
+        distance = np.linalg.norm((total + points) / step - mean, axis=1)
+        best = int(np.argmin(np.where(free, distance, np.inf)))
+        free[best], total = False, total + points[best]
+        order.append(best)
+    return np.array(order, np.int64)

@@ -1,0 +1,209 @@
+"""An ONNX part as quantization sees it: float weights in one place, who makes and who reads each tensor, and what must share a precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from imkd_edge.calibration.collect import Observable, Watched
+from imkd_edge.calibration.weights import REACH
+from imkd_edge.errors import Code, Error
+from imkd_edge.quantization.cost import multiply_adds
+
+WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float (R8)
+ARITHMETIC = (*WEIGHTED, "ConvTranspose", "MatMul")
+ACTIVATIONS = ("Relu", "Clip")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A weighted layer and what a kernel does with it at once; its precision is one (R10)."""
+
+    name: str  # of the weighted node
+    nodes: tuple[str, ...]
+    multiply_adds: int
+    float_because: str = ""  # empty: INT8
+
+
+class Part:
+    """A float part of a bundle.
+
+    Args:
+        data: the ONNX file.
+        name: "camera" or "bev".
+
+    Raises:
+        Error: quantized_already; bundle_bad_value where a batch normalisation is not folded into its convolution (R3).
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        model = onnx.load_from_string(data)
+        kinds = {node.op_type for node in model.graph.node}
+        if kinds & {"QuantizeLinear", "DequantizeLinear"}:
+            raise Error(Code.quantized_already, f"{name}.onnx holds Q/DQ pairs", name, "quantize the float bundle")
+        if "BatchNormalization" in kinds:
+            what = f"{name}.onnx holds a batch normalisation that is not folded"
+            raise Error(Code.bundle_bad_value, what, name, "export the checkpoint with imkd-edge export")
+        self.stored_half = _restore_float(model.graph)
+        self.name, self.model, self.graph = name, model, model.graph
+
+    @cached_property
+    def weights(self) -> dict[str, onnx.TensorProto]:
+        return {item.name: item for item in self.graph.initializer}
+
+    @cached_property
+    def producer(self) -> dict[str, onnx.NodeProto]:
+        return {out: node for node in self.graph.node for out in node.output}
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.graph.node:
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def outputs(self) -> set[str]:
+        return {item.name for item in self.graph.output}
+
+    @cached_property
+    def shapes(self) -> dict[str, list[int]]:
+        graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True).graph
+        every = [*graph.input, *graph.value_info, *graph.output]
+        known = {item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in every}
+        return {**known, **{name: list(item.dims) for name, item in self.weights.items()}}
+
+    @cached_property
+    def constants(self) -> set[str]:
+        """Tensors that no input reaches."""
+        found = set(self.weights)
+        for node in self.graph.node:
+            if all(name in found or not name for name in node.input):
+                found |= set(node.output)
+        return found
+
+    def layers(self) -> list[onnx.NodeProto]:
+        """Weighted nodes of data that the inputs reach, with a constant weight."""
+        return [n for n in self.graph.node if n.op_type in ARITHMETIC and n.input[0] not in self.constants]
+
+    def reached(self, source: str) -> dict[str, float]:
+        """Tensors that depend on an input -> radius of their receptive field in its cells."""
+        found, shapes = {source: 0.0}, self.shapes
+        for node in self.graph.node:
+            radii = [found[name] for name in node.input if name in found]
+            if radii:
+                grown = max(radii) + _half_kernel(node) * shapes[source][-2] / max(1, shapes[node.input[0]][-2])
+                found |= dict.fromkeys(node.output, grown)
+        return found
+
+    def watched(self, names: set[str]) -> list[Watched]:
+        """How to observe these tensors, in the graph's order; only radar's are weighted."""
+        radar = self.reached("radar_grid") if "radar_grid" in self.shapes else {}
+        order = [item.name for item in self.graph.input] + [out for node in self.graph.node for out in node.output]
+        found = []
+        for name in order:
+            if name in names:
+                shape = tuple(self.shapes[name])
+                cells = radar.get(name, 0.0) * (shape[-2] / self.shapes["radar_grid"][-2] if radar else 0)
+                found.append(Watched(self.name, name, shape, name in radar and len(shape) == 4, min(REACH, int(np.ceil(cells)))))
+        return found
+
+    def with_outputs(self, names: list[str]) -> Observable:
+        """The part with these tensors among its outputs."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        present = self.outputs | {item.name for item in self.graph.input}
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.shapes[name]) for name in names if name not in present
+        )
+        return Observable(model.SerializeToString(), self.outputs)
+
+    def groups(self, keep_float: tuple[str, ...] = ()) -> list[Group]:
+        """Fusion groups in the graph's order; keep_float: names of groups that stay float beside those that QUANT's rules name."""
+        raw = self._unweighted_from("radar_grid")
+        last = self._last_layers()
+        found = []
+        for node in self.layers():
+            because = ""
+            if node.op_type not in WEIGHTED or node.input[1] not in self.weights:
+                because = "no INT8 kernel"
+            elif node.input[0] in raw:
+                because = "reads the radar grid, whose units are mixed"
+            elif node.name in last:
+                because = "last layer of an output"
+            elif node.name in keep_float:
+                because = "chosen"
+            found.append(Group(node.name, self._fused(node), multiply_adds(node, self.shapes), because))
+        return found
+
+    def _fused(self, node: onnx.NodeProto) -> tuple[str, ...]:
+        """The layer, then the addition and activation that only follow it."""
+        nodes = [node.name]
+        while len(readers := self.readers.get(node.output[0], [])) == 1 and node.output[0] not in self.outputs:
+            node = readers[0]
+            if node.op_type not in (*ACTIVATIONS, "Add"):
+                break
+            nodes.append(node.name)
+            if node.op_type in ACTIVATIONS:
+                break
+        return tuple(nodes)
+
+    def _unweighted_from(self, source: str) -> set[str]:
+        found = {source}
+        for node in self.graph.node:
+            if node.op_type not in ARITHMETIC and found & set(node.input):
+                found |= set(node.output)
+        return found
+
+    def _last_layers(self) -> set[str]:
+        """1x1 layers with an output of the part behind them and no further layer in between."""
+        ends, found = set(self.outputs), set()
+        for node in reversed(self.graph.node):
+            if not ends & set(node.output):
+                continue
+            if node.op_type not in ARITHMETIC:
+                ends |= set(node.input)
+            elif node.op_type != "Conv" or self.shapes[node.input[1]][2:] == [1, 1]:
+                found.add(node.name)
+        return found
+
+
+def store_half(graph: onnx.GraphProto) -> None:
+    """Keeps large weights as float16, cast back to float32 by the graph; runtimes fold the cast when they load it."""
+    large = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024]
+    for weight in large:
+        name, values = weight.name, numpy_helper.to_array(weight)
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        graph.node.insert(0, onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
+
+
+def _restore_float(graph: onnx.GraphProto) -> bool:
+    """Undoes `store_half` and says whether there was any; nodes without a name get that of their output."""
+    weights, found = {item.name: item for item in graph.initializer}, False
+    for node in list(graph.node):
+        node.name = node.name or node.output[0]
+        if node.op_type == "Cast" and node.input[0] in weights:
+            to = onnx.helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
+            values = numpy_helper.to_array(weights[node.input[0]]).astype(to)
+            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+            graph.node.remove(node)
+            found = True
+    used = {name for node in graph.node for name in node.input}
+    kept = [item for item in graph.initializer if item.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return found
+
+
+def _half_kernel(node: onnx.NodeProto) -> float:
+    """Half the extent of what one output value reads, in cells of the input."""
+    if node.op_type not in ("Conv", "ConvTranspose", "MaxPool", "AveragePool"):
+        return 0.0
+    kernel = next((a.ints for a in node.attribute if a.name == "kernel_shape"), [1])
+    dilation = next((a.ints for a in node.attribute if a.name == "dilations"), [1] * len(kernel))
+    return max(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True))

@@ -1,0 +1,82 @@
+"""The float rest of a Q/DQ part written in float16, for TensorRT's strongly typed networks; inputs, outputs and softmax stay float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 19  # the first whose QuantizeLinear takes a float16; TensorRT 10.3 and later read it
+FULL = ("Softmax",)  # nodes that compute in float32
+SHAPES = {"Resize": (1, 2, 3)}  # inputs that say where, not what
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an opset 18 part with float16 between its inputs and its outputs."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    types = {item.name: item.type.tensor_type.elem_type for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]}
+    types |= {item.name: item.data_type for item in inferred.graph.initializer}
+    writer = _Writer(inferred, {name for name, kind in types.items() if kind == TensorProto.FLOAT})
+    for node in inferred.graph.node:
+        writer.add(node)
+    return writer.finish()
+
+
+class _Writer:
+    def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
+        self._model, self._floats = model, floats
+        self._weights = {item.name: item for item in model.graph.initializer}
+        self._half: set[str] = set()  # tensors of the new graph that are float16
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._casts: dict[tuple[str, bool], str] = {}
+
+    def add(self, node: onnx.NodeProto) -> None:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        half = node.op_type not in FULL
+        places = SHAPES.get(node.op_type, ())
+        copy.input[:] = [self._read(name, half, i in places) for i, name in enumerate(node.input)]
+        for attribute in copy.attribute:
+            if copy.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+        if half:
+            self._half |= {name for name in node.output if name in self._floats}
+        self._nodes.append(copy)
+
+    def _read(self, name: str, half: bool, as_it_is: bool) -> str:
+        if name in self._weights:
+            return self._constant(name, half and not as_it_is and name in self._floats)
+        if name not in self._floats or (name in self._half) == half:
+            return name
+        return self._cast(name, half)
+
+    def _constant(self, name: str, half: bool) -> str:
+        values = numpy_helper.to_array(self._weights[name])
+        made = f"{name}_half" if half else name
+        self._constants[made] = numpy_helper.from_array(values.astype(np.float16) if half else values, made)
+        return made
+
+    def _cast(self, name: str, half: bool) -> str:
+        if (name, half) not in self._casts:
+            made = f"{name}_{'half' if half else 'full'}"
+            to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+            self._nodes.append(helper.make_node("Cast", [name], [made], name=made, to=to))
+            self._casts[name, half] = made
+        return self._casts[name, half]
+
+    def finish(self) -> onnx.ModelProto:
+        graph = self._model.graph
+        for out in graph.output:
+            if out.name in self._half:
+                self._rename(out.name, f"{out.name}_half_out")
+                self._nodes.append(helper.make_node("Cast", [f"{out.name}_half_out"], [out.name], name=out.name, to=TensorProto.FLOAT))
+        made = helper.make_graph(self._nodes, graph.name, graph.input, graph.output, list(self._constants.values()))
+        model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=self._model.ir_version)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _rename(self, old: str, new: str) -> None:
+        for node in self._nodes:
+            node.input[:] = [new if name == old else name for name in node.input]
+            node.output[:] = [new if name == old else name for name in node.output]
