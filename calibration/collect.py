@@ -1,4 +1,4 @@
-"""The one pass over the calibration frames: a histogram of every watched tensor, under every weight. Interruptible: it goes on where it was."""
+"""The one pass over the calibration frames: a histogram of every watched tensor, under every weight; it can be interrupted and gone on with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imkd_edge.calibration.frames import Track
 from imkd_edge.calibration.histogram import ROWS, Histogram
 from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
 from imkd_edge.engine_cache import write_atomically
-from imkd_edge.engines import OnnxRuntimeEngine, TensorInfo
+from imkd_edge.engines import EngineFactory, OnnxRuntimeEngine, TensorInfo
 from imkd_edge.errors import Code, Error
 from imkd_edge.samples import infer_sample
 from imkd_edge.sources.sample import Source
@@ -101,12 +101,18 @@ def observe(
     """
     engines = {part: ObservingEngine(threads, shapes[part], parts[part].outputs) for part in PARTS}
     order = iter(engines.values())  # as the Detector asks for them
+    return open_parts(spec, rig, {part: parts[part].data for part in PARTS}, lambda _: next(order), threads), engines
+
+
+def open_parts(
+    spec: ModelSpec, rig: SensorRig, parts: Mapping[str, bytes], engine: str | EngineFactory = "onnxruntime", threads: int = 0
+) -> Detector:
+    """A Detector on two ONNX parts in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{part}.onnx" for part in PARTS]
-        for path, part in zip(paths, PARTS, strict=True):
-            path.write_bytes(parts[part].data)
-        detector = Detector.from_onnx(spec, rig, *paths, engine=lambda _: next(order), threads=threads)
-    return detector, engines
+        for part in PARTS:
+            Path(folder, f"{part}.onnx").write_bytes(parts[part])
+        camera, bev = (Path(folder, f"{part}.onnx") for part in PARTS)
+        return Detector.from_onnx(spec, rig, camera, bev, engine=engine, threads=threads)
 
 
 def collect(

@@ -1,4 +1,4 @@
-"""An ONNX part as quantization sees it: float weights in one place, who makes and who reads each tensor, and what must share a precision."""
+"""An ONNX part as quantization sees it: float weights, who makes and who reads each tensor, and what must share a precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from imkd_edge.calibration.collect import Observable, Watched
 from imkd_edge.calibration.weights import REACH
 from imkd_edge.errors import Code, Error
-from imkd_edge.quantization.cost import multiply_adds
+from imkd_edge.quantization.layers import multiply_adds
 
 WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float (R8)
 ARITHMETIC = (*WEIGHTED, "ConvTranspose", "MatMul")

@@ -14,7 +14,9 @@ SHAPES = {"Resize": (1, 2, 3)}  # inputs that say where, not what
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an opset 18 part with float16 between its inputs and its outputs."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    types = {item.name: item.type.tensor_type.elem_type for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]}
+    types = {
+        item.name: item.type.tensor_type.elem_type for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    }
     types |= {item.name: item.data_type for item in inferred.graph.initializer}
     writer = _Writer(inferred, {name for name, kind in types.items() if kind == TensorProto.FLOAT})
     for node in inferred.graph.node:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -14,11 +13,11 @@ from typing import Any
 
 import onnx
 
-from imkd_edge import Detector
 from imkd_edge.bundle import Bundle, golden_rig, write_bundle
-from imkd_edge.calibration.collect import PARTS, Collection, Watched, collect
+from imkd_edge.calibration.collect import PARTS, Collection, Watched, collect, open_parts
 from imkd_edge.calibration.frames import Frames, Track, choose_frames
 from imkd_edge.calibration.solvers import Method, solve
+from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import remake_golden
 from imkd_edge.quantization.graph import Group, Part, store_half
 from imkd_edge.quantization.half import to_half
@@ -26,7 +25,7 @@ from imkd_edge.quantization.insert import Scales, insert, quantized_tensors, sha
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.samples import Selection, select
 
-Bar = Callable[[str], Track]  # title -> progress bar
+Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def quantize(
     frames: int = 128,
     keep_float: tuple[str, ...] = (),
     collection: Path | None = None,
+    evaluate: str | None = None,
     threads: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, Any]:
@@ -72,10 +72,12 @@ def quantize(
         frames: how many to observe, chosen by herding.
         keep_float: names of layers that stay float beside those that the rules name.
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
+        evaluate: split of the source on which to measure both forms, for the model card.
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "int8_share", "method", "frames", "frames_sha256", "unusable", "collection"}.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "kappa", "percentile", "int8_share", "metrics", "frames", "frames_sha256",
+        "unusable", "collection"}.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, those of the source and of the bundle.
@@ -85,12 +87,23 @@ def quantize(
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
     parts = {name: quantize_part(part, seen.collection, method, keep_float) for name, part in seen.parts.items()}
     made = write(seen, parts, out, method)
+    if evaluate is not None:
+        forms = {"float": seen.bundle.path, "int8": made.path}
+        metrics = {
+            form: evaluate_bundle(str(path), data, evaluate, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
+            for form, path in forms.items()
+        }
+        made = write(seen, parts, out, method, metrics)
+    card = made.manifest["provenance"]["quantization"]
     return {
         "bundle": str(made.path),
         "bytes": sum(file.stat().st_size for file in made.path.iterdir()),
         "float_bytes": sum(file.stat().st_size for file in seen.bundle.path.iterdir()),
-        **{key: made.manifest["provenance"]["quantization"][key] for key in ("int8_share", "method", "frames_sha256")},
+        **card["method"],
+        "int8_share": card["int8_share"],
+        "metrics": made.manifest["metrics"],
         "frames": len(seen.frames.names),
+        "frames_sha256": card["frames_sha256"],
         "unusable": seen.frames.unusable,
         "collection": str(state),
     }
@@ -152,7 +165,9 @@ def solve_all(part: Part, tensors: list[str], collection: Collection, method: Me
     return amax
 
 
-def write(seen: Calibrated, parts: Mapping[str, Quantized], out: str | os.PathLike[str], method: Method) -> Bundle:
+def write(
+    seen: Calibrated, parts: Mapping[str, Quantized], out: str | os.PathLike[str], method: Method, metrics: Mapping[str, Any] = {}
+) -> Bundle:
     """The INT8 bundle: float32 typing as its parts, float16 typing and the tables of scales as further files."""
     bundle = seen.bundle
     files = {name: _file(part.model, seen.parts[name].stored_half) for name, part in parts.items()}
@@ -160,13 +175,9 @@ def write(seen: Calibrated, parts: Mapping[str, Quantized], out: str | os.PathLi
     extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
     extra["scales.json"] = overrides({name: part.scales for name, part in parts.items()})
     provenance = {**bundle.manifest["provenance"], "quantization": _card(seen, parts, method)}
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{name}.onnx" for name in PARTS]
-        for path, name in zip(paths, PARTS, strict=True):
-            path.write_bytes(files[name])
-        with Detector.from_onnx(bundle.spec, golden_rig(bundle), *paths) as detector:
-            golden = remake_golden(bundle, detector)
-    return write_bundle(out, bundle.spec, files["camera"], files["bev"], golden, {}, provenance, extra)
+    with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
+        golden = remake_golden(bundle, detector)
+    return write_bundle(out, bundle.spec, files["camera"], files["bev"], golden, metrics, provenance, extra)
 
 
 def _file(model: onnx.ModelProto, half: bool) -> bytes:
@@ -188,7 +199,6 @@ def _card(seen: Calibrated, parts: Mapping[str, Quantized], method: Method) -> d
         "stress": seen.frames.stress,
         "unusable": seen.frames.unusable,
         "int8_share": sum(group.multiply_adds for group in every if not group.float_because) / total,
-        "float_metrics": seen.bundle.manifest["metrics"],
         "parts": {
             name: {
                 "precision": {group.name: f"float: {group.float_because}" if group.float_because else "int8" for group in part.groups},

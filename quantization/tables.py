@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 from imkd_edge.quantization.insert import Scales
 
@@ -26,17 +25,10 @@ def calibration_cache(scales: Mapping[str, float], version: int = 100300) -> byt
 def overrides(parts: Mapping[str, Scales]) -> bytes:
     """JSON of {part: {tensor: [{"quant_type", "scale", "zero_point"}]}}: onnxruntime.quantization's extra option TensorQuantOverrides.
 
-    A weight has one entry per output channel.
+    Of activations; weights have the scale of their largest value, which that tool finds itself.
     """
-
-    def entry(scale: float) -> dict[str, Any]:
-        return {"quant_type": "QInt8", "scale": float(scale), "zero_point": 0}
-
     table = {
-        part: {
-            **{name: [entry(scale)] for name, scale in scales.activations.items()},
-            **{name: [entry(scale) for scale in steps] for name, steps in scales.weights.items()},
-        }
+        part: {name: [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}] for name, scale in scales.activations.items()}
         for part, scales in parts.items()
     }
-    return (json.dumps(table, separators=(",", ":"), sort_keys=True) + "\n").encode()
+    return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()

@@ -217,3 +217,20 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
     for name, value in values.items():
         table.add_row(escape(name), f"{value:.4g}" if isinstance(value, float) else str(value))
     out().print(table)
+
+
+def show_comparison(result: dict[str, Any]) -> None:
+    """The outputs and the first tensor that parts, then the boxes and the verdict."""
+    rows = [row for row in result["tensors"] if row["output"]]
+    first = result["first_divergence"]
+    table = _table(f"difference over {result['frames']} frames", "tensor", ">max", ">mean", ">NMSE")
+    for row in rows:
+        table.add_row(f"{row['part']}/{row['tensor']}", *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
+    out().print(table)
+    where = f"{first['part']}/{first['tensor']}, NMSE {first['nmse']:.3g}" if first else "none"
+    out().print(f"first tensor above {result['tolerance']:g}: {where}")
+    boxes = result["boxes"]
+    apart = f", at most {boxes['max_m']:.2f} m and {boxes['max_score']:.3f} in score apart" if boxes["matched"] else ""
+    out().print(f"boxes: {boxes['a']} and {boxes['b']}, {boxes['matched']} matched{apart}")
+    verdict = "[green]within tolerance[/]" if result["within"] else "[bold red]above tolerance[/]"
+    out().print(f"{verdict}: the worst output has NMSE {result['worst_output_nmse']:.3g}")

@@ -1,4 +1,4 @@
-"""The verbs of the workstation: train, export, eval. Torch is imported only when a verb needs it."""
+"""The verbs of the workstation: train, export, quantize, compare, eval. Torch is imported only when a verb needs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from imkd_edge.cli import report
-from imkd_edge.cli.common import OK, Device, EngineName, Json, Options, Threads, bar, examples, log, parse_options, print_json, verb
+from imkd_edge.cli.common import (
+    GATE_FAILED,
+    OK,
+    Device,
+    EngineName,
+    Json,
+    Options,
+    Threads,
+    bar,
+    examples,
+    log,
+    parse_options,
+    print_json,
+    verb,
+)
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.errors import Code, Error
 
@@ -30,6 +44,20 @@ def register(app: typer.Typer) -> None:
             "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
         ),
     )(export)
+    add(
+        "quantize",
+        epilog=examples(
+            "imkd-edge quantize astyx-lite --data recordings/astyx --out runs/astyx-lite.int8.imkd",
+            "imkd-edge quantize tiny --data synth --option scenes=4 --method mse --frames 64 --out runs/tiny.int8.imkd",
+        ),
+    )(quantize)
+    add(
+        "compare",
+        epilog=examples(
+            "imkd-edge compare astyx-lite runs/astyx-lite.int8.imkd",
+            "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --limit 4 --tolerance 0.02 --json",
+        ),
+    )(compare)
     add(
         "eval",
         epilog=examples(
@@ -130,6 +158,71 @@ def export(
     result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out, data=data, metrics=metrics, half=half)
     _show("bundle", result, json)
     return OK
+
+
+@verb
+def quantize(
+    bundle: Annotated[str, typer.Argument(help="Float bundle: folder NAME.imkd, or the name of a shipped one.")],
+    data: Annotated[str, typer.Option(help="Folder of a recording by the bundle's sensors, or synth: what to calibrate on.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.int8.imkd.")],
+    method: Annotated[str, typer.Option(help="Calibrator: riac, occupancy, mse, percentile, entropy, max or placebo.")] = "riac",
+    kappa: Annotated[float, typer.Option(help="riac: how much more a strong radar return counts than a weak one, 0 to 1.")] = 0.5,
+    percentile: Annotated[float, typer.Option(help="Of the values, for --method percentile.")] = 99.99,
+    bits: Annotated[int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")] = 8,
+    frames: Annotated[int, typer.Option(min=16, help="How many to calibrate on, chosen by their radar.")] = 128,
+    split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float; repeatable.")] = None,
+    collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
+    evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
+    option: Options = None,
+    threads: Threads = 0,
+    json: Json = False,
+) -> int:
+    """Turn a float bundle into an INT8 one by post-training quantization; interrupted, the same command goes on."""
+    module = _extra("imkd_edge.quantization.quantize", "quantize")
+    chosen = module.Method(method, bits, kappa, percentile)
+    options, keep = parse_options(option), tuple(keep_float or ())
+    result = module.quantize(
+        bundle,
+        data,
+        out,
+        chosen,
+        split=split,
+        options=options,
+        frames=frames,
+        keep_float=keep,
+        collection=collection,
+        evaluate=evaluate,
+        threads=threads,
+        bar=bar,
+    )
+    _show("INT8 bundle", result, json)
+    return OK
+
+
+@verb
+def compare(
+    a: Annotated[str, typer.Argument(help="The reference: folder NAME.imkd, or the name of a shipped bundle.")],
+    b: Annotated[str, typer.Argument(help="Another form of the same model.")],
+    data: Annotated[str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")] = None,
+    split: Annotated[str | None, typer.Option(help="Of the source; the default is every frame.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Frames, spread over the source.")] = 8,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest NMSE of an output; above it the exit code is 1.")] = 0.1,
+    option: Options = None,
+    threads: Threads = 0,
+    json: Json = False,
+) -> int:
+    """Compare two bundles of one model tensor by tensor and box by box, and name where they part."""
+    module = _extra("imkd_edge.quantization.compare", "quantize")
+    options = parse_options(option)
+    result = module.compare(
+        a, b, data, split=split, options=options, limit=limit, tolerance=tolerance, threads=threads, track=bar("compare")
+    )
+    if json:
+        print_json(result)
+    else:
+        report.show_comparison(result)
+    return OK if result["within"] else GATE_FAILED
 
 
 @verb

@@ -1,0 +1,208 @@
+"""Two bundles of one model, tensor by tensor: on the golden frame and on frames of a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from imkd_edge import Detector
+from imkd_edge.bundle import Bundle, golden_rig
+from imkd_edge.calibration.collect import PARTS, Observable, ObservingEngine, observe
+from imkd_edge.calibration.frames import Track
+from imkd_edge.errors import Code, Error
+from imkd_edge.golden import replay
+from imkd_edge.result import Result
+from imkd_edge.samples import infer_sample, select
+
+MATCH = 1.0  # m between the centres of two boxes that are one
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass
+class Difference:
+    """Of one tensor, over all frames."""
+
+    part: str
+    name: str
+    output: bool
+    largest: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+    reference: float = 0.0
+    count: int = 0
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        reference = a.astype(np.float64)
+        apart = np.abs(reference - b)
+        apart[np.isnan(apart)] = np.inf  # a NaN is never close
+        self.largest = max(self.largest, float(apart.max(initial=0.0)))
+        self.total, self.count = self.total + float(apart.sum()), self.count + a.size
+        self.squares, self.reference = self.squares + float((apart**2).sum()), self.reference + float((reference**2).sum())
+
+    @property
+    def nmse(self) -> float:
+        """Squared error over squared reference; infinite where only the reference is all zero."""
+        return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
+
+    def row(self) -> dict[str, Any]:
+        mean = self.total / self.count
+        return {"part": self.part, "tensor": self.name, "output": self.output, "max": self.largest, "mean": mean, "nmse": self.nmse}
+
+
+@dataclass
+class Boxes:
+    """How the boxes of both agree, over all frames."""
+
+    a: int = 0
+    b: int = 0
+    distances: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, one: Result, other: Result) -> None:
+        """Each box of the first takes the nearest free one of its class in the second."""
+        self.a, self.b = self.a + len(one.boxes), self.b + len(other.boxes)
+        free = np.ones(len(other.boxes), bool)
+        for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
+            apart = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
+            apart[~free | (other.labels != label)] = np.inf
+            if len(apart) and apart.min() <= MATCH:
+                best = int(apart.argmin())
+                free[best] = False
+                self.distances.append(float(apart[best]))
+                self.scores.append(abs(float(score - other.scores[best])))
+
+    def row(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
+        if self.distances:
+            found |= {"mean_m": float(np.mean(self.distances)), "max_m": max(self.distances), "max_score": max(self.scores)}
+        return found
+
+
+def compare(
+    a: str | os.PathLike[str] | Bundle,
+    b: str | os.PathLike[str] | Bundle,
+    data: str | None = None,
+    *,
+    split: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    limit: int = 8,
+    tolerance: float = 0.1,
+    threads: int = 0,
+    track: Track | None = None,
+) -> dict[str, Any]:
+    """Runs both on the golden frame of the first, and on frames spread over a source.
+
+    Args:
+        data, split, options: of the source; None: the golden frame only.
+        limit: frames of the source.
+        tolerance: largest NMSE of an output; boxes' regressions are mostly read where nothing is, so that 0.05 may change no box.
+
+    Returns:
+        {"frames", "tolerance", "within", "worst_output_nmse", "first_divergence": {"part", "tensor", ...} or None,
+        "tensors": in the graph's order, "boxes"}; first_divergence: the first tensor above the tolerance.
+
+    Raises:
+        Error: bundle_tensor_mismatch where the bundles are not of one model; those of the source and the bundles.
+    """
+    bundles = Bundle.load(a), Bundle.load(b)
+    if bundles[0].spec.to_json() != bundles[1].spec.to_json():
+        fix = "compare two forms of one model, such as NAME.imkd and NAME.int8.imkd"
+        raise Error(Code.bundle_tensor_mismatch, "the bundles' specs differ", str(bundles[1].path), fix)
+    shapes = _common(bundles)
+    outputs = {name for part in PARTS for name in _outputs(bundles[0], part)}
+    differences = [Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]]
+    boxes, frames = Boxes(), 0
+    with ExitStack() as stack:
+        pair = [_watch(bundle, shapes, threads) for bundle in bundles]
+        for detector, _ in pair:
+            stack.enter_context(detector)
+        for results in _frames(bundles[0], [detector for detector, _ in pair], data, split, options or {}, limit, track):
+            for item in differences:
+                item.add(*(engines[item.part].seen[item.name] for _, engines in pair))
+            boxes.add(*results)
+            frames += 1
+    return _result(differences, boxes, frames, tolerance)
+
+
+def _result(differences: Sequence[Difference], boxes: Boxes, frames: int, tolerance: float) -> dict[str, Any]:
+    first = next((item for item in differences if not item.nmse <= tolerance), None)
+    worst = max(item.nmse for item in differences if item.output)
+    return {
+        "frames": frames,
+        "tolerance": tolerance,
+        "within": bool(worst <= tolerance),
+        "worst_output_nmse": worst,
+        "first_divergence": first and first.row(),
+        "boxes": boxes.row(),
+        "tensors": [item.row() for item in differences],
+    }
+
+
+def _frames(
+    bundle: Bundle,
+    detectors: Sequence[Detector],
+    data: str | None,
+    split: str | None,
+    options: Mapping[str, Any],
+    limit: int,
+    track: Track | None,
+) -> Iterator[list[Result]]:
+    yield [replay(bundle, detector) for detector in detectors]
+    if data is None:
+        return
+    chosen = select(data, split=split, options=options)
+    names = chosen.names[:: max(1, len(chosen.names) // limit)][:limit]
+    for detector in detectors:
+        detector.reset()
+    for name in names if track is None else track(names):
+        sample = chosen.source[name]
+        yield [infer_sample(detector, sample) for detector in detectors]
+
+
+def _watch(bundle: Bundle, shapes: Mapping[str, Shapes], threads: int) -> tuple[Detector, dict[str, ObservingEngine]]:
+    parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
+    return observe(bundle.spec, golden_rig(bundle), parts, shapes, threads)
+
+
+def _observable(path: Path, shapes: Shapes) -> Observable:
+    model = onnx.load(str(path))
+    own = {item.name for item in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items() if name not in own
+    )
+    return Observable(model.SerializeToString(), own)
+
+
+def _outputs(bundle: Bundle, part: str) -> list[str]:
+    return [item.name for item in onnx.load(str(bundle.file(f"{part}.onnx"))).graph.output]
+
+
+def _common(bundles: tuple[Bundle, Bundle]) -> dict[str, Shapes]:
+    """Tensors that both have, in the first one's order."""
+    found = {}
+    for part in PARTS:
+        one, other = (_tensors(bundle.file(f"{part}.onnx")) for bundle in bundles)
+        found[part] = {name: shape for name, shape in one.items() if other.get(name) == shape}
+    return found
+
+
+def _tensors(path: Path) -> Shapes:
+    """Float tensors that an input reaches, in the graph's order."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True, data_prop=True).graph
+    every = {item.name: item.type.tensor_type for item in [*graph.value_info, *graph.output]}
+    reached, found = {item.name for item in graph.input}, {}
+    for node in graph.node:
+        if not reached & set(node.input):
+            continue
+        reached |= set(node.output)
+        for name in node.output:
+            if name in every and every[name].elem_type == onnx.TensorProto.FLOAT:
+                found[name] = tuple(d.dim_value for d in every[name].shape.dim)
+    return found

@@ -1,0 +1,121 @@
+"""Every calibrator from one observing pass, evaluated: `python -m imkd_edge.quantization.study BUNDLE DATA --out FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge.bundle import Bundle, write_bundle
+from imkd_edge.calibration.solvers import Method
+from imkd_edge.cli.common import bar, log, parse_options
+from imkd_edge.engine_cache import write_atomically
+from imkd_edge.engines import OnnxRuntimeEngine
+from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.golden import golden_rig, replay
+from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize_part, write
+
+NAMED = [
+    ("max", {}),
+    ("percentile", {"percentile": 99.9}),
+    ("percentile", {"percentile": 99.99}),
+    ("entropy", {}),
+    ("mse", {}),
+    ("occupancy", {"kappa": 0.0}),
+    ("riac", {"kappa": 0.5}),
+    ("riac", {"kappa": 1.0}),
+    ("placebo", {"kappa": 0.5}),
+]
+
+
+def methods(bits: list[int]) -> Iterator[Method]:
+    """The rows of the table."""
+    for width in bits:
+        for name, settings in NAMED:
+            yield Method(name, width, **settings)
+
+
+def main() -> None:
+    """Writes one JSON file with a row for the float bundle, one per method, and the half typing of the first riac row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle")
+    parser.add_argument("data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--calibration-split", default=None)
+    parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
+    parser.add_argument("--collection", type=Path, default=None)
+    parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
+    parser.add_argument("--threads", type=int, default=0)
+    run = parser.parse_args()
+    options = parse_options(run.option)
+    seen = calibrate(run.bundle, run.data, run.calibration_split, options, run.frames, run.collection, run.threads, bar)
+    result: dict[str, Any] = {
+        "bundle": run.bundle,
+        "split": run.split,
+        "frames": seen.frames.names,
+        "stress": seen.frames.stress,
+        "rows": [],
+    }
+
+    def evaluate(bundle: Path | str, label: dict[str, Any]) -> None:
+        per_block = "astyx" in str(seen.bundle.spec.name)
+        found = evaluate_bundle(str(bundle), run.data, run.split, options, threads=run.threads, per_block=per_block, track=bar("eval"))
+        result["rows"].append({**label, "metrics": found["metrics"]})
+        write_atomically(run.out, (json.dumps(result, indent=1, sort_keys=True, default=float) + "\n").encode())
+        log().print(label)
+
+    evaluate(seen.bundle.path, {"name": "float"})
+    with tempfile.TemporaryDirectory() as folder:
+        for method in methods(run.bits):
+            label = {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile}
+            made = _make(seen, method, Path(folder) / "row.imkd")
+            evaluate(made.path, {**label, "bytes": _bytes(made), "int8_share": made.manifest["provenance"]["quantization"]["int8_share"]})
+            if (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
+                result["speed"] = speed(seen.bundle, made, run.threads)
+                evaluate(_half_typed(made, Path(folder) / "half.imkd").path, {**label, "name": "riac, float16 typing"})
+
+
+def _make(seen: Calibrated, method: Method, out: Path) -> Bundle:
+    parts = {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}
+    return write(seen, parts, out, method)
+
+
+def _half_typed(made: Bundle, out: Path) -> Bundle:
+    camera, bev = (made.file(f"{part}.half.onnx").read_bytes() for part in ("camera", "bev"))
+    with np.load(made.file("golden.npz")) as golden:
+        return write_bundle(out, made.spec, camera, bev, dict(golden), {}, {})
+
+
+def _bytes(made: Bundle) -> dict[str, int]:
+    return {name: entry["bytes"] for name, entry in made.manifest["files"].items()}
+
+
+def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
+    """Median milliseconds of both parts on the golden frame, float and INT8 in integer kernels, taken in turns; and their ratio."""
+    from imkd_edge import Detector
+
+    times: dict[str, list[float]] = {"float_ms": [], "int8_ms": []}
+    rig = golden_rig(one)
+    with (
+        Detector(one, rig, threads=threads) as a,
+        Detector(other, rig, engine=lambda n: OnnxRuntimeEngine(n, integer=True), threads=threads) as b,
+    ):
+        for _ in range(runs):
+            for name, detector in zip(times, (a, b), strict=True):
+                began = time.perf_counter()
+                replay(one, detector)
+                times[name].append(1e3 * (time.perf_counter() - began))
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    return {**medians, "int8_over_float": medians["int8_ms"] / medians["float_ms"]}
+
+
+if __name__ == "__main__":
+    main()
