@@ -1,4 +1,4 @@
-"""The one pass over the calibration frames: a histogram of every watched tensor, under every weight; it can be interrupted and gone on with."""
+"""The one pass over the calibration frames: a histogram of every watched tensor, under every weight; an interrupted one is gone on with."""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ class Histogram:
             if part.top:
                 ratio = round(total.top / part.top)
                 kept = max(1, BINS // ratio)
-                total.counts[:, :kept] += part.rows().reshape(ROWS, kept, -1).sum(2)
+                counts = part.rows() if total.weighted else part.counts
+                total.counts[:, :kept] += counts.reshape(ROWS, kept, -1).sum(2)
         return total
 
     def rows(self) -> np.ndarray:

@@ -15,7 +15,7 @@ import onnx
 
 from imkd_edge.bundle import Bundle, golden_rig, write_bundle
 from imkd_edge.calibration.collect import PARTS, Collection, Watched, collect, open_parts
-from imkd_edge.calibration.frames import Frames, Track, choose_frames
+from imkd_edge.calibration.frames import Frames, choose_frames
 from imkd_edge.calibration.solvers import Method, solve
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import remake_golden
@@ -147,8 +147,11 @@ def watch(part: Part) -> list[Watched]:
 def quantize_part(part: Part, collection: Collection, method: Method, keep_float: tuple[str, ...] = ()) -> Quantized:
     """A part in INT8 with the scales that the method finds in the collection."""
     groups = part.groups(keep_float)
-    tensors = quantized_tensors(part, groups)
-    amax = solve_all(part, tensors, collection, method)
+    return with_amax(part, groups, solve_all(part, quantized_tensors(part, groups), collection, method), method)
+
+
+def with_amax(part: Part, groups: list[Group], amax: Mapping[str, float], method: Method) -> Quantized:
+    """A part in INT8 with these ranges, of every tensor of `quantized_tensors`."""
     model, scales = insert(part, groups, amax, method.levels)
     shared = {name: float(step(value, method.levels)) for name, value in amax.items()}
     return Quantized(model, scales, shared, groups)

@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from imkd_edge.engine_cache import write_atomically
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import golden_rig, replay
-from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize_part, write
+from imkd_edge.quantization.graph import Part
+from imkd_edge.quantization.insert import quantized_tensors
+from imkd_edge.quantization.quantize import Calibrated, Quantized, calibrate, quantize_part, solve_all, with_amax, write
 
 NAMED = [
     ("max", {}),
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
     parser.add_argument("--collection", type=Path, default=None)
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
+    parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of mse and riac with ranges changed by up to 2 %%")
     parser.add_argument("--threads", type=int, default=0)
     run = parser.parse_args()
     options = parse_options(run.option)
@@ -72,8 +76,13 @@ def main() -> None:
         write_atomically(run.out, (json.dumps(result, indent=1, sort_keys=True, default=float) + "\n").encode())
         log().print(label)
 
-    evaluate(seen.bundle.path, {"name": "float"})
     with tempfile.TemporaryDirectory() as folder:
+        for seed, method in product(range(run.jitter), [Method(name, bits) for bits in run.bits for name in ("mse", "riac")]):
+            made = _make(seen, method, Path(folder) / "row.imkd", seed)
+            evaluate(made.path, {"name": method.name, "bits": method.bits, "kappa": method.kappa, "jitter": seed})
+        if run.jitter:
+            return
+        evaluate(seen.bundle.path, {"name": "float"})
         for method in methods(run.bits):
             label = {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile}
             made = _make(seen, method, Path(folder) / "row.imkd")
@@ -83,9 +92,19 @@ def main() -> None:
                 evaluate(_half_typed(made, Path(folder) / "half.imkd").path, {**label, "name": "riac, float16 typing"})
 
 
-def _make(seen: Calibrated, method: Method, out: Path) -> Bundle:
+def _make(seen: Calibrated, method: Method, out: Path, jitter: int | None = None) -> Bundle:
     parts = {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}
+    if jitter is not None:
+        parts = {name: _jittered(seen, part, method, jitter) for name, part in seen.parts.items()}
     return write(seen, parts, out, method)
+
+
+def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quantized:
+    """With every range changed at random by up to 2 %, alike where it is shared: no better and no worse a choice."""
+    groups, random = part.groups(), np.random.default_rng(seed)
+    amax = solve_all(part, quantized_tensors(part, groups), seen.collection, method)
+    factors = {value: random.uniform(0.98, 1.02) for value in dict.fromkeys(amax.values())}
+    return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
 
 
 def _half_typed(made: Bundle, out: Path) -> Bundle:

@@ -11,7 +11,7 @@ import typer.main
 
 from imkd_edge.cli import app
 
-VERBS = ("demo", "infer", "inspect", "doctor", "bench", "build-engine", "train", "export", "eval")
+VERBS = ("demo", "infer", "inspect", "doctor", "bench", "build-engine", "train", "export", "quantize", "compare", "eval")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 

@@ -1,0 +1,272 @@
+"""From a shipped float bundle to an INT8 one, whole: the same bytes every time, gone on with after an interruption, built by TensorRT."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import NO_TENSORRT
+from onnx import TensorProto, helper, numpy_helper
+
+from helpers import write_random_bundle
+from imkd_edge import Detector
+from imkd_edge.bundle import Bundle, check_golden
+from imkd_edge.calibration import collect as collecting
+from imkd_edge.calibration.solvers import Method
+from imkd_edge.engines import OnnxRuntimeEngine
+from imkd_edge.errors import Error
+from imkd_edge.golden import replay
+from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, quantize_part, write
+from imkd_edge.samples import infer_sample, select
+
+SYNTH = {"scenes": 2, "frames_per_scene": 9}
+FRAMES = 16
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+    """What sixteen synthetic frames say of the bundle tiny."""
+    return calibrate("tiny", "synth", None, SYNTH, FRAMES, tmp_path_factory.mktemp("seen") / "c.npz", threads=1)
+
+
+@pytest.fixture(scope="module")
+def made(seen: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make(seen, tmp_path_factory.mktemp("made") / "tiny.int8.imkd")
+
+
+def make(seen: Calibrated, out: Path, method: Method | None = None) -> Bundle:
+    method = method or Method()
+    return write(seen, {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}, out, method)
+
+
+def digest(bundle: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(bundle.iterdir())}
+
+
+# ---- the bundle ----
+def test_the_bundle_is_whole_and_reproduces_its_golden_frame(made: Bundle) -> None:
+    assert max(check_golden(made, threads=1).values()) == 0
+    assert made.manifest["provenance"]["quantization"]["method"]["name"] == "riac"
+
+
+def test_it_finds_what_the_float_bundle_finds(seen: Calibrated, made: Bundle) -> None:
+    frames = select("synth", options={"scenes": 1, "frames_per_scene": 3})
+    rig = frames.source[frames.names[0]].rig
+    with Detector(seen.bundle, rig, threads=1) as a, Detector(made, rig, threads=1) as b:
+        for sample in frames:
+            one, other = infer_sample(a, sample), infer_sample(b, sample)
+            sure = one.boxes[one.scores > 0.6]
+            assert len(sure) > 3
+            apart = np.linalg.norm(sure[:, None, :2] - other.boxes[None, :, :2], axis=-1).min(1)
+            assert (apart < 1).mean() >= 0.9
+
+
+def test_the_manifest_says_how_it_was_made(seen: Calibrated, made: Bundle) -> None:
+    card = made.manifest["provenance"]["quantization"]
+    assert len(card["frames"]) == FRAMES and not set(card["frames"]) & set(card["stress"])
+    assert card["frames_sha256"] == hashlib.sha256("\n".join(card["frames"]).encode()).hexdigest()
+    assert card["int8_share"] >= 0.95
+    for name, part in card["parts"].items():
+        layers = {node.name for node in seen.parts[name].layers()}
+        assert set(part["precision"]) == layers and "int8" in part["precision"].values()
+        assert all(scale > 0 for scale in part["scales"].values())
+
+
+def test_weights_are_smaller_than_the_float_bundles(seen: Calibrated, made: Bundle) -> None:
+    """tiny stores its weights in 16 bits, so eight are about half."""
+    for part in ("camera", "bev"):
+        assert made.file(f"{part}.onnx").stat().st_size < 0.62 * seen.bundle.file(f"{part}.onnx").stat().st_size
+
+
+def test_the_same_frames_give_the_same_bytes(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
+    result = quantize("tiny", "synth", tmp_path / "again.imkd", options=SYNTH, frames=FRAMES, threads=1)
+    assert digest(tmp_path / "again.imkd") == digest(made.path)
+    assert result["frames"] == FRAMES and Path(result["collection"]).is_file()
+
+
+def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
+    seen: Calibrated, made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, count = tmp_path / "c.npz", collecting._count
+    calls: list[str] = []
+
+    def stop_in_the_eleventh(*arguments: Any) -> None:
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        calls.append(arguments[-1])
+        count(*arguments)
+
+    monkeypatch.setattr(collecting, "SAVE_EVERY", 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(collecting, "_count", stop_in_the_eleventh)
+        calibrate("tiny", "synth", None, SYNTH, FRAMES, state, threads=1)
+    assert np.load(state)["done"].tolist() == seen.frames.names[:8]
+    went_on: list[str] = []
+    again = calibrate("tiny", "synth", None, SYNTH, FRAMES, state, 1, lambda title: lambda names: watch(names, went_on, title))
+    assert went_on == seen.frames.names[8:]
+    assert digest(make(again, tmp_path / "again.imkd").path) == digest(made.path)
+
+
+def watch(names: list[str], into: list[str], title: str) -> Iterator[str]:
+    for name in names:
+        into += [name] * (title == "observe")
+        yield name
+
+
+def test_a_state_of_another_model_or_a_broken_one_is_not_gone_on_with(seen: Calibrated, tmp_path: Path) -> None:
+    state = tmp_path / "c.npz"
+    state.write_bytes(b"not a zip file")
+    watched = seen.parts["bev"].watched({"relu_1"})
+    assert collecting._open(state, "key", watched).done == []
+    np.savez(state, key="another", done=["x"], before=0, counts=0, numbers=0)
+    assert collecting._open(state, "key", watched).done == []
+
+
+# ---- scales ----
+@pytest.mark.parametrize("name", ["max", "percentile", "entropy", "mse", "occupancy", "riac", "placebo"])
+def test_concatenated_tensors_share_a_scale_in_the_graph_and_in_the_cache(seen: Calibrated, name: str) -> None:
+    part = seen.parts["bev"]
+    made = quantize_part(part, seen.collection, Method(name))
+    found = 0
+    for node in part.graph.node:
+        members = {made.shared[tensor] for tensor in [*node.input, *node.output] if tensor in made.shared}
+        if node.op_type == "Concat" and node.output[0] in made.shared:
+            assert len(members) == 1 and set(node.input) <= set(made.shared)
+            found += 1
+    assert found == 2  # the radar gate's concatenation is read by a float layer
+
+
+def test_the_cache_reads_back_by_its_format(seen: Calibrated, made: Bundle) -> None:
+    """Parsed here from the format alone: a header, then `name: eight hexadecimal digits` of a big-endian float."""
+    for part in ("camera", "bev"):
+        lines = made.file(f"{part}.cache").read_text().splitlines()
+        assert re.fullmatch(r"TRT-\d{6}-EntropyCalibration2", lines[0])
+        cache = {name: struct.unpack(">f", bytes.fromhex(code))[0] for name, code in (line.rsplit(": ", 1) for line in lines[1:])}
+        model = onnx.load(str(made.file(f"{part}.onnx")))
+        known = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        assert pairs and all(cache[node.input[0]] == float(known[node.input[1]]) for node in pairs)
+        tensors = {item.name for item in seen.parts[part].graph.input} | set(seen.parts[part].producer)
+        assert set(cache) <= tensors  # TensorRT finds them in the float part
+
+
+def test_the_overrides_hold_the_graphs_scales(made: Bundle) -> None:
+    table = json.loads(made.file("scales.json").read_text())
+    for part, tensors in made.manifest["provenance"]["quantization"]["parts"].items():
+        assert {name: entry[0]["scale"] for name, entry in table[part].items()} == tensors["scales"]
+        assert all(entry[0]["zero_point"] == 0 and entry[0]["quant_type"] == "QInt8" for entry in table[part].values())
+
+
+# ---- engines ----
+def test_both_typings_mean_the_same(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
+    """On the golden frame, part by part: NMSE 1e-3. Float16 moves a value over a step of the integers now and then."""
+    engines = {}
+    for typing in ("", ".half"):
+        for part in ("camera", "bev"):
+            engines[part, typing] = engine = OnnxRuntimeEngine(1)
+            engine.load(str(made.file(f"{part}{typing}.onnx")))
+    with Detector(made, threads=1) as detector:
+        replay(made, detector)
+        tensors = detector.tensors()
+    for part, inputs, outputs in (("camera", ["images"], ["depth", "context"]), ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"])):
+        for name in outputs:
+            found = run(engines[part, ".half"], {key: tensors[key] for key in inputs}, name)
+            expected = tensors[name].reshape(found.shape)
+            assert ((found - expected) ** 2).sum() <= 1e-3 * (expected**2).sum(), name
+
+
+def run(engine: OnnxRuntimeEngine, inputs: dict[str, np.ndarray], output: str) -> np.ndarray:
+    for info in engine.inputs():
+        engine.bind(info.name, np.ascontiguousarray(inputs[info.name].reshape(info.shape), np.float32))
+    shape = next(info.shape for info in engine.outputs() if info.name == output)
+    out = np.zeros(shape, np.float32)
+    engine.bind(output, out)
+    engine.run()
+    return out
+
+
+@pytest.mark.parametrize("typing", ["", ".half"])
+def test_tensorrt_parses_and_builds_both_typings(made: Bundle, typing: str) -> None:
+    rtx = pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
+    from imkd_edge import build_engine
+
+    for part in ("camera", "bev"):
+        path = made.file(f"{part}{typing}.onnx")
+        engine, _ = build_engine._Build(rtx, None, None, None, None).run(path.read_bytes(), str(path))
+        assert len(engine) > 100_000
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_nothing_saturates_between_products(integer: bool, tmp_path: Path) -> None:
+    """Canary: every value at the end of its range. A kernel that adds pairs of products in 16 bits gives another sum."""
+    count = 64
+    weight = np.full((1, count, 1, 1), 127, np.int8)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+        helper.make_node("Conv", ["d", "wd"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("QuantizeLinear", ["c", "big", "z"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "big", "z"], ["y"]),
+    ]
+    known = {
+        "s": np.float32(1),
+        "z": np.int8(0),
+        "w": weight,
+        "ws": np.ones(1, np.float32),
+        "wz": np.zeros(1, np.int8),
+        "big": np.float32(127 * count),
+    }
+    given = [numpy_helper.from_array(np.asarray(value), name) for name, value in known.items()]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, 8, 8]) for name, n in (("x", count), ("y", 1))]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", info[:1], info[1:], given), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    path = tmp_path / "canary.onnx"
+    path.write_bytes(model.SerializeToString())
+    engine = OnnxRuntimeEngine(1, integer=integer)
+    engine.load(str(path))
+    assert (run(engine, {"x": np.full((1, count, 8, 8), 127, np.float32)}, "y") == 127 * 127 * count).all()
+
+
+# ---- refusals ----
+def test_an_int8_bundle_is_refused(made: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(Error) as error:
+        quantize(made, "synth", tmp_path / "x.imkd", options=SYNTH)
+    assert error.value.code == "E0614" and not (tmp_path / "x.imkd").exists()
+
+
+def test_a_bundle_whose_layers_all_stay_float_becomes_one_without_pairs(tmp_path: Path) -> None:
+    """The random bundle's BEV part reads the raw radar grid in every layer."""
+    bundle = write_random_bundle(tmp_path / "random.imkd")
+    result = quantize(bundle, "synth", tmp_path / "r.int8.imkd", options=SYNTH, frames=FRAMES, threads=1)
+    card = Bundle.load(tmp_path / "r.int8.imkd").manifest["provenance"]["quantization"]["parts"]
+    assert set(card["bev"]["precision"].values()) == {"float: reads the radar grid, whose units are mixed"}
+    assert 0 < result["int8_share"] < 1 and list(card["camera"]["scales"]) == ["images"]
+
+
+def test_real_frames_with_a_corrupt_one(shared_data: Path, tmp_path: Path) -> None:
+    """Astyx, one image of the calibration frames truncated: it is passed over, named, and the rest is used."""
+    source = tmp_path / "astyx"
+    names = select(str(shared_data / "astyx"), split="train").names[:40:2]
+    for folder in ("camera_front", "radar_6455", "calibration"):
+        (source / folder).mkdir(parents=True)
+        for name in names:
+            for file in (shared_data / "astyx" / folder).glob(f"{name}.*"):
+                shutil.copy(file, source / folder)
+    broken = source / "camera_front" / f"{names[3]}.jpg"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    result = quantize("astyx-lite", str(source), tmp_path / "a.int8.imkd", frames=FRAMES, threads=1)
+    assert list(result["unusable"]) == [names[3]] and result["int8_share"] > 0.95
+    with pytest.raises(Error) as error:
+        quantize("tiny", str(source), tmp_path / "b.imkd")
+    assert error.value.code == "E0613"
