@@ -38,7 +38,7 @@ def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
 
 
 def test_the_first_tensor_that_parts_is_named(random_bundle: Path, tmp_path: Path) -> None:
-    other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size", 1.5)
+    other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
     result = compare(random_bundle, other)
     assert not result["within"] and (result["first_divergence"]["part"], result["first_divergence"]["tensor"]) == ("bev", "box")
     inner = compare(random_bundle, changed(random_bundle, tmp_path / "c.imkd", "camera", "weight", 1.5))["first_divergence"]
@@ -47,7 +47,7 @@ def test_the_first_tensor_that_parts_is_named(random_bundle: Path, tmp_path: Pat
 
 
 def test_the_exit_code_is_the_verdict(random_bundle: Path, tmp_path: Path) -> None:
-    other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size", 1.5)
+    other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
     call = lambda *arguments: CliRunner().invoke(app, ["compare", str(random_bundle), *map(str, arguments)])  # noqa: E731
     assert call(random_bundle).exit_code == 0 and "within tolerance" in call(random_bundle).stdout
     assert call(other).exit_code == 1 and call(other, "--tolerance", 10).exit_code == 0
