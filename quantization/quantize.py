@@ -17,6 +17,7 @@ from imkd_edge.bundle import Bundle, golden_rig, write_bundle
 from imkd_edge.calibration.collect import PARTS, Collection, Watched, collect, open_parts
 from imkd_edge.calibration.frames import Frames, choose_frames
 from imkd_edge.calibration.solvers import Method, solve
+from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import remake_golden
 from imkd_edge.quantization.graph import Group, Part, store_half
@@ -25,6 +26,7 @@ from imkd_edge.quantization.insert import Scales, insert, quantized_tensors, sha
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.samples import Selection, select
 
+TYPINGS = ("float32", "float16")
 Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
 
 
@@ -60,6 +62,7 @@ def quantize(
     keep_float: tuple[str, ...] = (),
     collection: Path | None = None,
     evaluate: str | None = None,
+    typing: str = "float32",
     threads: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, Any]:
@@ -73,6 +76,7 @@ def quantize(
         keep_float: names of layers that stay float beside those that the rules name.
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
         evaluate: split of the source on which to measure both forms, for the model card.
+        typing: of the bundle's parts, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly typed).
         bar: makes progress bars.
 
     Returns:
@@ -86,14 +90,14 @@ def quantize(
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
     parts = {name: quantize_part(part, seen.collection, method, keep_float) for name, part in seen.parts.items()}
-    made = write(seen, parts, out, method)
+    made = write(seen, parts, out, method, {}, typing)
     if evaluate is not None:
         forms = {"float": seen.bundle.path, "int8": made.path}
         metrics = {
             form: evaluate_bundle(str(path), data, evaluate, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
             for form, path in forms.items()
         }
-        made = write(seen, parts, out, method, metrics)
+        made = write(seen, parts, out, method, metrics, typing)
     card = made.manifest["provenance"]["quantization"]
     return {
         "bundle": str(made.path),
@@ -169,12 +173,28 @@ def solve_all(part: Part, tensors: list[str], collection: Collection, method: Me
 
 
 def write(
-    seen: Calibrated, parts: Mapping[str, Quantized], out: str | os.PathLike[str], method: Method, metrics: Mapping[str, Any] = {}
+    seen: Calibrated,
+    parts: Mapping[str, Quantized],
+    out: str | os.PathLike[str],
+    method: Method,
+    metrics: Mapping[str, Any] = {},
+    typing: str = "float32",
 ) -> Bundle:
-    """The INT8 bundle: float32 typing as its parts, float16 typing and the tables of scales as further files."""
+    """The INT8 bundle.
+
+    Args:
+        typing: what its parts compute in between their integers, float32 or float16; the other typing and the tables of scales are further
+            files.
+    """
+    if typing not in TYPINGS:
+        raise Error(Code.spec_bad_value, f"no typing {typing!r}", "--typing", f"choose one of: {', '.join(TYPINGS)}")
     bundle = seen.bundle
-    files = {name: _file(part.model, seen.parts[name].stored_half) for name, part in parts.items()}
-    extra = {f"{name}.half.onnx": to_half(part.model).SerializeToString() for name, part in parts.items()}
+    typed = {
+        "float32": {name: _file(part.model, seen.parts[name].stored_half) for name, part in parts.items()},
+        "float16": {name: to_half(part.model).SerializeToString() for name, part in parts.items()},
+    }
+    files, other = typed[typing], next(kind for kind in TYPINGS if kind != typing)
+    extra = {f"{name}.{other}.onnx": data for name, data in typed[other].items()}
     extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
     extra["scales.json"] = overrides({name: part.scales for name, part in parts.items()})
     provenance = {**bundle.manifest["provenance"], "quantization": _card(seen, parts, method)}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle import Bundle, write_bundle
+from imkd_edge.bundle import Bundle
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.cli.common import bar, log, parse_options
 from imkd_edge.engine_cache import write_atomically
@@ -89,14 +89,15 @@ def main() -> None:
             evaluate(made.path, {**label, "bytes": _bytes(made), "int8_share": made.manifest["provenance"]["quantization"]["int8_share"]})
             if (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
                 result["speed"] = speed(seen.bundle, made, run.threads)
-                evaluate(_half_typed(made, Path(folder) / "half.imkd").path, {**label, "name": "riac, float16 typing"})
+                half = _make(seen, method, Path(folder) / "half.imkd", typing="float16")
+                evaluate(half.path, {**label, "name": "riac, float16 typing"})
 
 
-def _make(seen: Calibrated, method: Method, out: Path, jitter: int | None = None) -> Bundle:
+def _make(seen: Calibrated, method: Method, out: Path, jitter: int | None = None, typing: str = "float32") -> Bundle:
     parts = {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}
     if jitter is not None:
         parts = {name: _jittered(seen, part, method, jitter) for name, part in seen.parts.items()}
-    return write(seen, parts, out, method)
+    return write(seen, parts, out, method, {}, typing)
 
 
 def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quantized:
@@ -105,12 +106,6 @@ def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quanti
     amax = solve_all(part, quantized_tensors(part, groups), seen.collection, method)
     factors = {value: random.uniform(0.98, 1.02) for value in dict.fromkeys(amax.values())}
     return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
-
-
-def _half_typed(made: Bundle, out: Path) -> Bundle:
-    camera, bev = (made.file(f"{part}.half.onnx").read_bytes() for part in ("camera", "bev"))
-    with np.load(made.file("golden.npz")) as golden:
-        return write_bundle(out, made.spec, camera, bev, dict(golden), {}, {})
 
 
 def _bytes(made: Bundle) -> dict[str, int]:

@@ -173,6 +173,7 @@ def quantize(
     split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float; repeatable.")] = None,
     collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
+    typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
     option: Options = None,
     threads: Threads = 0,
@@ -193,6 +194,7 @@ def quantize(
         keep_float=keep,
         collection=collection,
         evaluate=evaluate,
+        typing=typing,
         threads=threads,
         bar=bar,
     )

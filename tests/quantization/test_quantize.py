@@ -170,7 +170,7 @@ def test_the_overrides_hold_the_graphs_scales(made: Bundle) -> None:
 def test_both_typings_mean_the_same(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
     """On the golden frame, part by part: NMSE 1e-3. Float16 moves a value over a step of the integers now and then."""
     engines = {}
-    for typing in ("", ".half"):
+    for typing in ("", ".float16"):
         for part in ("camera", "bev"):
             engines[part, typing] = engine = OnnxRuntimeEngine(1)
             engine.load(str(made.file(f"{part}{typing}.onnx")))
@@ -179,7 +179,7 @@ def test_both_typings_mean_the_same(seen: Calibrated, made: Bundle, tmp_path: Pa
         tensors = detector.tensors()
     for part, inputs, outputs in (("camera", ["images"], ["depth", "context"]), ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"])):
         for name in outputs:
-            found = run(engines[part, ".half"], {key: tensors[key] for key in inputs}, name)
+            found = run(engines[part, ".float16"], {key: tensors[key] for key in inputs}, name)
             expected = tensors[name].reshape(found.shape)
             assert ((found - expected) ** 2).sum() <= 1e-3 * (expected**2).sum(), name
 
@@ -194,7 +194,7 @@ def run(engine: OnnxRuntimeEngine, inputs: dict[str, np.ndarray], output: str) -
     return out
 
 
-@pytest.mark.parametrize("typing", ["", ".half"])
+@pytest.mark.parametrize("typing", ["", ".float16"])
 def test_tensorrt_parses_and_builds_both_typings(made: Bundle, typing: str) -> None:
     rtx = pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
     from imkd_edge import build_engine
@@ -236,6 +236,18 @@ def test_nothing_saturates_between_products(integer: bool, tmp_path: Path) -> No
     engine = OnnxRuntimeEngine(1, integer=integer)
     engine.load(str(path))
     assert (run(engine, {"x": np.full((1, count, 8, 8), 127, np.float32)}, "y") == 127 * 127 * count).all()
+
+
+def test_either_typing_may_be_the_bundles_own(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
+    parts = {name: quantize_part(part, seen.collection, Method()) for name, part in seen.parts.items()}
+    half = write(seen, parts, tmp_path / "half.imkd", Method(), typing="float16")
+    for part in ("camera", "bev"):
+        assert half.file(f"{part}.onnx").read_bytes() == made.file(f"{part}.float16.onnx").read_bytes()
+        assert half.file(f"{part}.float32.onnx").read_bytes() == made.file(f"{part}.onnx").read_bytes()
+    assert max(check_golden(half, threads=1).values()) == 0
+    with pytest.raises(Error) as error:
+        write(seen, parts, tmp_path / "x.imkd", Method(), typing="int4")
+    assert error.value.code == "E0104"
 
 
 # ---- refusals ----
