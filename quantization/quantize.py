@@ -6,26 +6,27 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from imkd_edge.bundle import Bundle, golden_rig, write_bundle
-from imkd_edge.calibration.collect import PARTS, Collection, Watched, collect, open_parts
+from imkd_edge.calibration.collect import PARTS, Collection, collect, open_parts
 from imkd_edge.calibration.frames import Frames, choose_frames
-from imkd_edge.calibration.solvers import Method, solve
+from imkd_edge.calibration.solvers import Method
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import remake_golden
-from imkd_edge.quantization.graph import Group, Part, store_half
+from imkd_edge.quantization.graph import Part, store_half
 from imkd_edge.quantization.half import to_half
-from imkd_edge.quantization.insert import Scales, insert, quantized_tensors, shared_scales, step
+from imkd_edge.quantization.ptq import Quantized, quantize_part, watch
+from imkd_edge.quantization.sensitivity import Probe, mixed_precision, sensitivities
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.samples import Selection, select
+from imkd_edge.sources.sample import Source
 
+PROBES = 4  # frames on which layers are compared
 TYPINGS = ("float32", "float16")
 Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
 
@@ -36,18 +37,9 @@ class Calibrated:
 
     bundle: Bundle
     parts: dict[str, Part]
+    source: Source
     frames: Frames
     collection: Collection
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """One part in INT8."""
-
-    model: onnx.ModelProto
-    scales: Scales
-    shared: dict[str, float]  # steps of every tensor that has one, those of concatenations' inputs included
-    groups: list[Group]
 
 
 def quantize(
@@ -60,6 +52,7 @@ def quantize(
     options: Mapping[str, Any] | None = None,
     frames: int = 128,
     keep_float: tuple[str, ...] = (),
+    gate: float | None = None,
     collection: Path | None = None,
     evaluate: str | None = None,
     typing: str = "float32",
@@ -73,7 +66,8 @@ def quantize(
         out: folder to make, NAME.imkd.
         split: of the source; the default is "train" where it has one, else every frame.
         frames: how many to observe, chosen by herding.
-        keep_float: names of layers that stay float beside those that the rules name.
+        keep_float: names of layers that stay float beside those that the rules name; a gate chooses them itself.
+        gate: largest NMSE of a part's outputs on the first calibration frames; the layers that suffer most go back to float until it holds.
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
         evaluate: split of the source on which to measure both forms, for the model card.
         typing: of the bundle's parts, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly typed).
@@ -89,7 +83,8 @@ def quantize(
     method = method or Method()
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
-    parts = {name: quantize_part(part, seen.collection, method, keep_float) for name, part in seen.parts.items()}
+    kept = {name: keep_float if gate is None else gated(seen, part, method, gate, threads, bar) for name, part in seen.parts.items()}
+    parts = {name: quantize_part(part, seen.collection, method, kept[name]) for name, part in seen.parts.items()}
     made = write(seen, parts, out, method, {}, typing)
     if evaluate is not None:
         forms = {"float": seen.bundle.path, "int8": made.path}
@@ -113,6 +108,13 @@ def quantize(
     }
 
 
+def gated(seen: Calibrated, part: Part, method: Method, gate: float, threads: int, bar: Bar | None) -> tuple[str, ...]:
+    """Layers of a part that stay float so that its error on a few calibration frames is at most the gate."""
+    probe = Probe.of(seen.bundle, part, seen.source, seen.frames.names[:PROBES], threads)
+    suffering = sensitivities(part, seen.collection, method, probe, threads, bar and bar(f"layers of {part.name}"))
+    return mixed_precision(part, seen.collection, method, probe, suffering, gate, threads=threads)
+
+
 def calibrate(
     bundle: str | os.PathLike[str] | Bundle,
     data: str,
@@ -131,7 +133,7 @@ def calibrate(
     watched = [item for part in parts.values() for item in watch(part)]
     observable = {name: part.with_outputs([w.name for w in watched if w.part == name]) for name, part in parts.items()}
     seen = collect(bundle.spec, observable, watched, chosen.source, picked.names, state, threads, bar and bar("observe"))
-    return Calibrated(bundle, parts, picked, seen)
+    return Calibrated(bundle, parts, chosen.source, picked, seen)
 
 
 def _select(data: str, split: str | None, options: Mapping[str, Any]) -> Selection:
@@ -140,36 +142,6 @@ def _select(data: str, split: str | None, options: Mapping[str, Any]) -> Selecti
         has_train = "train" in (getattr(every.source, "splits", None) or {})
         return select(data, split="train", options=options) if has_train else every
     return select(data, split=None if split == "all" else split, options=options)
-
-
-def watch(part: Part) -> list[Watched]:
-    """Every activation that may be quantized, and what is concatenated to one."""
-    tensors = quantized_tensors(part, part.groups())
-    return part.watched({*tensors, *(name for group in shared_scales(part, tensors) for name in group)})
-
-
-def quantize_part(part: Part, collection: Collection, method: Method, keep_float: tuple[str, ...] = ()) -> Quantized:
-    """A part in INT8 with the scales that the method finds in the collection."""
-    groups = part.groups(keep_float)
-    return with_amax(part, groups, solve_all(part, quantized_tensors(part, groups), collection, method), method)
-
-
-def with_amax(part: Part, groups: list[Group], amax: Mapping[str, float], method: Method) -> Quantized:
-    """A part in INT8 with these ranges, of every tensor of `quantized_tensors`."""
-    model, scales = insert(part, groups, amax, method.levels)
-    shared = {name: float(step(value, method.levels)) for name, value in amax.items()}
-    return Quantized(model, scales, shared, groups)
-
-
-def solve_all(part: Part, tensors: list[str], collection: Collection, method: Method) -> dict[str, float]:
-    """amax of the tensors; a concatenation's are solved on the sum of its inputs' histograms and given to its inputs too."""
-    histograms = collection.histograms
-    amax = {name: solve(histograms[f"{part.name}/{name}"], method) for name in tensors}
-    for group in shared_scales(part, tensors):
-        joined = {out for node in part.graph.node if node.op_type == "Concat" for out in node.output}
-        leaves = sorted(group - joined)
-        amax |= dict.fromkeys(sorted(group), solve(reduce(add, (histograms[f"{part.name}/{name}"] for name in leaves)), method))
-    return amax
 
 
 def write(

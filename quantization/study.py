@@ -6,7 +6,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import golden_rig, replay
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
-from imkd_edge.quantization.quantize import Calibrated, Quantized, calibrate, quantize_part, solve_all, with_amax, write
+from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all, with_amax
+from imkd_edge.quantization.quantize import Calibrated, calibrate, gated, write
 
 NAMED = [
     ("max", {}),
@@ -44,8 +46,55 @@ def methods(bits: list[int]) -> Iterator[Method]:
             yield Method(name, width, **settings)
 
 
+class Study:
+    """Rows of one result file, each written as soon as it is measured."""
+
+    def __init__(self, run: argparse.Namespace) -> None:
+        self._run, self._options = run, parse_options(run.option)
+        self.seen = calibrate(run.bundle, run.data, run.calibration_split, self._options, run.frames, run.collection, run.threads, bar)
+        self.result: dict[str, Any] = {
+            "bundle": run.bundle,
+            "split": run.split,
+            "frames": self.seen.frames.names,
+            "stress": self.seen.frames.stress,
+            "rows": [],
+        }
+
+    def evaluate(self, bundle: Path, label: dict[str, Any]) -> None:
+        run, blocks = self._run, self.seen.source.kind == "astyx"
+        found = evaluate_bundle(str(bundle), run.data, run.split, self._options, threads=run.threads, per_block=blocks, track=bar("eval"))
+        self.result["rows"].append({**label, "metrics": found["metrics"]})
+        write_atomically(run.out, (json.dumps(self.result, indent=1, sort_keys=True, default=float) + "\n").encode())
+        log().print(label)
+
+    def calibrators(self, folder: Path) -> None:
+        """The float bundle, every method at every width, the float16 typing of one."""
+        self.evaluate(self.seen.bundle.path, {"name": "float"})
+        for method in methods(self._run.bits):
+            made = make(self.seen, method, folder / "row.imkd")
+            self.evaluate(made.path, {**asdict(method), "bytes": _bytes(made), "int8_share": _share(made)})
+            if (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
+                self.result["speed"] = speed(self.seen.bundle, made, self._run.threads)
+                half = make(self.seen, method, folder / "half.imkd", typing="float16")
+                self.evaluate(half.path, {**asdict(method), "name": "riac, float16 typing"})
+
+    def jitter(self, folder: Path) -> None:
+        """mse and riac with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
+        for seed, method in product(range(self._run.jitter), [Method(name, bits) for bits in self._run.bits for name in ("mse", "riac")]):
+            parts = {name: _jittered(self.seen, part, method, seed) for name, part in self.seen.parts.items()}
+            made = write(self.seen, parts, folder / "row.imkd", method)
+            self.evaluate(made.path, {**asdict(method), "jitter": seed})
+
+    def gates(self, folder: Path) -> None:
+        """mse and riac with the most sensitive layers in float."""
+        for gate, method in product(self._run.gate, [Method(name, bits) for bits in self._run.bits for name in ("mse", "riac")]):
+            kept = {name: gated(self.seen, part, method, gate, self._run.threads, bar) for name, part in self.seen.parts.items()}
+            made = make(self.seen, method, folder / "row.imkd", kept)
+            self.evaluate(made.path, {**asdict(method), "gate": gate, "float": kept, "int8_share": _share(made)})
+
+
 def main() -> None:
-    """Writes one JSON file with a row for the float bundle, one per method, and the half typing of the first riac row."""
+    """Writes one JSON file of rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle")
     parser.add_argument("data")
@@ -57,55 +106,30 @@ def main() -> None:
     parser.add_argument("--collection", type=Path, default=None)
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
     parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of mse and riac with ranges changed by up to 2 %%")
+    parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: mse and riac under these gates")
     parser.add_argument("--threads", type=int, default=0)
     run = parser.parse_args()
-    options = parse_options(run.option)
-    seen = calibrate(run.bundle, run.data, run.calibration_split, options, run.frames, run.collection, run.threads, bar)
-    result: dict[str, Any] = {
-        "bundle": run.bundle,
-        "split": run.split,
-        "frames": seen.frames.names,
-        "stress": seen.frames.stress,
-        "rows": [],
-    }
-
-    def evaluate(bundle: Path | str, label: dict[str, Any]) -> None:
-        per_block = "astyx" in str(seen.bundle.spec.name)
-        found = evaluate_bundle(str(bundle), run.data, run.split, options, threads=run.threads, per_block=per_block, track=bar("eval"))
-        result["rows"].append({**label, "metrics": found["metrics"]})
-        write_atomically(run.out, (json.dumps(result, indent=1, sort_keys=True, default=float) + "\n").encode())
-        log().print(label)
-
+    study = Study(run)
     with tempfile.TemporaryDirectory() as folder:
-        for seed, method in product(range(run.jitter), [Method(name, bits) for bits in run.bits for name in ("mse", "riac")]):
-            made = _make(seen, method, Path(folder) / "row.imkd", seed)
-            evaluate(made.path, {"name": method.name, "bits": method.bits, "kappa": method.kappa, "jitter": seed})
-        if run.jitter:
-            return
-        evaluate(seen.bundle.path, {"name": "float"})
-        for method in methods(run.bits):
-            label = {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile}
-            made = _make(seen, method, Path(folder) / "row.imkd")
-            evaluate(made.path, {**label, "bytes": _bytes(made), "int8_share": made.manifest["provenance"]["quantization"]["int8_share"]})
-            if (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
-                result["speed"] = speed(seen.bundle, made, run.threads)
-                half = _make(seen, method, Path(folder) / "half.imkd", typing="float16")
-                evaluate(half.path, {**label, "name": "riac, float16 typing"})
+        (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)(Path(folder))
 
 
-def _make(seen: Calibrated, method: Method, out: Path, jitter: int | None = None, typing: str = "float32") -> Bundle:
-    parts = {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}
-    if jitter is not None:
-        parts = {name: _jittered(seen, part, method, jitter) for name, part in seen.parts.items()}
+def make(seen: Calibrated, method: Method, out: Path, kept: Mapping[str, tuple[str, ...]] | None = None, typing: str = "float32") -> Bundle:
+    """One row's bundle; kept: names of the layers of each part that stay float."""
+    parts = {name: quantize_part(part, seen.collection, method, (kept or {}).get(name, ())) for name, part in seen.parts.items()}
     return write(seen, parts, out, method, {}, typing)
 
 
 def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quantized:
-    """With every range changed at random by up to 2 %, alike where it is shared: no better and no worse a choice."""
+    """With every range changed at random, alike where it is shared."""
     groups, random = part.groups(), np.random.default_rng(seed)
     amax = solve_all(part, quantized_tensors(part, groups), seen.collection, method)
     factors = {value: random.uniform(0.98, 1.02) for value in dict.fromkeys(amax.values())}
     return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
+
+
+def _share(made: Bundle) -> float:
+    return made.manifest["provenance"]["quantization"]["int8_share"]
 
 
 def _bytes(made: Bundle) -> dict[str, int]:

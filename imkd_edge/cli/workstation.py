@@ -172,6 +172,7 @@ def quantize(
     frames: Annotated[int, typer.Option(min=16, help="How many to calibrate on, chosen by their radar.")] = 128,
     split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float; repeatable.")] = None,
+    gate: Annotated[float | None, typer.Option(min=0, help="Layers go back to float until no output's NMSE is above this.")] = None,
     collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
     typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
@@ -182,6 +183,8 @@ def quantize(
     """Turn a float bundle into an INT8 one by post-training quantization; interrupted, the same command goes on."""
     module = _extra("imkd_edge.quantization.quantize", "quantize")
     chosen = module.Method(method, bits, kappa, percentile)
+    if gate is not None and keep_float:
+        raise Error(Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", "leave it out, or --gate")
     options, keep = parse_options(option), tuple(keep_float or ())
     result = module.quantize(
         bundle,
@@ -192,6 +195,7 @@ def quantize(
         options=options,
         frames=frames,
         keep_float=keep,
+        gate=gate,
         collection=collection,
         evaluate=evaluate,
         typing=typing,

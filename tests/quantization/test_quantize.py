@@ -25,17 +25,12 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Error
 from imkd_edge.golden import replay
-from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, quantize_part, write
+from imkd_edge.quantization.ptq import quantize_part
+from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, write
 from imkd_edge.samples import infer_sample, select
 
-SYNTH = {"scenes": 2, "frames_per_scene": 9}
+SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
-    """What sixteen synthetic frames say of the bundle tiny."""
-    return calibrate("tiny", "synth", None, SYNTH, FRAMES, tmp_path_factory.mktemp("seen") / "c.npz", threads=1)
 
 
 @pytest.fixture(scope="module")
