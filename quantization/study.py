@@ -79,15 +79,15 @@ class Study:
                 self.evaluate(half.path, {**asdict(method), "name": "riac, float16 typing"})
 
     def jitter(self, folder: Path) -> None:
-        """mse and riac with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
-        for seed, method in product(range(self._run.jitter), [Method(name, bits) for bits in self._run.bits for name in ("mse", "riac")]):
+        """Methods with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
+        for seed, method in product(range(self._run.jitter), [Method(name, bits) for bits in self._run.bits for name in self._run.methods]):
             parts = {name: _jittered(self.seen, part, method, seed) for name, part in self.seen.parts.items()}
             made = write(self.seen, parts, folder / "row.imkd", method)
             self.evaluate(made.path, {**asdict(method), "jitter": seed})
 
     def gates(self, folder: Path) -> None:
-        """mse and riac with the most sensitive layers in float."""
-        for gate, method in product(self._run.gate, [Method(name, bits) for bits in self._run.bits for name in ("mse", "riac")]):
+        """Methods with the most sensitive layers in float."""
+        for gate, method in product(self._run.gate, [Method(name, bits) for bits in self._run.bits for name in self._run.methods]):
             kept = {name: gated(self.seen, part, method, gate, self._run.threads, bar) for name, part in self.seen.parts.items()}
             made = make(self.seen, method, folder / "row.imkd", kept)
             self.evaluate(made.path, {**asdict(method), "gate": gate, "float": kept, "int8_share": _share(made)})
@@ -105,8 +105,9 @@ def main() -> None:
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
     parser.add_argument("--collection", type=Path, default=None)
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
-    parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of mse and riac with ranges changed by up to 2 %%")
-    parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: mse and riac under these gates")
+    parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%")
+    parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
+    parser.add_argument("--methods", nargs="+", default=["mse", "riac"])
     parser.add_argument("--threads", type=int, default=0)
     run = parser.parse_args()
     study = Study(run)

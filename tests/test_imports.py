@@ -19,7 +19,7 @@ LATE = {"cv2", "onnxruntime", *HEAVY}  # never at `import imkd_edge`
 FORBIDDEN = {
     "training": [QUANTIZATION, CALIBRATION, "tests", "helpers"],
     "quantization": ["tests", "helpers"],
-    "calibration": ["tests", "helpers"],
+    "calibration": [QUANTIZATION, "tests", "helpers"],
     "imkd_edge": ["tests", "helpers", *sorted(HEAVY)],
 }
 # The workstation verbs name these parts in a string, and import them when they run.

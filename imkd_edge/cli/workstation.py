@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         "quantize",
         epilog=examples(
             "imkd-edge quantize astyx-lite --data recordings/astyx --out runs/astyx-lite.int8.imkd",
-            "imkd-edge quantize tiny --data synth --option scenes=4 --method mse --frames 64 --out runs/tiny.int8.imkd",
+            "imkd-edge quantize tiny --data synth --option scenes=4 --method riac --frames 64 --out runs/tiny.int8.imkd",
         ),
     )(quantize)
     add(
@@ -165,7 +165,7 @@ def quantize(
     bundle: Annotated[str, typer.Argument(help="Float bundle: folder NAME.imkd, or the name of a shipped one.")],
     data: Annotated[str, typer.Option(help="Folder of a recording by the bundle's sensors, or synth: what to calibrate on.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.int8.imkd.")],
-    method: Annotated[str, typer.Option(help="Calibrator: riac, occupancy, mse, percentile, entropy, max or placebo.")] = "riac",
+    method: Annotated[str, typer.Option(help="Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse",
     kappa: Annotated[float, typer.Option(help="riac: how much more a strong radar return counts than a weak one, 0 to 1.")] = 0.5,
     percentile: Annotated[float, typer.Option(help="Of the values, for --method percentile.")] = 99.99,
     bits: Annotated[int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")] = 8,
