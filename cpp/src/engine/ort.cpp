@@ -54,7 +54,7 @@ class OrtEngine : public Engine {
       options.SetExecutionMode(ORT_SEQUENTIAL);
       options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
       options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");  // idle workers must leave the cores to our ops
-      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");  // Q/DQ as written: integer kernels saturate on some CPUs
+      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");             // Q/DQ as written: integer kernels saturate on some CPUs
       ports_.clear();
       binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
       session_ = Ort::Session(environment_, onnx_path.c_str(), options);
