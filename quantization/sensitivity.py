@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +15,9 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.quantization.graph import Group, Part
+from imkd_edge.quantization.layers import layers
 from imkd_edge.quantization.ptq import quantize_part
+from imkd_edge.quantization.roofline import DEVICES, layer_time
 from imkd_edge.samples import infer_sample
 from imkd_edge.sources.sample import Source
 
@@ -23,14 +25,15 @@ Track = Callable[[list[Group]], Iterable[Group]]
 
 
 class Latency(Protocol):
-    """What a fusion group takes, in any unit that is the same for all; `bench --predict`'s model has this form too."""
+    """Seconds of a fusion group in either precision."""
 
     def __call__(self, group: Group, int8: bool) -> float: ...
 
 
-def two_rates(group: Group, int8: bool) -> float:
-    """Multiply-adds, INT8 at twice the rate of FP16, as on every tensor core since Turing; memory traffic is left out."""
-    return group.multiply_adds * (1.0 if int8 else 2.0)
+def predicted(part: Part, device: str = "orin-agx-64") -> Latency:
+    """The latency model of `bench --predict`."""
+    found = {layer.name: layer for layer in layers(part.model.SerializeToString())}
+    return lambda group, int8: layer_time(replace(found[group.name], int8=int8, int8_out=int8), DEVICES[device])[0]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def mixed_precision(
     probe: Probe,
     suffering: Mapping[str, float],
     gate: float,
-    latency: Latency = two_rates,
+    latency: Latency | None = None,
     threads: int = 0,
 ) -> tuple[str, ...]:
     """Names of groups to keep float so that the part's error is at most `gate`; all of them where even that is not enough.
@@ -91,8 +94,9 @@ def mixed_precision(
     Args:
         suffering: of `sensitivities`.
         gate: largest NMSE of an output.
-        latency: a group's time in either precision.
+        latency: a group's time in either precision; None: `predicted`.
     """
+    latency = latency or predicted(part)
     price = {group.name: latency(group, False) - latency(group, True) for group in part.groups()}
     order = sorted(suffering, key=lambda name: (-suffering[name] / max(price[name], 1e-12), name))
     kept: list[str] = []

@@ -12,7 +12,7 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.quantization.graph import Group
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.quantize import Calibrated, quantize
-from imkd_edge.quantization.sensitivity import Probe, mixed_precision, sensitivities
+from imkd_edge.quantization.sensitivity import Probe, mixed_precision, predicted, sensitivities
 
 VICTIM = "node_Conv_364"  # reads relu_16, which no other layer does
 
@@ -64,6 +64,12 @@ def test_a_layer_that_is_dear_in_float_waits(seen: Calibrated, spoilt: Collectio
     part = seen.parts["bev"]
     kept = mixed_precision(part, spoilt, Method("max"), probe, suffering, gate=-1, latency=dear, threads=1)
     assert kept[-1] == VICTIM
+
+
+def test_every_group_has_a_predicted_time_that_int8_does_not_lengthen(seen: Calibrated) -> None:
+    for part in seen.parts.values():
+        time = predicted(part)
+        assert all(0 < time(group, True) <= time(group, False) for group in part.groups())
 
 
 @pytest.mark.slow
