@@ -48,6 +48,12 @@ def nvcc() -> str | None:
     return os.environ.get("IMKD_NVCC") or shutil.which("nvcc")
 
 
+def toolkit() -> Path:
+    """The folder of nvcc's own headers and libraries, as nvcc itself says."""
+    said = subprocess.run([str(nvcc()), "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True).stderr  # "#$ TOP=folder"
+    return Path(next(line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP=")))
+
+
 def compile_kernels(folder: Path) -> dict[str, dict[str, int]]:
     """Compiles every .cu for sm_87 and sm_110 into folder, with the PTX of the former; raises CalledProcessError.
 

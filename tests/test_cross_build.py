@@ -58,8 +58,7 @@ def test_the_cuda_objects_are_made_for_the_arm_host_and_orin(tmp_path: Path) -> 
     nvcc = cuda_budget.nvcc()
     if not (nvcc and shutil.which("aarch64-linux-gnu-g++")):
         pytest.skip(f"no nvcc, or {NO_CROSS}: the CUDA objects are NOT built for a Jetson")
-    said = subprocess.run([nvcc, "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True).stderr  # "#$ TOP=folder"
-    top = next(line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP="))
+    top = cuda_budget.toolkit()
     headers = [f"-I{top}/include", "-isystem", f"{top}/include/cccl"]  # the host's: the same for both processors
     flags = [
         *cuda_budget.FLAGS,

@@ -69,7 +69,14 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     ]
     sources = [*glue, *sorted(objects[0].glob("*.o")), *sorted(tmp_path.glob("*.host.o"))]
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", *include]
-    paths = [f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src", f"-L{tmp_path}", f"-Wl,-rpath,{tmp_path}"]
+    paths = [
+        f"-I{ROOT}/cpp/include",
+        f"-I{ROOT}/cpp/src",
+        "-isystem",
+        f"{cuda_budget.toolkit()}/include",
+        f"-L{tmp_path}",
+        f"-Wl,-rpath,{tmp_path}",
+    ]
     command = ["g++", *flags, *paths, *map(str, sources), str(library), "-lfake_cudart", "-pthread", "-ldl", "-o", str(module)]
     subprocess.run(command, check=True)
     run_cases(tmp_path, "test_cuda.py", "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
