@@ -13,7 +13,7 @@ from typing import Any
 
 from imkd_edge.bundle import Bundle
 from imkd_edge.errors import Code, Error
-from imkd_edge.quantization.layers import ANCHORS, Layer, in_int8, layers
+from imkd_edge.quantization.layers import Layer, in_int8, layers
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import ModelSpec
 
@@ -168,8 +168,3 @@ def _ours(moved: int, count: int, device: Device) -> dict[str, Any]:
 def _row(layer: Layer, device: Device) -> dict[str, Any]:
     seconds, limit = layer_time(layer, device)
     return {"name": layer.name, "kind": layer.kind, "us": 1e6 * seconds, "limited_by": limit, "int8": layer.int8}
-
-
-def gflops(found: Sequence[Layer]) -> float:
-    """1e-9 x 2 x multiply-adds."""
-    return 2e-9 * sum(layer.multiply_adds for layer in found if layer.kind in ANCHORS)
