@@ -260,7 +260,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
   *attributes = {};
   if (const auto* memory = memory_of(pointer))
-    attributes->type = memory->second.type, attributes->devicePointer = const_cast<void*>(pointer);
+    attributes->type = memory->second.type, attributes->devicePointer = const_cast<void*>(pointer),
+    attributes->device = cuda().memory_device;
   return status("cudaPointerGetAttributes");
 }
 

@@ -11,10 +11,11 @@ namespace fake {
 
 struct Cuda {
   int devices = 1;
-  int integrated = 0;   // a Jetson's GPU shares the host's memory
-  std::string fails;    // name of the call that fails, each time
-  int fails_at = -1;    // index into calls of the one that fails, once
-  bool sticky = false;  // after the failure by index every call fails, as after a fault in a kernel
+  int integrated = 0;     // a Jetson's GPU shares the host's memory
+  int memory_device = 0;  // the GPU on which device memory is said to lie
+  std::string fails;      // name of the call that fails, each time
+  int fails_at = -1;      // index into calls of the one that fails, once
+  bool sticky = false;    // after the failure by index every call fails, as after a fault in a kernel
   bool dead = false;
   std::vector<std::string> calls;  // in order
   int alive = 0;                   // streams, events, graphs and allocations

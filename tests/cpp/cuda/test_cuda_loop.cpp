@@ -321,6 +321,21 @@ TEST_F(CudaFaults, a_failed_set_rig_is_said_until_one_succeeds) {
   EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u);
 }
 
+TEST_F(CudaFaults, an_image_that_this_gpu_does_not_reach_is_the_callers_mistake) {
+  Detector d = detector("cuda", engines(true, false), false);
+  Moment m = frame(1, false);
+  void* memory = nullptr;
+  ASSERT_EQ(cudaMalloc(&memory, m.pixels[0].size()), cudaSuccess);
+  m.frames.cameras[0].data = static_cast<const std::uint8_t*>(memory);
+  cuda().memory_device = 1;
+  EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_dtype);
+  cuda().memory_device = 0;
+  m.frames.cameras[0].chroma = m.pixels[0].data();  // NV12 with one plane on the device, the other in the host's pageable memory
+  EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_shape);
+  EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u) << "a mistake ends nothing";
+  cudaFree(memory);
+}
+
 TEST_F(CudaFaults, stages_are_timed_only_when_asked_for) {
   Detector timed = detector("cuda", engines(true, true), true, true), plain = detector("cuda", engines(true, true), true);
   const Moment m = frame(1, true);
