@@ -31,12 +31,22 @@ const std::uint8_t* rgb_row(const ImageView& image, const Yuv& matrix, int row, 
   return rgb;
 }
 
-// row: interleaved blended pixels; index: 3 * raw column.
-IMKD_CLONES void blend_columns(const float* row, const int* index, const float* weight, int count, float gain, float bias, float* out) {
+typedef float Lanes __attribute__((vector_size(16), aligned(4), may_alias));  // three channels and whatever comes next
+
+struct Scale {  // (value - mean) / std as value * gain + bias, in the row's order of channels
+  Lanes gain{}, bias{};
+};
+
+// row: interleaved blended pixels and one float more; index: 3 * raw column; mixed: 4 * count. A pixel at a time, so nothing is gathered.
+IMKD_CLONES void blend_columns(const float* row, const int* index, const float* weight, int count, const Scale& scale, float* mixed) {
   for (int x = 0; x < count; ++x) {
-    const float a = row[index[x]], b = row[index[x] + 3];
-    out[x] = (a + (b - a) * weight[x]) * gain + bias;
+    const Lanes a = *reinterpret_cast<const Lanes*>(row + index[x]), b = *reinterpret_cast<const Lanes*>(row + index[x] + 3);
+    *reinterpret_cast<Lanes*>(mixed + 4 * x) = (a + (b - a) * weight[x]) * scale.gain + scale.bias;
   }
+}
+
+IMKD_CLONES void to_planes(const float* mixed, int count, float* __restrict a, float* __restrict b, float* __restrict c) {
+  for (int x = 0; x < count; ++x) a[x] = mixed[4 * x], b[x] = mixed[4 * x + 1], c[x] = mixed[4 * x + 2];
 }
 
 struct Tile {
@@ -64,11 +74,17 @@ void fill(Tile& tile, int begin, const ImageView& image, const ImageCrop& crop, 
 void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, int begin, int end, float* out /* (3,H,W) */) {
   const int plane = spec.width * spec.height;
   const bool packed = !image.chroma && image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
-  const std::ptrdiff_t lowest = packed && image.channel_stride < 0 ? -2 : 0;  // BGR seen as RGB: the bytes start two lower
+  const bool reversed = packed && image.channel_stride < 0;  // BGR seen as RGB: the bytes start two lower
   const bool nv12 = image.chroma != nullptr;
   const Yuv matrix = yuv_of(image.yuv);
+  Scale scale;
+  for (int c = 0; c < 3; ++c) {
+    const int lane = reversed ? 2 - c : c;
+    scale.gain[lane] = 1.f / spec.std[c], scale.bias[lane] = -spec.mean[c] / spec.std[c];
+  }
   Tile tile;
-  float row[3 * kSpan];
+  float* planes[3];
+  float row[3 * kSpan + 1], mixed[4 * kTile];
   std::uint8_t rgb[2][3 * kSpan];
   for (int x = 0; x < spec.width; x += tile.count) {
     fill(tile, x, image, crop, spec.width);
@@ -81,15 +97,14 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
         blend_rows(rgb_row(image, matrix, t.index, tile.first, pixels, rgb[0]),
                    rgb_row(image, matrix, t.index + (image.height > 1), tile.first, pixels, rgb[1]), t.weight, 3 * pixels, row);
       else if (packed)
-        blend_rows(a + lowest, b + lowest, t.weight, 3 * pixels, row);
+        blend_rows(a - 2 * reversed, b - 2 * reversed, t.weight, 3 * pixels, row);
       else
         blend_strided(image, a, b, t.weight, pixels, row);
       if (pixels < tile.pixels) std::copy(row, row + 3, row + 3);
-      for (int c = 0; c < 3; ++c) {
-        const float gain = 1.f / spec.std[c], bias = -spec.mean[c] / spec.std[c];  // (value - mean) / std
-        const float* channel = row + (packed && image.channel_stride < 0 ? 2 - c : c);
-        blend_columns(channel, tile.index, tile.weight, tile.count, gain, bias, out + c * plane + y * spec.width + x);
-      }
+      row[3 * tile.pixels] = 0.f;
+      for (int c = 0; c < 3; ++c) planes[reversed ? 2 - c : c] = out + c * plane + y * spec.width + x;
+      blend_columns(row, tile.index, tile.weight, tile.count, scale, mixed);
+      to_planes(mixed, tile.count, planes[0], planes[1], planes[2]);
     }
   }
 }

@@ -9,8 +9,11 @@
 namespace imkd {
 namespace {
 
-constexpr int kBlock = 16;      // BEV cells summed together, so that each channel is written as one cache line
-constexpr int kChannels = 128;  // channels summed together: kBlock * kChannels sums on the stack
+constexpr int kBlock = 16;     // BEV cells written together, so that each channel's are one cache line
+constexpr int kTogether = 32;  // channels summed together, in registers
+
+// Floats of a pixel's row in the workspace: the channels, a one whose weighted sum is the evidence, and zeros.
+int row_length(int channels) { return (channels + kTogether) / kTogether * kTogether; }
 
 // BEV cell of each frustum point of a camera, in the order (bin, row, column); kOutside for points in no cell.
 void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* out) {
@@ -24,48 +27,80 @@ void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* 
     }
 }
 
-IMKD_CLONES void add_scaled(float* sum, const float* context, float weight, int count) {
-  for (int c = 0; c < count; ++c) sum[c] += weight * context[c];
+// (C, pixels) -> rows of `length` floats, for pixels [begin, end)
+void transpose(const float* context, int channels, int pixels, int begin, int end, int length, float* out) {
+  constexpr int kTile = 16;
+  for (int p0 = begin; p0 < end; p0 += kTile) {
+    const int p1 = std::min(p0 + kTile, end);
+    for (int c0 = 0; c0 < channels; c0 += kTile)
+      for (int p = p0; p < p1; ++p)
+        for (int c = c0; c < std::min(c0 + kTile, channels); ++c) out[std::size_t(p) * length + c] = context[std::size_t(c) * pixels + p];
+    for (int p = p0; p < p1; ++p) {
+      float* rest = out + std::size_t(p) * length + channels;
+      *rest = 1.f;
+      std::fill(rest + 1, rest + length - channels, 0.f);
+    }
+  }
 }
 
-// (C, pixels) -> (pixels, C), for pixels [begin, end)
-void transpose(const float* context, int channels, int pixels, int begin, int end, float* out) {
-  constexpr int kTile = 16;
-  for (int p0 = begin; p0 < end; p0 += kTile)
-    for (int c0 = 0; c0 < channels; c0 += kTile)
-      for (int p = p0; p < std::min(p0 + kTile, end); ++p)
-        for (int c = c0; c < std::min(c0 + kTile, channels); ++c) out[std::size_t(p) * channels + c] = context[std::size_t(c) * pixels + p];
+typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
+
+// The weighted sum of the rows of points [begin, end) of the table, kTogether floats of each.
+IMKD_CLONES void weighted_sum(const LiftTable& table, int begin, int end, const float* depth, const float* rows, int length, float* out) {
+  Lanes a{}, b{}, c{}, d{};
+  for (int p = begin; p < end; ++p) {
+    const Lanes* row = reinterpret_cast<const Lanes*>(rows + std::size_t(table.pixels[p]) * length);
+    const float weight = depth[table.points[p]];
+    a += weight * row[0], b += weight * row[1], c += weight * row[2], d += weight * row[3];
+  }
+  Lanes* sums = reinterpret_cast<Lanes*>(out);
+  sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+}
+
+using Sums = float[kBlock][kTogether];
+
+// Sums of one channel beside each other.
+void write_line(const Sums& sums, int channel, int count, float* to) {
+  if (count == kBlock)
+    for (int i = 0; i < kBlock; ++i) to[i] = sums[i][channel];
+  else
+    for (int i = 0; i < count; ++i) to[i] = sums[i][channel];
 }
 
 struct Lift {
   const LiftTable& table;
   const float* depth;
-  const float* context;  // (N,h,w,C)
-  float* out;            // (C+1, cells)
-  int channels;
+  const float* rows;  // (N * h * w, length)
+  float* out;         // (C+1, cells)
+  int channels, length;
   std::size_t cells;  // of the grid
 
   // Grid cells [begin, begin + count), count <= kBlock; k is the first entry of the table at or after begin. Returns the next entry.
   std::size_t block(int begin, int count, std::size_t k) const {
     std::size_t last = k;
     while (last < table.cells.size() && table.cells[last] < begin + count) ++last;
-    float sums[kBlock * kChannels];
-    for (int c0 = 0; c0 < channels; c0 += kChannels) {
-      const int span = std::min(kChannels, channels - c0);
-      std::fill(sums, sums + count * span, 0.f);
-      for (std::size_t i = k; i < last; ++i) {
-        float* sum = sums + (table.cells[i] - begin) * span;
-        for (int p = table.starts[i]; p < table.starts[i + 1]; ++p)
-          add_scaled(sum, context + std::size_t(table.pixels[p]) * channels + c0, depth[table.points[p]], span);
-      }
-      for (int c = 0; c < span; ++c)
-        for (int i = 0; i < count; ++i) out[(c0 + c) * cells + begin + i] = sums[i * span + c];
+    for (int c0 = 0; c0 <= channels; c0 += kTogether) {
+      Sums sums = {};
+      for (std::size_t i = k; i < last; ++i)
+        weighted_sum(table, table.starts[i], table.starts[i + 1], depth, rows + c0, length, sums[table.cells[i] - begin]);
+      for (int c = c0; c < std::min(c0 + kTogether, channels + 1); ++c) write_line(sums, c - c0, count, out + c * cells + begin);
     }
-    float* evidence = out + channels * cells + begin;
-    std::fill(evidence, evidence + count, 0.f);
-    for (std::size_t i = k; i < last; ++i)
-      for (int p = table.starts[i]; p < table.starts[i + 1]; ++p) evidence[table.cells[i] - begin] += depth[table.points[p]];
     return last;
+  }
+
+  void fill(int begin, int end) const {  // cells that no point lies in
+    for (int c = 0; c <= channels; ++c) std::fill(out + c * cells + begin, out + c * cells + end, 0.f);
+  }
+
+  // Grid cells [begin, end), begin a multiple of kBlock.
+  void range(int begin, int end) const {
+    std::size_t k = std::lower_bound(table.cells.begin(), table.cells.end(), begin) - table.cells.begin();
+    while (begin < end) {
+      const int next = k < table.cells.size() ? std::min(table.cells[k] / kBlock * kBlock, end) : end;
+      fill(begin, next);
+      if (next < end) k = block(next, std::min(kBlock, end - next), k);
+      begin = next + kBlock;
+    }
   }
 };
 
@@ -106,26 +141,25 @@ LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCro
 }
 
 std::size_t lift_workspace(const ModelSpec& spec) {
-  return std::size_t(spec.cameras) * spec.image.feature_height() * spec.image.feature_width() * spec.context_channels;
+  return std::size_t(spec.cameras) * spec.image.feature_height() * spec.image.feature_width() * row_length(spec.context_channels);
 }
 
 void lift(const ModelSpec& spec, const LiftTable& table, const float* depth, const float* context, float* out, float* workspace,
           ThreadPool& pool) {
   const int pixels = spec.image.feature_height() * spec.image.feature_width(), channels = spec.context_channels;
+  const int length = row_length(channels);
   pool.parallel_for(spec.cameras * pixels, [&](int begin, int end) {
     while (begin < end) {
       const int camera = begin / pixels, last = std::min(end, (camera + 1) * pixels);
-      const std::size_t offset = std::size_t(camera) * pixels * channels;
-      transpose(context + offset, channels, pixels, begin - camera * pixels, last - camera * pixels, workspace + offset);
+      const std::size_t first = std::size_t(camera) * pixels;
+      transpose(context + first * channels, channels, pixels, begin - camera * pixels, last - camera * pixels, length,
+                workspace + first * length);
       begin = last;
     }
   });
   const int cells = spec.grid.width() * spec.grid.height();
-  const Lift op{table, depth, workspace, out, channels, static_cast<std::size_t>(cells)};
-  pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int begin, int end) {
-    std::size_t k = std::lower_bound(table.cells.begin(), table.cells.end(), begin * kBlock) - table.cells.begin();
-    for (int block = begin; block < end; ++block) k = op.block(block * kBlock, std::min(kBlock, cells - block * kBlock), k);
-  });
+  const Lift op{table, depth, workspace, out, channels, length, static_cast<std::size_t>(cells)};
+  pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int begin, int end) { op.range(begin * kBlock, std::min(end * kBlock, cells)); });
 }
 
 }  // namespace imkd
