@@ -1,119 +1,101 @@
-"""Our ops and the usual code for the same task, timed in turns in one run."""
+"""Our ops and the usual code for the same task, on one frame."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from imkd_edge import ops
-from imkd_edge.bench import references
-from imkd_edge.bench.frames import environment, usable_cores
+from imkd_edge.bench import race, references
+from imkd_edge.bench.frames import Track, environment, usable_cores
+from imkd_edge.bench.race import Call, Race
 from imkd_edge.bundle import Bundle
 from imkd_edge.samples import bundle_label, select
 from imkd_edge.sources.sample import Sample
 from imkd_edge.spec import ModelSpec
 
-REPEATS = 31
-Call = Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Race:
-    """Two ways to the same numbers."""
-
-    op: str
-    reference: str
-    ours: Call
-    theirs: Call
+REPEATS = 101
 
 
 def bench_ops(
-    bundle: str, source: str = "synth", threads: int = 0, repeats: int = REPEATS, options: Mapping[str, Any] | None = None
+    bundle: str,
+    source: str = "synth",
+    threads: int = 0,
+    repeats: int = REPEATS,
+    options: Mapping[str, Any] | None = None,
+    track: Track | None = None,
 ) -> dict[str, Any]:
-    """Medians of interleaved repeats, and the largest difference of the two outputs.
+    """Percentiles of interleaved repeats, the largest difference of the two outputs, and how far above the memory's floor we are.
 
     Args:
         bundle: its spec gives the sizes.
         source: its first sample gives images, radar points and calibration.
-        threads: of both sides, 0 is one per core.
+        threads: of both sides; 0: first one, then one per core.
         repeats: of each pair, in turns.
         options: of the source's reader.
+        track: wraps the repeats, for a progress bar.
 
     Returns:
-        {"ops": [{"op", "reference", "ours_ms", "reference_ms", "ratio", "difference"}], ...}; ratio > 1: ours is faster.
-        The difference is in grey levels for images and in the output's unit elsewhere; None where outputs are lists of boxes.
+        {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms", "times_floor"}, ...],
+        "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}. ratio > 1: ours is faster, by the medians. The difference
+        is in grey levels for images and in the output's unit elsewhere; None where the outputs are lists of different boxes. "bytes" are
+        those that have to be read or written once, counted from shapes; the floor is the time in which a plain copy moves as many (half
+        read, half written).
+        Where "others_cores", what other processes kept busy meanwhile, is not near 0, ratios mean little: torch's threads wait for each
+        other, so it loses most.
     """
     spec = Bundle.load(bundle).spec
     chosen = select(source, options=options)
     sample = chosen.source[chosen.names[0]]
-    cores = threads or usable_cores()
-    ops.set_threads(cores)
-    references.set_threads(cores)
     races = [*_images(spec, sample), *_radar(spec, sample), *_lift(spec, sample), *_warp(spec), *_decode(spec)]
-    rows = [_run(race, spec, repeats) for race in races]
+    rows, copies, others = [], {}, race.Others()
+    for count in [threads] if threads else sorted({1, usable_cores()}):
+        ops.set_threads(count)
+        references.set_threads(count)
+        found, copies[count] = race.run(races, count, track(range(repeats)) if track else range(repeats))
+        rows += found
     return {
         "bundle": bundle_label(bundle),
         "source": source,
-        "threads": cores,
         "repeats": repeats,
         "ops": rows,
-        "environment": environment(),
-    }
-
-
-def _run(race: Race, spec: ModelSpec, repeats: int) -> dict[str, Any]:
-    ours, theirs = race.ours(), race.theirs()  # also the warm-up
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, record in zip((race.ours, race.theirs), times, strict=True):
-            started = time.perf_counter_ns()
-            call()
-            record.append((time.perf_counter_ns() - started) / 1e6)
-    mine, reference = (float(np.median(record)) for record in times)
-    unit = float(max(spec.image.std)) if race.op == "preprocess_images" else 1.0
-    difference = float(np.abs(ours - theirs).max(initial=0)) * unit if ours.shape == theirs.shape else None
-    return {
-        "op": race.op,
-        "reference": race.reference,
-        "ours_ms": mine,
-        "reference_ms": reference,
-        "ratio": reference / mine,
-        "difference": difference,
+        "copy_gb_per_s": copies,
+        "others_cores": others.cores(),
+        "environment": {**environment(), **references.versions()},
     }
 
 
 def _images(spec: ModelSpec, sample: Sample) -> list[Race]:
     images = [sample.frames[camera.name] for camera in sample.rig.cameras if camera.name in sample.frames]
     exact = [ops.image_crop(spec.image, image.shape[1], image.shape[0]) for image in images]
-    crops = [ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact]  # the chain cuts at whole pixels
+    crops = [ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact]  # the chains cut at whole pixels
     swapped = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]  # as OpenCV's readers give it
     rgb = [image[:, :, ::-1] for image in swapped]  # a view: our op reads strided memory
-    return [
-        Race(
-            "preprocess_images",
-            "OpenCV chain",
-            lambda: ops.preprocess_images(rgb, crops, spec.image),
-            lambda: references.preprocess_images(swapped, crops, spec.image),
-        )
-    ]
+    calls = {
+        "OpenCV chain": lambda: references.preprocess_images(swapped, crops, spec.image),
+        "torchvision chain": references.torchvision_images([np.ascontiguousarray(image) for image in images], crops, spec.image),
+    }
+    height, width = spec.image.height, spec.image.width
+    seen = sum(math.ceil(height / crop.scale) * math.ceil(width / crop.scale) for crop in crops)  # raw pixels within the crops
+    moved = {"pixels read": 3 * seen, "tensor written": 4 * 3 * height * width * len(images)}
+    unit = float(max(spec.image.std))
+    return _races("preprocess_images", lambda: ops.preprocess_images(rgb, crops, spec.image), calls, moved, unit)
+
+
+def _races(op: str, ours: Call, calls: Mapping[str, Call | None], moved: Mapping[str, int] | None = None, unit: float = 1.0) -> list[Race]:
+    """One race with each reference that this installation has."""
+    return [Race(op, name, ours, call, moved, unit) for name, call in calls.items() if call is not None]
 
 
 def _radar(spec: ModelSpec, sample: Sample) -> list[Race]:
     if any(str(radar.velocity) != "compensated" for radar in sample.rig.radars):
         return []  # the reference knows only compensated velocities
     arguments = (spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)
-    return [
-        Race(
-            "voxelize_radar",
-            "NumPy reduceat",
-            lambda: ops.voxelize_radar(*arguments)[0],
-            lambda: references.voxelize_radar(*arguments),
-        )
-    ]
+    calls = {"NumPy reduceat": lambda: references.voxelize_radar(*arguments)}
+    return _races("voxelize_radar", lambda: ops.voxelize_radar(*arguments)[0], calls)
 
 
 def _lift(spec: ModelSpec, sample: Sample) -> list[Race]:
@@ -123,11 +105,17 @@ def _lift(spec: ModelSpec, sample: Sample) -> list[Race]:
     depth = random.random((spec.cameras, spec.depth.bins, height, width), np.float32)
     depth /= depth.sum(1, keepdims=True)
     context = random.standard_normal((spec.cameras, spec.context_channels, height, width), np.float32)
-    calls: dict[str, Call] = {"NumPy reduceat": references.numpy_lift(spec, table, depth, context)}
-    torch_call = references.torch_lift(spec, table, depth, context)
-    if torch_call is not None:
-        calls["torch index_add"] = torch_call
-    return [Race("lift", name, lambda: ops.lift(spec, table, depth, context), call) for name, call in calls.items()]
+    calls = {
+        "NumPy reduceat": references.numpy_lift(spec, table, depth, context),
+        "torch index_add": references.torch_lift(spec, table, depth, context),
+    }
+    moved = {
+        "depth read": 4 * len(table.points),  # of the points that lie in a cell
+        "context read": context.nbytes,
+        "table read": sum(np.asarray(part).nbytes for part in (table.points, table.pixels, table.cells, table.starts)),
+        "map written": 4 * (spec.context_channels + 1) * spec.grid.height() * spec.grid.width(),
+    }
+    return _races("lift", lambda: ops.lift(spec, table, depth, context), calls, moved)
 
 
 def _warp(spec: ModelSpec) -> list[Race]:
@@ -136,10 +124,8 @@ def _warp(spec: ModelSpec) -> list[Race]:
     T_then_now = np.eye(4)  # half a second at 14 m/s in a bend
     T_then_now[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
     T_then_now[:2, 3] = 7.0, 0.35
-    call = references.torch_warp(spec.grid, features, T_then_now)
-    if call is None:
-        return []
-    return [Race("warp_bev", "torch grid_sample", lambda: ops.warp_bev(spec.grid, features, T_then_now), call)]
+    calls = {"torch grid_sample": references.torch_warp(spec.grid, features, T_then_now)}
+    return _races("warp_bev", lambda: ops.warp_bev(spec.grid, features, T_then_now), calls)
 
 
 def _decode(spec: ModelSpec) -> list[Race]:
@@ -147,11 +133,8 @@ def _decode(spec: ModelSpec) -> list[Race]:
     shape = (spec.grid.height(), spec.grid.width())
     heatmap = random.normal(-4.5, 1.2, (len(spec.head.classes), *shape)).astype(np.float32)
     box = random.normal(0, 0.3, (spec.head.groups() * 10, *shape)).astype(np.float32)
-    return [
-        Race(
-            "decode",
-            "NumPy",
-            lambda: ops.decode(spec, heatmap, box)[0],
-            lambda: references.decode(spec, heatmap, box),
-        )
-    ]
+    calls = {
+        "NumPy": lambda: references.decode(spec, heatmap, box),
+        "torch, torchvision nms": references.torch_decode(spec, heatmap, box),
+    }
+    return _races("decode", lambda: ops.decode(spec, heatmap, box)[0], calls)

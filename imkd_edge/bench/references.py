@@ -1,9 +1,12 @@
-"""The usual NumPy, OpenCV and torch code for what our ops do: written to be fast in its own way, not to be a straw man."""
+"""The usual NumPy, OpenCV, torch and torchvision code for what our ops do: written to be fast in its own way, not to be a straw man.
+
+torch and torchvision are asked for only when a benchmark runs; where they are not installed, their functions give None."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,10 +21,19 @@ def set_threads(threads: int) -> None:
     import cv2
 
     cv2.setNumThreads(threads)
-    if importlib.util.find_spec("torch") is not None:
+    if _has("torch"):
         import torch
 
         torch.set_num_threads(threads)
+
+
+def versions() -> dict[str, str]:
+    """Of torch and torchvision, where they are installed."""
+    return {name: metadata.version(name) for name in ("torch", "torchvision") if _has(name)}
+
+
+def _has(*packages: str) -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in packages)
 
 
 def preprocess_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> np.ndarray:
@@ -37,6 +49,25 @@ def preprocess_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> 
         rgb = cv2.cvtColor(cut, cv2.COLOR_BGR2RGB).astype(np.float32)
         out[index] = ((rgb - mean) / std).transpose(2, 0, 1)
     return out
+
+
+def torchvision_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> Callable[[], np.ndarray] | None:
+    """(N, 3, H, W) float32 from RGB images by resize, crop, to_dtype and normalize."""
+    if not _has("torch", "torchvision"):
+        return None
+    import torch
+    from torchvision.transforms.v2 import functional as chain
+
+    mean, std = list(spec.mean), list(spec.std)
+
+    @torch.inference_mode()
+    def one(image: np.ndarray, crop: Any) -> Any:
+        size = [round(extent * crop.scale) for extent in image.shape[:2]]
+        small = chain.resize(torch.from_numpy(image).permute(2, 0, 1), size, antialias=False)
+        cut = chain.crop(small, int(crop.top), int(crop.left), spec.height, spec.width)
+        return chain.normalize(chain.to_dtype(cut, torch.float32), mean, std)
+
+    return lambda: torch.stack([one(image, crop) for image, crop in zip(images, crops, strict=True)]).numpy()
 
 
 def voxelize_radar(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None) -> np.ndarray:
@@ -128,7 +159,7 @@ def numpy_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarr
 
 def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray] | None:
     """The same with index_add_; None where torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
+    if not _has("torch"):
         return None
     import torch
 
@@ -150,7 +181,7 @@ def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarr
 
 def torch_warp(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> Callable[[], np.ndarray] | None:
     """warp_bev with grid_sample, its places included; None where torch is not installed."""
-    if importlib.util.find_spec("torch") is None:
+    if not _has("torch"):
         return None
     import torch
 
@@ -201,3 +232,36 @@ def _suppress(spec: ModelSpec, boxes: np.ndarray, label: np.ndarray) -> np.ndarr
         if kept[index]:
             kept[index + 1 :] &= ~close[index, index + 1 :]
     return np.flatnonzero(kept)
+
+
+def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Callable[[], np.ndarray] | None:
+    """(M, 9) boxes: sigmoid, peaks by max_pool2d, topk, gather, then torchvision's NMS of the boxes' footprints, heading left out."""
+    if not _has("torch", "torchvision"):
+        return None
+    import torch
+    from torchvision.ops import batched_nms
+
+    rows, columns = heatmap.shape[1:]
+    logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, 10, rows * columns)
+    group_of = torch.tensor([entry.group for entry in spec.head.classes])
+    (a, b, c), grid = spec.ground_plane, spec.grid
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        score = logits.sigmoid()
+        peak = torch.nn.functional.max_pool2d(score[None], 3, 1, 1)[0]
+        score, index = torch.where(score == peak, score, 0).flatten().topk(spec.head.max_candidates)
+        index = index[score >= spec.head.score_threshold]
+        label, cell = index // (rows * columns), index % (rows * columns)
+        found = values[group_of[label], :, cell]
+        x = grid.x_min + (cell % columns + 0.5 + found[:, 0]) * grid.cell
+        y = grid.y_min + (cell // columns + 0.5 + found[:, 1]) * grid.cell
+        size = found[:, 3:6].exp()
+        yaw = torch.atan2(found[:, 6], found[:, 7])
+        boxes = torch.column_stack([x, y, found[:, 2] + a * x + b * y + c, size, yaw, found[:, 8:10]])
+        half = size[:, :2] / 2
+        corners = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)
+        kept = batched_nms(corners, score[: len(index)], label, 0.2)
+        return boxes[kept[: spec.head.max_detections]].numpy()
+
+    return run

@@ -175,7 +175,7 @@ def bench(
     threads: Threads = 0,
     device: Device = "auto",
     engine: EngineName = "auto",
-    ops: Annotated[bool, typer.Option("--ops", help="Time our ops against the usual OpenCV, NumPy and torch code instead.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Instead time our ops against the usual code and a plain copy.")] = False,
     predict: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="Predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor instead; nothing is run.")
     ] = None,
@@ -188,7 +188,7 @@ def bench(
     if predict is not None:
         result = import_extra("imkd_edge.quantization.roofline", "quantize").predict(bundle, predict, precision)
     elif ops:
-        result = benchmark.bench_ops(bundle, source, threads=threads, options=parse_options(option))
+        result = benchmark.bench_ops(bundle, source, threads=threads, options=parse_options(option), track=bar("bench --ops"))
     else:
         result = benchmark.bench(
             bundle,

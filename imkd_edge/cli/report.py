@@ -190,20 +190,23 @@ def show_bench(result: dict[str, Any]) -> None:
 
 
 def show_ops(result: dict[str, Any]) -> None:
-    """Our ops beside the usual code for the same task."""
-    table = _table(escape(f"{result['bundle']}, {result['threads']} threads, medians of {result['repeats']}"),
-                   "op", "reference", ">ours ms", ">theirs ms", ">ratio", ">largest diff.")  # fmt: skip
+    """Our ops beside the usual code for the same task, and above the time that a copy of their bytes takes."""
+    table = _table(escape(f"{result['bundle']}, medians (99th percentiles) of {result['repeats']} turns, ms"),
+                   "op", ">threads", "reference", ">ours", ">theirs", ">ratio", ">largest diff.", ">floor", ">× floor")  # fmt: skip
     for row in result["ops"]:
-        difference = "" if row["difference"] is None else f"{row['difference']:.3g}"
-        table.add_row(
-            row["op"],
-            row["reference"],
-            f"{row['ours_ms']:.3f}",
-            f"{row['reference_ms']:.3f}",
-            f"{row['ratio']:.2f}",
-            difference,
-        )
+        times = (f"{row[side]['p50']:.3f} ({row[side]['p99']:.3f})" for side in ("ours_ms", "reference_ms"))
+        rest = (row["difference"], row["floor_ms"], row["times_floor"])
+        optional = ("" if value is None else f"{value:.3g}" for value in rest)
+        table.add_row(row["op"], str(row["threads"]), row["reference"], *times, f"{row['ratio']:.2f}", *optional)
     out().print(table)
+    counted = {row["op"]: row["bytes"] for row in result["ops"] if row["bytes"]}
+    copies = ", ".join(f"{value:.1f} GB/s on {threads} threads" for threads, value in result["copy_gb_per_s"].items())
+    out().print(f"the floor is a plain copy (read and written): {copies}, of")
+    for op, moved in counted.items():
+        parts = " + ".join(f"{value:,} {name}" for name, value in moved.items())
+        out().print(f"  {op}: {sum(moved.values()):,} bytes = {parts}")
+    if (others := result["others_cores"]) is not None and others > 0.1:
+        out().print(f"[bold red]other processes kept {others:.1f} cores busy meanwhile: these numbers mean little[/]")
     _show_environment(result["environment"])
 
 

@@ -115,24 +115,6 @@ def test_percentiles_are_observed_values() -> None:
     assert percentiles(values) == {"p50": 501.0, "p90": 901.0, "p99": 991.0, "p99.9": 1000.0, "max": 1000.0}
 
 
-def test_bench_ops_compares_equal_outputs(run, random_bundle: Path) -> None:
-    """The two sides of each race compute the same thing, so their ratio means something."""
-    result = run("bench", random_bundle, "--ops", "--json").json
-    rows = {(row["op"], row["reference"].split()[0].rstrip(",")): row for row in result["ops"]}
-    assert {op for op, _ in rows} == {"preprocess_images", "voxelize_radar", "lift", "warp_bev", "decode"}
-    assert ("lift", "NumPy") in rows
-    limits = {
-        "preprocess_images": 1.0,
-        "voxelize_radar": 2e-4,
-        "lift": 1e-4,
-        "warp_bev": 1e-2,
-        "decode": 1e-3,
-    }  # grey levels, then the output's unit
-    for row in rows.values():
-        assert row["difference"] is not None and row["difference"] <= limits[row["op"]], row
-        assert row["ratio"] == pytest.approx(row["reference_ms"] / row["ours_ms"])
-
-
 @pytest.mark.parametrize("device", ["orin-agx-64", "orin-nx-16", "orin-nano-8", "thor"])
 def test_a_prediction_is_the_sum_of_its_stages_and_says_what_it_is(run: Any, device: str) -> None:
     result = run("bench", "tiny", "--predict", device, "--json").json
