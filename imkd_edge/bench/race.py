@@ -35,7 +35,7 @@ class Others:
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat, self._started = stat, time.perf_counter()
-        self._busy, self._own = self._busy_s(), time.process_time()
+        self._busy, self._own = self._busy_s(), sum(os.times()[:4])
 
     def _busy_s(self) -> float | None:
         try:
@@ -49,7 +49,7 @@ class Others:
         now = self._busy_s()
         if now is None or self._busy is None:
             return None
-        own = time.process_time() - self._own
+        own = sum(os.times()[:4]) - self._own  # with children that have ended
         return max(0.0, now - self._busy - own) / (time.perf_counter() - self._started)
 
 
