@@ -29,7 +29,7 @@ def fields(text: str) -> list[tuple[str, type]]:
 
 
 class Options(ctypes.Structure):
-    _fields_ = fields("u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved")
+    _fields_ = fields("u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved debug stage_times")
 
 
 class Image(ctypes.Structure):
@@ -60,8 +60,12 @@ class Found(ctypes.Structure):
     _fields_ = fields(
         "u32 struct_size count, i64 timestamp_ns, pointer boxes, u32 stride, i32 mode, u32 cameras radars, u8* camera_states radar_states,"
         "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual, u32 stages, f32* timings,"
-        "f32 total_us, i32 rows columns, u32 reserved, f32* segmentation"
+        "f32 total_us, i32 rows columns, u32 reserved, f32* segmentation, pointer debug, u32 debug_count debug_stride"
     )
+
+
+class Map(ctypes.Structure):
+    _fields_ = fields("text name, i32 rows columns, f32* data")
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +132,13 @@ def boxes_of(found: Found) -> np.ndarray:
     return np.array([[getattr(box, name) for name, _ in Box._fields_] for box in rows], np.float64).reshape(-1, 11)
 
 
-def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample) -> int:
-    options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0)
+def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = False) -> int:
+    options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, debug, 0)
     rig = sample.rig.to_json().encode()
     code = library.imkd_detector_load(handle, str(bundle.path).encode(), rig, ctypes.byref(options))
     assert code == 0, library.imkd_detector_error(handle)
     found = infer(library, handle, sample)
-    with Detector(bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05) as detector:
+    with Detector(bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05, debug=debug) as detector:
         result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns)
     boxes = boxes_of(found)
     assert np.array_equal(boxes[:, :9], result.boxes) and np.array_equal(boxes[:, 9], result.scores)
@@ -145,6 +149,10 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample) -> int:
     states += [library.imkd_detector_name(handle, 5, found.radar_states[i]).decode() for i in range(found.radars)]
     assert states == list(result.health.sensors.values())
     assert found.timestamp_ns == result.timestamp_ns and found.total_us > 0
+    maps = [Map.from_address(found.debug + i * found.debug_stride) for i in range(found.debug_count)]
+    assert [entry.name.decode() for entry in maps] == list(result.debug) == (["i_cam", "i_rad"] if debug else [])
+    for entry, expected in zip(maps, result.debug.values(), strict=True):
+        assert np.array_equal(np.ctypeslib.as_array(entry.data, (entry.rows, entry.columns)), expected)
     return len(boxes)
 
 
@@ -152,7 +160,7 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample) -> int:
 def test_a_real_frame_gives_the_boxes_that_python_finds(library: ctypes.CDLL, handle, shared_data: Path, name: str) -> None:
     from imkd_edge.sources.astyx import AstyxSource
 
-    assert compare(library, handle, Bundle.load("astyx-lite"), AstyxSource(shared_data / "astyx")[name]) > 0
+    assert compare(library, handle, Bundle.load("astyx-lite"), AstyxSource(shared_data / "astyx")[name], debug=True) > 0
 
 
 def test_a_made_up_frame_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
@@ -170,10 +178,10 @@ def test_nv12_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
 
 def test_the_structs_here_are_those_of_the_header(tmp_path: Path) -> None:
     """A C compiler's sizes, not our own count."""
-    names = {"options": Options, "image": Image, "sweep": Sweep, "frames": Frames, "detection": Box, "result": Found}
+    names = {"options": Options, "image": Image, "sweep": Sweep, "frames": Frames, "detection": Box, "map": Map, "result": Found}
     lines = [f'printf("%zu\\n", sizeof(imkd_{name}));' for name in names]
     (tmp_path / "sizes.c").write_text(f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n')
     subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "sizes.c", "-o", "sizes"], cwd=tmp_path, check=True)
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
-    assert [int(size) for size in sizes] == [32, 80, 40, 56, 44, 128]  # of version 1 where a pointer has 8 bytes: none may shrink
+    assert [int(size) for size in sizes] == [40, 80, 40, 56, 44, 24, 144]  # of version 2 where a pointer has 8 bytes: none may shrink

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define IMKD_ABI_VERSION 1u
+#define IMKD_ABI_VERSION 2u
 #define IMKD_OK 0
 #define IMKD_UNEXPECTED (-1)  /* what no catalogue foresees: no memory; or a handle that is NULL */
 
@@ -44,6 +44,8 @@ typedef struct imkd_options {
   const char* device;        /* NULL: "auto"; "cpu" or "cuda" */
   float score_threshold;     /* 0: the spec's */
   uint32_t reserved;
+  uint32_t debug;            /* since version 2; 1: also give the gate maps, in imkd_result.debug */
+  uint32_t stage_times;      /* since version 2; 1: on the GPU also time each stage, at some cost */
 } imkd_options;
 
 typedef struct imkd_image {
@@ -90,6 +92,12 @@ typedef struct imkd_detection { /* in the ego frame */
   int32_t label;
 } imkd_detection;
 
+typedef struct imkd_map {       /* one value per BEV cell */
+  const char* name;
+  int32_t rows, columns;
+  const float* data;            /* (rows, columns) */
+} imkd_map;
+
 typedef struct imkd_result { /* the pointers are valid until the handle's next call */
   uint32_t struct_size;
   uint32_t detection_count;
@@ -109,10 +117,16 @@ typedef struct imkd_result { /* the pointers are valid until the handle's next c
   int32_t segmentation_rows, segmentation_columns;
   uint32_t reserved;
   const float* segmentation; /* (rows, columns) probability of a vehicle, or NULL */
+  const void* debug;         /* since version 2: imkd_map, each debug_stride bytes after the last: see imkd_map_at; the gates, 0..1 */
+  uint32_t debug_count, debug_stride;
 } imkd_result;
 
 static inline const imkd_detection* imkd_detection_at(const imkd_result* result, uint32_t index) {
   return (const imkd_detection*)((const char*)result->detections + (size_t)index * result->detection_stride);
+}
+
+static inline const imkd_map* imkd_map_at(const imkd_result* result, uint32_t index) {
+  return (const imkd_map*)((const char*)result->debug + (size_t)index * result->debug_stride);
 }
 
 typedef enum imkd_names { IMKD_CLASSES, IMKD_CAMERAS, IMKD_RADARS, IMKD_STAGES, IMKD_MODES, IMKD_SENSOR_STATES } imkd_names;

@@ -29,19 +29,26 @@ namespace {
   throw Error(Code::abi_mismatch, what, where, fix);
 }
 
+// Sizes of version 1, the least that a caller can have; they stay when fields are added.
+template <class Struct>
+constexpr std::size_t kOldest = sizeof(Struct);
+template <>
+constexpr std::size_t kOldest<imkd_options> = offsetof(imkd_options, debug);
+template <>
+constexpr std::size_t kOldest<imkd_result> = offsetof(imkd_result, debug);
+
 // A struct as this library knows it: what an older caller lacks is 0; what a newer caller has besides must be 0.
 template <class Struct>
 Struct read(const Struct* given, const char* where) {
-  constexpr std::size_t kOldest = sizeof(Struct);  // of version 1; it stays when fields are added
   if (!given) refuse("is NULL", where, "give the address of one");
   const std::size_t size = given->struct_size;
-  if (size < kOldest || size > 65536)
-    refuse("a struct_size of " + std::to_string(size), where, "set it to sizeof; this library's is " + std::to_string(kOldest));
+  if (size < kOldest<Struct> || size > 65536)
+    refuse("a struct_size of " + std::to_string(size), where, "set it to sizeof; this library's is " + std::to_string(sizeof(Struct)));
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
     if (bytes[i]) refuse("a field that this library does not know is set", where, "use a newer library");
   Struct known{};
-  std::memcpy(&known, given, sizeof known);
+  std::memcpy(&known, given, std::min(size, sizeof known));
   return known;
 }
 
@@ -110,6 +117,8 @@ static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode
 static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK && static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
 static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 && static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
+static_assert(std::is_standard_layout_v<MapView> && offsetof(MapView, rows) == offsetof(imkd_map, rows) &&
+              offsetof(MapView, columns) == offsetof(imkd_map, columns) && offsetof(MapView, data) == offsetof(imkd_map, data));
 static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, score) == offsetof(imkd_detection, score) && offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
               offsetof(Detection, vy) == offsetof(imkd_detection, vy));
@@ -142,6 +151,9 @@ void give(const Result& r, imkd_result* out) {
   all.segmentation_rows = r.segmentation.rows;
   all.segmentation_columns = r.segmentation.columns;
   all.segmentation = r.segmentation.data;
+  all.debug = r.debug.data();
+  all.debug_count = static_cast<std::uint32_t>(r.debug.size());
+  all.debug_stride = sizeof(MapView);
   std::memcpy(out, &all, std::min<std::size_t>(out->struct_size, sizeof all));
 }
 
@@ -221,6 +233,7 @@ int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* ri
       if (given.engine) chosen.engine = given.engine;
       if (given.device) chosen.device = given.device;
       chosen.threads = given.threads;
+      chosen.debug = given.debug != 0, chosen.stage_times = given.stage_times != 0;
       if (given.score_threshold != 0) chosen.score_threshold = given.score_threshold;
     }
     h.detector = Detector::load(bundle, rig_of(rig), chosen);
@@ -233,8 +246,7 @@ int imkd_detector_set_rig(imkd_detector* handle, const char* rig) {
 
 int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_result* result) {
   return guarded(handle, [&](imkd_detector& h) {
-    constexpr std::size_t kOldest = sizeof(imkd_result);  // of version 1; it stays when fields are added
-    if (!result || result->struct_size < kOldest)
+    if (!result || result->struct_size < kOldest<imkd_result>)
       refuse(result ? "a struct_size of " + std::to_string(result->struct_size) : "is NULL", "imkd_result", "set it to sizeof");
     Detector& detector = loaded(h);
     take(read(frames, "imkd_frames"), h.frames);

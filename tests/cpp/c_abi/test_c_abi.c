@@ -65,7 +65,7 @@ static imkd_result empty_result(void) {
 static void test_without_a_model(const char* bundle) {
   imkd_detector* d = imkd_detector_new();
   imkd_result result = empty_result();
-  imkd_options options = {0, 0, NULL, NULL, 0, 0};
+  imkd_options options = {0, 0, NULL, NULL, 0, 0, 0, 0};
   CHECK(d != NULL);
   CHECK(imkd_abi_version() == IMKD_ABI_VERSION);
   CHECK(strcmp(imkd_detector_error(d), "") == 0);
@@ -177,6 +177,35 @@ static void test_newer_caller(imkd_detector* d) {
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703);
 }
 
+/* A caller compiled against version 1, whose structs end where its header did; and what version 2 adds. */
+static void test_older_caller_and_debug_maps(const char* bundle, imkd_options options) {
+  enum { kOptions1 = offsetof(imkd_options, debug), kResult1 = offsetof(imkd_result, debug) };
+  imkd_result result = empty_result();
+  imkd_detector* d = imkd_detector_new();
+  options.struct_size = kOptions1, options.debug = 1; /* beyond its end: not read */
+  CHECK(imkd_detector_load(d, bundle, rig, &options) == IMKD_OK);
+  result.struct_size = kResult1, result.debug_count = 77;
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count > 0 && result.debug_count == 77);
+  result.struct_size = kResult1 - 1;
+  CHECK(imkd_detector_infer(d, &frames, &result) == 703);
+  result = empty_result();
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.debug_count == 0);
+  options.struct_size = sizeof options;
+  CHECK(imkd_detector_load(d, bundle, rig, &options) == IMKD_OK && imkd_detector_infer(d, &frames, &result) == IMKD_OK);
+  CHECK(result.debug_count == 2);
+  for (uint32_t i = 0; i < result.debug_count; ++i) {
+    const imkd_map* map = imkd_map_at(&result, i);
+    float lowest = 1, highest = 0;
+    for (int32_t k = 0; k < map->rows * map->columns; ++k) {
+      if (map->data[k] < lowest) lowest = map->data[k];
+      if (map->data[k] > highest) highest = map->data[k];
+    }
+    CHECK(strcmp(map->name, i == 0 ? "i_cam" : "i_rad") == 0 && map->rows == 128 && map->columns == 128);
+    CHECK(0 <= lowest && lowest < highest && highest <= 1);
+  }
+  imkd_detector_destroy(d);
+}
+
 struct other {
   imkd_detector* d;
   int ok, busy, else_;
@@ -237,7 +266,7 @@ int main(int argc, char** argv) {
   make_moment();
   test_without_a_model(argv[1]);
   imkd_detector* d = imkd_detector_new();
-  imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0};
+  imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0};
   const int code = imkd_detector_load(d, argv[1], rig, &options);
   if (code == 501) {
     fprintf(stderr, "no engine, the C ABI's infer is NOT tested: %s\n", imkd_detector_error(d));
@@ -250,6 +279,7 @@ int main(int argc, char** argv) {
     test_infer(d);
     test_callers_mistakes(d);
     test_newer_caller(d);
+    test_older_caller_and_debug_maps(argv[1], options);
     test_a_second_thread_is_refused(d);
     test_two_handles_at_once(d, argv[1], &options);
     CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401); /* and what was loaded is still there: */
