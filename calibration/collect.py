@@ -144,7 +144,7 @@ def collect(
     detector, engines = observe(spec, source[left[0]].rig, parts, shapes, threads)
     with detector:
         for name in left if track is None else track(left):
-            _run(detector, spec, source, name)
+            run_alone(detector, spec, source, name)
             _count(collection, watched, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
             collection.done.append(name)
             if state is not None and (len(collection.done) % SAVE_EVERY == 0 or len(collection.done) == len(names)):
@@ -152,7 +152,7 @@ def collect(
     return collection
 
 
-def _run(detector: Detector, spec: ModelSpec, source: Source, name: str) -> None:
+def run_alone(detector: Detector, spec: ModelSpec, source: Source, name: str) -> None:
     """One frame by itself; a model with past frames sees those before it first, for the order of calibration is not that of time."""
     detector.reset()
     here = source.names.index(name) if spec.history.frames else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -122,6 +123,16 @@ class Part:
             onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.shapes[name]) for name in names if name not in present
         )
         return Observable(model.SerializeToString(), self.outputs)
+
+    def with_weights(self, values: Mapping[str, np.ndarray]) -> Part:
+        """The part with other values of some initializers."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        for item in model.graph.initializer:
+            if item.name in values:
+                item.ClearField("float_data")
+                item.raw_data = numpy_helper.from_array(np.asarray(values[item.name], np.float32)).raw_data
+        return Part(model.SerializeToString(), self.name)
 
     def groups(self, keep_float: tuple[str, ...] = ()) -> list[Group]:
         """Fusion groups in the graph's order; keep_float: names of groups that stay float beside those that QUANT's rules name."""

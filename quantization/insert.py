@@ -27,12 +27,14 @@ def step(amax: float | np.ndarray, levels: int) -> np.ndarray:
     return np.maximum(np.asarray(amax, np.float64) / levels, SMALLEST).astype(np.float16).astype(np.float32)
 
 
+def channel_steps(weight: np.ndarray, axis: int, levels: int) -> np.ndarray:
+    """The step of each output channel of a weight, (channels,), from its largest value."""
+    return step(np.abs(weight).max(tuple(i for i in range(weight.ndim) if i != axis)), levels)
+
+
 def quantized_tensors(part: Part, groups: list[Group]) -> list[str]:
-    """Activations that get a Q/DQ pair: what INT8 layers read (R1), and the addend that a residual layer fuses with (R4)."""
-    integer = {group.name for group in groups if not group.float_because}
-    found = [node.input[0] for node in part.layers() if node.name in integer]
-    found += [node.input[k] for node, k in residuals(part, integer)]
-    return list(dict.fromkeys(found))
+    """Activations that get a Q/DQ pair."""
+    return list(dict.fromkeys(place.tensor for place in places(part, groups) if place.axis is None))
 
 
 def residuals(part: Part, integer: set[str]) -> list[tuple[onnx.NodeProto, int]]:
@@ -66,26 +68,45 @@ def shared_scales(part: Part, tensors: list[str]) -> list[set[str]]:
     return found
 
 
-def insert(part: Part, groups: list[Group], amax: Mapping[str, float], levels: int = 127) -> tuple[onnx.ModelProto, Scales]:
+@dataclass(frozen=True)
+class Place:
+    """An input of a node that reads integers."""
+
+    node: str
+    index: int
+    tensor: str
+    axis: int | None = None  # of a weight: that of its output channels; None: an activation
+
+
+def places(part: Part, groups: list[Group]) -> list[Place]:
+    """Where pairs stand: before both operands of INT8 layers (R1), and before the addend that a residual layer fuses with (R4)."""
+    integer = {group.name for group in groups if not group.float_because}
+    found = []
+    for node in part.layers():
+        if node.name in integer:
+            found += [Place(node.name, 0, node.input[0]), Place(node.name, 1, node.input[1], _channel_axis(node))]
+    return found + [Place(node.name, k, node.input[k]) for node, k in residuals(part, integer)]
+
+
+def insert(
+    part: Part, groups: list[Group], amax: Mapping[str, float], levels: int = 127, weight_steps: Mapping[str, np.ndarray] | None = None
+) -> tuple[onnx.ModelProto, Scales]:
     """The part with Q/DQ pairs written in.
 
     Args:
         groups: precision of each layer.
         amax: of every tensor of `quantized_tensors`.
         levels: largest integer, 127; fewer clip the values before they are quantized, for a study of fewer bits.
+        weight_steps: (channels,) of weights whose steps were learnt; of others the largest value of each channel is the range.
 
     Returns:
         The model (opset 18; weights stored as int8 behind a DequantizeLinear), and its scales.
     """
-    integer = {group.name for group in groups if not group.float_because}
-    writer = _Writer(part, amax, levels)
-    for node in writer.model.graph.node:
-        if node.name in integer:
-            node.input[0] = writer.activation(node.input[0])
-            node.input[1] = writer.weight(node.input[1], _channel_axis(node))
+    writer = _Writer(part, amax, levels, weight_steps or {})
     nodes = {node.name: node for node in writer.model.graph.node}
-    for addition, k in residuals(part, integer):
-        nodes[addition.name].input[k] = writer.activation(addition.input[k])
+    for place in places(part, groups):
+        pair = writer.activation(place.tensor) if place.axis is None else writer.weight(place.tensor, place.axis)
+        nodes[place.node].input[place.index] = pair
     return writer.finish(), writer.scales
 
 
@@ -97,10 +118,10 @@ def _channel_axis(node: onnx.NodeProto) -> int:
 class _Writer:
     """A copy of a part under change; each tensor is quantized once and read by all (R6)."""
 
-    def __init__(self, part: Part, amax: Mapping[str, float], levels: int) -> None:
+    def __init__(self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]) -> None:
         self.model, self.scales = onnx.ModelProto(), Scales()
         self.model.CopyFrom(part.model)
-        self._weights, self._amax, self._levels = part.weights, amax, levels
+        self._weights, self._amax, self._levels, self._steps = part.weights, amax, levels, weight_steps
         self._pairs: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
 
@@ -117,8 +138,7 @@ class _Writer:
     def weight(self, name: str, axis: int) -> str:
         if name not in self._pairs:
             values = numpy_helper.to_array(self._weights[name])
-            others = tuple(i for i in range(values.ndim) if i != axis)
-            scale = step(np.abs(values).max(others), self._levels)
+            scale = self._steps[name] if name in self._steps else channel_steps(values, axis, self._levels)
             along = scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
             integers = np.clip(np.rint(values / along), -self._levels - 1, self._levels).astype(np.int8)
             self.scales.weights[name] = scale

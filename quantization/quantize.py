@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,28 @@ from imkd_edge.sources.sample import Source
 PROBES = 4  # frames on which layers are compared
 TYPINGS = ("float32", "float16")
 Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
+
+
+@dataclass(frozen=True)
+class Training:
+    """Quantization-aware training: how long and how fast.
+
+    Args:
+        steps: of each part.
+        batch: frames to a step.
+        rate: Adam's at the start of half a cosine, of weights and of the logarithms of quantizers' steps.
+        seed: of the order of the frames.
+    """
+
+    steps: int = 400
+    batch: int = 2
+    rate: float = 2e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or not 0 < self.rate < 1:
+            what = f"steps {self.steps}, batch {self.batch}, rate {self.rate}"
+            raise Error(Code.spec_bad_value, what, "training", "steps and batch from 1, rate above 0, below 1")
 
 
 @dataclass(frozen=True)
@@ -56,10 +78,11 @@ def quantize(
     collection: Path | None = None,
     evaluate: str | None = None,
     typing: str = "float32",
+    training: Training | None = None,
     threads: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, Any]:
-    """Post-training quantization of a float bundle.
+    """Post-training quantization of a float bundle, and training behind it.
 
     Args:
         data: source of the calibration frames.
@@ -71,11 +94,12 @@ def quantize(
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
         evaluate: split of the source on which to measure both forms, for the model card.
         typing: of the bundle's parts, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly typed).
+        training: quantization-aware, on the calibration frames, from the method's scales; its state is OUT.qat.pt. It needs PyTorch.
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "name", "bits", "kappa", "percentile", "int8_share", "metrics", "frames", "frames_sha256",
-        "unusable", "collection"}.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "kappa", "percentile", "training", "int8_share", "metrics", "frames",
+        "frames_sha256", "unusable", "collection"}.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, those of the source and of the bundle.
@@ -84,27 +108,36 @@ def quantize(
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
     kept = {name: keep_float if gate is None else gated(seen, part, method, gate, threads, bar) for name, part in seen.parts.items()}
-    parts = {name: quantize_part(part, seen.collection, method, kept[name]) for name, part in seen.parts.items()}
-    made = write(seen, parts, out, method, {}, typing)
+    if training is None:
+        parts = {name: quantize_part(part, seen.collection, method, kept[name]) for name, part in seen.parts.items()}
+    else:
+        from imkd_edge.quantization.qat import learn  # PyTorch only here
+
+        parts = learn(seen, method, kept, training, Path(out).absolute().with_suffix(".qat.pt"), threads, bar)
+    made = write(seen, parts, out, method, {}, typing, training)
     if evaluate is not None:
         forms = {"float": seen.bundle.path, "int8": made.path}
         metrics = {
             form: evaluate_bundle(str(path), data, evaluate, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
             for form, path in forms.items()
         }
-        made = write(seen, parts, out, method, metrics, typing)
+        made = write(seen, parts, out, method, metrics, typing, training)
+    return {**_summary(seen, made), "collection": str(state)}
+
+
+def _summary(seen: Calibrated, made: Bundle) -> dict[str, Any]:
     card = made.manifest["provenance"]["quantization"]
     return {
         "bundle": str(made.path),
         "bytes": sum(file.stat().st_size for file in made.path.iterdir()),
         "float_bytes": sum(file.stat().st_size for file in seen.bundle.path.iterdir()),
         **card["method"],
+        "training": card["training"],
         "int8_share": card["int8_share"],
         "metrics": made.manifest["metrics"],
         "frames": len(seen.frames.names),
         "frames_sha256": card["frames_sha256"],
         "unusable": seen.frames.unusable,
-        "collection": str(state),
     }
 
 
@@ -151,10 +184,12 @@ def write(
     method: Method,
     metrics: Mapping[str, Any] = {},
     typing: str = "float32",
+    training: Training | None = None,
 ) -> Bundle:
     """The INT8 bundle.
 
     Args:
+        training: what the parts went through after the method.
         typing: what its parts compute in between their integers, float32 or float16; the other typing and the tables of scales are further
             files.
     """
@@ -169,7 +204,7 @@ def write(
     extra = {f"{name}.{other}.onnx": data for name, data in typed[other].items()}
     extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
     extra["scales.json"] = overrides({name: part.scales for name, part in parts.items()})
-    provenance = {**bundle.manifest["provenance"], "quantization": _card(seen, parts, method)}
+    provenance = {**bundle.manifest["provenance"], "quantization": _card(seen, parts, method, training)}
     with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
         golden = remake_golden(bundle, detector)
     return write_bundle(out, bundle.spec, files["camera"], files["bev"], golden, metrics, provenance, extra)
@@ -182,13 +217,14 @@ def _file(model: onnx.ModelProto, half: bool) -> bytes:
     return copy.SerializeToString()
 
 
-def _card(seen: Calibrated, parts: Mapping[str, Quantized], method: Method) -> dict[str, Any]:
+def _card(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, training: Training | None) -> dict[str, Any]:
     """What a reader of the bundle must know to make it again."""
     every = [group for part in parts.values() for group in part.groups]
     total = sum(group.multiply_adds for group in every)
     hashed = hashlib.sha256("\n".join(seen.frames.names).encode()).hexdigest()
     return {
         "method": {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile},
+        "training": None if training is None else asdict(training),
         "frames": seen.frames.names,
         "frames_sha256": hashed,
         "stress": seen.frames.stress,

@@ -53,12 +53,12 @@ class Probe:
                 infer_sample(detector, source[name])
                 tensors = detector.tensors()
                 inputs.append({item.name: tensors[item.name].reshape(part.shapes[item.name]).copy() for item in part.graph.input})
-        run = _session(part.model, threads)
+        run = exact_session(part.model, threads)
         return cls(inputs, [run.run(None, given) for given in inputs])
 
     def error(self, model: onnx.ModelProto, threads: int = 0) -> float:
         """The largest NMSE of an output, over all frames."""
-        run = _session(model, threads)
+        run = exact_session(model, threads)
         found = [run.run(None, given) for given in self.inputs]
         worst = 0.0
         for k in range(len(self.outputs[0])):
@@ -105,7 +105,7 @@ def mixed_precision(
     return tuple(kept)
 
 
-def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+def exact_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
         "quantize",
         epilog=examples(
             "imkd-edge quantize astyx-lite --data recordings/astyx --out runs/astyx-lite.int8.imkd",
-            "imkd-edge quantize tiny --data synth --option scenes=4 --method riac --frames 64 --out runs/tiny.int8.imkd",
+            "imkd-edge quantize tiny --data synth --option scenes=4 --qat --steps 200 --frames 64 --out runs/tiny.int8.imkd",
         ),
     )(quantize)
     add(
@@ -176,13 +176,19 @@ def quantize(
     collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
     typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
+    qat: Annotated[bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Of --qat, for each part, two frames each.")] = 400,
+    seed: Annotated[int, typer.Option(help="Of --qat: of the order of the frames.")] = 0,
     option: Options = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> int:
-    """Turn a float bundle into an INT8 one by post-training quantization; interrupted, the same command goes on."""
+    """Turn a float bundle into an INT8 one, after training or with it; interrupted, the same command goes on."""
     module = _extra("imkd_edge.quantization.quantize", "quantize")
     chosen = module.Method(method, bits, kappa, percentile)
+    training = module.Training(steps, seed=seed) if qat else None
+    if qat:
+        _extra("imkd_edge.quantization.qat", "train")
     if gate is not None and keep_float:
         raise Error(Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", "leave it out, or --gate")
     options, keep = parse_options(option), tuple(keep_float or ())
@@ -199,6 +205,7 @@ def quantize(
         collection=collection,
         evaluate=evaluate,
         typing=typing,
+        training=training,
         threads=threads,
         bar=bar,
     )

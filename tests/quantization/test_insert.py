@@ -7,11 +7,11 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-import torch_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from imkd_edge.bundle import Bundle, shipped
 from imkd_edge.errors import Error
+from imkd_edge.quantization import torch_graph
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.insert import SMALLEST, insert, quantized_tensors, shared_scales, step
