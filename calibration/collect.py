@@ -18,7 +18,7 @@ from imkd_edge.calibration.frames import Track
 from imkd_edge.calibration.histogram import ROWS, Histogram
 from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
 from imkd_edge.engine_cache import write_atomically
-from imkd_edge.engines import EngineFactory, OnnxRuntimeEngine, TensorInfo
+from imkd_edge.engines import Engine, EngineFactory, OnnxRuntimeEngine, TensorInfo
 from imkd_edge.errors import Code, Error
 from imkd_edge.samples import infer_sample
 from imkd_edge.sources.sample import Source
@@ -52,34 +52,44 @@ class Collection:
     before: np.ndarray | None = None  # (2, H, W) maps of the last frame, the placebo of the next
 
 
-class ObservingEngine(OnnxRuntimeEngine):
-    """Also keeps the tensors that it is told to, as `seen`; the graph must name them as outputs, which the Detector does not hear of.
+class ObservingEngine(Engine):
+    """An engine that also keeps the tensors that it is told to, as `seen`; the graph must name them as outputs, which the Detector does
+    not hear of.
 
     Args:
+        inner: what runs the graph.
         shapes: of the tensors, by name.
         own: outputs that the part has anyway.
     """
 
-    def __init__(self, threads: int, shapes: Mapping[str, tuple[int, ...]], own: set[str]) -> None:
-        super().__init__(threads)
+    def __init__(self, inner: Engine, shapes: Mapping[str, tuple[int, ...]], own: set[str]) -> None:
+        super().__init__()
         self.seen = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._own, self._open = own, True
+        self._inner, self._own = inner, own
+
+    def name(self) -> str:
+        return self._inner.name()
 
     def load(self, onnx_path: str) -> None:
-        super().load(onnx_path)
+        self._inner.load(onnx_path)
         inputs = {info.name for info in self.inputs()}
         for name, array in self.seen.items():
             if name not in inputs:
-                self.bind(name, array)
-        self._open = False
+                self._inner.bind(name, array)
+
+    def inputs(self) -> list[TensorInfo]:
+        return self._inner.inputs()
 
     def outputs(self) -> list[TensorInfo]:
-        return [info for info in super().outputs() if self._open or info.name in self._own]
+        return [info for info in self._inner.outputs() if info.name in self._own]
 
     def bind(self, tensor: str, array: np.ndarray) -> None:
-        super().bind(tensor, array)
+        self._inner.bind(tensor, array)
         if tensor in self.seen:
             self.seen[tensor] = array  # an input, or an output that the Detector wants too
+
+    def run(self) -> None:
+        self._inner.run()
 
 
 @dataclass(frozen=True)
@@ -91,15 +101,21 @@ class Observable:
 
 
 def observe(
-    spec: ModelSpec, rig: SensorRig, parts: Mapping[str, Observable], shapes: Mapping[str, Mapping[str, tuple[int, ...]]], threads: int = 0
+    spec: ModelSpec,
+    rig: SensorRig,
+    parts: Mapping[str, Observable],
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
+    threads: int = 0,
+    engine: EngineFactory = OnnxRuntimeEngine,
 ) -> tuple[Detector, dict[str, ObservingEngine]]:
     """A Detector whose engines keep tensors.
 
     Args:
         parts: "camera" and "bev".
         shapes: of each part's tensors to keep, by name.
+        engine: makes what runs the parts; it must hand out every output that a graph names.
     """
-    engines = {part: ObservingEngine(threads, shapes[part], parts[part].outputs) for part in PARTS}
+    engines = {part: ObservingEngine(engine(threads), shapes[part], parts[part].outputs) for part in PARTS}
     order = iter(engines.values())  # as the Detector asks for them
     return open_parts(spec, rig, {part: parts[part].data for part in PARTS}, lambda _: next(order), threads), engines
 

@@ -1,9 +1,9 @@
-"""Two bundles of one model, tensor by tensor: on the golden frame and on frames of a source."""
+"""Two bundles of one model, tensor by tensor, on any engines: on the golden frame and on frames of a source."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,9 @@ import onnx
 
 from imkd_edge import Detector
 from imkd_edge.bundle import Bundle, golden_rig
-from imkd_edge.calibration.collect import PARTS, Observable, ObservingEngine, observe
+from imkd_edge.calibration.collect import PARTS, Observable, observe
 from imkd_edge.calibration.frames import Track
+from imkd_edge.engines import EngineFactory, OnnxRuntimeEngine, engine_names
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import replay
 from imkd_edge.result import Result
@@ -94,22 +95,27 @@ def compare(
     options: Mapping[str, Any] | None = None,
     limit: int = 8,
     tolerance: float = 0.1,
+    engines: Sequence[str] = ("onnxruntime",),
     threads: int = 0,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Runs both on the golden frame of the first, and on frames spread over a source.
 
+    The first on the first engine is the reference; the second is compared with it on each of the engines.
+
     Args:
         data, split, options: of the source; None: the golden frame only.
         limit: frames of the source.
         tolerance: largest NMSE of an output; boxes' regressions are mostly read where nothing is, so that 0.05 may change no box.
+        engines: onnxruntime, torch, or another of `engine_names`, of which only outputs are seen: TensorRT fuses inner tensors away.
 
     Returns:
-        {"frames", "tolerance", "within", "worst_output_nmse", "first_divergence": {"part", "tensor", ...} or None,
-        "tensors": in the graph's order, "boxes"}; first_divergence: the first tensor above the tolerance.
+        {"frames", "tolerance", "within", "reference", "engines": {name: {"within", "worst_output_nmse", "first_divergence": {"part",
+        "tensor", ...} or None, "tensors": in the graph's order, "boxes"}}}; first_divergence: the first tensor above the tolerance.
 
     Raises:
-        Error: bundle_tensor_mismatch where the bundles are not of one model; those of the source and the bundles.
+        Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra, engine_load, engine_stale
+            for an engine that cannot be opened; those of the source and the bundles.
     """
     bundles = Bundle.load(a), Bundle.load(b)
     if bundles[0].spec.to_json() != bundles[1].spec.to_json():
@@ -117,32 +123,86 @@ def compare(
         raise Error(Code.bundle_tensor_mismatch, "the bundles' specs differ", str(bundles[1].path), fix)
     shapes = _common(bundles)
     outputs = {name for part in PARTS for name in _outputs(bundles[0], part)}
-    differences = [Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]]
-    boxes, frames = Boxes(), 0
+    found = {engine: Comparison.empty(shapes, outputs) for engine in dict.fromkeys(engines)}
+    frames = 0
     with ExitStack() as stack:
-        pair = [_watch(bundle, shapes, threads) for bundle in bundles]
-        for detector, _ in pair:
-            stack.enter_context(detector)
-        for results in _frames(bundles[0], [detector for detector, _ in pair], data, split, options or {}, limit, track):
-            for item in differences:
-                item.add(*(engines[item.part].seen[item.name] for _, engines in pair))
-            boxes.add(*results)
+        wanted = [(bundles[0], engines[0]), *((bundles[1], engine) for engine in found)]
+        reference, *others = (open_side(bundle, engine, shapes, threads, stack) for bundle, engine in wanted)
+        detectors = [side.detector for side in (reference, *others)]
+        for results in _frames(bundles[0], detectors, data, split, options or {}, limit, track):
+            for comparison, side, result in zip(found.values(), others, results[1:], strict=True):
+                comparison.add(reference, side, results[0], result)
             frames += 1
-    return _result(differences, boxes, frames, tolerance)
+    rows = {engine: comparison.row(tolerance) for engine, comparison in found.items()}
+    within = all(row["within"] for row in rows.values())
+    return {"frames": frames, "tolerance": tolerance, "within": within, "reference": engines[0], "engines": rows}
 
 
-def _result(differences: Sequence[Difference], boxes: Boxes, frames: int, tolerance: float) -> dict[str, Any]:
-    first = next((item for item in differences if not item.nmse <= tolerance), None)
-    worst = max(item.nmse for item in differences if item.output)
-    return {
-        "frames": frames,
-        "tolerance": tolerance,
-        "within": bool(worst <= tolerance),
-        "worst_output_nmse": worst,
-        "first_divergence": first and first.row(),
-        "boxes": boxes.row(),
-        "tensors": [item.row() for item in differences],
-    }
+@dataclass
+class Side:
+    """A bundle on an engine."""
+
+    detector: Detector
+    seen: Callable[[Difference], np.ndarray | None]  # the tensor on the last frame; None where the engine does not show it
+
+
+def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
+    """Opens a bundle; onnxruntime and torch show inner tensors."""
+    if engine in ("onnxruntime", "torch"):
+        parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
+        detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine))
+        return Side(stack.enter_context(detector), lambda item: engines[item.part].seen[item.name])
+    if engine not in engine_names():
+        fix = f"choose of: {', '.join(['torch', *engine_names()])}"
+        raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
+    outer = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
+
+    def seen(item: Difference) -> np.ndarray | None:
+        found = outer.tensors().get(item.name) if item.output else None
+        return None if found is None else found.reshape(shapes[item.part][item.name])
+
+    return Side(outer, seen)
+
+
+def _inner(engine: str) -> EngineFactory:
+    if engine == "onnxruntime":
+        return OnnxRuntimeEngine
+    try:
+        from imkd_edge.quantization.torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        raise Error(Code.missing_extra, f"this needs {error.name}", "--engines torch", 'pip install "imkd-edge[train]"') from error
+    return TorchEngine
+
+
+@dataclass
+class Comparison:
+    """Of two sides, over all frames."""
+
+    differences: list[Difference]
+    boxes: Boxes
+
+    @classmethod
+    def empty(cls, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
+        return cls([Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]], Boxes())
+
+    def add(self, a: Side, b: Side, one: Result, other: Result) -> None:
+        for item in self.differences:
+            values = a.seen(item), b.seen(item)
+            if values[0] is not None and values[1] is not None:
+                item.add(values[0], values[1])
+        self.boxes.add(one, other)
+
+    def row(self, tolerance: float) -> dict[str, Any]:
+        shown = [item for item in self.differences if item.count]
+        first = next((item for item in shown if not item.nmse <= tolerance), None)
+        worst = max(item.nmse for item in shown if item.output)
+        return {
+            "within": bool(worst <= tolerance),
+            "worst_output_nmse": worst,
+            "first_divergence": first and first.row(),
+            "boxes": self.boxes.row(),
+            "tensors": [item.row() for item in shown],
+        }
 
 
 def _frames(
@@ -164,11 +224,6 @@ def _frames(
     for name in names if track is None else track(names):
         sample = chosen.source[name]
         yield [infer_sample(detector, sample) for detector in detectors]
-
-
-def _watch(bundle: Bundle, shapes: Mapping[str, Shapes], threads: int) -> tuple[Detector, dict[str, ObservingEngine]]:
-    parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
-    return observe(bundle.spec, golden_rig(bundle), parts, shapes, threads)
 
 
 def _observable(path: Path, shapes: Shapes) -> Observable:

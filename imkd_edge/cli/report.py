@@ -223,17 +223,22 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
 
 
 def show_comparison(result: dict[str, Any]) -> None:
-    """The outputs and the first tensor that parts, then the boxes and the verdict."""
-    rows = [row for row in result["tensors"] if row["output"]]
-    first = result["first_divergence"]
-    table = _table(f"difference over {result['frames']} frames", "tensor", ">max", ">mean", ">NMSE")
-    for row in rows:
-        table.add_row(f"{row['part']}/{row['tensor']}", *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
+    """Of each engine the outputs and the first tensor that parts, then the boxes and the verdict."""
+    for engine, found in result["engines"].items():
+        on = f"{engine} against {result['reference']}" if engine != result["reference"] else engine
+        _show_one_comparison(found, f"difference over {result['frames']} frames, {on}", result["tolerance"])
+
+
+def _show_one_comparison(found: dict[str, Any], title: str, tolerance: float) -> None:
+    first, boxes = found["first_divergence"], found["boxes"]
+    table = _table(title, "tensor", ">max", ">mean", ">NMSE")
+    for row in found["tensors"]:
+        if row["output"]:
+            table.add_row(f"{row['part']}/{row['tensor']}", *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
     out().print(table)
     where = f"{first['part']}/{first['tensor']}, NMSE {first['nmse']:.3g}" if first else "none"
-    out().print(f"first tensor above {result['tolerance']:g}: {where}")
-    boxes = result["boxes"]
+    out().print(f"first tensor above {tolerance:g}: {where}")
     apart = f", at most {boxes['max_m']:.2f} m and {boxes['max_score']:.3f} in score apart" if boxes["matched"] else ""
     out().print(f"boxes: {boxes['a']} and {boxes['b']}, {boxes['matched']} matched{apart}")
-    verdict = "[green]within tolerance[/]" if result["within"] else "[bold red]above tolerance[/]"
-    out().print(f"{verdict}: the worst output has NMSE {result['worst_output_nmse']:.3g}")
+    verdict = "[green]within tolerance[/]" if found["within"] else "[bold red]above tolerance[/]"
+    out().print(f"{verdict}: the worst output has NMSE {found['worst_output_nmse']:.3g}")

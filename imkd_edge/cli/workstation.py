@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
     add(
         "compare",
         epilog=examples(
-            "imkd-edge compare astyx-lite runs/astyx-lite.int8.imkd",
+            "imkd-edge compare astyx-lite astyx-lite --engines onnxruntime,torch --tolerance 1e-6",
             "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --limit 4 --tolerance 0.02 --json",
         ),
     )(compare)
@@ -221,15 +221,16 @@ def compare(
     split: Annotated[str | None, typer.Option(help="Of the source; the default is every frame.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Frames, spread over the source.")] = 8,
     tolerance: Annotated[float, typer.Option(min=0, help="Largest NMSE of an output; above it the exit code is 1.")] = 0.1,
+    engines: Annotated[str, typer.Option(help="What runs B; A runs on the first: onnxruntime,torch,tensorrt.")] = "onnxruntime",
     option: Options = None,
     threads: Threads = 0,
     json: Json = False,
 ) -> int:
     """Compare two bundles of one model tensor by tensor and box by box, and name where they part."""
     module = _extra("imkd_edge.quantization.compare", "quantize")
-    options = parse_options(option)
+    options, named = parse_options(option), engines.split(",")
     result = module.compare(
-        a, b, data, split=split, options=options, limit=limit, tolerance=tolerance, threads=threads, track=bar("compare")
+        a, b, data, split=split, options=options, limit=limit, tolerance=tolerance, engines=named, threads=threads, track=bar("compare")
     )
     if json:
         print_json(result)

@@ -7,14 +7,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from helpers import random_spec, write_random_bundle
-from imkd_edge.bundle import Bundle, write_bundle
+from imkd_edge.bundle import Bundle, shipped, write_bundle
 from imkd_edge.cli import app
+from imkd_edge.engines import engine_names
 from imkd_edge.errors import Error
 from imkd_edge.quantization.compare import Boxes, Difference, compare
+from imkd_edge.quantization.torch_engine import TorchEngine
 
 
 def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> Path:
@@ -33,15 +35,18 @@ def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> P
 
 def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
     result = compare(random_bundle, random_bundle, "synth", options={"scenes": 1, "frames_per_scene": 3}, limit=2, tolerance=0)
-    assert result["within"] and result["first_divergence"] is None and result["frames"] == 3
-    assert all(row["max"] == 0 for row in result["tensors"]) and result["boxes"]["matched"] == result["boxes"]["a"]
+    found = result["engines"]["onnxruntime"]
+    assert result["within"] and found["first_divergence"] is None and result["frames"] == 3
+    assert all(row["max"] == 0 for row in found["tensors"]) and found["boxes"]["matched"] == found["boxes"]["a"]
 
 
 def test_the_first_tensor_that_parts_is_named(random_bundle: Path, tmp_path: Path) -> None:
     other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
     result = compare(random_bundle, other)
-    assert not result["within"] and (result["first_divergence"]["part"], result["first_divergence"]["tensor"]) == ("bev", "box")
-    inner = compare(random_bundle, changed(random_bundle, tmp_path / "c.imkd", "camera", "weight", 1.5))["first_divergence"]
+    first = result["engines"]["onnxruntime"]["first_divergence"]
+    assert not result["within"] and (first["part"], first["tensor"]) == ("bev", "box")
+    result = compare(random_bundle, changed(random_bundle, tmp_path / "c.imkd", "camera", "weight", 1.5))
+    inner = result["engines"]["onnxruntime"]["first_divergence"]
     assert (inner["part"], inner["tensor"], inner["output"]) == ("camera", "features", False)
     assert inner["nmse"] == pytest.approx(0.25, abs=1e-4)  # everything is 1.5 times as large
 
@@ -51,6 +56,58 @@ def test_the_exit_code_is_the_verdict(random_bundle: Path, tmp_path: Path) -> No
     call = lambda *arguments: CliRunner().invoke(app, ["compare", str(random_bundle), *map(str, arguments)])  # noqa: E731
     assert call(random_bundle).exit_code == 0 and "within tolerance" in call(random_bundle).stdout
     assert call(other).exit_code == 1 and call(other, "--tolerance", 10).exit_code == 0
+
+
+# ---- engines ----
+@pytest.mark.parametrize("name", shipped())
+def test_every_engine_that_shows_inner_tensors_agrees_on_them(name: str) -> None:
+    result = compare(name, name, engines=("onnxruntime", "torch"), tolerance=1e-8, threads=1)
+    assert result["within"] and result["reference"] == "onnxruntime" and list(result["engines"]) == ["onnxruntime", "torch"]
+    same, torch = result["engines"].values()
+    assert torch["first_divergence"] is None and [row["tensor"] for row in torch["tensors"]] == [row["tensor"] for row in same["tensors"]]
+    assert len(torch["tensors"]) > 100 and max(row["max"] for row in torch["tensors"]) > 0 == max(row["max"] for row in same["tensors"])
+    assert torch["boxes"]["matched"] == torch["boxes"]["a"] == torch["boxes"]["b"]
+
+
+def test_either_engine_names_the_tensor_that_parts(tmp_path: Path) -> None:
+    tiny = Bundle.load("tiny")
+    other = changed(tiny.path, tmp_path / "b.imkd", "bev", "box.1.bias", 2)
+    result = compare(tiny, other, engines=("torch", "onnxruntime"), tolerance=1e-6)
+    for found in result["engines"].values():
+        assert not found["within"] and found["first_divergence"]["tensor"] == "box"
+    assert result["reference"] == "torch" and not result["within"]
+
+
+def test_an_engine_that_shows_only_outputs_is_compared_by_them(random_bundle: Path) -> None:
+    if "onnxruntime-native" not in engine_names():
+        pytest.skip("built without the headers of ONNX Runtime")
+    found = compare(random_bundle, random_bundle, engines=("onnxruntime", "onnxruntime-native"))["engines"]["onnxruntime-native"]
+    assert found["within"] and found["tensors"] and all(row["output"] for row in found["tensors"])
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "abacus"])
+def test_an_engine_that_cannot_be_opened_is_refused(random_bundle: Path, engine: str) -> None:
+    if engine in engine_names():
+        pytest.skip("this machine has it")
+    result = CliRunner().invoke(app, ["compare", str(random_bundle), str(random_bundle), "--engines", f"onnxruntime,{engine}"])
+    assert result.exit_code == 3 and f'error[E0501] there is no engine "{engine}"' in result.stderr
+
+
+def test_torch_refuses_what_it_cannot_run_and_says_what(tmp_path: Path) -> None:
+    engine, path = TorchEngine(1), tmp_path / "m.onnx"
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"])], "g", info[:1], info[1:])
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(Error, match="Erf") as error:
+        engine.load(str(path))
+    assert error.value.code == "E0502"
+    path.write_bytes(b"no onnx")
+    with pytest.raises(Error) as error:
+        engine.load(str(path))
+    assert error.value.code == "E0502"
+    with pytest.raises(Error) as error:
+        engine.run()
+    assert error.value.code == "E0504"
 
 
 def test_bundles_of_two_models_are_refused(random_bundle: Path, tmp_path: Path) -> None:
