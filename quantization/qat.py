@@ -29,7 +29,8 @@ from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all
 from imkd_edge.quantization.quantize import Bar, Calibrated, Training
 from imkd_edge.quantization.sensitivity import exact_session
 
-SAVE_EVERY = 50  # steps
+SAVE_EVERY = 25  # steps
+STEP_RATE = 10  # times the weights' rate: a quantizer's step may move by some per cent in all
 Tensors = dict[str, np.ndarray]  # name -> (frames, *shape), in files
 
 
@@ -81,7 +82,7 @@ def _learn_part(
     if not tensors:
         return quantize_part(part, seen.collection, method, kept)  # nothing in INT8: nothing to learn
     learnt = LearntPart(part, groups, solve_all(part, tensors, seen.collection, method), method.levels)
-    optimizer = torch.optim.Adam([*learnt.weights.values(), *learnt.steps.values()], lr=training.rate)
+    optimizer = make_optimizer(learnt)
     first = saved.resume(name, learnt, optimizer)
     if first < training.steps:
         with tempfile.TemporaryDirectory(dir=saved.path.parent) as folder:
@@ -135,9 +136,14 @@ def order(training: Training, frames: int, step: int) -> list[int]:
     return [int(np.random.default_rng((training.seed, place // frames)).permutation(frames)[place % frames]) for place in places]
 
 
+def make_optimizer(learnt: LearntPart) -> torch.optim.Optimizer:
+    """Adam on the weights, and on the steps in a group of their own; the rates are set at each step."""
+    return torch.optim.Adam([{"params": list(learnt.weights.values())}, {"params": list(learnt.steps.values())}])
+
+
 def _advance(learnt: LearntPart, lesson: Lesson, optimizer: torch.optim.Optimizer, training: Training, step: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = training.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / training.steps)))
+    for group, factor in zip(optimizer.param_groups, (1, STEP_RATE), strict=True):
+        group["lr"] = factor * training.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / training.steps)))
     optimizer.zero_grad(set_to_none=True)
     for frame in order(training, lesson.frames, step):
         found = learnt.forward({name: torch.from_numpy(file[frame].copy()) for name, file in lesson.inputs.items()})

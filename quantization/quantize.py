@@ -38,11 +38,11 @@ class Training:
     Args:
         steps: of each part.
         batch: frames to a step.
-        rate: Adam's at the start of half a cosine, of weights and of the logarithms of quantizers' steps.
+        rate: Adam's at the start of half a cosine, of the weights; that of the logarithms of quantizers' steps is STEP_RATE times as high.
         seed: of the order of the frames.
     """
 
-    steps: int = 400
+    steps: int = 150
     batch: int = 2
     rate: float = 2e-4
     seed: int = 0

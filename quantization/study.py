@@ -1,4 +1,8 @@
-"""Every calibrator from one observing pass, evaluated: `python -m imkd_edge.quantization.study BUNDLE DATA --out FILE`."""
+"""Every calibrator from one observing pass, evaluated: `python -m imkd_edge.quantization.study BUNDLE ... --data DATA --out FILE`.
+
+Several bundles are trained seeds of one model: the summary has means and standard errors over them, differences paired by seed, and on
+KITTI's protocol intervals from frames drawn anew in blocks. The same command goes on where an interrupted one stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -19,12 +23,14 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.cli.common import bar, log, parse_options
 from imkd_edge.engine_cache import write_atomically
 from imkd_edge.engines import OnnxRuntimeEngine
+from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import golden_rig, replay
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
 from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all, with_amax
-from imkd_edge.quantization.quantize import Calibrated, calibrate, gated, write
+from imkd_edge.quantization.quantize import Calibrated, Training, calibrate, gated, write
+from imkd_edge.training.ablation_report import summary, table
 
 NAMED = [
     ("max", {}),
@@ -37,82 +43,153 @@ NAMED = [
     ("riac", {"kappa": 1.0}),
     ("placebo", {"kappa": 0.5}),
 ]
+TRAINED = "mse, trained"
 
 
-def methods(bits: list[int]) -> Iterator[Method]:
-    """The rows of the table."""
+def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]:
+    """The rows of the table; names: only these calibrators."""
     for width in bits:
         for name, settings in NAMED:
-            yield Method(name, width, **settings)
+            if names is None or name in names:
+                yield Method(name, width, **settings)
+
+
+def label(method: Method) -> str:
+    """A row's name, such as "riac 0.5, 8 bits"."""
+    setting = {"riac": method.kappa, "placebo": method.kappa, "percentile": method.percentile}.get(method.name)
+    return f"{method.name}{'' if setting is None else f' {setting:g}'}, {method.bits} bits"
 
 
 class Study:
-    """Rows of one result file, each written as soon as it is measured."""
+    """The rows of one bundle, each written as soon as it is measured.
 
-    def __init__(self, run: argparse.Namespace) -> None:
-        self._run, self._options = run, parse_options(run.option)
-        self.seen = calibrate(run.bundle, run.data, run.calibration_split, self._options, run.frames, run.collection, run.threads, bar)
-        self.result: dict[str, Any] = {
-            "bundle": run.bundle,
-            "split": run.split,
-            "frames": self.seen.frames.names,
-            "stress": self.seen.frames.stress,
-            "rows": [],
-        }
+    Args:
+        run: the command's arguments.
+        seed: the bundle's place in the command.
+        result: of all bundles; "runs" grows.
+    """
 
-    def evaluate(self, bundle: Path, label: dict[str, Any]) -> None:
-        run, blocks = self._run, self.seen.source.kind == "astyx"
-        found = evaluate_bundle(str(bundle), run.data, run.split, self._options, threads=run.threads, per_block=blocks, track=bar("eval"))
-        self.result["rows"].append({**label, "metrics": found["metrics"]})
+    def __init__(self, run: argparse.Namespace, seed: int, result: dict[str, Any]) -> None:
+        self._run, self._seed, self._options, self.result = run, seed, parse_options(run.option), result
+        state = run.state / f"{seed}.npz" if run.state else None
+        self.seen = calibrate(run.bundles[seed], run.data, run.calibration_split, self._options, run.frames, state, run.threads, bar)
+        result.update(frames=self.seen.frames.names, stress=self.seen.frames.stress)
+
+    def row(self, title: str, make: Callable[[], Bundle], **more: Any) -> Bundle | None:
+        """Makes and measures a bundle, unless that was done before."""
+        if any((found["row"], found["seed"]) == (title, self._seed) for found in self.result["runs"]):
+            return None
+        run, kitti_protocol, made = self._run, self.seen.source.kind == "astyx", make()
+        found = evaluate_bundle(
+            str(made.path), run.data, run.split, self._options, threads=run.threads, limit=run.limit, track=bar("eval"),
+            per_block=kitti_protocol, per_radar=kitti_protocol, resamples=kitti.RESAMPLES,
+        )  # fmt: skip
+        card = made.manifest["provenance"].get("quantization")
+        more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}
+        drawn = {metric: np.round(values, 3).tolist() for metric, values in found.get("bootstrap", {}).items()}
+        self.result["runs"].append({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn})
+        self.result["summary"] = summaries(self.result["runs"])
         write_atomically(run.out, (json.dumps(self.result, indent=1, sort_keys=True, default=float) + "\n").encode())
-        log().print(label)
+        log().print(f"{run.bundles[self._seed]}: {title}")
+        return made
 
     def calibrators(self, folder: Path) -> None:
-        """The float bundle, every method at every width, the float16 typing of one."""
-        self.evaluate(self.seen.bundle.path, {"name": "float"})
-        for method in methods(self._run.bits):
-            made = make(self.seen, method, folder / "row.imkd")
-            self.evaluate(made.path, {**asdict(method), "bytes": _bytes(made), "int8_share": _share(made)})
-            if (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
+        """The float bundle, every method at every width, the float16 typing of one, and what training makes of the default."""
+        self.row("float", lambda: self.seen.bundle)
+        for method in methods(self._run.bits, self._run.methods):
+            made = self.row(label(method), lambda m=method: make(self.seen, m, folder / "row.imkd"), **asdict(method))  # type: ignore[misc]
+            if made and (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
                 self.result["speed"] = speed(self.seen.bundle, made, self._run.threads)
-                half = make(self.seen, method, folder / "half.imkd", typing="float16")
-                self.evaluate(half.path, {**asdict(method), "name": "riac, float16 typing"})
+            if self._run.halves and (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
+                half = lambda m=method: make(self.seen, m, folder / "half.imkd", typing="float16")  # noqa: E731
+                self.row(f"{label(method)}, float16 typing", half, **asdict(method))
+        for bits in self._run.bits if self._run.qat else []:
+            self.trained(Method("mse", bits), folder)
+
+    def trained(self, method: Method, folder: Path) -> None:
+        """Quantization-aware training from a method's scales."""
+        from imkd_edge.quantization.qat import learn
+
+        training = Training(self._run.qat, seed=self._seed)
+        state = (self._run.state or folder) / f"{self._seed}.{method.bits}.pt"
+
+        def made() -> Bundle:
+            parts = learn(self.seen, method, {"camera": (), "bev": ()}, training, state, self._run.threads, bar)
+            return write(self.seen, parts, folder / "row.imkd", method, training=training)
+
+        self.row(f"{TRAINED}, {method.bits} bits", made, **asdict(method), training=asdict(training))
 
     def jitter(self, folder: Path) -> None:
         """Methods with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
-        for seed, method in product(range(self._run.jitter), [Method(name, bits) for bits in self._run.bits for name in self._run.methods]):
-            parts = {name: _jittered(self.seen, part, method, seed) for name, part in self.seen.parts.items()}
-            made = write(self.seen, parts, folder / "row.imkd", method)
-            self.evaluate(made.path, {**asdict(method), "jitter": seed})
+        for draw, method in product(range(self._run.jitter), self._few()):
+
+            def made(draw: int = draw, method: Method = method) -> Bundle:
+                parts = {name: _jittered(self.seen, part, method, draw) for name, part in self.seen.parts.items()}
+                return write(self.seen, parts, folder / "row.imkd", method)
+
+            self.row(f"{label(method)}, jitter {draw}", made, **asdict(method), jitter=draw)
 
     def gates(self, folder: Path) -> None:
         """Methods with the most sensitive layers in float."""
-        for gate, method in product(self._run.gate, [Method(name, bits) for bits in self._run.bits for name in self._run.methods]):
+        for gate, method in product(self._run.gate, self._few()):
             kept = {name: gated(self.seen, part, method, gate, self._run.threads, bar) for name, part in self.seen.parts.items()}
-            made = make(self.seen, method, folder / "row.imkd", kept)
-            self.evaluate(made.path, {**asdict(method), "gate": gate, "float": kept, "int8_share": _share(made)})
+            made = lambda m=method, k=kept: make(self.seen, m, folder / "row.imkd", k)  # noqa: E731
+            self.row(f"{label(method)}, gate {gate:g}", made, **asdict(method), gate=gate, float=kept)
+
+    def _few(self) -> list[Method]:
+        return [Method(name, bits) for bits in self._run.bits for name in self._run.methods or ["mse", "riac"]]
 
 
-def main() -> None:
-    """Writes one JSON file of rows."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle")
-    parser.add_argument("data")
+def summaries(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Over the seeds: every row against the float one, and against "mse" at the same number of bits (ablation_report.summary)."""
+    found = {"float": summary(runs)}
+    for bits in sorted({run["bits"] for run in runs if "bits" in run}, reverse=True):
+        first = label(Method("mse", bits))
+        own = [run for run in runs if run.get("bits") == bits]
+        if any(run["row"] == first for run in own):
+            found[first] = summary(sorted(own, key=lambda run: run["row"] != first))
+    return found
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Writes one JSON file of rows, and their table to the log."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
+    parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--calibration-split", default=None)
     parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--limit", type=int, default=None, help="measure on the first frames only, for a quick look")
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
-    parser.add_argument("--collection", type=Path, default=None)
+    parser.add_argument("--methods", nargs="+", default=None, help="only these calibrators")
+    parser.add_argument("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
+    parser.add_argument("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
+    parser.add_argument("--state", type=Path, default=None, help="folder for what an interrupted command goes on from")
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
     parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%")
     parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
-    parser.add_argument("--methods", nargs="+", default=["mse", "riac"])
     parser.add_argument("--threads", type=int, default=0)
-    run = parser.parse_args()
-    study = Study(run)
-    with tempfile.TemporaryDirectory() as folder:
-        (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)(Path(folder))
+    run = parser.parse_args(arguments)
+    if run.state:
+        run.state.mkdir(parents=True, exist_ok=True)
+    result = begin(run)
+    for seed in range(len(run.bundles)):
+        study = Study(run, seed, result)
+        with tempfile.TemporaryDirectory() as folder:
+            (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)(Path(folder))
+    for rows in result["summary"].values():
+        log().print(table(rows))
+
+
+def begin(run: argparse.Namespace) -> dict[str, Any]:
+    """What the file holds where it is of these bundles on these frames, else an empty result."""
+    names = [Path(bundle).name for bundle in run.bundles]
+    fresh: dict[str, Any] = {"bundles": names, "split": run.split, "limit": run.limit, "runs": [], "summary": {}}
+    if not run.out.is_file():
+        return fresh
+    saved = json.loads(run.out.read_text())
+    return saved if all(saved.get(key) == fresh[key] for key in ("bundles", "split", "limit")) else fresh
 
 
 def make(seen: Calibrated, method: Method, out: Path, kept: Mapping[str, tuple[str, ...]] | None = None, typing: str = "float32") -> Bundle:
@@ -127,10 +204,6 @@ def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quanti
     amax = solve_all(part, quantized_tensors(part, groups), seen.collection, method)
     factors = {value: random.uniform(0.98, 1.02) for value in dict.fromkeys(amax.values())}
     return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
-
-
-def _share(made: Bundle) -> float:
-    return made.manifest["provenance"]["quantization"]["int8_share"]
 
 
 def _bytes(made: Bundle) -> dict[str, int]:

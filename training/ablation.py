@@ -23,7 +23,6 @@ from imkd_edge.training.main import load_checkpoint, open_dataset, train_stages,
 
 PLANS = Path(__file__).parent / "ablations"
 SCORE = 0.01  # boxes below it do not count
-RESAMPLES, CHUNK = 200, 10  # of the validation frames: bootstrap samples, consecutive frames that are drawn together
 PLAN_KEYS = {"config", "data", "split", "seeds", "metrics", "common", "rows"}
 
 
@@ -161,7 +160,7 @@ def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        samples = kitti.bootstrap(detected, names, plan.metrics, RESAMPLES, CHUNK)
+        samples = kitti.bootstrap(detected, names, plan.metrics, kitti.RESAMPLES, kitti.CHUNK)
     return {
         "row": row.name,
         "seed": seed,

@@ -36,13 +36,14 @@ def evaluate_checkpoint(
     limit: int | None = None,
     per_range: bool = False,
     per_block: bool = False,
+    per_radar: bool = False,
     condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
     """As evaluation.run.evaluate_bundle, of the averaged student or teacher of a checkpoint, in torch."""
     chosen = choose(data, split, options, limit)
     detect = CheckpointDetector(Path(checkpoint), score, chosen.source)
-    metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
+    metrics = evaluate(chosen, detect, per_range, per_block, per_radar, condition, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 

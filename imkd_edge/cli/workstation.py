@@ -177,7 +177,7 @@ def quantize(
     typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Of --qat, for each part, two frames each.")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="Of --qat, for each part, two frames each.")] = 150,
     seed: Annotated[int, typer.Option(help="Of --qat: of the order of the frames.")] = 0,
     option: Options = None,
     threads: Threads = 0,
@@ -248,6 +248,7 @@ def evaluate(
     score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below this score do not count.")] = 0.01,
     per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
     per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
+    per_radar: Annotated[bool, typer.Option("--per-radar", help="Also by the radar returns in a box: none, any, thirds (Astyx).")] = False,
     condition: Annotated[
         str,
         typer.Option(help="Do this to the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."),
@@ -265,6 +266,7 @@ def evaluate(
         "limit": limit,
         "per_range": per_range,
         "per_block": per_block,
+        "per_radar": per_radar,
         "condition": condition,
     }
     if bundle.endswith(".pt"):

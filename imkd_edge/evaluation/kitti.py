@@ -6,7 +6,7 @@ easy 0, moderate up to 1, hard up to 2. Values are percent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ DIFFICULTIES = {"easy": 0, "moderate": 1, "hard": 2}  # highest occlusion that c
 RANGES = ((0.0, 20.0), (20.0, 40.0), (40.0, np.inf))  # m on the ground plane
 CENTER_DISTANCES = (0.5, 1.0, 2.0, 4.0)  # m
 RECALL_POINTS = 40
+RESAMPLES, CHUNK = 200, 10  # of `bootstrap`: draws, and consecutive frames that are drawn together
 
 Detected = tuple[Truth, np.ndarray, np.ndarray, Sequence[str]]  # truth, boxes (M, 9), scores (M,), labels
 Interval = tuple[float, float]
@@ -35,9 +36,17 @@ class _Frame:
     scores: np.ndarray  # (D,)
     free: np.ndarray  # (D,) bool: no false positive when unmatched
     overlap: dict[str, np.ndarray]  # "bev", "3d" -> (G, D)
+    parts: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (G,), (D,) bool: what belongs to it
 
 
-def _reduce(index: int, item: Detected, label: str, ignore_labels: Sequence[str], visible: Visible | None) -> _Frame:
+def _reduce(
+    index: int,
+    item: Detected,
+    label: str,
+    ignore_labels: Sequence[str] = (),
+    visible: Visible | None = None,
+    parts: Mapping[str, Visible] | None = None,
+) -> _Frame:
     truth, boxes, scores, labels = item
     kept = np.array([name == label or name in ignore_labels for name in truth.labels], bool)
     found = np.array([name == label for name in labels], bool)
@@ -48,15 +57,19 @@ def _reduce(index: int, item: Detected, label: str, ignore_labels: Sequence[str]
         hidden, free = ~visible(index, gt), ~visible(index, dt)
     bev, volume = box_iou(gt, dt)
     scores = np.asarray(scores, np.float64)[found]
-    return _Frame(gt, np.asarray(truth.occlusion)[kept], other | hidden, dt, scores, free, {"bev": bev, "3d": volume})
+    members = {name: (of(index, gt), of(index, dt)) for name, of in (parts or {}).items()}
+    return _Frame(gt, np.asarray(truth.occlusion)[kept], other | hidden, dt, scores, free, {"bev": bev, "3d": volume}, members)
 
 
 Visible = Callable[[int, np.ndarray], np.ndarray]
 
 
-def _within(frame: _Frame, level: int, interval: Interval | None) -> tuple[np.ndarray, np.ndarray]:
-    """(G,) ground truths to ignore and (D,) detections that are no false positives, at a difficulty and range."""
+def _within(frame: _Frame, level: int, interval: Interval | None, part: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(G,) ground truths to ignore and (D,) detections that are no false positives, at a difficulty, range and part."""
     ignored, free = frame.ignored | (frame.occlusion > level), frame.free
+    if part is not None:
+        members, found = frame.parts[part]
+        ignored, free = ignored | ~members, free | ~found
     if interval is not None:
         inside = [(r >= interval[0]) & (r < interval[1]) for r in (_range(frame.truth), _range(frame.boxes))]
         ignored, free = ignored | ~inside[0], free | ~inside[1]
@@ -106,8 +119,10 @@ def _counts(frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_
     return np.stack([true, (open_ & ~free).sum(1)])
 
 
-def _ap40(frames: list[_Frame], kind: str, level: int, min_overlap: float, interval: Interval | None = None) -> float:
-    rules = [_within(frame, level, interval) for frame in frames]
+def _ap40(
+    frames: list[_Frame], kind: str, level: int, min_overlap: float, interval: Interval | None = None, part: str | None = None
+) -> float:
+    rules = [_within(frame, level, interval, part) for frame in frames]
     objects = sum(int((~ignored).sum()) for ignored, _ in rules)
     if not objects:
         return float("nan")
@@ -207,6 +222,7 @@ def evaluate(
     ranges: Sequence[Interval] = (),
     names: Sequence[str] | None = None,
     visible: Visible | None = None,
+    parts: Mapping[str, Visible] | None = None,
 ) -> dict[str, float]:
     """Average precision of every class, in percent.
 
@@ -220,8 +236,10 @@ def evaluate(
         names: frame names; where their numbers fall into 2 to 9 runs, AP is given for each run too.
         visible: maps (frame index, boxes (M, 9)) to (M,) bool: what it excludes is ignored; by default nothing is
             (see `in_image`).
+        parts: name -> as visible: AP is given for each, as if nothing else were there (see `evaluation.radar`).
     Returns:
-        for each class `car_{bev,3d}_ap40_{easy,moderate,hard}`, `..._moderate_{0-20m,40m-}`, `..._moderate_block1`,
+        for each class `car_{bev,3d}_ap40_{easy,moderate,hard}`, `..._moderate_{0-20m,40m-}`, `..._moderate_block1`, `..._moderate_{part}`,
+        `car_objects_{part}`,
         `car_center_ap_{0.5,1,2,4}m` (nuScenes' rule, all up to hard), `car_objects_{easy,moderate,hard}`, and of the
         detections within 2 m of an object `car_mae_{x,y,z,yaw}`, `car_bias_*` (m, rad) and `car_turned` (share with
         the heading reversed).
@@ -231,13 +249,15 @@ def evaluate(
     runs = blocks(names) if names is not None else []
     result: dict[str, float] = {}
     for label in labels:
-        frames = [_reduce(i, item, label, ignore_labels, visible) for i, item in enumerate(items)]
-        values = _class_metrics(frames, min_overlap, ranges, runs if 2 <= len(runs) <= 9 else [])
+        frames = [_reduce(i, item, label, ignore_labels, visible, parts) for i, item in enumerate(items)]
+        values = _class_metrics(frames, min_overlap, ranges, runs if 2 <= len(runs) <= 9 else [], list(parts or {}))
         result |= {f"{label.replace(' ', '_')}_{key}": value for key, value in values.items()}
     return result
 
 
-def _class_metrics(frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]]) -> dict[str, float]:
+def _class_metrics(
+    frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]], parts: list[str]
+) -> dict[str, float]:
     result: dict[str, float] = {}
     for kind in ("bev", "3d"):
         for name, level in DIFFICULTIES.items():
@@ -248,6 +268,9 @@ def _class_metrics(frames: list[_Frame], min_overlap: float, ranges: Sequence[In
             result[f"{kind}_ap40_moderate_{suffix}"] = _ap40(frames, kind, moderate, min_overlap, (low, high))
         for number, run in enumerate(runs, 1):
             result[f"{kind}_ap40_moderate_block{number}"] = _ap40([frames[i] for i in run], kind, moderate, min_overlap)
+        for part in parts:
+            result[f"{kind}_ap40_moderate_{part}"] = _ap40(frames, kind, moderate, min_overlap, None, part)
+            result[f"objects_{part}"] = sum(int((~_within(frame, moderate, None, part)[0]).sum()) for frame in frames)
     for distance in CENTER_DISTANCES:
         result[f"center_ap_{distance:g}m"] = _center_ap(frames, distance)
     for name, level in DIFFICULTIES.items():
@@ -274,6 +297,6 @@ def bootstrap(
     result = {}
     for metric in metrics:
         label, kind, _, level = metric.rsplit("_", 3)
-        frames = [_reduce(i, item, label, (), None) for i, item in enumerate(samples)]
+        frames = [_reduce(i, item, label) for i, item in enumerate(samples)]
         result[metric] = [_ap40([frames[i] for i in draw], kind, DIFFICULTIES[level], 0.5) for draw in draws]
     return result

@@ -9,12 +9,13 @@ import numpy as np
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation import segmentation
+from imkd_edge.evaluation import radar, segmentation
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.samples import Selection, infer_sample, select
 from imkd_edge.sources.sample import Sample, Truth
 from imkd_edge.sources.vod import VodSource
 
+RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
 Track = Callable[[Selection], Iterable[Sample]]
 Boxes = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
 Found = Boxes | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]  # and the logits of segmentation.on_grid, from a model that segments
@@ -30,10 +31,12 @@ def evaluate_bundle(
     limit: int | None = None,
     per_range: bool = False,
     per_block: bool = False,
+    per_radar: bool = False,
     threads: int = 0,
     device: str = "auto",
     engine: str = "auto",
     condition: str = "none",
+    resamples: int = 0,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Runs the Detector over a split and measures its boxes.
@@ -45,14 +48,15 @@ def evaluate_bundle(
         options: of the source's reader.
         score: boxes below it do not count; low, because average precision needs the whole curve.
         limit: only the first frames.
-        per_range, per_block: KITTI protocol also by distance and by run of consecutive frames.
+        per_range, per_block, per_radar: KITTI protocol also by distance, by run of consecutive frames, and by the returns in a box.
+        resamples: draws of frames for intervals (kitti.bootstrap), KITTI protocol only.
         threads, device, engine: of the Detector.
         condition: what happens to the sensors first, one of conditions.CONDITIONS.
         track: wraps the frames, for a progress bar.
 
     Returns:
-        {"dataset", "split", "frames", "metrics"}: KITTI's AP in percent for Astyx, the official devkit's numbers for
-        View-of-Delft (percent), the official nuScenes devkit's for others.
+        {"dataset", "split", "frames", "metrics", and with resamples "bootstrap": {metric: values}}: KITTI's AP in percent for Astyx, the
+        official devkit's numbers for View-of-Delft (percent), the official nuScenes devkit's for others.
 
     Raises:
         Error: train_no_data where no frame has labels; those of the source and the bundle.
@@ -69,8 +73,14 @@ def evaluate_bundle(
             p = result.segmentation.clip(1e-6, 1 - 1e-6)
             return result.boxes, result.scores, result.names, segmentation.on_grid(np.log(p / (1 - p)), grid)
 
-        metrics = evaluate(chosen, detect, per_range, per_block, condition, track)
-    return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
+        names, detected, tallies = run(chosen, detect, condition, track)
+    metrics = measure(chosen, names, detected, tallies, per_range, per_block, per_radar)
+    result = {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
+    if resamples and chosen.source.kind == "astyx":
+        from imkd_edge.evaluation import kitti
+
+        result["bootstrap"] = kitti.bootstrap(detected, names, RESAMPLED, resamples, kitti.CHUNK)
+    return result
 
 
 def choose(data: str, split: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> Selection:
@@ -86,12 +96,13 @@ def evaluate(
     detect: Callable[[Sample], Found],
     per_range: bool = False,
     per_block: bool = False,
+    per_radar: bool = False,
     condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
     """The metrics of whatever finds boxes in a sample. Raises Error train_no_data where no frame has labels."""
     names, detected, tallies = run(chosen, detect, condition, track)
-    return measure(chosen, names, detected, tallies, per_range, per_block)
+    return measure(chosen, names, detected, tallies, per_range, per_block, per_radar)
 
 
 def measure(
@@ -101,19 +112,24 @@ def measure(
     tallies: list[np.ndarray],
     per_range: bool = False,
     per_block: bool = False,
+    per_radar: bool = False,
 ) -> dict[str, Any]:
     """The metrics of what `run` found."""
-    metrics = _boxes(chosen, names, detected, per_range, per_block)
+    metrics = _boxes(chosen, names, detected, per_range, per_block, per_radar)
     return {**metrics, "vehicle_iou": segmentation.vehicle_iou(tallies)} if tallies else metrics
 
 
-def _boxes(chosen: Selection, names: list[str], detected: list[Detected], per_range: bool, per_block: bool) -> dict[str, Any]:
+def _boxes(
+    chosen: Selection, names: list[str], detected: list[Detected], per_range: bool, per_block: bool, per_radar: bool
+) -> dict[str, Any]:
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None)
-    if per_range or per_block:
-        what, fix = "ranges and blocks belong to KITTI's protocol", "leave --per-range and --per-block out"
+        clouds = [radar.returns(chosen.source[name]) for name in names] if per_radar else []
+        parts = radar.parts(clouds, [item[0] for item in detected]) if per_radar else None
+        return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None, parts=parts)
+    if per_range or per_block or per_radar:
+        what, fix = "ranges, blocks and returns belong to KITTI's protocol", "leave --per-range, --per-block and --per-radar out"
         raise Error(Code.spec_bad_value, what, chosen.source.kind, fix)
     if isinstance(chosen.source, VodSource):
         from imkd_edge.evaluation import vod

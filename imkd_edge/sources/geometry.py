@@ -53,13 +53,17 @@ def transform(T: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def points_in_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(M,) int32: how many of (N, 3+) points lie in each of (M, 7+) boxes x, y, z centre, l, w, h, yaw; nan in none."""
+    return inside_boxes(points, boxes).sum(1, dtype=np.int32)
+
+
+def inside_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(M, N) bool: which of (N, 3+) points lie in each of (M, 7+) boxes; nan in none."""
     offset = points[None, :, :3] - boxes[:, None, :3]  # (M, N, 3)
     cos, sin = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
     along = np.abs(cos * offset[..., 0] + sin * offset[..., 1])
     across = np.abs(cos * offset[..., 1] - sin * offset[..., 0])
     half = boxes[:, None, 3:6] / 2
-    inside = (along <= half[..., 0]) & (across <= half[..., 1]) & (np.abs(offset[..., 2]) <= half[..., 2])
-    return inside.sum(1, dtype=np.int32)
+    return (along <= half[..., 0]) & (across <= half[..., 1]) & (np.abs(offset[..., 2]) <= half[..., 2])
 
 
 def truth_of(

@@ -93,7 +93,7 @@ def test_untrained_it_is_what_post_training_quantization_makes(seen: Calibrated,
 def test_the_exported_graph_says_what_training_saw(few: Calibrated, name: str, tmp_path: Path) -> None:
     """NMSE 1e-4, as between any two engines: sums in another order move a value over a rounding edge now and then."""
     own = learnt(few, name)
-    optimizer = torch.optim.Adam([*own.weights.values(), *own.steps.values()], lr=1e-3)
+    optimizer = qat.make_optimizer(own)
     lesson = qat.Lesson.read(few, name, {}, tmp_path, 1, None)
     for step in range(2):
         qat._advance(own, lesson, optimizer, SHORT, step)
