@@ -79,6 +79,7 @@ def quantize(
     evaluate: str | None = None,
     typing: str = "float32",
     training: Training | None = None,
+    html: Path | None = None,
     threads: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, Any]:
@@ -95,6 +96,7 @@ def quantize(
         evaluate: split of the source on which to measure both forms, for the model card.
         typing: of the bundle's parts, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly typed).
         training: quantization-aware, on the calibration frames, from the method's scales; its state is OUT.qat.pt. It needs PyTorch.
+        html: page to write about it, with its data as JSON beside it: histograms and ranges, weights over the ground, each layer's part.
         bar: makes progress bars.
 
     Returns:
@@ -122,6 +124,10 @@ def quantize(
             for form, path in forms.items()
         }
         made = write(seen, parts, out, method, metrics, typing, training)
+    if html is not None:
+        from imkd_edge.quantization.report import write_report
+
+        write_report(seen, parts, method, html, threads, bar)
     return {**_summary(seen, made), "collection": str(state)}
 
 

@@ -44,7 +44,6 @@ def page(result: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in result.items() if name != "series"}
     title = f"{result['bundle']}: {result['engine']} on {result['device']}, {result['frames']} frames"
     parts = [
-        f"<h1>{html.escape(title)}</h1>",
         f"<p>{html.escape(_summary(result))}</p>",
         "<h2>Time per frame, ms</h2>",
         histogram(result["series"]["total_ms"], result["total_ms"]),
@@ -53,15 +52,21 @@ def page(result: Mapping[str, Any]) -> str:
         f"<h2>Stages, ms: the bar is the median, the line p99, of {result['stage_frames']} frames</h2>",
         stage_bars(result["stages_ms"]),
         "<h2>Percentiles, ms</h2>",
-        _table({**result["stages_ms"], "total": result["total_ms"]}),
+        table({**result["stages_ms"], "total": result["total_ms"]}),
         "<h2>What the system told</h2>",
-        _table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
+        table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
         "<h2>Environment</h2>",
         "".join(f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>" for name, value in result["environment"].items()),
-        f'<script type="application/json" id="result">{json.dumps(kept).replace("<", chr(92) + "u003c")}</script>',
     ]
+    return document(title, parts, kept)
+
+
+def document(title: str, parts: list[str], result: Mapping[str, Any]) -> str:
+    """A page that needs nothing else, of parts that are HTML; the result lies in it as JSON."""
+    held = f'<script type="application/json" id="result">{json.dumps(result).replace("<", chr(92) + "u003c")}</script>'
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}{held}"
+    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
 
 def _summary(result: Mapping[str, Any]) -> str:
@@ -84,7 +89,7 @@ def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -
     )
     marked = [(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9")]
     lines = "".join(_upright(x, name, 20 + 14 * i) for i, (x, name) in enumerate(marked))
-    return _svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
+    return svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
 
 
 def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any] | None) -> str:
@@ -101,7 +106,7 @@ def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any]
         line += (
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
         )
-    return _svg(line + _axis(0, at_s[-1], f"{top:.1f}"))
+    return svg(line + _axis(0, at_s[-1], f"{top:.1f}"))
 
 
 def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
@@ -115,7 +120,7 @@ def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
         f'y2="{i * row + 22}"/><text x="{LEFT + 38 + stage["p99"] * scale:.1f}" y="{i * row + 16}">{stage["p50"]:.2f}</text>'
         for i, (name, stage) in enumerate(stages.items())
     )
-    return _svg(rows, row * len(stages))
+    return svg(rows, row * len(stages))
 
 
 def _y(value: float, top: float) -> float:
@@ -138,11 +143,13 @@ def _axis(low: float, high: float, top: str) -> str:
     return f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>{ticks}<text x="0" y="16">{html.escape(top)}</text>'
 
 
-def _svg(content: str, height: int = HEIGHT) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{content}</svg>'
+def svg(content: str, height: int = HEIGHT, width: int = WIDTH) -> str:
+    """A drawing as wide as the page, of this size in its own units."""
+    return f'<svg viewBox="0 0 {width} {height}" role="img">{content}</svg>'
 
 
-def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Numbers with two digits, a line for each name."""
     columns = list(next(iter(rows.values())))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
     body = "".join(

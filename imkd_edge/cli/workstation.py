@@ -179,6 +179,7 @@ def quantize(
     qat: Annotated[bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Of --qat, for each part, two frames each.")] = 150,
     seed: Annotated[int, typer.Option(help="Of --qat: of the order of the frames.")] = 0,
+    html: Annotated[Path | None, typer.Option(help="Write a page on ranges, weights and layers, and its data as JSON.")] = None,
     option: Options = None,
     threads: Threads = 0,
     json: Json = False,
@@ -206,6 +207,7 @@ def quantize(
         evaluate=evaluate,
         typing=typing,
         training=training,
+        html=html,
         threads=threads,
         bar=bar,
     )

@@ -6,15 +6,13 @@ import ctypes
 import itertools
 import json
 import re
-import shutil
-import subprocess
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Reader, open_in_browser
 
 from imkd_edge.bench import bench, frames, page
 from imkd_edge.bench.telemetry import Telemetry
@@ -164,30 +162,6 @@ def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
 
 
 # ---- the page ----
-class Reader(HTMLParser):
-    """Fails on a tag that is not closed, and keeps what a browser would fetch."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.fetched: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append(tag)
-        self.fetched += [value for name, value in attrs if name in ("src", "href") and value]
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.tags.append(tag)
-
-
 def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.html"
     result = run("bench", random_bundle, "--frames", 40, "--warmup", 1, "--rate", 200, "--html", path, "--json").json
@@ -214,11 +188,7 @@ def test_names_in_the_page_are_text(random_bundle: Path) -> None:
 
 
 def test_the_page_opens_in_a_browser_without_a_network(random_bundle: Path, tmp_path: Path) -> None:
-    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no Chromium: the page is NOT opened in a browser")
     path = tmp_path / "bench.html"
     page.write_page(bench(str(random_bundle), frames=20, warmup=0), path)
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1000,1600"]
-    subprocess.run([browser, *flags, path.as_uri()], check=True, timeout=60, capture_output=True)
+    open_in_browser(path, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000
