@@ -42,8 +42,8 @@ def bench_ops(
         {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms", "times_floor"}, ...],
         "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}. ratio > 1: ours is faster, by the medians. The difference
         is in grey levels for images and in the output's unit elsewhere; None where the outputs are lists of different boxes. "bytes" are
-        those that have to be read or written once, counted from shapes; the floor is the time in which a plain copy moves as many (half
-        read, half written).
+        those that have to be read or written once, counted from shapes; the floor is the time in which the fastest plain copy of
+        the run moves as many (half read, half written).
         Where "others_cores", what other processes kept busy meanwhile, is not near 0, ratios mean little: torch's threads wait for each
         other, so it loses most.
     """
