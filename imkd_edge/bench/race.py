@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 PAUSE = 0.004  # s before each measurement: OpenMP's idle workers spin for about that long, on the cores of whoever is next
-COPY_BYTES = 128 << 20  # of the array that is copied: no cache holds it
+COPY_BYTES = 64 << 20  # of the array that is copied: no cache holds it
 PERCENTILES = {"min": 0.0, "p50": 50.0, "p90": 90.0, "p99": 99.0}
 Call = Callable[[], Any]
 
