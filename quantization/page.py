@@ -51,7 +51,7 @@ def histogram(tensor: Mapping[str, Any]) -> str:
         return " ".join(f"{i * step:.1f},{bottom - (bottom - 16) * np.log1p(v) / top:.1f}" for i, v in enumerate(values))
 
     area = f'<polygon class="bar" points="0,{bottom} {outline(counts)} {WIDTH},{bottom}"/>'
-    inner = "" if tensor["occupied"] is None else f'<polyline class="axis" fill="none" points="{outline(tensor["occupied"])}"/>'
+    inner = "" if tensor["occupied"] is None else f'<polyline fill="none" stroke="currentColor" points="{outline(tensor["occupied"])}"/>'
     x = WIDTH * tensor["range"] / end
     line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="14" y2="{bottom}"/>'
     says = f"{tensor['name']}: up to {tensor['largest']:.3g}, range {tensor['range']:.3g}, {100 * tensor['clipped']:.3g} % clipped"
