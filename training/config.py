@@ -100,10 +100,12 @@ class DistillConfig:
     label_mask: str = "soft"  # one of LABEL_MASKS
     empty: float = 0.0  # weight of cells without a LiDAR return in the radar term; 0.1 for a dense LiDAR
     ramp: float = 1.0  # epochs until the terms have their full weight
+    reach: float = 0.0  # m from the ego within which the terms count, for a LiDAR that is blind beyond; 0 = everywhere
+    inherit: bool = False  # the student's trunk and head start as the teacher's, and its fused map is compared without an adaptor
 
     @property
     def active(self) -> bool:
-        return any((self.radar, self.fused, self.label, self.response))
+        return self.inherit or any((self.radar, self.fused, self.label, self.response))
 
 
 INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
@@ -192,6 +194,8 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse(f"history has {history.channels} channels, the fused map {model.bev_channels}", "make [model] bev_channels the same")
     if history.frames and model.frozen_backbone and parts["augment"].variants:
         refuse("[augment] variants cache features of single frames", "leave variants out where there is history")
+    if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
+        refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
     if train.accumulate < 1 or train.batch % train.accumulate:
         refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
     if model.weights and model.pretrained:

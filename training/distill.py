@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from imkd_edge import ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
 from imkd_edge.training.losses import of_group
@@ -28,16 +29,29 @@ def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (student - target.detach()).square().mean(1, keepdim=True)
 
 
-def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, empty: float) -> torch.Tensor:
-    """L_radar = mean_v |A_r(F_rad) - I F_lidar|^2: intensity modulates the target. v = 1 where I > 0, else `empty`."""
-    weight = torch.where(intensity > 0, 1.0, empty)
-    return (weight * squared_error(adapted, intensity * f_lidar)).sum() / divisor(weight.sum())
+def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """L_radar = sum v |A_r(F_rad) - I F_lidar|^2 / sum v |I F_lidar|^2: intensity modulates the target. weight: v of `counted`."""
+    return relative_error(adapted, intensity * f_lidar, weight)
 
 
-def weighted_features(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """sum W |A(F_fused) - F|^2 / max(1, sum W): L_fused with W = I and F = F_lidar, L_label with W = M and F = F_label."""
+def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """sum W |A(F) - T|^2 / sum W |T|^2: L_fused with W = I, T = F_lidar (intensity weights the error), L_label with W = M, T = F_label.
+
+    METHOD divides by sum W. The features of a teacher may grow to any scale (label features to ten times the LiDAR's here), so only the
+    share of their energy that the student misses makes a weight mean the same in every term and for every teacher.
+    """
     weight = weight.detach()
-    return (weight * squared_error(adapted, target)).sum() / divisor(weight.sum())
+    energy = (weight * target.detach().square().mean(1, keepdim=True)).sum()
+    return (weight * squared_error(adapted, target)).sum() / divisor(energy)
+
+
+def near(spec: ModelSpec, reach: float) -> torch.Tensor:
+    """1 where a cell's centre is at most `reach` (m) from the ego origin, else 0; 1 everywhere where reach is 0. (1,1,H,W)."""
+    grid = spec.grid
+    x = grid.x_min + grid.cell * (torch.arange(grid.width()) + 0.5)
+    y = grid.y_min + grid.cell * (torch.arange(grid.height()) + 0.5)
+    inside = torch.hypot(x[None, :], y[:, None]) <= (reach or math.inf)
+    return inside.float()[None, None]
 
 
 def response_heatmap(logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
@@ -108,9 +122,11 @@ class Distiller(nn.Module):
         self.config: DistillConfig = config.distill
         self.teacher, self.labels = freeze(teacher), None if labels is None else freeze(labels)
         model, target = config.model, config.teacher.channels
+        self.register_buffer("near", near(config.spec, config.distill.reach), persistent=False)
         self.radar = adaptor(model.sensor_channels, target)
-        self.fused = adaptor(model.bev_channels, target)
-        self.label = adaptor(model.bev_channels, target)
+        own = config.distill.inherit  # then trunk and head read the student's map as they read the teacher's
+        self.fused = nn.Identity() if own else adaptor(model.bev_channels, target)
+        self.label = nn.Identity() if own else adaptor(model.bev_channels, target)
 
     def train(self, mode: bool = True) -> Distiller:
         super().train(mode)
@@ -126,18 +142,21 @@ class Distiller(nn.Module):
             seen = self.teacher(batch)
         intensity = intensity_map(config.intensity, batch["lidar_grid"], seen["f_lidar"], self.teacher.reflectance_scale)
         if config.radar:
-            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), seen["f_lidar"], intensity, config.empty)
+            counted = torch.where(intensity > 0, 1.0, config.empty) * self.near
+            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), seen["f_lidar"], intensity, counted)
         if config.fused:
-            terms["fused"] = weighted_features(self.fused(student["f_fused"]), seen["f_lidar"], intensity)
+            terms["fused"] = relative_error(self.fused(student["f_fused"]), seen["f_lidar"], intensity * self.near)
         if config.label and self.labels is not None:
             mask = batch["heatmap"].amax(1, keepdim=True)
             mask = (mask > POSITIVE).to(mask.dtype) if config.label_mask == "binary" else mask
             with torch.no_grad():
                 f_label = self.labels(batch)
-            terms["label"] = weighted_features(self.label(student["f_fused"]), f_label, mask)
+            terms["label"] = relative_error(self.label(student["f_fused"]), f_label, mask * self.near)
         if config.response:
-            heatmap = response_heatmap(student["heatmap"], seen["heatmap"], batch["heatmap"], batch["unlit"])
-            terms["response"] = heatmap + 0.25 * response_box(student["box"], seen["box"], seen["heatmap"], batch)
+            unseen = torch.maximum(batch["unlit"], 1 - self.near[:, 0])
+            heatmap = response_heatmap(student["heatmap"], seen["heatmap"], batch["heatmap"], unseen)
+            box = response_box(student["box"], seen["box"], seen["heatmap"], {**batch, "unlit": unseen})
+            terms["response"] = heatmap + 0.25 * box
         ramp = min(1.0, epoch / config.ramp) if config.ramp > 0 else 1.0
         return {name: value * ramp * getattr(config, name) for name, value in terms.items()}
 

@@ -101,6 +101,10 @@ class StudentStage(Stage):
         self.distiller = None if teacher is None else Distiller(config, teacher, labels)
         self.lidar = teacher is not None
 
+    def prepare(self, dataset: FrameDataset) -> None:
+        if self.distiller is not None and self.config.distill.inherit:
+            self.network.bev.inherit(self.distiller.teacher)
+
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             out = _single(self.network(batch))

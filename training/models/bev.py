@@ -69,6 +69,11 @@ class Head(nn.Module):
         """Adds where each cell lies."""
         return fused + self.position_weight(self.positions)
 
+    def inherit(self, other: Head) -> None:
+        """Takes over the weights of another trunk and head of the same size."""
+        for name in ("position_weight", "trunk", "heatmap", "box"):
+            getattr(self, name).load_state_dict(getattr(other, name).state_dict())
+
     def decide(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """F_fused (B,C,H,W) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
         x = self.trunk(fused)
