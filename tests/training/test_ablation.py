@@ -88,6 +88,12 @@ def test_a_changed_row_is_another_run(plan):
     assert len({row.digest(0), *(changed.digest(0) for changed in others)}) == 4
 
 
+def test_a_run_without_distillation_is_the_same_whatever_the_teacher(plan):
+    for row, same in zip(plan.rows, (True, False)):
+        other = replace(row, tree={**row.tree, "teacher": {"radar": True}})
+        assert row.settings.distill.active != same and (other.digest(0) == row.digest(0)) == same
+
+
 def test_a_seed_beyond_the_plan_is_kept_too(plan, finished, tmp_path):
     _, results = finished
     extra = {**results["runs"][0], "seed": 7, "digest": plan.rows[0].digest(7)}

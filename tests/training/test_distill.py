@@ -1,19 +1,24 @@
 """Each term of the distillation against hand-computed cases; what is a target gets no gradient."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from imkd_edge.training import lidar
+from imkd_edge.training.config import load_config
 from imkd_edge.training.distill import (
+    Distiller,
     intensity_map,
     log_reflectance,
+    near,
     radar_guidance,
+    relative_error,
     response_box,
     response_heatmap,
-    weighted_features,
 )
+from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 
 LN2 = math.log(2)
 
@@ -22,19 +27,72 @@ def row(*values: float) -> torch.Tensor:  # (1,1,1,W)
     return torch.tensor(values).view(1, 1, 1, -1)
 
 
+@pytest.fixture
+def reaching():
+    """A distiller with a reach of 40 m, what a student says, and a batch with targets in every cell."""
+    torch.manual_seed(4)
+    config = load_config("astyx-ablation")
+    weights = {"radar": 1.0, "fused": 1.0, "label": 1.0, "response": 1.0, "reach": 40.0, "intensity": "uniform"}
+    config = replace(config, distill=replace(config.distill, **weights))
+    spec = config.spec
+    size, fine = (spec.grid.height(), spec.grid.width()), round(spec.grid.cell / spec.radar.cell)
+    distiller = Distiller(config, Teacher(spec, config.teacher), LabelEncoder(spec, config.teacher)).eval()  # no batch norm mixes cells
+    same = torch.zeros(1, *size, dtype=torch.long)
+    batch = {
+        "lidar_grid": torch.rand(1, lidar.CHANNELS, fine * size[0], fine * size[1]),
+        "heatmap": torch.rand(1, len(spec.head.classes), *size),
+        "box": torch.randn(1, 10, *size),
+        "weight": torch.ones(1, *size),
+        "unlit": torch.zeros(1, *size),
+        "label": same,
+        "group": same,
+    }
+    channels = {"f_rad": config.model.sensor_channels, "f_fused": config.model.bev_channels, "heatmap": len(spec.head.classes), "box": 10 * spec.head.groups()}
+    student = {name: torch.randn(1, c, *size, requires_grad=True) for name, c in channels.items()}
+    return distiller, student, batch, distiller.near[0, 0]
+
+
 def test_radar_guidance_scales_the_target_by_the_intensity():
     student, f_lidar = row(1.0, 2.0, 5.0).repeat(1, 2, 1, 1), row(4.0, 4.0, 4.0).repeat(1, 2, 1, 1)
     intensity = row(0.5, 1.0, 0.0)
-    # targets 2, 4, 0; errors 1, 4, 25; the empty cell counts with 0.1
-    assert radar_guidance(student, f_lidar, intensity, 0.0).item() == pytest.approx((1 + 4) / 2)
-    assert radar_guidance(student, f_lidar, intensity, 0.1).item() == pytest.approx((1 + 4 + 2.5) / 2.1)
+    # targets 2, 4, 0 of energies 4, 16, 0; errors 1, 4, 25; the empty cell counts with 0 or 0.1
+    assert radar_guidance(student, f_lidar, intensity, row(1.0, 1.0, 0.0)).item() == pytest.approx((1 + 4) / 20)
+    assert radar_guidance(student, f_lidar, intensity, row(1.0, 1.0, 0.1)).item() == pytest.approx((1 + 4 + 2.5) / 20)
 
 
 def test_fused_features_are_weighted_by_the_intensity_and_not_scaled():
     student, f_lidar = row(1.0, 2.0, 5.0).repeat(1, 2, 1, 1), row(4.0, 4.0, 4.0).repeat(1, 2, 1, 1)
-    # errors 9, 4, 1
-    assert weighted_features(student, f_lidar, row(0.5, 1.0, 0.0)).item() == pytest.approx((4.5 + 4) / 1.5)
-    assert weighted_features(student, f_lidar, row(0.5, 0.0, 0.0)).item() == pytest.approx(4.5)  # divided by 1 at least
+    # errors 9, 4, 1; energy 16 each
+    assert relative_error(student, f_lidar, row(0.5, 1.0, 0.0)).item() == pytest.approx((4.5 + 4) / 24)
+    assert relative_error(student, f_lidar, row(0.5, 0.0, 0.0)).item() == pytest.approx(4.5 / 8)
+    assert relative_error(student, f_lidar, row(0.05, 0.0, 0.0)).item() == pytest.approx(0.45)  # divided by 1 at least
+
+
+def test_features_of_another_scale_weigh_the_same():
+    torch.manual_seed(3)
+    student, target, weight = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5), torch.rand(2, 1, 4, 5)
+    ours = relative_error(student, target, weight).item()
+    assert relative_error(10 * student, 10 * target, weight).item() == pytest.approx(ours, rel=1e-5)
+
+
+def test_a_reach_keeps_the_cells_whose_centre_lies_within_it():
+    spec = load_config("astyx-ablation").spec
+    mask = near(spec, 40.0)[0, 0]
+    height, width = mask.shape
+    assert (height, width) == (spec.grid.height(), spec.grid.width())
+    for row_index, column in ((0, 0), (height // 2, 0), (height // 2, width - 1), (height // 2, width // 2), (height - 1, width // 2)):
+        x = spec.grid.x_min + (column + 0.5) * spec.grid.cell
+        y = spec.grid.y_min + (row_index + 0.5) * spec.grid.cell
+        assert mask[row_index, column] == (x * x + y * y <= 1600)
+    assert 0 < mask.mean() < 1 and near(spec, 0.0).eq(1).all()
+
+
+def test_nothing_is_learnt_from_the_teacher_beyond_the_reach(reaching):
+    distiller, student, batch, mask = reaching
+    sum(distiller(student, batch, 9.0).values()).backward()
+    for name in ("f_rad", "f_fused", "heatmap", "box"):
+        slope = student[name].grad.abs().sum((0, 1))
+        assert slope[mask == 1].sum() > 0 and slope[mask == 0].sum() == 0, name
 
 
 def test_response_of_an_undecided_student():
@@ -92,8 +150,8 @@ def test_box_response_does_not_ask_for_the_teachers_velocity():
 
 
 TERMS = {
-    "radar": lambda s, t, w: radar_guidance(s, t, w, 0.1),
-    "features": weighted_features,
+    "radar": lambda s, t, w: radar_guidance(s, t, w, torch.ones_like(w)),
+    "features": relative_error,
     "heatmap": lambda s, t, w: response_heatmap(s, t, w, torch.zeros(2, 4, 5)),
     "box": lambda s, t, w: response_box(s, t, w, {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}),
 }
@@ -112,8 +170,8 @@ def test_the_gradient_goes_into_the_student_alone(name):
 def test_every_term_vanishes_where_the_student_says_what_the_teacher_says():
     torch.manual_seed(2)
     target, ones = torch.randn(2, 10, 4, 5), torch.ones(2, 1, 4, 5)
-    assert radar_guidance(0.5 * target, target, 0.5 * ones, 0.1).item() == 0
-    assert weighted_features(target, target, ones).item() == 0
+    assert radar_guidance(0.5 * target, target, 0.5 * ones, ones).item() == 0
+    assert relative_error(target, target, ones).item() == 0
     assert response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5)).item() == pytest.approx(0, abs=1e-7)
     batch = {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}
     assert response_box(target, target, target, batch).item() == 0

@@ -67,6 +67,27 @@ def test_the_teacher_does_not_move_while_others_learn(folder):
             assert torch.equal(seen[prefix + key], value), key
 
 
+def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config, tmp_path, folder):
+    heir = write_toy_config(tmp_path / "heir.toml", DISTIL + "inherit = true\n")
+    with pytest.MonkeyPatch.context() as patch:  # no step is taken
+        patch.setattr("imkd_edge.training.main.train_one_epoch", lambda *args: {"total": 0.0})
+        train(heir, out=tmp_path, seed=5, epochs=1, teacher=folder)
+    teacher = load_checkpoint(folder / "teacher" / "checkpoint.pt")["ema"]
+    mine = load_checkpoint(tmp_path / "checkpoint.pt")
+    parts = [key for key in teacher if key.startswith(("trunk.", "heatmap.", "box.", "position_weight."))]
+    assert len(parts) > 50
+    for key in parts:
+        assert torch.equal(mine["ema"][f"bev.{key}"], teacher[key]) and torch.equal(mine["trained"][f"network.bev.{key}"], teacher[key])
+    assert not any(key.startswith(("distiller.fused.", "distiller.label.")) for key in mine["trained"])  # compared without an adaptor
+
+
+def test_a_student_of_another_width_cannot_inherit(tmp_path):
+    path = write_toy_config(tmp_path / "x.toml", DISTIL.replace("channels = 16", "channels = 24") + "inherit = true\n")
+    with pytest.raises(Error, match="a teacher of 24 channels, a fused map of 16") as error:
+        load_config(path)
+    assert error.value.code == "E0601"
+
+
 def test_a_distillation_resumed_at_any_stage_is_bit_equal(config, folder, tmp_path):
     save, count = Run.save, 0
 
