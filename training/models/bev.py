@@ -118,6 +118,14 @@ class BevNet(Head):
         found = {"heatmap": self.heatmap(x), "box": self.box(x)}
         return found if self.segmentation is None else {**found, "segmentation": self.segmentation(x)}
 
+    def inherit(self, other: Head) -> None:
+        """Also the radar encoder and the fusion, where the other reads radar through the same: then only its LiDAR becomes a camera."""
+        super().inherit(other)
+        radar, join = getattr(other, "radar", None), getattr(other, "join", None)
+        if radar is not None and join is not None and join[0].weight.shape == self.fuse[0].weight.shape:
+            self.radar.load_state_dict(radar.state_dict())
+            self.fuse.load_state_dict(join.state_dict())
+
     @property
     def outputs(self) -> list[str]:
         """Names of what forward returns, in its order."""
