@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from imkd_edge.golden import replay
 from imkd_edge.result import Result
 from imkd_edge.samples import infer_sample, select
 
+INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that show inner tensors
 MATCH = 1.0  # m between the centres of two boxes that are one
 Shapes = dict[str, tuple[int, ...]]
 
@@ -147,13 +149,13 @@ class Side:
 
 
 def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
-    """Opens a bundle; onnxruntime and torch show inner tensors."""
-    if engine in ("onnxruntime", "torch"):
+    """Opens a bundle; onnxruntime and torch show inner tensors, also torch-tensorrt, which makes them outputs and so fuses less."""
+    if engine in INNER:
         parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
         detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine))
         return Side(stack.enter_context(detector), lambda item: engines[item.part].seen[item.name])
     if engine not in engine_names():
-        fix = f"choose of: {', '.join(['torch', *engine_names()])}"
+        fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
         raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
     outer = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
 
@@ -171,7 +173,7 @@ def _inner(engine: str) -> EngineFactory:
         from imkd_edge.quantization.torch_engine import TorchEngine
     except ModuleNotFoundError as error:
         raise Error(Code.missing_extra, f"this needs {error.name}", "--engines torch", 'pip install "imkd-edge[train]"') from error
-    return TorchEngine
+    return functools.partial(TorchEngine, compiler=engine)
 
 
 @dataclass

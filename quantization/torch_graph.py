@@ -9,17 +9,20 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge.errors import Code, Error
 
-Values = dict[str, torch.Tensor]
+Values = dict[str, Any]  # tensors, but for a few constants
 Read = Callable[[onnx.NodeProto, int, torch.Tensor], torch.Tensor]  # node, which input, its value -> what the node reads instead
 
 
 def constants(graph: onnx.GraphProto) -> Values:
-    """The initializers."""
-    return {item.name: torch.from_numpy(numpy_helper.to_array(item).copy()) for item in graph.initializer}
+    """The initializers; what only says how large or where, as NumPy arrays, so that torch.export finds shapes that are fixed."""
+    fixed = {name for node in graph.node if node.op_type in ("Resize", "Slice") for name in node.input[1:]}
+    arrays = {item.name: numpy_helper.to_array(item).copy() for item in graph.initializer}
+    return {name: array if name in fixed else torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def execute(graph: onnx.GraphProto, values: Values, read: Read | None = None) -> Values:
@@ -39,11 +42,30 @@ def execute(graph: onnx.GraphProto, values: Values, read: Read | None = None) ->
     return values
 
 
+class Part(nn.Module):
+    """A part as a module: what torch.export reads, and torch-tensorrt compiles. Takes and returns tensors in the graph's order."""
+
+    def __init__(self, graph: onnx.GraphProto):
+        super().__init__()
+        self.graph, self.fixed, self.buffer_of = graph, Values(), dict[str, str]()
+        for number, (name, value) in enumerate(constants(graph).items()):
+            if isinstance(value, torch.Tensor):
+                self.buffer_of[name] = f"constant{number}"
+                self.register_buffer(f"constant{number}", value)
+            else:
+                self.fixed[name] = value
+
+    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        known = {name: getattr(self, buffer) for name, buffer in self.buffer_of.items()} | self.fixed
+        values = execute(self.graph, known | dict(zip((item.name for item in self.graph.input), given, strict=True)))
+        return tuple(values[item.name] for item in self.graph.output)
+
+
 def run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Every output of a float32-typed part."""
     with torch.no_grad():
-        values = execute(model.graph, constants(model.graph) | {name: torch.from_numpy(array) for name, array in inputs.items()})
-    return {item.name: values[item.name].numpy() for item in model.graph.output}
+        found = Part(model.graph)(*(torch.from_numpy(inputs[item.name]) for item in model.graph.input))
+    return {item.name: value.numpy() for item, value in zip(model.graph.output, found, strict=True)}
 
 
 def _padded(given: list, attributes: dict, value: float = 0.0) -> torch.Tensor:

@@ -47,7 +47,12 @@ def reaching():
         "label": same,
         "group": same,
     }
-    channels = {"f_rad": config.model.sensor_channels, "f_fused": config.model.bev_channels, "heatmap": len(spec.head.classes), "box": 10 * spec.head.groups()}
+    channels = {
+        "f_rad": config.model.sensor_channels,
+        "f_fused": config.model.bev_channels,
+        "heatmap": len(spec.head.classes),
+        "box": 10 * spec.head.groups(),
+    }
     student = {name: torch.randn(1, c, *size, requires_grad=True) for name, c in channels.items()}
     return distiller, student, batch, distiller.near[0, 0]
 
