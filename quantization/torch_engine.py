@@ -19,7 +19,7 @@ COMPILERS = ("torch", "torch-tensorrt")
 class TorchEngine(Engine):
     """Runs a part of any bundle: `Detector("tiny", engine=TorchEngine)`.
 
-    "torch-tensorrt" compiles the part when it is loaded; its tensors pass through the host's memory: its times are of networks, not of frames.
+    "torch-tensorrt" compiles the part when it is loaded; its tensors pass through the host's memory, so it times networks, not frames.
 
     Args:
         threads: cores for one run; 0 is one per core.

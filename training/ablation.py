@@ -37,7 +37,7 @@ class Row:
     condition: str = "none"
 
     def digest(self, seed: int) -> str:
-        """Names a run by what its files say and the seed. The code and the place of the data do not count, nor a teacher it does without."""
+        """Names a run by what its files say and the seed. The code and the place of the data do not count, nor an unused teacher."""
         untaught = () if self.settings.distill.active else ("teacher", "distill")
         tree = {key: value for key, value in self.tree.items() if key not in untaught}
         text = json.dumps([tree, self.split, self.condition, seed], sort_keys=True)
