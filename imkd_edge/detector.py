@@ -29,15 +29,16 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A float32 tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
+    """A tensor of the last frame, not copied, float32 or float16: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
 
     address: int
     shape: tuple[int, ...]
+    dtype: str
     on_cuda: bool
 
     def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
         if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
-            return {"shape": self.shape, "typestr": "<f4", "data": (self.address, False), "strides": None, "version": 3}
+            return {"shape": self.shape, "typestr": np.dtype(self.dtype).str, "data": (self.address, False), "strides": None, "version": 3}
         raise AttributeError(name)
 
 
@@ -168,9 +169,12 @@ class Detector:
         return self._open_core().tensors()
 
     def device_tensors(self) -> dict[str, DeviceTensor]:
-        """The same where the networks read and write them, not copied: on device "cuda" memory of the GPU. Valid until the next infer."""
+        """The same where the networks read and write them, not copied: on device "cuda" memory of the GPU. Valid until the next infer.
+
+        They have the networks' types and order of axes: float16 where an engine was built so, context perhaps as (N, h, w, C).
+        """
         found = self._open_core().device_tensors()
-        return {name: DeviceTensor(address, shape, self.device == "cuda") for name, (address, shape) in found.items()}
+        return {name: DeviceTensor(*where, self.device == "cuda") for name, where in found.items()}
 
     def close(self) -> None:
         """Frees the engines and buffers."""

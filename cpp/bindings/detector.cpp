@@ -157,11 +157,11 @@ py::dict tensors(SharedDetector& self) {  // copies
   return out;
 }
 
-py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape)
+py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape, dtype)
   const auto locked = lock(self);
   py::dict out;
-  for (const Detector::Tensor& view : self.detector.device_tensors())
-    out[view.name] = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), py::tuple(py::cast(view.shape)));
+  for (const Detector::DeviceTensor& view : self.detector.device_tensors())
+    out[view.name] = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), py::tuple(py::cast(view.shape)), name_of(view.type));
   return out;
 }
 

@@ -12,14 +12,21 @@ using imkd::Code;
 using imkd::Engine;
 using imkd::Error;
 using imkd::TensorInfo;
+using imkd::Type;
 
 namespace {
 
 // A writable view; it shares the memory, so an engine may outlive the detector that bound it.
-py::array view(const std::vector<std::int64_t>& shape, std::shared_ptr<float> data) {
-  float* address = data.get();
-  py::capsule owner(new std::shared_ptr<float>(std::move(data)), [](void* p) { delete static_cast<std::shared_ptr<float>*>(p); });
-  return py::array_t<float>(std::vector<py::ssize_t>(shape.begin(), shape.end()), address, owner);
+py::array view(const TensorInfo& info, std::shared_ptr<void> data) {
+  void* address = data.get();
+  py::capsule owner(new std::shared_ptr<void>(std::move(data)), [](void* p) { delete static_cast<std::shared_ptr<void>*>(p); });
+  return py::array(py::dtype(imkd::name_of(info.type)), std::vector<py::ssize_t>(info.shape.begin(), info.shape.end()), address, owner);
+}
+
+Type type_of(const std::string& name) {
+  for (Type type : {Type::float32, Type::float16, Type::int8})
+    if (name == imkd::name_of(type)) return type;
+  throw Error(Code::bundle_tensor_mismatch, "no tensor is " + name, "TensorInfo", "must be float32, float16 or int8");
 }
 
 class PyEngine : public Engine, public py::trampoline_self_life_support {
@@ -29,31 +36,32 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
   std::vector<TensorInfo> inputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, inputs, ); }
   std::vector<TensorInfo> outputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, outputs, ); }
 
-  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+  void bind(const std::string& tensor, std::shared_ptr<void> data) override {
     for (const auto& infos : {inputs(), outputs()})
       for (const TensorInfo& info : infos)
-        if (info.name == tensor) return call_bind(tensor, info.shape, std::move(data));
+        if (info.name == tensor) return call_bind(info, std::move(data));
     throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", name(), "see its inputs() and outputs()");
   }
 
   void run(void*) override { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
 
  private:
-  void call_bind(const std::string& tensor, const std::vector<std::int64_t>& shape, std::shared_ptr<float> data) {
+  void call_bind(const TensorInfo& info, std::shared_ptr<void> data) {
     py::gil_scoped_acquire gil;
     const py::function method = py::get_override(static_cast<const Engine*>(this), "bind");
     if (!method) throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "", "write one that keeps the array");
-    method(tensor, view(shape, std::move(data)));
+    method(info.name, view(info, std::move(data)));
   }
 };
 
 // Memory of a NumPy array, held by a reference to it.
-std::shared_ptr<float> share(const py::array& array, const std::string& tensor) {
-  if (!py::isinstance<py::array_t<float>>(array) || !(array.flags() & py::array::c_style) || !array.writeable())
-    throw Error(Code::engine_bind, "the array for \"" + tensor + "\" must be float32, C-contiguous and writable", "",
-                "use numpy.zeros(shape, numpy.float32)");
+std::shared_ptr<void> share(const py::array& array, const TensorInfo& info) {
+  const std::string type = imkd::name_of(info.type);
+  if (!array.dtype().is(py::dtype(type)) || !(array.flags() & py::array::c_style) || !array.writeable())
+    throw Error(Code::engine_bind, "the array for \"" + info.name + "\" must be " + type + ", C-contiguous and writable", "",
+                "use numpy.zeros(shape, numpy." + type + ")");
   auto* held = new py::array(array);
-  return {static_cast<float*>(held->mutable_data()), [held](float*) {
+  return {held->mutable_data(), [held](void*) {
             py::gil_scoped_acquire gil;
             delete held;
           }};
@@ -67,7 +75,7 @@ void bind_array(Engine& engine, const std::string& tensor, const py::array& arra
       if (info.shape != std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim()))
         throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor", engine.name(),
                     "see inputs() and outputs()");
-      return engine.bind(tensor, share(array, tensor));
+      return engine.bind(tensor, share(array, info));
     }
   throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(), "see inputs() and outputs()");
 }
@@ -75,12 +83,16 @@ void bind_array(Engine& engine, const std::string& tensor, const py::array& arra
 }  // namespace
 
 void bind_engine(py::module_& m) {
-  py::class_<TensorInfo>(m, "TensorInfo", "Name and shape of a float32 tensor.")
-      .def(py::init<std::string, std::vector<std::int64_t>>(), py::arg("name"), py::arg("shape"))
+  py::class_<TensorInfo>(m, "TensorInfo", "Name, shape and type of a tensor: float32, float16 or int8.")
+      .def(py::init([](std::string name, std::vector<std::int64_t> shape, const std::string& dtype) {
+             return TensorInfo{std::move(name), std::move(shape), type_of(dtype)};
+           }),
+           py::arg("name"), py::arg("shape"), py::arg("dtype") = "float32")
+      .def_property_readonly("dtype", [](const TensorInfo& info) { return imkd::name_of(info.type); })
       .def_readonly("name", &TensorInfo::name)
       .def_property_readonly("shape", [](const TensorInfo& info) { return py::tuple(py::cast(info.shape)); })
       .def("__repr__", [](const TensorInfo& info) {
-        return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ")";
+        return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ", " + imkd::name_of(info.type) + ")";
       });
 
   const auto released = py::call_guard<py::gil_scoped_release>();

@@ -49,17 +49,34 @@ ImageCrop checked_image_crop(const ImageSpec& spec, int width, int height) {
   return image_crop(spec, width, height);
 }
 
-FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+std::vector<ImageView> image_views(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
   spec.check();
   std::vector<ImageView> views;
   for (std::size_t i = 0; i < images.size(); ++i) views.push_back(image_view(images[i], "images[" + std::to_string(i) + "]"));
   if (crops.size() != views.size())
     throw Error(Code::frame_count, std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",
                 "one crop per image");
+  return views;
+}
+
+FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+  const std::vector<ImageView> views = image_views(images, crops, spec);
   FloatArray out = empty({py::ssize_t(views.size()), 3, spec.height, spec.width});
   float* data = out.mutable_data();
   py::gil_scoped_release release;
   preprocess_images(views.data(), crops.data(), static_cast<int>(views.size()), spec, data, *pool());
+  return out;
+}
+
+py::array_t<std::int8_t> py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec,
+                                            float scale) {
+  const std::vector<ImageView> views = image_views(images, crops, spec);
+  if (!(scale > 0) || !std::isfinite(scale))
+    throw Error(Code::spec_bad_value, "must be finite and above 0", "scale", "give the scale of the network's first QuantizeLinear");
+  py::array_t<std::int8_t> out({py::ssize_t(views.size()), py::ssize_t(3), py::ssize_t(spec.height), py::ssize_t(spec.width)});
+  std::int8_t* data = out.mutable_data();
+  py::gil_scoped_release release;
+  quantize_images(views.data(), crops.data(), static_cast<int>(views.size()), spec, scale, data, *pool());
   return out;
 }
 
@@ -213,6 +230,11 @@ Args: spec: ImageSpec; width, height: px of the raw image. Raises: Error E0104, 
 
 Args: images: list of (H, W, 3) uint8 RGB with any strides, or None for an absent camera (gives zeros); crops: list of ImageCrop;
 image_spec: ImageSpec. Returns: (N, 3, H, W) float32. Raises: Error E0104, E0201, E0202, E0204.)");
+  m.def("quantize_images", &py_quantize_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("scale"),
+        R"(preprocess_images in steps of scale, rounded half to even and kept within -128..127: what QuantizeLinear makes of its result.
+
+Args: images, crops, image_spec: as in preprocess_images; scale: of a step. Returns: (N, 3, H, W) int8. Raises: Error E0104, E0201, E0202,
+E0204. Source: QuantizeLinear of ONNX, opset 13, zero point 0.)");
   m.def("lift_table", &py_lift_table, py::arg("spec"), py::arg("rig"), py::arg("crops") = py::none(),
         R"(Which frustum points fall into which BEV cell, from the calibration.
 

@@ -32,7 +32,7 @@ SizeTable size_table(const ModelSpec& s, bool gates) {
              gate = gates ? always : Need::welcome;
   return {{{"images", Port::camera_input, always, {n, 3, s.image.height, s.image.width}},
            {"depth", Port::camera_output, always, {n, s.depth.bins, h, w}},
-           {"context", Port::camera_output, always, {n, s.context_channels, h, w}},
+           {"context", Port::camera_output, always, {n, s.context_channels, h, w}, {n, h, w, s.context_channels}},
            {"camera_bev", Port::bev_input, always, {1, s.context_channels + 1, rows, columns}},
            {"radar_grid", Port::bev_input, always, {1, features, s.radar_height(), s.radar_width()}},
            {"history", Port::bev_input, history, {1, s.history.frames * past, rows, columns}},
@@ -44,7 +44,8 @@ SizeTable size_table(const ModelSpec& s, bool gates) {
            {"i_rad", Port::bev_output, gate, {1, 1, rows, columns}}}};
 }
 
-void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where) {
+void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where,
+                   std::array<TensorInfo, kBuffers>& tensors) {
   std::size_t known = 0;
   for (const BufferInfo& info : table) {
     if (info.port != port || info.need == Need::never) continue;
@@ -56,10 +57,11 @@ void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table,
           Code::bundle_tensor_mismatch, std::string("has no tensor \"") + info.name + "\"", where,
           gate ? "load it without debug: only a network that was exported with its gate maps can show them" : "export the bundle anew");
     }
-    if (at->shape != info.shape)
+    if (at->shape != info.shape && (info.turned.empty() || at->shape != info.turned))
       throw Error(Code::bundle_tensor_mismatch,
                   std::string("\"") + info.name + "\" is " + shape_text(at->shape) + ", the spec says " + shape_text(info.shape), where,
                   "export the bundle anew, with static shapes and the spec it was trained with");
+    tensors[static_cast<std::size_t>(&info - table.data())] = *at;
     ++known;
   }
   if (found.size() != known)

@@ -35,14 +35,17 @@ struct BufferInfo {
   Port port;
   Need need;
   std::vector<std::int64_t> shape;
-  std::size_t size() const;  // floats
+  std::vector<std::int64_t> turned{};  // the shape with its channels last, where an engine may have it so; else empty
+  std::size_t size() const;            // numbers
 };
 using SizeTable = std::array<BufferInfo, kBuffers>;
 
 SizeTable size_table(const ModelSpec& spec, bool gates);  // by the order of Buffer; gates: i_cam and i_rad are wanted
 
-// The graph must have the tensors of this port that the table needs, each with the shape that the spec gives, and no unknown ones.
-void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where);
+// The graph must have the tensors of this port that the table needs, each with the shape that the spec gives, and no unknown ones. They
+// are noted by the order of Buffer.
+void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where,
+                   std::array<TensorInfo, kBuffers>& tensors);
 
 std::shared_ptr<float> allocate(std::size_t count);  // zeros, aligned for vector loads
 

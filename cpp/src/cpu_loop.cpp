@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "frame_loop.hpp"
+#include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
 
 namespace imkd {
@@ -14,6 +15,7 @@ class CpuLoop : public FrameLoop {
       : FrameLoop(spec, std::move(camera), std::move(bev), options), pool_(options.threads) {
     for (int i = 0; i < kBuffers; ++i) {
       if (table_[i].need != Need::always) continue;
+      require_plain(i);
       data_[i] = allocate(table_[i].size());
       engine_of(i).bind(table_[i].name, data_[i]);
     }
@@ -40,34 +42,49 @@ class CpuLoop : public FrameLoop {
     bev_->run();
     result.timings_us[kBev] += watch.lap();
     if (frame.keep >= 0) keep_map(frame.keep, result, watch);
-    result.health.boxes_invalid = decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), result.detections, decode_scratch_.data(), pool_);
+    result.health.boxes_invalid = decode(spec_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
     std::array<const float*, kBuffers> views{};
-    for (int i = 0; i < kBuffers; ++i) views[i] = data_[i].get();
+    for (int i = 0; i < kBuffers; ++i) views[i] = at(i);
     read_maps(views, frame.blind, result);
     result.timings_us[kDecode] += watch.lap();
   }
 
-  std::vector<Detector::Tensor> tensors() override { return device_tensors(); }
+  std::vector<Detector::Tensor> tensors() override {
+    std::vector<Detector::Tensor> tensors;
+    for (int i = 0; i < kBuffers; ++i)
+      if (data_[i]) tensors.push_back({table_[i].name, at(i), table_[i].shape});
+    return tensors;
+  }
 
  private:
+  float* at(int buffer) const { return static_cast<float*>(data_[buffer].get()); }
+
+  void require_plain(int buffer) const {
+    const TensorInfo& tensor = tensors_[buffer];
+    if (tensor.type == Type::float32 && tensor.shape == table_[buffer].shape) return;
+    throw Error(Code::bundle_tensor_mismatch,
+                "\"" + tensor.name + "\" is " + name_of(tensor.type) + (tensor.shape == table_[buffer].shape ? "" : ", channels last"),
+                "device \"cpu\"", "use device \"cuda\", or an engine whose tensors are float32 as in the ONNX part");
+  }
+
   float* map(int place) const { return maps_.get() + static_cast<std::size_t>(place) * table_[kFused].size(); }
 
   // images -> camera_bev; a camera that is absent puts nothing into it.
   void run_cameras(const Frame& frame, Result& result, Stopwatch& watch) {
     const int count = static_cast<int>(frame.images.size());
     const bool any = frame.any_image();
-    preprocess_images(frame.images.data(), crops_.data(), count, spec_.image, data_[kImages].get(), pool_);
+    preprocess_images(frame.images.data(), crops_.data(), count, spec_.image, at(kImages), pool_);
     result.timings_us[kPreprocess] += watch.lap();
     if (any) camera_->run();
     for (Buffer buffer : {kDepth, kContext}) {
       const std::size_t block = table_[buffer].size() / frame.images.size();
       for (std::size_t i = 0; i < frame.images.size(); ++i)
-        if (!frame.images[i].data) std::memset(data_[buffer].get() + i * block, 0, block * sizeof(float));
+        if (!frame.images[i].data) std::memset(at(buffer) + i * block, 0, block * sizeof(float));
     }
     result.timings_us[kCamera] += watch.lap();
-    float* out = data_[kCameraBev].get();
+    float* out = at(kCameraBev);
     if (any)
-      lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), out, lift_scratch_.data(), pool_);
+      lift(spec_, lift_table_, at(kDepth), at(kContext), out, lift_scratch_.data(), pool_);
     else
       std::memset(out, 0, table_[kCameraBev].size() * sizeof(float));
     result.timings_us[kLift] += watch.lap();
@@ -75,13 +92,13 @@ class CpuLoop : public FrameLoop {
 
   void run_radars(const Frame& frame, Result& result, Stopwatch& watch) {
     const RadarStats stats =
-        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, data_[kRadarGrid].get(), radar_scratch_.data(), pool_);
+        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
     set_counts(stats, result.health);
     result.timings_us[kRadar] += watch.lap();
   }
 
   void fill_history(const Frame& frame, Result& result, Stopwatch& watch) {  // the past fused maps, seen from the present frame
-    float* out = data_[kHistory].get();
+    float* out = at(kHistory);
     for (const Past& past : frame.past) {
       if (past.place >= 0)
         warp_bev(spec_.grid, map(past.place), spec_.history.channels, past.T_then_now, out, pool_);
@@ -93,7 +110,7 @@ class CpuLoop : public FrameLoop {
   }
 
   void keep_map(int place, Result& result, Stopwatch& watch) {
-    std::memcpy(map(place), data_[kFused].get(), table_[kFused].size() * sizeof(float));
+    std::memcpy(map(place), at(kFused), table_[kFused].size() * sizeof(float));
     result.timings_us[kWarp] += watch.lap();
   }
 

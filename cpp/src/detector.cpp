@@ -221,7 +221,7 @@ const SensorRig& Detector::rig() const { return state_->rig; }
 std::string Detector::device() const { return state_->loop->device(); }
 std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
 std::vector<Detector::Tensor> Detector::tensors() const { return state_->loop->tensors(); }
-std::vector<Detector::Tensor> Detector::device_tensors() const { return state_->loop->device_tensors(); }
+std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return state_->loop->device_tensors(); }
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;

@@ -11,10 +11,10 @@ bool Frame::any_image() const {
 
 FrameLoop::FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
     : spec_(spec), table_(size_table(spec, options.debug)), camera_(std::move(camera)), bev_(std::move(bev)) {
-  check_tensors(camera_->inputs(), table_, Port::camera_input, "camera.onnx, inputs");
-  check_tensors(camera_->outputs(), table_, Port::camera_output, "camera.onnx, outputs");
-  check_tensors(bev_->inputs(), table_, Port::bev_input, "bev.onnx, inputs");
-  check_tensors(bev_->outputs(), table_, Port::bev_output, "bev.onnx, outputs");
+  check_tensors(camera_->inputs(), table_, Port::camera_input, "camera.onnx, inputs", tensors_);
+  check_tensors(camera_->outputs(), table_, Port::camera_output, "camera.onnx, outputs", tensors_);
+  check_tensors(bev_->inputs(), table_, Port::bev_input, "bev.onnx, inputs", tensors_);
+  check_tensors(bev_->outputs(), table_, Port::bev_output, "bev.onnx, outputs", tensors_);
   if (table_[kSegmentation].need == Need::always) vehicles_.resize(table_[kSegmentation].size());
 }
 
@@ -23,10 +23,10 @@ Engine& FrameLoop::engine_of(int buffer) const {
   return port == Port::camera_input || port == Port::camera_output ? *camera_ : *bev_;
 }
 
-std::vector<Detector::Tensor> FrameLoop::device_tensors() const {
-  std::vector<Detector::Tensor> tensors;
+std::vector<Detector::DeviceTensor> FrameLoop::device_tensors() const {
+  std::vector<Detector::DeviceTensor> tensors;
   for (int i = 0; i < kBuffers; ++i)
-    if (data_[i]) tensors.push_back({table_[i].name, data_[i].get(), table_[i].shape});
+    if (data_[i]) tensors.push_back({table_[i].name, data_[i].get(), tensors_[i].shape, tensors_[i].type});
   return tensors;
 }
 

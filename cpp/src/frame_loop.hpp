@@ -46,7 +46,7 @@ class FrameLoop {
   // Fills result's detections, maps and timings, and of its health the counts of points and of boxes.
   virtual void run(const Frame& frame, Result& result) = 0;
   virtual std::vector<Detector::Tensor> tensors() = 0;   // of the last frame, where the host can read them
-  std::vector<Detector::Tensor> device_tensors() const;  // where the engines do
+  std::vector<Detector::DeviceTensor> device_tensors() const;  // where the engines do
 
  protected:
   Engine& engine_of(int buffer) const;
@@ -54,8 +54,9 @@ class FrameLoop {
 
   const ModelSpec spec_;
   const SizeTable table_;
+  std::array<TensorInfo, kBuffers> tensors_;  // as the engines have them
   const std::shared_ptr<Engine> camera_, bev_;
-  std::array<std::shared_ptr<float>, kBuffers> data_;  // where the engines read and write; null where nobody needs it
+  std::array<std::shared_ptr<void>, kBuffers> data_;   // where the engines read and write; null where nobody needs it
 
  private:
   std::vector<float> vehicles_;  // probabilities of the segmentation

@@ -83,13 +83,13 @@ class FakeEngine : public Engine {
   void load(const std::string&) override {}
   Tensors inputs() const override { return inputs_; }
   Tensors outputs() const override { return outputs_; }
-  void bind(const std::string& tensor, std::shared_ptr<float> data) override { bound[tensor] = data; }
+  void bind(const std::string& tensor, std::shared_ptr<void> data) override { bound[tensor] = data; }
   void run(void*) override {
     ++runs;
     if (fails) throw Error(Code::engine_run, "the fake engine was told to fail");
     body_(*this);
   }
-  float* data(const char* name) { return bound.find(name)->second.get(); }
+  float* data(const char* name) { return static_cast<float*>(bound.find(name)->second.get()); }
   std::size_t size(const char* name) const {
     for (const auto* infos : {&inputs_, &outputs_})
       for (const TensorInfo& info : *infos) {
@@ -99,7 +99,7 @@ class FakeEngine : public Engine {
       }
     return 0;
   }
-  std::map<std::string, std::shared_ptr<float>, std::less<>> bound;
+  std::map<std::string, std::shared_ptr<void>, std::less<>> bound;
   int runs = 0;
   bool fails = false;
 

@@ -6,14 +6,15 @@
 #pragma once
 #include <cstdint>
 
+#include "imkd/engine.hpp"
 #include "imkd/ops.hpp"
 
 struct CUstream_st;
 
 namespace imkd::cuda {
 
-using Stream = CUstream_st*;            // cudaStream_t
-enum class Type { float32, float16 };   // of the tensors that pass between our kernels and the networks
+using Stream = CUstream_st*;  // cudaStream_t
+using imkd::Type;             // of the tensors that pass between our kernels and the networks: float32 or float16
 
 // ---- images ----
 // Where each output column and row is read, by image: made once per calibration and image size, 8 bytes each.
@@ -22,6 +23,9 @@ void resize_table(const ImageView* images /* (count) */, const ImageCrop* crops 
 // table: of images of these sizes.
 void preprocess_images(const ImageView* images /* (count) */, int count, const ImageSpec& spec, const void* table,
                        void* out /* (count,3,H,W) */, Type type, Stream stream);
+// The same as steps of scale, as imkd::quantize_images.
+void quantize_images(const ImageView* images /* (count) */, int count, const ImageSpec& spec, const void* table, float scale,
+                     std::int8_t* out /* (count,3,H,W) */, Stream stream);
 
 // ---- lift ----
 struct LiftTable {                      // as imkd::LiftTable, with an interval for every cell
@@ -34,9 +38,11 @@ std::size_t lift_table_workspace(const ModelSpec& spec);  // bytes
 // The only op that allocates (on the host) and reads pageable memory, so may wait for the stream: it belongs to loading and to a new
 // calibration.
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table, void* workspace, Stream stream);
-std::size_t lift_workspace(const ModelSpec& spec, Type type);  // bytes
-void lift(const ModelSpec& spec, const LiftTable& table, const void* depth /* (N,D,h,w) */, const void* context /* (N,C,h,w) */,
-          void* out /* (C+1,H,W) */, Type type, void* workspace, Stream stream);
+enum class Layout { channels_first, channels_last };  // of the context: (N,C,h,w), which is turned first, or (N,h,w,C)
+std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type);  // bytes
+// type: of depth and context.
+void lift(const ModelSpec& spec, const LiftTable& table, const void* depth /* (N,D,h,w) */, const void* context, Layout layout, Type type,
+          void* out /* (C+1,H,W) */, Type out_type, void* workspace, Stream stream);
 // Zeros in a tensor of the cameras wherever the image has no data, so that lift adds nothing of it.
 void clear_absent(const ImageView* images /* (count) */, int count, void* tensor /* (count,each) */, std::size_t each, Type type,
                   Stream stream);

@@ -48,8 +48,10 @@ class Detector {
   // The buffers of the last infer, on the GPU copied from it: images, depth, context, camera_bev, radar_grid, heatmap, box; where the spec has them history, fused and
   // segmentation; with debug i_cam and i_rad. Views.
   std::vector<Tensor> tensors() const;
-  // The same where the networks read and write them: on device "cuda" the device's memory, not copied. Valid until the next infer.
-  std::vector<Tensor> device_tensors() const;
+  struct DeviceTensor { const char* name; void* data; std::vector<std::int64_t> shape; Type type; };
+  // The same where the networks read and write them, of their types and, of the context, in their order of axes: on device "cuda" the
+  // device's memory, not copied. Valid until the next infer.
+  std::vector<DeviceTensor> device_tensors() const;
 
  private:
   struct State;

@@ -27,6 +27,10 @@ ImageCrop image_crop(const ImageSpec& spec, int width, int height);
 // Bilinear resize + crop + normalise in one pass; edge pixels are repeated outside the image; absent cameras give zeros.
 void preprocess_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float* out /* (count,3,H,W) */,
                        ThreadPool& pool);
+// The same as steps of scale: each value over scale, rounded to the nearest integer, halves to even, kept within -128..127; ONNX's
+// QuantizeLinear with a zero point of 0.
+void quantize_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale,
+                     std::int8_t* out /* (count,3,H,W) */, ThreadPool& pool);
 
 // ---- lift ----
 struct LiftTable {                 // sorted by cell, then by camera, depth bin, row, column

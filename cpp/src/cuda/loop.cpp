@@ -2,13 +2,12 @@
 // are sent and meet before the BEV network. Where both engines run on the device, a frame is one graph, captured once and replayed.
 #include <algorithm>
 
+#include "half.hpp"
 #include "inputs.hpp"
 
 namespace imkd {
 namespace cuda {
 namespace {
-
-constexpr Type kType = Type::float32;  // of the engines' tensors
 
 struct Outcome {  // what the device reports of a frame, in pinned memory
   RadarStats radar;
@@ -25,7 +24,11 @@ class CudaLoop : public FrameLoop {
   std::vector<Detector::Tensor> tensors() override;
 
  private:
+  void check_types() const;
   void connect();
+  Type type(Buffer buffer) const { return tensors_[buffer].type; }
+  std::size_t bytes(int buffer) const { return table_[buffer].size() * size_of(tensors_[buffer].type); }
+  void widen(int buffer, const void* data, std::vector<float>& out) const;
   void enqueue(bool any_image);
   void enqueue_cameras(bool any_image);
   void enqueue_radars();
@@ -41,8 +44,10 @@ class CudaLoop : public FrameLoop {
   OwnStream main_ = make_stream(), side_ = make_stream();
   OwnEvent parted_ = make_event(cudaEventDisableTiming), met_ = make_event(cudaEventDisableTiming);
   std::vector<OwnEvent> marks_;                        // begin and end of each stage; empty unless stages are timed
-  std::array<std::shared_ptr<float>, kBuffers> maps_;  // pinned copies of the maps that the result hands out
-  std::shared_ptr<float> past_;                        // fused maps of the past, by place
+  Layout layout_ = Layout::channels_first;             // of the context
+  std::array<std::shared_ptr<void>, kBuffers> maps_;   // pinned copies of the maps that the result hands out
+  std::array<std::vector<float>, kBuffers> floats_;    // the same as float32, where they are not
+  std::shared_ptr<unsigned char> past_;                // fused maps of the past, by place
   std::shared_ptr<unsigned char> resize_table_, lift_table_work_, lift_work_, radar_work_, decode_work_;
   std::shared_ptr<std::int32_t> rows_, points_, pixels_;
   LiftTable lift_table_;
@@ -58,14 +63,16 @@ class CudaLoop : public FrameLoop {
 
 CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
     : FrameLoop(spec, std::move(camera), std::move(bev), options), inputs_(spec_, options.threads) {
+  if (tensors_[kContext].shape != table_[kContext].shape) layout_ = Layout::channels_last;
   replays_ = camera_->on_device() && bev_->on_device() && !options.stage_times;
   if (options.stage_times)
     for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));
+  check_types();
   connect();
   const auto cameras = static_cast<std::size_t>(spec_.cameras), cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
   resize_table_ = device_memory<unsigned char>(resize_table_bytes(spec_.image, spec_.cameras));
   lift_table_work_ = device_memory<unsigned char>(lift_table_workspace(spec_));
-  lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, kType));
+  lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, layout_, type(kContext)));
   radar_work_ = device_memory<unsigned char>(cuda::radar_workspace(spec_));
   decode_work_ = device_memory<unsigned char>(cuda::decode_workspace(spec_));
   rows_ = device_memory<std::int32_t>(cells + 1);
@@ -74,7 +81,19 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
   sizes_ = pinned_memory<ImageView>(cameras), crops_ = pinned_memory<ImageCrop>(cameras);
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
   outcome_ = pinned_memory<Outcome>(1);
-  if (data_[kFused]) past_ = device_memory<float>(static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size());
+  if (data_[kFused]) past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::places(spec_.history)) * bytes(kFused));
+}
+
+// Float32 and float16 will do; where one kernel reads two tensors, or a later frame's kernel what this one's network wrote, both are alike.
+void CudaLoop::check_types() const {
+  const auto refuse = [](const TensorInfo& tensor, const std::string& problem) {
+    throw Error(Code::bundle_tensor_mismatch, "\"" + tensor.name + "\" is " + name_of(tensor.type) + problem, "device \"cuda\"",
+                "build the engines anew with imkd-edge build-engine");
+  };
+  for (int i = 0; i < kBuffers; ++i)
+    if (tensors_[i].type == Type::int8) refuse(tensors_[i], ", must be float32 or float16");
+  for (const auto& [a, b] : {std::pair{kDepth, kContext}, std::pair{kHeatmap, kBox}, std::pair{kFused, kHistory}})
+    if (type(a) != type(b)) refuse(tensors_[a], std::string(", \"") + table_[b].name + "\" " + name_of(type(b)));
 }
 
 // Allocates the buffers between the stages and hands the engines theirs; an engine on the CPU needs memory that the host can reach.
@@ -82,10 +101,14 @@ void CudaLoop::connect() {
   for (int i = 0; i < kBuffers; ++i) {
     if (table_[i].need != Need::always) continue;
     Engine& engine = engine_of(i);
-    data_[i] = engine.on_device() ? device_memory<float>(table_[i].size()) : pinned_memory<float>(table_[i].size());
+    if (engine.on_device())
+      data_[i] = device_memory<unsigned char>(bytes(i));
+    else
+      data_[i] = pinned_memory<unsigned char>(bytes(i));
     engine.bind(table_[i].name, data_[i]);
-    const bool shown = i == kSegmentation || i == kCameraGate || i == kRadarGate;
-    if (shown) maps_[i] = engine.on_device() ? pinned_memory<float>(table_[i].size()) : data_[i];
+    if (i != kSegmentation && i != kCameraGate && i != kRadarGate) continue;  // those are shown
+    maps_[i] = engine.on_device() ? pinned_memory<unsigned char>(bytes(i)) : data_[i];
+    if (tensors_[i].type != Type::float32) floats_[i].resize(table_[i].size());
   }
 }
 
@@ -119,15 +142,16 @@ void CudaLoop::enqueue_cameras(bool any_image) {
   cudaStream_t stream = main_.get();
   const ImageView* images = inputs_.notes().device_images();
   mark(kPreprocess, false, stream);
-  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), kType, stream);
+  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), type(kImages), stream);
   mark(kPreprocess, true, stream), mark(kCamera, false, stream);
   if (any_image) run_engine(*camera_);
   mark(kCamera, true, stream), mark(kLift, false, stream);
   for (Buffer buffer : {kDepth, kContext}) {
     const std::size_t each = table_[buffer].size() / static_cast<std::size_t>(spec_.cameras);
-    clear_absent(images, spec_.cameras, data_[buffer].get(), each, kType, stream);
+    clear_absent(images, spec_.cameras, data_[buffer].get(), each, type(buffer), stream);
   }
-  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), data_[kCameraBev].get(), kType, lift_work_.get(), stream);
+  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), layout_, type(kContext), data_[kCameraBev].get(), type(kCameraBev),
+       lift_work_.get(), stream);
   mark(kLift, true, stream);
 }
 
@@ -135,12 +159,12 @@ void CudaLoop::enqueue_radars() {
   cudaStream_t stream = side_.get();
   const Notes& notes = inputs_.notes();
   mark(kRadar, false, stream);
-  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), kType, &outcome_->radar,
-                 radar_work_.get(), stream);
+  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), type(kRadarGrid),
+                 &outcome_->radar, radar_work_.get(), stream);
   mark(kRadar, true, stream), mark(kWarp, false, stream);
   if (data_[kHistory])
-    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels, data_[kHistory].get(), kType,
-              stream);
+    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels, data_[kHistory].get(),
+              type(kHistory), stream);
   mark(kWarp, true, stream);
 }
 
@@ -156,11 +180,11 @@ void CudaLoop::enqueue(bool any_image) {
   mark(kBev, false, main_.get());
   run_engine(*bev_);
   mark(kBev, true, main_.get()), mark(kDecode, false, main_.get());
-  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), kType, boxes_.get(), &outcome_->found, decode_work_.get(), main_.get());
+  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &outcome_->found, decode_work_.get(), main_.get());
   for (int i = 0; i < kBuffers; ++i)
     if (maps_[i] && maps_[i] != data_[i])
-      check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), table_[i].size() * sizeof(float), cudaMemcpyDeviceToHost, main_.get()),
-            "cudaMemcpyAsync", table_[i].name);
+      check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), bytes(i), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
+            table_[i].name);
   mark(kDecode, true, main_.get());
 }
 
@@ -192,9 +216,9 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
   else
     enqueue(frame.any_image());
   if (frame.keep >= 0) {
-    const std::size_t size = table_[kFused].size();
-    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size * sizeof(float),
-                          cudaMemcpyDeviceToDevice, main_.get()),
+    const std::size_t size = bytes(kFused);
+    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size, cudaMemcpyDeviceToDevice,
+                          main_.get()),
           "cudaMemcpyAsync", "the map to be kept");
   }
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
@@ -207,7 +231,10 @@ void CudaLoop::read(const Frame& frame, Result& result) {
   result.health.boxes_invalid = outcome_->found.dropped;
   set_counts(outcome_->radar, result.health);
   std::array<const float*, kBuffers> maps{};
-  for (int i = 0; i < kBuffers; ++i) maps[i] = maps_[i].get();
+  for (int i = 0; i < kBuffers; ++i) {
+    if (!floats_[i].empty()) widen(i, maps_[i].get(), floats_[i]);
+    maps[i] = floats_[i].empty() ? static_cast<const float*>(maps_[i].get()) : floats_[i].data();
+  }
   read_maps(maps, frame.blind, result);
   for (std::size_t stage = 0; 2 * stage < marks_.size(); ++stage) {
     float ms = 0;
@@ -240,18 +267,29 @@ bool CudaLoop::wait_for_all() {
   return main == cudaSuccess && side == cudaSuccess;
 }
 
+// A tensor of an engine as float32 with the table's order of axes; out has the size of it.
+void CudaLoop::widen(int buffer, const void* data, std::vector<float>& out) const {
+  const std::vector<std::int64_t>& shape = table_[buffer].shape;  // of four axes, like every tensor
+  const bool half = tensors_[buffer].type == Type::float16, turned = buffer == kContext && layout_ == Layout::channels_last;
+  const auto channels = static_cast<std::size_t>(shape[1]), plane = static_cast<std::size_t>(shape[2] * shape[3]);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::size_t at = turned ? (i / plane / channels * plane + i % plane) * channels + i / plane % channels : i;
+    out[i] = half ? float_of_half(static_cast<const std::uint16_t*>(data)[at]) : static_cast<const float*>(data)[at];
+  }
+}
+
 std::vector<Detector::Tensor> CudaLoop::tensors() {
   std::vector<Detector::Tensor> tensors;
   copies_.resize(kBuffers);
+  std::vector<unsigned char> copy;
   for (int i = 0; i < kBuffers; ++i) {
     if (!data_[i]) continue;
-    std::vector<float>& copy = copies_[static_cast<std::size_t>(i)];
-    copy.resize(table_[i].size());
-    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size() * sizeof(float), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
-          table_[i].name);
-    tensors.push_back({table_[i].name, copy.data(), table_[i].shape});
+    copy.resize(bytes(i)), copies_[i].resize(table_[i].size());
+    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync", table_[i].name);
+    check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");
+    widen(i, copy.data(), copies_[i]);
+    tensors.push_back({table_[i].name, copies_[i].data(), table_[i].shape});
   }
-  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");
   return tensors;
 }
 

@@ -12,6 +12,8 @@
 
 namespace imkd {
 
+const char* name_of(Type type) { return type == Type::float32 ? "float32" : type == Type::float16 ? "float16" : "int8"; }
+
 std::vector<std::string> native_engines() {
   std::vector<std::string> names;
 #ifdef IMKD_WITH_ORT

@@ -37,7 +37,7 @@ Ort::Env& environment() {
 struct Port {  // one input or output of the graph
   TensorInfo info;
   bool is_input = false, is_float = false;
-  std::shared_ptr<float> data;  // null until bound
+  std::shared_ptr<void> data;  // null until bound
 };
 
 class OrtEngine : public Engine {
@@ -70,7 +70,7 @@ class OrtEngine : public Engine {
   std::vector<TensorInfo> inputs() const override { return infos(true); }
   std::vector<TensorInfo> outputs() const override { return infos(false); }
 
-  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+  void bind(const std::string& tensor, std::shared_ptr<void> data) override {
     Port& port = find(tensor);
     std::size_t count = 1;
     for (std::int64_t extent : port.info.shape) {
@@ -81,7 +81,8 @@ class OrtEngine : public Engine {
     }
     guard(Code::engine_bind, "", [&] {
       const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-      const Ort::Value value = Ort::Value::CreateTensor<float>(memory, data.get(), count, port.info.shape.data(), port.info.shape.size());
+      const Ort::Value value =
+          Ort::Value::CreateTensor<float>(memory, static_cast<float*>(data.get()), count, port.info.shape.data(), port.info.shape.size());
       port.is_input ? binding_.BindInput(tensor.c_str(), value) : binding_.BindOutput(tensor.c_str(), value);
     });
     port.data = std::move(data);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <optional>
 
 #include "cuda/resources.hpp"
 #include "engine_file.hpp"
@@ -99,13 +100,26 @@ Machine this_machine() {
 
 struct Port {  // one input or output of the engine
   TensorInfo info;
-  bool is_input = false, is_float = false;
-  std::shared_ptr<float> data;  // null until bound; an output that nobody wants gets memory of its own
+  bool is_input = false, is_known = false;  // known: of a type that we have, and dense
+  std::shared_ptr<void> data;               // null until bound; an output that nobody wants gets memory of its own
 };
 
-std::size_t count(const std::vector<std::int64_t>& shape) {
-  std::size_t values = 1;
-  for (std::int64_t extent : shape) values *= static_cast<std::size_t>(extent);
+std::optional<Type> type_of(nvinfer1::DataType type) {
+  switch (type) {
+    case nvinfer1::DataType::kFLOAT:
+      return Type::float32;
+    case nvinfer1::DataType::kHALF:
+      return Type::float16;
+    case nvinfer1::DataType::kINT8:
+      return Type::int8;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::size_t bytes(const TensorInfo& info) {
+  std::size_t values = size_of(info.type);
+  for (std::int64_t extent : info.shape) values *= static_cast<std::size_t>(extent);
   return values;
 }
 
@@ -136,7 +150,7 @@ class TrtEngine : public Engine {
   std::vector<TensorInfo> inputs() const override { return infos(true); }
   std::vector<TensorInfo> outputs() const override { return infos(false); }
 
-  void bind(const std::string& tensor, std::shared_ptr<float> data) override {
+  void bind(const std::string& tensor, std::shared_ptr<void> data) override {
     Port& port = find(tensor);
     set_address(port, device_address(tensor, data.get()));
     port.data = std::move(data);
@@ -183,8 +197,9 @@ class TrtEngine : public Engine {
       port.info.shape.push_back(shape.d[i]);
     }
     port.is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
-    port.is_float =
-        engine_->getTensorDataType(name) == nvinfer1::DataType::kFLOAT && engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+    const std::optional<Type> type = type_of(engine_->getTensorDataType(name));
+    port.is_known = type && engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+    port.info.type = type.value_or(Type::float32);
     ports_.push_back(std::move(port));
   }
 
@@ -192,28 +207,29 @@ class TrtEngine : public Engine {
     std::vector<TensorInfo> infos;
     for (const Port& port : ports_) {
       if (port.is_input != is_input) continue;
-      require_float(port);
+      require_known(port);
       infos.push_back(port.info);
     }
     return infos;
   }
 
-  void require_float(const Port& port) const {
-    if (port.is_float) return;
-    throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32", path_, "export it as float32");
+  void require_known(const Port& port) const {
+    if (port.is_known) return;
+    throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32, float16 or int8", path_,
+                "build the engine with imkd-edge build-engine");
   }
 
   Port& find(const std::string& tensor) {
     for (Port& port : ports_) {
       if (port.info.name != tensor) continue;
-      require_float(port);
+      require_known(port);
       return port;
     }
     throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", path_, "see inputs() and outputs()");
   }
 
   // Where the device finds the memory: reading plain host memory there would end this process's CUDA.
-  void* device_address(const std::string& tensor, float* data) const {
+  void* device_address(const std::string& tensor, void* data) const {
     cudaPointerAttributes attributes{};
     if (data) check(cudaPointerGetAttributes(&attributes, data), Code::engine_bind, "cudaPointerGetAttributes", path_);
     if (!data || attributes.type == cudaMemoryTypeUnregistered || !attributes.devicePointer)
@@ -232,9 +248,10 @@ class TrtEngine : public Engine {
 
   // TensorRT writes every output.
   void bind_scratch(Port& port) {
+    require_known(port);
     void* memory = nullptr;
-    check(cudaMalloc(&memory, count(port.info.shape) * sizeof(float)), Code::engine_run, "cudaMalloc", path_);
-    std::shared_ptr<float> scratch(static_cast<float*>(memory), [](float* p) { cudaFree(p); });
+    check(cudaMalloc(&memory, bytes(port.info)), Code::engine_run, "cudaMalloc", path_);
+    std::shared_ptr<void> scratch(memory, [](void* p) { cudaFree(p); });
     set_address(port, memory);
     port.data = std::move(scratch);
   }

@@ -1,6 +1,6 @@
 // Resize, crop and normalisation in one pass: rows are blended first (contiguous bytes), then columns of the blended row.
 #include <algorithm>
-#include <cmath>
+#include <type_traits>
 
 #include "clones.hpp"
 #include "image_tap.hpp"
@@ -70,8 +70,10 @@ void fill(Tile& tile, int begin, const ImageView& image, const ImageCrop& crop, 
   tile.count = x - begin;
 }
 
-// Rows [begin, end) of one image.
-void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, int begin, int end, float* out /* (3,H,W) */) {
+// Rows [begin, end) of one image, as they are or, where T is int8, in steps of scale.
+template <class T>
+void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, float step, int begin, int end,
+                     T* out /* (3,H,W) */) {
   const int plane = spec.width * spec.height;
   const bool packed = !image.chroma && image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
   const bool reversed = packed && image.channel_stride < 0;  // BGR seen as RGB: the bytes start two lower
@@ -85,6 +87,7 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
   Tile tile;
   float* planes[3];
   float row[3 * kSpan + 1], mixed[4 * kTile];
+  [[maybe_unused]] float values[3][kTile];
   std::uint8_t rgb[2][3 * kSpan];
   for (int x = 0; x < spec.width; x += tile.count) {
     fill(tile, x, image, crop, spec.width);
@@ -102,11 +105,41 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
         blend_strided(image, a, b, t.weight, pixels, row);
       if (pixels < tile.pixels) std::copy(row, row + 3, row + 3);
       row[3 * tile.pixels] = 0.f;
-      for (int c = 0; c < 3; ++c) planes[reversed ? 2 - c : c] = out + c * plane + y * spec.width + x;
+      T* to = out + y * spec.width + x;
+      for (int c = 0; c < 3; ++c) {
+        float*& lane = planes[reversed ? 2 - c : c];
+        if constexpr (std::is_same_v<T, float>)
+          lane = to + c * plane;
+        else
+          lane = values[c];
+      }
       blend_columns(row, tile.index, tile.weight, tile.count, scale, mixed);
       to_planes(mixed, tile.count, planes[0], planes[1], planes[2]);
+      if constexpr (!std::is_same_v<T, float>)
+        for (int c = 0; c < 3; ++c)
+          for (int i = 0; i < tile.count; ++i) to[c * plane + i] = step_of(values[c][i], step);
     }
   }
+}
+
+template <class T>
+void preprocess(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale, T* out, ThreadPool& pool) {
+  const std::size_t size = std::size_t(3) * spec.width * spec.height;
+  pool.parallel_for(count * spec.height, [&](int begin, int end) {
+    while (begin < end) {
+      const int image = begin / spec.height, y = begin % spec.height;
+      const int rows = std::min(spec.height - y, end - begin);
+      T* tensor = out + image * size;
+      if (images[image].data)
+        preprocess_rows(images[image], crops[image], spec, scale, y, y + rows, tensor);
+      else
+        for (int c = 0; c < 3; ++c) {
+          T* from = tensor + (std::size_t(c) * spec.height + y) * spec.width;
+          std::fill(from, from + std::size_t(rows) * spec.width, T(0));
+        }
+      begin += rows;
+    }
+  });
 }
 
 }  // namespace
@@ -117,22 +150,12 @@ ImageCrop image_crop(const ImageSpec& spec, int width, int height) {
 }
 
 void preprocess_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float* out, ThreadPool& pool) {
-  const std::size_t size = std::size_t(3) * spec.width * spec.height;
-  pool.parallel_for(count * spec.height, [&](int begin, int end) {
-    while (begin < end) {
-      const int image = begin / spec.height, y = begin % spec.height;
-      const int rows = std::min(spec.height - y, end - begin);
-      float* tensor = out + image * size;
-      if (images[image].data)
-        preprocess_rows(images[image], crops[image], spec, y, y + rows, tensor);
-      else
-        for (int c = 0; c < 3; ++c) {
-          float* from = tensor + (std::size_t(c) * spec.height + y) * spec.width;
-          std::fill(from, from + std::size_t(rows) * spec.width, 0.f);
-        }
-      begin += rows;
-    }
-  });
+  preprocess(images, crops, count, spec, 1.f, out, pool);
+}
+
+void quantize_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale, std::int8_t* out,
+                     ThreadPool& pool) {
+  preprocess(images, crops, count, spec, scale, out, pool);
 }
 
 }  // namespace imkd

@@ -9,7 +9,8 @@ namespace {
 struct Output {
   int width, height;
   float gain[3], bias[3];
-  explicit Output(const ImageSpec& spec) : width(spec.width), height(spec.height) {
+  float scale;  // of a step of int8
+  explicit Output(const ImageSpec& spec, float scale = 1) : width(spec.width), height(spec.height), scale(scale) {
     for (int c = 0; c < 3; ++c) gain[c] = 1.f / spec.std[c], bias[c] = -spec.mean[c] / spec.std[c];
   }
 };
@@ -24,6 +25,15 @@ __global__ void __launch_bounds__(256) resize_taps(const ImageView* images, cons
 }
 
 template <class T>
+__device__ __forceinline__ T as(float value, float) {
+  return from_float<T>(value);
+}
+template <>
+__device__ __forceinline__ std::int8_t as<std::int8_t>(float value, float scale) {
+  return step_of(value, scale);
+}
+
+template <class T>
 __global__ void __launch_bounds__(256)
     resize(const ImageView* __restrict__ images, Output output, const Tap* __restrict__ table, T* __restrict__ out) {
   const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
@@ -32,7 +42,7 @@ __global__ void __launch_bounds__(256)
   const std::size_t plane = std::size_t(output.width) * output.height;
   T* to = out + blockIdx.z * 3 * plane + std::size_t(y) * output.width + x;
   if (!image.data) {
-    for (int c = 0; c < 3; ++c) to[c * plane] = from_float<T>(0.f);
+    for (int c = 0; c < 3; ++c) to[c * plane] = as<T>(0.f, output.scale);
     return;
   }
   const Tap* taps = table + blockIdx.z * (output.width + output.height);
@@ -53,7 +63,7 @@ __global__ void __launch_bounds__(256)
     const float top_left = rgb ? p[0] : nv12[0][c], top_right = rgb ? p[beside] : nv12[1][c];
     const float low_left = rgb ? p[below] : nv12[2][c], low_right = rgb ? p[below + beside] : nv12[3][c];
     const float left = top_left + (low_left - top_left) * v.weight, far = top_right + (low_right - top_right) * v.weight;
-    to[c * plane] = from_float<T>((left + (far - left) * h.weight) * output.gain[c] + output.bias[c]);
+    to[c * plane] = as<T>((left + (far - left) * h.weight) * output.gain[c] + output.bias[c], output.scale);
   }
 }
 
@@ -73,6 +83,12 @@ void preprocess_images(const ImageView* images, int count, const ImageSpec& spec
     run("preprocess_images", resize<T>, grid, dim3(32, 8), stream, images, Output(spec), static_cast<const Tap*>(table),
         static_cast<T*>(out));
   });
+}
+
+void quantize_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, float scale, std::int8_t* out,
+                     Stream stream) {
+  const dim3 grid(blocks(spec.width, 32), blocks(spec.height, 8), count);
+  run("quantize_images", resize<std::int8_t>, grid, dim3(32, 8), stream, images, Output(spec, scale), static_cast<const Tap*>(table), out);
 }
 
 }  // namespace imkd::cuda

@@ -1,5 +1,7 @@
 // The raw pixels that an output pixel is blended from.
 #pragma once
+#include <cmath>
+
 #include "device.hpp"
 #include "imkd/ops.hpp"
 
@@ -17,6 +19,12 @@ IMKD_HD inline Tap tap(int output, double offset, double scale, int size) {
   if (u >= size - 1) return {size - 2, 1.f};
   const int index = static_cast<int>(u);
   return {index, static_cast<float>(u - index)};
+}
+
+// ONNX's QuantizeLinear with a zero point of 0.
+IMKD_HD inline std::int8_t step_of(float value, float scale) {
+  const float step = rintf(value / scale);
+  return static_cast<std::int8_t>(step < -128.f ? -128.f : step > 127.f ? 127.f : step);
 }
 
 }  // namespace imkd

@@ -112,9 +112,9 @@ __device__ void sum_cell(const LiftTable& table, const T* depth, const T* contex
   }
 }
 
-template <class T>
+template <class T, class Out>
 __global__ void __launch_bounds__(32 * kWarps)
-    lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells, T* __restrict__ out) {
+    lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells, Out* __restrict__ out) {
   __shared__ float tile[kPass][kTile + 1];
   __shared__ float evidence[kTile];
   const int cell0 = blockIdx.x * kTile, lane = threadIdx.x, warp = threadIdx.y;
@@ -129,8 +129,8 @@ __global__ void __launch_bounds__(32 * kWarps)
     __syncthreads();
     const int cell = cell0 + lane;
     for (int c = warp; c < kPass && first + c < channels; c += kWarps)
-      if (cell < cells) out[std::size_t(first + c) * cells + cell] = from_float<T>(tile[c][lane]);
-    if (first == 0 && warp == 0 && cell < cells) out[std::size_t(channels) * cells + cell] = from_float<T>(evidence[lane]);
+      if (cell < cells) out[std::size_t(first + c) * cells + cell] = from_float<Out>(tile[c][lane]);
+    if (first == 0 && warp == 0 && cell < cells) out[std::size_t(channels) * cells + cell] = from_float<Out>(evidence[lane]);
     __syncthreads();  // the next pass writes the tile
   }
 }
@@ -155,8 +155,8 @@ void clear_absent(const ImageView* images, int count, void* tensor, std::size_t 
 
 std::size_t lift_points(const ModelSpec& spec) { return spec.cameras * feature_pixels(spec) * spec.depth.bins; }
 std::size_t lift_table_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
-std::size_t lift_workspace(const ModelSpec& spec, Type type) {
-  return spec.cameras * feature_pixels(spec) * spec.context_channels * (type == Type::float16 ? 2 : 4);
+std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type) {
+  return layout == Layout::channels_last ? 0 : spec.cameras * feature_pixels(spec) * spec.context_channels * size_of(type);
 }
 
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table, void* workspace,
@@ -176,15 +176,21 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
   run("lift_table: order", order_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, s.unsorted, cells, pixels, per_camera, table);
 }
 
-void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, void* out, Type type, void* workspace,
-          Stream stream) {
+void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, Layout layout, Type type, void* out,
+          Type out_type, void* workspace, Stream stream) {
   const int pixels = static_cast<int>(feature_pixels(spec)), channels = spec.context_channels, cells = static_cast<int>(cells_of(spec));
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras), dim3(32, kWarps), stream,
-        static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
-    run("lift: sum", lift_sum<T>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth),
-        static_cast<const T*>(workspace), channels, cells, static_cast<T*>(out));
+    const bool turned = layout == Layout::channels_last;
+    const T* by_pixel = static_cast<const T*>(turned ? context : workspace);
+    if (!turned)
+      run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras), dim3(32, kWarps), stream,
+          static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
+    with_type(out_type, [&](auto* out_kind) {
+      using Out = std::remove_pointer_t<decltype(out_kind)>;
+      run("lift: sum", lift_sum<T, Out>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth), by_pixel,
+          channels, cells, static_cast<Out*>(out));
+    });
   });
 }
 

@@ -2,6 +2,7 @@
 // float16, by the first one's dtype; block and thread order: environment variable GPUHOST_ORDER.
 #include <cstring>
 #include <memory>
+#include <optional>
 
 #include "../../../cpp/bindings/common.hpp"
 #include "cuda/check.hpp"
@@ -37,18 +38,35 @@ py::array make(cuda::Type type, const std::vector<py::ssize_t>& shape) {
 
 void reads(const py::array& a) { traffic::watch(a.data(), a.nbytes(), traffic::kInput); }
 
-py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, bool half) {
+std::vector<ImageView> read_views(const py::sequence& images) {
   std::vector<ImageView> views;
   for (py::handle image : images) {
     views.push_back(image_view(image, "images"));
     if (py::isinstance<py::array>(image)) reads(image.cast<py::array>());
   }
+  return views;
+}
+
+py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, bool half) {
+  const std::vector<ImageView> views = read_views(images);
   const int count = static_cast<int>(views.size());
   const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
   py::array out = make(type, {count, 3, spec.height, spec.width});
   Memory table(cuda::resize_table_bytes(spec, count));
   cuda::resize_table(views.data(), crops.data(), count, spec, table.aligned, nullptr);
   cuda::preprocess_images(views.data(), count, spec, table.aligned, out.mutable_data(), type, nullptr);
+  return out;
+}
+
+py::array py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, float scale) {
+  const std::vector<ImageView> views = read_views(images);
+  const int count = static_cast<int>(views.size());
+  py::array_t<std::int8_t> out({py::ssize_t(count), py::ssize_t(3), py::ssize_t(spec.height), py::ssize_t(spec.width)});
+  std::memset(out.mutable_data(), 0xA5, static_cast<std::size_t>(out.nbytes()));
+  traffic::watch(out.mutable_data(), static_cast<std::size_t>(out.nbytes()), traffic::kOutput);
+  Memory table(cuda::resize_table_bytes(spec, count));
+  cuda::resize_table(views.data(), crops.data(), count, spec, table.aligned, nullptr);
+  cuda::quantize_images(views.data(), count, spec, table.aligned, scale, out.mutable_data(), nullptr);
   return out;
 }
 
@@ -62,14 +80,18 @@ py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::
   return py::make_tuple(rows, points, pixels);
 }
 
-py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context) {
+// context: (N,C,h,w), or (N,h,w,C) where it is channels_last; half: what is written, where it is not as depth.
+py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context, bool channels_last,
+                  std::optional<bool> half) {
   Indices rows = table[0].cast<Indices>(), points = table[1].cast<Indices>(), pixels = table[2].cast<Indices>();
   const cuda::Type type = type_of(depth);
   for (const py::array& input : {py::array(rows), py::array(points), py::array(pixels), depth, context}) reads(input);
-  py::array out = make(type, {spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
-  Memory workspace(cuda::lift_workspace(spec, type));
-  cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(), out.mutable_data(),
-             type, workspace.aligned, nullptr);
+  const cuda::Type out_type = !half ? type : *half ? cuda::Type::float16 : cuda::Type::float32;
+  const cuda::Layout layout = channels_last ? cuda::Layout::channels_last : cuda::Layout::channels_first;
+  py::array out = make(out_type, {spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
+  Memory workspace(cuda::lift_workspace(spec, layout, type));
+  cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(), layout, type,
+             out.mutable_data(), out_type, workspace.aligned, nullptr);
   return out;
 }
 
@@ -144,8 +166,10 @@ PYBIND11_MODULE(cuda_on_host, m) {
   m.def("device_copy", &device_copy);
 #endif
   m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
+  m.def("quantize_images", &py_quantize_images);
   m.def("lift_table", &py_lift_table);
-  m.def("lift", &py_lift);
+  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"), py::arg("channels_last") = false,
+        py::arg("half") = py::none());
   m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"), py::arg("ego"),
         py::arg("half") = false, py::arg("spare_points") = 0);
   m.def("warp_bev", &py_warp_bev);

@@ -59,6 +59,8 @@ void images() {
   std::vector<float> out(2 * 3 * 16 * 32);
   cuda::resize_table(moment.frames.cameras.data(), crops.data(), 2, spec.image, table.data(), nullptr);
   cuda::preprocess_images(moment.frames.cameras.data(), 2, spec.image, table.data(), out.data(), cuda::Type::float32, nullptr);
+  std::vector<std::int8_t> steps(out.size());
+  cuda::quantize_images(moment.frames.cameras.data(), 2, spec.image, table.data(), 0.02f, steps.data(), nullptr);
 }
 
 void lift() {
@@ -66,12 +68,14 @@ void lift() {
   for (const CameraCalibration& c : rig.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
   const std::size_t points = cuda::lift_points(spec);
   std::vector<std::int32_t> rows(65), point(points), pixel(points);
-  std::vector<unsigned char> workspace(cuda::lift_table_workspace(spec) + 256), scratch(cuda::lift_workspace(spec, cuda::Type::float32));
+  constexpr auto first = cuda::Layout::channels_first;
+  constexpr auto float32 = cuda::Type::float32;
+  std::vector<unsigned char> workspace(cuda::lift_table_workspace(spec) + 256), scratch(cuda::lift_workspace(spec, first, float32));
   const auto depth = some<float>(points, 0, 1), context = some<float>(2 * 3 * 8, -1, 1);
   std::vector<float> out(4 * 64);
   const cuda::LiftTable table{rows.data(), point.data(), pixel.data()};
   cuda::lift_table(spec, rig, crops.data(), table, workspace.data(), nullptr);
-  cuda::lift(spec, table, depth.data(), context.data(), out.data(), cuda::Type::float32, scratch.data(), nullptr);
+  cuda::lift(spec, table, depth.data(), context.data(), first, float32, out.data(), float32, scratch.data(), nullptr);
   const fakes::Moment moment = fakes::moment(rig);
   cuda::clear_absent(moment.frames.cameras.data(), 2, scratch.data(), 24, cuda::Type::float32, nullptr);
 }

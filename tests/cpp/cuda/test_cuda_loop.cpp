@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cuda_host.hpp"
 #include "fake_cuda.hpp"
 #include "fakes.hpp"
 #include "imkd/ops.hpp"
@@ -26,14 +27,80 @@ class DeviceEngine : public FakeEngine {
   }
 };
 
+// The same functions of tensors in float16, the context with its channels last, as build-engine makes them.
+class HalfEngine : public FakeEngine {
+ public:
+  HalfEngine(const FakeEngine& engine, bool on_device) : FakeEngine(engine), plain_(engine), on_device_(on_device) {
+    for (Tensors* tensors : {&inputs_, &outputs_})
+      for (TensorInfo& info : *tensors) {
+        info.type = Type::float16;
+        if (info.name == "context") std::rotate(info.shape.begin() + 1, info.shape.begin() + 2, info.shape.end());
+      }
+  }
+  bool on_device() const override { return on_device_; }
+  void bind(const std::string& tensor, std::shared_ptr<void> data) override {
+    FakeEngine::bind(tensor, data);
+    plain_.bind(tensor, std::shared_ptr<float>(new float[size(tensor.c_str())], std::default_delete<float[]>()));
+  }
+  void run(void* stream) override {
+    ++runs;
+    if (!on_device_) return work();
+    fake::put(static_cast<cudaStream_t>(stream), [this] { work(); });
+  }
+
+ private:
+  void work() {
+    for (const TensorInfo& in : inputs_)
+      for (std::size_t i = 0; i < size(in.name.c_str()); ++i) plain_.data(in.name.c_str())[i] = __half2float(half(in)[i]);
+    body_(plain_);
+    for (const TensorInfo& out : outputs_) {
+      if (!bound.count(out.name)) continue;
+      const bool last = out.name == "context";
+      const auto channels = static_cast<std::size_t>(out.shape[last ? 3 : 1]), plane = size(out.name.c_str()) / 2 / channels;
+      for (std::size_t i = 0; i < size(out.name.c_str()); ++i) {
+        const std::size_t image = i / (plane * channels), c = i / plane % channels, pixel = i % plane;
+        half(out)[last ? (image * plane + pixel) * channels + c : i] = __float2half_rn(plain_.data(out.name.c_str())[i]);
+      }
+    }
+  }
+  __half* half(const TensorInfo& info) { return static_cast<__half*>(bound.at(info.name).get()); }
+
+  FakeEngine plain_;
+  bool on_device_;
+};
+
+// What a HalfEngine reads and writes, as float32: the reference on the CPU.
+class RoundingEngine : public FakeEngine {
+ public:
+  explicit RoundingEngine(const FakeEngine& engine) : FakeEngine(engine) {}
+  void run(void*) override {
+    round(inputs_);
+    body_(*this);
+    round(outputs_);
+  }
+
+ private:
+  void round(const Tensors& tensors) {
+    for (const TensorInfo& info : tensors)
+      for (std::size_t i = 0; bound.count(info.name) && i < size(info.name.c_str()); ++i)
+        data(info.name.c_str())[i] = __half2float(__float2half_rn(data(info.name.c_str())[i]));
+  }
+};
+
 struct Engines {
   std::shared_ptr<FakeEngine> camera, bev;
 };
 
-Engines engines(bool on_device, bool with_maps) {
+Engines engines(bool on_device, bool with_maps, bool half = false) {
   Engines e{camera_engine(), with_maps ? bev_engine_with_maps() : bev_engine()};
+  if (half) return {std::make_shared<HalfEngine>(*e.camera, on_device), std::make_shared<HalfEngine>(*e.bev, on_device)};
   if (!on_device) return e;
   return {std::make_shared<DeviceEngine>(*e.camera), std::make_shared<DeviceEngine>(*e.bev)};
+}
+
+Engines reference(bool with_maps, bool half) {
+  const Engines e = engines(false, with_maps);
+  return half ? Engines{std::make_shared<RoundingEngine>(*e.camera), std::make_shared<RoundingEngine>(*e.bev)} : e;
 }
 
 Detector detector(const char* device, const Engines& e, bool with_maps, bool stage_times = false) {
@@ -69,7 +136,9 @@ Moment frame(int i, bool drives) {
 }
 constexpr int kFrames = 12;
 
-bool near(float a, float b) { return a == b || std::abs(a - b) <= 2e-6f * std::max(std::abs(a), std::abs(b)); }
+// float16: the last bit of a float32 may be that of a float16 once it is rounded.
+float relative = 2e-6f;
+bool near(float a, float b) { return a == b || std::abs(a - b) <= relative * std::max(std::abs(a), std::abs(b)); }
 
 void expect_same(const Result& found, const Result& wanted) {
   ASSERT_EQ(found.detections.size(), wanted.detections.size());
@@ -113,9 +182,10 @@ struct Setting {
   bool on_device, with_maps;
   unsigned order;
   int integrated;
+  bool half = false;
 };
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << (s.on_device ? "engines on the device" : "engines on the CPU") << (s.with_maps ? ", history" : "") << ", order " << s.order
+  *out << (s.on_device ? "engines on the device" : "engines on the CPU") << (s.half ? ", float16" : "") << (s.with_maps ? ", history" : "") << ", order " << s.order
        << (s.integrated ? ", integrated" : "");
 }
 
@@ -125,8 +195,10 @@ class CudaLoop : public testing::TestWithParam<Setting> {
     cuda() = {};
     cuda().order = GetParam().order, cuda().integrated = GetParam().integrated;
     cuda().guard = true;
+    relative = GetParam().half ? 1e-3f : 2e-6f;
   }
   void TearDown() override {
+    relative = 2e-6f;
     EXPECT_EQ(cuda().alive, 0) << "something outlives the detector";
     EXPECT_EQ(cuda().default_stream, 0);
   }
@@ -135,8 +207,8 @@ class CudaLoop : public testing::TestWithParam<Setting> {
 TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
   const Setting s = GetParam();
   {
-    Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
-    Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+    Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
+    Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
     EXPECT_EQ(on_cuda.device(), "cuda");
     for (int i = 0; i < kFrames; ++i) {
       SCOPED_TRACE("frame " + std::to_string(i));
@@ -159,8 +231,8 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
 
 TEST_P(CudaLoop, follows_the_rig) {
   const Setting s = GetParam();
-  Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
-  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
   SensorRig rig = small_rig();
   for (int i = 0; i < 6; ++i) {
     if (i == 3) {
@@ -180,7 +252,7 @@ TEST_P(CudaLoop, follows_the_rig) {
 
 TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
   const Setting s = GetParam();
-  Detector d = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  Detector d = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
   for (int i = 0; i < 2; ++i) d.infer(frame(i, s.with_maps).frames);
   const std::size_t before = cuda().calls.size();
   d.infer(frame(2, s.with_maps).frames);
@@ -197,8 +269,8 @@ TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
 
 TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
   const Setting s = GetParam();
-  Detector on_cpu = detector("cpu", engines(false, s.with_maps), s.with_maps);
-  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps), s.with_maps);
+  Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
   Moment m = frame(1, s.with_maps);
   const Result& wanted = on_cpu.infer(m.frames);
   std::vector<void*> pinned;
@@ -219,7 +291,106 @@ TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
 INSTANTIATE_TEST_SUITE_P(settings, CudaLoop,
                          testing::Values(Setting{false, false, 0, 0}, Setting{false, true, 1, 1}, Setting{true, false, 0, 1},
                                          Setting{true, false, 1, 0}, Setting{true, true, 0, 0}, Setting{true, true, 1, 1},
-                                         Setting{true, true, 2, 0}, Setting{true, true, 3, 1}, Setting{false, true, 7, 0}));
+                                         Setting{true, true, 2, 0}, Setting{true, true, 3, 1}, Setting{false, true, 7, 0},
+                                         Setting{false, false, 0, 0, true}, Setting{false, true, 1, 1, true},
+                                         Setting{true, false, 0, 1, true}, Setting{true, false, 1, 0, true},
+                                         Setting{true, true, 0, 0, true}, Setting{true, true, 1, 1, true}, Setting{true, true, 2, 0, true},
+                                         Setting{true, true, 3, 1, true}, Setting{false, true, 7, 0, true}));
+
+class CudaTypes : public testing::Test {
+ protected:
+  void SetUp() override { cuda() = {}; }
+  void TearDown() override { EXPECT_EQ(cuda().alive, 0) << "something outlives the detector"; }
+};
+
+TEST_F(CudaTypes, float16_is_within_its_error_of_float32_and_bit_identical_in_any_order) {
+  Detector on_cpu = detector("cpu", engines(false, true), true);
+  std::vector<std::vector<float>> first;
+  for (unsigned order = 0; order < 4; ++order) {
+    cuda().order = order;
+    Detector d = detector("cuda", engines(true, true, true), true);
+    for (int i = 0; i < 3; ++i) d.infer(frame(i, true).frames);
+    const auto found = d.tensors();
+    std::vector<std::vector<float>> values;
+    for (const auto& t : found) {
+      std::size_t size = 1;
+      for (auto extent : t.shape) size *= static_cast<std::size_t>(extent);
+      values.emplace_back(t.data, t.data + size);
+    }
+    if (order == 0) {
+      first = values;
+      for (int i = 0; i < 3; ++i) on_cpu.infer(frame(i, true).frames);
+      const auto wanted = on_cpu.tensors();
+      ASSERT_EQ(found.size(), wanted.size());
+      for (std::size_t t = 0; t < wanted.size(); ++t) {
+        EXPECT_EQ(found[t].shape, wanted[t].shape);
+        double error = 0, power = 0;
+        for (std::size_t i = 0; i < first[t].size(); ++i) {
+          const double difference = static_cast<double>(first[t][i]) - wanted[t].data[i];
+          error += difference * difference, power += static_cast<double>(wanted[t].data[i]) * wanted[t].data[i];
+        }
+        EXPECT_GT(power, 0) << wanted[t].name;
+        EXPECT_LE(error, 1e-5 * power) << wanted[t].name;
+      }
+    }
+    for (std::size_t t = 0; t < values.size(); ++t)
+      EXPECT_EQ(std::memcmp(values[t].data(), first[t].data(), first[t].size() * sizeof(float)), 0) << found[t].name << ", order " << order;
+  }
+}
+
+TEST_F(CudaTypes, parts_may_differ_in_type) {
+  for (bool half_camera : {false, true}) {
+    const Engines plain = engines(true, true), half = engines(true, true, true);
+    Detector d = detector("cuda", {half_camera ? half.camera : plain.camera, half_camera ? plain.bev : half.bev}, true);
+    const Engines whole = reference(true, false), rounded = reference(true, true);
+    Detector on_cpu = detector("cpu", {half_camera ? rounded.camera : whole.camera, half_camera ? whole.bev : rounded.bev}, true);
+    relative = 1e-3f;
+    for (int i = 0; i < 4; ++i) {
+      const Moment m = frame(i, true);
+      const Result& wanted = on_cpu.infer(m.frames);
+      expect_same(d.infer(m.frames), wanted);
+      expect_same_tensors(d, on_cpu);
+    }
+    relative = 2e-6f;
+  }
+}
+
+class Retyped : public DeviceEngine {
+ public:
+  Retyped(const FakeEngine& engine, const std::string& tensor, Type type) : DeviceEngine(engine) {
+    for (Tensors* tensors : {&inputs_, &outputs_})
+      for (TensorInfo& info : *tensors)
+        if (info.name == tensor) info.type = type;
+  }
+};
+
+TEST_F(CudaTypes, what_no_kernel_reads_is_refused_by_name) {
+  const auto refused = [](const char* tensor, Type type, const char* device = "cuda") {
+    const Engines e{std::make_shared<Retyped>(*camera_engine(), tensor, type), std::make_shared<Retyped>(*bev_engine_with_maps(), tensor, type)};
+    try {
+      detector(device, e, true);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::bundle_tensor_mismatch);
+      return error.problem();
+    }
+    return std::string("taken");
+  };
+  EXPECT_EQ(refused("images", Type::float16), "taken");
+  EXPECT_EQ(refused("radar_grid", Type::float16), "taken");
+  EXPECT_EQ(refused("segmentation", Type::float16), "taken");
+  EXPECT_EQ(refused("images", Type::int8), "\"images\" is int8, must be float32 or float16");
+  EXPECT_EQ(refused("depth", Type::float16), "\"depth\" is float16, \"context\" float32");
+  EXPECT_EQ(refused("box", Type::float16), "\"heatmap\" is float32, \"box\" float16");
+  EXPECT_EQ(refused("history", Type::float16), "\"fused\" is float32, \"history\" float16");
+  EXPECT_EQ(refused("images", Type::float16, "cpu"), "\"images\" is float16");
+  try {
+    detector("cpu", engines(false, true, true), true);
+    ADD_FAILURE() << "taken";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Code::bundle_tensor_mismatch);
+    EXPECT_NE(error.fix().find("cuda"), std::string::npos);
+  }
+}
 
 class CudaFaults : public testing::Test {
  protected:
@@ -228,8 +399,8 @@ class CudaFaults : public testing::Test {
 };
 
 // Loads, infers four frames (the second is captured), sets another rig, infers once more; gives the last result's number of boxes.
-std::size_t drive(bool stage_times = false) {
-  Detector d = detector("cuda", engines(true, true), true, stage_times);
+std::size_t drive(bool half = false) {
+  Detector d = detector("cuda", engines(true, true, half), true);
   for (int i = 0; i < 4; ++i) d.infer(frame(i, true).frames);
   SensorRig rig = small_rig();
   rig.cameras[1].T_ego_camera[3] += 1;
@@ -237,8 +408,11 @@ std::size_t drive(bool stage_times = false) {
   return d.infer(frame(4, true).frames).detections.size();
 }
 
-TEST_F(CudaFaults, every_call_that_fails_is_an_error_and_leaves_nothing) {
-  const std::size_t wanted = drive();
+class EveryCudaFault : public CudaFaults, public testing::WithParamInterface<bool> {};  // with tensors of float16 or of float32
+
+TEST_P(EveryCudaFault, is_an_error_and_leaves_nothing) {
+  const bool half = GetParam();
+  const std::size_t wanted = drive(half);
   const std::vector<std::string> calls = cuda().calls;
   ASSERT_GT(calls.size(), 200u);
   int errors = 0, without_graph = 0;
@@ -248,7 +422,7 @@ TEST_F(CudaFaults, every_call_that_fails_is_an_error_and_leaves_nothing) {
       cuda() = {};
       cuda().fails_at = static_cast<int>(i), cuda().sticky = sticky;
       try {
-        EXPECT_EQ(drive(), wanted);
+        EXPECT_EQ(drive(half), wanted);
         ++without_graph;  // the capture failed, or what failed gave something back
       } catch (const Error& error) {
         EXPECT_TRUE(error.code() == Code::device_failed || error.code() == Code::device_unavailable) << error.what();
@@ -260,6 +434,8 @@ TEST_F(CudaFaults, every_call_that_fails_is_an_error_and_leaves_nothing) {
   EXPECT_GT(errors, 300);
   EXPECT_LT(without_graph, errors);
 }
+
+INSTANTIATE_TEST_SUITE_P(types, EveryCudaFault, testing::Bool(), [](const auto& info) { return info.param ? "float16" : "float32"; });
 
 TEST_F(CudaFaults, a_frame_that_fails_is_followed_by_good_ones_unless_the_device_is_gone) {
   for (bool sticky : {false, true}) {

@@ -1,5 +1,7 @@
 #include "fake_nvinfer.hpp"
 
+#include <cuda_host.hpp>
+
 #include <algorithm>
 #include <numeric>
 
@@ -55,12 +57,19 @@ struct Context : IExecutionContext, Alive {
     return true;
   }
   static void write(const Tensor& out) {
-    auto* values = static_cast<float*>(state().addresses.at(out.name));
     for (std::size_t i = 0; i < size(out); ++i) {
-      values[i] = 0;
+      float sum = 0;
       for (const Tensor& in : state().tensors)
-        if (in.is_input) values[i] += static_cast<const float*>(state().addresses.at(in.name))[i % size(in)];
+        if (in.is_input) sum += read(in, i % size(in));
+      if (out.type == DataType::kHALF)
+        static_cast<__half*>(state().addresses.at(out.name))[i] = __float2half_rn(sum);
+      else
+        static_cast<float*>(state().addresses.at(out.name))[i] = sum;
     }
+  }
+  static float read(const Tensor& in, std::size_t i) {
+    const void* values = state().addresses.at(in.name);
+    return in.type == DataType::kHALF ? __half2float(static_cast<const __half*>(values)[i]) : static_cast<const float*>(values)[i];
   }
 };
 

@@ -64,7 +64,7 @@ class Trt : public testing::Test {
     std::ofstream(path()) << bytes;
     std::ofstream(path() + ".json") << R"({"key": {"onnx_sha256": "0", "tensorrt": "tensorrt 10.3.0", "cuda": "12.6", "driver": ")"
                                     << driver_version() << R"(", "gpu": ")" << gpu << R"(", "sm": "87", "flags": {"dla": )" << dla
-                                    << R"(, "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex() << R"(", "bytes": 12}})";
+                                    << R"(, "io": "auto", "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex() << R"(", "bytes": 12}})";
   }
   std::string path() const { return (folder_ / "camera.engine").string(); }
 
@@ -187,8 +187,36 @@ TEST_F(Trt, refuses_to_run_too_early) {
   EXPECT_FALSE(called("enqueueV3"));
 }
 
+TEST_F(Trt, tensors_are_of_the_engines_types_and_may_be_float16_and_int8) {
+  using nvinfer1::DataType;
+  state().tensors[0].type = DataType::kHALF, state().tensors[1].type = DataType::kINT8, state().tensors[2].type = DataType::kHALF;
+  const auto engine = loaded();
+  EXPECT_EQ(engine->inputs()[0].type, Type::float16);
+  EXPECT_EQ(engine->inputs()[1].type, Type::int8);
+  EXPECT_EQ(engine->outputs()[0].type, Type::float16);
+  EXPECT_EQ(engine->outputs()[1].type, Type::float32);
+}
+
+TEST_F(Trt, float16_tensors_are_read_and_written_and_memory_for_them_is_half) {
+  for (fake::Tensor& tensor : state().tensors) tensor.type = nvinfer1::DataType::kHALF;
+  const auto engine = loaded();
+  std::shared_ptr<void> memory[3];
+  for (auto& m : memory) {
+    void* at = nullptr;
+    ASSERT_EQ(cudaMalloc(&at, 4 * sizeof(std::uint16_t)), cudaSuccess);
+    m = {at, [](void* p) { cudaFree(p); }};
+  }
+  const std::uint16_t x[4] = {0x3c00, 0xc000, 0x0001, 0x7bff}, scale[4] = {0x3800, 0x3c00, 0, 0};  // 1, -2, 2^-24, 65504; 0.5, 1
+  std::copy_n(x, 4, static_cast<std::uint16_t*>(memory[0].get()));
+  std::copy_n(scale, 4, static_cast<std::uint16_t*>(memory[1].get()));
+  engine->bind("x", memory[0]), engine->bind("scale", memory[1]), engine->bind("y", memory[2]);
+  engine->run();
+  const std::uint16_t wanted[4] = {0x3e00, 0xbc00, 0x0001, 0x7bff};  // 1.5, -1, 2^-24, 65504
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(static_cast<std::uint16_t*>(memory[2].get())[i], wanted[i]);
+}
+
 TEST_F(Trt, refuses_other_types_and_layouts) {
-  state().tensors[0].type = nvinfer1::DataType::kHALF;
+  state().tensors[0].type = nvinfer1::DataType::kINT32;
   EXPECT_EQ(code_of([&] { loaded()->inputs(); }), Code::bundle_tensor_mismatch);
   EXPECT_EQ(code_of([&] { loaded()->bind("x", device_memory(4)); }), Code::bundle_tensor_mismatch);
   state().tensors[0].type = nvinfer1::DataType::kFLOAT;
