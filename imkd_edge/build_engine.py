@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from imkd_edge import _core
 from imkd_edge.bundle import Bundle
 from imkd_edge.engine_cache import cache_key, mismatches, store, write_atomically
+from imkd_edge.engine_io import IO, set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import GPU_TOLERANCE, check_golden
 from imkd_edge.gpu import Gpu, find_gpu
@@ -44,6 +45,7 @@ def build_engines(
     workspace_mb: int | None = None,
     dla: int | None = None,
     timing_cache: str | os.PathLike[str] | None = None,
+    io: str = "auto",
     builder: str = "tensorrt",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -54,6 +56,8 @@ def build_engines(
         workspace_mb: most memory that a layer may use while it runs, MiB; the default is TensorRT's, the whole device.
         dla: core of the deep learning accelerator that takes the layers it can; the GPU takes the rest.
         timing_cache: file of measured kernel times, read where it exists and written after each build.
+        io: "auto" gives the engines tensors as our kernels like them best, float16 where a part computes in it, the context with its channels
+            last; "onnx" leaves them as they are in the ONNX part.
         builder: the Python package, "tensorrt" or "tensorrt_rtx".
 
     Returns:
@@ -61,21 +65,23 @@ def build_engines(
         "self_test"}: why lists what was wrong with the engine that was there; the self test is the golden frame's, see `self_test`.
 
     Raises:
-        Error: engine_unavailable without the package, device_unavailable without a GPU or that DLA core, engine_load for what TensorRT
+        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core, engine_load for what TensorRT
             refuses, write_failed when the disk does.
     """
+    if io not in IO:
+        raise Error(Code.spec_bad_value, f"no form of tensors {io!r}", "--io", f"choose one of: {', '.join(IO)}")
     bundle = Bundle.load(bundle)
     trt = _package(builder)
     gpu = _gpu(builder)
     folder = Path(out) if out is not None else engine_folder(bundle)
     cache = Path(timing_cache) if timing_cache is not None else None
-    flags = {"dla": dla, "workspace_mb": workspace_mb}
+    flags = {"dla": dla, "io": io, "workspace_mb": workspace_mb}
     engines = []
     for part in PARTS:
         onnx = bundle.file(f"{part}.onnx")
         sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
         key = cache_key(sha256, f"{builder} {trt.__version__}", gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
-        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress)))
+        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io)))
     return {
         "bundle": str(bundle.path),
         "builder": builder,
@@ -152,8 +158,10 @@ def _gpu(builder: str) -> Gpu:
 class _Build:
     """One build. TensorRT's classes exist only once its package is imported, so ours derive from them here."""
 
-    def __init__(self, trt: Any, workspace_mb: int | None, dla: int | None, cache: Path | None, progress: Progress | None) -> None:
-        self._trt, self._workspace_mb, self._dla, self._cache, self._progress = trt, workspace_mb, dla, cache, progress
+    def __init__(
+        self, trt: Any, workspace_mb: int | None, dla: int | None, cache: Path | None, progress: Progress | None, io: str = "auto"
+    ) -> None:
+        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = trt, workspace_mb, dla, cache, progress, io
         self._said: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
 
@@ -167,6 +175,8 @@ class _Build:
         if not parser.parse(onnx):
             self._said["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
             raise self._refused("does not take this ONNX file", where)
+        if self._io == "auto":
+            set_io(trt, network)
         config = self._config(builder, network, where)
         data = builder.build_serialized_network(network, config)
         if self._interrupted:

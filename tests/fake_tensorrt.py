@@ -46,7 +46,7 @@ class _Builder:
 
     def create_network(self, flags: int) -> object:
         self.trt.network_flags.append(flags)
-        return object()
+        return types.SimpleNamespace(num_inputs=0, num_outputs=0, num_layers=0)
 
     def create_builder_config(self) -> _Config:
         self.trt.configs.append(_Config())

@@ -228,6 +228,9 @@ def build_engine(
         int | None, typer.Option(min=0, metavar="N", help="Core of the deep learning accelerator that takes what it can.")
     ] = None,
     timing_cache: Annotated[Path | None, typer.Option(metavar="FILE", help="Kernel times of earlier builds: read, then written.")] = None,
+    io: Annotated[
+        str, typer.Option(help="The engines' tensors: auto, float16 where a part computes in it, context channels last; or onnx, as in it.")
+    ] = "auto",
     builder: Annotated[
         str, typer.Option(help="The Python package: tensorrt, or tensorrt_rtx, which also builds without a GPU.")
     ] = "tensorrt",
@@ -240,7 +243,7 @@ def build_engine(
 
     with phases() as progress:
         result = build_engines(
-            bundle, out, workspace_mb=workspace, dla=dla, timing_cache=timing_cache, builder=builder, progress=progress
+            bundle, out, workspace_mb=workspace, dla=dla, timing_cache=timing_cache, io=io, builder=builder, progress=progress
         )  # fmt: skip
     if json:
         print_json(result)

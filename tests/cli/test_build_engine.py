@@ -15,6 +15,7 @@ from fake_tensorrt import FakeTensorRT
 
 from imkd_edge import build_engine, golden
 from imkd_edge.build_engine import PARTS, build_engines, engine_folder
+from imkd_edge.engine_io import set_io
 from imkd_edge.bundle import Bundle, shipped
 from imkd_edge.errors import Code, Error
 from imkd_edge.gpu import Gpu
@@ -50,6 +51,73 @@ def test_both_parts_of_a_shipped_bundle_are_built(rtx: Any, name: str, tmp_path:
         assert entry["key"]["tensorrt"] == f"tensorrt_rtx {rtx.__version__}"
     again = build_engines(name, tmp_path, builder="tensorrt_rtx")
     assert built(again) == [False, False] and [entry["why"] for entry in again["engines"]] == [[], []]
+
+
+def border(network: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> type and shape of a network's inputs and outputs."""
+    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+    return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
+
+
+def parsed(rtx: Any, onnx: bytes) -> tuple[Any, ...]:
+    """A strongly typed network, then what must outlive it."""
+    logger = rtx.Logger(rtx.Logger.ERROR)
+    builder = rtx.Builder(logger)
+    network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = rtx.OnnxParser(network, logger)
+    assert parser.parse(onnx)
+    return network, builder, parser, logger
+
+
+@pytest.mark.parametrize("typing", ["float32", "float16"])
+@pytest.mark.parametrize("part", PARTS)
+def test_the_border_is_as_the_kernels_want_it(rtx: Any, part: str, typing: str) -> None:
+    """float16 where the part computes in it, with no conversion behind an input or before an output; the context channels last."""
+    import onnx
+
+    from imkd_edge.quantization.half import to_half
+
+    model = onnx.load(Bundle.load("tiny").file(f"{part}.onnx"))
+    data = (to_half(model) if typing == "float16" else model).SerializeToString()
+    network, builder, *_keep = parsed(rtx, data)
+    before = border(network)
+    assert {kind for kind, _ in before.values()} == {"FLOAT"}
+    set_io(rtx, network)
+    turned = {name: (n, h, w, c) if name == "context" else (n, c, h, w) for name, (_, (n, c, h, w)) in before.items()}
+    assert border(network) == {name: ("HALF" if typing == "float16" else "FLOAT", shape) for name, shape in turned.items()}
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    used = set(before) | {layer.get_input(k).name for layer in layers for k in range(layer.num_inputs) if layer.get_input(k)}
+    ends = {
+        name
+        for layer in layers
+        if layer.type == rtx.LayerType.CAST and {layer.get_input(0).dtype, layer.get_output(0).dtype} == {rtx.float16, rtx.float32}
+        for name in (layer.get_input(0).name, layer.get_output(0).name)
+        if name in before and layer.get_output(0).name in used  # the builder drops what nobody reads
+    }
+    assert ends == ({"depth"} if (part, typing) == ("camera", "float16") else set())  # the softmax computes in float32
+    assert builder.build_serialized_network(network, builder.create_builder_config()) is not None
+
+
+def test_a_context_whose_shape_would_not_tell_is_left_as_it_is(rtx: Any) -> None:
+    from onnx import TensorProto, helper
+
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 4, 4]) for name in ("images", "context")]
+    graph = helper.make_graph([helper.make_node("Relu", ["images"], ["context"])], "g", info[:1], info[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    network, *_keep = parsed(rtx, model.SerializeToString())
+    set_io(rtx, network)
+    assert network.num_layers == 1 and border(network)["context"] == ("FLOAT", (2, 4, 4, 4))
+
+
+def test_the_border_may_stay_as_in_the_onnx_part(fake: FakeTensorRT, run: Any, monkeypatch: Any, random_bundle: Path, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(build_engine, "set_io", lambda trt, network: seen.append(trt))
+    build_engines(random_bundle, tmp_path, io="onnx")
+    assert not seen
+    build_engines(random_bundle, tmp_path)
+    assert seen == [fake, fake]
+    outcome = run("build-engine", random_bundle, "--io", "half")
+    assert outcome.code == 2 or "choose one of: auto, onnx" in outcome.stderr
 
 
 def test_the_command_says_what_it_did_not_do(rtx: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
@@ -169,8 +237,8 @@ def test_each_element_of_the_key_makes_a_new_engine(
     assert built(build_engines(bundle)) == [False, False]
 
 
-@pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}])
-def test_another_build_flag_makes_a_new_engine(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, int]) -> None:
+@pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}, {"io": "onnx"}])
+def test_another_build_flag_makes_a_new_engine(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, Any]) -> None:
     build_engines(random_bundle, tmp_path)
     assert built(build_engines(random_bundle, tmp_path, **flag)) == [True, True]
 

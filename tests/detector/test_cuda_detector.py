@@ -10,8 +10,8 @@ import pytest
 from cuda_budget import BUILD, load
 
 import imkd_edge.detector
-from imkd_edge import Bundle, Detector, _core
-from imkd_edge.engines import make_engine
+from imkd_edge import Bundle, Detector, _core, ops
+from imkd_edge.engines import Engine, TensorInfo, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.frames import Ego
 from imkd_edge.sources import open_source
@@ -29,7 +29,7 @@ def on_cuda(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(_core, "require_cuda", cuda.require_cuda)
             patch.setattr(imkd_edge.detector, "_core", cuda)
-            return Detector(*args, device="cuda", engine="onnxruntime", **options)
+            return Detector(*args, device="cuda", **{"engine": "onnxruntime", **options})
 
     return make
 
@@ -67,6 +67,94 @@ def test_a_real_frame_gives_the_boxes_of_the_cpu(on_cuda, shared_data: Path, ord
                 assert close(found.tensors()[key], tensor), key
             boxes += len(result.boxes)
     assert boxes > 3
+
+
+class HalfEngine(Engine):
+    """ONNX Runtime behind float16 tensors, the context's channels last: what an engine of build-engine shows of a part in float16."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__()
+        self._inner = make_engine("onnxruntime", threads)
+        self._bound: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # the Detector's float16 array, ONNX Runtime's float32 one
+
+    def name(self) -> str:
+        return "float16"
+
+    def load(self, onnx_path: str) -> None:
+        self._inner.load(onnx_path)
+
+    def inputs(self) -> list[TensorInfo]:
+        return [TensorInfo(info.name, info.shape, "float16") for info in self._inner.inputs()]
+
+    def outputs(self) -> list[TensorInfo]:
+        return [TensorInfo(i.name, np.moveaxis(np.empty(i.shape), 1, axis_of(i.name)).shape, "float16") for i in self._inner.outputs()]
+
+    def bind(self, tensor: str, array: np.ndarray) -> None:
+        assert array.dtype == np.float16
+        shape = next(info.shape for info in [*self._inner.inputs(), *self._inner.outputs()] if info.name == tensor)
+        self._bound[tensor] = array, np.zeros(shape, np.float32)
+        self._inner.bind(tensor, self._bound[tensor][1])
+
+    def run(self) -> None:
+        for info in self._inner.inputs():
+            half, full = self._bound[info.name]
+            full[...] = half
+        self._inner.run()
+        for name in {info.name for info in self._inner.outputs()} & set(self._bound):
+            half, full = self._bound[name]
+            half[...] = np.moveaxis(full, 1, axis_of(name))
+
+
+def axis_of(name: str) -> int:
+    """Where the channels are."""
+    return 3 if name == "context" else 1
+
+
+def nmse(found: np.ndarray, wanted: np.ndarray) -> float:
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    return float(((found - wanted) ** 2).sum() / max((wanted**2).sum(), 1e-30))
+
+
+def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkeypatch) -> None:
+    """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes those of the CPU's detector; bits do not depend on order."""
+    source = open_source(shared_data / "astyx")
+    sample, bundle, runs = source["000105" if "000105" in source.names else source.names[0]], Bundle.load("astyx-lite"), []
+    for order in ("fwd", "shuffle:3"):
+        monkeypatch.setenv("GPUHOST_ORDER", order)
+        with on_cuda(bundle, sample.rig, threads=1, engine=HalfEngine) as detector:
+            result, tensors = infer(detector, sample), detector.tensors()
+            types = {name: (tensor.dtype, tensor.shape) for name, tensor in detector.device_tensors().items()}
+        runs.append(b"".join(tensor.tobytes() for tensor in tensors.values()) + result.boxes.tobytes())
+    assert runs[0] == runs[1]
+    assert {dtype for dtype, _ in types.values()} == {"float16"} and types["context"][1][3] == bundle.spec.context_channels
+    spec = bundle.spec
+    lifted = ops.lift(spec, ops.lift_table(spec, sample.rig), tensors["depth"], tensors["context"])
+    boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
+    assert nmse(tensors["camera_bev"][0], lifted) <= 1e-5 and np.array_equal(result.labels, labels)
+    assert close(result.boxes, boxes) and close(result.scores, scores)
+    with Detector(bundle, sample.rig, threads=1) as on_cpu:
+        wanted, exact = infer(on_cpu, sample), on_cpu.tensors()
+    assert all(nmse(tensors[name], exact[name]) <= 1e-5 for name in ("images", "radar_grid"))
+    assert {name: nmse(tensors[name], exact[name]) for name in exact if nmse(tensors[name], exact[name]) > 1e-4} == {}
+    assert len(result.boxes) == len(wanted.boxes) > 3 and np.array_equal(result.labels, wanted.labels)
+    assert np.abs(result.boxes[:, :3] - wanted.boxes[:, :3]).max() < 0.05 and np.abs(result.scores - wanted.scores).max() < 0.01
+
+
+def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundle, make_scene) -> None:
+    scenes = [make_scene(seed=seed) for seed in range(4)]
+    options = {"debug": True, "threads": 1}
+    with on_cuda(history_bundle, engine=HalfEngine, **options) as found, Detector(history_bundle, **options) as wanted:
+        for i, scene in enumerate(scenes):
+            pose = np.eye(4)
+            pose[0, 3] = 4.0 * i
+            for detector in (found, wanted):
+                detector.set_rig(scene.rig)
+            at = scene.timestamp_ns + i * 500_000_000
+            a, b = (d.infer(scene.frames, scene.points, Ego(T_world_ego=pose), at) for d in (found, wanted))
+            assert a.health.past_frames == b.health.past_frames == min(i, 3)
+            pairs = [(found.tensors()[name], tensor) for name, tensor in wanted.tensors().items()]
+            pairs += [(a.segmentation, b.segmentation), *((a.debug[name], b.debug[name]) for name in ("i_cam", "i_rad"))]
+            assert max(nmse(x, y) for x, y in pairs if y.any()) <= 1e-4
 
 
 def test_the_past_and_the_maps_are_those_of_the_cpu(on_cuda, history_bundle: Bundle, make_scene) -> None:

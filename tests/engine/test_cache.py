@@ -19,7 +19,7 @@ ELEMENTS = {
     "driver": "540.4.0",
     "gpu": "Orin",
     "sm": "87",
-    "flags": {"dla": None, "workspace_mb": 512},
+    "flags": {"dla": None, "io": "auto", "workspace_mb": 512},
 }
 OTHER = {
     "onnx_sha256": "b" * 64,
@@ -28,7 +28,7 @@ OTHER = {
     "driver": "540.5.0",
     "gpu": "NVIDIA Thor",
     "sm": "110",
-    "flags": {"dla": 0, "workspace_mb": 512},
+    "flags": {"dla": 0, "io": "auto", "workspace_mb": 512},
 }
 
 
@@ -54,7 +54,7 @@ def test_an_engine_with_its_own_key_is_used(engine: Path) -> None:
 
 
 def test_the_order_of_flags_is_no_difference(engine: Path) -> None:
-    assert mismatches(engine, key(flags={"workspace_mb": 512, "dla": None})) == []
+    assert mismatches(engine, key(flags={"workspace_mb": 512, "io": "auto", "dla": None})) == []
 
 
 @pytest.mark.parametrize("element", sorted(OTHER))

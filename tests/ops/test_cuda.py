@@ -90,6 +90,15 @@ def test_images_of_nv12(size, matrix, order):
     assert np.array_equal(cuda.preprocess_images([(y, uv, matrix)], [crop], spec, half=True), wanted.astype(np.float16))
 
 
+@pytest.mark.parametrize("scale", [0.5, 1 / 64, 2.6 / 127, 1e-3])
+@pytest.mark.parametrize("case", ["usual", "one pixel", "odd", "absent"])
+def test_images_in_steps_are_those_of_the_cpu_op_exactly(case, scale, order):
+    rng, spec = np.random.default_rng(5), ImageSpec(width=96, height=64, stride=8, anchor=0.7)
+    images = images_of(case, rng)
+    crops = [ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images]
+    assert np.array_equal(cuda.quantize_images(images, crops, spec, scale), ops.quantize_images(images, crops, spec, scale))
+
+
 # ---- lift ----
 def crops_of(spec: ModelSpec, rig: SensorRig) -> list[ops.ImageCrop]:
     return [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
@@ -130,6 +139,21 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
         spec, ops.lift_table(spec, rig), depth.astype(np.float16).astype(np.float32), context.astype(np.float16).astype(np.float32)
     )
     assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 33, 80, 131])
+def test_a_context_with_its_channels_last_gives_the_same_lift(channels, order):
+    rng, spec, rig = np.random.default_rng(channels), small_spec(context_channels=channels), random_rig(channels)
+    table = cuda.lift_table(spec, rig, crops_of(spec, rig))
+    for dtype in (np.float32, np.float16):
+        depth = rng.random((2, 24, 8, 12), np.float32).astype(dtype)
+        context = rng.standard_normal((2, channels, 8, 12)).astype(dtype)
+        turned = np.ascontiguousarray(np.moveaxis(context, 1, 3))
+        wanted = ops.lift(spec, ops.lift_table(spec, rig), depth.astype(np.float32), context.astype(np.float32))
+        for half, out in ((False, np.float32), (True, np.float16)):  # whatever is read, either may be written
+            found = cuda.lift(spec, table, depth, turned, channels_last=True, half=half)
+            assert found.dtype == out and np.array_equal(found, wanted.astype(out))
+            assert np.array_equal(cuda.lift(spec, table, depth, context, half=half), found)
 
 
 def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imkd_edge.errors import Error
-from imkd_edge.ops import ImageCrop, image_crop, preprocess_images
+from imkd_edge.ops import ImageCrop, image_crop, preprocess_images, quantize_images
 from imkd_edge.spec import ImageSpec
 
 TOLERANCE = 2e-5  # normalised units: float32 against float64
@@ -224,3 +224,35 @@ def test_what_is_no_nv12_is_refused(wrong) -> None:
     with pytest.raises(Error) as raised:
         preprocess_images([wrong], [ImageCrop()], spec)
     assert raised.value.code in ("E0201", "E0202")
+
+
+def quantize_linear(values: np.ndarray, scale: float) -> np.ndarray:
+    """ONNX Runtime's QuantizeLinear with a zero point of 0."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ort = pytest.importorskip("onnxruntime")
+    node = helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"])
+    known = [numpy_helper.from_array(np.float32(scale), "scale"), numpy_helper.from_array(np.int8(0), "zero")]
+    info = [helper.make_tensor_value_info(n, t, values.shape) for n, t in (("x", TensorProto.FLOAT), ("y", TensorProto.INT8))]
+    model = helper.make_model(
+        helper.make_graph([node], "g", info[:1], info[1:], known), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": values})[0]
+
+
+@pytest.mark.parametrize("scale", [2.0, 1.0, 0.02, 1 / 64, 1e-30])
+@pytest.mark.parametrize("plain", [True, False])
+def test_steps_are_what_quantize_linear_makes_of_the_values(scale: float, plain: bool) -> None:
+    """Grey levels over 2 are halves, which go to the even one; those over 1e-30 are beyond every integer."""
+    spec = ImageSpec(width=304, height=64, stride=16, **({"mean": (100, 100, 100), "std": (1, 1, 1)} if plain else {}))
+    images, crops = [noise(304, 64), None, noise(500, 77)], [ImageCrop(), ImageCrop(), image_crop(spec, 500, 77)]
+    wanted = quantize_linear(preprocess_images(images, crops, spec), scale)
+    found = quantize_images(images, crops, spec, scale)
+    assert found.dtype == np.int8 and np.array_equal(found, wanted) and not found[1].any()
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
+def test_a_scale_that_is_none_is_refused(scale: float) -> None:
+    with pytest.raises(Error) as raised:
+        quantize_images([noise(8, 8)], [ImageCrop()], ImageSpec(), scale)
+    assert raised.value.code == "E0104" and "scale" in raised.value.where
