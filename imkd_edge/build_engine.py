@@ -56,8 +56,8 @@ def build_engines(
         workspace_mb: most memory that a layer may use while it runs, MiB; the default is TensorRT's, the whole device.
         dla: core of the deep learning accelerator that takes the layers it can; the GPU takes the rest.
         timing_cache: file of measured kernel times, read where it exists and written after each build.
-        io: "auto" gives the engines tensors as our kernels like them best, float16 where a part computes in it, the context with its channels
-            last; "onnx" leaves them as they are in the ONNX part.
+        io: the engines' tensors. "auto": as our kernels like them best, float16 where a part computes in it, the context's channels last;
+            "onnx": as in the ONNX part.
         builder: the Python package, "tensorrt" or "tensorrt_rtx".
 
     Returns:
@@ -65,8 +65,8 @@ def build_engines(
         "self_test"}: why lists what was wrong with the engine that was there; the self test is the golden frame's, see `self_test`.
 
     Raises:
-        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core, engine_load for what TensorRT
-            refuses, write_failed when the disk does.
+        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core,
+            engine_load for what TensorRT refuses, write_failed when the disk does.
     """
     if io not in IO:
         raise Error(Code.spec_bad_value, f"no form of tensors {io!r}", "--io", f"choose one of: {', '.join(IO)}")

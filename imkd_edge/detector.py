@@ -29,11 +29,11 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A tensor of the last frame, not copied, float32 or float16: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
+    """A tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
 
     address: int
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str  # "float32" or "float16"
     on_cuda: bool
 
     def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
@@ -174,7 +174,8 @@ class Detector:
         They have the networks' types and order of axes: float16 where an engine was built so, context perhaps as (N, h, w, C).
         """
         found = self._open_core().device_tensors()
-        return {name: DeviceTensor(*where, self.device == "cuda") for name, where in found.items()}
+        on_cuda = self.device == "cuda"
+        return {name: DeviceTensor(address, shape, dtype, on_cuda) for name, (address, shape, dtype) in found.items()}
 
     def close(self) -> None:
         """Frees the engines and buffers."""

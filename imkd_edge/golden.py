@@ -114,8 +114,8 @@ def check_golden(
         engine, threads, device: of the Detector.
 
     Returns:
-        Largest absolute difference of each tensor, of boxes (m, rad, m/s) and scores; labels: how many differ. What rounding to the engine's
-        own type may cost is no difference.
+        Largest absolute difference of each tensor, of boxes (m, rad, m/s) and scores; labels: how many differ. What rounding to the type
+        of the engine's tensor may cost is no difference.
         Infinite where the shapes or the number of boxes differ, or where a value is NaN.
 
     Raises:

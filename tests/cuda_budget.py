@@ -124,13 +124,14 @@ def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
     pixels = shape[0] * shape[2] * shape[3]
     depth = rng.random(spec.depth.bins * pixels).astype(np.float16).reshape(shape)
     context = rng.standard_normal(spec.context_channels * pixels).astype(np.float16).reshape(shape)
+    turned = np.ascontiguousarray(np.moveaxis(context, 1, 3))  # as build-engine has it written
     sweeps = [RadarSweep(f"r{k % 5}", random_points(rng, 125, 30), -(k // 5) * 70_000_000) for k in range(30)]
     past = rng.standard_normal((spec.history.frames * spec.history.channels, H, W)).astype(np.float16)
     heatmap = rng.normal(-6, 1.5, (len(spec.head.classes), H, W)).astype(np.float16)
     box = rng.normal(0, 0.5, (spec.head.groups() * 10, H, W)).astype(np.float16)
     calls = {
         "preprocess_images": lambda: counted.preprocess_images(images, crops, spec.image, half=True),
-        "lift": lambda: counted.lift(spec, table, depth, context),
+        "lift": lambda: counted.lift(spec, table, depth, turned, channels_last=True),
         "voxelize_radar": lambda: counted.voxelize_radar(spec, rig, sweeps, 0, Ego(twist=(7, 0, 0)), half=True),
         "warp_bev": lambda: counted.warp_bev(spec.grid, past, shift(3.3, 0.1) @ rotation(0.02)),
         "decode": lambda: counted.decode(spec, heatmap, box),

@@ -91,8 +91,7 @@ class CpuLoop : public FrameLoop {
   }
 
   void run_radars(const Frame& frame, Result& result, Stopwatch& watch) {
-    const RadarStats stats =
-        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
+    const RadarStats stats = voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
     set_counts(stats, result.health);
     result.timings_us[kRadar] += watch.lap();
   }

@@ -45,7 +45,7 @@ class FrameLoop {
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;
   // Fills result's detections, maps and timings, and of its health the counts of points and of boxes.
   virtual void run(const Frame& frame, Result& result) = 0;
-  virtual std::vector<Detector::Tensor> tensors() = 0;   // of the last frame, where the host can read them
+  virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, where the host can read them
   std::vector<Detector::DeviceTensor> device_tensors() const;  // where the engines do
 
  protected:
@@ -56,7 +56,7 @@ class FrameLoop {
   const SizeTable table_;
   std::array<TensorInfo, kBuffers> tensors_;  // as the engines have them
   const std::shared_ptr<Engine> camera_, bev_;
-  std::array<std::shared_ptr<void>, kBuffers> data_;   // where the engines read and write; null where nobody needs it
+  std::array<std::shared_ptr<void>, kBuffers> data_;  // where the engines read and write; null where nobody needs it
 
  private:
   std::vector<float> vehicles_;  // probabilities of the segmentation

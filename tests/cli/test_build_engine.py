@@ -15,8 +15,8 @@ from fake_tensorrt import FakeTensorRT
 
 from imkd_edge import build_engine, golden
 from imkd_edge.build_engine import PARTS, build_engines, engine_folder
-from imkd_edge.engine_io import set_io
 from imkd_edge.bundle import Bundle, shipped
+from imkd_edge.engine_io import set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.gpu import Gpu
 
@@ -109,7 +109,9 @@ def test_a_context_whose_shape_would_not_tell_is_left_as_it_is(rtx: Any) -> None
     assert network.num_layers == 1 and border(network)["context"] == ("FLOAT", (2, 4, 4, 4))
 
 
-def test_the_border_may_stay_as_in_the_onnx_part(fake: FakeTensorRT, run: Any, monkeypatch: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_the_border_may_stay_as_in_the_onnx_part(
+    fake: FakeTensorRT, run: Any, monkeypatch: Any, random_bundle: Path, tmp_path: Path
+) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(build_engine, "set_io", lambda trt, network: seen.append(trt))
     build_engines(random_bundle, tmp_path, io="onnx")
@@ -117,7 +119,7 @@ def test_the_border_may_stay_as_in_the_onnx_part(fake: FakeTensorRT, run: Any, m
     build_engines(random_bundle, tmp_path)
     assert seen == [fake, fake]
     outcome = run("build-engine", random_bundle, "--io", "half")
-    assert outcome.code == 2 or "choose one of: auto, onnx" in outcome.stderr
+    assert outcome.code == 2 and "choose one of: auto, onnx" in outcome.stderr
 
 
 def test_the_command_says_what_it_did_not_do(rtx: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def nmse(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkeypatch) -> None:
-    """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes those of the CPU's detector; bits do not depend on order."""
+    """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes of the CPU's detector; the same bits in any order."""
     source = open_source(shared_data / "astyx")
     sample, bundle, runs = source["000105" if "000105" in source.names else source.names[0]], Bundle.load("astyx-lite"), []
     for order in ("fwd", "shuffle:3"):

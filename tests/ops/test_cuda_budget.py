@@ -80,7 +80,7 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     command = ["g++", *flags, *paths, *map(str, sources), str(library), "-lfake_cudart", "-pthread", "-ldl", "-o", str(module)]
     subprocess.run(command, check=True)
     run_cases(tmp_path, "test_cuda.py", "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
-    detector = "the_past or (real_frame and fwd)"
+    detector = "the_past or float16 or (real_frame and fwd)"
     run_cases(tmp_path, "../detector/test_cuda_detector.py", detector, PTX_CACHE=str(tmp_path / "cache"))
 
 

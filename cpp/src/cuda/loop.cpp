@@ -43,11 +43,11 @@ class CudaLoop : public FrameLoop {
   Inputs inputs_;
   OwnStream main_ = make_stream(), side_ = make_stream();
   OwnEvent parted_ = make_event(cudaEventDisableTiming), met_ = make_event(cudaEventDisableTiming);
-  std::vector<OwnEvent> marks_;                        // begin and end of each stage; empty unless stages are timed
-  Layout layout_ = Layout::channels_first;             // of the context
-  std::array<std::shared_ptr<void>, kBuffers> maps_;   // pinned copies of the maps that the result hands out
-  std::array<std::vector<float>, kBuffers> floats_;    // the same as float32, where they are not
-  std::shared_ptr<unsigned char> past_;                // fused maps of the past, by place
+  std::vector<OwnEvent> marks_;                       // begin and end of each stage; empty unless stages are timed
+  Layout layout_ = Layout::channels_first;            // of the context
+  std::array<std::shared_ptr<void>, kBuffers> maps_;  // pinned copies of the maps that the result hands out
+  std::array<std::vector<float>, kBuffers> floats_;   // the same as float32, where they are not
+  std::shared_ptr<unsigned char> past_;               // fused maps of the past, by place
   std::shared_ptr<unsigned char> resize_table_, lift_table_work_, lift_work_, radar_work_, decode_work_;
   std::shared_ptr<std::int32_t> rows_, points_, pixels_;
   LiftTable lift_table_;
@@ -159,8 +159,8 @@ void CudaLoop::enqueue_radars() {
   cudaStream_t stream = side_.get();
   const Notes& notes = inputs_.notes();
   mark(kRadar, false, stream);
-  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), type(kRadarGrid),
-                 &outcome_->radar, radar_work_.get(), stream);
+  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), type(kRadarGrid), &outcome_->radar,
+                 radar_work_.get(), stream);
   mark(kRadar, true, stream), mark(kWarp, false, stream);
   if (data_[kHistory])
     warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels, data_[kHistory].get(),
@@ -285,7 +285,8 @@ std::vector<Detector::Tensor> CudaLoop::tensors() {
   for (int i = 0; i < kBuffers; ++i) {
     if (!data_[i]) continue;
     copy.resize(bytes(i)), copies_[i].resize(table_[i].size());
-    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync", table_[i].name);
+    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
+          table_[i].name);
     check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");
     widen(i, copy.data(), copies_[i]);
     tensors.push_back({table_[i].name, copies_[i].data(), table_[i].shape});

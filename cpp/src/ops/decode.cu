@@ -10,8 +10,10 @@ constexpr int kThreads = 1024;  // of the block that selects
 
 struct Scratch {
   unsigned long long* keys;  // (peaks) rising from the best: logit, then index; no order among them
+  Detection* found;          // (peaks) their boxes: read where they are found, for each of their channels lies in a sector of its own
   unsigned long long* best;  // (max_candidates)
-  Detection* boxes;          // (max_candidates) from the best
+  std::int32_t* place;       // (max_candidates) of those among the peaks
+  std::int32_t* order;       // (max_candidates) the same, from the best
   std::uint8_t* suppressed;  // (max_candidates)
   std::int32_t* peaks;       // how many keys, how many were dropped
   std::size_t bytes;
@@ -20,9 +22,12 @@ struct Scratch {
     const std::size_t most = spec.head.max_candidates;
     Parts parts(memory);
     // Of four cells that touch one another at most one is a peak.
-    keys = parts.take<unsigned long long>(spec.head.classes.size() * ((spec.grid.width() + 1) / 2) * ((spec.grid.height() + 1) / 2));
+    const std::size_t all = spec.head.classes.size() * ((spec.grid.width() + 1) / 2) * ((spec.grid.height() + 1) / 2);
+    keys = parts.take<unsigned long long>(all);
+    found = parts.take<Detection>(all);
     best = parts.take<unsigned long long>(most);
-    boxes = parts.take<Detection>(most);
+    place = parts.take<std::int32_t>(most);
+    order = parts.take<std::int32_t>(most);
     suppressed = parts.take<std::uint8_t>(most);
     peaks = parts.take<std::int32_t>(2);
     bytes = parts.bytes();
@@ -48,7 +53,6 @@ __device__ unsigned falling(float logit) {
   const unsigned bits = __float_as_uint(logit + 0.f);
   return bits & 0x80000000u ? bits : 0x7fffffffu - bits;
 }
-__device__ float logit_of_key(unsigned falling) { return __uint_as_float(falling & 0x80000000u ? falling : 0x7fffffffu - falling); }
 
 template <class T>
 __global__ void __launch_bounds__(128)
@@ -60,9 +64,11 @@ __global__ void __launch_bounds__(128)
   if (value < head.threshold) return;  // not where it is NaN
   const bool finite = std::isfinite(value);
   if (finite && !is_peak(map, cell / grid.width, cell % grid.width, grid.height, grid.width)) return;
-  Detection unused;
-  if (finite && read_box(grid, box + std::size_t(head.group[label]) * kBoxChannels * cells, cell, unused)) {
+  Detection d;
+  if (finite && read_box(grid, box + std::size_t(head.group[label]) * kBoxChannels * cells, cell, d)) {
     const int to = atomicAdd(s.peaks, 1);
+    d.label = label, d.score = score_of(value);
+    s.found[to] = d;
     s.keys[to] = static_cast<unsigned long long>(falling(value)) << 32 | unsigned(label * cells + cell);
   } else {
     atomicAdd(s.peaks + 1, 1);
@@ -91,38 +97,35 @@ __device__ unsigned long long nth_key(const unsigned long long* keys, int count,
   return prefix;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    select_boxes(Plane grid, Head head, const T* __restrict__ box, Scratch s, Detection* out, Found* found) {
-  const int peaks = s.peaks[0], candidates = min(peaks, head.max_candidates), cells = grid.cells();
+__global__ void __launch_bounds__(kThreads) select_boxes(Head head, Scratch s, Detection* out, Found* found) {
+  const int peaks = s.peaks[0], candidates = min(peaks, head.max_candidates);
   if (candidates > 0) {
     // The best candidates, sorted: each key's place is the number of smaller ones.
     const unsigned long long last = peaks > candidates ? nth_key(s.keys, peaks, candidates) : ~0ull;
     __shared__ int taken;
     if (threadIdx.x == 0) taken = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < peaks; i += kThreads)
-      if (s.keys[i] <= last) s.best[atomicAdd(&taken, 1)] = s.keys[i];
+    for (int i = threadIdx.x; i < peaks; i += kThreads) {
+      if (s.keys[i] > last) continue;
+      const int to = atomicAdd(&taken, 1);
+      s.best[to] = s.keys[i], s.place[to] = i;
+    }
     __syncthreads();
   }
   for (int i = threadIdx.x; i < candidates; i += kThreads) {
     const unsigned long long key = s.best[i];
     int rank = 0;
     for (int k = 0; k < candidates; ++k) rank += s.best[k] < key;
-    const int index = static_cast<int>(key & 0xffffffffu);
-    Detection d;
-    d.label = index / cells, d.score = score_of(logit_of_key(static_cast<unsigned>(key >> 32)));
-    read_box(grid, box + std::size_t(head.group[d.label]) * kBoxChannels * cells, index % cells, d);
-    s.boxes[rank] = d, s.suppressed[rank] = 0;
+    s.order[rank] = s.place[i], s.suppressed[rank] = 0;
   }
   __syncthreads();
   int kept = 0;  // the same in all threads
   for (int i = 0; i < candidates && kept < head.max_detections; ++i) {
     if (!s.suppressed[i]) {
-      const Detection d = s.boxes[i];
+      const Detection d = s.found[s.order[i]];
       if (threadIdx.x == 0) out[kept] = d;
       for (int k = i + 1 + threadIdx.x; k < candidates; k += kThreads)
-        if (suppresses(d, s.boxes[k], head.radius[d.label])) s.suppressed[k] = 1;
+        if (suppresses(d, s.found[s.order[k]], head.radius[d.label])) s.suppressed[k] = 1;
       ++kept;
     }
     __syncthreads();
@@ -144,8 +147,8 @@ void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type ty
     using T = std::remove_pointer_t<decltype(kind)>;
     run("decode: peaks", find_peaks<T>, dim3(blocks(grid.cells(), 128), head.classes), dim3(128), stream, grid, head,
         static_cast<const T*>(heatmap), static_cast<const T*>(box), s);
-    run("decode: select", select_boxes<T>, dim3(1), dim3(kThreads), stream, grid, head, static_cast<const T*>(box), s, out, found);
   });
+  run("decode: select", select_boxes, dim3(1), dim3(kThreads), stream, head, s, out, found);
 }
 
 }  // namespace imkd::cuda

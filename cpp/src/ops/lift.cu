@@ -188,8 +188,8 @@ void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, cons
           static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
     with_type(out_type, [&](auto* out_kind) {
       using Out = std::remove_pointer_t<decltype(out_kind)>;
-      run("lift: sum", lift_sum<T, Out>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth), by_pixel,
-          channels, cells, static_cast<Out*>(out));
+      run("lift: sum", lift_sum<T, Out>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth),
+          by_pixel, channels, cells, static_cast<Out*>(out));
     });
   });
 }
