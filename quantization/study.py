@@ -87,7 +87,8 @@ class Study:
         card = made.manifest["provenance"].get("quantization")
         more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}
         drawn = {metric: np.round(values, 3).tolist() for metric, values in found.get("bootstrap", {}).items()}
-        self.result["runs"].append({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn})
+        metrics = {metric: None if value != value else value for metric, value in found["metrics"].items()}  # nan is no JSON
+        self.result["runs"].append({"row": title, "seed": self._seed, **more, "metrics": metrics, "bootstrap": drawn})
         self.result["summary"] = summaries(self.result["runs"])
         write_atomically(run.out, (json.dumps(self.result, indent=1, sort_keys=True, default=float) + "\n").encode())
         log().print(f"{run.bundles[self._seed]}: {title}")
