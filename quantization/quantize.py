@@ -118,17 +118,23 @@ def quantize(
         parts = learn(seen, method, kept, training, Path(out).absolute().with_suffix(".qat.pt"), threads, bar)
     made = write(seen, parts, out, method, {}, typing, training)
     if evaluate is not None:
-        forms = {"float": seen.bundle.path, "int8": made.path}
-        metrics = {
-            form: evaluate_bundle(str(path), data, evaluate, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
-            for form, path in forms.items()
-        }
+        metrics = _metrics({"float": seen.bundle, "int8": made}, data, evaluate, options, threads, bar)
         made = write(seen, parts, out, method, metrics, typing, training)
     if html is not None:
         from imkd_edge.quantization.report import write_report
 
         write_report(seen, parts, method, html, threads, bar)
     return {**_summary(seen, made), "collection": str(state)}
+
+
+def _metrics(
+    forms: Mapping[str, Bundle], data: str, split: str, options: Mapping[str, Any] | None, threads: int, bar: Bar | None
+) -> dict[str, Any]:
+    """Those of each form, by its name."""
+    return {
+        form: evaluate_bundle(str(bundle.path), data, split, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
+        for form, bundle in forms.items()
+    }
 
 
 def _summary(seen: Calibrated, made: Bundle) -> dict[str, Any]:

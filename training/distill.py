@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
+from imkd_edge.evaluation.segmentation import centres
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
 from imkd_edge.training.losses import of_group
@@ -47,9 +48,7 @@ def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Te
 
 def near(spec: ModelSpec, reach: float) -> torch.Tensor:
     """1 where a cell's centre is at most `reach` (m) from the ego origin, else 0; 1 everywhere where reach is 0. (1,1,H,W)."""
-    grid = spec.grid
-    x = grid.x_min + grid.cell * (torch.arange(grid.width()) + 0.5)
-    y = grid.y_min + grid.cell * (torch.arange(grid.height()) + 0.5)
+    x, y = (torch.from_numpy(axis) for axis in centres(spec.grid))
     inside = torch.hypot(x[None, :], y[:, None]) <= (reach or math.inf)
     return inside.float()[None, None]
 

@@ -115,6 +115,17 @@ def nmse(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(((found - wanted) ** 2).sum() / max((wanted**2).sum(), 1e-30))
 
 
+def driven(scenes, *detectors: Detector):
+    """The results of all detectors on each scene, 4 m and half a second apart."""
+    for i, scene in enumerate(scenes):
+        pose = np.eye(4)
+        pose[0, 3] = 4.0 * i
+        for detector in detectors:
+            detector.set_rig(scene.rig)
+        at = scene.timestamp_ns + i * 500_000_000
+        yield tuple(d.infer(scene.frames, scene.points, Ego(T_world_ego=pose), at) for d in detectors)
+
+
 def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkeypatch) -> None:
     """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes of the CPU's detector; the same bits in any order."""
     source = open_source(shared_data / "astyx")
@@ -144,13 +155,7 @@ def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundl
     scenes = [make_scene(seed=seed) for seed in range(4)]
     options = {"debug": True, "threads": 1}
     with on_cuda(history_bundle, engine=HalfEngine, **options) as found, Detector(history_bundle, **options) as wanted:
-        for i, scene in enumerate(scenes):
-            pose = np.eye(4)
-            pose[0, 3] = 4.0 * i
-            for detector in (found, wanted):
-                detector.set_rig(scene.rig)
-            at = scene.timestamp_ns + i * 500_000_000
-            a, b = (d.infer(scene.frames, scene.points, Ego(T_world_ego=pose), at) for d in (found, wanted))
+        for i, (a, b) in enumerate(driven(scenes, found, wanted)):
             assert a.health.past_frames == b.health.past_frames == min(i, 3)
             pairs = [(found.tensors()[name], tensor) for name, tensor in wanted.tensors().items()]
             pairs += [(a.segmentation, b.segmentation), *((a.debug[name], b.debug[name]) for name in ("i_cam", "i_rad"))]
@@ -160,13 +165,7 @@ def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundl
 def test_the_past_and_the_maps_are_those_of_the_cpu(on_cuda, history_bundle: Bundle, make_scene) -> None:
     scenes = [make_scene(seed=seed) for seed in range(5)]
     with on_cuda(history_bundle, debug=True, threads=1) as found, Detector(history_bundle, debug=True, threads=1) as wanted:
-        for i, scene in enumerate(scenes):
-            pose = np.eye(4)
-            pose[0, 3] = 4.0 * i
-            for detector in (found, wanted):
-                detector.set_rig(scene.rig)
-            at = scene.timestamp_ns + i * 500_000_000
-            a, b = (d.infer(scene.frames, scene.points, Ego(T_world_ego=pose), at) for d in (found, wanted))
+        for i, (a, b) in enumerate(driven(scenes, found, wanted)):
             assert_same(a, b)
             assert a.health.past_frames == min(i, 3)
             assert close(a.segmentation, b.segmentation) and set(a.debug) == set(b.debug) == {"i_cam", "i_rad"}
