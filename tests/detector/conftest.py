@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,3 +80,25 @@ def detector(bundle: Bundle) -> Detector:
 @pytest.fixture
 def make_scene() -> Callable[..., Scene]:
     return Scene
+
+
+@pytest.fixture(scope="module")
+def library() -> ctypes.CDLL:
+    import c_abi
+
+    if not c_abi.LIBRARY.is_file():
+        pytest.skip("the C library was not built: the C ABI is NOT tested from Python")
+    return c_abi.load()
+
+
+@pytest.fixture
+def handle(library: ctypes.CDLL) -> Iterator[ctypes.c_void_p]:
+    """An empty imkd_detector."""
+    from imkd_edge.engines import engine_names, onnxruntime_library
+
+    if "onnxruntime-native" not in engine_names():
+        pytest.skip("the native engine was not built: the C ABI's infer is NOT tested from Python")
+    assert library.imkd_set_onnxruntime(str(onnxruntime_library()).encode()) == 0
+    handle = ctypes.c_void_p(library.imkd_detector_new())
+    yield handle
+    library.imkd_detector_destroy(handle)

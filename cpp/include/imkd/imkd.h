@@ -1,14 +1,14 @@
-/* imkd.h: the detector for stacks in C and other languages. C99; nothing is thrown across it, nothing is printed, nothing exits.
+/* imkd.h: the detector, and live input for it, for stacks in C and other languages. C99; nothing is thrown across it, printed or ended.
  *
  *   imkd_detector* detector = imkd_detector_new();
  *   if (imkd_detector_load(detector, "m.imkd", "rig.json", NULL) != IMKD_OK) puts(imkd_detector_error(detector));
  *
- * A call gives IMKD_OK or the number of an error, as in imkd/error.hpp: 402 is E0402. The text is imkd_detector_error's.
+ * A call gives IMKD_OK or the number of an error, as in imkd/error.hpp: 402 is E0402. The text is imkd_detector_error's, and so for each handle.
  * Every struct begins with struct_size, which the caller sets to the sizeof that it was compiled with; all else 0 is the default. Fields are
  * only ever added at the end. So a library reads structs of older callers; of newer callers too, as long as what it does not know is 0; and
  * fills of imkd_result as much as the caller has. The version below rises with each addition; what is there neither moves nor changes.
- * One handle is used by one thread at a time: a second thread's call gives 506 and changes nothing but the error text. Different handles
- * share nothing. */
+ * One detector is used by one thread at a time: a second thread's call gives 506 and changes nothing but the error text. Of the live handles
+ * only load, start, pop and check take turns in that way; all else may be called from any thread at once. Different handles share nothing. */
 #ifndef IMKD_IMKD_H
 #define IMKD_IMKD_H
 #include <stddef.h>
@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define IMKD_ABI_VERSION 2u
+#define IMKD_ABI_VERSION 3u
 #define IMKD_OK 0
 #define IMKD_UNEXPECTED (-1)  /* what no catalogue foresees: no memory; or a handle that is NULL */
 
@@ -29,11 +29,18 @@ extern "C" {
 #endif
 
 typedef struct imkd_detector imkd_detector;
+typedef struct imkd_synchronizer imkd_synchronizer;  /* the live handles: since version 3 */
+typedef struct imkd_monitor imkd_monitor;
+typedef struct imkd_watchdog imkd_watchdog;
 
 typedef enum imkd_mode { IMKD_FULL, IMKD_PARTIAL, IMKD_CAMERA_ONLY, IMKD_RADAR_ONLY, IMKD_BLIND } imkd_mode;
 typedef enum imkd_sensor_state {  /* as in imkd/result.hpp */
-  IMKD_SENSOR_OK, IMKD_SENSOR_LATE, IMKD_SENSOR_STALE, IMKD_SENSOR_INVALID, IMKD_SENSOR_MISSING
+  IMKD_SENSOR_OK, IMKD_SENSOR_LATE, IMKD_SENSOR_STALE, IMKD_SENSOR_INVALID, IMKD_SENSOR_MISSING,
+  IMKD_SENSOR_FROZEN, IMKD_SENSOR_LOST  /* since version 3; of a monitor, a detector does not tell them */
 } imkd_sensor_state;
+typedef enum imkd_pushed {  /* what became of an item, as in imkd/synchronizer.hpp; only a kept one changes anything */
+  IMKD_PUSHED_KEPT, IMKD_PUSHED_LATE, IMKD_PUSHED_DUPLICATE, IMKD_PUSHED_FUTURE, IMKD_PUSHED_INVALID
+} imkd_pushed;
 
 typedef enum imkd_yuv { IMKD_BT601, IMKD_BT601_FULL, IMKD_BT709, IMKD_BT709_FULL } imkd_yuv;
 
@@ -129,7 +136,7 @@ static inline const imkd_map* imkd_map_at(const imkd_result* result, uint32_t in
   return (const imkd_map*)((const char*)result->debug + (size_t)index * result->debug_stride);
 }
 
-typedef enum imkd_names { IMKD_CLASSES, IMKD_CAMERAS, IMKD_RADARS, IMKD_STAGES, IMKD_MODES, IMKD_SENSOR_STATES } imkd_names;
+typedef enum imkd_names { IMKD_CLASSES, IMKD_CAMERAS, IMKD_RADARS, IMKD_STAGES, IMKD_MODES, IMKD_SENSOR_STATES, IMKD_PUSHED } imkd_names;
 
 IMKD_API uint32_t imkd_abi_version(void);  /* of the library */
 /* Which libonnxruntime.so to open, before the first load. NULL: the environment's IMKD_ORT_LIBRARY, else the loader's. */
@@ -146,8 +153,96 @@ IMKD_API int imkd_detector_reset(imkd_detector* detector);  /* forgets past fram
 /* The text of the handle's last failure, "error[E0402] what / where / how to fix"; "" where there was none. Valid until this thread's next call
  * of this function. */
 IMKD_API const char* imkd_detector_error(const imkd_detector* detector);
-/* The name of a class, camera, radar, stage, mode or state; NULL beyond the last. Valid until the handle is loaded or given another rig. */
+/* The name of a class, camera, radar, stage, mode, state or imkd_pushed; NULL beyond the last. Valid until the handle is loaded or given another
+ * rig. The last four are the library's: they need no handle. */
 IMKD_API const char* imkd_detector_name(const imkd_detector* detector, imkd_names names, uint32_t index);
+
+/* ---- live input, since version 3. What the words mean stands in imkd/synchronizer.hpp and imkd/monitor.hpp. ----
+ * Every time is an argument, ns; now_ns is on the clock of the timestamps. An image or sweep needs its own time: has_timestamp is 1.
+ * model: a folder NAME.imkd, or a spec's JSON where it begins with "{". rig, load, reset and error: as of the detector. */
+
+typedef struct imkd_synchronizer_options {
+  uint32_t struct_size;
+  int32_t max_images;        /* 0: 8, kept per camera */
+  int32_t max_sweeps;        /* 0: 32, kept per radar */
+  uint32_t reserved;
+  const char* reference;     /* the sensor whose items make the frames; NULL: the rig's first camera, else its first radar */
+  double tolerance;          /* s; 0: 0.04 */
+  double timeout, max_delay, max_future, lost_after;  /* s; 0: 0.1, 1, 0.1, 1; for none at all 1e-9 */
+} imkd_synchronizer_options;
+
+typedef struct imkd_counts {
+  uint32_t struct_size;
+  uint32_t reserved;
+  int64_t kept, late, duplicate, future, invalid;  /* items */
+  int64_t complete, incomplete, dropped, expired;  /* frames */
+  int64_t restarts;                                /* now went back */
+} imkd_counts;
+
+/* Called once with its user, on whatever thread, when memory that was lent is read no more. It must not call the handle. */
+typedef void (*imkd_release)(void* user);
+
+IMKD_API imkd_synchronizer* imkd_synchronizer_new(void);
+IMKD_API void imkd_synchronizer_destroy(imkd_synchronizer* synchronizer);
+IMKD_API int imkd_synchronizer_load(imkd_synchronizer* synchronizer, const char* model, const char* rig,
+                                    const imkd_synchronizer_options* options);
+/* release NULL: pixels and points are copied. Else they are lent until release is called, also where the call fails or keeps nothing.
+ * pushed: an imkd_pushed, or NULL. */
+IMKD_API int imkd_synchronizer_push_camera(imkd_synchronizer* synchronizer, int32_t camera, const imkd_image* image, int64_t now_ns,
+                                           imkd_release release, void* user, int32_t* pushed);
+IMKD_API int imkd_synchronizer_push_radar(imkd_synchronizer* synchronizer, const imkd_sweep* sweep, int64_t now_ns, imkd_release release,
+                                          void* user, int32_t* pushed);
+/* T_world_ego (4, 4) row-major; twist vx, vy m/s and yaw rate rad/s in the ego frame; either may be NULL. */
+IMKD_API int imkd_synchronizer_push_ego(imkd_synchronizer* synchronizer, const double* T_world_ego, const double* twist, int64_t timestamp_ns,
+                                        int64_t now_ns, int32_t* pushed);
+/* The oldest frame that is ready, for imkd_detector_infer; NULL where there is none. Valid until the handle's next pop, or its end; images and
+ * sweeps are struct_size apart. complete: 1 where every sensor and the ego motion was there; may be NULL. */
+IMKD_API int imkd_synchronizer_pop(imkd_synchronizer* synchronizer, int64_t now_ns, const imkd_frames** frames, uint32_t* complete);
+IMKD_API int imkd_synchronizer_reset(imkd_synchronizer* synchronizer);  /* forgets everything but the counts */
+IMKD_API int imkd_synchronizer_counts(const imkd_synchronizer* synchronizer, imkd_counts* counts);
+IMKD_API const char* imkd_synchronizer_error(const imkd_synchronizer* synchronizer);
+
+typedef struct imkd_monitor_options {
+  uint32_t struct_size;
+  int32_t frozen_after;      /* 0: 3 items in a row with the same contents */
+  double lost_after;         /* s of silence; 0: 2 */
+} imkd_monitor_options;
+
+typedef struct imkd_health { /* the pointers are valid until the handle's next check, or its end */
+  uint32_t struct_size;
+  int32_t mode;              /* imkd_mode */
+  uint32_t camera_count, radar_count;
+  const uint8_t* camera_states;  /* imkd_sensor_state, in the rig's order */
+  const uint8_t* radar_states;
+} imkd_health;
+
+IMKD_API imkd_monitor* imkd_monitor_new(void);
+IMKD_API void imkd_monitor_destroy(imkd_monitor* monitor);
+IMKD_API int imkd_monitor_load(imkd_monitor* monitor, const char* model, const char* rig, const imkd_monitor_options* options);
+/* The memory is read during the call alone. data NULL, or another size: the camera is invalid. */
+IMKD_API int imkd_monitor_observe_camera(imkd_monitor* monitor, int32_t camera, const imkd_image* image, int64_t now_ns);
+IMKD_API int imkd_monitor_observe_radar(imkd_monitor* monitor, const imkd_sweep* sweep, int64_t now_ns);
+IMKD_API int imkd_monitor_check(imkd_monitor* monitor, int64_t now_ns, imkd_health* health);
+IMKD_API int imkd_monitor_reset(imkd_monitor* monitor);  /* forgets everything */
+IMKD_API const char* imkd_monitor_error(const imkd_monitor* monitor);
+
+typedef struct imkd_watchdog_options {
+  uint32_t struct_size;
+  uint32_t without_timer;    /* 1: no thread; imkd_watchdog_poll does its work */
+  double deadline;           /* s from one beat to the next */
+  void (*missed)(double seconds, void* user);  /* s since the last beat; once per miss, on the timer's thread; may destroy the watchdog; or NULL */
+  int64_t (*clock)(void* user);                /* ns, never back; NULL: the machine's steady clock */
+  void* user;                /* of both */
+} imkd_watchdog_options;
+
+IMKD_API imkd_watchdog* imkd_watchdog_new(void);
+IMKD_API void imkd_watchdog_destroy(imkd_watchdog* watchdog);  /* waits for a missed() under way, unless called by it */
+IMKD_API int imkd_watchdog_start(imkd_watchdog* watchdog, const imkd_watchdog_options* options);  /* anew where it runs; the first beat */
+IMKD_API int imkd_watchdog_beat(imkd_watchdog* watchdog);
+IMKD_API int imkd_watchdog_poll(imkd_watchdog* watchdog);
+/* overdue: 1 after a miss until the next beat; misses: since the start. Each may be NULL. */
+IMKD_API int imkd_watchdog_state(const imkd_watchdog* watchdog, uint32_t* overdue, int64_t* misses);
+IMKD_API const char* imkd_watchdog_error(const imkd_watchdog* watchdog);
 
 #ifdef __cplusplus
 }

@@ -1,76 +1,26 @@
-// The C ABI: structs checked and turned into the core's, exceptions into numbers and a text.
+// The C ABI of the detector: structs checked and turned into the core's; see live.cpp for the rest.
 #include "imkd/imkd.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <iterator>
-#include <mutex>
 #include <optional>
 
+#include "c/handle.hpp"
 #include "engine/ort.hpp"
 #include "fields.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
 
 using namespace imkd;
+using namespace imkd::c;
 
-struct imkd_detector {
-  std::mutex turn;  // of the one call that may be under way
+struct imkd_detector : Handle {
   std::optional<Detector> detector;
   FrameSet frames;  // keeps its memory from call to call
-  mutable std::mutex error_mutex;
-  std::string error;
 };
 
-namespace {
-
-[[noreturn]] void refuse(const std::string& what, const std::string& where, const std::string& fix) {
-  throw Error(Code::abi_mismatch, what, where, fix);
-}
-
-// Sizes of version 1, the least that a caller can have; they stay when fields are added.
-template <class Struct>
-constexpr std::size_t kOldest = sizeof(Struct);
-template <>
-constexpr std::size_t kOldest<imkd_options> = offsetof(imkd_options, debug);
-template <>
-constexpr std::size_t kOldest<imkd_result> = offsetof(imkd_result, debug);
-
-// A struct as this library knows it: what an older caller lacks is 0; what a newer caller has besides must be 0.
-template <class Struct>
-Struct read(const Struct* given, const char* where) {
-  if (!given) refuse("is NULL", where, "give the address of one");
-  const std::size_t size = given->struct_size;
-  if (size < kOldest<Struct> || size > 65536)
-    refuse("a struct_size of " + std::to_string(size), where, "set it to sizeof; this library's is " + std::to_string(sizeof(Struct)));
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  for (std::size_t i = sizeof(Struct); i < size; ++i)
-    if (bytes[i]) refuse("a field that this library does not know is set", where, "use a newer library");
-  Struct known{};
-  std::memcpy(&known, given, std::min(size, sizeof known));
-  return known;
-}
-
-template <class Struct>
-Struct read_at(const Struct* first, std::size_t index, const char* where) {
-  if (!first) refuse("is NULL", where, "give as many as the count says");
-  const std::size_t stride = first->struct_size;
-  const auto* item = reinterpret_cast<const Struct*>(reinterpret_cast<const char*>(first) + index * stride);
-  if (item->struct_size != stride) refuse("structs of different sizes", where, "set struct_size of each to sizeof");
-  return read(item, where);
-}
-
-Mat4 pose(const double* T, const char* where) {
-  Mat4 given;
-  std::memcpy(given.data(), T, sizeof given);
-  check_rigid(given, where);
-  return given;
-}
-
-void check_reserved(std::uint32_t value, const char* where) {  // or it could never get a meaning
-  if (value) refuse("is not 0", where, "set the whole struct to 0 first");
-}
+namespace imkd::c {
 
 ImageView view(const imkd_image& image) {
   check_reserved(image.reserved, "imkd_image.reserved");
@@ -89,6 +39,31 @@ ImageView view(const imkd_image& image) {
     view.row_stride = width * 3, view.pixel_stride = 3, view.channel_stride = 1;
   }
   return view;
+}
+
+SensorRig rig_of(const char* text) {
+  if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON");
+  return text[0] == '{' ? SensorRig::from_json(text) : SensorRig::load(text);
+}
+
+}  // namespace imkd::c
+
+namespace {
+
+template <class Struct>
+Struct read_at(const Struct* first, std::size_t index, const char* where) {
+  if (!first) refuse("is NULL", where, "give as many as the count says");
+  const std::size_t stride = first->struct_size;
+  const auto* item = reinterpret_cast<const Struct*>(reinterpret_cast<const char*>(first) + index * stride);
+  if (item->struct_size != stride) refuse("structs of different sizes", where, "set struct_size of each to sizeof");
+  return read(item, where);
+}
+
+Mat4 pose(const double* T, const char* where) {
+  Mat4 given;
+  std::memcpy(given.data(), T, sizeof given);
+  check_rigid(given, where);
+  return given;
 }
 
 void take(const imkd_frames& given, FrameSet& out) {
@@ -115,6 +90,7 @@ void take(const imkd_frames& given, FrameSet& out) {
 
 static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode::blind) == IMKD_BLIND);
 static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK && static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
+static_assert(static_cast<int>(SensorState::frozen) == IMKD_SENSOR_FROZEN && static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST);
 static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 && static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
 static_assert(std::is_standard_layout_v<MapView> && offsetof(MapView, rows) == offsetof(imkd_map, rows) &&
@@ -125,7 +101,6 @@ static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
 
 void give(const Result& r, imkd_result* out) {
   imkd_result all{};
-  all.struct_size = out->struct_size;
   all.detection_count = static_cast<std::uint32_t>(r.detections.size());
   all.timestamp_ns = r.timestamp_ns;
   all.detections = r.detections.data();
@@ -154,46 +129,12 @@ void give(const Result& r, imkd_result* out) {
   all.debug = r.debug.data();
   all.debug_count = static_cast<std::uint32_t>(r.debug.size());
   all.debug_stride = sizeof(MapView);
-  std::memcpy(out, &all, std::min<std::size_t>(out->struct_size, sizeof all));
-}
-
-SensorRig rig_of(const char* text) {
-  if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON");
-  return text[0] == '{' ? SensorRig::from_json(text) : SensorRig::load(text);
+  fill(all, out);
 }
 
 Detector& loaded(imkd_detector& handle) {
   if (!handle.detector) throw Error(Code::engine_unavailable, "nothing is loaded", "imkd_detector", "call imkd_detector_load");
   return *handle.detector;
-}
-
-void keep(imkd_detector& handle, const char* text) noexcept {
-  try {
-    const std::lock_guard<std::mutex> lock(handle.error_mutex);
-    handle.error = text;
-  } catch (...) {  // NOLINT: no memory even for the text; the number still tells
-  }
-}
-
-// Runs the body as the one call under way; no exception leaves it.
-template <class Body>
-int guarded(imkd_detector* handle, Body&& body) noexcept {
-  if (!handle) return IMKD_UNEXPECTED;
-  try {
-    const std::unique_lock<std::mutex> turn(handle->turn, std::try_to_lock);
-    if (!turn)
-      throw Error(Code::detector_busy, "another thread's call is under way", "imkd_detector", "give each thread a handle of its own");
-    body(*handle);
-    return IMKD_OK;
-  } catch (const Error& error) {
-    keep(*handle, error.what());
-    return static_cast<int>(error.code());
-  } catch (const std::exception& error) {
-    keep(*handle, error.what());
-  } catch (...) {
-    keep(*handle, "an exception of no known type");
-  }
-  return IMKD_UNEXPECTED;
 }
 
 template <class Enum>
@@ -224,7 +165,7 @@ imkd_detector* imkd_detector_new(void) try { return new imkd_detector; } catch (
 void imkd_detector_destroy(imkd_detector* handle) { delete handle; }
 
 int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* rig, const imkd_options* options) {
-  return guarded(handle, [&](imkd_detector& h) {
+  return in_turn(handle, [&](imkd_detector& h) {
     if (!bundle) throw Error(Code::bundle_missing, "is NULL", "bundle", "give the path of a folder NAME.imkd");
     DetectorOptions chosen;
     if (options) {
@@ -241,13 +182,12 @@ int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* ri
 }
 
 int imkd_detector_set_rig(imkd_detector* handle, const char* rig) {
-  return guarded(handle, [&](imkd_detector& h) { loaded(h).set_rig(rig_of(rig)); });
+  return in_turn(handle, [&](imkd_detector& h) { loaded(h).set_rig(rig_of(rig)); });
 }
 
 int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_result* result) {
-  return guarded(handle, [&](imkd_detector& h) {
-    if (!result || result->struct_size < kOldest<imkd_result>)
-      refuse(result ? "a struct_size of " + std::to_string(result->struct_size) : "is NULL", "imkd_result", "set it to sizeof");
+  return in_turn(handle, [&](imkd_detector& h) {
+    check_room(result, "imkd_result");
     Detector& detector = loaded(h);
     take(read(frames, "imkd_frames"), h.frames);
     give(detector.infer(h.frames), result);
@@ -255,18 +195,10 @@ int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_r
 }
 
 int imkd_detector_reset(imkd_detector* handle) {
-  return guarded(handle, [](imkd_detector& h) { loaded(h).reset(); });
+  return in_turn(handle, [](imkd_detector& h) { loaded(h).reset(); });
 }
 
-const char* imkd_detector_error(const imkd_detector* handle) try {
-  if (!handle) return "the handle is NULL";
-  static thread_local std::string text;
-  const std::lock_guard<std::mutex> lock(handle->error_mutex);
-  text = handle->error;
-  return text.c_str();
-} catch (...) {
-  return "no memory for the text";
-}
+const char* imkd_detector_error(const imkd_detector* handle) { return error_of(handle); }
 
 const char* imkd_detector_name(const imkd_detector* handle, imkd_names names, std::uint32_t index) {
   switch (names) {
@@ -276,6 +208,8 @@ const char* imkd_detector_name(const imkd_detector* handle, imkd_names names, st
       return name_of<Mode>(index);
     case IMKD_SENSOR_STATES:
       return name_of<SensorState>(index);
+    case IMKD_PUSHED:
+      return name_of<Pushed>(index);
     default:
       break;
   }
