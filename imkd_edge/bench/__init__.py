@@ -1,6 +1,7 @@
 """How long a frame takes, and how our ops stand against the usual code for the same task."""
 
-from imkd_edge.bench.frames import bench, environment
+from imkd_edge.bench.frames import bench
+from imkd_edge.bench.machine import environment
 from imkd_edge.bench.ops import bench_ops
 from imkd_edge.bench.page import write_page
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import gc
 import itertools
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from imkd_edge.bench.machine import environment, usable_cores
+from imkd_edge.bench.memory import Usage, per_frame
 from imkd_edge.bench.telemetry import Telemetry
 from imkd_edge.bundle import Bundle
 from imkd_edge.detector import Detector
@@ -56,8 +54,10 @@ def bench(
     Returns:
         "total_ms": wall-clock percentiles around the Python call, so with every copy and check; "jitter_ms": mean difference between one
         frame and the next; "deadline": with a rate; "stages_ms": the same percentiles per stage, of a pass of its own;
-        "share_outside_networks": median over its frames of 1 - (camera + bev) / total; "telemetry" and "energy_mj_per_frame": what the
-        system tells; "environment";
+        "share_outside_networks": median over its frames of 1 - (camera + bev) / total; "memory": growth of the heap in use and pages
+        first touched, per frame, the telemetry's and the progress bar's among them; not a count of allocations, which
+        tests/cpp/test_allocations.cpp holds at none for the core; "throttling": see `Throttling.summary`; "telemetry" and
+        "energy_mj_per_frame": what the system tells; "environment": versions and power mode;
         "series": every frame's time in ms, and when it was done in s.
 
     Raises:
@@ -75,7 +75,7 @@ def bench(
             infer_sample(detector, next(feed))
         gc.collect()
         with Telemetry() as telemetry:
-            series = _timed(detector, feed, frames, rate, track)
+            series, memory = _timed(detector, feed, frames, rate, track)
         seconds = series["at_s"][-1]
         stages = None if detector.device == "cuda" else _stages(detector, feed, min(frames, STAGE_FRAMES))
     if stages is None:
@@ -96,14 +96,20 @@ def bench(
         "deadline": None if rate is None else _deadline(totals, rate),
         **stages,
         "energy_mj_per_frame": 1000 * found["power_w"]["mean"] * seconds / frames if "power_w" in found else None,
+        "memory": memory,
+        "throttling": telemetry.throttling(),
         "telemetry": found,
         "environment": {**environment(), "power mode": telemetry.power_mode()},
         "series": series,
     }
 
 
-def _timed(detector: Detector, feed: Iterator[Sample], frames: int, rate: float | None, track: Track | None) -> dict[str, list[float]]:
-    totals, ends = [], []
+def _timed(
+    detector: Detector, feed: Iterator[Sample], frames: int, rate: float | None, track: Track | None
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Each frame's time, and what memory the frames took."""
+    totals, ends = np.full((2, frames), np.nan)  # all there and touched before the first frame, so that no growth is ours
+    before = Usage.now()
     begin = time.perf_counter()
     for i in track(range(frames)) if track else range(frames):
         sample = next(feed)
@@ -112,9 +118,9 @@ def _timed(detector: Detector, feed: Iterator[Sample], frames: int, rate: float 
         due = time.perf_counter() if rate is None else _wait(begin + i / rate)
         detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
         end = time.perf_counter()
-        totals.append(1000 * (end - due))
-        ends.append(end - begin)
-    return {"total_ms": totals, "at_s": ends}
+        totals[i], ends[i] = 1000 * (end - due), end - begin
+    memory = per_frame(before, Usage.now(), frames)
+    return {"total_ms": totals.tolist(), "at_s": ends.tolist()}, memory
 
 
 def _wait(due: float) -> float:
@@ -149,36 +155,3 @@ def _stages(detector: Detector, feed: Iterator[Sample], frames: int) -> dict[str
 def percentiles(values: list[float]) -> dict[str, float]:
     """p50, p90, p99, p99.9, max: each an observed value, not an interpolated one."""
     return {name: float(np.percentile(values, q, method="higher")) for name, q in PERCENTILES.items()}
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0))
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the versions that a number depends on."""
-    packages = ("imkd-edge", "onnxruntime", "numpy", "opencv-python-headless")
-    return {
-        "cpu": _cpu_model(),
-        "machine": platform.machine(),
-        "cores": usable_cores(),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")), platform.machine())

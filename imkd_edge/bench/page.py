@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from imkd_edge.bench.memory import memory_line
+from imkd_edge.bench.throttling import throttling_line
 from imkd_edge.engine_cache import write_atomically
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 60, 30
@@ -55,6 +57,7 @@ def page(result: Mapping[str, Any]) -> str:
         table({**result["stages_ms"], "total": result["total_ms"]}),
         "<h2>What the system told</h2>",
         table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
+        *(f"<p>{html.escape(line)}</p>" for line in (throttling_line(result["throttling"]), memory_line(result["memory"]))),
         "<h2>Environment</h2>",
         "".join(f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>" for name, value in result["environment"].items()),
     ]

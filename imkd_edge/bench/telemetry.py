@@ -1,12 +1,16 @@
-"""Power, temperatures, clocks and memory while something runs, as far as sysfs (INA3221, thermal zones, devfreq) and NVML tell."""
+"""Power, temperatures, clocks, memory and throttling while something runs, as far as sysfs and NVML tell."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from imkd_edge.bench.machine import text
+from imkd_edge.bench.throttling import Throttling, number
 
 Readings = dict[str, float]
 GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")  # of devfreq, on Jetsons
@@ -25,22 +29,27 @@ class Telemetry:
         self._root, self._period = Path(root), period
         self._nvml = Nvml(nvml) if nvml is not None else Nvml.find()
         self._samples: list[Readings] = []
+        self._throttling = Throttling(self._root, self._nvml.clock_reasons)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Telemetry:
-        self._samples.append(self.read())
+        self._sample()
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._samples.append(self.read())
+        self._sample()
 
     def _run(self) -> None:
         while not self._stop.wait(self._period):
-            self._samples.append(self.read())
+            self._sample()
+
+    def _sample(self) -> None:
+        self._samples.append(self.read())
+        self._throttling.look()
 
     def read(self) -> Readings:
         """One sample: "power_w", "temperature_c NAME", "clock_mhz NAME", "memory_mb process"; without what the system does not tell."""
@@ -56,20 +65,28 @@ class Telemetry:
             found[name] = {"first": values[0], "last": values[-1], "min": min(values), "mean": mean, "max": max(values)}
         return found
 
+    def throttling(self) -> dict[str, Any]:
+        """Share of the samples in which the device was slowed down, and why: see `Throttling.summary`."""
+        return self._throttling.summary()
+
     def power_mode(self) -> str:
-        """Of a Jetson, as nvpmodel keeps it; "unknown" elsewhere."""
-        status = _text(self._root / "var/lib/nvpmodel/status")
-        return status.removeprefix("pmode:") if status else "unknown"
+        """Of a Jetson, as nvpmodel keeps it, with its name where nvpmodel.conf has it; of another GPU its limit; else "unknown"."""
+        if status := text(self._root / "var/lib/nvpmodel/status"):
+            mode = status.removeprefix("pmode:")
+            models = re.findall(r"POWER_MODEL ID=(\d+) NAME=(\S+)", text(self._root / "etc/nvpmodel.conf") or "")
+            return next((f"{mode} {name}" for identity, name in models if mode.isdigit() and int(identity) == int(mode)), mode)
+        limit = self._nvml.power_limit()
+        return "unknown" if limit is None else f"GPU limited to {limit:.0f} W"
 
     def _power(self) -> Readings:
         """The module's input where there is such a rail (VDD_IN), else the sum of all rails."""
         rails: Readings = {}
         for monitor in sorted(self._root.glob("sys/class/hwmon/hwmon*")):
-            if _text(monitor / "name") != "ina3221":
+            if text(monitor / "name") != "ina3221":
                 continue
             for label in sorted(monitor.glob("in*_label")):
-                number, name = label.name[2:-6], _text(label) or ""
-                volts, amperes = _number(monitor / f"in{number}_input"), _number(monitor / f"curr{number}_input")
+                rail, name = label.name[2:-6], text(label) or ""
+                volts, amperes = number(monitor / f"in{rail}_input"), number(monitor / f"curr{rail}_input")
                 if volts is not None and amperes is not None and name not in ("NC", "sum of shunt voltages"):
                     rails[f"power_w {name}"] = volts * amperes * 1e-6  # mV, mA
         if not rails:
@@ -79,7 +96,7 @@ class Telemetry:
     def _temperatures(self) -> Readings:
         found = {}
         for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
-            name, value = _text(zone / "type"), _number(zone / "temp")
+            name, value = text(zone / "type"), number(zone / "temp")
             if name and value is not None and value > -40_000:  # a zone that is switched off says -256 degrees
                 found[f"temperature_c {name}"] = value / 1000
         return found
@@ -87,18 +104,18 @@ class Telemetry:
     def _clocks(self) -> Readings:
         found = {}
         for device in sorted(self._root.glob("sys/class/devfreq/*")):
-            current, highest = _number(device / "cur_freq"), _number(device / "max_freq")
+            current, highest = number(device / "cur_freq"), number(device / "max_freq")
             if current is not None and any(name in device.name for name in GPU_NAMES):
                 found["clock_mhz GPU"] = current / 1e6
                 if highest is not None:
                     found["clock_mhz GPU, highest allowed"] = highest / 1e6
-        cores = [_number(path) for path in self._root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
+        cores = [number(path) for path in self._root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
         if known := [clock for clock in cores if clock is not None]:
             found["clock_mhz CPU, slowest core"] = min(known) / 1000
         return found
 
     def _memory(self) -> Readings:
-        lines = (_text(self._root / "proc/self/status") or "").splitlines()
+        lines = (text(self._root / "proc/self/status") or "").splitlines()
         resident = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")]
         return {"memory_mb process": resident[0]} if resident else {}
 
@@ -118,7 +135,8 @@ class Nvml:
             return Nvml(None)
 
     def _call(self, name: str, *arguments: Any, out: Any = None) -> bool:
-        return getattr(self._library, name)(*arguments, *([] if out is None else [ctypes.byref(out)])) == 0
+        call = getattr(self._library, name, None)  # an older driver lacks the newer names
+        return call is not None and call(*arguments, *([] if out is None else [ctypes.byref(out)])) == 0
 
     def _value(self, name: str, *arguments: Any) -> int | None:
         value = ctypes.c_uint()
@@ -136,20 +154,17 @@ class Nvml:
         values = {name: (read(), scale) for name, (read, scale) in asked.items()}
         return {name: value * scale for name, (value, scale) in values.items() if value is not None}
 
+    def clock_reasons(self) -> int | None:
+        """Bits of what holds the clocks down; None where the driver does not tell."""
+        bits = ctypes.c_ulonglong()
+        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # the old name of the same
+        return bits.value if self._ready and any(self._call(name, self._device, out=bits) for name in names) else None
+
+    def power_limit(self) -> float | None:
+        """W."""
+        limit = self._value("nvmlDeviceGetEnforcedPowerLimit") if self._ready else None
+        return None if limit is None else limit / 1000
+
     def _used_memory(self) -> int | None:
         memory = (ctypes.c_ulonglong * 3)()  # total, free, used
         return memory[2] if self._call("nvmlDeviceGetMemoryInfo", self._device, out=memory) else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):  # a rail or a zone that is asleep refuses to be read
-        return None
-
-
-def _number(path: Path) -> int | None:
-    try:
-        return int(_text(path) or "")
-    except ValueError:
-        return None

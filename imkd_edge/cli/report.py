@@ -170,7 +170,10 @@ def show_prediction(result: dict[str, Any]) -> None:
 
 
 def show_bench(result: dict[str, Any]) -> None:
-    """Percentiles of the whole and of each stage."""
+    """Percentiles of the whole and of each stage, and what the system told."""
+    from imkd_edge.bench.memory import memory_line
+    from imkd_edge.bench.throttling import throttling_line
+
     title = f"{result['bundle']}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
     columns = list(result["total_ms"])
     table = _table(escape(title), "ms", *(f">{name}" for name in columns))
@@ -184,6 +187,8 @@ def show_bench(result: dict[str, Any]) -> None:
         out().print(f"{missed} ({100 * deadline['share']:.2f} %)")
     for name, value in result["telemetry"].items():
         out().print(escape(f"{name}: {value['first']:.1f} at first, {value['last']:.1f} at last, {value['mean']:.1f} on average"))
+    out().print(escape(throttling_line(result["throttling"])))
+    out().print(escape(memory_line(result["memory"])))
     if result["energy_mj_per_frame"] is not None:
         out().print(f"energy per frame: {result['energy_mj_per_frame']:.0f} mJ")
     _show_environment(result["environment"])
