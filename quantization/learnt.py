@@ -47,19 +47,20 @@ class _Site:
 
 
 class LearntPart:
-    """Weights, biases and steps of a part as parameters; pairs stand where `insert` puts them.
+    """Steps of a part as parameters, and its weights and biases where they are learnt too; pairs stand where `insert` puts them.
 
     Steps are kept as logarithms: they stay positive, and one rate serves all sizes.
 
     Args:
         amax: of every tensor of `quantized_tensors` and of what shares its scale, as `solve_all` gives it.
         levels: largest integer.
+        weights: false leaves weights and biases as they are.
     """
 
-    def __init__(self, part: Part, groups: list[Group], amax: Mapping[str, float], levels: int) -> None:
+    def __init__(self, part: Part, groups: list[Group], amax: Mapping[str, float], levels: int, weights: bool = True) -> None:
         self._part, self._groups, self._amax, self._levels = part, groups, dict(amax), levels
         self._constants = torch_graph.constants(part.graph)
-        named = [name for node in part.layers() for name in node.input[1:3] if name in part.weights]
+        named = [name for node in part.layers() for name in node.input[1:3] if weights and name in part.weights]
         self.weights = {name: self._constants[name].clone().requires_grad_() for name in named}
         self._sharing = {name: sorted(group)[0] for group in shared_scales(part, list(amax)) for name in group}
         self.steps: dict[str, torch.Tensor] = {}  # logarithms: scalars of activations, (channels,) of weights

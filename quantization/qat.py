@@ -43,7 +43,7 @@ def learn(
     threads: int = 0,
     bar: Bar | None = None,
 ) -> dict[str, Quantized]:
-    """Both parts in INT8, trained on the calibration frames; no label is read.
+    """Both parts in INT8, trained on the calibration frames, or their scales alone; no label is read.
 
     Args:
         method: whose scales it starts from.
@@ -81,7 +81,7 @@ def _learn_part(
     tensors = quantized_tensors(part, groups)
     if not tensors:
         return quantize_part(part, seen.collection, method, kept)  # nothing in INT8: nothing to learn
-    learnt = LearntPart(part, groups, solve_all(part, tensors, seen.collection, method), method.levels)
+    learnt = LearntPart(part, groups, solve_all(part, tensors, seen.collection, method), method.levels, training.weights)
     optimizer = make_optimizer(learnt)
     first = saved.resume(name, learnt, optimizer)
     if first < training.steps:

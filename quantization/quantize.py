@@ -33,19 +33,21 @@ Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
 
 @dataclass(frozen=True)
 class Training:
-    """Quantization-aware training: how long and how fast.
+    """Quantization-aware training, or refinement of the scales alone: how long and how fast.
 
     Args:
         steps: of each part.
         batch: frames to a step.
         rate: Adam's at the start of half a cosine, of the weights; that of the logarithms of quantizers' steps is STEP_RATE times as high.
         seed: of the order of the frames.
+        weights: learn weights and biases too; else they stay the float bundle's, and only quantizers' steps are learnt.
     """
 
     steps: int = 150
     batch: int = 2
     rate: float = 2e-4
     seed: int = 0
+    weights: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not 0 < self.rate < 1:
@@ -95,7 +97,7 @@ def quantize(
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
         evaluate: split of the source on which to measure both forms, for the model card.
         typing: of the bundle's parts, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly typed).
-        training: quantization-aware, on the calibration frames, from the method's scales; its state is OUT.qat.pt. It needs PyTorch.
+        training: on the calibration frames, from the method's scales; its state is OUT.qat.pt. It needs PyTorch.
         html: page to write about it, with its data as JSON beside it: histograms and ranges, weights over the ground, each layer's part.
         bar: makes progress bars.
 

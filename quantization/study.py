@@ -43,7 +43,7 @@ NAMED = [
     ("riac", {"kappa": 1.0}),
     ("placebo", {"kappa": 0.5}),
 ]
-TRAINED = "mse, trained"
+LEARNT = {True: "mse, trained", False: "mse, refined"}  # Training.weights
 
 
 def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]:
@@ -95,7 +95,7 @@ class Study:
         return made
 
     def calibrators(self, folder: Path) -> None:
-        """The float bundle, every method at every width, the float16 typing of one, and what training makes of the default."""
+        """The float bundle, every method at every width, the float16 typing of one, the default refined and trained."""
         self.row("float", lambda: self.seen.bundle)
         for method in methods(self._run.bits, self._run.methods):
             made = self.row(label(method), lambda m=method: make(self.seen, m, folder / "row.imkd"), **asdict(method))  # type: ignore[misc]
@@ -104,21 +104,21 @@ class Study:
             if self._run.halves and (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
                 half = lambda m=method: make(self.seen, m, folder / "half.imkd", typing="float16")  # noqa: E731
                 self.row(f"{label(method)}, float16 typing", half, **asdict(method))
-        for bits in self._run.bits if self._run.qat else []:
-            self.trained(Method("mse", bits), folder)
+        for bits, (steps, weights) in product(self._run.bits, ((self._run.refine, False), (self._run.qat, True))):
+            if steps:
+                self.trained(Method("mse", bits), Training(steps, seed=self._seed, weights=weights), folder)
 
-    def trained(self, method: Method, folder: Path) -> None:
-        """Quantization-aware training from a method's scales."""
+    def trained(self, method: Method, training: Training, folder: Path) -> None:
+        """Training, or refinement, from a method's scales."""
         from imkd_edge.quantization.qat import learn
 
-        training = Training(self._run.qat, seed=self._seed)
-        state = (self._run.state or folder) / f"{self._seed}.{method.bits}.pt"
+        state = (self._run.state or folder) / f"{self._seed}.{method.bits}{'' if training.weights else '.scales'}.pt"
 
         def made() -> Bundle:
             parts = learn(self.seen, method, {"camera": (), "bev": ()}, training, state, self._run.threads, bar)
             return write(self.seen, parts, folder / "row.imkd", method, training=training)
 
-        self.row(f"{TRAINED}, {method.bits} bits", made, **asdict(method), training=asdict(training))
+        self.row(f"{LEARNT[training.weights]}, {method.bits} bits", made, **asdict(method), training=asdict(training))
 
     def jitter(self, folder: Path) -> None:
         """Methods with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
@@ -166,6 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=None, help="only these calibrators")
     parser.add_argument("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
     parser.add_argument("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
+    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help="also mse with so many steps of refining its scales alone")
     parser.add_argument("--state", type=Path, default=None, help="folder for what an interrupted command goes on from")
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
     parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%")

@@ -177,8 +177,9 @@ def quantize(
     typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
     qat: Annotated[bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Of --qat, for each part, two frames each.")] = 150,
-    seed: Annotated[int, typer.Option(help="Of --qat: of the order of the frames.")] = 0,
+    refine: Annotated[bool, typer.Option("--refine", help="The same with weights as they are: only scales are learnt.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Of --qat and --refine, for each part, two frames each.")] = 150,
+    seed: Annotated[int, typer.Option(help="Of --qat and --refine: of the order of the frames.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a page on ranges, weights and layers, and its data as JSON.")] = None,
     option: Options = None,
     threads: Threads = 0,
@@ -187,9 +188,11 @@ def quantize(
     """Turn a float bundle into an INT8 one, after training or with it; interrupted, the same command goes on."""
     module = _extra("imkd_edge.quantization.quantize", "quantize")
     chosen = module.Method(method, bits, kappa, percentile)
-    training = module.Training(steps, seed=seed) if qat else None
-    if qat:
+    training = module.Training(steps, seed=seed, weights=qat) if qat or refine else None
+    if training:
         _extra("imkd_edge.quantization.qat", "train")
+    if qat and refine:
+        raise Error(Code.spec_bad_value, "training learns the scales too", "--refine", "leave it out, or --qat")
     if gate is not None and keep_float:
         raise Error(Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", "leave it out, or --gate")
     options, keep = parse_options(option), tuple(keep_float or ())

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
+from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from imkd_edge.bundle import Bundle, check_golden
@@ -25,6 +27,7 @@ from imkd_edge.quantization.quantize import Calibrated, Training
 from imkd_edge.quantization.sensitivity import exact_session
 
 SHORT = Training(steps=3, batch=1, rate=1e-3)
+REFINEMENT = replace(SHORT, weights=False)
 SIX = Method("mse", 6)
 KEPT: dict[str, tuple[str, ...]] = {"camera": (), "bev": ()}
 
@@ -35,9 +38,15 @@ def few(seen: Calibrated) -> Calibrated:
     return replace(seen, frames=replace(seen.frames, names=seen.frames.names[:4]))
 
 
+@pytest.fixture(scope="module", params=[SHORT, REFINEMENT], ids=["qat", "refine"])
+def training(request: pytest.FixtureRequest) -> Training:
+    """Both kinds."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def trained(few: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Quantized]:
-    return qat.learn(few, SIX, KEPT, SHORT, tmp_path_factory.mktemp("qat") / "s.pt", threads=1)
+def trained(few: Calibrated, training: Training, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Quantized]:
+    return qat.learn(few, SIX, KEPT, training, tmp_path_factory.mktemp("qat") / "s.pt", threads=1)
 
 
 def learnt(seen: Calibrated, name: str, method: Method = SIX) -> LearntPart:
@@ -127,21 +136,51 @@ def test_steps_are_float16_numbers_and_integers_keep_to_their_levels(trained: di
                 assert integers.min() >= -32 and integers.max() <= 31
 
 
+@pytest.mark.parametrize("training", [REFINEMENT], ids=["refine"], indirect=True)
+def test_refinement_moves_scales_and_nothing_else(few: Calibrated, trained: dict[str, Quantized]) -> None:
+    """Integers are the float bundle's weights rounded by the exported scales; biases, float layers and the graph are post-training's."""
+    for name, made in trained.items():
+        before = quantize_part(few.parts[name], few.collection, SIX)
+        floats, own, old = (constants(part) for part in (few.parts[name].model, made.model, before.model))
+        assert list(made.model.graph.node) == list(before.model.graph.node) and own.keys() == old.keys()
+        assert {key for key in own if not np.array_equal(own[key], old[key])} <= {
+            *(f"{tensor}_{kind}" for tensor in made.scales.activations for kind in ("scale", "low", "high")),
+            *(f"{weight}_{kind}" for weight in made.scales.weights for kind in ("scale", "q")),
+        }
+        for weight in made.scales.weights:
+            steps = own[f"{weight}_scale"].reshape(-1, *[1] * (floats[weight].ndim - 1))
+            assert np.array_equal(own[f"{weight}_q"], np.clip(np.rint(floats[weight] / steps), -32, 31))
+        for kind in ("activations", "weights"):
+            assert any(np.any(getattr(made.scales, kind)[key] != scale) for key, scale in getattr(before.scales, kind).items())
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+
+
 # ---- training ----
-def test_it_comes_closer_to_the_float_model(few: Calibrated, tmp_path: Path) -> None:
+def test_it_comes_closer_to_the_float_model(few: Calibrated, training: Training, tmp_path: Path) -> None:
     """At four bits, where there is much to win; measured on the graphs that are written, on frames that were trained on."""
     four = Method("mse", 4)
-    made = qat.learn(few, four, KEPT, Training(steps=12, batch=1, rate=1e-3), tmp_path / "s.pt", threads=1)
+    made = qat.learn(few, four, KEPT, replace(training, steps=12), tmp_path / "s.pt", threads=1)
     lesson = qat.Lesson.read(few, "bev", {}, tmp_path, 1, None)
-    errors = {}
-    for label, model in (("before", quantize_part(few.parts["bev"], few.collection, four).model), ("after", made["bev"].model)):
-        found = [exact_session(model, 1).run(["heatmap"], {k: v[i] for k, v in lesson.inputs.items()})[0] for i in range(lesson.frames)]
-        errors[label] = sum(float(((a - b) ** 2).sum()) for a, b in zip(found, lesson.targets["heatmap"], strict=True))
-    assert errors["after"] < 0.7 * errors["before"]
+    before = distance(quantize_part(few.parts["bev"], few.collection, four).model, lesson)
+    assert distance(made["bev"].model, lesson) < (0.7 if training.weights else 0.9) * before
+
+
+def distance(model: onnx.ModelProto, lesson: qat.Lesson) -> float:
+    """Of a graph's outputs from the float part's: what training minimizes."""
+    session, total = exact_session(model, 1), 0.0
+    names = [item.name for item in session.get_outputs()]
+    for i in range(lesson.frames):
+        found = session.run(names, {key: file[i] for key, file in lesson.inputs.items()})
+        targets = {key: torch.from_numpy(file[i].copy()) for key, file in lesson.targets.items()}
+        total += sum(qat.distillation(dict(zip(names, map(torch.from_numpy, found), strict=True)), targets).values()).item()
+    return total
 
 
 def test_an_interrupted_training_goes_on_and_ends_in_the_same_bytes(
-    few: Calibrated, trained: dict[str, Quantized], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Calibrated, training: Training, trained: dict[str, Quantized], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
     advance = qat._advance
@@ -155,10 +194,10 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bytes(
     monkeypatch.setattr(qat, "SAVE_EVERY", 1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(qat, "_advance", stop_in_the_second_part)
-        qat.learn(few, SIX, KEPT, SHORT, tmp_path / "s.pt", threads=1)
+        qat.learn(few, SIX, KEPT, training, tmp_path / "s.pt", threads=1)
     assert taken == [0, 1, 2, 0, 1] and [path.name for path in tmp_path.iterdir()] == ["s.pt"]
     monkeypatch.setattr(qat, "_advance", lambda *arguments: (taken.append(arguments[-1]), advance(*arguments)))
-    again = qat.learn(few, SIX, KEPT, SHORT, tmp_path / "s.pt", threads=1)
+    again = qat.learn(few, SIX, KEPT, training, tmp_path / "s.pt", threads=1)
     assert taken[5:] == [2]
     for name, made in trained.items():
         assert again[name].model.SerializeToString() == made.model.SerializeToString()
@@ -215,13 +254,20 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 
 
 # ---- the verb ----
-def test_the_verb_trains_and_the_bundle_says_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["--qat", "--refine"])
+def test_the_verb_trains_and_the_bundle_says_so(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.imkd"
     call = ["quantize", "tiny", "--data", "synth", "--option", "scenes=2", "--option", "frames_per_scene=9", "--frames", "16"]
-    result = CliRunner().invoke(app, [*call, "--qat", "--steps", "1", "--seed", "5", "--threads", "1", "--out", str(out), "--json"])
+    result = CliRunner().invoke(app, [*call, kind, "--steps", "1", "--seed", "5", "--threads", "1", "--out", str(out), "--json"])
     assert result.exit_code == 0, result.stderr
     made = Bundle.load(out)
-    assert made.manifest["provenance"]["quantization"]["training"] == {"steps": 1, "batch": 2, "rate": 2e-4, "seed": 5}
+    says = {"steps": 1, "batch": 2, "rate": 2e-4, "seed": 5, "weights": kind == "--qat"}
+    assert made.manifest["provenance"]["quantization"]["training"] == says
     assert max(check_golden(made, threads=1).values()) == 0
     for part in ("camera.float16.onnx", "bev.float16.onnx"):
         assert ort.InferenceSession(made.file(part).read_bytes(), providers=["CPUExecutionProvider"])
+
+
+def test_scales_are_learnt_with_the_weights_or_without_them(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["quantize", "tiny", "--data", "synth", "--qat", "--refine", "--out", str(tmp_path / "x.imkd")])
+    assert result.exit_code == 2 and "E0104" in result.stderr and not list(tmp_path.iterdir())

@@ -74,7 +74,8 @@ def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
 def test_training_is_a_row(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     command = f"tiny --data synth --option scenes=2 --option frames_per_scene=9 --split all --out {out}"
-    study.main(f"{command} --frames 16 --limit 2 --threads 1 --bits 6 --methods mse --qat 1".split())
+    study.main(f"{command} --frames 16 --limit 2 --threads 1 --bits 6 --methods mse --qat 1 --refine 2".split())
     runs = json.loads(out.read_text())["runs"]
-    assert [run["row"] for run in runs] == ["float", "mse, 6 bits", "mse, trained, 6 bits"]
-    assert runs[2]["training"]["steps"] == 1 and math.isfinite(runs[2]["metrics"]["NDS"]) and runs[2]["bootstrap"] == {}
+    assert [run["row"] for run in runs] == ["float", "mse, 6 bits", "mse, refined, 6 bits", "mse, trained, 6 bits"]
+    assert [(run["training"]["steps"], run["training"]["weights"]) for run in runs[2:]] == [(2, False), (1, True)]
+    assert all(math.isfinite(run["metrics"]["NDS"]) and run["bootstrap"] == {} for run in runs)
