@@ -110,7 +110,7 @@ _scenes: WeakKeyDictionary[Detector, str] = WeakKeyDictionary()  # of the last s
 
 def prepare(detector: Detector, sample: Sample) -> None:
     """Gives the detector the sample's rig where it differs from the last one, and makes it forget the frames of another scene."""
-    if sample.rig.hash() != detector.rig.hash():
+    if sample.rig != detector.rig:
         detector.set_rig(sample.rig)
     if _scenes.get(detector, sample.scene) != sample.scene:
         detector.reset()

@@ -73,12 +73,32 @@ T from_keywords(const py::kwargs& keywords) {
   return value;
 }
 
+// Field by field: a recording's rig is compared at every frame, which a detour through JSON would slow down.
+template <class T>
+bool same(const T& a, const T& b);
+
+template <class T>
+bool same(const std::vector<T>& a, const std::vector<T>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const T& x, const T& y) { return same(x, y); });
+}
+
+template <class T>
+bool same(const T& a, const T& b) {
+  if constexpr (std::is_class_v<T> && !is_array<T>::value && !std::is_same_v<T, std::string>) {
+    bool all = true;
+    fields(&a, [&](const char*, auto member) { all = all && same(a.*member, b.*member); });
+    return all;
+  } else {
+    return a == b;
+  }
+}
+
 // Everything but the constructor.
 template <class T>
 py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Code code) {
   py::class_<T> cls(m, name, doc);
   fields(static_cast<const T*>(nullptr), [&](const char* field, auto member) { bind_field(cls, field, member, code); });
-  cls.def("__eq__", [](const T& a, const T& b) { return json::write(a) == json::write(b); }, py::is_operator());
+  cls.def("__eq__", [](const T& a, const T& b) { return same(a, b); }, py::is_operator());
   cls.def("__repr__", [name](const T& o) { return std::string(name) + json::write(o).dump(); });
   cls.def("__copy__", [](const T& o) { return T(o); });
   cls.def("__deepcopy__", [](const T& o, const py::dict&) { return T(o); }, py::arg("memo"));
