@@ -159,7 +159,11 @@ IMKD_API const char* imkd_detector_name(const imkd_detector* detector, imkd_name
 
 /* ---- live input, since version 3. What the words mean stands in imkd/synchronizer.hpp and imkd/monitor.hpp. ----
  * Every time is an argument, ns; now_ns is on the clock of the timestamps. An image or sweep needs its own time: has_timestamp is 1.
- * model: a folder NAME.imkd, or a spec's JSON where it begins with "{". rig, load, reset and error: as of the detector. */
+ * model: a folder NAME.imkd, or a spec's JSON where it begins with "{". rig, load, reset and error: as of the detector.
+ *
+ *   imkd_synchronizer_push_camera(synchronizer, 0, &image, now_ns, give_back, buffer, NULL);   in a driver's thread
+ *   while (imkd_synchronizer_pop(synchronizer, now_ns, &frames, NULL) == IMKD_OK && frames)    in the loop
+ *     if (imkd_detector_infer(detector, frames, &result) == IMKD_OK) imkd_watchdog_beat(watchdog); */
 
 typedef struct imkd_synchronizer_options {
   uint32_t struct_size;
