@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,36 @@ def test_a_difference_is_measured(tmp_path: Path, key: str, at, by: float, name:
     differences = check_golden(with_golden(tmp_path / "m.imkd", sample(), tamper))
     assert differences.pop(name) == pytest.approx(expected, abs=2e-6)
     assert set(differences.values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "apart", "beyond"),
+    [("float16", 0.5, 0.0), ("float16", 1.0, 0.0), ("float16", 2.0, 1.0), ("float32", 0.5, 0.5), ("float32", 2.0, 2.0)],
+)
+def test_a_half_border_may_be_one_of_its_steps_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, apart: float, beyond: float
+) -> None:
+    """A step of float16 is 2**-10 of a power of two: rounding costs half of one. What an engine's float32 moves is a difference."""
+    bundle = with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.update(tensor_context=np.full(8, -4.0), stride_context=1))
+    typed = Detector.device_tensors
+    found = np.full(8, -4 * (1 + apart * 2.0**-10), np.float32)
+    monkeypatch.setattr(Detector, "tensors", lambda self: {**self._open_core().tensors(), "context": found})
+    monkeypatch.setattr(
+        Detector, "device_tensors", lambda self: {n: replace(t, dtype=dtype if n == "context" else t.dtype) for n, t in typed(self).items()}
+    )
+    differences = check_golden(bundle)
+    assert differences.pop("context") == pytest.approx(beyond * 2.0**-8, abs=1e-7)
+    assert set(differences.values()) == {0.0}
+
+
+def test_a_tensor_rounded_to_half_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tensor as a float16 border hands it out; the boxes, which are decoded from it there, stay these."""
+    bundle, typed = with_golden(tmp_path / "m.imkd", sample()), Detector.device_tensors
+    half = lambda self: {n: t.astype(np.float16).astype(np.float32) for n, t in self._open_core().tensors().items()}  # noqa: E731
+    monkeypatch.setattr(Detector, "tensors", half)
+    assert max(check_golden(bundle).values()) > 1e-4  # float32 that loses so many bits is wrong
+    monkeypatch.setattr(Detector, "device_tensors", lambda self: {n: replace(t, dtype="float16") for n, t in typed(self).items()})
+    assert max(check_golden(bundle).values()) < 1e-7  # half a step of the smallest float16
 
 
 def test_a_different_number_of_boxes_is_infinitely_far(tmp_path: Path) -> None:
