@@ -132,11 +132,12 @@ def quantize(
 def _metrics(
     forms: Mapping[str, Bundle], data: str, split: str, options: Mapping[str, Any] | None, threads: int, bar: Bar | None
 ) -> dict[str, Any]:
-    """Those of each form, by its name."""
-    return {
+    """Those of each form, by its name; one without a value (NaN: nothing to find) is left out."""
+    found = {
         form: evaluate_bundle(str(bundle.path), data, split, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
         for form, bundle in forms.items()
     }
+    return {form: {name: value for name, value in metrics.items() if value == value} for form, metrics in found.items()}
 
 
 def _summary(seen: Calibrated, made: Bundle) -> dict[str, Any]:

@@ -24,7 +24,9 @@ from imkd_edge.calibration import collect as collecting
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
+from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import replay
+from imkd_edge.quantization import quantize as quantizing
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, write
 from imkd_edge.samples import infer_sample, select
@@ -124,6 +126,28 @@ def test_a_state_of_another_model_or_a_broken_one_is_not_gone_on_with(seen: Cali
     assert collecting._open(state, "key", watched).done == []
     np.savez(state, key="another", done=["x"], before=0, counts=0, numbers=0)
     assert collecting._open(state, "key", watched).done == []
+
+
+def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> None:
+    """As `eval` measures each of the bundles by itself on that split; the model is not another one for it."""
+    out = tmp_path / "m.int8.imkd"
+    result = quantize("tiny", "synth", out, RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    card = Bundle.load(out).manifest["metrics"]
+    alone = {
+        form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"] for form, path in (("float", "tiny"), ("int8", str(out)))
+    }
+    assert card == alone == result["metrics"] and card["float"] != card["int8"]
+    assert 0.5 < card["int8"]["mAP"] <= 1
+    assert {**digest(out), "manifest.json": ""} == {**digest(made.path), "manifest.json": ""}
+
+
+def test_a_metric_without_objects_is_not_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KITTI's AP of a split without such a car is NaN, which JSON cannot say."""
+    measured = {"car_bev_ap40_easy": float("nan"), "car_bev_ap40_moderate": 0.0}
+    monkeypatch.setattr(quantizing, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
+    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    card = Bundle.load(tmp_path / "m.imkd").manifest["metrics"]
+    assert card == {form: {"car_bev_ap40_moderate": 0.0} for form in ("float", "int8")}
 
 
 # ---- scales ----
