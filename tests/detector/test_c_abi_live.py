@@ -142,8 +142,8 @@ def check_frame(found: Frames, complete: bool, expected, rig) -> None:
 
 # ---- random streams ----
 def small_rig() -> SensorRig:
-    K = np.array([[4.0, 0, 2], [0, 4, 1], [0, 0, 1]])
-    cameras = [CameraCalibration(name=name, width=4, height=2, K=K, T_ego_camera=np.eye(4)) for name in "AB"]
+    K = np.array([[4.0, 0, 3], [0, 4, 2], [0, 0, 1]])
+    cameras = [CameraCalibration(name=name, width=6, height=4, K=K, T_ego_camera=np.eye(4)) for name in "AB"]
     return SensorRig(cameras=cameras, radars=[RadarCalibration(name=name, T_ego_radar=np.eye(4)) for name in "RS"])
 
 
@@ -157,8 +157,8 @@ def image_at(random: np.random.Generator):
     """NV12 now and then; now and then what a frozen camera gives."""
     kind = random.integers(5)
     if kind == 0:
-        return random.integers(16, 236, (2, 4), np.uint8), random.integers(16, 241, (1, 2, 2), np.uint8)
-    return np.full((2, 4, 3), 9, np.uint8) if kind < 3 else random.integers(0, 256, (2, 4, 3), np.uint8)
+        return random.integers(16, 236, (4, 6), np.uint8), random.integers(16, 241, (2, 3, 2), np.uint8)
+    return np.full((4, 6, 3), 9, np.uint8) if kind < 3 else random.integers(0, 256, (4, 6, 3), np.uint8)
 
 
 def push(live: Live, random: np.random.Generator, sensor: str, time: int, now: int) -> tuple[str, str]:

@@ -153,7 +153,7 @@ static void test_what_is_lent_is_given_back_once(void) {
 /* ---- threads ---- */
 struct driver {
   imkd_synchronizer* s;
-  int camera, kept;
+  int camera, kept, back; /* back: counted until the synchronizer is gone */
 };
 
 static void* drive(void* context) {
@@ -161,17 +161,16 @@ static void* drive(void* context) {
   for (int i = 0; i < 200; ++i) {
     imkd_image image = images[driver->camera];
     int32_t pushed = -1;
-    int back = 0;
     image.has_timestamp = 1, image.timestamp_ns = 1000 * MS + i;
-    CHECK(imkd_synchronizer_push_camera(driver->s, driver->camera, &image, 1000 * MS, count, &back, &pushed) == IMKD_OK);
-    driver->kept += pushed == IMKD_PUSHED_KEPT && back == 0;
+    CHECK(imkd_synchronizer_push_camera(driver->s, driver->camera, &image, 1000 * MS, count, &driver->back, &pushed) == IMKD_OK);
+    driver->kept += pushed == IMKD_PUSHED_KEPT;
   }
   return NULL;
 }
 
 static void test_two_drivers_push_at_once(void) {
   imkd_synchronizer_options options = {sizeof options, 200, 0, 0, NULL, 0, 0, 0, 0, 0};
-  struct driver a = {open_synchronizer(&options), 0, 0}, b = {a.s, 1, 0};
+  struct driver a = {open_synchronizer(&options), 0, 0, 0}, b = {a.s, 1, 0, 0};
   imkd_counts counts;
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, drive, &a) == 0);
@@ -179,7 +178,9 @@ static void test_two_drivers_push_at_once(void) {
   pthread_join(thread, NULL);
   counts.struct_size = sizeof counts;
   CHECK(a.kept == 200 && b.kept == 200 && imkd_synchronizer_counts(a.s, &counts) == IMKD_OK && counts.kept == 400);
+  CHECK(a.back == 0 && b.back == 0);
   imkd_synchronizer_destroy(a.s);
+  CHECK(a.back == 200 && b.back == 200);
 }
 
 static void* pop_too(void* context) {
