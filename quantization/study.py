@@ -20,7 +20,7 @@ import numpy as np
 
 from imkd_edge.bundle import Bundle
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.cli.common import bar, log, parse_options
+from imkd_edge.cli.common import bar, log, parse_options, plain
 from imkd_edge.engine_cache import write_atomically
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.evaluation import kitti
@@ -87,10 +87,9 @@ class Study:
         card = made.manifest["provenance"].get("quantization")
         more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}
         drawn = {metric: np.round(values, 3).tolist() for metric, values in found.get("bootstrap", {}).items()}
-        metrics = {metric: None if value != value else value for metric, value in found["metrics"].items()}  # nan is no JSON
-        self.result["runs"].append({"row": title, "seed": self._seed, **more, "metrics": metrics, "bootstrap": drawn})
+        self.result["runs"].append(plain({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn}))
         self.result["summary"] = summaries(self.result["runs"])
-        write_atomically(run.out, (json.dumps(self.result, indent=1, sort_keys=True, default=float) + "\n").encode())
+        write_atomically(run.out, (json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
         log().print(f"{run.bundles[self._seed]}: {title}")
         return made
 
@@ -180,7 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
         study = Study(run, seed, result)
         with tempfile.TemporaryDirectory() as folder:
             (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)(Path(folder))
-    for rows in result["summary"].values():
+    for rows in summaries(result["runs"]).values():
         log().print(table(rows))
 
 
