@@ -57,6 +57,7 @@ class TrainConfig:
     ema: float = 0.998
     depth_weight: float = 1.0
     box_weight: float = 0.5
+    overlap_weight: float = 0.0  # of 1 - IoU with the object's box
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
     segmentation_weight: float = 1.0
 
