@@ -57,6 +57,7 @@ class TrainConfig:
     ema: float = 0.998
     depth_weight: float = 1.0
     box_weight: float = 0.5
+    overlap_weight: float = 0.0  # of 1 - IoU with the object's box
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
     segmentation_weight: float = 1.0
 
@@ -74,6 +75,7 @@ class AugmentConfig:
     drop_points: float = 0.0  # share of radar points dropped, uniform 0..
     drop_camera: float = 0.0  # probability that a camera is absent
     drop_radar: float = 0.0
+    mix: float = 0.0  # probability that an example is cut along a ray from the ego and goes on as the next of its batch: mix.py
     drop_past: float = 0.0  # probability that what is past is forgotten from a random slot on, as after a reset
 
 
@@ -194,6 +196,8 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse(f"history has {history.channels} channels, the fused map {model.bev_channels}", "make [model] bev_channels the same")
     if history.frames and model.frozen_backbone and parts["augment"].variants:
         refuse("[augment] variants cache features of single frames", "leave variants out where there is history")
+    if history.frames and parts["augment"].mix:
+        refuse("[augment] mix joins frames of different pasts", "leave mix out where there is history")
     if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
         refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
     if train.accumulate < 1 or train.batch % train.accumulate:

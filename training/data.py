@@ -19,6 +19,7 @@ from imkd_edge.training import augment, world
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
+from imkd_edge.training.mix import draw_own, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
 from imkd_edge.training.temporal import Timeline, motion
 
@@ -191,6 +192,9 @@ class FrameDataset(Dataset):
                 out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
                 if spec.segmentation:
                     out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
+        if self.train and config.mix:
+            rng = np.random.default_rng([self.seed, 5, index, self.epoch])
+            out["own"] = draw_own(rng, spec.grid, config.mix)
         tensors: dict = {k: torch.from_numpy(v) for k, v in out.items()}
         if cached is not None:
             tensors["features"] = cached
@@ -212,6 +216,7 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
             continue
         values = [x[key] for x in items]
         batch[key] = torch.cat(values) if key in per_camera else torch.stack(values)
+    batch = mix_batch(batch)
     if "points" not in items[0]:
         return batch
     pixels = spec.cameras * spec.image.feature_width() * spec.image.feature_height()

@@ -54,6 +54,28 @@ def box_l1(
     return (error * cells).sum() / divisor(cells.sum())
 
 
+def box_overlap(
+    predicted: torch.Tensor,  # (B,groups*10,H,W)
+    target: torch.Tensor,  # (B,10,H,W), nan where unknown
+    weight: torch.Tensor,  # (B,H,W)
+    group: torch.Tensor,  # (B,H,W)
+    cell: float,  # m
+) -> torch.Tensor:
+    """1 - IoU of each cell's box with its object's, both turned as the object is (ODIoU of Zheng et al., CIA-SSD, AAAI 2021, less its
+    distance and heading terms); weighted and normalised as box_l1. Boxes of which anything but the velocity is unknown do not count."""
+    wanted = target.permute(0, 2, 3, 1)
+    where = (weight > 0) & torch.isfinite(wanted[..., :8]).all(-1)
+    chosen, wanted = of_group(predicted, group, where), wanted[where]
+    dx, dy, dz = ((chosen[:, :3] - wanted[:, :3]) * chosen.new_tensor([cell, cell, 1.0])).unbind(1)
+    s, c = wanted[:, 6], wanted[:, 7]
+    shift = torch.stack([dx * c + dy * s, dy * c - dx * s, dz], 1)
+    ours, theirs = chosen[:, 3:6].clamp(-5, 5).exp(), wanted[:, 3:6].exp()
+    shared = torch.minimum(shift + ours / 2, theirs / 2) - torch.maximum(shift - ours / 2, -theirs / 2)
+    shared, ours, theirs = shared.clamp(min=0).prod(1), ours.prod(1), theirs.prod(1)
+    cells = weight[where]
+    return (cells * (1 - shared / (ours + theirs - shared))).sum() / divisor(cells.sum())
+
+
 def depth_cross_entropy(
     depth: torch.Tensor,  # (N,D,h,w) probabilities
     target: torch.Tensor,  # (N,h,w) bin, -1 unknown
@@ -76,7 +98,7 @@ def vehicle_cross_entropy(
     return (loss * known).sum() / divisor(known.sum())
 
 
-def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig) -> dict[str, torch.Tensor]:
+def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig, cell: float) -> dict[str, torch.Tensor]:
     """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
     channels = torch.ones(10, device=out["box"].device)
     channels[2] = config.height_weight
@@ -85,6 +107,9 @@ def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor
         "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),
     }
     total = terms["heatmap"] + config.box_weight * terms["box"]
+    if config.overlap_weight:
+        terms["overlap"] = box_overlap(out["box"], batch["box"], batch["weight"], batch["group"], cell)
+        total = total + config.overlap_weight * terms["overlap"]
     if "depth" in out:
         terms["depth"] = depth_cross_entropy(out["depth"], batch["depth_bin"])
         total = total + config.depth_weight * terms["depth"]

@@ -46,8 +46,9 @@ def train(
 ) -> dict[str, Any]:
     """Trains the student of a config and leaves checkpoint.pt and log.jsonl (one line per epoch) in `out`.
 
-    A config that distils trains the LiDAR teacher and the label encoder first, in out/teacher and out/labels. Processes that torchrun
-    started share every batch and do together what one would have done; only the first of them writes. (CUDA has not been tried.)
+    A config that distils trains the LiDAR teacher first, in out/teacher, and for a label term the label encoder, in out/labels.
+    Processes that torchrun started share every batch and do together what one would have done, but for [augment] mix, which joins
+    examples of one process; only the first of them writes. (CUDA has not been tried.)
 
     Args:
         config: TOML file or the name of a shipped one.
@@ -97,23 +98,33 @@ def train_stages(
     dataset = open_dataset(settings, seed, cache)
     taught: tuple[Teacher | None, LabelEncoder | None] = (None, None)
     if settings.distill.active:
+        labels = settings.distill.label > 0
         if teacher is None:
             teacher = out
-            train_teacher(settings, seed, out, resume, dataset, progress, device)
-        taught = load_teacher(teacher, settings)
+            train_teacher(settings, seed, out, resume, dataset, progress, device, labels)
+        taught = load_teacher(teacher, settings, labels)
     torch.manual_seed(seed)
     return Run(settings, seed, out, StudentStage(settings, *taught).to(place), dataset).go(resume, progress)
 
 
 def train_teacher(
-    settings: Config, seed: int, out: Path, resume: bool, dataset: FrameDataset, progress: Progress | None = None, device: str = "auto"
+    settings: Config,
+    seed: int,
+    out: Path,
+    resume: bool,
+    dataset: FrameDataset,
+    progress: Progress | None = None,
+    device: str = "auto",
+    labels: bool = True,
 ) -> None:
-    """The LiDAR teacher, then the label encoder through its head: out/teacher, out/labels."""
+    """The LiDAR teacher, then the label encoder through its head where it is wanted: out/teacher, out/labels."""
     place = world.join(device)
     plan = settings.teacher
     own = replace(settings, train=replace(settings.train, epochs=plan.epochs, rate=plan.rate))
     torch.manual_seed(seed)
     Run(own, seed, out / "teacher", TeacherStage(own).to(place), dataset).go(resume, progress)
+    if not labels:
+        return
     frozen, _ = load_teacher(out, settings, labels=False)
     own = replace(own, train=replace(own.train, epochs=plan.label_epochs))
     torch.manual_seed(seed)

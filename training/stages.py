@@ -60,7 +60,7 @@ class TeacherStage(Stage):
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             out = self.network(batch)
-        return detection_losses(_single(out), batch, self.config.train)
+        return detection_losses(_single(out), batch, self.config.train, self.config.spec.grid.cell)
 
     def prepare(self, dataset: FrameDataset) -> None:
         """The 99th percentile of log reflectance over the occupied pillars of the training set; of a large one, every so many frames."""
@@ -89,7 +89,7 @@ class LabelStage(Stage):
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             heatmap, box = self.teacher.decide(self.network(batch))
-        return detection_losses(_single({"heatmap": heatmap, "box": box}), batch, self.config.train)
+        return detection_losses(_single({"heatmap": heatmap, "box": box}), batch, self.config.train, self.config.spec.grid.cell)
 
 
 class StudentStage(Stage):
@@ -108,7 +108,7 @@ class StudentStage(Stage):
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             out = _single(self.network(batch))
-        terms = detection_losses(out, batch, self.config.train)
+        terms = detection_losses(out, batch, self.config.train, self.config.spec.grid.cell)
         if self.distiller is not None:
             distilled = self.distiller(out, batch, epoch)
             terms |= {f"distill_{name}": value for name, value in distilled.items()}

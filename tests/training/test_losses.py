@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from shapely import affinity, geometry
 
-from imkd_edge.training.losses import box_l1, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
+from imkd_edge.training.losses import box_l1, box_overlap, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
 
 
 def test_focal_of_one_object_and_undecided_logits():
@@ -95,3 +96,49 @@ def test_vehicle_loss_vanishes_where_the_network_is_right_or_nothing_is_known():
     target = torch.tensor([[[1.0, 0.0]]])
     assert vehicle_cross_entropy(torch.tensor([[[[40.0, -40.0]]]]), target).item() == pytest.approx(0, abs=1e-12)
     assert vehicle_cross_entropy(torch.zeros(1, 1, 1, 2), target * math.nan).item() == 0
+
+
+def _overlap_case(found, truth, cell=0.5):
+    """The loss of one cell whose predicted box and whose object's box are given as x, y, z, length, width, height, yaw; m, rad."""
+
+    def channels(x, y, z, length, width, height, yaw):
+        return [x / cell, y / cell, z, *(math.log(v) for v in (length, width, height)), math.sin(yaw), math.cos(yaw)]
+
+    predicted, target, weight, group = _box_case()
+    predicted[0, :8, 0, 0] = torch.tensor(channels(*found))
+    target[0, :8, 0, 0] = torch.tensor(channels(*truth))
+    weight[0, 0, 0] = 1.0
+    return box_overlap(predicted.requires_grad_(), target, weight, group, cell), predicted
+
+
+@pytest.mark.parametrize("yaw", [0.0, 0.4, math.pi / 2, -2.5])
+@pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (0.8, -0.3, 0.2), (-1.5, 0.9, -0.6), (9.0, 0.0, 0.0)])
+def test_overlap_loss_is_one_less_the_iou_of_two_boxes_of_one_heading(yaw, offset):
+    size, other = (4.5, 1.8, 1.5), (4.0, 2.0, 1.7)
+    loss, _ = _overlap_case((*offset, *other, yaw), (0.0, 0.0, 0.0, *size, yaw))
+    first, second = (
+        affinity.rotate(geometry.box(x - l / 2, y - w / 2, x + l / 2, y + w / 2), yaw, "center", use_radians=True)
+        for x, y, l, w in ((0, 0, *size[:2]), (*offset[:2], *other[:2]))
+    )
+    high = max(0.0, min(0.75, offset[2] + 0.85) - max(-0.75, offset[2] - 0.85))
+    shared = first.intersection(second).area * high
+    iou = shared / (math.prod(size) + math.prod(other) - shared)
+    assert loss.item() == pytest.approx(1 - iou, abs=1e-5)
+
+
+def test_overlap_loss_is_least_at_the_object_itself_and_draws_a_box_towards_it():
+    truth = (0.0, 0.0, 0.0, 4.5, 1.8, 1.5, 0.3)
+    loss, _ = _overlap_case(truth, truth)
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    loss, predicted = _overlap_case((0.5, 0.5, 0.5, 4.5, 1.8, 1.5, 0.3), truth)
+    loss.backward()
+    assert (predicted.grad[0, :3, 0, 0] > 0).all() and predicted.grad[0, :, 0, 1].abs().sum() == 0
+
+
+def test_overlap_loss_of_a_box_of_unknown_size_or_of_no_box_is_nothing():
+    predicted, target, weight, group = _box_case()
+    weight[0, 0, 0] = 1.0
+    target[0, :5, 0, 0] = 1.0
+    loss = box_overlap(predicted.requires_grad_(), target, weight, group, 0.5)
+    loss.backward()
+    assert loss.item() == 0 and predicted.grad.abs().sum() == 0

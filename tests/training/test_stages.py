@@ -81,6 +81,14 @@ def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config,
     assert not any(key.startswith(("distiller.fused.", "distiller.label.")) for key in mine["trained"])  # compared without an adaptor
 
 
+def test_without_a_label_term_no_label_encoder_is_trained(tmp_path):
+    text = DISTIL.split("[distill]")[0].replace("epochs = 2", "epochs = 1") + "[distill]\ninherit = true\n"
+    train(write_toy_config(tmp_path / "x.toml", text), out=tmp_path / "run", seed=5, epochs=1)
+    assert (tmp_path / "run" / "teacher" / "checkpoint.pt").is_file() and not (tmp_path / "run" / "labels").exists()
+    losses = json.loads((tmp_path / "run" / "log.jsonl").read_text())["losses"]
+    assert not any(name.startswith("distill_") for name in losses)
+
+
 def test_a_student_of_another_width_cannot_inherit(tmp_path):
     path = write_toy_config(tmp_path / "x.toml", DISTIL.replace("channels = 16", "channels = 24") + "inherit = true\n")
     with pytest.raises(Error, match="a teacher of 24 channels, a fused map of 16") as error:

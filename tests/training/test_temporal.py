@@ -178,7 +178,7 @@ def test_the_loss_reaches_every_weight_once_there_is_a_past(config, source):
     torch.manual_seed(0)
     student = Student(config.spec, config.model).train()
     batch = batch_of(config, source, 3, 7)
-    terms = detection_losses(student(batch), batch, config.train)
+    terms = detection_losses(student(batch), batch, config.train, config.spec.grid.cell)
     assert {"segmentation", "heatmap", "box", "depth"} < set(terms)
     terms["total"].backward()
     still = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()]

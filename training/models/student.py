@@ -9,6 +9,7 @@ from torch import nn
 
 from imkd_edge import ModelSpec
 from imkd_edge.training.config import ModelConfig
+from imkd_edge.training.mix import mixed
 from imkd_edge.training.models.bev import BevNet
 from imkd_edge.training.models.camera import CameraNet
 from imkd_edge.training.temporal import warp_history
@@ -82,6 +83,8 @@ class Student(nn.Module):
         depth = depth * batch["present"].view(-1, 1, 1, 1)
         lifted = lift_sum(depth, context, batch)
         camera_bev = lifted.view(-1, *self.grid, lifted.shape[1]).permute(0, 3, 1, 2).contiguous()
+        if "own" in batch:
+            camera_bev = mixed(camera_bev, batch["own"])
         return {"depth": depth, **self.bev.features(camera_bev, batch["radar_grid"])}
 
     @torch.no_grad()
