@@ -61,8 +61,11 @@ def box_overlap(
     group: torch.Tensor,  # (B,H,W)
     cell: float,  # m
 ) -> torch.Tensor:
-    """1 - IoU of each cell's box with its object's, both turned as the object is (ODIoU of Zheng et al., CIA-SSD, AAAI 2021, less its
-    distance and heading terms); weighted and normalised as box_l1. Boxes of which anything but the velocity is unknown do not count."""
+    """1 - IoU of each cell's box with its object's, both turned as the object is; weighted and normalised as box_l1.
+
+    ODIoU of CIA-SSD (Zheng et al., AAAI 2021) less its terms of distance and heading. A box of which more than the velocity is unknown
+    does not count.
+    """
     wanted = target.permute(0, 2, 3, 1)
     where = (weight > 0) & torch.isfinite(wanted[..., :8]).all(-1)
     chosen, wanted = of_group(predicted, group, where), wanted[where]
@@ -98,7 +101,9 @@ def vehicle_cross_entropy(
     return (loss * known).sum() / divisor(known.sum())
 
 
-def detection_losses(out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig, cell: float) -> dict[str, torch.Tensor]:
+def detection_losses(
+    out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig, cell: float
+) -> dict[str, torch.Tensor]:
     """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
     channels = torch.ones(10, device=out["box"].device)
     channels[2] = config.height_weight

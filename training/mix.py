@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from imkd_edge import ModelSpec
 from imkd_edge.evaluation.segmentation import centres
 from imkd_edge.spec import GridSpec
 
