@@ -92,7 +92,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Weights of the terms of distill.py, 0 = off; all 0 trains without a teacher."""
+    """Weights of the terms of distill.py, 0 = off; all 0 and nothing inherited trains without a teacher."""
 
     radar: float = 0.0
     fused: float = 0.0
@@ -106,8 +106,14 @@ class DistillConfig:
     inherit: bool = False  # start as the teacher: trunk, head and, of one size, radar encoder and fusion; no adaptor for the fused map
 
     @property
+    def taught(self) -> bool:
+        """Whether any term counts, so that the teacher sees every batch."""
+        return any((self.radar, self.fused, self.label, self.response))
+
+    @property
     def active(self) -> bool:
-        return self.inherit or any((self.radar, self.fused, self.label, self.response))
+        """Whether there is a teacher at all."""
+        return self.inherit or self.taught
 
 
 INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")

@@ -98,12 +98,14 @@ class StudentStage(Stage):
     def __init__(self, config: Config, teacher: Teacher | None = None, labels: LabelEncoder | None = None):
         super().__init__()
         self.config, self.network = config, Student(config.spec, config.model)
-        self.distiller = None if teacher is None else Distiller(config, teacher, labels)
-        self.lidar = teacher is not None
+        self.distiller = Distiller(config, teacher, labels) if teacher is not None and config.distill.taught else None
+        self.forebears = [teacher] if teacher is not None and config.distill.inherit else []  # no part of what is trained or kept
+        self.lidar = self.distiller is not None
 
     def prepare(self, dataset: FrameDataset) -> None:
-        if self.distiller is not None and self.config.distill.inherit:
-            self.network.bev.inherit(self.distiller.teacher)
+        """Takes over what it inherits."""
+        for teacher in self.forebears:
+            self.network.bev.inherit(teacher)
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():

@@ -85,6 +85,8 @@ def test_without_a_label_term_no_label_encoder_is_trained(tmp_path):
     text = DISTIL.split("[distill]")[0].replace("epochs = 2", "epochs = 1") + "[distill]\ninherit = true\n"
     train(write_toy_config(tmp_path / "x.toml", text), out=tmp_path / "run", seed=5, epochs=1)
     assert (tmp_path / "run" / "teacher" / "checkpoint.pt").is_file() and not (tmp_path / "run" / "labels").exists()
+    kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["trained"]
+    assert not any(name.startswith(("distiller.", "forebears.")) for name in kept)
     losses = json.loads((tmp_path / "run" / "log.jsonl").read_text())["losses"]
     assert not any(name.startswith("distill_") for name in losses)
 
