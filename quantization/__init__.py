@@ -1,1 +1,1 @@
-"""Workstation side: export of a trained student to a bundle."""
+"""Workstation side: export to a bundle, INT8, comparison, predicted times."""

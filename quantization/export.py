@@ -132,7 +132,8 @@ def _portable(settings: Config, kind: str) -> Config:
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
     """Where the model comes from: everything needed to train it again."""
     student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
-    taught = "distilled from a LiDAR teacher and labels" if settings.distill.active else "trained without distillation"
+    taught = "distilled from a LiDAR teacher" + (" and labels" if settings.distill.label else "")
+    taught = taught if settings.distill.active else "trained without distillation"
     return {
         "config": settings.to_dict(),
         "data": {"source": settings.data.source, "split": settings.data.split, "licence": settings.data.licence},

@@ -15,14 +15,14 @@ from imkd_edge.calibration.weights import REACH
 from imkd_edge.errors import Code, Error
 from imkd_edge.quantization.layers import multiply_adds
 
-WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float (R8)
+WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float
 ARITHMETIC = (*WEIGHTED, "ConvTranspose", "MatMul")
 ACTIVATIONS = ("Relu", "Clip")
 
 
 @dataclass(frozen=True)
 class Group:
-    """A weighted layer and what a kernel does with it at once; its precision is one (R10)."""
+    """A weighted layer and what a kernel does with it at once; its precision is one."""
 
     name: str  # of the weighted node
     nodes: tuple[str, ...]
@@ -38,7 +38,7 @@ class Part:
         name: "camera" or "bev".
 
     Raises:
-        Error: quantized_already; bundle_bad_value where a batch normalisation is not folded into its convolution (R3).
+        Error: quantized_already; bundle_bad_value where a batch normalisation is not folded into its convolution.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -135,7 +135,7 @@ class Part:
         return Part(model.SerializeToString(), self.name)
 
     def groups(self, keep_float: tuple[str, ...] = ()) -> list[Group]:
-        """Fusion groups in the graph's order; keep_float: names of groups that stay float beside those that QUANT's rules name."""
+        """Fusion groups in the graph's order; keep_float: names of groups that stay float beside those that stay float by rule."""
         raw = self._unweighted_from("radar_grid")
         last = self._last_layers()
         found = []

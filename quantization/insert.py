@@ -1,4 +1,4 @@
-"""Explicit symmetric Q/DQ in a float part, where TensorRT fuses it: QUANT.md's rules R1 to R10."""
+"""Explicit symmetric Q/DQ in a float part, where TensorRT fuses it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _only_added(part: Part, name: str, integer: set[str]) -> bool:
 
 
 def shared_scales(part: Part, tensors: list[str]) -> list[set[str]]:
-    """Concatenations of which any tensor is quantized: output and inputs have one scale (R5); overlapping ones are one set."""
+    """Concatenations of which any tensor is quantized: output and inputs have one scale; overlapping ones are one set."""
     found: list[set[str]] = []
     for node in part.graph.node:
         if node.op_type == "Concat":
@@ -79,7 +79,7 @@ class Place:
 
 
 def places(part: Part, groups: list[Group]) -> list[Place]:
-    """Where pairs stand: before both operands of INT8 layers (R1), and before the addend that a residual layer fuses with (R4)."""
+    """Where pairs stand: before both operands of INT8 layers, and before the addend that a residual layer fuses with."""
     integer = {group.name for group in groups if not group.float_because}
     found = []
     for node in part.layers():
@@ -116,7 +116,7 @@ def _channel_axis(node: onnx.NodeProto) -> int:
 
 
 class _Writer:
-    """A copy of a part under change; each tensor is quantized once and read by all (R6)."""
+    """A copy of a part under change; each tensor is quantized once and read by all."""
 
     def __init__(self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]) -> None:
         self.model, self.scales = onnx.ModelProto(), Scales()

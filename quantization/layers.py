@@ -132,7 +132,7 @@ class _Fusion:
 
 
 def in_int8(found: list[Layer]) -> list[Layer]:
-    """The same layers as a quantized network would have them: every product but the first and those that write the part's outputs."""
+    """The same layers as a quantized network would have them: every product but the first and the last."""
     products = [i for i, layer in enumerate(found) if layer.kind in ANCHORS]
     keeps = {products[0], products[-1]} if products else set()
     return [replace(layer, int8=layer.kind in ANCHORS and i not in keeps, int8_out=i not in keeps) for i, layer in enumerate(found)]

@@ -1,7 +1,8 @@
 """How long a frame would take on a Jetson, predicted: a roofline of each layer and kernel. Nothing here is a measurement.
 
-A layer takes the longer of its arithmetic and its memory traffic, and the time between two kernels. The three constants below are fitted
-to published stage times of other people's networks on AGX Orin; `python -m imkd_edge.quantization.published` shows the fit and the errors.
+A layer takes the longer of its arithmetic and its memory traffic, and the time between two kernels. COMPUTE and MEMORY are fitted to
+published stage times of another network on AGX Orin (`python -m imkd_edge.quantization.published` shows
+the fit and the errors), GAP is assumed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ STAGES = ("preprocess", "camera", "lift", "radar", "warp", "bev", "decode")
 
 @dataclass(frozen=True)
 class Constants:
-    """What the fit gives."""
+    """What a prediction depends on: two shares that the fit gives, and the gap between kernels."""
 
     compute: float = COMPUTE
     memory: float = MEMORY
@@ -137,7 +138,7 @@ def predict_parts(parts: Mapping[str, bytes], spec: ModelSpec, rig: SensorRig, d
 
 
 def kernels(spec: ModelSpec, rig: SensorRig) -> dict[str, tuple[int, int]]:
-    """Stage -> bytes moved by our kernels, and how many kernels: tensors in float32, as the engines take them today."""
+    """Stage -> bytes moved by our kernels, and how many kernels: float32 tensors, the context turned first, as with `--io onnx`."""
     image, cells = spec.image, spec.grid.width() * spec.grid.height()
     pixels = spec.cameras * image.feature_height() * image.feature_width()
     raw = sum(min(camera.width * camera.height, 4 * image.width * image.height) for camera in rig.cameras)

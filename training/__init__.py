@@ -1,1 +1,1 @@
-"""Workstation side: train the student."""
+"""Workstation side: train LiDAR teacher, label encoder and student; ablations."""

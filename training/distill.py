@@ -1,4 +1,4 @@
-"""What the student learns from the LiDAR teacher and the label encoder (IMKD; METHOD section 4). Train only.
+"""What the student learns from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581). Train only.
 
 Every term is a pure function that returns a scalar, is 0 where student and target agree, and sends no gradient into its target.
 Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
@@ -38,7 +38,7 @@ def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torc
 def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """sum W |A(F) - T|^2 / sum W |T|^2: L_fused with W = I, T = F_lidar (intensity weights the error), L_label with W = M, T = F_label.
 
-    METHOD divides by sum W. The features of a teacher may grow to any scale (label features to ten times the LiDAR's here), so only the
+    IMKD divides by sum W. The features of a teacher may grow to any scale (label features to ten times the LiDAR's here), so only the
     share of their energy that the student misses makes a weight mean the same in every term and for every teacher.
     """
     weight = weight.detach()

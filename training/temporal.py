@@ -1,4 +1,4 @@
-"""Temporal fusion: which samples of a recording are past, and their fused maps in the present ego frame (METHOD section 4)."""
+"""Temporal fusion: which samples of a recording are past, and their fused maps in the present ego frame."""
 
 from __future__ import annotations
 

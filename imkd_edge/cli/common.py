@@ -24,7 +24,9 @@ _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")]
 Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
-EngineName = Annotated[str, typer.Option("--engine", help="What runs the networks: auto, onnxruntime, onnxruntime-native or tensorrt.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
 Options = Annotated[
     list[str] | None,

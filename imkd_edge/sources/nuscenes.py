@@ -46,7 +46,7 @@ DETECTION_CLASSES = {
     "human.pedestrian.police_officer": "pedestrian",
 }
 
-# Radar returns that are kept (METHOD: the ancestors' filter; names and values are the radar's own).
+# Radar returns that are kept (CRN's filter; names and values are the radar's own).
 INVALID_STATES = (0, 4, 8, 9, 10, 11, 12, 15, 16, 17)
 DYNAMIC_PROPERTIES = tuple(range(8))
 AMBIGUITY_STATES = (3,)

@@ -1,4 +1,4 @@
-"""BEV part: camera BEV and radar grid -> gates -> fusion -> trunk -> CenterPoint head (METHOD section 4)."""
+"""BEV part: camera BEV and radar grid -> gates -> fusion -> trunk -> CenterPoint head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Camera part: images -> a depth distribution and context features per feature pixel (METHOD: backbone, FPN, depth softmax)."""
+"""Camera part: images -> a depth distribution and context features per feature pixel: backbone, FPN, depth softmax."""
 
 from __future__ import annotations
 
