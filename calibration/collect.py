@@ -39,6 +39,7 @@ class Watched:
 
     @property
     def key(self) -> str:
+        """A name that is unique over both parts, such as "bev/radar_grid"."""
         return f"{self.part}/{self.name}"
 
 

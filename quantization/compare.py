@@ -42,6 +42,7 @@ class Difference:
     count: int = 0
 
     def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """One more frame: the reference a, and b of the same shape."""
         reference = a.astype(np.float64)
         apart = np.abs(reference - b)
         apart[np.isnan(apart)] = np.inf  # a NaN is never close
@@ -55,6 +56,7 @@ class Difference:
         return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
 
     def row(self) -> dict[str, Any]:
+        """Its entry of the report; max and mean are of the absolute difference."""
         mean = self.total / self.count
         return {"part": self.part, "tensor": self.name, "output": self.output, "max": self.largest, "mean": mean, "nmse": self.nmse}
 
@@ -82,6 +84,7 @@ class Boxes:
                 self.scores.append(abs(float(score - other.scores[best])))
 
     def row(self) -> dict[str, Any]:
+        """Their entry of the report: boxes of each, matches, and of these mean and largest distance of centres (m), largest of scores."""
         found: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
         if self.distances:
             found |= {"mean_m": float(np.mean(self.distances)), "max_m": max(self.distances), "max_score": max(self.scores)}
@@ -185,9 +188,11 @@ class Comparison:
 
     @classmethod
     def empty(cls, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
+        """Before the first frame; `shapes` holds each part's tensors, `outputs` the names of those that are outputs."""
         return cls([Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]], Boxes())
 
     def add(self, a: Side, b: Side, one: Result, other: Result) -> None:
+        """The last frame of both sides and its results, a and `one` being the reference; tensors that a side does not show are left out."""
         for item in self.differences:
             values = a.seen(item), b.seen(item)
             if values[0] is not None and values[1] is not None:
@@ -195,6 +200,7 @@ class Comparison:
         self.boxes.add(one, other)
 
     def row(self, tolerance: float) -> dict[str, Any]:
+        """An engine's entry of the report; it is "within" where no output's NMSE is above the tolerance."""
         shown = [item for item in self.differences if item.count]
         first = next((item for item in shown if not item.nmse <= tolerance), None)
         worst = max(item.nmse for item in shown if item.output)

@@ -54,14 +54,17 @@ class Part:
 
     @cached_property
     def weights(self) -> dict[str, onnx.TensorProto]:
+        """Initializers by name."""
         return {item.name: item for item in self.graph.initializer}
 
     @cached_property
     def producer(self) -> dict[str, onnx.NodeProto]:
+        """The node that makes each tensor; inputs and initializers have none."""
         return {out: node for node in self.graph.node for out in node.output}
 
     @cached_property
     def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that read each tensor, in the graph's order; twice a node that reads it twice."""
         found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.graph.node:
             for name in node.input:
@@ -74,6 +77,7 @@ class Part:
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
+        """Of every tensor, initializers included."""
         graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True).graph
         every = [*graph.input, *graph.value_info, *graph.output]
         known = {item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in every}

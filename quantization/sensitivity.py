@@ -106,6 +106,7 @@ def mixed_precision(
 
 
 def exact_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    """A CPU session that computes Q/DQ pairs as written, in float; 0 threads leave the number to ONNX Runtime."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -46,6 +46,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
+    """What load_plan reads: the rows, how often each is trained, and on what it is measured."""
+
     name: str
     data: str
     split: str

@@ -36,6 +36,7 @@ class View:
 
 
 def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChange) -> View:
+    """Angle (rad) and scale of the world, uniform within the config's bounds; with `reverse` half of the worlds are turned by pi more."""
     angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
     if config.reverse and rng.random() < 0.5:
         angle += np.pi
@@ -43,6 +44,8 @@ def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChan
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
+    """Flip, crop and colours of a frame's images, within the config's bounds; an offset is at most 60 grey levels times `colour`."""
+
     def spread(width: float) -> float:
         return float(rng.uniform(-width, width))
 

@@ -41,9 +41,11 @@ class FrameFiles:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
+        """Where the file of a frame lies, whatever characters the name holds."""
         return self.folder / f"{quote(name, safe='')}.safetensors"
 
     def write(self, name: str, tensors: Tensors, note: str) -> None:
+        """Keeps tensors and note as the file of a frame, in place of an older one."""
         path = self.path(name)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
         try:

@@ -21,6 +21,8 @@ CONFIGS = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """[model]: the student's networks."""
+
     backbone: str = "small"  # "small" or a timm name
     pretrained: bool = False  # ImageNet weights from their package
     weights: str = ""  # or from a local .safetensors or .pth file with the keys of timm's or torchvision's classifier
@@ -33,6 +35,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
+    """[data]: the samples to learn from, and what their labels mean to the model."""
+
     source: str = "synth"  # what open_source understands; --data overrides it
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
@@ -45,6 +49,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """[train]: batches, schedule and weights of the losses; the teacher's stages have epochs and rate of their own."""
+
     epochs: int = 20
     batch: int = 4  # of a step: all processes and micro-batches together
     accumulate: int = 1  # micro-batches per step; batch norms and the losses' normalisers see one of them at a time
@@ -64,6 +70,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
+    """[augment]: how far examples are changed at random; what is 0 or false changes nothing."""
+
     variants: int = 0  # > 0: image augmentations are drawn from this many per frame, so that frozen features can be cached
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
@@ -138,6 +146,8 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Config:
+    """What a TOML file over its base says, as from_dict has checked it."""
+
     name: str
     spec: ModelSpec
     model: ModelConfig
@@ -148,6 +158,7 @@ class Config:
     distill: DistillConfig = DistillConfig()
 
     def to_dict(self) -> dict[str, Any]:
+        """The tree that from_dict reads, as checkpoints keep it."""
         parts = {k: asdict(getattr(self, k)) for k in SECTIONS}
         return {"name": self.name, "spec": json.loads(self.spec.to_json()), **parts}
 

@@ -55,6 +55,7 @@ def network_inputs(
 
 
 def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
+    """The statistics of the spec over all sweeps of a sample, in its ego frame, float32."""
     return ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)[0]
 
 
@@ -100,9 +101,11 @@ class FrameDataset(Dataset):
         self.shared_epoch.fill_(value)
 
     def sample(self, index: int) -> Sample:
+        """The raw sample of an example, see read."""
         return self.read(self.names[index])
 
     def read(self, name: str) -> Sample:
+        """A raw sample, from memory where it is kept; for training, one without an ego is given the speed (m/s) that its radar tells."""
         if name in self.memory:
             return self.memory[name]
         sample = self.source[name]
@@ -136,6 +139,7 @@ class FrameDataset(Dataset):
         return augment.draw_image_change(np.random.default_rng(draw), config)
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
+        """The crop of each camera of the rig, in its order and also of absent ones, scaled and shifted as the images are to be."""
         return [scaled_crop(self.config.spec, c.width, c.height, change.scale, change.shift) for c in sample.rig.cameras]
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32

@@ -81,9 +81,11 @@ class CheckpointDetector:
         return boxes, scores, names, on_grid(out["segmentation"][0, 0].numpy(), self.spec.grid)
 
     def batch(self, inputs: dict[str, np.ndarray]) -> dict:
+        """The inputs of one sample as a batch of one, see data.collate."""
         return collate([{k: torch.from_numpy(v) for k, v in inputs.items()}], self.spec)
 
     def teacher(self, sample: Sample, lidar: LidarGrid) -> dict[str, torch.Tensor]:
+        """f_lidar (1,C,H,W), heatmap (1,K,H,W) logits and box (1,groups*10,H,W) of the teacher."""
         inputs = {"lidar_grid": lidar(sample.lidar)}
         if self.network.radar is not None:
             inputs["radar_grid"] = radar_grid(self.spec, sample)
@@ -99,6 +101,7 @@ class CheckpointDetector:
         return self.network.bev.answer(fused, history)
 
     def history(self, sample: Sample, timeline: Timeline) -> torch.Tensor:  # (1,frames*C,H,W)
+        """Past fused maps in the ego frame of the sample, newest first, float32; 0 where there is none or a pose is unknown."""
         past = []
         for slot, name in enumerate(timeline.past(sample.name)):
             if name is not None:

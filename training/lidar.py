@@ -37,6 +37,7 @@ class LidarGrid:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> LidarGrid:
+        """On the radar grid and ground plane of a model's spec."""
         return cls(_spec(spec, STATISTICS), _spec(spec, {"log_count": STATISTICS["log_count"]}))
 
     def __call__(self, lidar: np.ndarray | None) -> np.ndarray:

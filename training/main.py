@@ -210,6 +210,7 @@ class Run:
         )
 
     def one_epoch(self, loader: DataLoader, progress: Progress | None) -> dict[str, Any]:
+        """Trains one epoch and returns its line of the log: "epoch" (how many are done), the mean "losses" and "seconds"."""
         started, config = time.monotonic(), self.settings.train
         self.dataset.epoch = self.epoch
         order = np.random.default_rng([self.seed, 0, self.epoch]).permutation(len(self.dataset)).tolist()

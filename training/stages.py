@@ -31,6 +31,7 @@ class Stage(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its parameters are."""
         return next(self.parameters()).device
 
     def forward(self, batch: Batch, epoch: float) -> Batch:
@@ -50,6 +51,8 @@ class Stage(nn.Module):
 
 
 class TeacherStage(Stage):
+    """The LiDAR teacher, which learns to detect from the labels; with [teacher] radar it reads the radar grid too."""
+
     name, lidar = "teacher", True
 
     def __init__(self, config: Config):
@@ -75,6 +78,8 @@ class TeacherStage(Stage):
 
 
 class LabelStage(Stage):
+    """The label encoder, whose features the frozen teacher's trunk and head must read back as the labels."""
+
     name = "labels"
 
     def __init__(self, config: Config, teacher: Teacher):
@@ -93,6 +98,8 @@ class LabelStage(Stage):
 
 
 class StudentStage(Stage):
+    """The student, which learns from the labels and, where [distill] says so, from a frozen teacher and label encoder."""
+
     name, sensors = "student", True
 
     def __init__(self, config: Config, teacher: Teacher | None = None, labels: LabelEncoder | None = None):

@@ -25,10 +25,12 @@ Item = TypeVar("Item")
 
 
 def size() -> int:
+    """Number of processes that train together; 1 alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
+    """Which of the processes this is, from 0; 0 alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 

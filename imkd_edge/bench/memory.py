@@ -26,6 +26,7 @@ class Usage:
 
     @staticmethod
     def now() -> Usage:
+        """Of this process; faults count from its start."""
         return Usage(heap_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 

@@ -129,6 +129,7 @@ class Nvml:
 
     @staticmethod
     def find() -> Nvml:
+        """With the driver's library, or with none where the system lacks it: then nothing is told."""
         try:
             return Nvml(ctypes.CDLL("libnvidia-ml.so.1"))
         except OSError:
@@ -143,6 +144,7 @@ class Nvml:
         return value.value if self._call(name, self._device, *arguments, out=value) else None
 
     def read(self) -> Readings:
+        """One sample of the GPU: power W, temperature °C, clock of the SMs MHz, used memory MiB; without what the driver does not tell."""
         if not self._ready:
             return {}
         asked: dict[str, tuple[Callable[[], int | None], float]] = {

@@ -143,12 +143,15 @@ class Phases:
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, phase: str, steps: int) -> None:
+        """Shows a bar for a phase, indented below those under way."""
         self._tasks[phase] = self._progress.add_task("  " * len(self._tasks) + phase, total=steps)
 
     def step(self, phase: str, step: int) -> None:
+        """A step is done; they count from 0."""
         self._progress.update(self._tasks[phase], completed=step + 1)
 
     def finish(self, phase: str) -> None:
+        """Takes the bar of a phase away."""
         self._progress.remove_task(self._tasks.pop(phase))
 
 

@@ -82,6 +82,7 @@ class Tables:
         return {row["token"]: row for row in rows}
 
     def all(self, table: str) -> list[Row]:
+        """Rows of a table in the order of its file; none of a table of labels that is missing."""
         return list(self._rows[table].values())
 
     def row(self, table: str, token: str) -> Row:

@@ -80,6 +80,7 @@ class TimmBackbone(nn.Module):
 
 
 def make_backbone(name: str, pretrained: bool, weights: str = "") -> nn.Module:
+    """SmallBackbone for "small", else TimmBackbone: images (N,3,H,W) -> maps at strides 8, 16 and 32, of its `channels` each."""
     return SmallBackbone() if name == "small" else TimmBackbone(name, pretrained, weights)
 
 
@@ -101,6 +102,7 @@ class CameraNet(nn.Module):
         self.row_weight = nn.Conv2d(1, channels, 1)
 
     def head(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The backbone's maps (N,C_k,h_k,w_k) at strides 8, 16 and 32 -> depth (N,D,h,w), which sums to 1 over D, and context (N,C,h,w)."""
         x = None
         for lateral, feature in zip(reversed(self.lateral), reversed(features[self.levels :])):
             x = lateral(feature) if x is None else F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(feature)

@@ -25,7 +25,16 @@ class Piece:
     swings: list[float] = field(default_factory=list)  # legs: share of the walking swing at the lowest vertex
     solids: list[tuple[np.ndarray, str]] = field(default_factory=list)  # ((6,) x0 x1 y0 y1 z0 z1, material) for rays
 
-    def add(self, points, normal, colour: Colour, detail: float = 0.0, glow: bool = False, swing: float = 0.0) -> None:
+    def add(
+        self,
+        points,  # (k, 3) m
+        normal,  # (3,)
+        colour: Colour,
+        detail: float = 0.0,
+        glow: bool = False,
+        swing: float = 0.0,
+    ) -> None:
+        """One more polygon; each argument goes to its field."""
         self.polygons.append(np.asarray(points, float))
         self.normals.append(normal)
         self.colours.append(colour)
@@ -34,6 +43,7 @@ class Piece:
         self.swings.append(swing)
 
     def solid(self, x0, x1, y0, y1, z0, z1, material: str) -> None:
+        """One more box, m, that LiDAR rays hit; its material is one of lidar.MATERIALS."""
         self.solids.append((np.array([x0, x1, y0, y1, z0, z1], float), material))
 
 
@@ -54,6 +64,7 @@ def frustum(piece: Piece, low, high, z0: float, z1: float, colour: Colour, swing
 
 
 def unit3(v) -> tuple[float, float, float]:
+    """A vector (3,) scaled to length 1."""
     v = np.asarray(v, float)
     return tuple(v / np.linalg.norm(v))
 
@@ -77,6 +88,7 @@ def panel(piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Co
 
 
 def box(piece: Piece, x0, x1, y0, y1, z0, z1, colour: Colour, swing: float = 0.0) -> None:
+    """Top and sides of an upright box, m, to be drawn; rays hit only a `solid`."""
     frustum(piece, (x0, x1, y0, y1), (x0, x1, y0, y1), z0, z1, colour, swing)
 
 
@@ -88,6 +100,7 @@ def disc(piece: Piece, x, y, z, radius, colour: Colour, side: float, detail: flo
 
 
 def wheels(piece: Piece, places, width: float, radius: float) -> None:
+    """A tyre and its hub on either side at each x of `places`, m, standing on the ground."""
     for side in (1.0, -1.0):
         for x in places:
             disc(piece, x, side * width / 2, radius, radius, RUBBER, side, 0.0)

@@ -76,9 +76,11 @@ class Motion:
         return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
 
     def line(self, xy, yaw: float, velocity=(0.0, 0.0)) -> tuple:
+        """A row that is at xy (2,) m at time 0 and keeps its velocity (2,) m/s, both in the world frame, and its yaw, rad."""
         return (0.0, xy[0], xy[1], yaw, velocity[0], velocity[1], 0.0, 0.0)
 
     def append(self, row: tuple) -> None:
+        """Adds an object by its row, which `lane` or `line` made."""
         self._rows.append(row)
 
     def __len__(self) -> int:
@@ -90,6 +92,7 @@ class Motion:
         return (a[:, 4:6] != 0).any(1)
 
     def at(self, t: float, rows: list[tuple] | None = None) -> State:
+        """All objects at time t s, or instead those of `rows`."""
         if len(self._table) != len(self._rows):
             self._table = np.array(self._rows, float).reshape(-1, 8)
         a = self._table if rows is None else np.array(rows, float).reshape(-1, 8)

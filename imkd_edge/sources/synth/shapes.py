@@ -14,6 +14,7 @@ from imkd_edge.sources.synth.pieces import GLASS, METAL, RUBBER, Colour, Piece, 
 
 
 def car(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A saloon, a hatchback or a van, by chance."""
     style = rng.integers(3)  # saloon, hatchback, van
     rear_low, rear_high, nose, brow = [(-0.40, -0.26, 0.24, 0.06), (-0.49, -0.40, 0.22, 0.06), (-0.5, -0.47, 0.32, 0.18)][style]
     belt, sill = (0.56 if style < 2 else 0.52) * h, 0.16
@@ -44,6 +45,7 @@ def car(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 
 
 def truck(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A cab and, as a second piece, a cargo box of another colour."""
     cab_length = min(2.1, 0.32 * l)
     split = l / 2 - cab_length
     cargo_colour: Colour = [(228, 228, 222), (196, 200, 206), (70, 96, 140), (176, 120, 70)][rng.integers(4)]
@@ -75,6 +77,7 @@ def truck(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 
 
 def bus(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """One long box with windows along both sides and a lit sign above the windscreen."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low = (-l / 2, l / 2, -w / 2, w / 2)
     frustum(piece, low, low, 0.25, h, colour, roof=(225, 225, 225))
@@ -98,6 +101,7 @@ def _skin(rng: np.random.Generator) -> Colour:
 
 
 def pedestrian(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A person with swinging legs and arms; `colour` is that of the jacket."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     trousers: Colour = [(40, 44, 62), (60, 56, 50), (30, 30, 32), (96, 90, 80)][rng.integers(4)]
     hip, neck, t = 0.47 * h, 0.84 * h, 0.14
@@ -156,6 +160,7 @@ def _rider(piece: Piece, x, seat, w, h, colour: Colour, rng: np.random.Generator
 
 
 def bicycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """Two wheels, a frame and the rider, who is part of the box; `colour` is that of the rider's clothes."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     radius = 0.34
     back, front = -l / 2 + radius, l / 2 - radius
@@ -183,6 +188,7 @@ def bicycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 
 
 def motorcycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """Two wheels, a body in `colour` and the rider, who is part of the box."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     radius = 0.32
     for x in (-l / 2 + radius, l / 2 - radius):
@@ -202,6 +208,7 @@ def motorcycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
 
 
 def building(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A block with a flat roof and, on all sides, a row of windows for every 3.2 m of height."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low = (-l / 2, l / 2, -w / 2, w / 2)
     frustum(piece, low, low, 0, h, colour, roof=(110, 100, 96))
@@ -242,6 +249,7 @@ def slab(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 
 
 def pole(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A mast with a road sign near its top or, more often, a crossbar."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     box(piece, -l / 2, l / 2, -w / 2, w / 2, 0, h, colour)
     if rng.random() < 0.4:  # a sign near the top, facing along the road
@@ -254,6 +262,7 @@ def pole(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
 
 
 def tree(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
+    """A square trunk and an eight-sided crown as wide as l."""
     piece = Piece((-0.15, 0.15, -0.15, 0.15))
     box(piece, -0.15, 0.15, -0.15, 0.15, 0, 0.5 * h, (92, 70, 50))
     angle = np.arange(8) * np.pi / 4 + np.pi / 8
