@@ -1,5 +1,5 @@
-// What the frame loop asks of CUDA beyond what ptxrun, the translator of PTX, has: no memory of the caller's is known to the device, and there are
-// no graphs (an engine on the CPU makes none).
+// What the frame loop asks of CUDA beyond what ptxrun, the translator of PTX, has: no memory of the caller's is known to the device, and
+// there are no graphs (an engine on the CPU makes none).
 #include <cuda_runtime_api.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
