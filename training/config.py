@@ -83,7 +83,7 @@ class AugmentConfig:
     drop_points: float = 0.0  # share of radar points dropped, uniform 0..
     drop_camera: float = 0.0  # probability that a camera is absent
     drop_radar: float = 0.0
-    mix: float = 0.0  # probability that an example is cut along a ray from the ego and goes on as the next of its batch: mix.py
+    mix: float = 0.0  # probability that an example is cut along a line through the ego and goes on as the next of its batch: mix.py
     drop_past: float = 0.0  # probability that what is past is forgotten from a random slot on, as after a reset
 
 

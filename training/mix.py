@@ -1,7 +1,7 @@
-"""Sector mix: on one side of a ray from the ego an example is itself, on the other it is the next one of its batch.
+"""Sector mix: on one side of a line through the ego an example is itself, on the other it is the next one of its batch.
 
 PolarMix (Xiao et al., NeurIPS 2022) cuts LiDAR scans in sectors of azimuth; here the maps are cut, seen from above, so that cameras, radar,
-LiDAR and targets are cut at one place: along a ray, where what stands before hides what stands behind.
+LiDAR and targets are cut at one place: along rays of the sensors, where what stands before hides what stands behind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAPS = ("radar_grid", "lidar_grid", "heatmap", "box", "weight", "group", "label"
 
 
 def draw_own(rng: np.random.Generator, grid: GridSpec, probability: float) -> np.ndarray:  # (H,W) bool
-    """The cells where an example stays itself: all, or with this probability those left of the ray through a random place of the grid."""
+    """The cells where an example stays itself: all, or with this probability those left of the line to a random place of the grid."""
     x, y = centres(grid)
     if rng.random() >= probability:
         return np.ones((len(y), len(x)), bool)
