@@ -94,14 +94,8 @@ PYBIND11_MODULE(_core, m) {
   bind_spec(m);
   bind_rig(m);
   bind_ops(m);
-#ifdef IMKD_BIND_BUNDLE
   bind_bundle(m);
-#endif
-#ifdef IMKD_BIND_ENGINE
   bind_engine(m);
-#endif
-#ifdef IMKD_BIND_DETECTOR
   bind_detector(m);
-#endif
   bind_live(m);
 }
