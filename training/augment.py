@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from imkd_edge import ModelSpec
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.sample import Sample
@@ -62,6 +64,17 @@ def change_image(image: np.ndarray, change: ImageChange) -> np.ndarray:
         return image
     levels = np.clip(np.arange(256) * change.gain + change.offset, 0, 255).round().astype(np.uint8)
     return levels[image]
+
+
+def seen_spec(spec: ModelSpec, view: View) -> ModelSpec:
+    """A copy of the spec whose ground plane has moved with the world: what stood on the road still does."""
+    a, b, c = spec.ground_plane
+    if view.images.flip:
+        b = -b
+    cos, sin = np.cos(view.angle), np.sin(view.angle)
+    seen = copy(spec)
+    seen.ground_plane = (cos * a - sin * b, sin * a + cos * b, c * view.scale)
+    return seen
 
 
 def mirror(sample: Sample) -> Sample:

@@ -84,7 +84,7 @@ class FrameDataset(Dataset):
         self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by loader workers that live on
         self.sensors = True  # what the student reads
         self.radar = False  # its radar alone, where a teacher reads that too
-        self.lidar: LidarGrid | None = None  # what the teacher reads, where there is one
+        self.lidar = False  # what a teacher reads
         self.memory: dict[str, Sample] = {}
         self.features: Features | None = None
         self.timeline = Timeline(source, config.spec.history)
@@ -161,6 +161,7 @@ class FrameDataset(Dataset):
     def past(self, index: int, now: Sample, view: augment.View | None) -> list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
         """Slot, T_then_now (4,4) and network inputs of each past frame of an example; now is its sample as shown."""
         config, names = self.config, self.timeline.past(self.names[index])
+        spec = config.spec if view is None else augment.seen_spec(config.spec, view)
         rng = np.random.default_rng([self.seed, 4, index, self.epoch])
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
@@ -171,7 +172,7 @@ class FrameDataset(Dataset):
             then = self.read(name) if view is None else self.shown(self.read(name), view, rng)
             T_then_now = motion(then.ego, now.ego)
             if T_then_now is not None:
-                inputs = network_inputs(config.spec, then, None if view is None else self.crops(then, view.images))
+                inputs = network_inputs(spec, then, None if view is None else self.crops(then, view.images))
                 found.append((slot, torch.from_numpy(T_then_now), {k: torch.from_numpy(v) for k, v in inputs.items()}))
         return found
 
@@ -182,14 +183,14 @@ class FrameDataset(Dataset):
             variant = self.variant(index) if config.variants else self.epoch
             rng = np.random.default_rng([self.seed, 2, index, self.epoch])
             view = augment.draw_view(rng, config, self.image_change(index, variant))
-            sample = self.shown(sample, view, rng)
+            spec, sample = augment.seen_spec(spec, view), self.shown(sample, view, rng)
             crops = self.crops(sample, view.images)
         cached = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
         out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
         if self.radar and not self.sensors:
             out["radar_grid"] = radar_grid(spec, sample)
-        if self.lidar is not None:
-            out["lidar_grid"] = self.lidar(sample.lidar)
+        if self.lidar:
+            out["lidar_grid"] = LidarGrid.of(spec)(sample.lidar)
         if sample.truth is not None:
             out |= head_targets(spec, sample.truth, self.config.data.classes)
             if self.sensors:

@@ -23,7 +23,6 @@ from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.config import Config, TrainConfig, from_dict, load_config
 from imkd_edge.training.data import FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
-from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.stages import LabelStage, Stage, StudentStage, TeacherStage
@@ -191,7 +190,7 @@ class Run:
         """Reads the data once, in the order that is quick for the source; then what makes batches of it."""
         self.dataset.load(progress)
         self.dataset.sensors, self.dataset.radar = self.stage.sensors, self.stage.radar
-        self.dataset.lidar = LidarGrid.of(self.settings.spec) if self.stage.lidar else None
+        self.dataset.lidar = self.stage.lidar
         if self.stage.sensors and self.settings.model.frozen_backbone and self.settings.augment.variants:
             cache_features(self.dataset, self.stage.network.camera.backbone, progress)
         world.wait()  # for what the others have put into the cache

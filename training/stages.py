@@ -8,6 +8,7 @@ from torch import nn
 from imkd_edge.training.config import Config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.distill import Distiller, freeze, log_reflectance
+from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
@@ -67,10 +68,9 @@ class TeacherStage(Stage):
 
     def prepare(self, dataset: FrameDataset) -> None:
         """The 99th percentile of log reflectance over the occupied pillars of the training set; of a large one, every so many frames."""
-        assert dataset.lidar is not None
-        values = []
+        lidar, values = LidarGrid.of(self.config.spec), []
         for index in range(0, len(dataset), max(1, len(dataset) // 2000)):
-            seen = log_reflectance(torch.from_numpy(dataset.lidar(dataset.sample(index).lidar))[None])
+            seen = log_reflectance(torch.from_numpy(lidar(dataset.sample(index).lidar))[None])
             values.append(seen[seen > 0])
         joined = torch.cat(values).double().sort().values
         if len(joined):

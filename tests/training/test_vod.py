@@ -11,7 +11,7 @@ from sources.vod_folder import OBJECTS, SPLITS, write_vod
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
-from imkd_edge.training.lidar import LidarGrid, channel
+from imkd_edge.training.lidar import channel
 
 CONFIG = """base = "astyx-lite"
 [spec]
@@ -51,7 +51,7 @@ def dataset(folder: Path, tmp_path: Path, train: bool) -> FrameDataset:
     config = load_config(tmp_path / "vod.toml")
     source = open_source(folder)
     result = FrameDataset(source, source.splits["train"], config, seed=0, train=train)
-    result.lidar = LidarGrid.of(config.spec)
+    result.lidar = True
     return result
 
 
