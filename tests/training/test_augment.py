@@ -13,6 +13,8 @@ from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.sample import Sample, Truth
 from imkd_edge.training import augment
 from imkd_edge.training.config import AugmentConfig, load_config
+from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.lidar import CHANNELS, STATISTICS
 from imkd_edge.training.targets import depth_targets
 
 
@@ -95,6 +97,63 @@ def test_turning_and_scaling_moves_everything_alike(angle, scale):
     np.testing.assert_allclose(other.lidar[:, :3], sample.lidar[:, :3] @ R.T * scale, atol=1e-3)
     np.testing.assert_allclose(other.truth.boxes[:, 7:9], sample.truth.boxes[:, 7:9] @ R[:2, :2].T, atol=1e-9)
     np.testing.assert_allclose(np.linalg.norm(other.ego.twist[:2]), np.linalg.norm(sample.ego.twist[:2]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(flip=st.booleans(), angle=st.floats(-3, 3), scale=st.floats(0.8, 1.2))
+def test_what_stands_on_the_road_still_does_in_the_changed_world(flip, angle, scale):
+    spec, sample = load_config("astyx-lite").spec, make_sample(4)
+    assert min(abs(v) for v in spec.ground_plane[:2]) > 0.04  # of a road that falls to one side
+    other = augment.mirror(sample) if flip else sample
+    other = augment.turn_and_scale(other, angle, scale)
+    seen = augment.seen_spec(spec, augment.View(augment.ImageChange(flip=flip), angle, scale))
+
+    def above(spec, points):
+        return [z - spec.ground(x, y) for x, y, z in points.astype(float)]
+
+    for a, b in ((sample.truth.boxes[:, :3], other.truth.boxes[:, :3]), (sample.lidar[:, :3], other.lidar[:, :3])):
+        np.testing.assert_allclose(above(seen, b), np.array(above(spec, a)) * scale, atol=1e-4)
+    np.testing.assert_allclose(above(seen, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale, atol=2e-3)
+    assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's own stays where it is
+
+
+def test_a_mirrored_example_is_the_example_in_a_mirror():
+    """On a road that falls to one side: radar, LiDAR and targets in the grid, whose rows are turned round."""
+    config = load_config("astyx-lite")
+    still = AugmentConfig(flip=True, variants=4)
+    config = dataclasses.replace(config, augment=still, data=dataclasses.replace(config.data, keep=True))
+    sample = make_sample(5)
+    sample = dataclasses.replace(sample, ego=None, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)])
+    data = FrameDataset(OneSample(sample), ["0"], config, seed=0)
+    data.sensors, data.radar, data.lidar = False, True, True
+    seen = {}
+    for data.epoch in range(4):
+        seen[data.image_change(0, data.variant(0)).flip] = data[0]
+    plain, mirrored = seen[False], seen[True]
+    features = [f.statistic for f in config.spec.radar.features]
+    grids = [("radar_grid", [i for i, f in enumerate(features) if f != "offset_y"])]
+    grids += [("lidar_grid", [i for i in range(CHANNELS) if i != list(STATISTICS).index("offset_y")]), ("heatmap", [0])]
+    for name, channels in grids:
+        a, b = plain[name].numpy()[channels], mirrored[name].numpy()[channels, ::-1]
+        assert (a != 0).sum() > 20, name
+        assert np.mean(np.isclose(a, b, atol=1e-3)[:, (a != 0).any(0)]) > 0.97, name  # points within rounding of a border change cells
+    for a, b in zip(heights(plain), sorted(heights(mirrored)), strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+
+
+class OneSample:
+    kind, root = "test", None
+
+    def __init__(self, sample: Sample):
+        self.names, self.sample = [sample.name], sample
+
+    def __getitem__(self, name: str) -> Sample:
+        return self.sample
+
+
+def heights(example: dict) -> list[float]:
+    """Height of every object's centre above the road (m), ascending."""
+    return sorted(example["box"][2][example["heatmap"][0] == 1].tolist())
 
 
 def test_depth_of_boxes_does_not_change_when_the_world_turns():
