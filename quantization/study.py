@@ -7,6 +7,7 @@ KITTI's protocol intervals from frames drawn anew in blocks. The same command go
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
@@ -23,6 +24,7 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.cli.common import bar, log, parse_options, plain
 from imkd_edge.engine_cache import write_atomically
 from imkd_edge.engines import OnnxRuntimeEngine
+from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import golden_rig, replay
@@ -184,13 +186,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def begin(run: argparse.Namespace) -> dict[str, Any]:
-    """What the file holds where it is of these bundles on these frames, else an empty result."""
-    names = [Path(bundle).name for bundle in run.bundles]
-    fresh: dict[str, Any] = {"bundles": names, "split": run.split, "limit": run.limit, "runs": [], "summary": {}}
+    """What the file holds, or an empty result where there is none. Raises Error write_failed where it is of other bundles or frames."""
+    kept = ("split", "limit", "calibration_split", "frames", "option")
+    fresh: dict[str, Any] = {
+        "bundles": [Path(bundle).name for bundle in run.bundles],
+        "manifests": [hashlib.sha256(Bundle.load(bundle).file("manifest.json").read_bytes()).hexdigest()[:16] for bundle in run.bundles],
+        **{key: getattr(run, key) for key in kept},
+        "runs": [],
+        "summary": {},
+    }
     if not run.out.is_file():
         return fresh
     saved = json.loads(run.out.read_text())
-    return saved if all(saved.get(key) == fresh[key] for key in ("bundles", "split", "limit")) else fresh
+    changed = [key for key in fresh if key not in ("runs", "summary") and saved.get(key) != fresh[key]]
+    if changed:
+        fix = "name another --out, or repeat the first command to go on"
+        raise Error(Code.write_failed, f"the file holds rows of other {', '.join(changed)}", str(run.out), fix)
+    return saved
 
 
 def make(seen: Calibrated, method: Method, out: Path, kept: Mapping[str, tuple[str, ...]] | None = None, typing: str = "float32") -> Bundle:

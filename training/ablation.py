@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from imkd_edge.training.main import load_checkpoint, open_dataset, train_stages,
 
 PLANS = Path(__file__).parent / "ablations"
 SCORE = 0.01  # boxes below it do not count
-PLAN_KEYS = {"config", "data", "split", "seeds", "metrics", "common", "rows"}
+PLAN_KEYS = {"config": str, "data": str, "split": str, "seeds": list, "metrics": list, "common": dict, "rows": dict}
+RESAMPLED = re.compile(r"\w+_(bev|3d)_ap40_(easy|moderate|hard)")
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,7 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
         Error: train_config, those of load_config.
     """
     tree, path = read_tree(name, PLANS)
-    if unknown := set(tree) - PLAN_KEYS:
-        raise Error(Code.train_config, f"unknown keys {sorted(unknown)}", str(path), "known: " + ", ".join(sorted(PLAN_KEYS)))
-    if missing := {"config", "data", "rows"} - set(tree):
-        raise Error(Code.train_config, f"{sorted(missing)} are missing", str(path), f"start from a file of {PLANS.name}/")
+    _check_plan(tree, str(path))
     source = data or tree["data"]
     common = merged(read_tree(tree["config"])[0], tree.get("common", {}))
     place, split = {"data": {"source": source}}, tree.get("split", "val")
@@ -93,6 +92,25 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
     seeds, metrics = tuple(tree.get("seeds", (0,))), tuple(tree.get("metrics", ()))
     settings = from_dict(merged(common, place), f"{path} [common]")
     return Plan(path.stem, source, split, seeds, metrics, settings, tuple(rows))
+
+
+def _check_plan(tree: dict[str, Any], where: str) -> None:
+    """The plan's own keys; what its configs say is from_dict's to check."""
+    if unknown := set(tree) - set(PLAN_KEYS):
+        raise Error(Code.train_config, f"unknown keys {sorted(unknown)}", where, "known: " + ", ".join(sorted(PLAN_KEYS)))
+    if missing := {"config", "data", "rows"} - set(tree):
+        raise Error(Code.train_config, f"{sorted(missing)} are missing", where, f"start from a file of {PLANS.name}/")
+    for key, value in tree.items():
+        if not isinstance(value, PLAN_KEYS[key]) or (key in ("rows", "seeds") and not value):
+            raise Error(Code.train_config, f"{key} = {value!r}", where, f"it must be a {PLAN_KEYS[key].__name__}, with something in it")
+    for row, changes in tree["rows"].items():
+        if not isinstance(changes, dict):
+            raise Error(Code.train_config, f"rows.{row} = {changes!r}", where, "a row is a table, which may be empty")
+    if not all(type(seed) is int and seed >= 0 for seed in tree.get("seeds", ())):
+        raise Error(Code.train_config, f"seeds = {tree['seeds']}", where, "list whole numbers from 0 on")
+    for metric in tree.get("metrics", ()):
+        if not isinstance(metric, str) or not RESAMPLED.fullmatch(metric):
+            raise Error(Code.train_config, f"metrics has {metric!r}", where, "frames are resampled for such as car_3d_ap40_moderate alone")
 
 
 def ablate(
@@ -130,6 +148,8 @@ def ablate(
         )
     out.mkdir(parents=True, exist_ok=True)
     todo = plan.chosen(rows, seeds)
+    choose(plan.data, plan.split, plan.common.data.options)  # a split that is missing is better missed before the training
+    labels = any(row.settings.distill.label > 0 for row, _ in todo)
     done = {entry["digest"] for entry in gather(plan, out)["runs"]}
     for number, (row, seed) in enumerate(todo, 1):
         place, digest = out / row.name / f"seed{seed}", row.digest(seed)
@@ -138,21 +158,24 @@ def ablate(
             continue
         told(f"{number}/{len(todo)} {row.name}, seed {seed}")
         if row.settings.distill.active and teacher is None:
-            teacher = out
-            if not _taught(out, plan.common):
-                train_teacher(plan.common, 0, out, True, open_dataset(plan.common, 0, out / "cache"), progress)
+            teacher = out  # where it is trained already, this finds it so, or another one than the plan's
+            train_teacher(plan.common, 0, out, True, open_dataset(plan.common, 0, out / "cache"), progress, labels=labels)
         started = time.monotonic()
         resume = (place / "checkpoint.pt").is_file()
         train_stages(row.settings, seed, place, resume, teacher, progress, out / "cache")
         entry = measure_run(plan, row, seed, place, progress)
+        if row.settings.distill.active:
+            entry["teacher"] = teacher_of(teacher or out)
         write_json(place / "result.json", {**entry, "seconds": round(time.monotonic() - started)})
         gather(plan, out)
     return gather(plan, out)
 
 
-def _taught(out: Path, settings: Config) -> bool:
-    path = out / "labels" / "checkpoint.pt"
-    return path.is_file() and load_checkpoint(path)["epoch"] >= settings.teacher.label_epochs
+def teacher_of(folder: Path) -> dict[str, Any]:
+    """Seed, commit and the sections that made the teacher in folder/teacher."""
+    state = load_checkpoint(folder / "teacher" / "checkpoint.pt")
+    made = {section: state["config"][section] for section in ("teacher", "train", "augment")}
+    return {"seed": state["seed"], "commit": state["commit"], **made}
 
 
 def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable[[Iterable], Iterable] | None = None) -> dict[str, Any]:

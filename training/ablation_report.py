@@ -76,10 +76,11 @@ def _metrics(own: Runs, base: dict[int, dict[str, Any]]) -> dict[str, dict[str, 
         if any(value is None for value in values):
             continue
         entry = dict(zip(("mean", "sem"), _mean(values)))
-        pairs = [(run, base[run["seed"]]) for run in own if run["seed"] in base]
+        pairs = [(run, base[run["seed"]]) for run in own if name in base.get(run["seed"], {"metrics": ()})["metrics"]]
         if pairs:
             entry |= zip(("gain", "gain_sem"), _mean([a["metrics"][name] - b["metrics"][name] for a, b in pairs]))
-            drawn = [np.subtract(a["bootstrap"][name], b["bootstrap"][name]) for a, b in pairs if name in a["bootstrap"]]
+            both = [(a["bootstrap"], b["bootstrap"]) for a, b in pairs]
+            drawn = [np.subtract(a[name], b[name]) for a, b in both if name in a and name in b]
             if drawn:
                 low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
                 entry |= {"gain_low": float(low), "gain_high": float(high)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ else:
     import tomli as tomllib
 
 CONFIGS = Path(__file__).parent / "configs"
+PACKAGED = "tf_efficientnet_lite0"  # whose ImageNet weights a package has
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LABEL_MASKS = ("soft", "binary")
 SENSORS = ("both", "camera", "radar")
+POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip"}
+POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
+SHARES = {"warmup", "ema", "scale", "image_scale", "colour", "drop_points", "drop_camera", "drop_radar", "drop_past", "mix", "empty"}
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -170,12 +175,22 @@ def _section(cls: type, values: Any, where: str) -> Any:
     for key, value in values.items():
         if key not in known:
             raise Error(Code.train_config, f"unknown key '{key}'", where, "known keys: " + ", ".join(sorted(known)))
-        default = known[key].default
-        number = isinstance(default, (int, float)) and not isinstance(default, bool)
-        wrong = not isinstance(value, (int, float)) or isinstance(value, bool) if number else False
-        if wrong or (isinstance(default, (bool, str)) and not isinstance(value, type(default))):
-            raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be a {type(default).__name__}")
+        field_ = known[key]
+        wanted = type(field_.default) if field_.default is not MISSING else type(field_.default_factory())  # type: ignore[operator,misc]
+        if wanted is float and type(value) is int:
+            value = float(value)
+        if type(value) is not wanted:
+            raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be a {wanted.__name__}")
+        if wanted in (int, float):
+            _check_number(key, value, where)
     return cls(**values)
+
+
+def _check_number(key: str, value: float, where: str) -> None:
+    """Raises Error train_config for what no number of a config may be: not finite, negative, nothing where it counts, a share above 1."""
+    low, high = ("more than 0" if key in POSITIVE else "at least 0"), (", at most 1" if key in SHARES else "")
+    if not math.isfinite(value) or value < 0 or (value == 0 and key in POSITIVE) or (value > 1 and key in SHARES):
+        raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be finite, {low}{high}")
 
 
 def from_dict(tree: dict[str, Any], where: str) -> Config:
@@ -183,15 +198,15 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
     for key in tree:
         if key not in {"name", "spec", *SECTIONS}:
             raise Error(Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(SECTIONS))
-    if "spec" not in tree or "name" not in tree:
+    if "spec" not in tree or not isinstance(tree.get("name"), str):
         raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
     spec = ModelSpec.from_json(json.dumps(tree["spec"]))
     parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
         if (value := getattr(parts[section], key)) not in known:
             raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", "choose one of: " + ", ".join(known))
-    classes = {c.name for c in spec.head.classes}
     _check_parts(spec, parts, where)
+    classes = {c.name for c in spec.head.classes}
     unknown = set(parts["data"].classes.values()) - classes
     if unknown:
         raise Error(Code.train_config, f"[data] classes maps to {sorted(unknown)}", where, f"the spec has {sorted(classes)}")
@@ -205,7 +220,14 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
     def refuse(problem: str, fix: str) -> None:
         raise Error(Code.train_config, problem, where, fix)
 
-    if not isinstance(data.vehicles, list) or not all(isinstance(label, str) for label in data.vehicles):
+    ratio = spec.grid.cell / spec.radar.cell
+    if not any(math.isclose(ratio, known) for known in (1, 2, 4)):
+        refuse(f"grid.cell is {ratio:g} times radar.cell", "these networks take 1, 2 or 4")
+    if spec.image.stride not in (8, 16):
+        refuse(f"image.stride = {spec.image.stride}", "these networks take 8 or 16")
+    if not all(isinstance(label, str) for label in data.classes.values()):
+        refuse(f"[data] classes is {data.classes!r}", "map each label of the dataset to a class of the spec")
+    if not all(isinstance(label, str) for label in data.vehicles):
         refuse(f"[data] vehicles is {data.vehicles!r}", "list the dataset's labels")
     if spec.segmentation and not data.vehicles:
         refuse("segmentation without [data] vehicles", "list the labels whose footprints are wanted")
@@ -217,10 +239,12 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse("[augment] mix joins frames of different pasts", "leave mix out where there is history")
     if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
         refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
-    if train.accumulate < 1 or train.batch % train.accumulate:
+    if train.batch % train.accumulate:
         refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
     if model.weights and model.pretrained:
         refuse("both pretrained and weights", "choose one of them")
+    if model.pretrained and model.backbone != PACKAGED:
+        refuse(f"no ImageNet weights for '{model.backbone}' in a package", f"name a file in [model] weights, or take {PACKAGED}")
 
 
 def load_config(name: str | Path) -> Config:

@@ -11,7 +11,9 @@ import torch
 from torch.utils.data import Dataset
 
 from imkd_edge import ModelSpec, ops
+from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import no_camera, no_radar
+from imkd_edge.evaluation.nuscenes import counted
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
@@ -191,8 +193,11 @@ class FrameDataset(Dataset):
             out["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
             out["lidar_grid"] = LidarGrid.of(spec)(sample.lidar)
+        if sample.truth is None and self.train:
+            raise Error(Code.train_no_data, "a frame without labels", sample.name, "train on a split whose frames have labels")
         if sample.truth is not None:
-            out |= head_targets(spec, sample.truth, self.config.data.classes)
+            seen = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None  # what their metrics ask for
+            out |= head_targets(spec, sample.truth, self.config.data.classes, seen)
             if self.sensors:
                 out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
                 if spec.segmentation:
@@ -249,7 +254,7 @@ def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: C
     source = dataset.source
     features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
     device = next(backbone.parameters()).device
-    indices = world.share(range(len(dataset)))
+    indices = range(len(dataset)) if isinstance(features, dict) else world.share(range(len(dataset)))  # memory is not shared
     for index in progress(indices) if progress else indices:
         if dataset.names[index] not in features:
             images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in range(dataset.config.augment.variants)]

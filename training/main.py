@@ -173,10 +173,10 @@ class Run:
         first, last = world.rank() == 0, self.settings.train.epochs
         progress = progress if first else None
         self.folder.mkdir(parents=True, exist_ok=True)
-        line: dict[str, Any] = {}
+        line = self.trim_log() if first else {}
         if self.epoch < last:
             loader = self.load(progress)
-        with open(self.folder / "log.jsonl" if first else os.devnull, "a" if self.epoch else "w") as log:
+        with open(self.folder / "log.jsonl" if first else os.devnull, "a") as log:
             while self.epoch < last:
                 line = self.one_epoch(loader, progress)
                 log.write(json.dumps(line) + "\n")
@@ -185,6 +185,15 @@ class Run:
                     self.save()
         world.wait()  # for the checkpoint
         return {"checkpoint": str(self.folder / "checkpoint.pt"), "frames": len(self.dataset), **line} if first else {}
+
+    def trim_log(self) -> dict[str, Any]:
+        """Drops lines of epochs that the checkpoint does not hold, from a kill between the two; returns the last that is left."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines()[: self.epoch] if path.is_file() else []
+        beside = path.with_suffix(".tmp")
+        beside.write_text("".join(line + "\n" for line in lines))
+        os.replace(beside, path)
+        return json.loads(lines[-1]) if lines else {}
 
     def load(self, progress: Progress | None) -> DataLoader:
         """Reads the data once, in the order that is quick for the source; then what makes batches of it."""

@@ -15,6 +15,7 @@ def head_targets(
     spec: ModelSpec,
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
+    seen: np.ndarray | None = None,  # (M,) bool, objects to be found; by default those in a camera's sight or with a radar return
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
@@ -32,10 +33,10 @@ def head_targets(
     label_map = np.full((height, width), -1, np.int64)
     unlit = np.zeros((height, width), np.float32)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    unseen = (truth.occlusion >= 3) & (truth.radar_points == 0)  # hidden from the cameras and without a return
-    for values, label, hidden, returns in zip(truth.boxes, truth.labels, unseen, truth.lidar_points):
+    seen = (truth.occlusion < 3) | (truth.radar_points != 0) if seen is None else seen
+    for values, label, shown, returns in zip(truth.boxes, truth.labels, seen, truth.lidar_points):
         name = classes.get(label)
-        if name is None or hidden:
+        if name is None or not shown:
             continue
         x, y, z, length, wide, high, yaw, vx, vy = values
         column = ops.cell_index(x, spec.grid.x_min, cell, width)

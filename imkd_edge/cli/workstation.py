@@ -73,7 +73,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),
-    seed: Annotated[int, typer.Option(help="Of the weights and of every random draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every random draw.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
@@ -133,7 +133,10 @@ def _ablate(name: str, data: str | None, out: Path, rows: list[str], seeds: str,
 def parse_seeds(text: str) -> list[int]:
     """ "0,1" as [0, 1]; raises Error spec_bad_value."""
     try:
-        return [int(seed) for seed in text.split(",") if seed]
+        found = [int(seed) for seed in text.split(",") if seed]
+        if min(found, default=0) < 0:
+            raise ValueError
+        return found
     except ValueError:
         raise Error(Code.spec_bad_value, f"{text!r} is no list of seeds", "--seeds", "write for example --seeds 0,1") from None
 

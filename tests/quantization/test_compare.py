@@ -15,7 +15,7 @@ from imkd_edge.bundle import Bundle, shipped, write_bundle
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.errors import Error
-from imkd_edge.quantization.compare import Boxes, Difference, compare
+from imkd_edge.quantization.compare import Boxes, Comparison, Difference, compare
 from imkd_edge.quantization.torch_engine import TorchEngine
 
 
@@ -121,6 +121,14 @@ def test_a_nan_is_a_difference() -> None:
     item = Difference("bev", "box", True)
     item.add(np.ones(4, np.float32), np.array([1, 1, np.nan, 1], np.float32))
     assert item.nmse == np.inf and item.largest == np.inf
+
+
+def test_a_nan_in_the_reference_is_not_within_any_tolerance() -> None:
+    comparison = Comparison.empty({"camera": {"depth": (4,), "context": (4,)}, "bev": {}}, {"depth", "context"})
+    good, bad = comparison.differences
+    good.add(np.ones(4, np.float32), np.ones(4, np.float32))
+    bad.add(np.array([1, np.nan, 1, 1], np.float32), np.ones(4, np.float32))
+    assert comparison.row(0.1)["within"] is False
 
 
 def test_boxes_match_once_and_within_their_class() -> None:

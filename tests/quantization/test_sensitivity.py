@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from imkd_edge.calibration.collect import Collection
@@ -33,6 +34,11 @@ def spoilt(seen: Calibrated) -> Collection:
 @pytest.fixture(scope="module")
 def suffering(seen: Calibrated, spoilt: Collection, probe: Probe) -> dict[str, float]:
     return sensitivities(seen.parts["bev"], spoilt, Method("max"), probe, 1)
+
+
+def test_an_output_that_is_no_number_is_no_small_error(seen: Calibrated, probe: Probe) -> None:
+    broken = Probe(probe.inputs, [[np.full_like(value, np.nan) for value in frame] for frame in probe.outputs])
+    assert probe.error(seen.parts["bev"].model, 1) < 1e-9 and broken.error(seen.parts["bev"].model, 1) == np.inf
 
 
 def test_the_spoilt_layer_suffers_most(seen: Calibrated, suffering: dict[str, float]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.errors import Error
 from imkd_edge.quantization import study
 
 
@@ -68,6 +69,10 @@ def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
     evaluated.clear()
     study.main(command)
     assert evaluated == []
+    assert json.loads((tmp_path / "r.json").read_text()) == result
+    for other in (["--frames", "32"], ["--calibration-split", "val"]):
+        with pytest.raises(Error, match="other"):
+            study.main(command + other)
     assert json.loads((tmp_path / "r.json").read_text()) == result
 
 

@@ -79,6 +79,22 @@ def test_an_interrupted_run_goes_on(plan, finished, tmp_path, monkeypatch):
     assert [run["metrics"] for run in again] == [results["runs"][0]["metrics"]]
 
 
+def test_a_split_that_is_missing_is_missed_before_any_training(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "train_stages", lambda *_: pytest.fail("trained"))
+    with pytest.raises(Error, match="nights"):
+        ablate(replace(plan, split="nights"), tmp_path)
+
+
+def test_a_teacher_of_another_plan_is_refused_and_the_right_one_is_recorded(plan, finished):
+    out, results = finished
+    taught = {run["row"]: run.get("teacher") for run in results["runs"]}
+    assert taught["baseline"] is None and taught["fused"]["teacher"] == plan.common.to_dict()["teacher"] and taught["fused"]["commit"]
+    common = replace(plan.common, teacher=replace(plan.common.teacher, rate=1e-4))
+    with pytest.raises(Error, match="differ from the checkpoint's") as error:
+        ablate(replace(plan, common=common), out, rows=["fused"], seeds=[5])
+    assert error.value.code == "E0602"
+
+
 def test_a_changed_row_is_another_run(plan):
     row = plan.rows[1]
     same = replace(row, tree=json.loads(json.dumps(row.tree)))
@@ -114,6 +130,11 @@ def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
         (PLAN.format(config="tiny") + "[more]\n", "more"),
         (PLAN.format(config="tiny").replace("no_camera", "fog"), "fog"),
         (PLAN.format(config="tiny").replace("sensors =", "senses ="), "senses"),
+        (PLAN.format(config="tiny").replace("[0, 1]", "3"), "seeds = 3"),
+        (PLAN.format(config="tiny").replace("[0, 1]", "[0, -1]"), "seeds"),
+        (PLAN.format(config="tiny").replace("[0, 1]", '[0]\nmetrics = ["mAP"]'), "mAP"),
+        (PLAN.format(config="tiny").replace("[rows.fused]", "[rows]\nlost = 1\n[rows.fused]").replace("[rows.baseline]\n", ""), "lost"),
+        (PLAN.format(config="tiny").replace('config = "tiny"', "config = 3"), "config = 3"),
     ],
 )
 def test_a_bad_plan_is_refused(text, found, tmp_path):
@@ -161,6 +182,15 @@ def test_gains_are_paired_by_seed():
     low, high = np.percentile([(1 + 0) / 2, (5 + 2) / 2], [2.5, 97.5])  # per draw: the mean of the seeds' differences
     assert (everything["gain_low"], everything["gain_high"]) == pytest.approx((low, high))
     assert late["gain"] == 2 and math.isnan(late["gain_sem"])  # against seed 1 alone
+
+
+def test_a_metric_that_the_first_row_lacks_has_no_gain():
+    runs = json.loads(json.dumps(RUNS))
+    del runs[0]["bootstrap"]["car_bev_ap40_moderate"]
+    runs[2]["metrics"]["vehicle_iou"] = runs[3]["metrics"]["vehicle_iou"] = 0.5
+    everything = ablation_report.summary(runs)[1]["metrics"]
+    assert everything["vehicle_iou"]["mean"] == 0.5 and "gain" not in everything["vehicle_iou"]
+    assert everything["car_bev_ap40_moderate"]["gain"] == 2
 
 
 def test_table_and_plot_show_every_row(tmp_path):

@@ -7,8 +7,10 @@ import pytest
 
 from imkd_edge import ModelSpec, ops
 from imkd_edge.rig import CameraCalibration, SensorRig
+from imkd_edge.sources import open_source
 from imkd_edge.sources.sample import Sample, Truth
 from imkd_edge.training.config import load_config
+from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.targets import depth_bin, depth_targets, head_targets
 
 CLASSES = {"car": "car", "truck": "truck", "person": "person"}
@@ -72,6 +74,24 @@ def test_what_no_sensor_sees_is_not_asked_for(spec, occlusion, returns, objects)
     truth = make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["car"], [occlusion])
     truth = dataclasses.replace(truth, radar_points=np.array([returns], np.int32))
     assert (head_targets(spec, truth, CLASSES)["heatmap"] == 1).sum() == objects
+
+
+def test_the_caller_may_say_what_is_to_be_found(spec):
+    truth = make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0], [60, 5, 0, 4, 2, 1.5, 0, 0, 0]], ["car", "car"])
+    assert (head_targets(spec, truth, CLASSES, np.array([False, True]))["heatmap"] == 1).sum() == 1
+
+
+def test_what_the_metric_does_not_count_is_not_trained():
+    """nuScenes' rule: an object without any LiDAR or radar point counts as a false positive."""
+    source = open_source("synth", scenes=1, frames_per_scene=1)
+    sample = source[source.names[0]]
+    zero = np.zeros(len(sample.truth.labels), np.int32)
+    hollow = dataclasses.replace(sample.truth, radar_points=zero, lidar_points=zero, occlusion=zero.astype(np.int8))
+    config = load_config("tiny")
+    for truth, objects in ((sample.truth, True), (hollow, False)):
+        data = FrameDataset(source, source.names, config, 0, train=False)
+        data.memory[source.names[0]] = dataclasses.replace(sample, truth=truth)
+        assert bool((data[0]["heatmap"] == 1).any()) == objects
 
 
 def test_unmapped_labels_are_background(spec):

@@ -1,12 +1,14 @@
 """Training: learns, writes what it should, and a resumed run is bit-equal to one that was never interrupted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
+from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.main import load_checkpoint, load_student, train
 
 
@@ -42,6 +44,33 @@ def test_a_resumed_run_is_bit_equal(config, whole, tmp_path):
             assert torch.equal(ours[part][key], value), f"{part} {key}"
     strip = [json.loads(x) | {"seconds": 0} for x in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert strip == [json.loads(x) | {"seconds": 0} for x in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_kill_between_log_and_checkpoint_leaves_one_line_per_epoch(config, whole, tmp_path):
+    _, result = whole
+    with killed_after_the_first_save():
+        train(config, out=tmp_path, seed=3)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"epoch": 2, "losses": {"total"')  # as far as the pen came
+    assert train(config, out=tmp_path, seed=3, resume=True)["losses"] == result["losses"]
+    assert [json.loads(x)["epoch"] for x in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3]
+    again = train(config, out=tmp_path, seed=3, resume=True)  # with nothing left to do
+    assert again["epoch"] == 3 and again["losses"] == result["losses"]
+
+
+def test_frames_without_labels_are_refused(config, tmp_path, monkeypatch):
+    read = FrameDataset.sample
+    monkeypatch.setattr(FrameDataset, "sample", lambda self, index: replace(read(self, index), truth=None))
+    with pytest.raises(Error, match="without labels") as error:
+        train(config, out=tmp_path)
+    assert error.value.code == "E0604"
+
+
+def test_an_unknown_backbone_is_named(config, tmp_path):
+    (tmp_path / "odd.toml").write_text(f'base = "{config}"\n[model]\nbackbone = "resnet7"\n')
+    with pytest.raises(Error, match="no backbone 'resnet7'") as error:
+        train(tmp_path / "odd.toml", out=tmp_path)
+    assert error.value.code == "E0601"
 
 
 def test_resuming_with_another_seed_is_refused(config, whole):

@@ -65,12 +65,14 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool, weights: str = ""):
         super().__init__()
-        self.net = timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pretrained=False)
+        try:
+            self.net = timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pretrained=False)
+        except Exception as error:  # whatever timm raises for what it does not know
+            fix = 'take "small" or a name of timm.list_models()'
+            raise Error(Code.train_config, f"no backbone '{name}': {error}", "[model] backbone", fix) from error
         if weights:
             self.net.load_state_dict(local_weights(weights, self.net.state_dict()))
         elif pretrained:
-            if name != "tf_efficientnet_lite0":
-                raise ValueError(f"no packaged ImageNet weights for {name}")
             packaged = pretrained_lite0()
             self.net.load_state_dict({k: packaged[k] for k in self.net.state_dict()})
         self.channels = tuple(self.net.feature_info.channels())
