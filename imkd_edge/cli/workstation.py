@@ -78,7 +78,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")] = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan of rows and seeds: astyx-inherit, synth.")] = False,
+    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan of rows and seeds: astyx, synth.")] = False,
     row: Annotated[list[str] | None, typer.Option(help="Of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
     device: Device = "auto",
