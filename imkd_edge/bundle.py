@@ -20,7 +20,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.golden import check_golden, golden_rig, make_golden
 from imkd_edge.spec import ModelSpec
 
-__all__ = ["Bundle", "check_golden", "find", "golden_rig", "make_golden", "shipped", "write_bundle"]
+__all__ = ["Bundle", "check_golden", "check_target", "find", "golden_rig", "make_golden", "shipped", "write_bundle"]
 
 SHIPPED = Path(__file__).parent / "bundles"
 
@@ -82,7 +82,7 @@ def write_bundle(
     provenance: Mapping[str, Any],
     extra: Mapping[str, bytes] | None = None,
 ) -> Bundle:
-    """Writes a bundle, checks it as a reader would, and only then gives it its name; an old one of that name is replaced.
+    """Writes a bundle, checks it as a reader would, and only then gives it its name; an old bundle of that name is replaced, nothing else.
 
     Args:
         folder: path ending in .imkd.
@@ -93,8 +93,9 @@ def write_bundle(
 
     Raises:
         Error: bundle_bad_value for what JSON cannot say (NaN included), bundle_* for what a reader would refuse,
-            write_failed when the disk does.
+            write_failed when the disk does, and for a target that is not a bundle (`check_target`).
     """
+    check_target(folder)
     files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
     manifest = {
         "schema": _core.Bundle.kVersion,
@@ -119,6 +120,21 @@ def write_bundle(
             Code.write_failed, f"the bundle cannot be written: {error}", str(target), "free space, or choose another folder"
         ) from error
     return Bundle.load(target)
+
+
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Raises Error write_failed where something bears the name that is not a bundle, or holds more than one: writing would delete it."""
+    target = Path(folder)
+    if not os.path.lexists(target):
+        return
+    fix = "choose another folder with --out, or move it away"
+    try:
+        known = {"manifest.json", *json.loads((target / "manifest.json").read_bytes())["files"]}
+        foreign = sorted({entry.name for entry in target.iterdir()} - known)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise Error(Code.write_failed, "what is there is not a bundle and is not replaced", str(target), fix) from None
+    if foreign:
+        raise Error(Code.write_failed, f"the bundle there holds a file that is not its own: {foreign[0]}", str(target), fix)
 
 
 def _replace(target: Path, made: Path, old: Path) -> None:

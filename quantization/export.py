@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from imkd_edge import Detector, ModelSpec
-from imkd_edge.bundle import write_bundle
+from imkd_edge.bundle import check_target, write_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
 from imkd_edge.quantization.cost import cost
@@ -55,6 +55,7 @@ def export(
     Raises:
         Error: train_checkpoint, those of the source, write_failed.
     """
+    check_target(out)
     student, settings, state = load_student(Path(checkpoint))
     measured = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from imkd_edge.bundle import Bundle, golden_rig, write_bundle
+from imkd_edge.bundle import Bundle, check_target, golden_rig, write_bundle
 from imkd_edge.calibration.collect import PARTS, Collection, collect, open_parts
 from imkd_edge.calibration.frames import Frames, choose_frames
 from imkd_edge.calibration.solvers import Method
@@ -106,8 +106,9 @@ def quantize(
         "frames_sha256", "unusable", "collection"}.
 
     Raises:
-        Error: calibration_*, quantized_already, spec_bad_value, those of the source and of the bundle.
+        Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
+    check_target(out)  # now, not after the long work
     method = method or Method()
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)

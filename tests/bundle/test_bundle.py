@@ -56,6 +56,54 @@ def test_writing_replaces_an_old_bundle(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.imkd"]
 
 
+def untouched(target: Path) -> dict[str, bytes]:
+    """What lies at a place, and in it."""
+    found = [target, *sorted(target.rglob("*"))] if target.is_dir() else [target]
+    return {
+        str(path): path.read_bytes() if path.is_file() else os.fsencode(os.readlink(path) if path.is_symlink() else "") for path in found
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["folder", "empty folder", "file", "dangling link", "link to a folder", "other manifest", "broken manifest"]
+)
+def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    target, other = tmp_path / "thesis", tmp_path / "other"
+    if kind == "file":
+        target.write_text("years of work")
+    elif "link" in kind:
+        target.symlink_to(other)
+        if kind == "link to a folder":
+            other.mkdir()
+    else:
+        target.mkdir()
+        if kind != "empty folder":
+            (target / "thesis.txt").write_text("years of work")
+        if "manifest" in kind:
+            (target / "manifest.json").write_text('{"name": "my page"}' if kind == "other manifest" else "{")
+    before, listed = untouched(target), os.listdir(tmp_path)
+    with pytest.raises(Error) as raised:
+        write(target)
+    assert raised.value.code == "E0702" and "not a bundle" in raised.value.what and raised.value.where == str(target)
+    assert untouched(target) == before and os.listdir(tmp_path) == listed
+
+
+def test_a_bundle_with_a_strangers_file_in_it_is_not_replaced(tmp_path: Path) -> None:
+    before = write(tmp_path / "m.imkd")
+    (before.path / "notes.txt").write_text("years of work")
+    with pytest.raises(Error, match=r"E0702.*notes\.txt"):
+        write(tmp_path / "m.imkd", metrics={})
+    assert (before.path / "notes.txt").read_text() == "years of work"
+    assert json.loads((before.path / "manifest.json").read_text()) == before.manifest
+
+
+def test_a_damaged_bundle_may_be_written_again(tmp_path: Path) -> None:
+    made = write(tmp_path / "m.imkd", extra={"card.md": b"#"})
+    (made.path / "bev.onnx").write_bytes(b"half a")
+    (made.path / "card.md").unlink()
+    assert write(tmp_path / "m.imkd").manifest["metrics"] == {"mAP": 0.25}
+
+
 def test_a_bundle_whose_spec_is_of_version_1_still_loads(tmp_path: Path) -> None:
     made = write(tmp_path / "m.imkd")
     manifest = json.loads((made.path / "manifest.json").read_text())

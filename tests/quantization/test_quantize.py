@@ -90,6 +90,16 @@ def test_the_same_frames_give_the_same_bytes(seen: Calibrated, made: Bundle, tmp
     assert result["frames"] == FRAMES and Path(result["collection"]).is_file()
 
 
+def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed").export
+    (tmp_path / "thesis.txt").write_text("years of work")
+    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    for write_to in (lambda out: quantize("tiny", "synth", out), lambda out: export(tmp_path / "no checkpoint.pt", out)):
+        with pytest.raises(Error, match="E0702.*not a bundle"):
+            write_to(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
 def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
     seen: Calibrated, made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
