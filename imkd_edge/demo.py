@@ -82,8 +82,8 @@ def write_frame(
     if theme not in draw.THEMES:
         raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "--theme", "choose dark or light")
     picture = draw.overview(sample, result, spec, bundle_label(bundle), theme)
-    _refuse_foreign(folder)
     try:
+        _refuse_foreign(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
@@ -98,12 +98,13 @@ def write_frame(
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """A folder is replaced as a whole, so it must hold nothing but a result."""
-    if folder.is_dir():
-        foreign = sorted({entry.name for entry in folder.iterdir()} - FILES)
-        if foreign:
-            what = f"the folder holds something else than a result: {foreign[0]}"
-            raise Error(Code.write_failed, what, str(folder), "choose another folder with --out")
+    """What is there is replaced as a whole, so it must be a folder with nothing but a result in it."""
+    if not os.path.lexists(folder):
+        return
+    foreign = sorted({entry.name for entry in folder.iterdir()} - FILES) if folder.is_dir() else []
+    if foreign or not folder.is_dir():
+        what = f"the folder holds something else than a result: {foreign[0]}" if foreign else "what is there is not a folder"
+        raise Error(Code.write_failed, what, str(folder), "choose another folder with --out")
 
 
 def _swap(fresh: Path, folder: Path) -> None:

@@ -56,6 +56,19 @@ def test_an_unwritable_place_is_named(run, random_bundle: Path, tmp_path: Path) 
     assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]")
 
 
+@pytest.mark.parametrize("kind", ["file", "link to a file", "dangling link"])
+def test_what_is_not_a_folder_is_not_replaced(run, random_bundle: Path, tmp_path: Path, kind: str) -> None:
+    thesis, out = tmp_path / "thesis", tmp_path / "latest"
+    if kind != "dangling link":
+        thesis.write_text("years of work")
+    out.symlink_to(thesis) if "link" in kind else thesis.rename(out)
+    before = sorted(tmp_path.iterdir())
+    outcome = run("demo", "--bundle", random_bundle, "--out", out)
+    assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]") and "not a folder" in outcome.stderr
+    assert sorted(tmp_path.iterdir()) == before and out.is_symlink() == ("link" in kind)
+    assert kind == "dangling link" or out.read_text() == "years of work"
+
+
 def test_the_theme_is_checked_before_anything_is_written(random_bundle: Path, tmp_path: Path) -> None:
     from imkd_edge.demo import run_demo
 
