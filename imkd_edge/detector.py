@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,15 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`."""
+    """A tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`.
+
+    Its memory lives as long as it, and as long as what those made of it, closed detector or not."""
 
     address: int
     shape: tuple[int, ...]
     dtype: str  # "float32" or "float16"
     on_cuda: bool
+    owner: Any = field(default=None, repr=False, compare=False)  # the core, whose buffers and engines the memory is
 
     def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
         if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
@@ -173,12 +176,12 @@ class Detector:
 
         They have the networks' types and order of axes: float16 where an engine was built so, context perhaps as (N, h, w, C).
         """
-        found = self._open_core().device_tensors()
-        on_cuda = self.device == "cuda"
-        return {name: DeviceTensor(address, shape, dtype, on_cuda) for name, (address, shape, dtype) in found.items()}
+        core, on_cuda = self._open_core(), self.device == "cuda"
+        found = core.device_tensors().items()
+        return {name: DeviceTensor(address, shape, dtype, on_cuda, core) for name, (address, shape, dtype) in found}
 
     def close(self) -> None:
-        """Frees the engines and buffers."""
+        """Frees the engines and buffers, as soon as no DeviceTensor needs them."""
         self._core = None
 
     def __enter__(self) -> Detector:

@@ -219,3 +219,21 @@ def test_a_detector_frees_itself(bundle: Bundle, scene) -> None:
     del detector
     gc.collect()
     assert gone() is None
+
+
+def test_a_device_tensor_keeps_its_memory(bundle: Bundle, scene) -> None:
+    """Beyond close() and the detector itself, for as long as it or an array made of it is there; not longer."""
+    detector = Detector(bundle, rig=scene.rig)
+    run(detector, scene)
+    alive, copy, tensor = weakref.ref(detector._core), detector.tensors()["camera_bev"], detector.device_tensors()["camera_bev"]
+    detector.close()
+    del detector
+    gc.collect()
+    assert alive() is not None
+    array = np.asarray(tensor)
+    del tensor
+    gc.collect()
+    assert alive() is not None and np.array_equal(array, copy) and np.ptp(copy) > 0
+    del array
+    gc.collect()
+    assert alive() is None

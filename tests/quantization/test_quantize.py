@@ -95,7 +95,7 @@ def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Pa
     (tmp_path / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     for write_to in (lambda out: quantize("tiny", "synth", out), lambda out: export(tmp_path / "no checkpoint.pt", out)):
-        with pytest.raises(Error, match="E0702.*not a bundle"):
+        with pytest.raises(Error, match=r"E0702.*not a bundle"):
             write_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
