@@ -65,10 +65,14 @@ def find(bundle: str | os.PathLike[str]) -> Path:
     """The folder meant by a path or by a shipped name; a bare name means the shipped bundle where there is one."""
     if isinstance(bundle, str) and bundle in shipped():
         return SHIPPED / f"{bundle}.imkd"
-    if not Path(bundle).is_dir():
+    if not os.path.isdir(bundle):  # unlike Path.is_dir no OSError, for example of a name that is too long
         names = ", ".join(shipped()) or "none"
         fix = f"give the path of a folder NAME.imkd, or the name of a shipped bundle: {names}"
         raise Error(Code.bundle_missing, f'there is no bundle "{os.fspath(bundle)}"', os.fspath(bundle), fix)
+    try:
+        os.fspath(bundle).encode()
+    except UnicodeEncodeError:
+        raise Error(Code.bundle_bad_path, "the name of the folder is not UTF-8", os.fspath(bundle), "rename it") from None
     return Path(bundle)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
-from imkd_edge.samples import bundle_label, infer_sample, open_with, resolve_name
+from imkd_edge.samples import bundle_label, infer_sample, select
 from imkd_edge.sources.sample import Sample
 from imkd_edge.spec import ModelSpec
 
@@ -48,9 +48,9 @@ def run_demo(
     Raises:
         Error: of the source, the bundle, or write_failed.
     """
-    opened = open_with(source, options or {})
-    unseen = getattr(opened, "splits", {}).get("val") or opened.names
-    sample = opened[unseen[0] if frame is None else resolve_name(opened.names, frame, source)]
+    chosen = select(source, names=[] if frame is None else [frame], options=options)
+    unseen = getattr(chosen.source, "splits", {}).get("val") if frame is None else None
+    sample = chosen.source[(unseen or chosen.names)[0]]
     with Detector(bundle, sample.rig, threads=threads) as detector:
         for _ in range(WARM_UP):
             infer_sample(detector, sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,15 @@ def select(
         options: of the source's reader, such as {"scenes": 68} for synth.
 
     Raises:
-        Error: source_unknown, source_unknown_frame, source_missing_file; spec_unknown_key for an option that the reader lacks.
+        Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for options (`open_with`).
     """
     opened = open_with(source, options or {})
     chosen = _split_names(opened, split, source) if split else list(opened.names)
+    if not chosen:
+        what, fix = (
+            (f"the split {split!r} is empty", "choose another split") if split else ("no frames are there", "copy the recording again")
+        )
+        raise Error(Code.source_unknown_frame, what, source, fix)
     if names:
         chosen = [resolve_name(chosen, name, source) for name in names]
     elif span:
@@ -55,12 +61,15 @@ def select(
 
 
 def open_with(source: str, options: Mapping[str, Any]) -> Source:
-    """open_source, with an option that the reader does not know named as such."""
+    """open_source; raises Error spec_unknown_key for an option that the reader lacks, spec_bad_value for a value that it cannot take."""
     try:
         return open_source(source, **options)
-    except TypeError as error:
-        known = ", ".join(options)
-        raise Error(Code.spec_unknown_key, f"the reader takes no such option: {error}", source, f"check --option {known}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if not options:
+            raise
+        unknown = "unexpected keyword" in str(error)
+        code, what = (Code.spec_unknown_key, "option") if unknown else (Code.spec_bad_value, "value of an option")
+        raise Error(code, f"the reader takes no such {what}: {error}", source, f"check --option {', '.join(options)}") from error
 
 
 def _split_names(source: Source, split: str, where: str) -> list[str]:
@@ -75,23 +84,24 @@ def resolve_name(names: Sequence[str], wanted: str, where: str) -> str:
     """The frame called `wanted`: its exact name, its number, or its position for names that are not numbers."""
     if wanted in names:
         return wanted
-    if wanted.isdigit():
-        same = [name for name in names if name.isdigit() and int(name) == int(wanted)]
+    if wanted.isdecimal():
+        same = [name for name in names if name.isdecimal() and int(name) == int(wanted)]
         if len(same) == 1:
             return same[0]
-        if not any(name.isdigit() for name in names) and int(wanted) < len(names):
+        if not any(name.isdecimal() for name in names) and int(wanted) < len(names):
             return names[int(wanted)]
     known = f"{names[0]} ... {names[-1]}" if names else "none"
     raise Error(Code.source_unknown_frame, f"there is no frame {wanted!r}", where, f"the {len(names)} frames are {known}")
 
 
 def _span(names: Sequence[str], span: str, where: str) -> list[str]:
-    path = Path(span)
-    if path.is_file():
+    if os.path.isfile(span):  # False for what is too long for a name
         try:
-            lines = path.read_text(encoding="utf-8").split()
+            lines = Path(span).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise Error(Code.source_missing_file, f"the list of frames cannot be read: {error}", span, "give a text file") from error
+        if not lines:
+            raise Error(Code.source_unknown_frame, "the list names no frame", span, "write one name per line")
         return [resolve_name(names, line, where) for line in lines]
     for dash in re.finditer("-", span):  # names may hold dashes themselves
         try:

@@ -84,10 +84,10 @@ def evaluate_bundle(
 
 
 def choose(data: str, split: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> Selection:
-    """The frames of a split; raises Error train_no_data where there is none."""
+    """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
     chosen = select(data, split=None if split == "all" else split, options=options)
     if not chosen.names[:limit]:
-        raise Error(Code.train_no_data, f"the split {split!r} has no frame", data, "choose another split")
+        raise Error(Code.train_no_data, f"no frame of the split {split!r} is left", data, "choose a limit from 1")
     return Selection(chosen.source, chosen.names[:limit])
 
 

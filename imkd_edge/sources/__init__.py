@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,27 @@ def open_source(path: str | Path, **options: Any) -> Source:
         path: a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it) or View-of-Delft, "synth" or "synth:SEED".
         options: passed on to the reader (AstyxSource, NuScenesSource, VodSource, SynthSource).
     Raises:
-        Error source_unknown: no reader knows this folder; source_missing_file: it does not exist.
+        Error source_unknown: no reader knows this folder; source_missing_file: it does not exist or may not be read.
     """
     name = str(path)
     if name == "synth" or name.startswith("synth:"):
         return _synth(name, options)
     folder = Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir no OSError, for example of a name that is too long
         raise Error(
             Code.source_missing_file,
             "no such folder",
             name,
             "give a data set's folder, or synth for the synthetic world",
         )
+    try:
+        return _recording(folder, options)
+    except OSError as fault:
+        what = f"the folder cannot be read ({fault.strerror})"
+        raise Error(Code.source_missing_file, what, str(fault.filename or name), "give yourself the right to read it") from None
+
+
+def _recording(folder: Path, options: dict[str, Any]) -> Source:
     from imkd_edge.sources.astyx import AstyxSource, is_astyx
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
     from imkd_edge.sources.vod import VodSource, is_vod
@@ -43,7 +52,7 @@ def open_source(path: str | Path, **options: Any) -> Source:
         return VodSource(folder, **options)
     known = "Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/)"
     fix = f"known are {known}; or give synth"
-    raise Error(Code.source_unknown, "no reader knows this folder", name, fix)
+    raise Error(Code.source_unknown, "no reader knows this folder", str(folder), fix)
 
 
 def _synth(name: str, options: dict[str, Any]) -> Source:

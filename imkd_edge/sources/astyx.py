@@ -61,7 +61,7 @@ class AstyxSource:
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Frame names by split, from splits/NAME.txt; empty where the folder has none."""
-        return {file.stem: file.read_text().split() for file in sorted((self.path / "splits").glob("*.txt"))}
+        return {file.stem: read_bytes(file).decode("utf-8", "replace").split() for file in sorted((self.path / "splits").glob("*.txt"))}
 
     def subset(self, names: Sequence[str]) -> AstyxSource:
         """The same folder with these frames only, in this order; raises Error source_unknown_frame."""

@@ -80,10 +80,13 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
     except ImportError:
         fix = "pip install 'opencv-python-headless<5'"
         raise Error(Code.missing_extra, "OpenCV is needed to read camera images", str(path), fix) from None
-    image_size(data, path)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    width, height = image_size(data, path)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # a size beyond its limit
+        pixels = None
     if pixels is None:
-        raise Error(Code.source_bad_image, "the image cannot be decoded", str(path), _AGAIN)
+        raise Error(Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), _AGAIN)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

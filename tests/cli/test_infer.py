@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -85,7 +87,14 @@ def test_a_folder_with_other_things_is_not_replaced(run, random_bundle: Path, tm
     assert (tmp_path / "s000-f001" / "thesis.txt").read_text() == "years of work"
 
 
+LONG = "n" * 300  # a file's name has at most 255 bytes
 BAD = [
+    (["infer", LONG], 2, "E0302"),
+    (["infer", "synth", "--frames", LONG], 2, "E0307"),
+    (["infer", "synth", "--frame", "²"], 2, "E0307"),
+    (["infer", "synth", "--option", "scenes=abc"], 2, "E0104"),
+    (["infer", "synth", "--option", "rig=abc"], 2, "E0104"),
+    (["inspect", LONG], 4, "E0401"),
     (["infer", "nosuchfolder"], 2, "E0302"),
     (["infer", "{empty}"], 2, "E0301"),
     (["infer", "synth:seven"], 2, "E0301"),
@@ -133,6 +142,21 @@ def test_bad_input_has_its_code(
     assert outcome.code == code
     assert outcome.stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]  # nothing half-written
+
+
+@pytest.mark.parametrize("verb", [["infer"], ["demo", "--source"], ["bench", "tiny", "--source"], ["bench", "tiny", "--ops", "--source"]])
+def test_a_recording_without_frames_is_refused(run, tmp_path: Path, verb: list[str]) -> None:
+    for name in ("camera_front", "radar_6455"):
+        (tmp_path / name).mkdir()
+    outcome = run(*verb, tmp_path)
+    assert outcome.code == 2 and outcome.stderr.startswith("error[E0307] no frames are there") and outcome.stderr.count("\n") == 1
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(run, random_bundle: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.imkd")
+    shutil.copytree(random_bundle, name)
+    outcome = run("inspect", name)
+    assert outcome.code == 4 and outcome.stderr.startswith("error[E0408]") and "rename" in outcome.stderr
 
 
 def test_a_changed_byte_is_refused(run, tmp_path: Path) -> None:

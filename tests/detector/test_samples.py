@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
-from imkd_edge.samples import prepare
+from imkd_edge.samples import open_with, prepare, resolve_name, select
 from imkd_edge.sources.sample import Sample
 from imkd_edge.sources.synth import SynthSource
 
@@ -42,3 +46,28 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
     sample.rig.radars[0].T_ego_radar = sample.rig.radars[0].T_ego_radar + [[0, 0, 0, 1e-9], [0] * 4, [0] * 4, [0] * 4]  # in place
     assert called(sample) == ["set_rig"] and called(sample) == []
     assert called(replace(sample, scene="another")) == ["reset"] and called(sample) == ["reset"]
+
+
+def test_a_selection_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list.txt").write_text("\n \n")
+    monkeypatch.setattr(SynthSource, "splits", {"test": []})
+    for chosen, fix in (({"span": str(tmp_path / "list.txt")}, "one name per line"), ({"split": "test"}, "another split")):
+        with pytest.raises(Error, match="E0307") as raised:
+            select("synth", **chosen)
+        assert fix in raised.value.fix
+
+
+def test_a_number_is_one_of_decimal_digits() -> None:
+    assert resolve_name(["000007", "000012"], "12", "") == "000012" and resolve_name(["a", "b"], "1", "") == "b"
+    for names, wanted in ((["000002", "000007"], "²"), (["a", "b", "c"], "²"), (["²"], "2")):
+        with pytest.raises(Error, match="E0307"):
+            resolve_name(names, wanted, "")
+
+
+def test_an_option_and_a_value_that_the_reader_does_not_take_are_told_apart() -> None:
+    with pytest.raises(Error, match=r"E0102.*no such option.*nosuch") as raised:
+        open_with("synth", {"nosuch": 1})
+    for options in ({"scenes": "abc"}, {"image": 5}, {"frames_per_scene": 1.5}):
+        with pytest.raises(Error, match=r"E0104.*no such value") as raised:
+            open_with("synth", options)
+        assert f"--option {next(iter(options))}" in raised.value.fix

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -269,6 +271,32 @@ def test_png_is_read_too_and_refused_when_truncated(folder):
     for kept in (20, 200, -4):
         path.write_bytes(data[:kept])
         assert code_of(folder) == "E0303"
+
+
+def test_an_image_of_an_impossible_size_is_refused(folder):
+    """A PNG header of 60000 x 60000 px, beyond what OpenCV decodes."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    packed = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    (folder / "camera_front" / "000007.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    with pytest.raises(Error, match=r"E0303.*60000 x 60000"):
+        _ = AstyxSource(folder)["000007"]
+
+
+def test_a_split_file_that_is_not_text_names_unknown_frames(folder):
+    (folder / "splits").mkdir()
+    (folder / "splits" / "val.txt").write_bytes(b"000008\n\xff\xfe\n")
+    name, strange = AstyxSource(folder).splits["val"]
+    assert name == "000008" and code_of(AstyxSource(folder), strange) == "E0307"
+
+
+def test_a_folder_that_may_not_be_read_is_named(folder, monkeypatch):
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(Error, match=r"E0302.*Permission denied.*radar_6455"):
+        open_source(folder)
 
 
 def test_something_else_than_an_image_is_refused(folder):
