@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from imkd_edge.cli import device, workstation
-from imkd_edge.cli.common import examples
+from imkd_edge.cli.common import BUG, examples
 
 app = typer.Typer(
     name="imkd-edge",
@@ -40,4 +42,8 @@ workstation.register(app)
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        app()
+    except Exception:
+        traceback.print_exc()
+        sys.exit(BUG)  # Python's own 1 would say that a gate failed

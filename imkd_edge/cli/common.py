@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Annotated, Any, TypeVar
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from imkd_edge.errors import Code, Error
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
+BUG = 70  # exit code of an exception that nobody foresaw, with its traceback: EX_SOFTWARE of sysexits.h
 _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")]
@@ -36,14 +37,21 @@ Options = Annotated[
 Item = TypeVar("Item")
 
 
+class _Output(Console):
+    """Leaves a pipe that is closed to `verb`: rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """Standard output, for results only."""
-    return Console(highlight=False, soft_wrap=False)
+    return _Output(highlight=False, soft_wrap=False)
 
 
 def log() -> Console:
     """Standard error, for everything else."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _Output(stderr=True, highlight=False, soft_wrap=True)
 
 
 def exit_code(code: str) -> int:
@@ -63,6 +71,20 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of options that are numbers: whatever is compared with NaN passes, or fails, always."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def refuse(options: Mapping[str, Any], what: str, fix: str) -> None:
+    """Raises Error spec_bad_value where one of the options, which would be ignored, is not None, False, "auto" or empty."""
+    given = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
+    if given:
+        raise Error(Code.spec_bad_value, what, ", ".join(given), fix)
 
 
 def examples(*commands: str) -> str:
@@ -91,12 +113,12 @@ def plain(value: Any) -> Any:
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns an imkd Error into one line on standard error and an exit code."""
+    """Turns an Error, and what the system refuses, into one line on standard error and an exit code."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            status = function(*args, **kwargs)
+            status = _system_errors(function, *args, **kwargs)
         except Error as error:
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(exit_code(error.code)) from None
@@ -110,6 +132,20 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(status)
 
     return wrapped
+
+
+def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls it; an OSError or MemoryError that nobody below has named becomes an Error, of the environment."""
+    try:
+        return function(*args, **kwargs)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fix = "see that it is there, may be read and written, and that the disk has space"
+        raise Error(Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix) from error
+    except MemoryError as error:
+        what = f"not enough memory: {error}".rstrip(": ")
+        raise Error(Code.device_unavailable, what, "", "give the process more memory, or it less to do") from error
 
 
 def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
