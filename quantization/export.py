@@ -22,7 +22,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.golden import make_golden
 from imkd_edge.quantization.cost import cost
 from imkd_edge.quantization.graph import store_half
-from imkd_edge.sources import open_source
+from imkd_edge.samples import select
 from imkd_edge.sources.sample import Source
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.training.config import Config
@@ -60,7 +60,7 @@ def export(
     measured = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)
     source = data or settings.data.source
-    recorded = open_source(source, **(settings.data.options if source == settings.data.source else {}))
+    recorded = select(source, options=settings.data.options if source == settings.data.source else {}).source  # that has frames
     golden = _golden(settings, recorded, camera, bev)
     provenance = model_card(_portable(settings, recorded.kind), state)
     provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
