@@ -101,6 +101,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
 
 
+def check_place(path: Path) -> None:
+    """Raises Error write_failed where `write_atomically` could not write; to be asked before long work, changes nothing."""
+    folder = next((parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
+    if os.path.isdir(path) or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "is a folder" if os.path.isdir(path) else f"cannot be written in {folder}"
+        raise Error(Code.write_failed, f"{path.name} {what}", str(path), "choose another place")
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -61,10 +61,10 @@ def bench(
         "series": every frame's time in ms, and when it was done in s.
 
     Raises:
-        Error: spec_bad_value for a rate that is not positive; what the source and the Detector raise.
+        Error: spec_bad_value for a rate that is not positive and finite; what the source and the Detector raise.
     """
-    if rate is not None and not rate > 0:
-        raise Error(Code.spec_bad_value, f"a rate of {rate} frames/s", "--rate", "give one above 0")
+    if rate is not None and not 0 < rate < np.inf:
+        raise Error(Code.spec_bad_value, f"a rate of {rate} frames/s", "--rate", "give a finite one above 0")
     chosen = select(source, options=options)
     samples = [chosen.source[name] for name in chosen.names[:LOADED]]
     loaded = Bundle.load(bundle)

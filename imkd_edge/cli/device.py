@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,14 +19,17 @@ from imkd_edge.cli.common import (
     Threads,
     bar,
     examples,
+    finite,
     import_extra,
     log,
     parse_options,
     phases,
     print_json,
+    refuse,
     track,
     verb,
 )
+from imkd_edge.engine_cache import check_place
 from imkd_edge.errors import Code, Error
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
@@ -36,7 +39,9 @@ SourceName = Annotated[
 ]
 FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
 FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
-Score = Annotated[float | None, typer.Option(min=0, max=1, help="Drop boxes below this score; the default is the bundle's.")]
+Score = Annotated[
+    float | None, typer.Option(min=0, max=1, callback=finite, help="Drop boxes below this score; the default is the bundle's.")
+]
 Theme = Annotated[str, typer.Option(help="Colours of pictures: dark or light.")]
 
 
@@ -165,9 +170,13 @@ def doctor(json: Json = False) -> int:
 @verb
 def bench(
     bundle: BundleName = "tiny",
-    frames: Annotated[int, typer.Option(min=1, help="How many timed frames.")] = 6636,
-    rate: Annotated[float | None, typer.Option(metavar="HZ", help="Pace frames as sensors do, and count missed deadlines.")] = None,
-    max_p99: Annotated[float | None, typer.Option(metavar="MS", help="Exit with code 1 where the 99th percentile is above.")] = None,
+    frames: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many timed frames.")] = 6636,
+    rate: Annotated[
+        float | None, typer.Option(metavar="HZ", callback=finite, help="Pace frames as sensors do, and count missed deadlines.")
+    ] = None,
+    max_p99: Annotated[
+        float | None, typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")] = None,
     source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
     option: Options = None,
@@ -185,35 +194,28 @@ def bench(
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
     from imkd_edge import bench as benchmark
 
+    timing = {"--rate": rate, "--max-p99": max_p99, "--html": html, "--device": device, "--engine": engine}
+    options = parse_options(option)
     if predict is not None:
+        refuse({**timing, "--ops": ops, "--option": option}, "nothing is run", "leave it out, or --predict")
         result = import_extra("imkd_edge.quantization.roofline", "quantize").predict(bundle, predict, precision)
-    elif ops:
-        result = benchmark.bench_ops(bundle, source, threads=threads, options=parse_options(option), track=bar("bench --ops"))
-    else:
-        result = benchmark.bench(
-            bundle,
-            source,
-            frames=frames,
-            warmup=warmup,
-            rate=rate,
-            threads=threads,
-            device=device,
-            engine=engine,
-            options=parse_options(option),
-            track=bar("bench"),
-        )
-        if html is not None:
-            benchmark.write_page(result, html)
-        del result["series"]
-    if json:
-        print_json(result)
-    elif predict is not None:
-        report.show_prediction(result)
-    elif ops:
-        report.show_ops(result)
-    else:
-        report.show_bench(result)
-    if max_p99 is not None and "total_ms" in result and predict is None and result["total_ms"]["p99"] > max_p99:
+        print_json(result) if json else report.show_prediction(result)
+        return OK
+    refuse({"--precision": precision}, "belongs to --predict", "leave it out, or add --predict DEVICE")
+    if ops:
+        refuse(timing, "belongs to whole frames on a detector", "leave it out, or --ops")
+        result = benchmark.bench_ops(bundle, source, threads=threads, options=options, track=bar("bench --ops"))
+        print_json(result) if json else report.show_ops(result)
+        return OK
+    if html is not None:
+        check_place(html)
+    settings: dict[str, Any] = {"threads": threads, "device": device, "engine": engine, "options": options}
+    result = benchmark.bench(bundle, source, frames=frames, warmup=warmup, rate=rate, track=bar("bench"), **settings)
+    shown = {name: value for name, value in result.items() if name != "series"}
+    print_json(shown) if json else report.show_bench(shown)
+    if html is not None:
+        benchmark.write_page(result, html)
+    if max_p99 is not None and result["total_ms"]["p99"] > max_p99:
         log().print(f"p99 is {result['total_ms']['p99']:.2f} ms, above {max_p99:g}")
         return GATE_FAILED
     return OK

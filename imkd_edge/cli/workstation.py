@@ -18,9 +18,11 @@ from imkd_edge.cli.common import (
     Threads,
     bar,
     examples,
+    finite,
     log,
     parse_options,
     print_json,
+    refuse,
     verb,
 )
 from imkd_edge.cli.common import import_extra as _extra
@@ -90,14 +92,12 @@ def train(
         "--epochs": epochs,
         "--cache": cache,
         "--seed": seed or None,
-        "--device": device if device != "auto" else None,
+        "--device": device,
     }
-    ignored = [name for name, value in (whole if ablation else {"--row": row, "--seeds": seeds or None}).items() if value is not None]
-    if ignored:
-        what = "a plan says itself" if ablation else "belongs to a plan"
-        raise Error(Code.spec_bad_value, what, ", ".join(ignored), "leave it out" if ablation else "add --ablation")
     if ablation:
+        refuse(whole, "a plan says itself", "leave it out")
         return _ablate(config, data, out, row or [], seeds, teacher, json)
+    refuse({"--row": row, "--seeds": seeds or None}, "belongs to a plan", "add --ablation")
     main = _extra("imkd_edge.training.main", "train")
     result = main.train(
         config,
@@ -169,13 +169,17 @@ def quantize(
     data: Annotated[str, typer.Option(help="Folder of a recording by the bundle's sensors, or synth: what to calibrate on.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.int8.imkd.")],
     method: Annotated[str, typer.Option(help="Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse",
-    kappa: Annotated[float, typer.Option(help="riac: how much more a strong radar return counts than a weak one, 0 to 1.")] = 0.5,
-    percentile: Annotated[float, typer.Option(help="Of the values, for --method percentile.")] = 99.99,
+    kappa: Annotated[
+        float, typer.Option(callback=finite, help="riac: how much more a strong radar return counts than a weak one, 0 to 1.")
+    ] = 0.5,
+    percentile: Annotated[float, typer.Option(callback=finite, help="Of the values, for --method percentile.")] = 99.99,
     bits: Annotated[int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")] = 8,
     frames: Annotated[int, typer.Option(min=16, help="How many to calibrate on, chosen by their radar.")] = 128,
     split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
     keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float; repeatable.")] = None,
-    gate: Annotated[float | None, typer.Option(min=0, help="Layers go back to float until no output's NMSE is above this.")] = None,
+    gate: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="Layers go back to float until no output's NMSE is above this.")
+    ] = None,
     collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
     typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
     evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
@@ -228,7 +232,7 @@ def compare(
     data: Annotated[str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")] = None,
     split: Annotated[str | None, typer.Option(help="Of the source; the default is every frame.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Frames, spread over the source.")] = 8,
-    tolerance: Annotated[float, typer.Option(min=0, help="Largest NMSE of an output; above it the exit code is 1.")] = 0.1,
+    tolerance: Annotated[float, typer.Option(min=0, callback=finite, help="Largest NMSE of an output; above it the exit code is 1.")] = 0.1,
     engines: Annotated[str, typer.Option(help="What runs B; A runs on the first: onnxruntime,torch,tensorrt.")] = "onnxruntime",
     option: Options = None,
     threads: Threads = 0,
@@ -253,7 +257,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
     option: Options = None,
-    score: Annotated[float, typer.Option(min=0, max=1, help="Boxes below this score do not count.")] = 0.01,
+    score: Annotated[float, typer.Option(min=0, max=1, callback=finite, help="Boxes below this score do not count.")] = 0.01,
     per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
     per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
     per_radar: Annotated[bool, typer.Option("--per-radar", help="Also by the radar returns in a box: none, any, thirds (Astyx).")] = False,

@@ -17,7 +17,7 @@ from html_page import Reader, open_in_browser
 from imkd_edge.bench import bench, frames, page
 from imkd_edge.bench.telemetry import Telemetry
 from imkd_edge.detector import Detector
-from imkd_edge.errors import Error
+from imkd_edge.errors import Code, Error
 
 
 class Clock:
@@ -67,6 +67,32 @@ def test_the_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
     with pytest.raises(Error) as raised:
         bench(str(random_bundle), frames=1, rate=0)
     assert raised.value.code == "E0104"
+
+
+@pytest.mark.parametrize("option", ["--max-p99", "--rate"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_gate_that_says_nothing_is_refused(run: Any, option: str, value: str) -> None:
+    outcome = run("bench", "tiny", "--frames", 1, option, value)
+    assert outcome.code == 2 and "finite" in outcome.stderr and outcome.stdout == ""
+
+
+@pytest.mark.parametrize("mode", [["--predict", "thor"], ["--ops"]], ids=["predict", "ops"])
+@pytest.mark.parametrize("option", [["--max-p99", "0"], ["--html", "x.html"], ["--rate", "20"], ["--device", "cpu"]], ids=lambda o: o[0])
+def test_what_another_mode_would_ignore_is_refused(run: Any, tmp_path: Path, monkeypatch: Any, mode: list[str], option: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("bench", "tiny", *mode, *option)
+    assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]") and f"/ {option[0]} /" in outcome.stderr
+    assert outcome.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_two_modes_at_once_and_a_precision_without_its_mode_are_refused(run: Any) -> None:
+    for arguments, named in ((["--ops", "--predict", "thor"], "--ops"), (["--precision", "int8"], "--precision")):
+        outcome = run("bench", "tiny", *arguments)
+        assert outcome.code == 2 and f"/ {named} /" in outcome.stderr
+
+
+def test_more_frames_than_memory_holds_is_usage(run: Any) -> None:
+    assert run("bench", "tiny", "--frames", 100_000_000_000).code == 2
 
 
 # ---- what the system tells ----
@@ -172,6 +198,27 @@ def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Pat
     assert reader.tags.count("svg") == 3 and reader.tags.count("rect") == 80 + 7
     assert json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', text)[1]) == result
     assert f"{result['total_ms']['p99']:.2f}" in text
+
+
+@pytest.mark.parametrize("place", ["file/bench.html", "file/new/bench.html", "folder"])
+def test_a_page_that_cannot_be_written_is_refused_before_the_run(run: Any, tmp_path: Path, monkeypatch: Any, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("imkd_edge.bench.bench", lambda *arguments, **more: pytest.fail("run first"))
+    outcome = run("bench", "tiny", "--html", tmp_path / place)
+    assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_disk_that_fails_after_the_run_does_not_take_the_result_along(
+    run: Any, random_bundle: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise Error(Code.write_failed, "No space left on device")
+
+    monkeypatch.setattr("imkd_edge.bench.write_page", full)
+    outcome = run("bench", random_bundle, "--frames", 3, "--warmup", 0, "--html", tmp_path / "new" / "bench.html", "--json")
+    assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]") and outcome.json["frames"] == 3
 
 
 def test_a_histogram_has_every_frame() -> None:
