@@ -1,9 +1,11 @@
 """The nuScenes detection metrics, computed by the official devkit's own code (nutonomy/nuscenes-devkit, eval/detection).
 
-What is the devkit's: matching by centre distance, average precision, true-positive errors, the classes' ranges, mAP and NDS.
+What is the devkit's: matching by centre distance, average precision, true-positive errors, the classes' ranges, mAP and NDS, and that
+a bicycle or motorcycle whose centre lies in a bicycle rack does not count, labelled or detected.
 What is ours, because the samples need not be a nuScenes data set on disk:
 
-- Boxes are compared in the ego frame; distances, sizes and differences of angles and velocities are the same there.
+- Boxes are compared in the ego frame; distances, sizes and differences of angles and velocities are the same there. Racks stand upright
+  in it.
 - The devkit drops labelled boxes without a LiDAR or radar point. Where LiDAR was not simulated (points -1), a box is
   dropped that has no radar point and is less than 40 % visible (`counted`).
 - Neither truth nor detections carry attributes here. Both get the one that follows from class and speed
@@ -56,8 +58,8 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Detections], classes:
     expected, found = devkit["EvalBoxes"](), devkit["EvalBoxes"]()
     for index, (truth, (boxes, scores, labels)) in enumerate(zip(truths, detections)):
         token = str(index)
-        expected.add_boxes(token, _truth_boxes(devkit, token, truth, config, wanted))
-        found.add_boxes(token, _found_boxes(devkit, token, boxes, scores, labels, config, wanted))
+        expected.add_boxes(token, _outside(devkit, truth.racks, _truth_boxes(devkit, token, truth, config, wanted)))
+        found.add_boxes(token, _outside(devkit, truth.racks, _found_boxes(devkit, token, boxes, scores, labels, config, wanted)))
     return _summary(devkit, config, expected, found)
 
 
@@ -118,10 +120,20 @@ def _devkit() -> dict[str, Any]:
         from nuscenes.eval.common.config import config_factory
         from nuscenes.eval.common.data_classes import EvalBoxes
         from nuscenes.eval.detection import algo, constants, data_classes
+        from nuscenes.utils.data_classes import Box
+        from nuscenes.utils.geometry_utils import points_in_box
+        from pyquaternion import Quaternion
     except ImportError as fault:
         command = 'pip install "imkd-edge[test]" && pip install --no-deps nuscenes-devkit==1.2.0'
         raise Error(Code.missing_extra, f"the nuScenes metrics need nuscenes-devkit ({fault})", "evaluate", command) from None
-    return {"config_factory": config_factory, "EvalBoxes": EvalBoxes, "algo": algo, "constants": constants, "data": data_classes}
+    common = {
+        "config_factory": config_factory,
+        "EvalBoxes": EvalBoxes,
+        "Box": Box,
+        "Quaternion": Quaternion,
+        "points_in_box": points_in_box,
+    }
+    return {**common, "algo": algo, "constants": constants, "data": data_classes}
 
 
 def _check_labels(labels: Sequence[str] | set[str], config: Any, where: str) -> None:
@@ -159,6 +171,18 @@ def _found_boxes(devkit: dict[str, Any], token: str, boxes, scores, labels, conf
     distance = np.hypot(boxes[:, 0], boxes[:, 1])
     kept = [k for k in best if labels[k] in wanted and distance[k] < config.class_range[labels[k]]]
     return [_box(devkit, token, boxes[k], labels[k], float(scores[k])) for k in kept]
+
+
+def _outside(devkit: dict[str, Any], racks: np.ndarray, boxes: list[Any]) -> list[Any]:
+    """Boxes but for cycles whose centre lies in a bicycle rack, as in the devkit's filter_eval_boxes."""
+    turned = [devkit["Quaternion"](axis=[0, 0, 1], radians=float(rack[6])) for rack in racks]
+    solid = [devkit["Box"](rack[:3], rack[[4, 3, 5]], turn) for rack, turn in zip(racks, turned)]  # its sizes are width, length, height
+
+    def parked(box: Any) -> bool:
+        centre = np.array(box.translation)[:, None]
+        return box.detection_name in ("bicycle", "motorcycle") and any(devkit["points_in_box"](rack, centre).any() for rack in solid)
+
+    return [box for box in boxes if not parked(box)]
 
 
 def _summary(devkit: dict[str, Any], config: Any, expected: Any, found: Any) -> dict[str, float]:

@@ -20,6 +20,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.files import decode_image, read_bytes
 from imkd_edge.sources.geometry import inverse, rotation_of, transform, yaw_of
+from imkd_edge.sources.nuscenes_labels import DETECTION_CLASSES, RACK
 from imkd_edge.sources.nuscenes_tables import Row, Tables, table_folders
 from imkd_edge.sources.pcd import read_pcd
 from imkd_edge.sources.sample import Sample, Truth
@@ -27,24 +28,6 @@ from imkd_edge.sources.sample import Sample, Truth
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_RIGHT", "RADAR_BACK_RIGHT", "RADAR_BACK_LEFT", "RADAR_FRONT_LEFT")
 LIDAR = "LIDAR_TOP"
-
-# Official mapping of the 23 categories to the 10 classes of the detection task; the others are left out.
-DETECTION_CLASSES = {
-    "movable_object.barrier": "barrier",
-    "movable_object.trafficcone": "traffic_cone",
-    "vehicle.bicycle": "bicycle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-    "human.pedestrian.adult": "pedestrian",
-    "human.pedestrian.child": "pedestrian",
-    "human.pedestrian.construction_worker": "pedestrian",
-    "human.pedestrian.police_officer": "pedestrian",
-}
 
 # Radar returns that are kept (CRN's filter; names and values are the radar's own).
 INVALID_STATES = (0, 4, 8, 9, 10, 11, 12, 15, 16, 17)
@@ -261,6 +244,7 @@ class NuScenesSource:
             return None
         try:
             found = self._tabled_boxes(sample, T_world_ego) if loose is None else self._loose_boxes(sample, loose)
+            racks = self._racks(sample, T_world_ego) if loose is None else []
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
             raise Error(Code.source_bad_label, what, str(where), "correct the box or copy the table again") from None
@@ -271,11 +255,16 @@ class NuScenesSource:
             occlusion=counts[:, 0].astype(np.int8),
             radar_points=counts[:, 1],
             lidar_points=counts[:, 2],
+            racks=np.array(racks, np.float64).reshape(-1, 9),
         )
 
     def _tabled_boxes(self, sample: Row, T_world_ego: np.ndarray) -> list[_Found]:
-        rows = [(row, self._label(row)) for row in self.tables.annotations.get(sample["token"], [])]
+        rows = [(row, DETECTION_CLASSES.get(self._category(row))) for row in self.tables.annotations.get(sample["token"], [])]
         return [(self._box(row, T_world_ego), label, (self._occlusion(row), *_counts(row))) for row, label in rows if label]
+
+    def _racks(self, sample: Row, T_world_ego: np.ndarray) -> list[np.ndarray]:
+        rows = self.tables.annotations.get(sample["token"], [])
+        return [self._box(row, T_world_ego) for row in rows if self._category(row) == RACK]
 
     def _loose_boxes(self, sample: Row, items: list[Row]) -> list[_Found]:
         """Boxes given in the LiDAR frame, without occlusion."""
@@ -284,12 +273,12 @@ class NuScenesSource:
         kept = [item for item in items if item["name"] in DETECTION_CLASSES.values()]
         return [(_loose_box(item, T_ego_lidar), item["name"], (-1, *_counts(item))) for item in kept]
 
-    def _label(self, row: Row) -> str | None:
+    def _category(self, row: Row) -> str:
         category = row.get("category_name")  # the devkit's shortcut, absent from the tables
         if category is None:
             instance = self.tables.row("instance", row["instance_token"])
             category = self.tables.row("category", instance["category_token"])["name"]
-        return DETECTION_CLASSES.get(category)
+        return str(category)
 
     def _occlusion(self, row: Row) -> int:
         token = row.get("visibility_token")

@@ -21,6 +21,7 @@ class Truth:
     occlusion: np.ndarray  # (M,) int8: 0 visible, 1 partly, 2 largely, 3 fully occluded; -1 unknown
     radar_points: np.ndarray  # (M,) int32 returns inside the box; -1 unknown
     lidar_points: np.ndarray  # (M,) int32; -1 unknown
+    racks: np.ndarray = field(default_factory=lambda: np.zeros((0, 9)))  # (R, 9) as boxes: bicycle racks, cycles in which nuScenes ignores
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,48 @@ def test_which_truths_count():
     assert counted(unknown).tolist() == [True, True, True, False, True, True]
     detections = [(known.boxes[counted(known)], np.full(4, 0.5), ["car"] * 4)]
     assert evaluate([known], detections, classes=["car"])["car_AP"] == pytest.approx(1)
+
+
+def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
+    """Cycles and walkers all over two racks, through the devkit's own filter and through ours."""
+    from nuscenes.eval.common.loaders import filter_eval_boxes
+    from pyquaternion import Quaternion
+
+    from imkd_edge.evaluation import nuscenes
+
+    random, devkit = np.random.default_rng(0), nuscenes._devkit()
+    racks = np.array([[12, 3, 0.5, 6, 1.5, 1.2, 0.7, np.nan, np.nan], [-8, -9, 0.2, 4, 2, 1, -2.5, 0, 0]])
+    boxes = np.column_stack([random.uniform([-14, -14, -0.5], [16, 8, 1.5], (3000, 3)), np.tile([1.8, 0.6, 1.8, 0, 0, 0], (3000, 1))])
+    labels = random.choice(["bicycle", "motorcycle", "pedestrian"], 3000)
+    made = [nuscenes._box(devkit, "0", box, label, 0.5) for box, label in zip(boxes, labels)]
+
+    class Tables:
+        def get(self, table: str, token):
+            if table == "sample":
+                return {"anns": [0, 1]}
+            x, y, z, length, width, height, yaw = racks[token, :7]
+            rotation = list(Quaternion(axis=[0, 0, 1], radians=yaw))
+            place = {"translation": [x, y, z], "size": [width, length, height], "rotation": rotation}
+            return {"category_name": "static_object.bicycle_rack", **place}
+
+    given = devkit["EvalBoxes"]()
+    given.add_boxes("0", made)
+    expected = filter_eval_boxes(Tables(), given, dict.fromkeys(labels, 100.0))["0"]
+    ours = nuscenes._outside(devkit, racks, made)
+    assert [id(box) for box in ours] == [id(box) for box in expected]
+    assert 20 < len(made) - len(ours) < 300 and sum(box.detection_name == "pedestrian" for box in ours) == (labels == "pedestrian").sum()
+
+
+def test_a_cycle_in_a_rack_is_neither_missed_nor_a_false_alarm():
+    bicycle = [1.8, 0.6, 1.8, 0, 0, 0]
+    outside, inside = [5, 0, 0.9, *bicycle], [20, 0, 0.9, *bicycle]
+    plain = truth_of([outside, inside], ["bicycle", "bicycle"])
+    racked = replace(plain, racks=np.array([[20, 0.5, 0.7, 4, 2, 1.5, 0, 0, 0]]))
+    missed = [(np.array([outside]), np.array([0.5]), ["bicycle"])]
+    ghost = [(np.array([outside, [21, 0, 0.9, *bicycle]]), np.array([0.5, 0.9]), ["bicycle", "bicycle"])]
+    for detections in (missed, ghost):
+        assert evaluate([racked], detections, classes=["bicycle"])["bicycle_AP"] == pytest.approx(1)
+        assert evaluate([plain], detections, classes=["bicycle"])["bicycle_AP"] < 0.9
 
 
 def test_of_too_many_detections_the_best_five_hundred_count():

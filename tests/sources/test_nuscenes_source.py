@@ -80,6 +80,24 @@ def test_boxes_are_the_devkits_in_the_ego_frame(source, devkit, name):
         assert label == {"vehicle.car": "car", "human.pedestrian.adult": "pedestrian"}[box.name]
 
 
+def test_bicycle_racks_come_beside_the_boxes(source, devkit, tmp_path):
+    """Seen as racks where the same annotations are of that category; checked against the devkit's box."""
+    write_nuscenes(tmp_path)
+    table = tmp_path / "v1.0-mini" / "category.json"
+    table.write_text(table.read_text().replace('"animal"', '"static_object.bicycle_rack"'))
+    truths = {sample.name: sample.truth for sample in NuScenesSource(tmp_path, images=False)}
+    assert {name: len(truth.racks) for name, truth in truths.items()} == {"k0": 0, "k1": 1, "k2": 0}
+    assert all(truth.labels == source[name].truth.labels and source[name].truth.racks.shape == (0, 9) for name, truth in truths.items())
+    lidar = devkit.get("sample_data", devkit.get("sample", "k1")["data"]["LIDAR_TOP"])
+    ego = devkit.get("ego_pose", lidar["ego_pose_token"])
+    box = next(box for box in devkit.get_boxes(lidar["token"]) if box.name == "animal")
+    box.translate(-np.array(ego["translation"]))
+    box.rotate(Quaternion(ego["rotation"]).inverse)
+    x, y, _ = box.orientation.rotate([1, 0, 0])
+    width, length, height = box.wlh
+    assert np.allclose(truths["k1"].racks[0, :7], [*box.center, length, width, height, np.arctan2(y, x)])
+
+
 def test_velocity_is_unknown_without_a_near_neighbour(made, tmp_path):
     write_nuscenes(tmp_path)
     table = tmp_path / "v1.0-mini" / "sample.json"
