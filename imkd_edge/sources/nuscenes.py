@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,9 @@ class NuScenesSource:
         dynamic_properties: Collection[int] | None = DYNAMIC_PROPERTIES,
         ambiguity_states: Collection[int] | None = AMBIGUITY_STATES,
     ):
-        self.path, self.sweeps, self.images, self.lidar = Path(path), sweeps, images, lidar
-        self.filters = {
-            "invalid_state": invalid_states,
-            "dyn_prop": dynamic_properties,
-            "ambig_state": ambiguity_states,
-        }
+        self.path, self.sweeps, self.images, self.lidar = Path(path), index(sweeps), images, lidar
+        filters = {"invalid_state": invalid_states, "dyn_prop": dynamic_properties, "ambig_state": ambiguity_states}
+        self.filters = {field: None if kept is None else [index(value) for value in kept] for field, kept in filters.items()}
         self.tables = Tables(self.path, version)
         self.root = self.tables.root
         self._samples = {row["token"]: row for row in self.tables.samples}
@@ -219,7 +217,7 @@ class NuScenesSource:
         keep = np.ones(len(points), bool)
         for field, kept in self.filters.items():
             if kept is not None:
-                keep &= np.isin(points[field], list(kept))
+                keep &= np.isin(points[field], kept)
         if len(points) and np.isnan(points["x"][0]):  # how the set writes that there was no return
             keep[:] = False
         return RadarSweep(channel, radar_points(points[keep]), row["timestamp"] * 1000, self.tables.pose(row))

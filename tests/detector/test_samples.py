@@ -67,7 +67,7 @@ def test_a_number_is_one_of_decimal_digits() -> None:
 def test_an_option_and_a_value_that_the_reader_does_not_take_are_told_apart() -> None:
     with pytest.raises(Error, match=r"E0102.*no such option.*nosuch") as raised:
         open_with("synth", {"nosuch": 1})
-    for options in ({"scenes": "abc"}, {"image": 5}, {"frames_per_scene": 1.5}):
+    for options in ({"scenes": "abc"}, {"image": 5}, {"frames_per_scene": 1.5}, {"seed": 1.5}, {"sweeps": 0.5}):
         with pytest.raises(Error, match=r"E0104.*no such value") as raised:
             open_with("synth", options)
         assert f"--option {next(iter(options))}" in raised.value.fix

@@ -11,6 +11,7 @@ import pytest
 from sources.nuscenes_folder import SENSORS, pcd, radar_rows, write_nuscenes
 
 from imkd_edge.errors import Error
+from imkd_edge.samples import open_with
 from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes import NuScenesSource
 
@@ -81,6 +82,12 @@ def test_a_truncated_image_is_refused(folder):
     path = folder / NuScenesSource(folder).tables.keyframes["k0"]["CAM_BACK"]["filename"]
     path.write_bytes(path.read_bytes()[:-100])
     assert code_of(folder) == "E0303"
+
+
+@pytest.mark.parametrize("options", [{"sweeps": "abc"}, {"sweeps": 1.5}, {"invalid_states": 3}, {"ambiguity_states": "three"}], ids=str)
+def test_an_option_of_another_type_is_refused_when_opened(folder, options):
+    with pytest.raises(Error, match="E0104"):
+        open_with(str(folder), options)
 
 
 def test_an_image_of_another_size_is_refused(folder):

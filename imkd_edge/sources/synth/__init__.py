@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -133,8 +134,10 @@ class SynthSource:
             raise Error(
                 Code.spec_bad_value, f"unknown classes {sorted(unknown)}", "SynthSource(classes=)", f"choose from {', '.join(CLASSES)}"
             )
-        self.seed, self.scenes, self.frames_per_scene, self.rate_hz, self.sweeps = seed, scenes, frames_per_scene, float(rate_hz), sweeps
-        self.image, self.lidar, self.classes = (int(image[0]), int(image[1])), lidar, tuple(c for c in CLASSES if c in classes)
+        self.seed, self.scenes = operator.index(seed), operator.index(scenes)
+        self.frames_per_scene, self.sweeps = operator.index(frames_per_scene), operator.index(sweeps)
+        self.rate_hz, self.image, self.lidar = float(rate_hz), (int(image[0]), int(image[1])), lidar
+        self.classes = tuple(c for c in CLASSES if c in classes)
         self.rig = rig if rig is not None else default_rig(self.image)
         for camera in self.rig.cameras:
             if camera.distortion != "none":
