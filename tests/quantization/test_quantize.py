@@ -9,6 +9,7 @@ import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Pa
         with pytest.raises(Error, match=r"E0702.*not a bundle"):
             write_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed")
+    settings = SimpleNamespace(spec=None, data=SimpleNamespace(source="synth", options={}))
+    monkeypatch.setattr(module, "load_student", lambda path: (None, settings, {}))
+    monkeypatch.setattr(module, "to_onnx", lambda *arguments: (b"", b""))
+    for name in ("camera_front", "radar_6455"):
+        (tmp_path / "astyx" / name).mkdir(parents=True)
+    with pytest.raises(Error, match="E0307"):
+        module.export(tmp_path / "checkpoint.pt", tmp_path / "m.imkd", data=str(tmp_path / "astyx"))
 
 
 def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
