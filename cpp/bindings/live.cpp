@@ -39,7 +39,7 @@ Sweeps one_sweep(py::handle sweep, const SensorRig& rig) {
   return radar_sweeps(py::make_tuple(sweep), rig, 0, Values::as_given);
 }
 
-// The GIL is held throughout: no call waits for another thread, and what is let go of may be Python's.
+// The GIL is held throughout. The core runs no code of Python's under its lock, so nobody waits for that lock longer than a call takes.
 struct PySynchronizer {
   SensorRig rig;
   Synchronizer core;

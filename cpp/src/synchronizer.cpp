@@ -15,11 +15,13 @@ namespace {
 
 constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
 
+using Owner = std::shared_ptr<const void>;
+
 struct Item {  // an image or a sweep
   std::int64_t timestamp_ns = 0, arrival_ns = 0;
   ImageView image;
   RadarSweep sweep;
-  std::shared_ptr<const void> owner;
+  Owner owner;
 };
 
 struct Stream {  // of one sensor: cameras first, then radars, as in the rig
@@ -61,6 +63,8 @@ void check_options(const SynchronizerOptions& o, double max_age) {
 }  // namespace
 
 struct Synchronizer::State {
+  class Locked;
+
   SensorRig rig;
   SynchronizerOptions options;
   std::int64_t tolerance, timeout, max_delay, max_future, lost_after, max_age;  // ns
@@ -71,7 +75,8 @@ struct Synchronizer::State {
   std::optional<std::int64_t> now_ns, started_ns;
   std::int64_t done_ns = kNever;  // time of the last frame handed out
   SynchronizerCounts counts;
-  mutable std::mutex mutex;
+  std::vector<Owner> released;  // of items that are no more, until Locked ends
+  std::mutex mutex;
 
   State(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options);
   void reset();
@@ -80,7 +85,7 @@ struct Synchronizer::State {
   void choose_reference();
   Pushed gate(std::int64_t timestamp_ns, std::int64_t floor_ns) const;
   std::int64_t floor_of(std::size_t stream) const;
-  Pushed push(std::size_t stream, Item item, std::int64_t given_ns);
+  Pushed push(std::size_t stream, Item& item, std::int64_t given_ns);
   Pushed count(Pushed pushed);
   Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t given_ns);
   const Item* nearest(const Stream& stream, std::int64_t time) const;
@@ -89,6 +94,22 @@ struct Synchronizer::State {
   LiveFrame frame(std::int64_t time) const;
   std::optional<LiveFrame> pop(std::int64_t given_ns);
   void finish(std::int64_t time);
+  void drop_oldest(Stream& stream);
+};
+
+// The lock. What was let go of under it is destroyed after it: an owner may run any code, such as a Python finalizer that gives the GIL up
+// or calls the synchronizer.
+class Synchronizer::State::Locked {
+ public:
+  explicit Locked(State& state) : state_(state), lock_(state.mutex) {}
+  ~Locked() { released_.swap(state_.released); }
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  std::vector<Owner> released_;  // outlives lock_
+  State& state_;
+  const std::lock_guard<std::mutex> lock_;
 };
 
 Synchronizer::State::State(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& o)
@@ -113,7 +134,10 @@ Synchronizer::State::State(const SensorRig& rig, const ModelSpec& spec, const Sy
 }
 
 void Synchronizer::State::reset() {
-  for (Stream& stream : streams) stream.items.clear(), stream.heard_ns.reset();
+  for (Stream& stream : streams) {
+    while (!stream.items.empty()) drop_oldest(stream);
+    stream.heard_ns.reset();
+  }
   trail.clear();
   ego_heard_ns.reset(), now_ns.reset(), started_ns.reset();
   reference = preferred;
@@ -157,7 +181,13 @@ Pushed Synchronizer::State::gate(std::int64_t timestamp_ns, std::int64_t floor_n
   return Pushed::kept;
 }
 
-Pushed Synchronizer::State::push(std::size_t which, Item item, std::int64_t given_ns) {
+void Synchronizer::State::drop_oldest(Stream& stream) {
+  released.push_back(std::move(stream.items.front().owner));
+  stream.items.pop_front();
+}
+
+// Takes the item only where it is kept.
+Pushed Synchronizer::State::push(std::size_t which, Item& item, std::int64_t given_ns) {
   item.arrival_ns = advance(given_ns);
   Stream& stream = streams[which];
   const Pushed refused = gate(item.timestamp_ns, floor_of(which));
@@ -170,7 +200,7 @@ Pushed Synchronizer::State::push(std::size_t which, Item item, std::int64_t give
   choose_reference();  // it may have been silent
   if (stream.items.size() > static_cast<std::size_t>(stream.camera ? options.max_images : options.max_sweeps)) {
     if (which == reference && stream.items.front().timestamp_ns > done_ns) ++counts.dropped;
-    stream.items.pop_front();
+    drop_oldest(stream);
   }
   return Pushed::kept;
 }
@@ -235,10 +265,8 @@ LiveFrame Synchronizer::State::frame(std::int64_t time) const {
 // Forgets what no later frame can use.
 void Synchronizer::State::finish(std::int64_t time) {
   done_ns = time;
-  for (std::size_t i = 0; i < streams.size(); ++i) {
-    std::deque<Item>& items = streams[i].items;
-    while (!items.empty() && items.front().timestamp_ns <= floor_of(i)) items.pop_front();
-  }
+  for (std::size_t i = 0; i < streams.size(); ++i)
+    while (!streams[i].items.empty() && streams[i].items.front().timestamp_ns <= floor_of(i)) drop_oldest(streams[i]);
   trail.forget(minus_ns(time, max_age));
 }
 
@@ -283,8 +311,8 @@ Pushed Synchronizer::push_camera(int camera, const ImageView& image, std::int64_
   check_image(s.rig, camera, image);
   Item item{timestamp_ns, 0, image, {}, std::move(owner)};
   if (!item.owner) item.owner = copy_image(item.image);
-  const std::lock_guard<std::mutex> lock(s.mutex);
-  return s.count(s.push(static_cast<std::size_t>(camera), std::move(item), now_ns));
+  const State::Locked locked(s);
+  return s.count(s.push(static_cast<std::size_t>(camera), item, now_ns));
 }
 
 Pushed Synchronizer::push_radar(const RadarSweep& sweep, std::int64_t now_ns, std::shared_ptr<const void> owner) {
@@ -292,28 +320,28 @@ Pushed Synchronizer::push_radar(const RadarSweep& sweep, std::int64_t now_ns, st
   check_sweep(s.rig, sweep);
   Item item{sweep.timestamp_ns, 0, {}, sweep, std::move(owner)};
   if (!item.owner) item.owner = copy_points(item.sweep);
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const State::Locked locked(s);
   if (sweep.T_world_ego && !valid({sweep.T_world_ego, {}})) return s.count((s.advance(now_ns), Pushed::invalid));
-  return s.count(s.push(s.rig.cameras.size() + static_cast<std::size_t>(sweep.radar), std::move(item), now_ns));
+  return s.count(s.push(s.rig.cameras.size() + static_cast<std::size_t>(sweep.radar), item, now_ns));
 }
 
 Pushed Synchronizer::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t now_ns) {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
+  const State::Locked locked(*state_);
   return state_->count(state_->push_ego(ego, timestamp_ns, now_ns));
 }
 
 std::optional<LiveFrame> Synchronizer::pop(std::int64_t now_ns) {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
+  const State::Locked locked(*state_);
   return state_->pop(now_ns);
 }
 
 void Synchronizer::reset() {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
+  const State::Locked locked(*state_);
   state_->reset();
 }
 
 SynchronizerCounts Synchronizer::counts() const {
-  const std::lock_guard<std::mutex> lock(state_->mutex);
+  const State::Locked locked(*state_);
   return state_->counts;
 }
 

@@ -111,6 +111,41 @@ TEST(Synchronizer, lets_go_of_what_no_frame_needs) {
   EXPECT_EQ(owner.use_count(), 1);
 }
 
+TEST(Synchronizer, an_owner_that_is_let_go_of_may_call_the_synchronizer) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  int released = 0;
+  const auto owner = [&] { return std::shared_ptr<const void>(&m, [&](const void*) { ++released, sync.counts(); }); };
+  const auto push = [&](int camera, std::int64_t time, std::int64_t now) {
+    return sync.push_camera(camera, m.frames.cameras[static_cast<std::size_t>(camera)], time * kMs, now * kMs, owner());
+  };
+  RadarSweep sweep = m.frames.sweeps[0];
+  EXPECT_EQ(push(0, 0, 5000), Pushed::late);
+  EXPECT_EQ(push(1, 9000, 5000), Pushed::future);
+  EXPECT_EQ(sync.push_radar(sweep, 5000 * kMs, owner()), Pushed::late);
+  EXPECT_EQ(released, 3);
+  sweep.timestamp_ns = 5000 * kMs, sweep.T_world_ego = Mat4{};
+  EXPECT_EQ(sync.push_radar(sweep, 5000 * kMs, owner()), Pushed::invalid);
+  EXPECT_EQ(push(0, 5000, 5000), Pushed::kept);
+  EXPECT_EQ(push(0, 5000, 5000), Pushed::duplicate);
+  EXPECT_EQ(released, 5);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(push(1, 5000 + i, 5000 + i), Pushed::kept);  // max_images is 8
+  EXPECT_EQ(released, 7);
+  EXPECT_TRUE(sync.pop(5200 * kMs));  // takes camera 0's
+  EXPECT_EQ(released, 8);
+  EXPECT_EQ(push(0, 5200, 5200), Pushed::kept);
+  EXPECT_FALSE(sync.pop(7000 * kMs));  // which expires, and with it all of camera 1
+  EXPECT_EQ(released, 17);
+  EXPECT_EQ(push(0, 7000, 7000), Pushed::kept);
+  sync.reset();
+  EXPECT_EQ(released, 18);
+  EXPECT_EQ(push(0, 7000, 7000), Pushed::kept);
+  EXPECT_EQ(push(0, 100, 100), Pushed::kept);  // now goes back: all is forgotten
+  EXPECT_EQ(released, 19);
+  sync.reset();
+}
+
 TEST(Synchronizer, callers_mistakes_have_their_codes) {
   const SensorRig rig = small_rig();
   Synchronizer sync(rig, small_spec());

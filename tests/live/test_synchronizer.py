@@ -209,6 +209,43 @@ def test_a_refused_item_is_let_go_of(bench) -> None:
     assert sys.getrefcount(image) == before
 
 
+FINALIZERS = """
+import faulthandler, threading, time, weakref
+import numpy as np
+from imkd_edge import Synchronizer
+from imkd_edge.bundle import Bundle, golden_rig
+
+bundle = Bundle.load("tiny")
+rig, back = golden_rig(bundle), []
+sync = Synchronizer(rig, bundle.spec)
+
+def give_back():  # a buffer to its pool
+    time.sleep(0.0005)  # lets the GIL go, as a lock or a queue does
+    back.append(sync.counts()["kept"])
+
+def drive(camera):
+    for t in range(0, 200 * 50_000_000, 50_000_000):
+        image = np.zeros((camera.height, camera.width, 3), np.uint8)
+        weakref.finalize(image, give_back)
+        sync.push_camera(camera.name, image, t, t)
+
+faulthandler.dump_traceback_later(30, exit=True)
+threads = [threading.Thread(target=drive, args=(rig.cameras[i],)) for i in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sync.reset()
+print(len(back))
+"""
+
+
+def test_finalizers_of_what_is_let_go_of_may_give_up_the_gil_and_call_the_synchronizer() -> None:
+    import subprocess
+    import sys
+
+    run = subprocess.run([sys.executable, "-c", FINALIZERS], timeout=60, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "400\n"), run.stderr
+
+
 class OnGpu:
     """As torch or CuPy show an image that lies on the GPU; nobody here reads it."""
 
