@@ -6,6 +6,7 @@
 #include "common.hpp"
 #include "device_array.hpp"
 #include "fields.hpp"
+#include "imkd/thread_pool.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -180,7 +181,7 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
 }  // namespace
 
 void bind_detector(py::module_& m) {
-  m.attr("MAX_THREADS") = DetectorOptions::kMaxThreads;
+  m.attr("MAX_THREADS") = ThreadPool::kMaxThreads;
   m.def("require_cuda", &require_cuda, "Raises Error device_unavailable where this process cannot use device \"cuda\", and says why.");
   py::class_<SharedDetector>(m, "Detector", py::module_local(), "Frames in, boxes out; see imkd_edge.Detector.")
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("device") = "auto",

@@ -272,5 +272,5 @@ Source: Yin et al., Center-based 3D object detection and tracking, CVPR 2021.)")
   m.def("cell_index", &cell_index, py::arg("value"), py::arg("min"), py::arg("cell"), py::arg("count"),
         "floor((value - min) / cell) in float32; -1 for NaN and outside [0, count).");
   m.def("set_threads", &set_threads, py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
-        "Threads of the ops called from Python; 0: one per core. No result depends on it.");
+        "Threads of the ops called from Python; 0: one per core. No result depends on it. Raises Error E0511.");
 }

@@ -6,6 +6,7 @@
 
 #include "frame_loop.hpp"
 #include "imkd/error.hpp"
+#include "imkd/thread_pool.hpp"
 
 namespace imkd {
 namespace {
@@ -174,10 +175,7 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
                    const DetectorOptions& options) {
   if (!camera || !bev)
     throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
-  constexpr int kMaxThreads = DetectorOptions::kMaxThreads;
-  if (options.threads < 0 || options.threads > kMaxThreads)
-    throw Error(Code::device_unavailable, std::to_string(options.threads) + " threads", "DetectorOptions::threads",
-                "from 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");
+  ThreadPool::check(options.threads, "DetectorOptions::threads");
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
@@ -186,6 +184,7 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
 }
 
 Detector Detector::load(const std::string& path, const SensorRig& rig, const DetectorOptions& options) {
+  ThreadPool::check(options.threads, "DetectorOptions::threads");  // before the engines see them
   const Bundle bundle = Bundle::load(path);
   std::string why_not_cuda;
   std::optional<Engines> engines;

@@ -6,9 +6,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "imkd/error.hpp"
 
 namespace imkd {
 namespace {
@@ -53,11 +56,35 @@ struct ThreadPool::State {
       if (--busy == 0) done.notify_one();
     }
   }
+
+  void end() {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      stop = true;
+    }
+    wake.notify_all();
+    for (auto& worker : workers) worker.join();
+  }
 };
 
+void ThreadPool::check(int threads, const std::string& where) {
+  if (threads < 0 || threads > kMaxThreads)
+    throw Error(Code::device_unavailable, std::to_string(threads) + " threads", where,
+                "from 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");
+}
+
 ThreadPool::ThreadPool(int threads) : state_(new State) {
-  if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([state = state_.get()] { state->loop(); });
+  check(threads, "threads");
+  if (threads == 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  try {
+    for (int i = 1; i < threads; ++i) state_->workers.emplace_back([state = state_.get()] { state->loop(); });
+  } catch (const std::exception& error) {  // no more threads, or no memory for one
+    const std::size_t started = state_->workers.size();
+    state_->end();
+    throw Error(Code::device_unavailable,
+                "the system gives " + std::to_string(started + 1) + " of " + std::to_string(threads) + " threads: " + error.what(),
+                "threads", "ask for fewer, or raise the limits of this process (ulimit -u, ulimit -v, the container's)");
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -65,12 +92,7 @@ ThreadPool::~ThreadPool() {
     state_.release();
     return;
   }
-  {
-    std::lock_guard<std::mutex> lock(state_->mutex);
-    state_->stop = true;
-  }
-  state_->wake.notify_all();
-  for (auto& worker : state_->workers) worker.join();
+  state_->end();
 }
 
 int ThreadPool::threads() const { return static_cast<int>(state_->workers.size()) + 1; }

@@ -236,6 +236,8 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
 
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
   for (int threads : {-1, 1025, 1 << 30}) EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
+  for (int threads : {-1, 1025, 1 << 30})  // before anything else is looked at
+    EXPECT_EQ(code_of([&] { Detector::load("no such.imkd", small_rig(), Stand::options(threads)); }), Code::device_unavailable) << threads;
 }
 
 TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {

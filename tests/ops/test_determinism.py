@@ -1,12 +1,14 @@
 """Every op gives the same bits each time and for any number of threads."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from op_cases import random_points, random_rig, rotation, shift, small_spec
 
-from imkd_edge import ops
+from imkd_edge import Error, ops
 from imkd_edge.frames import Ego, RadarSweep
 
 REPEATS, THREADS = 100, (1, 2, 5)
@@ -57,6 +59,27 @@ def test_bits_depend_neither_on_repetition_nor_on_threads(name: str, any_threads
         ops.set_threads(threads)
         results |= {OPS[name]() for _ in range(REPEATS)}
     assert len(results) == 1 and len(results.pop()) > 0
+
+
+@pytest.mark.parametrize("threads", [-1, 1025])
+def test_a_number_of_threads_out_of_range_is_refused(threads: int, any_threads: None) -> None:
+    with pytest.raises(Error) as caught:
+        ops.set_threads(threads)
+    assert caught.value.code == "E0511"
+
+
+def test_more_threads_than_the_system_gives_are_an_error_and_not_a_hang() -> None:
+    script = """
+import resource
+from imkd_edge import Error, ops
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 28), resource.RLIM_INFINITY))  # room for 32 stacks of 8 MB
+try: ops.set_threads(1000)
+except Error as error: print(error.code)
+ops.set_threads(2)
+"""
+    run = subprocess.run([sys.executable, "-c", script], timeout=60, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "E0511\n"), run.stderr
 
 
 def test_calls_from_several_threads_do_not_disturb_each_other() -> None:

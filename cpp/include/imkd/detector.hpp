@@ -12,11 +12,10 @@
 namespace imkd {
 
 struct DetectorOptions {
-  static constexpr int kMaxThreads = 1024;
   // "cpu"; "cuda"; "auto": "cuda" where the engines run there. For load, "auto" falls back to the CPU where anything is missing for the GPU.
   std::string device = "auto";
   std::string engine = "auto";     // for load: a name that make_engine knows; "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU
-  int threads = 0;                 // 0: one per core, for our ops and for the engine
+  int threads = 0;                 // 0: one per core, for our ops and for the engine; at most ThreadPool::kMaxThreads
   double score_threshold = -1;     // < 0: the spec's
   bool debug = false;              // also give the gate maps, in Result::debug; free when off
   bool stage_times = false;        // on the GPU: also time each stage, at some cost; on the CPU this is free and always done

@@ -1,13 +1,17 @@
 // A fixed pool; parallel_for splits [0, count) into contiguous ranges and allocates nothing.
 #pragma once
 #include <memory>
+#include <string>
 #include <type_traits>
 
 namespace imkd {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads = 0);  // 0: one per core; 1: run on the caller's thread
+  static constexpr int kMaxThreads = 1024;
+  static void check(int threads, const std::string& where);  // throws Error device_unavailable unless from 0 to kMaxThreads
+  // 0: one per core; 1: run on the caller's thread. Throws as check does, and where the system gives fewer threads.
+  explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
