@@ -2,6 +2,7 @@
 #include "imkd/imkd.h"
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <optional>
@@ -26,7 +27,6 @@ ImageView view(const imkd_image& image) {
   check_reserved(image.reserved, "imkd_image.reserved");
   if (image.yuv > IMKD_BT709_FULL)
     throw Error(Code::frame_bad_dtype, "there is no matrix " + std::to_string(image.yuv), "imkd_image.yuv", "see imkd_yuv");
-  const bool dense = image.row_stride == 0 && image.pixel_stride == 0 && image.channel_stride == 0;
   const std::ptrdiff_t width = image.width;
   ImageView view{image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
   if (image.chroma) {
@@ -34,10 +34,10 @@ ImageView view(const imkd_image& image) {
     view.chroma = image.chroma;
     view.chroma_stride = image.chroma_stride ? image.chroma_stride : width;
     view.yuv = static_cast<YuvMatrix>(image.yuv);
-    if (dense) view.row_stride = width;
-  } else if (dense) {
-    view.row_stride = width * 3, view.pixel_stride = 3, view.channel_stride = 1;
+  } else if (image.pixel_stride == 0 && image.channel_stride == 0) {
+    view.pixel_stride = 3, view.channel_stride = 1;
   }
+  if (image.row_stride == 0) view.row_stride = width * std::abs(view.pixel_stride);
   return view;
 }
 

@@ -90,6 +90,25 @@ static void test_items_out_of_order_become_a_frame(imkd_detector* d) {
   imkd_synchronizer_destroy(s);
 }
 
+/* What is 0 of the strides is what it is of a dense image, whatever the others say. */
+static void test_strides_that_are_0_are_those_of_dense_pixels(void) {
+  enum { kPitch = 3 * kWidth + 40 };
+  static uint8_t padded[kHeight * kPitch];
+  static const ptrdiff_t strides[5][3] = {{0, 0, 0}, {3 * kWidth, 0, 0}, {kPitch, 0, 0}, {kPitch, 3, 1}, {0, 3, 1}};
+  for (int k = 0; k < 5; ++k) {
+    imkd_synchronizer* s = open_synchronizer(NULL);
+    imkd_image image = images[0];
+    const int dense = strides[k][0] != kPitch;
+    for (int row = 0; row < kHeight; ++row) memcpy(padded + row * kPitch, pixels[0] + row * 3 * kWidth, 3 * kWidth);
+    image.data = dense ? pixels[0] : padded, image.has_timestamp = 1, image.timestamp_ns = 1000 * MS;
+    image.row_stride = strides[k][0], image.pixel_stride = strides[k][1], image.channel_stride = strides[k][2];
+    CHECK(imkd_synchronizer_push_camera(s, 0, &image, 1000 * MS, NULL, NULL, NULL) == IMKD_OK);
+    const imkd_frames* popped = pop(s, 1200, NULL);
+    CHECK(popped && memcmp(popped->images[0].data, pixels[0], sizeof pixels[0]) == 0);
+    imkd_synchronizer_destroy(s);
+  }
+}
+
 static void test_a_camera_that_does_not_come_is_absent(imkd_detector* d) {
   imkd_synchronizer_options options = {sizeof options, 0, 0, 0, "C1", 0, 0.05, 0, 0, 0};
   imkd_synchronizer* s = open_synchronizer(&options);
@@ -255,6 +274,7 @@ int main(int argc, char** argv) {
   CHECK(code == IMKD_OK || code == 501);
   imkd_detector* able = code == IMKD_OK ? d : NULL;
   test_items_out_of_order_become_a_frame(able);
+  test_strides_that_are_0_are_those_of_dense_pixels();
   test_a_camera_that_does_not_come_is_absent(able);
   test_the_pose_of_a_frame_lies_between_its_neighbours();
   test_what_is_lent_is_given_back_once();
