@@ -252,6 +252,7 @@ void CudaLoop::run(const Frame& frame, Result& result) {
     infer(frame, result);
   } catch (const Error& error) {
     see_whether_it_lives(error);
+    graph_.reset();  // it may know notes or points whose places put has changed
     throw;
   }
 }

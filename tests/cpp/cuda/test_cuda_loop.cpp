@@ -517,6 +517,31 @@ TEST_F(CudaFaults, an_image_that_this_gpu_does_not_reach_is_the_callers_mistake)
   cudaFree(memory);
 }
 
+TEST_F(CudaFaults, a_refused_frame_that_brought_more_than_there_was_room_for_voids_the_graph) {
+  for (int large : {7, 9}) {  // in sweeps, in points
+    SCOPED_TRACE("frame " + std::to_string(large));
+    cuda() = {};
+    cuda().guard = true;
+    Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", engines(true, false), false);
+    for (int i = 0; i < 3; ++i) d.infer(frame(i, false).frames);
+    EXPECT_EQ(cuda().graph_launches, 2);
+    Moment refused = frame(large, false);
+    void* memory = nullptr;
+    ASSERT_EQ(cudaMalloc(&memory, refused.pixels[0].size()), cudaSuccess);
+    refused.frames.cameras[0].data = static_cast<const std::uint8_t*>(memory);
+    cuda().memory_device = 1;
+    EXPECT_EQ(code_of([&] { d.infer(refused.frames); }), Code::frame_bad_dtype);
+    cuda().memory_device = 0;
+    cudaFree(memory);
+    for (int i : {1, large}) {
+      const Moment m = frame(i, false);
+      expect_same(d.infer(m.frames), on_cpu.infer(m.frames));
+      expect_same_tensors(d, on_cpu);
+    }
+    EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), 2) << "the first, and one of the new places";
+  }
+}
+
 TEST_F(CudaFaults, stages_are_timed_only_when_asked_for) {
   Detector timed = detector("cuda", engines(true, true), true, true), plain = detector("cuda", engines(true, true), true);
   const Moment m = frame(1, true);
