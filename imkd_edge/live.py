@@ -148,7 +148,7 @@ class Watchdog:
     Args:
         deadline: s from one beat to the next.
         missed: called with the seconds since the last beat, once per miss, on the watchdog's thread.
-        clock: ns that never go back; None: the machine's steady clock.
+        clock: ns that never go back, where it raises a miss is counted; None: the machine's steady clock.
         timer: False: no thread; `poll` does its work.
 
     Raises:

@@ -343,6 +343,24 @@ def test_a_closed_watchdog_says_so_and_an_unclosed_one_does_not_hang_at_exit() -
     assert run.returncode == 0 and run.stderr == ""
 
 
+def test_a_clock_that_raises_is_one_miss_and_not_the_end_of_the_process() -> None:
+    import subprocess
+    import sys
+
+    script = """
+import itertools, time, imkd_edge
+told, calls = [], itertools.count()
+def clock():
+    if next(calls) == 3: raise RuntimeError("no time")
+    return 0
+with imkd_edge.Watchdog(0.5, told.append, clock) as dog:
+    while not told: time.sleep(0.01)
+    print(dog.misses, dog.overdue, told[0] > 0.5)
+"""
+    run = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, ["1", "True", "True"]), run.stderr
+
+
 @pytest.mark.parametrize("deadline", [0.0, -1.0, float("nan"), 1e9])
 def test_a_deadline_out_of_range_raises(deadline: float) -> None:
     with pytest.raises(Error) as error:

@@ -48,7 +48,7 @@ class Monitor {
 // The deadline starts with beat(); a miss is told once, until the next beat.
 class Watchdog {
  public:
-  using Clock = std::function<std::int64_t()>;       // ns, never back
+  using Clock = std::function<std::int64_t()>;       // ns, never back; where it throws, the timer and poll count a miss
   using Missed = std::function<void(double)>;        // s since the last beat; called on the timer's thread; what it throws is dropped
   // timer false: no thread, poll() does its work. An own clock is asked by the timer too, which sleeps in real time.
   Watchdog(double deadline /* s */, Missed missed = {}, Clock clock = {}, bool timer = true);  // throws Error spec_bad_value
