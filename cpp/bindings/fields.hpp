@@ -1,6 +1,8 @@
 // Binds a struct through its list of fields: attributes, keyword constructor, ==, repr, copy.
 #pragma once
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "common.hpp"
 #include "json.hpp"
@@ -39,6 +41,17 @@ void from_python(py::handle given, std::array<T, N>& value, Code code, const cha
   std::copy(array.data(), array.data() + N, value.begin());
 }
 
+// Puts a value in another's place. What Python holds of the other stays where it is: items of its lists keep the place's Python object
+// alive, and that object, where there is one, keeps the other.
+template <class M>
+void replace(M& place, const M& value) {
+  const py::object view = py::cast(&place, py::return_value_policy::reference);
+  auto other = std::make_unique<M>(value);
+  std::swap(place, *other);
+  const py::capsule kept(other.release(), [](void* held) { delete static_cast<M*>(held); });
+  py::detail::keep_alive_impl(view, kept);
+}
+
 template <class T, class M>
 void bind_field(py::class_<T>& cls, const char* name, M T::* member, Code code) {
   if constexpr (std::is_enum_v<M>) {
@@ -55,6 +68,8 @@ void bind_field(py::class_<T>& cls, const char* name, M T::* member, Code code) 
     cls.def_property(
         name, [member](const T& o) { return py::tuple(py::cast(o.*member)); },
         [member](T& o, const std::vector<double>& value) { o.*member = value; });
+  } else if constexpr (std::is_class_v<M> && !std::is_same_v<M, std::string>) {
+    cls.def_property(name, [member](T& o) -> M& { return o.*member; }, [member](T& o, const M& value) { replace(o.*member, value); });
   } else {
     cls.def_readwrite(name, member);
   }
@@ -105,9 +120,25 @@ py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Cod
   return cls;
 }
 
+// Items are changed where they stand. The list neither grows nor shrinks, which would move the items that Python holds: assign another.
 template <class List>
 void bind_list(py::module_& m, const char* name) {
-  py::bind_vector<List>(m, name, py::module_local(false));
+  using Item = typename List::value_type;
+  const auto at = [](List& list, py::ssize_t i) -> Item& {
+    const auto size = static_cast<py::ssize_t>(list.size());
+    if (i < -size || i >= size) throw py::index_error("item " + std::to_string(i) + " of " + std::to_string(size));
+    return list[static_cast<std::size_t>(i < 0 ? i + size : i)];
+  };
+  py::class_<List>(m, name, "A list of fixed length whose items are changed in place; for another length assign another list.")
+      .def(py::init([](const py::iterable& items) {
+        List list;
+        for (py::handle item : items) list.push_back(item.cast<Item>());
+        return list;
+      }))
+      .def("__len__", [](const List& list) { return list.size(); })
+      .def("__getitem__", at, py::return_value_policy::reference_internal)
+      .def("__setitem__", [at](List& list, py::ssize_t i, const Item& item) { at(list, i) = item; })
+      .def("__iter__", [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); });
   py::implicitly_convertible<py::list, List>();
   py::implicitly_convertible<py::tuple, List>();
 }

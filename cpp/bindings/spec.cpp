@@ -17,8 +17,8 @@ py::class_<T> part(py::module_& m, const char* name, const char* doc) {
 
 void bind_spec(py::module_& m) {
   part<ImageSpec>(m, "ImageSpec", "What the camera network sees: size px, feature stride, crop anchor, mean and std in grey levels.")
-      .def("feature_width", &ImageSpec::feature_width)
-      .def("feature_height", &ImageSpec::feature_height)
+      .def("feature_width", [](const ImageSpec& spec) { return spec.check(), spec.feature_width(); })  // a stride of 0 divides nothing
+      .def("feature_height", [](const ImageSpec& spec) { return spec.check(), spec.feature_height(); })
       .def("check", &ImageSpec::check);
   part<DepthSpec>(m, "DepthSpec", "Bins of camera depth (optical z), m.")
       .def("edge", &DepthSpec::edge, py::arg("i"), "Depth m of edge i; bin i covers [edge(i), edge(i + 1)), its centre is edge(i + 0.5).");

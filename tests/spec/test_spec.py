@@ -3,7 +3,7 @@
 import copy
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -125,16 +125,52 @@ def test_copies_are_equal_and_independent() -> None:
 
 def test_lists_are_changed_in_place() -> None:
     spec = make_spec()
-    spec.radar.features.append(RadarFeature(statistic="age_min"))
+    spec.radar.features = [*spec.radar.features, RadarFeature(statistic="age_min")]
+    spec.radar.features[-2] = RadarFeature(statistic="z_max")
     spec.head.classes[0].nms_radius = 7
-    assert [f["statistic"] for f in json.loads(spec.to_json())["radar"]["features"]] == ["log_count", "z_mean", "age_min"]
+    assert [f["statistic"] for f in json.loads(spec.to_json())["radar"]["features"]] == ["log_count", "z_max", "age_min"]
     assert json.loads(spec.to_json())["head"]["classes"][0]["nms_radius"] == 7
+    assert [c.name for c in spec.head.classes] == ["car", "truck"] and len(spec.head.classes) == 2
+    for index in (2, -3):
+        with pytest.raises(IndexError):
+            spec.head.classes[index]
+
+
+TRAMS = [ClassSpec(name="tram"), ClassSpec(name="a name so long that it lies on the heap", group=1)]
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda spec: setattr(spec.head, "classes", TRAMS),  # as long as the one before: the same memory would do
+        lambda spec: setattr(spec.head, "classes", TRAMS * 500),
+        lambda spec: setattr(spec, "head", HeadSpec(classes=TRAMS)),
+    ],
+    ids=["by a list as long", "by a longer list", "with its owner"],
+)
+def test_an_item_stays_what_it_is_when_its_list_is_replaced(replace: Callable[[ModelSpec], None]) -> None:
+    spec = make_spec()
+    car, truck = spec.head.classes
+    replace(spec)
+    assert (car.name, truck.name, truck.nms_radius) == ("car", "truck", 2.5) and spec.head.classes[0].name == "tram"
+    car.name = "no more of this spec"
+    assert spec.head.classes[0].name == "tram"
+
+
+@pytest.mark.parametrize("change", ["append", "clear", "extend", "insert", "pop"])
+def test_no_list_moves_its_items_by_growing_or_shrinking(change: str) -> None:
+    assert not hasattr(make_spec().head.classes, change)
 
 
 def test_sizes_follow_from_the_fields() -> None:
     spec = make_spec()
     assert (spec.grid.width(), spec.grid.height(), spec.radar_width(), spec.radar_height()) == (128, 128, 256, 256)
     assert (spec.image.feature_width(), spec.image.feature_height(), spec.head.groups()) == (8, 4, 2)
+    for stride in (0, -1):
+        for size in (ImageSpec(stride=stride).feature_width, ImageSpec(stride=stride).feature_height):
+            with pytest.raises(Error) as caught:
+                size()
+            assert (caught.value.code, caught.value.where) == ("E0104", "image.stride")
     spec.ground_plane = (0.5, -1, 2)
     assert spec.ground(4, 3) == 0.5 * 4 - 3 + 2
     assert spec.depth.edge(0) == 2 and spec.depth.edge(70) == 58 and spec.depth.edge(35) == 30
@@ -250,7 +286,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one() -> None:
         (lambda s: setattr(s.depth, "max", float("nan")), "depth.min"),
         (lambda s: setattr(s, "ground_plane", (0, float("inf"), 0)), "ground_plane[1]"),
         (lambda s: setattr(s.radar.features[0], "offset", float("inf")), "radar.features[0].offset"),
-        (lambda s: s.head.classes.clear(), "head.classes"),
+        (lambda s: setattr(s.head, "classes", []), "head.classes"),
     ],
 )
 def test_an_invalid_spec_made_in_python_is_neither_accepted_nor_written(change: Any, where: str) -> None:
