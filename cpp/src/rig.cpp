@@ -105,10 +105,19 @@ SensorRig SensorRig::from_json(const std::string& text) {
   return rig;
 }
 
-SensorRig SensorRig::load(const std::string& path) {
+static std::string text_of(const std::string& path) {
+  constexpr const char* kFix = "give the path of a rig JSON file";
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, "give the path of a rig JSON file");
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, kFix);
+  try {
+    return {std::istreambuf_iterator<char>(file), {}};
+  } catch (const std::ios_base::failure&) {  // of a folder, or a disk that fails
+    throw Error(Code::source_missing_file, "the rig file cannot be read", path, kFix);
+  }
+}
+
+SensorRig SensorRig::load(const std::string& path) {
+  const std::string text = text_of(path);
   try {
     return from_json(text);
   } catch (const Error& e) {

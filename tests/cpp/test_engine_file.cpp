@@ -122,6 +122,8 @@ TEST_F(EngineFileTest, an_engine_without_a_record_is_not_loaded) {
   EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
   fs::remove(engine());
   EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
+  fs::create_directory(engine());  // a folder opens, and cannot be read
+  EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
 }
 
 TEST_F(EngineFileTest, a_broken_record_is_stale_never_a_crash) {

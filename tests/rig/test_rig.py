@@ -137,9 +137,10 @@ def test_a_rig_is_read_from_a_file(tmp_path: File) -> None:
     with pytest.raises(Error) as caught:
         SensorRig.load(path)
     assert caught.value.code == "E0212" and caught.value.where == f"{path}: cameras[0].widht"
-    with pytest.raises(Error) as caught:
-        SensorRig.load(tmp_path / "absent.json")
-    assert caught.value.code == "E0302"
+    for nothing in (tmp_path / "absent.json", tmp_path):
+        with pytest.raises(Error) as caught:
+            SensorRig.load(nothing)
+        assert (caught.value.code, caught.value.where) == ("E0302", str(nothing))
 
 
 def edited(matrix: np.ndarray, row: int, column: int, value: float) -> list[list[float]]:

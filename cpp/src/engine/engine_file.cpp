@@ -20,14 +20,16 @@ constexpr const char* kBuild = "imkd-edge build-engine BUNDLE, on this machine";
 std::optional<std::string> content(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return std::nullopt;
-  std::string bytes(std::istreambuf_iterator<char>(file), {});
-  if (file.bad()) return std::nullopt;
-  return bytes;
+  try {
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  } catch (const std::ios_base::failure&) {  // of a folder, or a disk that fails
+    return std::nullopt;
+  }
 }
 
 std::string must_read(const fs::path& path) {
   if (std::optional<std::string> bytes = content(path)) return *std::move(bytes);
-  throw Error(Code::engine_load, "there is no " + path.filename().string(), path.string(), kBuild);
+  throw Error(Code::engine_load, "there is no " + path.filename().string() + " that can be read", path.string(), kBuild);
 }
 
 std::string sha256_of(const std::string& bytes) { return sha256_hex(bytes.data(), bytes.size()); }
