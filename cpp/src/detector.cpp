@@ -73,8 +73,17 @@ void Detector::State::set_rig(const SensorRig& next) {
   rig = std::move(copy), has_rig = true;  // nothing from here on throws
 }
 
+static void check_motion(const FrameSet& frames) {
+  if (frames.ego.T_world_ego) check_rigid(*frames.ego.T_world_ego, "FrameSet::ego.T_world_ego");
+  for (double v : frames.ego.twist.value_or(Vec3{}))
+    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "FrameSet::ego.twist", "none where the motion is unknown");
+  for (const RadarSweep& sweep : frames.sweeps)
+    if (sweep.T_world_ego) check_rigid(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
+}
+
 // What only a mistake in the caller's program can bring.
 void Detector::State::check(const FrameSet& frames) const {
+  check_motion(frames);
   if (frames.cameras.size() != rig.cameras.size())
     throw Error(Code::frame_count, std::to_string(frames.cameras.size()) + " images for " + std::to_string(rig.cameras.size()) + " cameras",
                 "FrameSet::cameras", "give one view per camera of the rig; an absent camera has data == nullptr");

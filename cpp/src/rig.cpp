@@ -14,12 +14,12 @@ namespace {
 constexpr int kMaxSide = 65536;           // px of a raw image
 constexpr double kRigidTolerance = 1e-4;  // calibration files are often written with 5-6 digits
 
-[[noreturn]] void bad(const std::string& where, const std::string& what, const std::string& fix = {}) {
-  throw Error(Code::rig_bad_value, what, where, fix);
+[[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
+  throw Error(Code::rig_bad_value, what, std::string(where), fix);
 }
 
 template <class Numbers>
-void check_finite(const Numbers& numbers, const std::string& where) {
+void check_finite(const Numbers& numbers, std::string_view where) {
   for (double value : numbers)
     if (!std::isfinite(value)) bad(where, "holds a number that is not finite");
 }
@@ -58,17 +58,19 @@ int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
 
 }  // namespace
 
-void check_rigid(const Mat4& T, const std::string& where) {
+void check_rigid(const Mat4& T, std::string_view where) {
   check_finite(T, where);
-  const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1";
-  if (T[12] != 0 || T[13] != 0 || T[14] != 0 || T[15] != 1) throw Error(Code::rig_not_rigid, "the last row is not 0 0 0 1", where, fix);
+  const auto refuse = [&](const char* what, const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1") {
+    throw Error(Code::rig_not_rigid, what, std::string(where), fix);
+  };
+  if (T[12] != 0 || T[13] != 0 || T[14] != 0 || T[15] != 1) refuse("the last row is not 0 0 0 1");
   for (int a = 0; a < 3; ++a)
     for (int b = 0; b < 3; ++b) {
       const double dot = T[a] * T[b] + T[4 + a] * T[4 + b] + T[8 + a] * T[8 + b];
-      if (std::abs(dot - (a == b)) > kRigidTolerance) throw Error(Code::rig_not_rigid, "the rotation is not orthonormal", where, fix);
+      if (std::abs(dot - (a == b)) > kRigidTolerance) refuse("the rotation is not orthonormal");
     }
   const double det = T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
-  if (det < 0) throw Error(Code::rig_not_rigid, "the rotation is a reflection", where, "one axis points the wrong way");
+  if (det < 0) refuse("the rotation is a reflection", "one axis points the wrong way");
 }
 
 int SensorRig::camera_index(const std::string& name) const { return index_of(cameras, name); }

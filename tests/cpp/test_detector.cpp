@@ -185,6 +185,16 @@ TEST(Detector, callers_mistakes_have_their_codes) {
   EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].radar = -1; }), Code::frame_unknown_sensor);
   EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].count = -1; }), Code::frame_bad_shape);
   EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].points = nullptr; }), Code::frame_bad_shape);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Mat4 skewed = identity4(), broken = identity4();
+  skewed[0] = 2, broken[3] = nan;
+  EXPECT_EQ(after([&](FrameSet& f) { f.ego.T_world_ego = skewed; }), Code::rig_not_rigid);
+  EXPECT_EQ(after([&](FrameSet& f) { f.ego.T_world_ego = broken; }), Code::rig_bad_value);
+  EXPECT_EQ(after([&](FrameSet& f) { f.sweeps[1].T_world_ego = skewed; }), Code::rig_not_rigid);
+  EXPECT_EQ(after([&](FrameSet& f) { f.sweeps[1].T_world_ego = broken; }), Code::rig_bad_value);
+  for (std::size_t i = 0; i < 3; ++i)
+    EXPECT_EQ(after([&](FrameSet& f) { (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity(); }),
+              Code::frame_bad_dtype);
   EXPECT_GT(s.infer().detections.size(), 0u);  // and none has spoiled the detector
 }
 

@@ -1,13 +1,14 @@
 // SensorRig: which cameras and radars there are, and where they sit.
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "imkd/geometry.hpp"
 
 namespace imkd {
 
-void check_rigid(const Mat4& T, const std::string& where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
+void check_rigid(const Mat4& T, std::string_view where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
 
 enum class Distortion { none, plumb_bob, fisheye };
 
