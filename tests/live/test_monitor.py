@@ -1,17 +1,14 @@
-"""Every transition between the states of a sensor, the modes, and the watchdog; max_age is 600 ms, lost_after 2000 ms."""
+"""Every transition between the states of a sensor, and the modes; max_age is 600 ms, lost_after 2000 ms."""
 
 from __future__ import annotations
 
 import itertools
-import threading
-import time
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from helpers import random_spec
-from imkd_edge import CameraCalibration, Error, Monitor, RadarCalibration, RadarSweep, SensorRig, Watchdog
+from imkd_edge import CameraCalibration, Error, Monitor, RadarCalibration, RadarSweep, SensorRig
 
 MS = 1_000_000
 K = np.array([[100.0, 0, 80], [0, 100, 45], [0, 0, 1]])
@@ -218,151 +215,3 @@ def test_the_callers_mistakes_raise(stand: Stand, call, code: str) -> None:
     with pytest.raises(Error) as error:
         call(stand.monitor)
     assert error.value.code == code
-
-
-# ---- watchdog ----
-class Clock:
-    now = 0
-
-    def __call__(self) -> int:
-        return self.now * MS
-
-
-@pytest.fixture
-def watched() -> Iterator[tuple[Clock, list[float], Watchdog]]:
-    clock, missed = Clock(), []
-    with Watchdog(0.05, missed.append, clock, timer=False) as dog:
-        yield clock, missed, dog
-
-
-def test_a_miss_is_told_once_until_the_next_beat(watched) -> None:
-    clock, missed, dog = watched
-    for clock.now, overdue, misses in ((50, False, 0), (51, True, 1), (90, True, 1), (500, True, 1)):
-        dog.poll()
-        assert (dog.overdue, dog.misses) == (overdue, misses)
-    assert missed == pytest.approx([0.051])
-    dog.beat()
-    assert not dog.overdue
-    for clock.now, misses in ((550, 1), (551, 2)):
-        dog.poll()
-        assert dog.misses == misses
-    assert missed == pytest.approx([0.051, 0.051])
-
-
-def test_beats_in_time_miss_nothing(watched) -> None:
-    clock, missed, dog = watched
-    for clock.now in range(0, 5000, 50):
-        dog.poll()
-        dog.beat()
-    assert dog.misses == 0 and not missed
-
-
-def until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.001)
-    return condition()
-
-
-def test_the_timer_runs_by_itself_and_on_its_own_thread() -> None:
-    told: list[tuple[int, float]] = []
-    with Watchdog(0.02, lambda late: told.append((threading.get_ident(), late))) as dog:
-        assert until(lambda: len(told) == 1)
-        dog.beat()
-        assert until(lambda: len(told) == 2) and dog.misses == 2
-    assert all(thread != threading.get_ident() and late > 0.02 for thread, late in told)
-
-
-def test_the_timer_asks_a_clock_of_ones_own() -> None:
-    clock = Clock()
-    with Watchdog(5.0, clock=clock) as dog:
-        time.sleep(0.15)
-        assert not dog.overdue
-        clock.now = 5001
-        assert until(lambda: dog.overdue)
-
-
-def test_a_callback_may_beat_and_may_fail(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    seen: list[str] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(str(unraisable.exc_value)))
-
-    def missed(late: float) -> None:
-        dog.beat()
-        raise RuntimeError("the caller's own trouble")
-
-    with Watchdog(0.01, missed) as dog:
-        assert until(lambda: dog.misses >= 3)
-    assert seen.count("the caller's own trouble") >= 3
-
-
-def test_a_callback_may_close_its_watchdog() -> None:
-    dog = Watchdog(0.01, lambda late: dog.close())
-
-    def closed() -> bool:
-        try:
-            dog.beat() if dog.misses else None
-        except Error:
-            return True
-        return False
-
-    assert until(closed)
-
-
-def test_closing_while_others_call_is_safe() -> None:
-    for _ in range(50):
-        dog = Watchdog(0.0005, lambda late: sum(range(999)))
-
-        def beat(dog: Watchdog = dog) -> None:
-            with pytest.raises(Error):
-                while True:
-                    dog.beat()
-
-        threads = [threading.Thread(target=beat) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        dog.close()
-        for thread in threads:
-            thread.join(timeout=10)
-        assert not any(thread.is_alive() for thread in threads)
-
-
-def test_a_closed_watchdog_says_so_and_an_unclosed_one_does_not_hang_at_exit() -> None:
-    import subprocess
-    import sys
-
-    dog = Watchdog(1.0)
-    dog.close()
-    with pytest.raises(Error) as error:
-        dog.beat()
-    assert error.value.code == "E0511"
-    script = "import imkd_edge, time\nd = imkd_edge.Watchdog(0.001, lambda late: sum(range(9999)))\n"
-    script += "for _ in range(30): time.sleep(0.002); d.beat()"
-    run = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True, text=True)
-    assert run.returncode == 0 and run.stderr == ""
-
-
-def test_a_clock_that_raises_is_one_miss_and_not_the_end_of_the_process() -> None:
-    import subprocess
-    import sys
-
-    script = """
-import itertools, time, imkd_edge
-told, calls = [], itertools.count()
-def clock():
-    if next(calls) == 3: raise RuntimeError("no time")
-    return 0
-with imkd_edge.Watchdog(0.5, told.append, clock) as dog:
-    while not told: time.sleep(0.01)
-    print(dog.misses, dog.overdue, told[0] > 0.5)
-"""
-    run = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True, text=True)
-    assert (run.returncode, run.stdout.split()) == (0, ["1", "True", "True"]), run.stderr
-
-
-@pytest.mark.parametrize("deadline", [0.0, -1.0, float("nan"), 1e9])
-def test_a_deadline_out_of_range_raises(deadline: float) -> None:
-    with pytest.raises(Error) as error:
-        Watchdog(deadline)
-    assert error.value.code == "E0104"
