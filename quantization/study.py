@@ -190,7 +190,7 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
     kept = ("split", "limit", "calibration_split", "frames", "option")
     fresh: dict[str, Any] = {
         "bundles": [Path(bundle).name for bundle in run.bundles],
-        "manifests": [hashlib.sha256(Bundle.load(bundle).file("manifest.json").read_bytes()).hexdigest()[:16] for bundle in run.bundles],
+        "manifests": [hashlib.sha256((Bundle.load(bundle).path / "manifest.json").read_bytes()).hexdigest()[:16] for bundle in run.bundles],
         **{key: getattr(run, key) for key in kept},
         "runs": [],
         "summary": {},

@@ -254,6 +254,9 @@ void CudaLoop::run(const Frame& frame, Result& result) {
     see_whether_it_lives(error);
     graph_.reset();  // it may know notes or points whose places put has changed
     throw;
+  } catch (...) {  // no memory
+    graph_.reset();
+    throw;
   }
 }
 
