@@ -187,21 +187,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 def begin(run: argparse.Namespace) -> dict[str, Any]:
     """What the file holds, or an empty result where there is none. Raises Error write_failed where it is of other bundles or frames."""
-    kept = ("split", "limit", "calibration_split", "frames", "option")
-    fresh: dict[str, Any] = {
-        "bundles": [Path(bundle).name for bundle in run.bundles],
-        "manifests": [hashlib.sha256((Bundle.load(bundle).path / "manifest.json").read_bytes()).hexdigest()[:16] for bundle in run.bundles],
-        **{key: getattr(run, key) for key in kept},
-        "runs": [],
-        "summary": {},
-    }
+    manifests = [(Bundle.load(bundle).path / "manifest.json").read_bytes() for bundle in run.bundles]
+    asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option")}
+    asked["manifests"] = [hashlib.sha256(manifest).hexdigest()[:16] for manifest in manifests]
+    names = [Path(bundle).name for bundle in run.bundles]
+    fresh: dict[str, Any] = {"bundles": names, "split": run.split, "limit": run.limit, "asked": asked, "runs": [], "summary": {}}
     if not run.out.is_file():
         return fresh
     saved = json.loads(run.out.read_text())
-    changed = [key for key in fresh if key not in ("runs", "summary") and saved.get(key) != fresh[key]]
-    if changed:
+    if any(saved.get(key) != fresh[key] for key in ("bundles", "split", "limit", "asked")):
         fix = "name another --out, or repeat the first command to go on"
-        raise Error(Code.write_failed, f"the file holds rows of other {', '.join(changed)}", str(run.out), fix)
+        raise Error(Code.write_failed, "the file holds rows of other bundles or frames", str(run.out), fix)
     return saved
 
 
