@@ -78,6 +78,7 @@ class AugmentConfig:
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
+    slope: float = 0.0  # uniform +- of the ground along x and y: a road that is not the spec's plane, a car that pitches and rolls
     reverse: bool = False  # half of the worlds are turned round; with flip that is a mirror at x = 0
     image_scale: float = 0.0  # uniform 1 +- of the image crop
     image_shift: float = 0.0  # uniform +- of the crop to either side, share of the network's width

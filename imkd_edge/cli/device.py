@@ -170,7 +170,7 @@ def doctor(json: Json = False) -> int:
 @verb
 def bench(
     bundle: BundleName = "tiny",
-    frames: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many timed frames.")] = 6636,
+    frames: Annotated[int | None, typer.Option(min=1, max=10_000_000, help="How many timed frames; 6636 by default.")] = None,
     rate: Annotated[
         float | None, typer.Option(metavar="HZ", callback=finite, help="Pace frames as sensors do, and count missed deadlines.")
     ] = None,
@@ -180,7 +180,7 @@ def bench(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")] = None,
     source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
     option: Options = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Frames before the clock starts.")] = 20,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Frames before the clock starts; 20 by default.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
     engine: EngineName = "auto",
@@ -194,7 +194,9 @@ def bench(
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
     from imkd_edge import bench as benchmark
 
+    counts = {name: value for name, value in (("frames", frames), ("warmup", warmup)) if value is not None}
     timing = {"--rate": rate, "--max-p99": max_p99, "--html": html, "--device": device, "--engine": engine}
+    timing |= {f"--{name}": str(value) for name, value in counts.items()}
     options = parse_options(option)
     if predict is not None:
         refuse({**timing, "--ops": ops, "--option": option}, "nothing is run", "leave it out, or --predict")
@@ -209,8 +211,8 @@ def bench(
         return OK
     if html is not None:
         check_place(html)
-    settings: dict[str, Any] = {"threads": threads, "device": device, "engine": engine, "options": options}
-    result = benchmark.bench(bundle, source, frames=frames, warmup=warmup, rate=rate, track=bar("bench"), **settings)
+    settings: dict[str, Any] = {"threads": threads, "device": device, "engine": engine, "options": options, **counts}
+    result = benchmark.bench(bundle, source, rate=rate, track=bar("bench"), **settings)
     shown = {name: value for name, value in result.items() if name != "series"}
     print_json(shown) if json else report.show_bench(shown)
     if html is not None:

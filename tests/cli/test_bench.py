@@ -77,7 +77,11 @@ def test_a_gate_that_says_nothing_is_refused(run: Any, option: str, value: str) 
 
 
 @pytest.mark.parametrize("mode", [["--predict", "thor"], ["--ops"]], ids=["predict", "ops"])
-@pytest.mark.parametrize("option", [["--max-p99", "0"], ["--html", "x.html"], ["--rate", "20"], ["--device", "cpu"]], ids=lambda o: o[0])
+@pytest.mark.parametrize(
+    "option",
+    [["--max-p99", "0"], ["--html", "x.html"], ["--rate", "20"], ["--device", "cpu"], ["--frames", "9"], ["--warmup", "0"]],
+    ids=lambda o: o[0],
+)
 def test_what_another_mode_would_ignore_is_refused(run: Any, tmp_path: Path, monkeypatch: Any, mode: list[str], option: list[str]) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = run("bench", "tiny", *mode, *option)
