@@ -35,16 +35,14 @@ class View:
     images: ImageChange
     angle: float  # rad
     scale: float
-    slope: tuple[float, float] = (0.0, 0.0)  # of the ground along x and y, beside the plane's own
 
 
 def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChange) -> View:
-    """Angle (rad), scale and slope of the world, uniform within the config's bounds; with `reverse` half are turned by pi more."""
+    """Angle (rad) and scale of the world, uniform within the config's bounds; with `reverse` half of the worlds are turned by pi more."""
     angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
     if config.reverse and rng.random() < 0.5:
         angle += np.pi
-    slope = tuple(rng.uniform(-config.slope, config.slope, 2)) if config.slope else (0.0, 0.0)
-    return View(images, angle, scale, slope)
+    return View(images, angle, scale)
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
@@ -69,13 +67,13 @@ def change_image(image: np.ndarray, change: ImageChange) -> np.ndarray:
 
 
 def seen_spec(spec: ModelSpec, view: View) -> ModelSpec:
-    """A copy of the spec whose ground plane has moved with the world: what stood on the road still does, but for the view's slope."""
+    """A copy of the spec whose ground plane has moved with the world: what stood on the road still does."""
     a, b, c = spec.ground_plane
     if view.images.flip:
         b = -b
     cos, sin = np.cos(view.angle), np.sin(view.angle)
     seen = copy(spec)
-    seen.ground_plane = (cos * a - sin * b + view.slope[0], sin * a + cos * b + view.slope[1], c * view.scale)
+    seen.ground_plane = (cos * a - sin * b, sin * a + cos * b, c * view.scale)
     return seen
 
 

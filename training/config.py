@@ -66,6 +66,7 @@ class TrainConfig:
     depth_weight: float = 1.0
     box_weight: float = 0.5
     overlap_weight: float = 0.0  # of 1 - IoU with the object's box
+    axis_weight: float = 0.0  # of the heading's distance to its object's axis, whichever way they face; less than box_weight
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
     segmentation_weight: float = 1.0
 
@@ -78,7 +79,6 @@ class AugmentConfig:
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
-    slope: float = 0.0  # uniform +- of the ground along x and y: a road that is not the spec's plane, a car that pitches and rolls
     reverse: bool = False  # half of the worlds are turned round; with flip that is a mirror at x = 0
     image_scale: float = 0.0  # uniform 1 +- of the image crop
     image_shift: float = 0.0  # uniform +- of the crop to either side, share of the network's width

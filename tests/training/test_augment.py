@@ -15,7 +15,7 @@ from imkd_edge.training import augment
 from imkd_edge.training.config import AugmentConfig, load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.lidar import CHANNELS, STATISTICS
-from imkd_edge.training.targets import depth_targets, head_targets
+from imkd_edge.training.targets import depth_targets
 
 
 def rotation(yaw: float, pitch: float = 0.0) -> np.ndarray:
@@ -115,30 +115,6 @@ def test_what_stands_on_the_road_still_does_in_the_changed_world(flip, angle, sc
         np.testing.assert_allclose(above(seen, b), np.array(above(spec, a)) * scale, atol=1e-4)
     np.testing.assert_allclose(above(seen, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale, atol=2e-3)
     assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's own stays where it is
-
-
-def test_a_sloping_road_lowers_what_the_network_sees_by_its_rise_and_leaves_the_world_where_it_is():
-    spec, sample = load_config("astyx-lite").spec, make_sample(4)
-    config = AugmentConfig(flip=False, slope=0.03)
-    views = [augment.draw_view(np.random.default_rng(i), config, augment.ImageChange()) for i in range(200)]
-    slopes = np.array([v.slope for v in views])
-    assert np.abs(slopes).max() <= 0.03 and (slopes.min(0) < -0.025).all() and (slopes.max(0) > 0.025).all()
-    assert np.unique(slopes, axis=0).shape == slopes.shape  # each example has a road of its own
-    seen = augment.seen_spec(spec, views[0])
-    flat, sloping = (head_targets(plane, sample.truth, {"car": "car"}) for plane in (spec, seen))
-    np.testing.assert_array_equal(sloping["heatmap"], flat["heatmap"])
-    centres = flat["heatmap"][0] == 1
-    x, y = (sample.truth.boxes[:, i] for i in (0, 1))
-    rise = slopes[0, 0] * x + slopes[0, 1] * y
-    fall = (flat["box"] - sloping["box"])[:, centres]  # (10, objects)
-    np.testing.assert_allclose(np.sort(fall[2]), np.sort(rise), atol=1e-4)
-    np.testing.assert_array_equal(np.delete(fall[:8], 2, 0), 0)
-
-
-def test_without_slope_the_draws_are_those_of_before():
-    plain = augment.draw_view(np.random.default_rng(1), AugmentConfig(rotation=0.1, scale=0.05), augment.ImageChange())
-    rng = np.random.default_rng(1)
-    assert (plain.angle, plain.scale, plain.slope) == (rng.uniform(-0.1, 0.1), 1 + rng.uniform(-0.05, 0.05), (0.0, 0.0))
 
 
 def test_a_mirrored_example_is_the_example_in_a_mirror():
