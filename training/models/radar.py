@@ -9,12 +9,10 @@ from imkd_edge.training.models.blocks import Residual, conv_bn
 
 
 class GridEncoder(nn.Module):
-    """grid (B,F,H*ratio,W*ratio) -> (B,C,H,W); strided where the grid's cells are finer than the BEV's."""
+    """grid (B,F,H*ratio,W*ratio) -> (B,C,H,W); strided where the grid's cells are finer than the BEV's, ratio 1, 2 or 4 (config.py)."""
 
     def __init__(self, features: int, ratio: int, channels: int):
         super().__init__()
-        if ratio not in (1, 2, 4):
-            raise ValueError(f"grid.cell / radar.cell must be 1, 2 or 4, not {ratio}")
         layers = [conv_bn(features, channels, 3, 1 if ratio == 1 else 2)]
         if ratio == 4:
             layers.append(conv_bn(channels, channels, 3, 2))
