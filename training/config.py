@@ -240,6 +240,8 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse("[augment] mix joins frames of different pasts", "leave mix out where there is history")
     if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
         refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
+    if train.axis_weight and train.axis_weight >= train.box_weight:
+        refuse(f"axis_weight = {train.axis_weight:g}, box_weight = {train.box_weight:g}", "make it less, lest headings stay reversed")
     if train.batch % train.accumulate:
         refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
     if model.weights and model.pretrained:
