@@ -28,6 +28,7 @@ COLUMNS = {  # metric -> head of its column; only those that were measured appea
     "car_mae_y": "y m",
     "car_mae_z": "z m",
     "car_mae_yaw": "yaw rad",
+    "car_turned": "turned",
     "mAP": "mAP",
     "NDS": "NDS",
     "mAVE": "mAVE",

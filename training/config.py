@@ -66,7 +66,6 @@ class TrainConfig:
     depth_weight: float = 1.0
     box_weight: float = 0.5
     overlap_weight: float = 0.0  # of 1 - IoU with the object's box
-    axis_weight: float = 0.0  # of the heading's distance to its object's axis, whichever way they face; less than box_weight
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
     segmentation_weight: float = 1.0
 
@@ -240,8 +239,6 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse("[augment] mix joins frames of different pasts", "leave mix out where there is history")
     if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
         refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
-    if train.axis_weight and train.axis_weight >= train.box_weight:
-        refuse(f"axis_weight = {train.axis_weight:g}, box_weight = {train.box_weight:g}", "make it less, lest headings stay reversed")
     if train.batch % train.accumulate:
         refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
     if model.weights and model.pretrained:

@@ -79,25 +79,6 @@ def box_overlap(
     return (cells * (1 - shared / (ours + theirs - shared))).sum() / divisor(cells.sum())
 
 
-def box_axis(
-    predicted: torch.Tensor,  # (B,groups*10,H,W)
-    target: torch.Tensor,  # (B,10,H,W), nan where unknown
-    weight: torch.Tensor,  # (B,H,W)
-    group: torch.Tensor,  # (B,H,W)
-) -> torch.Tensor:
-    """L1 of each cell's sine and cosine to its object's or to the opposite ones, whichever are nearer; weighted and normalised as box_l1.
-
-    Where front and back look alike, the L1 of box_l1 is content with anything between the two headings, also with an angle that is
-    neither's; this is not. Of less weight than that L1, it leaves no heading reversed that the network can tell.
-    """
-    wanted = target[:, 6:8].permute(0, 2, 3, 1)
-    where = (weight > 0) & torch.isfinite(wanted).all(-1)
-    chosen, wanted = of_group(predicted, group, where)[:, 6:8], wanted[where]
-    error = torch.minimum((chosen - wanted).abs().sum(1), (chosen + wanted).abs().sum(1))
-    cells = weight[where]
-    return (cells * error).sum() / divisor(cells.sum())
-
-
 def depth_cross_entropy(
     depth: torch.Tensor,  # (N,D,h,w) probabilities
     target: torch.Tensor,  # (N,h,w) bin, -1 unknown
@@ -134,9 +115,6 @@ def detection_losses(
     if config.overlap_weight:
         terms["overlap"] = box_overlap(out["box"], batch["box"], batch["weight"], batch["group"], cell)
         total = total + config.overlap_weight * terms["overlap"]
-    if config.axis_weight:
-        terms["axis"] = box_axis(out["box"], batch["box"], batch["weight"], batch["group"])
-        total = total + config.axis_weight * terms["axis"]
     if "depth" in out:
         terms["depth"] = depth_cross_entropy(out["depth"], batch["depth_bin"])
         total = total + config.depth_weight * terms["depth"]

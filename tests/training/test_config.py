@@ -92,7 +92,6 @@ def test_missing_files_and_broken_toml_are_named(tmp_path):
         ("data", "vehicles", "car", "'vehicles' is 'car'"),
         ("model", "frozen_backbone", True, "variants cache features of single frames"),
         ("model", "weights", "x.pth", "both pretrained and weights"),
-        ("train", "axis_weight", 0.5, "axis_weight = 0.5, box_weight = 0.5"),
     ],
 )
 def test_parts_that_do_not_agree_are_refused(section, key, value, problem):

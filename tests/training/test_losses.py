@@ -6,7 +6,7 @@ import pytest
 import torch
 from shapely import affinity, geometry
 
-from imkd_edge.training.losses import box_axis, box_l1, box_overlap, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
+from imkd_edge.training.losses import box_l1, box_overlap, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
 
 
 def test_focal_of_one_object_and_undecided_logits():
@@ -142,47 +142,3 @@ def test_overlap_loss_of_a_box_of_unknown_size_or_of_no_box_is_nothing():
     loss = box_overlap(predicted.requires_grad_(), target, weight, group, 0.5)
     loss.backward()
     assert loss.item() == 0 and predicted.grad.abs().sum() == 0
-
-
-def _axis_case(angle, length, yaw):
-    predicted, target, weight, group = _box_case()
-    predicted[0, 6:8, 0, 0] = length * torch.tensor([math.sin(angle), math.cos(angle)])
-    target[0, 6:8, 0, 0] = torch.tensor([math.sin(yaw), math.cos(yaw)])
-    weight[0, 0, 0] = 1.0
-    loss = box_axis(predicted.requires_grad_(), target, weight, group)
-    loss.backward()
-    return loss.item(), predicted.grad[0, :, 0]
-
-
-@pytest.mark.parametrize("turn", [0.0, math.pi])
-@pytest.mark.parametrize("off", [-1.2, -0.1, 0.0, 0.4])
-def test_axis_loss_is_the_distance_to_the_nearer_end_of_the_axis(off, turn):
-    loss, grad = _axis_case(0.9 + off + turn, 1.0, 0.9)
-    expected = min(sum(abs(f(0.9 + off + turn) - sign * f(0.9)) for f in (math.sin, math.cos)) for sign in (1, -1))
-    assert loss == pytest.approx(expected, abs=1e-6)
-    assert grad[:6].abs().sum() == 0 and grad[8:].abs().sum() == 0 and grad[:, 1].abs().sum() == 0
-
-
-def test_no_heading_at_all_is_no_way_out_of_the_axis_loss():
-    assert _axis_case(0.0, 0.0, 0.9)[0] == pytest.approx(math.sin(0.9) + math.cos(0.9))  # the most that it costs near either end
-
-
-def test_below_the_weight_of_l1_the_axis_leaves_no_heading_reversed():
-    for start in (0.9 + math.pi, 0.9 + 2.0, 0.9 - 0.5):
-        predicted, target, weight, group = _box_case()
-        target[0, 6:8, 0, 0] = torch.tensor([math.sin(0.9), math.cos(0.9)])
-        weight[0, 0, 0] = 1.0
-        predicted[0, 6:8, 0, 0] = torch.tensor([math.sin(start), math.cos(start)])
-        predicted.requires_grad_()
-        for _ in range(1000):
-            loss = 0.5 * box_l1(predicted, target, weight, group, torch.ones(10)) + 0.3 * box_axis(predicted, target, weight, group)
-            (grad,) = torch.autograd.grad(loss, predicted)
-            predicted = (predicted - 0.01 * grad).detach().requires_grad_()
-        assert predicted[0, 6:8, 0, 0].tolist() == pytest.approx([math.sin(0.9), math.cos(0.9)], abs=0.02)
-
-
-def test_axis_loss_of_an_unknown_heading_is_nothing():
-    predicted, target, weight, group = _box_case()
-    weight[0, 0, 0] = 1.0
-    predicted[0, 6] = 1.0
-    assert box_axis(predicted, target, weight, group).item() == 0
