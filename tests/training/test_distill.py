@@ -40,6 +40,7 @@ def reaching():
     same = torch.zeros(1, *size, dtype=torch.long)
     batch = {
         "lidar_grid": torch.rand(1, lidar.CHANNELS, fine * size[0], fine * size[1]),
+        "radar_grid": torch.rand(1, len(spec.radar.features), fine * size[0], fine * size[1]),
         "heatmap": torch.rand(1, len(spec.head.classes), *size),
         "box": torch.randn(1, 10, *size),
         "weight": torch.ones(1, *size),
