@@ -232,6 +232,17 @@ empty = 0.1
 """  # with all four terms; goes behind TOY_CONFIG
 
 
+CLIP = """[spec.history]
+frames = 3
+interval = 0.5
+channels = 16
+[data]
+vehicles = ["car", "truck", "bicycle"]
+[augment]
+drop_past = 0.1
+"""  # goes behind TOY_CONFIG
+
+
 @contextmanager
 def killed_after_the_first_save() -> Iterator[None]:
     """A training within is interrupted when its first checkpoint is written."""
@@ -256,6 +267,6 @@ def write_toy_config(path: Path, more: str = "") -> Path:
 
 def write_toy_clip_config(path: Path, more: str = "") -> Path:
     """The same with four key frames and vehicle segmentation."""
-    text = TOY_CONFIG.replace('base = "tiny"', 'base = "tiny-t4"')
-    path.write_text(text + "[spec.history]\nchannels = 16\n" + more)
+    text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 2\nsegmentation = true\n[spec.image]")
+    path.write_text(text + CLIP + more)
     return path
