@@ -107,7 +107,7 @@ def infer(
     option: Options = None,
     save: Annotated[bool, typer.Option("--save", help="Write OUT/FRAME/overview.png and result.json.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for --save.")] = Path("runs/infer"),
-    debug: Annotated[bool, typer.Option("--debug", help="With --save: also draw the gate maps and the segmentation.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="With --save: also draw the gate maps.")] = False,
     score: Score = None,
     threads: Threads = 0,
     device: Device = "auto",

@@ -220,10 +220,12 @@ def _show_environment(environment: dict[str, Any]) -> None:
 
 
 def show_numbers(title: str, values: dict[str, Any]) -> None:
-    """Names and numbers."""
+    """Names and numbers; of a group of numbers each one."""
     table = _table(escape(title), "name", ">value")
-    for name, value in values.items():
-        table.add_row(escape(name), f"{value:.4g}" if isinstance(value, float) else str(value))
+    name, value = table.columns
+    name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
+    for key, number in _flat(values):
+        table.add_row(escape(key), escape(f"{number:.4g}" if isinstance(number, float) else str(number)))
     out().print(table)
 
 

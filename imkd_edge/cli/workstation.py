@@ -71,7 +71,7 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def train(
-    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, astyx-lite, astyx-imkd.")],
+    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, tiny-t4, astyx-lite, astyx-imkd.")],
     data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),

@@ -25,7 +25,7 @@ def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str
 
     Args:
         sample: the moment to show; its truth, where known, is dashed.
-        result: the detections; None shows the sample alone. With gate maps (`Detector(debug=True)`) they and the segmentation stand below.
+        result: the detections; None shows the sample alone. Its gate maps (`Detector(debug=True)`) and segmentation stand below.
         spec: gives the extent of the bird's-eye view and the class names.
         bundle: name for the title line.
         theme: "dark" or "light".

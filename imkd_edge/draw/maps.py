@@ -17,8 +17,8 @@ HEAD, GAP, HIGHEST = 24, 6, 440  # px
 
 
 def maps_of(result: Result | None) -> dict[str, np.ndarray]:
-    """The maps to show, (H, W) 0..1 by name: none where the gates were not asked for."""
-    if result is None or not result.debug:
+    """The maps to show, (H, W) 0..1 by name: the gates where they were asked for, the segmentation where the model gives it."""
+    if result is None:
         return {}
     return result.debug | ({} if result.segmentation is None else {"segmentation": result.segmentation})
 

@@ -68,6 +68,16 @@ def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pyte
     assert list(options["progress"]([1, 2])) == [1, 2]  # type: ignore[operator]
 
 
+def test_a_long_path_leaves_every_name_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from imkd_edge.cli import report
+
+    monkeypatch.setenv("COLUMNS", "80")
+    report.show_numbers("training", {"checkpoint": "/".join(["folder"] * 40), "losses": {"heatmap": 0.123456, "depth": float("nan")}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["losses", "heatmap", "0.1235"] in lines and ["losses", "depth", "nan"] in lines
+    assert any(line[:1] == ["checkpoint"] for line in lines)
+
+
 def test_eval_on_synth_has_the_official_names(run, random_bundle: Path) -> None:
     pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
     result = run("eval", random_bundle, "--data", "synth", "--split", "val", "--limit", "2", "--json").json

@@ -65,16 +65,16 @@ GATES = {name: np.full((64, 64), 0.5, np.float32) for name in ("i_cam", "i_rad")
 
 
 @pytest.mark.parametrize("size", [(320, 180), (1024, 309)])
-def test_gates_and_segmentation_stand_below_where_they_were_asked_for(size: tuple[int, int]) -> None:
+def test_gates_and_segmentation_stand_below_where_there_are_any(size: tuple[int, int]) -> None:
     sensors, found = sample(rig(1, size), ONE_CAR), result(ONE_CAR)
     plain = draw.overview(sensors, found, random_spec(1))
-    assert np.array_equal(plain, draw.overview(sensors, replace(found, segmentation=GATES["i_cam"]), random_spec(1)))
-    for more in ({}, {"segmentation": GATES["i_cam"]}):
-        picture = draw.overview(sensors, replace(found, debug=GATES, **more), random_spec(1))
+    segmentation = {"segmentation": GATES["i_cam"]}
+    for more in ({"debug": GATES}, segmentation, {"debug": GATES, **segmentation}):
+        picture = draw.overview(sensors, replace(found, **more), random_spec(1))
         assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
         assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
         middle = ramp(np.array([0.5]), maps.SCALE)[0]
-        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > 0.3
+        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > 0.2
 
 
 @pytest.mark.parametrize("forward_right", [False, True])
