@@ -101,8 +101,7 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     if "metrics" in measured:
         facts.add_row("measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"))
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
-    for key, value in _flat({**measured.get("metrics", {}), **origin}):
-        facts.add_row(escape(key), escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
+    _add_numbers(facts, {**measured.get("metrics", {}), **origin})
     out().print(facts)
     files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
     parts = card.get("provenance", {}).get("parts", {})  # counted at export; older bundles do not tell
@@ -117,6 +116,11 @@ def _cost(parts: Any, name: str) -> tuple[str, str]:
         return f"{parts[name]['parameters'] / 1e6:.3f}", f"{parts[name]['gflops']:.2f}"
     except (KeyError, TypeError):
         return "", ""
+
+
+def _add_numbers(table: Table, tree: dict[str, Any]) -> None:
+    for key, value in _flat(tree):
+        table.add_row(escape(key), escape(f"{value:.4g}" if isinstance(value, float) else str(value)))
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -224,8 +228,7 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
     table = _table(escape(title), "name", ">value")
     name, value = table.columns
     name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
-    for key, number in _flat(values):
-        table.add_row(escape(key), escape(f"{number:.4g}" if isinstance(number, float) else str(number)))
+    _add_numbers(table, values)
     out().print(table)
 
 

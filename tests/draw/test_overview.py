@@ -73,8 +73,8 @@ def test_gates_and_segmentation_stand_below_where_there_are_any(size: tuple[int,
         picture = draw.overview(sensors, replace(found, **more), random_spec(1))
         assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
         assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
-        middle = ramp(np.array([0.5]), maps.SCALE)[0]
-        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > 0.2
+        middle, least = ramp(np.array([0.5]), maps.SCALE)[0], 0.3 if "debug" in more else 0.2  # one map alone is no higher than three
+        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > least
 
 
 @pytest.mark.parametrize("forward_right", [False, True])
