@@ -127,29 +127,37 @@ def _gain(entry: dict[str, float], digits: int) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Gains against the first row: a dot per row, bars of one standard error over seeds, thin lines of the resampled frames' 95 %."""
+    """Differences to the first row: a dot per row, bars of one standard error over seeds, thin lines of the resampled frames' 95 %."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     first = rows[0]["metrics"]
     shown = [n for n in ("car_bev_ap40_moderate", "car_3d_ap40_moderate", "mAP", "NDS", "mAVE") if n in first]
-    figure = Figure(figsize=(4 * len(shown) + 2, 0.34 * len(rows) + 1.4), layout="constrained")
+    figure = Figure(figsize=(4 * len(shown) + 2, 0.34 * len(rows) + 1.7), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    places = np.arange(len(rows) - 1)
     for axis, name in zip(axes, shown):
-        axis.axvline(0, color="0.6", linewidth=1)
-        for place, row in zip(places, rows[1:]):
-            entry = row["metrics"].get(name, {})
-            if "gain" not in entry:
-                continue
-            error = 0 if math.isnan(entry["gain_sem"]) else entry["gain_sem"]
-            if "gain_low" in entry:
-                axis.plot([entry["gain_low"], entry["gain_high"]], [place, place], color="0.7", linewidth=1)
-            axis.errorbar(entry["gain"], place, xerr=error, fmt="o", color="C0", capsize=3, linewidth=2)
-        axis.set_title(f"{COLUMNS[name]}: {rows[0]['row']} {_plus_minus(first[name]['mean'], first[name]['sem'], 2)}", fontsize=10)
-        axis.set_xlabel("gain")
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(places, [f"{row['row']} ({len(row['seeds'])})" for row in rows[1:]])
+        _dots(axis, [row["metrics"].get(name, {}) for row in rows[1:]])
+        mean = _plus_minus(first[name]["mean"], first[name]["sem"], 1 if "ap40" in name else 3)
+        axis.set_title(f"{COLUMNS[name]}: {rows[0]['row']} {mean}", fontsize=10)
+        axis.set_xlabel("difference (left is better)" if name == "mAVE" else "difference (right is better)")
+    axes[0].set_yticks(range(len(rows) - 1), [f"{row['row']} ({len(row['seeds'])})" for row in rows[1:]])
     axes[0].invert_yaxis()
+    drawn = any("gain_low" in first[name] for name in shown)
+    intervals = "; thin: 95 % of the same frames drawn anew" if drawn else ""
+    figure.supxlabel(f"(n): seeds, paired with {rows[0]['row']}'s; bar: one standard error over them{intervals}", fontsize=9)
     figure.savefig(path, dpi=120)
+
+
+def _dots(axis: Any, entries: Sequence[dict[str, float]]) -> None:
+    """One metric's differences, from top to bottom; nothing where none was measured."""
+    axis.axvline(0, color="0.6", linewidth=1)
+    for place, entry in enumerate(entries):
+        if "gain" not in entry:
+            continue
+        error = 0 if math.isnan(entry["gain_sem"]) else entry["gain_sem"]
+        if "gain_low" in entry:
+            axis.plot([entry["gain_low"], entry["gain_high"]], [place, place], color="0.7", linewidth=1)
+        axis.errorbar(entry["gain"], place, xerr=error, fmt="o", color="C0", capsize=3, linewidth=2)
+    axis.locator_params(axis="x", nbins=6)
+    axis.grid(axis="x", alpha=0.3)
