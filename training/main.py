@@ -89,8 +89,11 @@ def train_stages(
     device: str = "auto",
 ) -> dict[str, Any]:
     """As train, with the config already read."""
-    if resume and not any(out.glob("**/checkpoint.pt")):
+    kept = any((out / stage / "checkpoint.pt").is_file() for stage in (".", "teacher", "labels"))
+    if resume and not kept:
         raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
+    if kept and not resume:
+        raise Error(Code.train_checkpoint, "holds a training already", str(out), "add --resume to go on with it, or name another --out")
     place = world.join(device)
     if cache is None and world.size() > 1 and settings.data.keep:
         cache = out / "cache"

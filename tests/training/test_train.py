@@ -79,6 +79,14 @@ def test_resuming_with_another_seed_is_refused(config, whole):
     assert error.value.code == "E0602"
 
 
+def test_a_finished_training_is_not_written_over(config, whole):
+    kept = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+    with pytest.raises(Error, match="holds a training already.*--resume") as error:
+        train(config, out=whole[0], seed=3)
+    assert error.value.code == "E0602"
+    assert kept == {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+
+
 def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(Error) as error:
         load_student(tmp_path / "checkpoint.pt")
