@@ -63,7 +63,7 @@ def needs_tiny(text: str) -> None:
 
 def test_the_readme_has_blocks_to_run() -> None:
     assert len(commands()) >= 6
-    assert sum(block.language == "python" for block in blocks()) == 2
+    assert sum(block.language == "python" for block in blocks()) == 3
 
 
 @pytest.mark.slow
@@ -73,7 +73,7 @@ def test_command(command: str, place: Path) -> None:
     assert execute(["bash", "-c", command], place)
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_python(number: int, place: Path) -> None:
     block = [block for block in blocks() if block.language == "python"][number]
     needs_tiny(block.text)
