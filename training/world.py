@@ -10,6 +10,7 @@ import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from inspect import signature
 from typing import TypeVar
 
 import numpy as np
@@ -84,7 +85,9 @@ def distributed(stage: nn.Module) -> nn.Module:
     """The stage, called through DDP, which averages the gradients of all processes; a term may be off, hence unused parameters."""
     if size() == 1:
         return stage
-    return nn.parallel.DistributedDataParallel(stage, forward_sync_buffers=False, find_unused_parameters=True)
+    ddp = nn.parallel.DistributedDataParallel
+    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"  # torch before 2.13
+    return ddp(stage, find_unused_parameters=True, **{buffers: False})
 
 
 def synchronised(stage: nn.Module) -> nn.Module:
