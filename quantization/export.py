@@ -57,6 +57,9 @@ def export(
     """
     check_target(out)
     student, settings, state = load_student(Path(checkpoint))
+    if settings.data.sensors != "both":
+        problem = f"a student trained with the {settings.data.sensors} alone"
+        raise Error(Code.train_config, problem, str(checkpoint), 'train one of [data] sensors = "both", since a Detector feeds it both')
     measured = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)
     source = data or settings.data.source

@@ -121,14 +121,25 @@ class FeatureFiles:
 
 def _origin(source: Source, data: DataConfig) -> list[Any]:
     """What decoded samples depend on: the reader's code, its options, and name, size and time of every file below the folder."""
-    folder, files = Path(data.source), []
-    for where, _, names in os.walk(folder):
-        for path in (Path(where, name) for name in names):
-            stat = path.stat()
-            files.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
+    folder = Path(data.source)
+    files = [(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns) for path, stat in _files(folder, set())]
     code = [_hash(path.read_bytes()) for path in sorted(Path(sources.__file__).parent.rglob("*.py"))]
     place = str(folder.resolve()) if files else data.source
     return [source.kind, place, data.options, sorted(files), code, cv2.__version__]
+
+
+def _files(folder: Path, seen: set[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every file below a folder, links to folders followed once, with its stat; not what leads nowhere, nor a cache of ours."""
+    real = os.path.realpath(folder)
+    if real in seen or not os.path.isdir(real):
+        return
+    seen.add(real)
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            if not entry.name.startswith(("samples-", "features-")):
+                yield from _files(folder / entry.name, seen)
+        elif entry.is_file():
+            yield folder / entry.name, entry.stat()
 
 
 def _weights(network: torch.nn.Module) -> list[str]:

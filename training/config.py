@@ -206,10 +206,6 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
         if (value := getattr(parts[section], key)) not in known:
             raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", "choose one of: " + ", ".join(known))
     _check_parts(spec, parts, where)
-    classes = {c.name for c in spec.head.classes}
-    unknown = set(parts["data"].classes.values()) - classes
-    if unknown:
-        raise Error(Code.train_config, f"[data] classes maps to {sorted(unknown)}", where, f"the spec has {sorted(classes)}")
     return Config(name=tree["name"], spec=spec, **parts)
 
 
@@ -225,8 +221,15 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
         refuse(f"grid.cell is {ratio:g} times radar.cell", "these networks take 1, 2 or 4")
     if spec.image.stride not in (8, 16):
         refuse(f"image.stride = {spec.image.stride}", "these networks take 8 or 16")
+    if spec.image.width % 32 or spec.image.height % 32:
+        refuse(f"images of {spec.image.width} x {spec.image.height}", "these networks take multiples of 32")
     if not all(isinstance(label, str) for label in data.classes.values()):
         refuse(f"[data] classes is {data.classes!r}", "map each label of the dataset to a class of the spec")
+    named, taught = {c.name for c in spec.head.classes}, set(data.classes.values())
+    if taught - named:
+        refuse(f"[data] classes maps to {sorted(taught - named)}", f"the spec has {sorted(named)}")
+    if named - taught:
+        refuse(f"no label of [data] classes is for {sorted(named - taught)}", "map the dataset's labels (in small letters) to each class")
     if not all(isinstance(label, str) for label in data.vehicles):
         refuse(f"[data] vehicles is {data.vehicles!r}", "list the dataset's labels")
     if spec.segmentation and not data.vehicles:

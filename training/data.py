@@ -107,14 +107,14 @@ class FrameDataset(Dataset):
         return self.read(self.names[index])
 
     def read(self, name: str) -> Sample:
-        """A raw sample, from memory where it is kept; for training, one without an ego is given the speed (m/s) that its radar tells."""
+        """A raw sample, from memory where it is kept; for training, one whose motion is unknown is given the speed that its radar tells."""
         if name in self.memory:
             return self.memory[name]
         sample = self.source[name]
-        if self.train and sample.ego is None:  # known before the world is turned; afterwards +x is no longer forward
+        if self.train and not _moves(sample):  # known before the world is turned; afterwards +x is no longer forward
             speed = ops.estimate_ego_speed(sample.rig, sample.radar)
             if speed.valid:
-                sample = replace(sample, ego=Ego(twist=np.array([speed.speed, 0.0, 0.0])))
+                sample = replace(sample, ego=replace(sample.ego or Ego(), twist=np.array([speed.speed, 0.0, 0.0])))
         if self.config.data.keep and not isinstance(self.source, CachedSource):
             self.memory[name] = sample
         return sample
@@ -125,8 +125,13 @@ class FrameDataset(Dataset):
         Without either ([data] keep) nothing is read beforehand. Processes that train together fill the cache together, by stretches.
         """
         indices = world.share(range(len(self) if self.config.data.keep or isinstance(self.source, CachedSource) else 0))
+        labels: set[str] = set()
         for index in progress(indices) if progress else indices:
-            self.sample(index)
+            truth = self.sample(index).truth
+            labels |= set(truth.labels) if truth is not None else set(self.config.data.classes)
+        if labels and not labels & set(self.config.data.classes):
+            problem = f"[data] classes knows none of the labels: {', '.join(sorted(labels))}"
+            raise Error(Code.train_no_data, problem, self.config.data.source, "map them to the classes of the spec")
 
     def variant(self, index: int) -> int:
         """Which image variant of a frame this epoch shows."""
@@ -192,6 +197,9 @@ class FrameDataset(Dataset):
         if self.radar and not self.sensors:
             out["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
+            if sample.lidar is None:
+                fix = "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
+                raise Error(Code.train_no_data, "a frame without LiDAR, which its teacher reads", sample.name, fix)
             out["lidar_grid"] = LidarGrid.of(spec)(sample.lidar)
         if sample.truth is None and self.train:
             raise Error(Code.train_no_data, "a frame without labels", sample.name, "train on a split whose frames have labels")
@@ -211,6 +219,15 @@ class FrameDataset(Dataset):
         if self.sensors and spec.history.frames:
             tensors["past"] = self.past(index, sample, view)
         return tensors
+
+
+def _moves(sample: Sample) -> bool:
+    """Whether its ego motion is told, by a twist or by the poses of its sweeps, as the runtime takes it from either."""
+    ego, now = sample.ego, sample.timestamp_ns
+    if ego is None or ego.twist is not None or ego.T_world_ego is None:
+        return ego is not None and ego.twist is not None
+    times = [sweep.timestamp_ns for sweep in sample.radar if sweep.T_world_ego is not None]
+    return any(time is not None and abs(now - time) >= 10_000_000 for time in times)
 
 
 def collate(items: list[dict], spec: ModelSpec) -> dict:

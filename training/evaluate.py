@@ -18,7 +18,7 @@ from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.sources.sample import Sample, Source
 from imkd_edge.training.config import from_dict
-from imkd_edge.training.data import collate, network_inputs, radar_grid
+from imkd_edge.training.data import WITHOUT, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.main import load_checkpoint, load_student
 from imkd_edge.training.models.teacher import Teacher
@@ -56,7 +56,7 @@ class CheckpointDetector:
     def __init__(self, path: Path, score: float, source: Source | None = None):
         state = load_checkpoint(path)
         settings = from_dict(state["config"], str(path))
-        self.spec = settings.spec
+        self.spec, self.sensors = settings.spec, WITHOUT[settings.data.sensors]
         tree = json.loads(self.spec.to_json())
         tree["head"]["score_threshold"] = score
         self.decoded = ModelSpec.from_json(json.dumps(tree))
@@ -116,7 +116,7 @@ class CheckpointDetector:
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
         """F_fused (1,C,H,W) of a sample alone, and where the ego was."""
-        found = self.network.sense(self.batch(network_inputs(self.spec, sample)))["f_fused"], sample.ego
+        found = self.network.sense(self.batch(network_inputs(self.spec, self.sensors(sample))))["f_fused"], sample.ego
         self.seen[sample.name] = found
         while len(self.seen) > KEPT:
             self.seen.popitem(last=False)

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources import open_source
+from imkd_edge.samples import open_with
 from imkd_edge.training import world
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.config import Config, TrainConfig, from_dict, load_config
@@ -71,6 +71,8 @@ def train(
     settings = load_config(config)
     if epochs is not None:
         settings = replace(settings, train=replace(settings.train, epochs=epochs))
+    if teacher is not None and not settings.distill.active:
+        raise Error(Code.train_config, "a teacher, but [distill] takes nothing from one", str(teacher), "leave --teacher out")
     source, split = data or settings.data.source, split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
     return train_stages(
@@ -141,8 +143,11 @@ def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[T
         state = load_checkpoint(path)
         made = from_dict(state["config"], str(path))
         if state["stage"] != name or _taught_by(made) != _taught_by(settings):
-            fix = "use the same grid, classes and [teacher], or train it anew"
+            fix = "use the same grid, classes, split and [teacher], or train it anew"
             raise Error(Code.train_checkpoint, f"no {name} of this model", str(path), fix)
+        if state["epoch"] < made.train.epochs:
+            problem = f"a {name} after {state['epoch']} of {made.train.epochs} epochs"
+            raise Error(Code.train_checkpoint, problem, str(path), "finish its training with --resume")
         network = kind(settings.spec, settings.teacher)
         network.load_state_dict(state["ema"])
         networks.append(network.eval())
@@ -150,10 +155,10 @@ def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[T
 
 
 def _taught_by(settings: Config) -> list[Any]:
-    """What a teacher and a label encoder are made for; cameras and the past are the student's alone."""
-    spec, teacher = json.loads(settings.spec.to_json()), settings.teacher
+    """What a teacher and a label encoder are made for, and of; cameras and the past are the student's alone."""
+    spec, teacher, data = json.loads(settings.spec.to_json()), settings.teacher, settings.data
     seen = spec["radar"] if teacher.radar else spec["radar"]["cell"]
-    return [spec["grid"], seen, spec["ground_plane"], spec["head"], teacher.channels]
+    return [spec["grid"], seen, spec["ground_plane"], spec["head"], teacher.channels, data.split, data.classes]
 
 
 class Run:
@@ -269,8 +274,8 @@ class Run:
 
 
 def _decisive(settings: Config) -> dict[str, Any]:
-    """What a result depends on."""
-    return replace(settings, train=replace(settings.train, workers=0)).to_dict()
+    """What a result depends on; the place of the data may have another name."""
+    return replace(settings, train=replace(settings.train, workers=0), data=replace(settings.data, source="")).to_dict()
 
 
 def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:
@@ -289,7 +294,7 @@ def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:
 
 def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:
     """The frames that a config trains on. Raises Error train_no_data, those of the source."""
-    source = open_source(settings.data.source, **settings.data.options)
+    source = open_with(settings.data.source, settings.data.options)
     splits = getattr(source, "splits", {})
     where, split = settings.data.source, settings.data.split
     if not splits.get(split):

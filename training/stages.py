@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from imkd_edge.errors import Code, Error
 from imkd_edge.training.config import Config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.distill import Distiller, freeze, log_reflectance
@@ -73,8 +74,10 @@ class TeacherStage(Stage):
             seen = log_reflectance(torch.from_numpy(lidar(dataset.sample(index).lidar))[None])
             values.append(seen[seen > 0])
         joined = torch.cat(values).double().sort().values
-        if len(joined):
-            self.network.reflectance_scale.fill_(float(joined[int(0.99 * (len(joined) - 1))]))
+        if not len(joined):
+            fix = "name data with LiDAR, or tell the reader to make it ([data.options], such as lidar = true)"
+            raise Error(Code.train_no_data, "no LiDAR return within the grid, in any frame", self.config.data.source, fix)
+        self.network.reflectance_scale.fill_(float(joined[int(0.99 * (len(joined) - 1))]))
 
 
 class LabelStage(Stage):

@@ -71,16 +71,16 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def train(
-    config: Annotated[str, typer.Argument(help="TOML file, or the name of a shipped one: tiny, tiny-t4, astyx-lite, astyx-imkd.")],
+    config: Annotated[str, typer.Argument(help="TOML file, or one of tiny, tiny-t4, astyx-lite, astyx-imkd, r18-nuscenes, r50-nuscenes.")],
     data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every random draw.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the config's number.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of the student, instead of the config's number.")] = None,
     teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")] = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan of rows and seeds: astyx, synth.")] = False,
+    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")] = False,
     row: Annotated[list[str] | None, typer.Option(help="Of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
     device: Device = "auto",
@@ -282,6 +282,8 @@ def evaluate(
         "condition": condition,
     }
     if bundle.endswith(".pt"):
+        ignored = {"--threads": threads or None, "--device": device, "--engine": engine}
+        refuse(ignored, "a checkpoint runs in torch on the CPU", "leave it out")
         result = _extra("imkd_edge.training.evaluate", "train").evaluate_checkpoint(bundle, data, split, **common, track=bar("eval"))
     else:
         from imkd_edge.evaluation.run import evaluate_bundle

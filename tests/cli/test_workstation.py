@@ -127,3 +127,9 @@ def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, argument
     outcome = run("train", *arguments, "--out", str(tmp_path / "out"))
     assert outcome.code == 2 and f"/ {named} /" in outcome.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
+def test_what_measuring_a_checkpoint_would_ignore_is_refused(run, ignored: tuple[str, str]) -> None:
+    outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
+    assert outcome.code == 2 and ignored[0] in outcome.stderr

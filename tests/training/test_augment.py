@@ -193,3 +193,21 @@ def test_dropping_takes_away_and_never_adds(config):
     assert set(other.frames) <= set(sample.frames)
     assert sum(len(s.points) for s in other.radar) <= sum(len(s.points) for s in sample.radar)
     assert other.frames != sample.frames or len(other.radar) != 1 or len(other.radar[0].points) < 80
+
+
+@pytest.mark.parametrize("ego, earlier, told", [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)])
+def test_an_ego_speed_that_only_the_radar_knows_is_taken_before_the_world_is_turned(ego, earlier, told):
+    """A pose tells no motion without another one 10 ms away; static returns of a car at 14 m/s recede at minus that times the cosine."""
+    sample = make_sample(7)
+    points = sample.radar[0].points.copy()
+    mount = np.array(sample.rig.radars[0].T_ego_radar)
+    ahead = (points[:, :3] / np.linalg.norm(points[:, :3], axis=1, keepdims=True)) @ mount[0, :3]
+    points[:, 4] = -14 * ahead
+    radar = RadarCalibration(name="radar", T_ego_radar=mount, velocity="raw")
+    sweep = dataclasses.replace(sample.radar[0], points=points, **({} if earlier else {"timestamp_ns": None, "T_world_ego": None}))
+    sample = dataclasses.replace(sample, ego=ego, radar=[sweep], rig=SensorRig(cameras=sample.rig.cameras, radars=[radar]))
+    read = FrameDataset(OneSample(sample), ["0"], load_config("tiny"), seed=0).read("0").ego
+    assert (read.twist is not None) == told
+    if told:
+        np.testing.assert_allclose(read.twist, [14, 0, 0], atol=0.01)
+    assert read.T_world_ego is (ego and ego.T_world_ego)

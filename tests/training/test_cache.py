@@ -121,6 +121,24 @@ def test_a_stale_cache_is_not_used(tmp_path):
     assert key({}) != first
 
 
+def test_a_cache_sees_changes_behind_links_and_bears_links_that_lead_nowhere_or_round(tmp_path):
+    away, data = tmp_path / "away", tmp_path / "data"
+    for folder in (away, data):
+        folder.mkdir()
+    (away / "0.txt").write_text("1 2 3")
+    (data / "radar").symlink_to(away)
+    (data / "gone").symlink_to(tmp_path / "nowhere")
+    (away / "round").symlink_to(data)
+
+    def key():
+        return CachedSource(Folder(), DataConfig(str(data), {}), data / "cache").key
+
+    first = key()
+    assert key() == first  # though the cache lies in it
+    (away / "0.txt").write_text("1 2 3 4")
+    assert key() != first
+
+
 def test_features_of_other_images_or_another_backbone_are_not_used(frozen, tmp_path):
     config, source = load_config(frozen), open_source("synth", **OPTIONS)
     cached, backbone = CachedSource(source, config.data, tmp_path), SmallBackbone()

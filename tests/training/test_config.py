@@ -61,6 +61,8 @@ def edited(path: str, value) -> dict:
         ("spec.image.stride", 32, "E0601"),
         ("model", 3, "E0601"),
         ("data.classes", {"car": "vehicle"}, "E0601"),
+        ("data.classes", {"car": "car"}, "E0601"),  # nothing would ever be learnt of trucks
+        ("spec.image.height", 136, "E0601"),  # a multiple of the stride that the backbone's coarser levels cannot halve
         ("spec.image.widht", 256, "E0102"),
         ("spec.image.width", 250, "E0104"),
         ("spec.depth.spacing", "cubic", "E0104"),

@@ -1,6 +1,8 @@
 """Teacher, label encoder, student: trained in turn, the earlier ones frozen, none of them in what is deployed."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -9,7 +11,7 @@ import torch
 from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.conditions import no_radar
-from imkd_edge.quantization.export import to_onnx
+from imkd_edge.quantization.export import export, to_onnx
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.evaluate import CheckpointDetector, evaluate_checkpoint
@@ -79,6 +81,43 @@ def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config,
     for key in parts:
         assert torch.equal(mine["ema"][f"bev.{key}"], teacher[key]) and torch.equal(mine["trained"][f"network.bev.{key}"], teacher[key])
     assert not any(key.startswith(("distiller.fused.", "distiller.label.")) for key in mine["trained"])  # compared without an adaptor
+
+
+def test_a_teacher_is_not_trained_on_frames_without_lidar(tmp_path):
+    blind = write_toy_config(tmp_path / "blind.toml", DISTIL.replace("lidar = true", "lidar = false"))
+    with pytest.raises(Error, match="no LiDAR return within the grid") as error:
+        train(blind, out=tmp_path / "run", seed=5, epochs=1)
+    assert error.value.code == "E0604" and not (tmp_path / "run" / "teacher" / "checkpoint.pt").exists()
+
+
+def test_a_teacher_of_other_frames_or_labels_and_an_unfinished_one_are_refused(config, folder, tmp_path):
+    settings = load_config(config)
+    for change in ({"split": "val"}, {"classes": {**settings.data.classes, "truck": "car", "van": "truck"}}):
+        with pytest.raises(Error, match="no teacher of this model"):
+            load_teacher(folder, replace(settings, data=replace(settings.data, **change)))
+    shutil.copytree(folder, tmp_path / "young")
+    path = tmp_path / "young" / "teacher" / "checkpoint.pt"
+    torch.save({**load_checkpoint(path), "epoch": 1}, path)
+    with pytest.raises(Error, match="after 1 of 2 epochs") as error:
+        load_teacher(tmp_path / "young", settings)
+    assert error.value.code == "E0602"
+
+
+def test_a_teacher_for_a_student_that_takes_nothing_from_it_is_refused(folder, tmp_path):
+    with pytest.raises(Error, match="takes nothing from one"):
+        train(write_toy_config(tmp_path / "alone.toml"), out=tmp_path / "run", teacher=folder)
+
+
+def test_a_student_of_one_sensor_is_measured_with_it_alone_and_not_exported(folder, tmp_path):
+    state = load_checkpoint(folder / "checkpoint.pt")
+    torch.save({**state, "config": {**state["config"], "data": {**state["config"]["data"], "sensors": "camera"}}}, tmp_path / "one.pt")
+    sample = open_source("synth", scenes=2, frames_per_scene=4)["s000-f002"]
+    whole, one = (CheckpointDetector(path, 0.01) for path in (folder / "checkpoint.pt", tmp_path / "one.pt"))
+    blind = whole.student(no_radar(sample))["heatmap"]
+    assert torch.equal(one.student(sample)["heatmap"], blind) and not torch.equal(whole.student(sample)["heatmap"], blind)
+    with pytest.raises(Error, match="trained with the camera alone") as error:
+        export(tmp_path / "one.pt", tmp_path / "one.imkd")
+    assert error.value.code == "E0601"
 
 
 def test_without_a_label_term_no_label_encoder_is_trained(tmp_path):

@@ -8,8 +8,9 @@ import torch
 
 from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
+from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
-from imkd_edge.training.main import load_checkpoint, load_student, train
+from imkd_edge.training.main import load_checkpoint, load_student, train, train_stages
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,22 @@ def test_resuming_with_another_seed_is_refused(config, whole):
 
 def test_a_finished_training_is_not_written_over(config, whole):
     kept = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
-    with pytest.raises(Error, match="holds a training already.*--resume") as error:
+    with pytest.raises(Error, match="holds a training already") as error:
         train(config, out=whole[0], seed=3)
     assert error.value.code == "E0602"
     assert kept == {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+
+
+def test_data_may_have_another_name_when_a_run_goes_on(config, whole):
+    assert train(config, data="synth:0", out=whole[0], seed=3, resume=True)["losses"] == whole[1]["losses"]
+
+
+def test_data_whose_labels_mean_nothing_to_the_config_are_refused(config, tmp_path):
+    settings = load_config(config)
+    classes = {f"a big {name}": name for name in settings.data.classes.values()}
+    with pytest.raises(Error, match="knows none of the labels: bicycle, car") as error:
+        train_stages(replace(settings, data=replace(settings.data, classes=classes)), 3, tmp_path)
+    assert error.value.code == "E0604"
 
 
 def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
