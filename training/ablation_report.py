@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,7 +51,9 @@ def report(results: dict[str, Any], out: Path) -> list[dict[str, Any]]:
         The rows of `summary`.
     """
     rows = summary(results["runs"])
-    (out / "table.md").write_text(table(rows))
+    teachers = {json.dumps(run["teacher"], sort_keys=True) for run in results["runs"] if "teacher" in run}
+    note = f"\nThe runs had {len(teachers)} different teachers, see results.json.\n" if len(teachers) > 1 else ""
+    (out / "table.md").write_text(table(rows) + note)
     if rows:
         plot(rows, out / "plot.png")
     return rows

@@ -338,5 +338,9 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
         raise Error(Code.train_checkpoint, f"this is a {state['stage']}, not a student", str(path), "name the student's checkpoint")
     settings = from_dict(state["config"], str(path))
     student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
-    student.load_state_dict(state["ema"])
+    try:
+        student.load_state_dict(state["ema"])
+    except RuntimeError as error:  # torch names every layer that differs
+        problem = f"made by another version of the networks ({state['commit']})"
+        raise Error(Code.train_checkpoint, problem, str(path), "train anew, or take that version") from error
     return student.eval(), settings, state

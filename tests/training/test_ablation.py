@@ -198,4 +198,10 @@ def test_table_and_plot_show_every_row(tmp_path):
     table = (tmp_path / "table.md").read_text()
     assert [row["row"] for row in rows] == ["baseline", "all", "late"]
     assert "| baseline | 2 | 32.0 ± 2.0 | 0.320 ± 0.020 |" in table and "| all | +2.0 ± 1.0 [" in table
-    assert (tmp_path / "plot.png").stat().st_size > 5000
+    assert (tmp_path / "plot.png").stat().st_size > 5000 and "teachers" not in table
+
+
+def test_a_table_of_several_teachers_says_so(tmp_path):
+    runs = [{**run, "teacher": {"seed": 0, "commit": commit}} for run, commit in zip(RUNS, ["a1", "a1", "a1", "b2", "b2"])]
+    ablation_report.report({"runs": runs}, tmp_path)
+    assert "2 different teachers" in (tmp_path / "table.md").read_text()
