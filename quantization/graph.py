@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
@@ -186,6 +187,24 @@ class Part:
             elif node.op_type != "Conv" or self.shapes[node.input[1]][2:] == [1, 1]:
                 found.add(node.name)
         return found
+
+
+def layers_called(names: Sequence[str], parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
+    """Of each part the layers that the names mean, LAYER or PART/LAYER; raises Error spec_bad_value for one that means none, or several."""
+    known = {(part, node.name): f"{part}/{node.name}" for part in parts for node in parts[part].layers()}
+    layers = list(dict.fromkeys(layer for _, layer in known))
+    found: dict[str, list[str]] = {part: [] for part in parts}
+    for name in names:
+        meant = [place for place, full in known.items() if name in (place[1], full)]
+        if len(meant) > 1:  # exporters number the nodes of each part anew
+            fix = f"say which: {' or '.join(known[place] for place in meant)}"
+            raise Error(Code.spec_bad_value, f"{len(meant)} layers are called {name!r}", "--keep-float", fix)
+        if not meant:
+            near = get_close_matches(name.removeprefix("camera/").removeprefix("bev/"), layers)
+            fix = f"near ones are {', '.join(full for layer in near or layers[:3] for place, full in known.items() if place[1] == layer)}"
+            raise Error(Code.spec_bad_value, f"no layer is called {name!r}", "--keep-float", fix)
+        found[meant[0][0]].append(meant[0][1])
+    return {part: tuple(layers) for part, layers in found.items()}
 
 
 def store_half(graph: onnx.GraphProto) -> None:

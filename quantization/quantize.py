@@ -18,7 +18,7 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import remake_golden
-from imkd_edge.quantization.graph import Part, store_half
+from imkd_edge.quantization.graph import Part, layers_called, store_half
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import Quantized, quantize_part, watch
 from imkd_edge.quantization.sensitivity import Probe, mixed_precision, sensitivities
@@ -92,7 +92,7 @@ def quantize(
         out: folder to make, NAME.imkd.
         split: of the source; the default is "train" where it has one, else every frame.
         frames: how many to observe, chosen by herding.
-        keep_float: names of layers that stay float beside those that the rules name; a gate chooses them itself.
+        keep_float: layers that stay float beside those that the rules name, LAYER or PART/LAYER; a gate chooses them itself.
         gate: largest NMSE of a part's outputs on the first calibration frames; the layers that suffer most go back to float until it holds.
         collection: file of the observers' counts, written on the way and gone on with; the default is OUT.collection.npz.
         evaluate: split of the source on which to measure both forms, for the model card.
@@ -108,11 +108,13 @@ def quantize(
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
-    check_target(out)  # now, not after the long work
+    check_target(out)  # this and the next now, not after the long work
+    bundle = Bundle.load(bundle)
+    chosen = layers_called(keep_float, _parts(bundle))
     method = method or Method()
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
-    kept = {name: keep_float if gate is None else gated(seen, part, method, gate, threads, bar) for name, part in seen.parts.items()}
+    kept = {name: chosen[name] if gate is None else gated(seen, part, method, gate, threads, bar) for name, part in seen.parts.items()}
     if training is None:
         parts = {name: quantize_part(part, seen.collection, method, kept[name]) for name, part in seen.parts.items()}
     else:
@@ -176,13 +178,17 @@ def calibrate(
 ) -> Calibrated:
     """Chooses the frames and runs the one pass over them; arguments as of `quantize`."""
     bundle = Bundle.load(bundle)
-    parts = {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
+    parts = _parts(bundle)
     chosen = _select(data, split, options)
     picked = choose_frames(chosen, golden_rig(bundle), frames, bar and bar("choose frames"))
     watched = [item for part in parts.values() for item in watch(part)]
     observable = {name: part.with_outputs([w.name for w in watched if w.part == name]) for name, part in parts.items()}
     seen = collect(bundle.spec, observable, watched, chosen.source, picked.names, state, threads, bar and bar("observe"))
     return Calibrated(bundle, parts, chosen.source, picked, seen)
+
+
+def _parts(bundle: Bundle) -> dict[str, Part]:
+    return {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
 
 
 def _select(data: str, split: str | None, options: Mapping[str, Any]) -> Selection:

@@ -176,7 +176,7 @@ def quantize(
     bits: Annotated[int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")] = 8,
     frames: Annotated[int, typer.Option(min=16, help="How many to calibrate on, chosen by their radar.")] = 128,
     split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
-    keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float; repeatable.")] = None,
+    keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float, NAME, camera/NAME or bev/NAME; repeatable.")] = None,
     gate: Annotated[
         float | None, typer.Option(min=0, callback=finite, help="Layers go back to float until no output's NMSE is above this.")
     ] = None,

@@ -28,6 +28,7 @@ from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.golden import replay
 from imkd_edge.quantization import quantize as quantizing
+from imkd_edge.quantization.graph import Part, layers_called
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, write
 from imkd_edge.samples import infer_sample, select
@@ -99,6 +100,39 @@ def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Pa
         with pytest.raises(Error, match=r"E0702.*not a bundle"):
             write_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "fix"),
+    [
+        ("node_Conv_296", "2 layers are called 'node_Conv_296'", "say which: camera/node_Conv_296 or bev/node_Conv_296"),
+        ("bev/node_Conv_297", "no layer is called 'bev/node_Conv_297'", "bev/node_Conv_296"),  # tiny-t4's numbers are even
+        ("camera/node_Conv_326", "no layer is called 'camera/node_Conv_326'", "bev/node_Conv_326"),
+        ("encoder", "no layer is called 'encoder'", "camera/node_Conv_288"),
+    ],
+)
+def test_a_float_layer_that_is_not_one_layer_is_refused_before_the_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, fix: str
+) -> None:
+    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    with pytest.raises(Error, match="E0104") as raised:
+        quantize("tiny-t4", "synth", tmp_path / "m.imkd", keep_float=(name,))
+    assert (raised.value.what, raised.value.where) == (what, "--keep-float") and fix in raised.value.fix
+
+
+def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
+    bundle = Bundle.load("tiny-t4")
+    parts = {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in ("camera", "bev")}
+    kept = layers_called(("bev/node_Conv_296", "node_Conv_288", "node_Conv_326"), parts)
+    assert kept == {"camera": ("node_Conv_288",), "bev": ("node_Conv_296", "node_Conv_326")}
+
+
+def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
+    name = next(group.name for group in seen.parts["bev"].groups() if not group.float_because)
+    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",))
+    parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
+    chosen = [(part, layer) for part, card in parts.items() for layer, said in card["precision"].items() if said == "float: chosen"]
+    assert chosen == [("bev", name)]
 
 
 def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
