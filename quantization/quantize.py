@@ -15,8 +15,9 @@ from imkd_edge.bundle import Bundle, check_target, golden_rig, write_bundle
 from imkd_edge.calibration.collect import PARTS, Collection, collect, open_parts
 from imkd_edge.calibration.frames import Frames, choose_frames
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.engine_cache import check_place
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
 from imkd_edge.golden import remake_golden
 from imkd_edge.quantization.graph import Part, layers_called, store_half
 from imkd_edge.quantization.half import to_half
@@ -108,7 +109,12 @@ def quantize(
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
-    check_target(out)  # this and the next now, not after the long work
+    check_target(out)  # whatever can be refused is refused now, not after the long work
+    _check_typing(typing)
+    if html is not None:
+        check_place(html)
+    if evaluate is not None:
+        check_protocol(choose(data, evaluate, options).source)
     bundle = Bundle.load(bundle)
     chosen = layers_called(keep_float, _parts(bundle))
     method = method or Method()
@@ -215,8 +221,7 @@ def write(
         typing: what its parts compute in between their integers, float32 or float16; the other typing and the tables of scales are further
             files.
     """
-    if typing not in TYPINGS:
-        raise Error(Code.spec_bad_value, f"no typing {typing!r}", "--typing", f"choose one of: {', '.join(TYPINGS)}")
+    _check_typing(typing)
     bundle = seen.bundle
     typed = {
         "float32": {name: _file(part.model, seen.parts[name].stored_half) for name, part in parts.items()},
@@ -230,6 +235,11 @@ def write(
     with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
         golden = remake_golden(bundle, detector)
     return write_bundle(out, bundle.spec, files["camera"], files["bev"], golden, metrics, provenance, extra)
+
+
+def _check_typing(typing: str) -> None:
+    if typing not in TYPINGS:
+        raise Error(Code.spec_bad_value, f"no typing {typing!r}", "--typing", f"choose one of: {', '.join(TYPINGS)}")
 
 
 def _file(model: onnx.ModelProto, half: bool) -> bytes:

@@ -3,6 +3,7 @@ toy trainings."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -241,6 +242,13 @@ vehicles = ["car", "truck", "bicycle"]
 [augment]
 drop_past = 0.1
 """  # goes behind TOY_CONFIG
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Makes every import of it fail, as where it is not installed."""
+    for name in [n for n in sys.modules if n.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 @contextmanager

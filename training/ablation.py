@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
-from imkd_edge.evaluation.run import choose, measure, run
+from imkd_edge.evaluation.run import check_protocol, choose, measure, run
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.main import load_checkpoint, open_dataset, train_stages, train_teacher
@@ -148,7 +148,7 @@ def ablate(
         )
     out.mkdir(parents=True, exist_ok=True)
     todo = plan.chosen(rows, seeds)
-    choose(plan.data, plan.split, plan.common.data.options)  # a split that is missing is better missed before the training
+    check_protocol(choose(plan.data, plan.split, plan.common.data.options).source)  # what is missing is better missed before the training
     labels = any(row.settings.distill.label > 0 for row, _ in todo)
     done = {entry["digest"] for entry in gather(plan, out)["runs"]}
     for number, (row, seed) in enumerate(todo, 1):

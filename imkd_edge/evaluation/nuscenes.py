@@ -43,7 +43,7 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Detections], classes:
     Raises:
         Error: missing_extra without the devkit; spec_bad_value for lists of different length or an unknown class.
     """
-    devkit = _devkit()
+    devkit = load_devkit()
     if len(truths) != len(detections):
         raise Error(
             Code.spec_bad_value, f"{len(truths)} truths but {len(detections)} detections", "evaluate", "give one of each per sample"
@@ -115,7 +115,8 @@ def recall(
     return hit / total if total else float("nan")
 
 
-def _devkit() -> dict[str, Any]:
+def load_devkit() -> dict[str, Any]:
+    """What is used of the devkit, by name; raises Error missing_extra, so it is worth asking before the frames run."""
     try:
         from nuscenes.eval.common.config import config_factory
         from nuscenes.eval.common.data_classes import EvalBoxes

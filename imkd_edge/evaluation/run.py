@@ -12,7 +12,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import radar, segmentation
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.samples import Selection, infer_sample, select
-from imkd_edge.sources.sample import Sample, Truth
+from imkd_edge.sources.sample import Sample, Source, Truth
 from imkd_edge.sources.vod import VodSource
 
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
@@ -59,9 +59,10 @@ def evaluate_bundle(
         official devkit's numbers for View-of-Delft (percent), the official nuScenes devkit's for others.
 
     Raises:
-        Error: train_no_data where no frame has labels; those of the source and the bundle.
+        Error: those of `check_protocol`, the source and the bundle before any frame runs; train_no_data where no frame has labels.
     """
     chosen = choose(data, split, options, limit)
+    check_protocol(chosen.source, per_range, per_block, per_radar)
     rig = chosen.source[chosen.names[0]].rig
     with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
         grid = detector.spec.grid
@@ -91,6 +92,23 @@ def choose(data: str, split: str, options: Mapping[str, Any] | None = None, limi
     return Selection(chosen.source, chosen.names[:limit])
 
 
+def check_protocol(source: Source, per_range: bool = False, per_block: bool = False, per_radar: bool = False) -> None:
+    """Asks before the long work what the protocol of a source needs: raises Error spec_bad_value, missing_extra without its devkit."""
+    if source.kind == "astyx":
+        return
+    if per_range or per_block or per_radar:
+        what, fix = "ranges, blocks and returns belong to KITTI's protocol", "leave --per-range, --per-block and --per-radar out"
+        raise Error(Code.spec_bad_value, what, source.kind, fix)
+    if isinstance(source, VodSource):
+        from imkd_edge.evaluation import vod
+
+        vod.load_devkit()
+    else:
+        from imkd_edge.evaluation import nuscenes
+
+        nuscenes.load_devkit()
+
+
 def evaluate(
     chosen: Selection,
     detect: Callable[[Sample], Found],
@@ -100,7 +118,8 @@ def evaluate(
     condition: str = "none",
     track: Track | None = None,
 ) -> dict[str, Any]:
-    """The metrics of whatever finds boxes in a sample. Raises Error train_no_data where no frame has labels."""
+    """The metrics of whatever finds boxes in a sample. Raises Error of `check_protocol`; train_no_data where no frame has labels."""
+    check_protocol(chosen.source, per_range, per_block, per_radar)
     names, detected, tallies = run(chosen, detect, condition, track)
     return measure(chosen, names, detected, tallies, per_range, per_block, per_radar)
 
@@ -114,7 +133,7 @@ def measure(
     per_block: bool = False,
     per_radar: bool = False,
 ) -> dict[str, Any]:
-    """The metrics of what `run` found."""
+    """The metrics of what `run` found, by a protocol that `check_protocol` has let pass."""
     metrics = _boxes(chosen, names, detected, per_range, per_block, per_radar)
     return {**metrics, "vehicle_iou": segmentation.vehicle_iou(tallies)} if tallies else metrics
 
@@ -128,9 +147,6 @@ def _boxes(
         clouds = [radar.returns(chosen.source[name]) for name in names] if per_radar else []
         parts = radar.parts(clouds, [item[0] for item in detected]) if per_radar else None
         return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None, parts=parts)
-    if per_range or per_block or per_radar:
-        what, fix = "ranges, blocks and returns belong to KITTI's protocol", "leave --per-range, --per-block and --per-radar out"
-        raise Error(Code.spec_bad_value, what, chosen.source.kind, fix)
     if isinstance(chosen.source, VodSource):
         from imkd_edge.evaluation import vod
 

@@ -53,7 +53,7 @@ def evaluate(labels: Path, names: Sequence[str], rigs: Sequence[SensorRig], dete
     Raises:
         Error: missing_extra without the devkit; spec_bad_value for lists of different length.
     """
-    evaluation = _devkit()
+    evaluation = load_devkit()
     if not len(names) == len(rigs) == len(detections):
         what = f"{len(names)} names, {len(rigs)} rigs, {len(detections)} detections"
         raise Error(Code.spec_bad_value, what, "evaluate", "give one of each per frame")
@@ -87,8 +87,10 @@ def _rectangle(camera: CameraCalibration, box: np.ndarray) -> list[float]:
     return [*np.clip(points.min(0), 0, limit).tolist(), *np.clip(points.max(0), 0, limit).tolist()]
 
 
-def _devkit() -> Any:
-    """The devkit's Evaluation. Importing it loads its notebook plots too; k3d, which only they use, is stood in for."""
+def load_devkit() -> Any:
+    """The devkit's Evaluation; raises Error missing_extra, so it is worth asking before the frames run.
+
+    Importing it loads its notebook plots too; k3d, which only they use, is stood in for."""
     stand_in = "k3d" not in sys.modules and find_spec("k3d") is None
     if stand_in:
         sys.modules["k3d"] = ModuleType("k3d")

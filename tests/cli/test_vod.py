@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from sources.vod_folder import SPLITS, write_vod
 
-from helpers import random_spec, write_random_bundle
+from helpers import random_spec, without_package, write_random_bundle
+from imkd_edge import Detector
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +38,7 @@ def test_eval_gives_the_sets_own_metrics(run, folder: Path, bundle: Path) -> Non
 
 
 def test_eval_without_the_devkit_says_how_to_get_it(run, folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    for name in [n for n in sys.modules if n.split(".")[0] == "vod"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "vod", None)
+    without_package(monkeypatch, "vod")
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
     outcome = run("eval", bundle, "--data", folder, "--json")
     assert outcome.code == 3 and outcome.stdout == "" and outcome.stderr.startswith("error[E0701]") and "vod-tudelft" in outcome.stderr

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import without_package
+from imkd_edge import Detector
+
 
 @pytest.mark.parametrize(("verb", "arguments"), [("train", ["tiny"]), ("export", ["{file}", "--out", "x.imkd"])])
 def test_a_missing_extra_names_the_pip_install(
@@ -97,13 +100,21 @@ def test_eval_on_astyx_has_kitti_names(run, shared_data: Path, tmp_path: Path) -
     assert all(value is None or math.isfinite(value) for value in result["metrics"].values())
 
 
-def test_ranges_are_refused_where_they_mean_nothing(run, random_bundle: Path) -> None:
-    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
+def test_ranges_are_refused_where_they_mean_nothing(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1", "--per-range")
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]")
 
 
+def test_eval_without_the_devkit_says_so_before_any_frame_runs(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
+    without_package(monkeypatch, "nuscenes")
+    outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1")
+    assert outcome.code == 3 and outcome.stderr.startswith("error[E0701]") and "nuscenes-devkit" in outcome.stderr
+
+
 def test_eval_without_labels_says_so(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
     from dataclasses import replace
 
     from imkd_edge.sources.synth import SynthSource

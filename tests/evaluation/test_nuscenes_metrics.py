@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.nuscenes import counted, evaluate, recall
 from imkd_edge.sources.nuscenes_labels import CATEGORIES, attribute_of
@@ -133,7 +133,7 @@ def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
 
     from imkd_edge.evaluation import nuscenes
 
-    random, devkit = np.random.default_rng(0), nuscenes._devkit()
+    random, devkit = np.random.default_rng(0), nuscenes.load_devkit()
     racks = np.array([[12, 3, 0.5, 6, 1.5, 1.2, 0.7, np.nan, np.nan], [-8, -9, 0.2, 4, 2, 1, -2.5, 0, 0]])
     boxes = np.column_stack([random.uniform([-14, -14, -0.5], [16, 8, 1.5], (3000, 3)), np.tile([1.8, 0.6, 1.8, 0, 0, 0], (3000, 1))])
     labels = random.choice(["bicycle", "motorcycle", "pedestrian"], 3000)
@@ -237,8 +237,6 @@ def test_mistakes_are_refused(where):
 
 
 def test_without_the_devkit_the_error_says_how_to_get_it(monkeypatch):
-    for name in [n for n in sys.modules if n.split(".")[0] == "nuscenes"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "nuscenes", None)
+    without_package(monkeypatch, "nuscenes")
     with pytest.raises(Error, match=r"E0701.*pip install.*nuscenes-devkit"):
         evaluate([], [])

@@ -15,6 +15,7 @@ from shapely import affinity
 from shapely.geometry import box as rectangle
 from sources.vod_folder import HEIGHT, P2, WIDTH, calibration, devkit, label_line
 
+from helpers import without_package
 from imkd_edge import CameraCalibration, SensorRig
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.vod import evaluate
@@ -235,9 +236,7 @@ def test_lists_of_different_length_are_refused(labels):
 
 
 def test_without_the_devkit_the_error_says_how_to_get_it(labels, monkeypatch):
-    for name in [n for n in sys.modules if n.split(".")[0] == "vod"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "vod", None)
+    without_package(monkeypatch, "vod")
     with pytest.raises(Error, match=r"E0701.*pip install.*--no-deps vod-tudelft"):
         evaluate(labels, [], [], [])
     assert "k3d" not in sys.modules or sys.modules["k3d"].__spec__ is not None

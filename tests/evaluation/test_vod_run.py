@@ -44,4 +44,4 @@ def test_frames_without_published_labels_are_not_evaluated(folder):
 
 def test_ranges_and_blocks_are_another_protocols(folder):
     with pytest.raises(Error, match="E0104"):
-        evaluate(choose(str(folder), "val"), true_boxes, per_range=True)
+        evaluate(choose(str(folder), "val"), lambda sample: pytest.fail("a frame ran first"), per_range=True)

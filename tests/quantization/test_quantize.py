@@ -18,7 +18,7 @@ import pytest
 from conftest import NO_TENSORRT
 from onnx import TensorProto, helper, numpy_helper
 
-from helpers import random_spec, write_random_bundle
+from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
 from imkd_edge.bundle import Bundle, check_golden
 from imkd_edge.calibration import collect as collecting
@@ -100,6 +100,31 @@ def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Pa
         with pytest.raises(Error, match=r"E0702.*not a bundle"):
             write_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ({"typing": "int4"}, "error[E0104] no typing 'int4'"),
+        ({"evaluate": "vol"}, "error[E0307] there is no split 'vol'"),
+        ({"html": Path("/")}, "error[E0702]"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_option_that_cannot_be_met_is_refused_before_the_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], start: str
+) -> None:
+    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    with pytest.raises(Error) as raised:
+        quantize("tiny", "synth", tmp_path / "m.imkd", **options)
+    assert str(raised.value).startswith(start)
+
+
+def test_a_measure_without_its_devkit_is_refused_before_the_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    without_package(monkeypatch, "nuscenes")
+    with pytest.raises(Error, match=r"E0701.*nuscenes-devkit"):
+        quantize("tiny", "synth", tmp_path / "m.imkd", evaluate="val")
 
 
 @pytest.mark.parametrize(
