@@ -75,9 +75,19 @@ def open_with(source: str, options: Mapping[str, Any]) -> Source:
 def _split_names(source: Source, split: str, where: str) -> list[str]:
     splits: dict[str, list[str]] = getattr(source, "splits", {}) or {}
     if split not in splits:
-        known = ", ".join(sorted(splits)) or "none"
-        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, f"choose one of: {known}")
+        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, _splits_there(source, splits))
     return list(splits[split])
+
+
+def _splits_there(source: Source, splits: Mapping[str, list[str]]) -> str:
+    """What to choose instead of a split that is not there, or how to get some."""
+    if splits:
+        return f"choose one of: {', '.join(sorted(splits))}"
+    from imkd_edge.sources.nuscenes import GET_DEVKIT, official_splits
+
+    if source.kind == "nuscenes" and official_splits() is None:
+        return f"the official splits come with nuscenes-devkit: {GET_DEVKIT}"
+    return "it has none: for every frame say --split all (eval, quantize) or leave --split out"
 
 
 def resolve_name(names: Sequence[str], wanted: str, where: str) -> str:

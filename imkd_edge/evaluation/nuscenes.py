@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.nuscenes import GET_DEVKIT
 from imkd_edge.sources.nuscenes_labels import attribute_of
 from imkd_edge.sources.sample import Truth
 
@@ -125,8 +126,7 @@ def load_devkit() -> dict[str, Any]:
         from nuscenes.utils.geometry_utils import points_in_box
         from pyquaternion import Quaternion
     except ImportError as fault:
-        command = 'pip install "imkd-edge[test]" && pip install --no-deps nuscenes-devkit==1.2.0'
-        raise Error(Code.missing_extra, f"the nuScenes metrics need nuscenes-devkit ({fault})", "evaluate", command) from None
+        raise Error(Code.missing_extra, f"the nuScenes metrics need nuscenes-devkit ({fault})", "evaluate", GET_DEVKIT) from None
     common = {
         "config_factory": config_factory,
         "EvalBoxes": EvalBoxes,

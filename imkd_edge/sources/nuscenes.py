@@ -41,6 +41,7 @@ RADAR_FIELDS = (
 
 _OCCLUSION = {"v80-100": 0, "v60-80": 1, "v40-60": 2, "v0-40": 3}  # visible share in percent
 _Found = tuple[np.ndarray, str, tuple[int, int, int]]  # box (9,), label, (occlusion, radar points, LiDAR points)
+GET_DEVKIT = 'pip install "imkd-edge[test]" && pip install --no-deps nuscenes-devkit==1.2.0'
 _MAX_VELOCITY_GAP_US = 1_500_000  # a velocity over a longer gap is unknown (twice that between two neighbours)
 
 
@@ -111,13 +112,8 @@ class NuScenesSource:
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Sample tokens of the official splits (train, mini_val, ...) that have any; empty without nuscenes-devkit."""
-        try:
-            from nuscenes.utils.splits import create_splits_scenes
-        except ImportError:
-            return {}
-        tokens = {
-            split: [name for scene in scenes for name in self.scenes.get(scene, [])] for split, scenes in create_splits_scenes().items()
-        }
+        official = official_splits() or {}
+        tokens = {split: [name for scene in scenes for name in self.scenes.get(scene, [])] for split, scenes in official.items()}
         return {split: names for split, names in tokens.items() if names}
 
     def moment(self, name: str) -> tuple[str, int]:
@@ -298,6 +294,15 @@ class NuScenesSource:
         if gap <= 0 or gap > _MAX_VELOCITY_GAP_US * (2 if row["prev"] and row["next"] else 1):
             return np.full(3, np.nan)
         return (np.array(last["translation"]) - np.array(first["translation"])) / (gap * 1e-6)
+
+
+def official_splits() -> dict[str, list[str]] | None:
+    """Scene names by split; None without nuscenes-devkit, which brings them."""
+    try:
+        from nuscenes.utils.splits import create_splits_scenes
+    except ImportError:
+        return None
+    return create_splits_scenes()
 
 
 def is_nuscenes(path: Path) -> bool:

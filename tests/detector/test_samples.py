@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sources.nuscenes_folder import write_nuscenes
 
+from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
 from imkd_edge.samples import open_with, prepare, resolve_name, select
@@ -55,6 +57,20 @@ def test_a_selection_without_frames_is_refused(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(Error, match="E0307") as raised:
             select("synth", **chosen)
         assert fix in raised.value.fix
+
+
+def test_a_missing_split_says_which_there_are_or_how_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fix(source: Path | str) -> str:
+        with pytest.raises(Error, match=r"E0307.*there is no split 'dev'") as raised:
+            select(str(source), split="dev")
+        return raised.value.fix
+
+    folder = write_nuscenes(tmp_path)
+    assert fix("synth") == "choose one of: train, val"
+    without_package(monkeypatch, "nuscenes")
+    assert "pip install" in fix(folder) and "--no-deps nuscenes-devkit==" in fix(folder)
+    monkeypatch.setattr(SynthSource, "splits", {})
+    assert "--split all" in fix("synth") and "devkit" not in fix("synth")
 
 
 def test_a_number_is_one_of_decimal_digits() -> None:
