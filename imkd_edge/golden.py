@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -71,17 +72,26 @@ def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[
 
 def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
     """The frame of the bundle's golden.npz with what another form of its model, the detector's, makes of it."""
-    golden = _read(bundle)
+    golden, _ = _read(bundle)
     return {**golden, **_answers(detector, replay(bundle, detector), values)}
 
 
 def replay(bundle: Bundle, detector: Detector) -> Result:
     """Runs the bundle's golden frame, by itself, through a detector of the same spec; the detector's rig becomes the frame's."""
-    golden = _read(bundle)
-    rig = _rig(golden)
+    golden, rig = _read(bundle)
     detector.set_rig(rig)
     detector.reset()
-    return detector.infer(*_unpack(golden, rig))
+    return _infer(detector, golden, rig, bundle)
+
+
+def _infer(detector: Detector, golden: Mapping[str, np.ndarray], rig: SensorRig, bundle: Bundle) -> Result:
+    try:
+        return detector.infer(*_unpack(golden, rig))
+    except Error as fault:
+        if not fault.code.startswith("E02"):
+            raise
+        what = f"golden.npz: {fault.what} ({fault.where})"  # a caller's mistake, but the caller is the bundle
+        raise Error(Code.bundle_bad_value, what, str(bundle.file("golden.npz")), "export the bundle anew") from fault
 
 
 def _answers(detector: Detector, result: Result, values: int) -> dict[str, np.ndarray]:
@@ -125,10 +135,9 @@ def check_golden(
     from imkd_edge.detector import Detector
 
     bundle = Bundle.load(bundle)
-    golden = _read(bundle)
-    rig = _rig(golden)
+    golden, rig = _read(bundle)
     with Detector(bundle, rig, device, engine, threads) as detector:
-        result = detector.infer(*_unpack(golden, rig))
+        result = _infer(detector, golden, rig, bundle)
         tensors = detector.tensors()
         steps = {name: _STEPS[tensor.dtype] for name, tensor in detector.device_tensors().items()}
     differences = {
@@ -140,31 +149,74 @@ def check_golden(
 
 def golden_rig(bundle: Bundle) -> SensorRig:
     """The rig of the bundle's golden frame."""
-    return _rig(_read(bundle))
+    return _read(bundle)[1]
 
 
 def _tensor_names(spec: ModelSpec) -> tuple[str, ...]:
     return TENSORS + ("fused",) * (spec.history.frames > 0) + ("segmentation",) * spec.segmentation
 
 
-def _read(bundle: Bundle) -> dict[str, np.ndarray]:
+def _read(bundle: Bundle) -> tuple[dict[str, np.ndarray], SensorRig]:
+    """golden.npz and its rig, checked; raises Error bundle_bad_value."""
     path = bundle.file("golden.npz")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            golden = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            golden = {name: np.asarray(archive[name]) for name in archive.files}
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise Error(Code.bundle_bad_value, f"golden.npz cannot be read: {error}", str(path), "export the bundle anew") from error
-    names = [f"{kind}_{name}" for kind in ("tensor", "stride") for name in _tensor_names(bundle.spec)]
-    names += ["rig", "timestamp_ns", "camera_timestamps_ns", "boxes", "scores", "labels", "ego_T_world_ego", "ego_twist"]
-    names += [f"sweep_{name}" for name in ("radar", "timestamp_ns", "count", "points", "T_world_ego")]
-    missing = [name for name in names if name not in golden]
-    if missing:
-        raise Error(Code.bundle_bad_value, f"golden.npz has no {', '.join(missing)}", str(path), "export the bundle anew")
-    return golden
+    try:
+        return golden, _checked(golden, bundle.spec)
+    except (ValueError, Error) as fault:  # a UnicodeDecodeError is a ValueError
+        what = f"golden.npz: {getattr(fault, 'what', fault)}"
+        raise Error(Code.bundle_bad_value, what, str(path), "export the bundle anew") from fault
 
 
-def _rig(golden: Mapping[str, np.ndarray]) -> SensorRig:
-    return SensorRig.from_json(golden["rig"].tobytes().decode())
+# Of the table above: dtype and shape; a letter is a length, the same wherever it stands.
+_FORM: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "rig": ("uint8", ("bytes",)),
+    "timestamp_ns": ("int64", ()),
+    "camera_timestamps_ns": ("int64", ("cameras",)),
+    "sweep_radar": ("int32", ("S",)),
+    "sweep_timestamp_ns": ("int64", ("S",)),
+    "sweep_count": ("int32", ("S",)),
+    "sweep_points": ("float32", ("P", 5)),
+    "sweep_T_world_ego": ("float64", ("S", 4, 4)),
+    "ego_T_world_ego": ("float64", (4, 4)),
+    "ego_twist": ("float64", (3,)),
+    "boxes": ("float32", ("M", 9)),
+    "scores": ("float32", ("M",)),
+    "labels": ("int32", ("M",)),
+}
+
+
+def _checked(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
+    """The rig of a golden frame that has the form and holds together; else raises ValueError, or Error of the rig."""
+    names = _tensor_names(spec)
+    form = {**_FORM, **{f"tensor_{name}": ("float32", (name,)) for name in names}, **{f"stride_{name}": ("int64", ()) for name in names}}
+    if missing := [name for name in form if name not in golden]:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    _check_form(golden, form, {"cameras": spec.cameras})
+    rig = SensorRig.from_json(golden["rig"].tobytes().decode())
+    radars, counts = golden["sweep_radar"], golden["sweep_count"]
+    faults = {
+        f"its rig has {len(rig.cameras)} cameras": len(rig.cameras) != spec.cameras,
+        f"sweep_radar is not one of the rig's {len(rig.radars)} radars": ((radars < 0) | (radars >= len(rig.radars))).any(),
+        "sweep_count does not sum to the number of points": (counts < 0).any() or counts.sum() != len(golden["sweep_points"]),
+        **{f"stride_{name} is below 1": golden[f"stride_{name}"] < 1 for name in names},
+    }
+    if found := [what for what, is_so in faults.items() if is_so]:
+        raise ValueError(", ".join(found))
+    return rig
+
+
+def _check_form(golden: Mapping[str, np.ndarray], form: Mapping[str, tuple[str, tuple[int | str, ...]]], known: dict[str, int]) -> None:
+    """Raises ValueError for an array of another form; the first array with an unknown length makes it known."""
+    for name, (dtype, shape) in form.items():
+        array = golden[name]
+        known |= {length: found for length, found in zip(shape, array.shape) if isinstance(length, str) and length not in known}
+        wanted = tuple(known.get(length, length) if isinstance(length, str) else length for length in shape)
+        if array.shape != wanted or not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {wanted}")
 
 
 def _pack_radar(rig: SensorRig, sweeps: list[RadarSweep], reference_ns: int) -> dict[str, np.ndarray]:

@@ -46,7 +46,7 @@ def show_frame(record: dict[str, Any]) -> None:
         values = [entry["score"], x, y, math.hypot(x, y)]
         columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
         heading, speed = math.degrees(entry["yaw"]), math.hypot(*entry["velocity"])
-        table.add_row(entry["label"], *columns, size, f"{heading:.0f}", f"{speed:.1f}")
+        table.add_row(escape(entry["label"]), *columns, size, f"{heading:.0f}", f"{speed:.1f}")
     out().print(table)
     show_stages(record["timings_us"])
     show_health(record["health"])
@@ -75,14 +75,14 @@ def show_line(record: dict[str, Any]) -> None:
         counts[entry["label"]] = counts.get(entry["label"], 0) + 1
     found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
     total = record["timings_us"]["total"]
-    out().print(f"{escape(str(record['frame']))}: {found} | {total / 1000:.1f} ms | health {record['health']['mode']}")
+    out().print(f"{escape(str(record['frame']))}: {escape(found)} | {total / 1000:.1f} ms | health {record['health']['mode']}")
 
 
 def show_card(card: dict[str, Any], spec: Any) -> None:
     """What is in a bundle."""
     facts = _table(f"bundle {escape(str(card['path']))}", "what", "value")
     image, grid, depth = spec.image, spec.grid, spec.depth
-    facts.add_row("model", spec.name)
+    facts.add_row("model", escape(spec.name))
     facts.add_row("cameras", f"{spec.cameras} of {image.width} × {image.height} px, features every {image.stride} px")
     facts.add_row("depth", f"{depth.bins} bins, {depth.min:g} to {depth.max:g} m, {depth.spacing}")
     sides = f"x {grid.x_min:g} to {grid.x_max:g} m, y {grid.y_min:g} to {grid.y_max:g} m"
@@ -93,15 +93,16 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     )
     if spec.history.frames:
         facts.add_row("past frames", f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels")
-    facts.add_row("classes", ", ".join(entry.name for entry in spec.head.classes))
+    facts.add_row("classes", escape(", ".join(entry.name for entry in spec.head.classes)))
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
     measured = card.get("metrics", {})
-    if "metrics" in measured:
+    if {"dataset", "split", "frames"} <= measured.keys() and isinstance(measured.get("metrics"), dict):  # as eval prints them
         facts.add_row("measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"))
+        measured = measured["metrics"]
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
-    _add_numbers(facts, {**measured.get("metrics", {}), **origin})
+    _add_numbers(facts, {**measured, **origin})
     out().print(facts)
     files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
     parts = card.get("provenance", {}).get("parts", {})  # counted at export; older bundles do not tell
@@ -241,13 +242,13 @@ def show_comparison(result: dict[str, Any]) -> None:
 
 def _show_one_comparison(found: dict[str, Any], title: str, tolerance: float) -> None:
     first, boxes = found["first_divergence"], found["boxes"]
-    table = _table(title, "tensor", ">max", ">mean", ">NMSE")
+    table = _table(escape(title), "tensor", ">max", ">mean", ">NMSE")
     for row in found["tensors"]:
         if row["output"]:
-            table.add_row(f"{row['part']}/{row['tensor']}", *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
+            table.add_row(escape(f"{row['part']}/{row['tensor']}"), *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
     out().print(table)
     where = f"{first['part']}/{first['tensor']}, NMSE {first['nmse']:.3g}" if first else "none"
-    out().print(f"first tensor above {tolerance:g}: {where}")
+    out().print(escape(f"first tensor above {tolerance:g}: {where}"))
     apart = f", at most {boxes['max_m']:.2f} m and {boxes['max_score']:.3f} in score apart" if boxes["matched"] else ""
     out().print(f"boxes: {boxes['a']} and {boxes['b']}, {boxes['matched']} matched{apart}")
     verdict = "[green]within tolerance[/]" if found["within"] else "[bold red]above tolerance[/]"

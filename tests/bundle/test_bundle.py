@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import replace
@@ -319,3 +320,38 @@ def test_a_golden_file_that_lacks_something_is_refused(tmp_path: Path, missing: 
     with pytest.raises(Error) as raised:
         check_golden(with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.pop(missing)))
     assert raised.value.code == "E0410" and missing in raised.value.what
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"rig": np.frombuffer(b"{\xff}", np.uint8)}, "utf-8"),
+        ({"rig": np.frombuffer(b"[]", np.uint8)}, "golden.npz"),
+        ({"stride_heatmap": np.int64(0)}, "stride_heatmap"),
+        ({"stride_heatmap": np.float64(3)}, "stride_heatmap"),
+        ({"sweep_radar": np.array([0, 2, 0], np.int32)}, "sweep_radar"),
+        ({"sweep_radar": np.array([0, -1, 0], np.int32)}, "sweep_radar"),
+        ({"sweep_count": np.array([200], np.int32)}, "sweep_count is int32 (1,), not int32 (3,)"),
+        ({"sweep_count": np.array([120, 0, 79], np.int32)}, "sweep_count"),
+        ({"sweep_count": np.array([210, -10, 0], np.int32)}, "sweep_count"),
+        ({"sweep_points": np.zeros((200, 4), np.float32)}, "sweep_points"),
+        ({"camera_timestamps_ns": np.zeros(2, np.int64)}, "camera_timestamps_ns"),
+        ({"image_0": np.zeros((90, 100, 3), np.uint8)}, "camera C"),
+        ({"ego_T_world_ego": np.zeros((4, 4))}, "T_world_ego"),
+        ({"scores": np.array("none")}, "scores"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_golden_frame_that_does_not_hold_together_is_refused(tmp_path: Path, changes: dict, what: str) -> None:
+    with pytest.raises(Error) as raised:
+        check_golden(with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.update(changes)))
+    assert raised.value.code == "E0410" and what in raised.value.what and "golden.npz" in raised.value.where
+
+
+def test_a_golden_file_that_is_no_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = io.BytesIO()
+    np.save(plain, np.zeros(3))
+    monkeypatch.setattr(bundles, "npz_bytes", lambda arrays: plain.getvalue())
+    with pytest.raises(Error) as raised:
+        check_golden(write(tmp_path / "m.imkd"))
+    assert raised.value.code == "E0410" and "cannot be read" in raised.value.what

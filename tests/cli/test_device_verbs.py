@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from helpers import random_spec, write_random_bundle
+
 PERCENTILES = ["p50", "p90", "p99", "p99.9", "max"]
 STAGES = ["preprocess", "camera", "lift", "radar", "warp", "bev", "decode"]
 
@@ -24,6 +26,25 @@ def test_inspect_names_what_matters(run, random_bundle: Path) -> None:
     text = run("inspect", random_bundle).stdout
     for word in ("6 of 128 × 64 px", "64 × 64", "car, pedestrian", "camera.onnx", "none: random weights"):
         assert word in text
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(run, tmp_path: Path) -> None:
+    spec = random_spec()
+    spec.name = "v2 [/b]"
+    spec.head.classes[0].name = "car [/red]"
+    bundle = write_random_bundle(tmp_path / "m.imkd", spec)
+    text = run("inspect", bundle).stdout
+    assert "v2 [/b]" in text and "car [/red]" in text
+    for arguments in (["--frame", "0"], ["--frames", "0-1"]):  # a table; a line for each frame
+        assert "car [/red]" in run("infer", "synth", "--bundle", bundle, *arguments, "--score", "0.01").stdout
+
+
+@pytest.mark.parametrize("metrics", [{"metrics": {"mAP": 0.25}}, {"metrics": 0.25}, {"int8": {"mAP": 0.25}}, {"mAP": 0.25}], ids=str)
+def test_inspect_shows_metrics_of_any_form(run, random_bundle: Path, tmp_path: Path, metrics: dict) -> None:
+    shutil.copytree(random_bundle, tmp_path / "m.imkd")
+    manifest = json.loads((random_bundle / "manifest.json").read_text())
+    (tmp_path / "m.imkd" / "manifest.json").write_text(json.dumps({**manifest, "metrics": metrics}))
+    assert "0.25" in run("inspect", tmp_path / "m.imkd").stdout
 
 
 def test_inspect_tells_what_each_part_costs(run, random_bundle: Path, tmp_path: Path) -> None:
