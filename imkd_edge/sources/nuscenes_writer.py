@@ -276,10 +276,8 @@ class _Writer:
                 raise Error(
                     Code.source_bad_calibration, f"{radar.name} is not compensated", sample.name, "nuScenes needs velocities over ground"
                 )
-            mine = [s for s in sample.radar if s.radar == radar.name]
-            mine.sort(key=lambda s: sample.timestamp_ns if s.timestamp_ns is None else -s.timestamp_ns)
-            for k, sweep in enumerate(mine):
-                time = sample.timestamp_ns if sweep.timestamp_ns is None else sweep.timestamp_ns
+            mine = [(sample.timestamp_ns if s.timestamp_ns is None else s.timestamp_ns, s) for s in sample.radar if s.radar == radar.name]
+            for k, (time, sweep) in enumerate(sorted(mine, key=lambda item: -item[0])):
                 if (scene, radar.name, time) in self.written:
                     continue
                 self.written.add((scene, radar.name, time))

@@ -254,6 +254,16 @@ def test_missing_sensors_and_jpeg_are_written_too(tmp_path):
     assert np.abs(sample.frames["CAM_FRONT"].astype(int) - full.frames["CAM_FRONT"]).mean() < 6
 
 
+def test_a_sweep_without_a_time_is_the_key_frame(tmp_path):
+    """Without a time it was taken at the reference time, so it is newer than one of 77 ms before, in whichever order they come."""
+    now = Changed().sample.timestamp_ns
+    sweeps = [RadarSweep("RADAR_FRONT", np.float32([[5, 0, 0, 1, 0]] * count), time) for count, time in ((2, now - 77_000_000), (1, None))]
+    for order in (sweeps, sweeps[::-1]):
+        root = write_nuscenes(Changed(radar=order), tmp_path / str(len(order[0].points)))
+        [sample] = list(NuScenesSource(root, sweeps=2))
+        assert [(len(s.points), now - s.timestamp_ns) for s in sample.radar] == [(1, 0), (2, 77_000_000)]
+
+
 def test_the_point_file_has_the_fields_of_a_genuine_one(shared_data, source):
     genuine = next((shared_data / "nuscenes" / "native_radar_pcd").glob("*.pcd")).read_bytes()
     sweep = source["s000-f000"].radar[0]
