@@ -16,7 +16,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Detection, Health, Result
 from imkd_edge.rig import SensorRig
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import SCORES, ModelSpec
 
 __all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result"]
 
@@ -55,7 +55,7 @@ class Detector:
         engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after `imkd-edge build-engine`),
             a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
         threads: cores for the ops and for the engine; 0 is one per core.
-        score_threshold: replaces the spec's, 0..1.
+        score_threshold: replaces the spec's; from 1e-6 to 1 - 1e-6 (`spec.SCORES`).
         debug: also give the gate maps in `Result.debug`; needs a bundle whose network has them, free when off.
         stage_times: on the GPU also time each stage, at some cost; on the CPU that is always done.
 
@@ -114,6 +114,9 @@ class Detector:
         stage_times: bool,
     ) -> None:
         camera, bev, device, self.why_not_cuda = load_engines(camera_onnx, bev_onnx, device, engine, threads)
+        if score_threshold is not None and not SCORES[0] <= score_threshold <= SCORES[1]:
+            fix = f"give a number from {SCORES[0]} to {SCORES[1]}"
+            raise Error(Code.spec_bad_value, f"{score_threshold} is out of range", "score_threshold", fix)
         threshold = -1.0 if score_threshold is None else score_threshold
         self._core: Any = _core.Detector(spec, rig, camera, bev, device, threads, threshold, debug, stage_times)
         self.device: str = self._core.device  # "cpu" or "cuda"

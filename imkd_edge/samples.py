@@ -44,8 +44,11 @@ def select(
         options: of the source's reader, such as {"scenes": 68} for synth.
 
     Raises:
-        Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for options (`open_with`).
+        Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for options (`open_with`),
+            and for both names and a span.
     """
+    if names and span:
+        raise Error(Code.spec_bad_value, "each of them chooses the frames alone", "--frame, --frames", "leave one of them out")
     opened = open_with(source, options or {})
     chosen = _split_names(opened, split, source) if split else list(opened.names)
     if not chosen:

@@ -31,6 +31,7 @@ from imkd_edge.cli.common import (
 )
 from imkd_edge.engine_cache import check_place
 from imkd_edge.errors import Code, Error
+from imkd_edge.spec import SCORES
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
@@ -40,7 +41,8 @@ SourceName = Annotated[
 FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
 FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
 Score = Annotated[
-    float | None, typer.Option(min=0, max=1, callback=finite, help="Drop boxes below this score; the default is the bundle's.")
+    float | None,
+    typer.Option(min=SCORES[0], max=SCORES[1], callback=finite, help="Drop boxes below this score; the default is the bundle's."),
 ]
 Theme = Annotated[str, typer.Option(help="Colours of pictures: dark or light.")]
 

@@ -27,6 +27,7 @@ from imkd_edge.cli.common import (
 )
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.errors import Code, Error
+from imkd_edge.spec import SCORES
 
 
 def register(app: typer.Typer) -> None:
@@ -257,7 +258,9 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
     option: Options = None,
-    score: Annotated[float, typer.Option(min=0, max=1, callback=finite, help="Boxes below this score do not count.")] = 0.01,
+    score: Annotated[
+        float, typer.Option(min=SCORES[0], max=SCORES[1], callback=finite, help="Boxes below this score do not count.")
+    ] = 0.01,
     per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
     per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
     per_radar: Annotated[bool, typer.Option("--per-radar", help="Also by the radar returns in a box: none, any, thirds (Astyx).")] = False,

@@ -46,7 +46,7 @@ def evaluate_bundle(
         data: folder of a labelled recording, or "synth".
         split: of the source; "all" takes every frame.
         options: of the source's reader.
-        score: boxes below it do not count; low, because average precision needs the whole curve.
+        score: boxes below it do not count, as a Detector's score_threshold; low, because average precision needs the whole curve.
         limit: only the first frames.
         per_range, per_block, per_radar: KITTI protocol also by distance, by run of consecutive frames, and by the returns in a box.
         resamples: draws of frames for intervals (kitti.bootstrap), KITTI protocol only.

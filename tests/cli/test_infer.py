@@ -51,6 +51,13 @@ def test_a_higher_score_leaves_fewer_boxes(run, random_bundle: Path) -> None:
     assert all(box["score"] >= 0.5 for box in high)
 
 
+@pytest.mark.parametrize("verb", [["infer", "synth", "--bundle"], ["eval", "--data", "synth"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize("score", ["0", "1", "1.5", "-0.5", "nan"])
+def test_a_score_that_no_box_can_have_is_refused_by_the_name_written(run, random_bundle: Path, verb: list[str], score: str) -> None:
+    outcome = run(*verb, random_bundle, f"--score={score}")
+    assert outcome.code == 2 and "--score" in outcome.stderr and "head.score_threshold" not in outcome.stderr
+
+
 def test_a_range_of_names_that_hold_dashes(run, random_bundle: Path) -> None:
     outcome = run("infer", "synth", "--bundle", random_bundle, "--frames", "s000-f002-s000-f004", "--json")
     assert [line["frame"] for line in outcome.lines] == ["s000-f002", "s000-f003", "s000-f004"]
@@ -101,6 +108,7 @@ BAD = [
     (["infer", "synth", "--frame", "s999-f999"], 2, "E0307"),
     (["infer", "synth", "--frames", "nosuch"], 2, "E0307"),
     (["infer", "synth", "--frames", "s000-f004-s000-f002"], 2, "E0307"),
+    (["infer", "synth", "--frames", "s000-f000-s000-f002", "--frame", "3"], 2, "E0104"),
     (["infer", "synth", "--split", "nosuch"], 2, "E0307"),
     (["infer", "synth", "--option", "scenes"], 2, "E0104"),
     (["infer", "synth", "--option", "nosuch=1"], 2, "E0102"),

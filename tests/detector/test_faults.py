@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import random_spec
 from imkd_edge import Detector, Ego, Error, RadarSweep, SensorRig
+from imkd_edge.spec import SCORES
 
 CAMERAS, RADARS = ("AHEAD", "BEHIND"), ("FRONT", "REAR")
 NOW = 1_700_000_000_000_000_000
@@ -213,7 +215,7 @@ def test_a_rig_that_does_not_fit_is_refused_and_the_old_one_stays(
         ({"threads": -1}, "E0511"),
         ({"threads": 1_000_000}, "E0511"),
         ({"threads": 1.5}, "E0511"),
-        ({"score_threshold": 1.5}, "E0104"),
+        *(({"score_threshold": value}, "E0104") for value in (-0.5, 0, 1, 1.5)),
         ({"score_threshold": float("nan")}, "E0104"),
     ],
 )
@@ -221,6 +223,17 @@ def test_a_wrong_option_has_its_code(bundle, scene, arguments: dict[str, Any], c
     with pytest.raises(Error) as raised:
         Detector(bundle, **{"rig": scene.rig, **arguments})
     assert raised.value.code == code and raised.value.fix
+    if "score_threshold" in arguments:
+        assert raised.value.where == "score_threshold"  # not the spec's head.score_threshold, which nobody wrote
+
+
+@pytest.mark.parametrize(("end", "beyond"), [(SCORES[0], 0.9e-6), (SCORES[1], 1 - 0.9e-6)])
+def test_the_range_of_score_thresholds_is_the_cores(bundle, scene, end: float, beyond: float) -> None:
+    Detector(bundle, scene.rig, score_threshold=end).close()
+    spec = random_spec()
+    spec.head.score_threshold = beyond
+    with pytest.raises(Error, match=r"head\.score_threshold"):
+        spec.check()
 
 
 def test_a_closed_detector_says_so(bundle, scene) -> None:
