@@ -43,7 +43,7 @@ class Health:
     radar_points_overflow: int  # beyond the spec's max_points
     boxes_invalid: int  # non-finite network outputs, dropped
     ego_speed_estimated: bool  # from the static returns, for want of odometry
-    ego_speed: float  # m/s
+    ego_speed: float  # m/s; 0 where neither odometry nor poses nor the radars tell
     ego_speed_residual: float  # m/s, median absolute of the inliers
     past_frames: int  # fused maps of the past that the network got, of the spec's history.frames
 

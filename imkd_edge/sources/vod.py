@@ -185,7 +185,10 @@ class VodSource:
 
     # ---- points ----
     def sweeps(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
-        """The scans of one radar cloud, newest first; all points lie in the radar frame of the newest."""
+        """The scans of one radar cloud, newest first; all points lie in the radar frame of the newest.
+
+        So the older ones have no pose: with the newest one's, the vehicle would seem to have stood still since.
+        """
         path = self.radar_folder / self._part[name] / "velodyne" / f"{name}.bin"
         table = _points(path, 7)  # x, y, z, RCS, v_r, v_r_compensated, time: 0 for the newest scan, then -1, -2, ...
         scans = table[:, 6]
@@ -195,7 +198,7 @@ class VodSource:
             raise Error(Code.source_bad_points, what, str(path), _AGAIN)
         points = table[:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
         return [
-            RadarSweep(RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, T_world_ego)
+            RadarSweep(RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego)
             for scan in sorted(set(scans.tolist()), reverse=True)
         ]
 
