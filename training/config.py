@@ -113,7 +113,7 @@ class DistillConfig:
     empty: float = 0.0  # weight of cells without a LiDAR return in the radar term; 0.1 for a dense LiDAR
     ramp: float = 1.0  # epochs until the terms have their full weight
     reach: float = 0.0  # m from the ego within which the terms count, for a LiDAR that is blind beyond; 0 = everywhere
-    inherit: bool = False  # start as the teacher: trunk, head and, of one size, radar encoder and fusion; no adaptor for the fused map
+    inherit: bool = False  # start with the weights of the teacher: trunk, head and, of one size, radar encoder and fusion; no adaptor then
 
     @property
     def taught(self) -> bool:
