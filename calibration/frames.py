@@ -9,6 +9,7 @@ import numpy as np
 
 from imkd_edge import SensorRig
 from imkd_edge.errors import Code, Error
+from imkd_edge.frames import valid_points
 from imkd_edge.samples import Selection
 
 MIN_FRAMES = 16
@@ -65,7 +66,7 @@ def _read(chosen: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[
             unusable[name], others = f"sensors {_sensors(sample.rig)}", others + 1
             continue
         points = np.concatenate([np.zeros((0, 5), np.float32), *(sweep.points for sweep in sample.radar)])
-        points = points[np.isfinite(points).all(1)]
+        points = points[valid_points(points)]
         clouds[name] = np.column_stack([np.hypot(points[:, 0], points[:, 1]), points[:, 3], points[:, 4]])
     if others and not clouds:
         what = f"the frames are of other sensors than the bundle's {expected}"

@@ -14,6 +14,8 @@ _Item = TypeVar("_Item")
 _Vec3 = tuple[float, float, float]
 
 BOX_CHANNELS: int
+MAX_INTENSITY: float
+MAX_VELOCITY: float
 
 def __getattr__(name: str) -> Any: ...
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imkd_edge._core import MAX_INTENSITY, MAX_VELOCITY
+
 
 @dataclass(frozen=True)
 class RadarSweep:
@@ -15,6 +17,11 @@ class RadarSweep:
     points: np.ndarray  # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
     timestamp_ns: int | None = None  # None: taken at the frame's reference time
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 ego pose at timestamp_ns
+
+
+def valid_points(points: np.ndarray) -> np.ndarray:
+    """(N,) bool: which of (N, 5) points the runtime does not drop as invalid."""
+    return np.isfinite(points).all(1) & (np.abs(points[:, 3]) <= MAX_INTENSITY) & (np.abs(points[:, 4]) <= MAX_VELOCITY)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class Monitor:
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:
-        """Sees a sweep, which must have its time; one without a point of finite numbers makes the radar invalid. Raises Error 201-205."""
+        """Sees a sweep, which must have its time; one whose every point is invalid makes the radar invalid. Raises Error 201-205."""
         self._core.observe_radar(sweep, now_ns)
 
     def check(self, now_ns: int) -> Health:

@@ -38,7 +38,7 @@ class Health:
     mode: str  # full, partial, camera_only, radar_only, blind
     sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing; from a Monitor also frozen, lost
     radar_points: int  # in the grid
-    radar_points_invalid: int  # NaN or infinite, dropped
+    radar_points_invalid: int  # not finite, or an intensity or velocity beyond 300 dB or m/s; dropped
     radar_points_outside: int  # beyond the grid
     radar_points_overflow: int  # beyond the spec's max_points
     boxes_invalid: int  # non-finite network outputs, dropped

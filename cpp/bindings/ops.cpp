@@ -197,6 +197,8 @@ py::object column(py::handle self) {
 }  // namespace
 
 void bind_ops(py::module_& m) {
+  m.attr("MAX_INTENSITY") = kMaxIntensity;
+  m.attr("MAX_VELOCITY") = kMaxVelocity;
   py::class_<ImageCrop>(m, "ImageCrop", "Input pixel u sits at raw pixel (u + 0.5 + left) / scale - 0.5.")
       .def(py::init(&make_crop), py::arg("scale") = 1.0, py::arg("left") = 0.0, py::arg("top") = 0.0)
       .def_readonly("scale", &ImageCrop::scale)
@@ -251,7 +253,8 @@ Raises: Error E0104, E0201, E0202.)");
         R"(Dense grid of the statistics named in spec.radar.features over all sweeps, in the ego frame at timestamp_ns.
 
 Args: sweeps: list of RadarSweep, or dict name -> (N, 5) float32 of x, y, z m, intensity dB, radial velocity m/s; timestamp_ns: int;
-ego: Ego or None. Returns: ((F, Hr, Wr) float32, RadarStats). Raises: Error E0104, E0201-E0205, E021x.)");
+ego: Ego or None. A point that is not finite, or beyond MAX_INTENSITY dB or MAX_VELOCITY m/s, is invalid and dropped.
+Returns: ((F, Hr, Wr) float32, RadarStats). Raises: Error E0104, E0201-E0205, E021x.)");
   m.def("estimate_ego_speed", &py_estimate_ego_speed, py::arg("rig"), py::arg("sweeps"),
         R"(Forward speed that best explains raw or aliased radial velocities as returns of a static world.
 

@@ -1,7 +1,8 @@
 #include "health.hpp"
 
 #include <algorithm>
-#include <cmath>
+
+#include "ops/radar_point.hpp"
 
 namespace imkd {
 
@@ -13,11 +14,9 @@ Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorSt
   return all ? Mode::full : Mode::partial;
 }
 
-bool any_finite(const RadarSweep& sweep) {
-  for (int i = 0; i < sweep.count; ++i) {
-    const float* p = sweep.points + std::size_t(i) * 5;
-    if (std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]) && std::isfinite(p[3]) && std::isfinite(p[4])) return true;
-  }
+bool any_valid(const RadarSweep& sweep) {
+  for (int i = 0; i < sweep.count; ++i)
+    if (valid_point(sweep.points + std::size_t(i) * 5)) return true;
   return false;
 }
 

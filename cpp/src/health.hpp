@@ -5,6 +5,6 @@
 
 namespace imkd {
 
-bool any_finite(const RadarSweep& sweep);  // whether one point has five finite numbers
+bool any_valid(const RadarSweep& sweep);  // whether one point is not invalid, as in ops.hpp
 
 }  // namespace imkd

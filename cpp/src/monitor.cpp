@@ -120,7 +120,7 @@ void Monitor::observe_camera(int camera, const ImageView& image, std::int64_t ti
 void Monitor::observe_radar(const RadarSweep& sweep, std::int64_t now_ns) {
   State& s = *state_;
   check_sweep(s.rig, sweep);
-  const bool valid = any_finite(sweep);
+  const bool valid = any_valid(sweep);
   const std::uint64_t contents = digest(sweep);
   const std::lock_guard<std::mutex> lock(s.mutex);
   Track& track = s.radars[static_cast<std::size_t>(sweep.radar)];

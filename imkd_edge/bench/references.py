@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.frames import Ego, RadarSweep, valid_points
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import GridSpec, ModelSpec
 
@@ -99,7 +99,7 @@ def _points_in_reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSwee
         age = 0.0 if sweep.timestamp_ns is None else (timestamp_ns - sweep.timestamp_ns) * 1e-9
         if age > spec.radar.max_age:
             continue
-        cloud = cloud[np.isfinite(cloud).all(1)]
+        cloud = cloud[valid_points(cloud)]
         T = np.asarray(radars[sweep.radar].T_ego_radar)
         if sweep.T_world_ego is not None and ego is not None and ego.T_world_ego is not None:
             T = np.linalg.inv(ego.T_world_ego) @ sweep.T_world_ego @ T

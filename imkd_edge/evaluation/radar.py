@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from imkd_edge.frames import valid_points
 from imkd_edge.sources.geometry import inside_boxes, transform
 from imkd_edge.sources.sample import Sample, Truth
 
@@ -14,11 +15,10 @@ TERCILES = ("radar_weak", "radar_middle", "radar_strong")
 
 
 def returns(sample: Sample) -> np.ndarray:
-    """(N, 4) float64: x, y, z m in the ego frame, intensity dB of every return that is finite."""
+    """(N, 4) float64: x, y, z m in the ego frame, intensity dB of every valid return."""
     places = {radar.name: np.asarray(radar.T_ego_radar) for radar in sample.rig.radars}
-    clouds = [np.c_[transform(places[s.radar], s.points[:, :3].astype(np.float64)), s.points[:, 3]] for s in sample.radar]
-    every = np.concatenate([np.zeros((0, 4)), *clouds])
-    return every[np.isfinite(every).all(1)]
+    clouds = [(places[sweep.radar], sweep.points[valid_points(sweep.points)].astype(np.float64)) for sweep in sample.radar]
+    return np.concatenate([np.zeros((0, 4)), *(np.c_[transform(T, points[:, :3]), points[:, 3]] for T, points in clouds)])
 
 
 def strongest(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -125,6 +125,20 @@ def test_extreme_numbers_do_no_harm(detector: Detector, scene) -> None:
     points = np.array([[huge, 0, 0, 0, 0], [0, -huge, 0, 0, 0], [10, 0, 0, huge, 0], [10, 0, 0, 0, -huge], [0, 0, 0, 0, 0]], np.float32)
     result = run(detector, scene, radar={"FRONT": points})
     assert np.isfinite(result.boxes).all() and np.isfinite(result.scores).all()
+    assert (result.health.radar_points_invalid, result.health.radar_points_outside) == (2, 2)
+
+
+@pytest.mark.parametrize("value", [1e6, -1e6, 301, 3e38])
+@pytest.mark.parametrize("column", [3, 4])
+def test_a_return_that_no_radar_can_measure_changes_nothing(detector: Detector, scene, column: int, value: float) -> None:
+    """A sentinel or a broken packet: an intensity in dB or a velocity in m/s beyond 300."""
+    clean, grid = run(detector, scene), detector.tensors()["radar_grid"].copy()
+    broken = np.array([[20, 3, 0, 5, 0]], np.float32)
+    broken[0, column] = value
+    result = run(detector, scene, radar={**scene.points, "FRONT": np.concatenate([scene.points["FRONT"], broken])})
+    assert result.health.radar_points_invalid == 1 and clean.health.radar_points_invalid == 0
+    assert np.array_equal(detector.tensors()["radar_grid"], grid)
+    assert len(clean.boxes) > 0 and np.array_equal(result.boxes, clean.boxes) and np.array_equal(result.scores, clean.scores)
 
 
 # ---- the caller's mistakes ----

@@ -149,7 +149,9 @@ def test_one_pixel_of_noise_everywhere_is_seen(stand: Stand) -> None:
         assert stand.state("A") == "ok"
 
 
-@pytest.mark.parametrize("points", [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]])])
+@pytest.mark.parametrize(
+    "points", [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]]), np.array([[1, 2, 3, 5, 1e6]])]
+)
 def test_sweeps_without_a_usable_point_are_invalid(stand: Stand, points: np.ndarray) -> None:
     stand.monitor.observe_radar(RadarSweep("S", points.astype(np.float32), 0), 0)
     assert stand.state("S") == "invalid"

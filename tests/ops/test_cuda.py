@@ -181,7 +181,7 @@ def bad_points(points: np.ndarray) -> np.ndarray:
     points = points.copy()
     points[::7, 0], points[3::11, 4], points[5::13, 3] = np.nan, np.inf, -np.inf
     points[2::17, :3] = 0  # at the radar itself
-    points[4::19, 0] = 3e38
+    points[4::19, 0], points[6::23, 4], points[8::29, 3] = 3e38, 1e6, -301
     return points
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from op_cases import STATISTICS, random_points, random_pose, random_rig, rotation, shift, small_spec
 from scipy.linalg import expm
 
-from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.frames import Ego, RadarSweep, valid_points
 from imkd_edge.ops import voxelize_radar
 from imkd_edge.rig import RadarCalibration, SensorRig
 from imkd_edge.spec import GridSpec, ModelSpec, RadarFeature, RadarSpec
@@ -38,7 +38,7 @@ def reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ego: Eg
             T_ref_sweep = moved(twist, -age)
         T = T_ref_sweep @ radar.T_ego_radar
         for point in sweep.points.astype(np.float64):
-            if not np.isfinite(point).all():
+            if not np.isfinite(point).all() or np.abs(point[3:]).max() > 300:  # dB, m/s
                 count["invalid"] += 1
                 continue
             ray = T[:3, :3] @ point[:3]
@@ -204,9 +204,21 @@ def test_a_point_with_any_value_not_finite_is_dropped_and_counted(bad: int, valu
 @pytest.mark.parametrize("value", [3e38, -3e38, 1e20])
 def test_huge_values_are_outside_and_harm_nothing(value: float) -> None:
     rig = random_rig(0, cameras=0, radars=1)
-    cloud = np.array([[value, value, value, 0, 0], [1, 1, 0, 0, value]], np.float32)
+    cloud = np.array([[value, value, value, 0, 0], [1, 1, value, value, 0], [1, 1, 0, 0, value]], np.float32)
     grid, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r0", cloud, NOW - 10_000_000)], NOW)
-    assert stats.outside == 2 and not grid.any()
+    assert (stats.used, stats.invalid, stats.outside) == (0, 2, 1) and not grid.any()
+
+
+@pytest.mark.parametrize("velocity", ["compensated", "raw", "aliased"])
+@pytest.mark.parametrize("column", [3, 4])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_return_is_stronger_than_300_db_or_faster_than_300_metres_a_second(column: int, sign: int, velocity: str) -> None:
+    rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.eye(4), velocity=velocity, period=10 * (velocity == "aliased"))])
+    cloud = np.full((3, 5), 2, np.float32)
+    cloud[:2, column] = np.float32(300) * sign, np.nextafter(np.float32(300), np.float32(301)) * sign
+    grid, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r", cloud, NOW)], NOW, Ego(twist=(5, 0, 0)))
+    assert (stats.used, stats.invalid) == (2, 1) and valid_points(cloud).tolist() == [True, False, True]
+    assert grid.tobytes() == voxelize_radar(small_spec(), rig, {"r": cloud[[0, 2]]}, NOW, Ego(twist=(5, 0, 0)))[0].tobytes()
 
 
 def test_a_point_at_the_radar_itself_has_no_direction() -> None:

@@ -22,6 +22,10 @@ struct ImageView {
   YuvMatrix yuv = YuvMatrix::bt601;
 };
 
+// Beyond either a return is no measurement but a sentinel or a broken packet: the voxeliser calls it invalid.
+constexpr float kMaxIntensity = 300;  // dB either way; no RCS and no magnitude comes near, Astyx' end at 102
+constexpr float kMaxVelocity = 300;   // m/s either way; two vehicles at 540 km/h that meet
+
 struct RadarSweep {
   int radar = 0;                   // index into SensorRig::radars
   std::int64_t timestamp_ns = 0;

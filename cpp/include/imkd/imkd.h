@@ -74,7 +74,9 @@ typedef struct imkd_sweep {
   int32_t count;
   uint32_t has_timestamp;    /* 0: taken at the frame's timestamp_ns */
   int64_t timestamp_ns;
-  const float* points;       /* (count, 5) x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive) */
+  /* (count, 5) x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive). A point with a number that is not
+   * finite, or with an intensity or velocity beyond -300..300, is invalid and dropped. */
+  const float* points;
   const double* T_world_ego; /* (4, 4) row-major ego pose when the sweep was taken, or NULL */
 } imkd_sweep;
 

@@ -20,7 +20,7 @@ struct MonitorOptions {
 //   missing  nothing came yet, for less than lost_after since the first call
 //   lost     nothing new came for lost_after
 //   stale    its newest item is older than spec.radar.max_age (or as far in the future)
-//   invalid  its newest item is unusable: no image or one of another size; a sweep without a point of finite numbers
+//   invalid  its newest item is unusable: no image or one of another size; a sweep whose every point is invalid, see ops.hpp
 //   frozen   the contents repeat. Real sensors have noise; a simulated camera in a still world freezes too.
 //   late     its newest item is older than half of max_age
 //   ok

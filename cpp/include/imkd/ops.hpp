@@ -67,7 +67,8 @@ int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& 
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // Points keep their order within a cell; moving points are shifted by their radial velocity times age (not where velocity is aliased).
 // Where a velocity is aliased or cannot be compensated (sensor_velocity unknown), it counts as 0 in velocity_{x,y}; the unknown one also in
-// phase_{cos,sin}. A point with a non-finite value is invalid; overflow counts good points inside the grid after the first max_points.
+// phase_{cos,sin}. A point with a non-finite value, or beyond kMaxIntensity or kMaxVelocity, is invalid; overflow counts good points inside
+// the grid after the first max_points.
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */, void* workspace, ThreadPool& pool);
 
 // ---- warp ----

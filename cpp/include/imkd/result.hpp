@@ -15,8 +15,8 @@ struct Detection {
   int label = 0;                   // index into ModelSpec::head.classes
 };
 
-// ok; late: older than half the radar's max_age; stale: left out for its age; invalid: delivered but unusable (all NaN, zero points kept);
-// missing: nothing was delivered; frozen, lost: see Monitor, the Detector does not tell them.
+// ok; late: older than half the radar's max_age; stale: left out for its age; invalid: delivered but unusable (no points, or every one
+// invalid); missing: nothing was delivered; frozen, lost: see Monitor, the Detector does not tell them.
 enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost };
 constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
 // full: every sensor ok or late; partial: some not; camera_only / radar_only: the other kind is wholly unusable; blind: neither.
@@ -27,7 +27,7 @@ struct Health {
   Mode mode = Mode::blind;
   std::vector<SensorState> cameras, radars;  // in the rig's order
   int radar_points = 0;            // in the grid
-  int radar_points_invalid = 0;    // NaN or infinite, dropped
+  int radar_points_invalid = 0;    // not finite, or beyond kMaxIntensity or kMaxVelocity; dropped
   int radar_points_outside = 0;    // beyond the grid
   int radar_points_overflow = 0;   // beyond max_points
   int boxes_invalid = 0;           // non-finite network outputs dropped by decode

@@ -7,6 +7,7 @@
 #include "health.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
+#include "radar_point.hpp"
 
 namespace imkd {
 namespace {
@@ -55,11 +56,7 @@ IMKD_CLONES void support(const Returns& r, float first, float step, int speeds, 
   }
 }
 
-bool usable(const float* p) {
-  for (int i = 0; i < 5; ++i)
-    if (!std::isfinite(p[i])) return false;
-  return p[0] != 0 || p[1] != 0 || p[2] != 0;
-}
+bool usable(const float* p) { return valid_point(p) && (p[0] != 0 || p[1] != 0 || p[2] != 0); }
 
 // Sweeps of radars that measure raw velocity, not older than max_age.
 bool wanted(const SensorRig& rig, const RadarSweep& sweep, std::int64_t reference_ns, double max_age) {
@@ -143,7 +140,7 @@ void radar_health(const SensorRig& rig, const FrameSet& frames, double max_age, 
       const double age = std::abs(age_s(frames.timestamp_ns, sweep.timestamp_ns));
       delivered = true;
       newest = std::min(newest, age);
-      usable = usable || (age <= max_age && any_finite(sweep));
+      usable = usable || (age <= max_age && any_valid(sweep));
     }
     if (!delivered) continue;
     health.radars[radar] = newest > max_age       ? SensorState::stale

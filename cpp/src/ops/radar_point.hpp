@@ -19,15 +19,15 @@ struct Point {                   // in the reference ego frame
   float age;                     // s
 };
 
-IMKD_HD inline bool all_finite(const float* p) {
-  for (int i = 0; i < 5; ++i)
-    if (!std::isfinite(p[i])) return false;
-  return true;
+// Five finite numbers within the bounds; a NaN fails each comparison.
+IMKD_HD inline bool valid_point(const float* p) {
+  return std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]) && std::fabs(p[3]) <= kMaxIntensity &&
+         std::fabs(p[4]) <= kMaxVelocity;
 }
 
 // Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
 IMKD_HD inline int place(const Plane& grid, const RadarInput& sweep, const float* p, Point& out) {
-  if (!all_finite(p)) return kInvalid;
+  if (!valid_point(p)) return kInvalid;
   const Vec3 local{p[0], p[1], p[2]};
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
   const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
