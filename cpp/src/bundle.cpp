@@ -9,6 +9,7 @@
 
 #include "imkd/error.hpp"
 #include "json.hpp"
+#include "onnx_external.hpp"
 #include "sha256.hpp"
 
 namespace fs = std::filesystem;
@@ -133,15 +134,22 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
     throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest says " + bytes.dump(),
                 (folder / name).string(), kAnew);
   Sha256 hash;
-  read_blocks(folder / name, size, [&](const char* data, std::size_t count) { hash.update(data, count); });
+  std::string part;  // an ONNX file in memory: what is looked through is what was hashed
+  const bool onnx = fs::path(name).extension() == ".onnx";
+  read_blocks(folder / name, size, [&](const char* data, std::size_t count) {
+    hash.update(data, count);
+    if (onnx) part.append(data, count);
+  });
   const std::string found = hash.hex();
   if (found != sha.get<std::string>())
     throw Error(Code::bundle_checksum,
                 "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
                 (folder / name).string(), kAnew);
+  if (const char* fault = external_tensors(part.data(), part.size()))
+    throw Error(Code::bundle_bad_path, fault, (folder / name).string(), "export it with its tensors inside");
 }
 
-// ONNX may refer to weights in files beside it; whatever lies in the folder must therefore be in the manifest.
+// Nothing may come along that no checksum covers: whatever lies in the folder must be in the manifest.
 void check_nothing_else(const fs::path& folder, const Json& files) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();

@@ -210,9 +210,111 @@ def test_file(folder: Path, name: str, file: str) -> None:
 
 
 def test_a_file_that_the_manifest_does_not_know(folder: Path) -> None:
-    """ONNX may load weights from files beside it, which nobody would have checked."""
+    """Nobody would have checked it."""
     (folder / "camera.onnx.data").write_bytes(b"weights")
     assert refused(folder).code == "E0403"
+
+
+# ---- tensors in files that no checksum covers ----
+def outside(field: int = 14) -> Any:
+    """A tensor in ../outside.bin; field 13: it only names the file, field 14: it only says that it is elsewhere."""
+    from onnx import TensorProto, helper
+
+    tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0])
+    if field == 13:
+        tensor.external_data.add(key="location", value="../outside.bin")
+    else:
+        tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def attribute(part: Any) -> Any:
+    return part.graph.node.add(op_type="Constant", output=["c"]).attribute.add(name="value")
+
+
+def sparse(part: Any, field: str) -> None:
+    getattr(part.graph.sparse_initializer.add(), field).CopyFrom(outside())
+
+
+HIDING_PLACES: dict[str, Callable[[Any], Any]] = {
+    "an initializer": lambda part: part.graph.initializer.append(outside()),
+    "an initializer that names a file": lambda part: part.graph.initializer.append(outside(13)),
+    "the values of a sparse initializer": lambda part: sparse(part, "values"),
+    "the indices of a sparse initializer": lambda part: sparse(part, "indices"),
+    "an attribute": lambda part: attribute(part).t.CopyFrom(outside()),
+    "a list of an attribute": lambda part: attribute(part).tensors.append(outside()),
+    "a sparse attribute": lambda part: attribute(part).sparse_tensor.values.CopyFrom(outside()),
+    "a list of sparse attributes": lambda part: attribute(part).sparse_tensors.add().indices.CopyFrom(outside()),
+    "a branch": lambda part: attribute(part).g.initializer.append(outside()),
+    "a branch of a branch": lambda part: attribute(part).g.node.add().attribute.add().graphs.add().initializer.append(outside()),
+    "a function": lambda part: part.functions.add().node.add().attribute.add().t.CopyFrom(outside()),
+    "a default of a function": lambda part: part.functions.add().attribute_proto.add().t.CopyFrom(outside()),
+    "a training graph": lambda part: part.training_info.add().algorithm.initializer.append(outside()),
+}
+
+
+def replace_part(folder: Path, name: str, data: bytes) -> None:
+    """With a manifest that agrees."""
+    (folder / name).write_bytes(data)
+    edit(folder, put(entry(data), "files", name))
+
+
+@pytest.mark.parametrize("file", FILES[:2])
+@pytest.mark.parametrize("place", HIDING_PLACES)
+def test_a_part_with_a_tensor_in_another_file(folder: Path, place: str, file: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    part = onnx.load_model_from_string((folder / file).read_bytes())
+    HIDING_PLACES[place](part)
+    replace_part(folder, file, part.SerializeToString())
+    error = refused(folder)
+    assert error.code == "E0408" and file in error.where and "another file" in error.what
+
+
+def test_real_external_data_as_onnx_writes_it(folder: Path) -> None:
+    """Beside the part too: then the file is in the manifest, but nothing keeps its name from leading elsewhere."""
+    onnx = pytest.importorskip("onnx")
+    part = onnx.load_model_from_string((folder / "camera.onnx").read_bytes())
+    onnx.save_model(part, str(folder / "camera.onnx"), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    for name in ("camera.onnx", "weights.bin"):
+        replace_part(folder, name, (folder / name).read_bytes())
+    assert refused(folder).code == "E0408"
+
+
+GROUP, END, LONG_TAG = b"\x9b\x06", b"\x9c\x06", b"\xba\x80\x80\x80\x10"  # unknown group 99; field 7 with a bit beyond the 32nd
+
+
+def message(field: int, payload: bytes) -> bytes:
+    length, size = [], len(payload)
+    while size >= 128:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([field << 3 | 2, *length, size]) + payload
+
+
+TENSOR = message(5, b"\x70\x01")  # initializer: data_location = EXTERNAL
+WIRES = {
+    "as usual": message(7, TENSOR),
+    "behind a group": message(7, GROUP + b"\x08\x01" + END + TENSOR),
+    "behind fields of fixed size": message(7, b"\x99\x06" + bytes(8) + b"\x9d\x06" + bytes(4) + TENSOR),
+    "in a second graph": message(7, b"") + message(7, TENSOR),
+    "with a long tag": LONG_TAG + bytes([len(TENSOR)]) + TENSOR,
+    "with a long number": message(7, message(5, b"\x70\x81\x80\x80\x80\x00")),
+    "with a number beyond 32 bits": message(7, message(5, b"\x70\x81\x80\x80\x80\x10")),
+}
+
+
+@pytest.mark.parametrize("name", WIRES)
+def test_no_spelling_of_the_wire_format_hides_it(folder: Path, name: str) -> None:
+    replace_part(folder, "bev.onnx", WIRES[name])
+    assert refused(folder).code == "E0408"
+
+
+def test_graphs_in_graphs_without_end(folder: Path) -> None:
+    graph = b""
+    for _ in range(3000):
+        graph = message(1, message(5, message(6, graph)))  # in an attribute of a node
+    replace_part(folder, "bev.onnx", message(7, graph))
+    assert refused(folder).code == "E0408"
 
 
 def test_a_link_within_the_folder_is_a_file_like_any_other(folder: Path) -> None:

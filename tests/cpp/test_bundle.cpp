@@ -7,6 +7,7 @@
 
 #include "fakes.hpp"
 #include "imkd/bundle.hpp"
+#include "onnx_external.hpp"
 
 using namespace imkd;
 using namespace imkd::fakes;
@@ -55,6 +56,25 @@ TEST_F(BundleFolder, loads) {
   EXPECT_EQ(bundle.path, fs::canonical(folder).string());
   EXPECT_EQ(bundle.file("bev.onnx"), (fs::canonical(folder) / "bev.onnx").string());
   EXPECT_EQ(code_of([&] { bundle.file("none"); }), Code::bundle_missing_file);
+}
+
+// Whatever the bytes, the walk ends within them: the sanitizers look on.
+TEST(ExternalTensors, any_bytes_are_walked_to_an_end) {
+  const std::string good(  // tensors of a graph in an attribute, of the attribute, of the graph
+      "\x3a\x18\x0a\x12\x2a\x10\x32\x04\x2a\x02\x70\x00\x2a\x02\x70\x00\x9d\x06\x00\x00\x00\x00\x2a\x02\x70\x00\x08\x01", 28);
+  ASSERT_EQ(external_tensors(good.data(), good.size()), nullptr);
+  std::mt19937 random(7);
+  int refused = 0;
+  for (int i = 0; i < 300000; ++i) {
+    std::string bytes = good;
+    for (int changes = 1 + static_cast<int>(random() % 3); changes > 0; --changes)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    bytes.resize(random() % (bytes.size() + 1));
+    const std::vector<char> exact(bytes.begin(), bytes.end());  // so that a byte too far is seen
+    refused += external_tensors(exact.data(), exact.size()) != nullptr;
+  }
+  EXPECT_GT(refused, 100);
+  EXPECT_EQ(external_tensors(nullptr, 0), nullptr);
 }
 
 TEST_F(BundleFolder, every_changed_byte_of_a_file_is_noticed) {

@@ -43,7 +43,7 @@ enum class Code : int {
   bundle_version = 405,
   bundle_missing_file = 406,
   bundle_checksum = 407,      // a byte changed
-  bundle_bad_path = 408,      // a file name that leaves the folder
+  bundle_bad_path = 408,      // a file name that leaves the folder, or an ONNX part that keeps tensors in another file
   bundle_tensor_mismatch = 409,  // the ONNX part's tensors are not what the spec says
   bundle_bad_value = 410,
   // 5xx Engine and device
