@@ -88,6 +88,33 @@ def test_nv12_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
     assert compare(library, handle, bundle, scene) > 0
 
 
+# What pixels to keep of (H, W, channels) memory, and the strides that say so; what is 0 is left to the default.
+STRIDES = {
+    "RGB": (3, lambda memory: memory, {}),
+    "RGB, pixels": (3, lambda memory: memory, {"pixel": 3}),
+    "RGB, channels": (3, lambda memory: memory, {"channel": 1}),
+    "RGBA": (4, lambda memory: memory[..., :3], {"pixel": 4}),
+    "grey": (1, lambda memory: np.repeat(memory, 3, -1), {"pixel": 1}),
+}
+
+
+@pytest.mark.parametrize("name", STRIDES)
+def test_each_stride_has_a_default_of_its_own(library: ctypes.CDLL, handle, bundle, scene, name: str) -> None:
+    channels, kept, strides = STRIDES[name]
+    shapes = {camera.name: (camera.height, camera.width, channels) for camera in scene.rig.cameras}
+    memory = {camera: np.random.default_rng(8).integers(0, 256, shape, np.uint8) for camera, shape in shapes.items()}
+    alive: list[np.ndarray] = []
+    images = (Image * 2)(*[image_of(pixels, alive) for pixels in memory.values()])
+    for image in images:
+        image.row, image.pixel, image.channel = 0, strides.get("pixel", 0), strides.get("channel", 0)
+    options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0)
+    assert library.imkd_detector_load(handle, str(bundle.path).encode(), scene.rig.to_json().encode(), ctypes.byref(options)) == 0
+    found = infer_frames(library, handle, Frames(ctypes.sizeof(Frames), 2, scene.timestamp_ns, images, None, 0, 0, None, None))
+    with Detector(bundle, scene.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05) as detector:
+        wanted = detector.infer({camera: kept(pixels) for camera, pixels in memory.items()}, None, timestamp_ns=scene.timestamp_ns)
+    assert len(wanted.boxes) > 0 and np.array_equal(boxes_of(found)[:, :9], wanted.boxes)
+
+
 def test_the_structs_here_are_those_of_the_header(tmp_path: Path) -> None:
     """A C compiler's sizes, not our own count."""
     names = {"options": Options, "image": Image, "sweep": Sweep, "frames": Frames, "detection": Box, "map": Map, "result": Found}

@@ -61,7 +61,8 @@ typedef struct imkd_image {
   uint32_t has_timestamp;    /* 0: taken at the frame's timestamp_ns */
   int64_t timestamp_ns;
   const uint8_t* data;       /* RGB, the first pixel; where chroma is set the plane of Y; NULL: the camera is absent */
-  ptrdiff_t row_stride, pixel_stride, channel_stride;  /* bytes, may be negative; row_stride 0: dense rows; the other two 0: 3 and 1 */
+  /* bytes, may be negative; 0: dense rows; 3; 1, but where pixel_stride is 1 or -1 one grey byte for all channels */
+  ptrdiff_t row_stride, pixel_stride, channel_stride;
   const uint8_t* chroma;     /* NV12: U, V pairs at half the size; width and height are even */
   ptrdiff_t chroma_stride;   /* bytes from row to row; 0: dense */
   uint32_t yuv;              /* imkd_yuv */

@@ -34,8 +34,9 @@ ImageView view(const imkd_image& image) {
     view.chroma = image.chroma;
     view.chroma_stride = image.chroma_stride ? image.chroma_stride : width;
     view.yuv = static_cast<YuvMatrix>(image.yuv);
-  } else if (image.pixel_stride == 0 && image.channel_stride == 0) {
-    view.pixel_stride = 3, view.channel_stride = 1;
+  } else {
+    if (view.pixel_stride == 0) view.pixel_stride = 3;
+    if (view.channel_stride == 0 && std::abs(view.pixel_stride) != 1) view.channel_stride = 1;
   }
   if (image.row_stride == 0) view.row_stride = width * std::abs(view.pixel_stride);
   return view;
