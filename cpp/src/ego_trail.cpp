@@ -59,18 +59,25 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   return true;
 }
 
-// The pose of an entry, moved on at its twist, else at the one between its neighbour and itself.
-std::optional<Mat4> EgoTrail::carried_on(std::size_t from, double time) const {
-  const Entry& entry = entries_[from];
-  std::optional<Vec3> twist = entry.ego.twist;
-  for (std::size_t other : {from - 1, from + 1}) {  // from - 1 wraps round where there is none
-    if (twist || other >= entries_.size() || !entries_[other].ego.T_world_ego) continue;
-    const double apart = seconds(entry.timestamp_ns, entries_[other].timestamp_ns);
-    if (std::abs(apart) > 1e-9 * kGap) continue;
-    twist = twist_between(compose(inverse_rigid(*entry.ego.T_world_ego), *entries_[other].ego.T_world_ego), apart);
+// The one from an entry's pose to the nearest other pose, where that is not too far away. Entries of twists alone may lie between.
+std::optional<Vec3> EgoTrail::twist_of_poses(const Entry& entry) const {
+  const Entry* nearest = nullptr;
+  std::int64_t best = kGap + 1;
+  for (const Entry& other : entries_) {
+    const std::int64_t off = distance_ns(entry.timestamp_ns, other.timestamp_ns);
+    if (&other != &entry && other.ego.T_world_ego && off < best) best = off, nearest = &other;
   }
+  if (!nearest) return std::nullopt;
+  const Mat4 moved = compose(inverse_rigid(*entry.ego.T_world_ego), *nearest->ego.T_world_ego);
+  return twist_between(moved, seconds(entry.timestamp_ns, nearest->timestamp_ns));
+}
+
+// The pose of an entry, moved on at its own twist, else at the given one, else at that of the poses.
+std::optional<Mat4> EgoTrail::carried_on(const Entry& from, std::optional<Vec3> twist, double time) const {
+  if (from.ego.twist) twist = from.ego.twist;
+  if (!twist) twist = twist_of_poses(from);
   if (!twist) return std::nullopt;
-  return compose(*entry.ego.T_world_ego, after(*twist, time));
+  return compose(*from.ego.T_world_ego, after(*twist, time));
 }
 
 Ego EgoTrail::at(std::int64_t time) const {
@@ -96,7 +103,7 @@ Ego EgoTrail::at(std::int64_t time) const {
   }
   for (const auto& side : {before, behind})
     if (side && !found.T_world_ego && distance_ns(time, entries_[*side].timestamp_ns) <= kReach)
-      found.T_world_ego = carried_on(*side, seconds(entries_[*side].timestamp_ns, time));
+      found.T_world_ego = carried_on(entries_[*side], found.twist, seconds(entries_[*side].timestamp_ns, time));
   return found;
 }
 

@@ -28,7 +28,8 @@ class EgoTrail {
   const Entry* newest() const { return entries_.empty() ? nullptr : &entries_.back(); }
 
  private:
-  std::optional<Mat4> carried_on(std::size_t from, double seconds) const;
+  std::optional<Mat4> carried_on(const Entry& from, std::optional<Vec3> twist, double seconds) const;
+  std::optional<Vec3> twist_of_poses(const Entry& entry) const;
   std::deque<Entry> entries_;  // rising times
 };
 

@@ -77,6 +77,38 @@ def test_a_pose_is_carried_on_at_the_speed_of_the_last_two(bench) -> None:
     assert np.allclose(frame.ego.T_world_ego[:3, 3], (10.5, 0, 0)) and frame.ego.twist is None
 
 
+@pytest.mark.parametrize("phase", [5, 15, 25, 45])
+def test_poses_and_twists_may_come_one_by_one(bench, phase: int) -> None:
+    """Poses at 50 Hz, twists at 50 Hz between them, frames at 20 Hz: each lies on the straight line driven at 10 m/s."""
+    heading, found = Rotation.from_rotvec([0, 0, 0.7]), 0
+    for time in range(1000, 2000, 5):
+        place = heading.apply([time / 100, 0, 0])
+        if time % 20 == 0:
+            bench.sync.push_ego(Ego(transform(heading, place)), time * MS, time * MS)
+        elif time % 20 == 10:
+            bench.sync.push_ego(Ego(twist=(10.0, 0.0, 0.0)), time * MS, time * MS)
+        elif time % 50 == phase:
+            for sensor in ALL:
+                bench.push(sensor, time, time)
+        frame = bench.pop(time)
+        if frame is not None:
+            found += 1
+            there = heading.apply([frame.timestamp_ns / MS / 100, 0, 0])
+            assert frame.complete and frame.ego.T_world_ego is not None, frame.timestamp_ns
+            assert np.allclose(frame.ego.T_world_ego, transform(heading, there), atol=1e-6)  # m
+            assert frame.ego.twist == (10.0, 0.0, 0.0)
+    assert found >= 19
+
+
+def test_a_pose_is_carried_on_at_the_speed_of_the_last_two_over_what_lies_between(bench) -> None:
+    """The twist at 740 ms is too old for 950 ms; it hides neither pose from the other."""
+    for time in (700, 900):
+        bench.push("ego", time, 900)  # 10 m/s along x
+    bench.sync.push_ego(Ego(twist=(3.0, 0.0, 0.0)), 740 * MS, 900 * MS)
+    frame = frame_at(bench, 950)
+    assert np.allclose(frame.ego.T_world_ego[:3, 3], (9.5, 0, 0)) and frame.ego.twist is None
+
+
 def test_a_pose_is_carried_back_to_sweeps_before_it(bench) -> None:
     bench.sync.push_ego(Ego(np.eye(4), (10.0, 0.0, 0.0)), 1000 * MS, 1000 * MS)
     frame = frame_at(bench, 1000, radar=(900, 899))

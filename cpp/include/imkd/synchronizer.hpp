@@ -48,7 +48,9 @@ struct LiveFrame {                 // a FrameSet and what keeps alive what it vi
 // A frame stands for the time t of one reference item and holds
 //   of each camera the image nearest to t within tolerance (of two as near the older);
 //   of each radar every sweep in [t - spec.radar.max_age, t + tolerance], with the ego pose of its own time: the Detector accumulates them;
-//   the ego pose at t: interpolated between poses at most 0.5 s apart, else carried on for at most 0.1 s at the nearest one's twist.
+//   the ego pose at t: interpolated between poses at most 0.5 s apart, else carried on for at most 0.1 s at the nearest one's twist; where
+//   that pose came without one, at the twist nearest to t within 0.1 s, else at the speed from it to the next pose within 0.5 s;
+//   the twist nearest to t within 0.1 s.
 // It is ready when every sensor has something within tolerance of t, and the ego motion has reached t; or timeout after its reference item
 // arrived. Frames come in the order of their times, which rise. Below half the sensors' period of tolerance, which items a complete frame
 // holds does not depend on the order of their arrival.
