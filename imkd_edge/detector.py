@@ -21,7 +21,7 @@ from imkd_edge.spec import SCORES, ModelSpec
 __all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result"]
 
 PathLike = str | os.PathLike[str]
-Image = Any  # (H, W, 3) uint8 on the host or the GPU, or NV12 as (Y, UV) or (Y, UV, matrix)
+Image = Any  # (H, W, 3) uint8 on the host or the GPU, or NV12 on the host as (Y, UV) or (Y, UV, matrix)
 Frames = Mapping[str, Image | None] | Sequence[Image | None]
 Radar = Mapping[str, np.ndarray | None] | Sequence[RadarSweep]
 Times = Mapping[str, int] | Sequence[int]
@@ -136,7 +136,7 @@ class Detector:
         Args:
             frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides. Or NV12 as
                 (Y (H, W), UV (H/2, W/2, 2)), with "bt601" (the default), "bt601_full", "bt709" or "bt709_full" as a third element. On
-                device "cuda" also arrays of the GPU (DLPack, CUDA array interface), whose data must be ready; pinned ones are not copied.
+                device "cuda" also RGB on the GPU (DLPack, CUDA array interface), whose data must be ready; pinned arrays are not copied.
             radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or sweeps.
             ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar velocities.
             timestamp_ns: the reference time; boxes are in the ego frame of that time.

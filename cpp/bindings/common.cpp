@@ -15,7 +15,7 @@ std::string shape_text(const std::vector<py::ssize_t>& shape) {
 py::array numpy_array(py::handle value, const std::string& where) {
   if (!py::isinstance<py::array>(value))
     throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array", where,
-                "use numpy.asarray");
+                "use numpy.asarray; copy to the host first what lies on the GPU");
   return py::reinterpret_borrow<py::array>(value);
 }
 

@@ -146,6 +146,14 @@ def test_the_crop_covers_the_input_and_is_anchored(anchor: float) -> None:
 
 
 # ---- NV12 ----
+def test_planes_on_the_gpu_are_refused_with_a_cure_that_works() -> None:
+    """Alone, numpy.asarray fails for them."""
+    on_gpu = type("OnGpu", (), {"__cuda_array_interface__": {"shape": (4, 6), "typestr": "|u1", "data": (16, False), "version": 3}})()
+    with pytest.raises(Error) as raised:
+        preprocess_images([(on_gpu, np.zeros((2, 3, 2), np.uint8))], [ImageCrop()], ImageSpec(width=16, height=16, stride=16))
+    assert raised.value.code == "E0201" and "copy to the host" in raised.value.fix
+
+
 MATRICES = {"bt601": (0.299, 0.114, 219, 224, 16), "bt601_full": (0.299, 0.114, 255, 255, 0)}
 MATRICES |= {"bt709": (0.2126, 0.0722, 219, 224, 16), "bt709_full": (0.2126, 0.0722, 255, 255, 0)}
 
