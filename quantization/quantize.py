@@ -28,6 +28,7 @@ from imkd_edge.samples import Selection, select
 from imkd_edge.sources.sample import Source
 
 PROBES = 4  # frames on which layers are compared
+LARGE_ERROR = 0.05  # NMSE of an output above which boxes were seen to suffer: quantization/README.md
 TYPINGS = ("float32", "float16")
 Bar = Callable[[str], Callable[[Any], Any]]  # title -> progress bar
 
@@ -104,7 +105,7 @@ def quantize(
 
     Returns:
         {"bundle", "bytes", "float_bytes", "name", "bits", "kappa", "percentile", "training", "int8_share", "metrics", "frames",
-        "frames_sha256", "unusable", "collection"}.
+        "frames_sha256", "unusable", "collection", "error"}, the last one the largest NMSE of an output of each part on a few of the frames.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
@@ -135,7 +136,8 @@ def quantize(
         from imkd_edge.quantization.report import write_report
 
         write_report(seen, parts, method, html, threads, bar)
-    return {**_summary(seen, made), "collection": str(state)}
+    error = {name: probe_of(seen, part, threads).error(parts[name].model, threads) for name, part in seen.parts.items()}
+    return {**_summary(seen, made), "collection": str(state), "error": error}
 
 
 def _metrics(
@@ -165,11 +167,16 @@ def _summary(seen: Calibrated, made: Bundle) -> dict[str, Any]:
     }
 
 
+def probe_of(seen: Calibrated, part: Part, threads: int) -> Probe:
+    """The part on a few of the calibration frames."""
+    return Probe.of(seen.bundle, part, seen.source, seen.frames.names[:PROBES], threads)
+
+
 def gated(seen: Calibrated, part: Part, method: Method, gate: float, threads: int, bar: Bar | None) -> tuple[str, ...]:
     """Layers of a part that stay float so that its error on a few calibration frames is at most the gate."""
-    probe = Probe.of(seen.bundle, part, seen.source, seen.frames.names[:PROBES], threads)
-    suffering = sensitivities(part, seen.collection, method, probe, threads, bar and bar(f"layers of {part.name}"))
-    return mixed_precision(part, seen.collection, method, probe, suffering, gate, threads=threads)
+    seen_by = probe_of(seen, part, threads)
+    suffering = sensitivities(part, seen.collection, method, seen_by, threads, bar and bar(f"layers of {part.name}"))
+    return mixed_precision(part, seen.collection, method, seen_by, suffering, gate, threads=threads)
 
 
 def calibrate(

@@ -15,8 +15,8 @@ from imkd_edge.calibration.weights import EMPTY, resample
 from imkd_edge.engine_cache import write_atomically
 from imkd_edge.quantization.page import page
 from imkd_edge.quantization.ptq import Quantized, watch
-from imkd_edge.quantization.quantize import PROBES, Bar, Calibrated
-from imkd_edge.quantization.sensitivity import Probe, sensitivities
+from imkd_edge.quantization.quantize import Bar, Calibrated, probe_of
+from imkd_edge.quantization.sensitivity import sensitivities
 
 BINS = 64
 
@@ -55,7 +55,7 @@ def gather(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, thr
     """
     found = {}
     for name, part in parts.items():
-        probe = Probe.of(seen.bundle, seen.parts[name], seen.source, seen.frames.names[:PROBES], threads)
+        probe = probe_of(seen, seen.parts[name], threads)
         suffering = sensitivities(seen.parts[name], seen.collection, method, probe, threads, bar and bar(f"layers of {name}"))
         tensors = [
             _tensor(tensor, seen.collection.histograms[f"{name}/{tensor}"], step * method.levels)

@@ -140,6 +140,21 @@ def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, argument
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("gate", "error", "told"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)])
+def test_a_quantized_form_that_differs_much_brings_advice(
+    run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, told: bool
+) -> None:
+    from types import SimpleNamespace
+
+    from imkd_edge.calibration.solvers import Method
+    from imkd_edge.cli import workstation
+
+    made = SimpleNamespace(Method=Method, LARGE_ERROR=0.05, quantize=lambda *_, **__: {"error": {"camera": 0.01, "bev": error}})
+    monkeypatch.setattr(workstation, "_extra", lambda module, extra: made)
+    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
+    assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == told
+
+
 @pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
 def test_what_measuring_a_checkpoint_would_ignore_is_refused(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)

@@ -366,6 +366,7 @@ def test_a_bundle_whose_layers_all_stay_float_becomes_one_without_pairs(tmp_path
     card = Bundle.load(tmp_path / "r.int8.imkd").manifest["provenance"]["quantization"]["parts"]
     assert set(card["bev"]["precision"].values()) == {"float: reads the radar grid, whose units are mixed"}
     assert 0 < result["int8_share"] < 1 and list(card["camera"]["scales"]) == ["images"]
+    assert result["error"]["bev"] == 0 < result["error"]["camera"] < 0.01
 
 
 def test_a_model_with_past_frames_sees_them_first(tmp_path: Path) -> None:
