@@ -147,8 +147,9 @@ def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkey
         wanted, exact = infer(on_cpu, sample), on_cpu.tensors()
     assert all(nmse(tensors[name], exact[name]) <= 1e-5 for name in ("images", "radar_grid"))
     assert {name: nmse(tensors[name], exact[name]) for name in exact if nmse(tensors[name], exact[name]) > 1e-4} == {}
-    assert len(result.boxes) == len(wanted.boxes) > 3 and np.array_equal(result.labels, wanted.labels)
-    assert np.abs(result.boxes[:, :3] - wanted.boxes[:, :3]).max() < 0.05 and np.abs(result.scores - wanted.scores).max() < 0.01
+    a, b = (np.argsort(r.boxes[:, 0]) for r in (result, wanted))  # by place: of two scores that are nearly equal either may come first
+    assert len(a) == len(b) > 3 and np.array_equal(result.labels[a], wanted.labels[b])
+    assert np.abs(result.boxes[a, :3] - wanted.boxes[b, :3]).max() < 0.05 and np.abs(result.scores[a] - wanted.scores[b]).max() < 0.01
 
 
 def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundle, make_scene) -> None:

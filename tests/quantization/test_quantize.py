@@ -162,7 +162,7 @@ def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
 
 def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed")
-    settings = SimpleNamespace(spec=None, data=SimpleNamespace(source="synth", options={}))
+    settings = SimpleNamespace(spec=None, data=SimpleNamespace(source="synth", options={}, sensors="both"))
     monkeypatch.setattr(module, "load_student", lambda path: (None, settings, {}))
     monkeypatch.setattr(module, "to_onnx", lambda *arguments: (b"", b""))
     for name in ("camera_front", "radar_6455"):
