@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.samples import open_with
+from imkd_edge.sources.nuscenes import GET_DEVKIT
 from imkd_edge.training import world
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.config import Config, TrainConfig, from_dict, load_config
@@ -301,7 +302,7 @@ def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> Fram
         have = ", ".join(sorted(splits)) or "none"
         fix = f"splits here: {have}"
         if source.kind == "nuscenes" and not splits:
-            fix += "; the official ones come with nuscenes-devkit: pip install --no-deps nuscenes-devkit==1.2.0"
+            fix += f"; the official ones come with nuscenes-devkit: {GET_DEVKIT}"
         raise Error(Code.train_no_data, f"no split '{split}', or nothing in it", where, fix)
     names = list(splits[split])
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
