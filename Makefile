@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --qui
 TESTS := not slow# make test TESTS=: every test
 export PYTHON PYTHONUNBUFFERED := 1
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
-CPP_CODE := $(shell find cpp tests/cpp -path cpp/include -prune -o \( -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" \) -print)  # headers: by hand
+CPP_CODE := $(shell find cpp tests/cpp -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
 
 .PHONY: demo test lint format
 .DELETE_ON_ERROR:

@@ -122,7 +122,11 @@ def observe(
 
 
 def open_parts(
-    spec: ModelSpec, rig: SensorRig, parts: Mapping[str, bytes], engine: str | EngineFactory = "onnxruntime", threads: int = 0
+    spec: ModelSpec,
+    rig: SensorRig,
+    parts: Mapping[str, bytes],
+    engine: str | EngineFactory = "onnxruntime",
+    threads: int = 0,
 ) -> Detector:
     """A Detector on two ONNX parts in memory."""
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +182,13 @@ def run_alone(detector: Detector, spec: ModelSpec, source: Source, name: str) ->
     infer_sample(detector, source[name])
 
 
-def _count(collection: Collection, watched: Sequence[Watched], engines: Mapping[str, ObservingEngine], maps: np.ndarray, name: str) -> None:
+def _count(
+    collection: Collection,
+    watched: Sequence[Watched],
+    engines: Mapping[str, ObservingEngine],
+    maps: np.ndarray,
+    name: str,
+) -> None:
     placebo = collection.before
     if placebo is None:
         placebo = np.stack([np.full(maps.shape[1:], 1 - EMPTY), np.zeros(maps.shape[1:])]).astype(np.float32)
@@ -195,7 +205,13 @@ def _count(collection: Collection, watched: Sequence[Watched], engines: Mapping[
 
 
 def _key(parts: Mapping[str, Observable], watched: Sequence[Watched], names: Sequence[str]) -> str:
-    what = [ROWS, EMPTY, [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS], [repr(w) for w in watched], list(names)]
+    what = [
+        ROWS,
+        EMPTY,
+        [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS],
+        [repr(w) for w in watched],
+        list(names),
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 

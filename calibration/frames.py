@@ -41,9 +41,16 @@ def choose_frames(chosen: Selection, rig: SensorRig, count: int, track: Track | 
     if len(clouds) < MIN_FRAMES:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
         what = f"{len(clouds)} usable frames, and a calibration needs {MIN_FRAMES}"
-        raise Error(Code.calibration_few_frames, f"{what}; {why}" if why else what, chosen.source.kind, "give a longer recording")
+        raise Error(
+            Code.calibration_few_frames,
+            f"{what}; {why}" if why else what,
+            chosen.source.kind,
+            "give a longer recording",
+        )
     if not any(len(cloud) for cloud in clouds.values()):
-        raise Error(Code.calibration_no_radar, "no frame has a radar return", chosen.source.kind, "give a recording with radar")
+        raise Error(
+            Code.calibration_no_radar, "no frame has a radar return", chosen.source.kind, "give a recording with radar"
+        )
     points = descriptors(list(clouds.values()))
     names = np.array(list(clouds))
     extremes = farthest(points, min(STRESS, len(names) // 10))
@@ -70,7 +77,12 @@ def _read(chosen: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[
         clouds[name] = np.column_stack([np.hypot(points[:, 0], points[:, 1]), points[:, 3], points[:, 4]])
     if others and not clouds:
         what = f"the frames are of other sensors than the bundle's {expected}"
-        raise Error(Code.calibration_other_rig, what, chosen.source.kind, "calibrate with the sensors that the model was trained for")
+        raise Error(
+            Code.calibration_other_rig,
+            what,
+            chosen.source.kind,
+            "calibrate with the sensors that the model was trained for",
+        )
     return clouds, unusable
 
 

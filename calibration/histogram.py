@@ -49,7 +49,9 @@ class Histogram:
         if self.top == 0:
             self.top = float(2.0 ** np.ceil(np.log2(largest)))
         while self.top < largest:
-            self.counts = np.concatenate([self.counts.reshape(ROWS, BINS // 2, 2).sum(2), np.zeros((ROWS, BINS // 2))], 1)
+            self.counts = np.concatenate(
+                [self.counts.reshape(ROWS, BINS // 2, 2).sum(2), np.zeros((ROWS, BINS // 2))], 1
+            )
             self.top *= 2
 
     def __add__(self, other: Histogram) -> Histogram:

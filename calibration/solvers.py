@@ -33,7 +33,9 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
-            raise Error(Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", f"choose one of: {', '.join(METHODS)}")
+            raise Error(
+                Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", f"choose one of: {', '.join(METHODS)}"
+            )
         if not 3 <= self.bits <= 8 or not 0 <= self.kappa <= 1 or not 0 < self.percentile <= 100:
             what = f"bits {self.bits}, kappa {self.kappa}, percentile {self.percentile}"
             raise Error(Code.spec_bad_value, what, "method", "bits 3..8, kappa 0..1, percentile above 0, up to 100")

@@ -21,7 +21,9 @@ def radar_maps(radar_grid: np.ndarray, spec: ModelSpec) -> np.ndarray:
     occupied = (grid != 0).any(0)
     if not occupied.any():
         return np.stack([np.full(occupied.shape, 1 - EMPTY), np.zeros(occupied.shape)]).astype(np.float32)
-    strength = grid[names.index("intensity_max" if "intensity_max" in names else "log_count" if "log_count" in names else names[0])]
+    strength = grid[
+        names.index("intensity_max" if "intensity_max" in names else "log_count" if "log_count" in names else names[0])
+    ]
     graded = np.zeros(occupied.shape)
     graded[occupied] = ranks(strength[occupied])
     return np.stack([occupied, graded]).astype(np.float32)

@@ -81,7 +81,9 @@ def build_engines(
         onnx = bundle.file(f"{part}.onnx")
         sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
         key = cache_key(sha256, f"{builder} {trt.__version__}", gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
-        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io)))
+        engines.append(
+            _build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io))
+        )
     return {
         "bundle": str(bundle.path),
         "builder": builder,
@@ -107,7 +109,11 @@ def self_test(bundle: Bundle, folder: Path, builder: str = "tensorrt") -> str:
         found = check_golden(bundle, engine="tensorrt", device="cuda")
     except Error as error:
         return f"failed: {error}"
-    wrong = [f"{name} by {found[name]:.3g}, allowed {most:g}" for name, most in GPU_TOLERANCE.items() if not found[name] <= most]
+    wrong = [
+        f"{name} by {found[name]:.3g}, allowed {most:g}"
+        for name, most in GPU_TOLERANCE.items()
+        if not found[name] <= most
+    ]
     if wrong:
         return f"failed: differs from the exporter's in {'; '.join(wrong)}"
     return f"passed: boxes differ by {found['boxes']:.2g} m at most, scores by {found['scores']:.2g}"
@@ -133,13 +139,16 @@ def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) ->
 
 def _package(builder: str) -> Any:
     if builder not in BUILDERS:
-        raise Error(Code.engine_unavailable, f'there is no builder "{builder}"', "--builder", f"choose one of: {', '.join(BUILDERS)}")
+        raise Error(
+            Code.engine_unavailable,
+            f'there is no builder "{builder}"',
+            "--builder",
+            f"choose one of: {', '.join(BUILDERS)}",
+        )
     try:
         return importlib.import_module(builder)
     except ImportError as error:
-        fix = (
-            "on a Jetson: sudo apt install python3-libnvinfer, and a venv made with --system-site-packages; elsewhere: pip install tensorrt"
-        )
+        fix = "on a Jetson: sudo apt install python3-libnvinfer, and a venv made with --system-site-packages; elsewhere: pip install tensorrt"
         if builder == "tensorrt_rtx":
             fix = "pip install tensorrt-rtx"
         raise Error(Code.engine_unavailable, f"{builder} cannot be imported: {error}", "", fix) from error
@@ -159,9 +168,22 @@ class _Build:
     """One build. TensorRT's classes exist only once its package is imported, so ours derive from them here."""
 
     def __init__(
-        self, trt: Any, workspace_mb: int | None, dla: int | None, cache: Path | None, progress: Progress | None, io: str = "auto"
+        self,
+        trt: Any,
+        workspace_mb: int | None,
+        dla: int | None,
+        cache: Path | None,
+        progress: Progress | None,
+        io: str = "auto",
     ) -> None:
-        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = trt, workspace_mb, dla, cache, progress, io
+        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = (
+            trt,
+            workspace_mb,
+            dla,
+            cache,
+            progress,
+            io,
+        )
         self._said: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
 
@@ -214,7 +236,10 @@ class _Build:
     def _refused(self, what: str, where: str) -> Error:
         said = "; ".join(dict.fromkeys(self._said["error"])) or "no reason given"
         return Error(
-            Code.engine_load, f"TensorRT {what}: {said}", where, "export the model again, or see TensorRT's list of ONNX operators"
+            Code.engine_load,
+            f"TensorRT {what}: {said}",
+            where,
+            "export the model again, or see TensorRT's list of ONNX operators",
         )
 
     def _logger(self) -> Any:

@@ -72,7 +72,9 @@ def find(bundle: str | os.PathLike[str]) -> Path:
     try:
         os.fspath(bundle).encode()
     except UnicodeEncodeError:
-        raise Error(Code.bundle_bad_path, "the name of the folder is not UTF-8", os.fspath(bundle), "rename it") from None
+        raise Error(
+            Code.bundle_bad_path, "the name of the folder is not UTF-8", os.fspath(bundle), "rename it"
+        ) from None
     return Path(bundle)
 
 
@@ -104,7 +106,9 @@ def write_bundle(
     manifest = {
         "schema": _core.Bundle.kVersion,
         "spec": json.loads(spec.to_json()),
-        "files": {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()},
+        "files": {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
+        },
         "metrics": dict(metrics),
         "provenance": dict(provenance),
     }
@@ -121,7 +125,10 @@ def write_bundle(
             _replace(target, made, Path(beside) / "old")  # what was there goes with the temporary folder
     except OSError as error:
         raise Error(
-            Code.write_failed, f"the bundle cannot be written: {error}", str(target), "free space, or choose another folder"
+            Code.write_failed,
+            f"the bundle cannot be written: {error}",
+            str(target),
+            "free space, or choose another folder",
         ) from error
     return Bundle.load(target)
 
@@ -138,7 +145,9 @@ def check_target(folder: str | os.PathLike[str]) -> None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise Error(Code.write_failed, "what is there is not a bundle and is not replaced", str(target), fix) from None
     if foreign:
-        raise Error(Code.write_failed, f"the bundle there holds a file that is not its own: {foreign[0]}", str(target), fix)
+        raise Error(
+            Code.write_failed, f"the bundle there holds a file that is not its own: {foreign[0]}", str(target), fix
+        )
 
 
 def _replace(target: Path, made: Path, old: Path) -> None:
@@ -169,7 +178,9 @@ def _canonical_json(value: Any) -> bytes:
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
     except (ValueError, TypeError) as error:
         fix = "metrics and provenance take finite numbers, text, lists and objects"
-        raise Error(Code.bundle_bad_value, f"the manifest cannot be written as JSON: {error}", "manifest.json", fix) from error
+        raise Error(
+            Code.bundle_bad_value, f"the manifest cannot be written as JSON: {error}", "manifest.json", fix
+        ) from error
     return text.encode() + b"\n"
 
 
@@ -181,7 +192,9 @@ def _plain(value: Any) -> Any:
 
 def _write_file(folder: Path, name: str, data: bytes) -> None:
     if Path(name).name != name:
-        raise Error(Code.bundle_bad_path, f'"{name}" is not a plain file name', str(folder), "a bundle is one flat folder")
+        raise Error(
+            Code.bundle_bad_path, f'"{name}" is not a plain file name', str(folder), "a bundle is one flat folder"
+        )
     with open(folder / name, "wb") as file:
         file.write(data)
         file.flush()

@@ -60,7 +60,9 @@ def run_demo(
     return record
 
 
-def save_frame(out: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str) -> Path:
+def save_frame(
+    out: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str
+) -> Path:
     """Writes one frame to `out`/NAME and returns that folder."""
     folder = out / re.sub(r"[^A-Za-z0-9._-]", "_", sample.name).lstrip(".")
     write_frame(folder, sample, result, spec, bundle, record, theme)
@@ -94,7 +96,9 @@ def write_frame(
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
-        raise Error(Code.write_failed, f"cannot write: {error.strerror}", str(folder), "choose another folder with --out") from error
+        raise Error(
+            Code.write_failed, f"cannot write: {error.strerror}", str(folder), "choose another folder with --out"
+        ) from error
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -103,7 +107,11 @@ def _refuse_foreign(folder: Path) -> None:
         return
     foreign = sorted({entry.name for entry in folder.iterdir()} - FILES) if folder.is_dir() else []
     if foreign or not folder.is_dir():
-        what = f"the folder holds something else than a result: {foreign[0]}" if foreign else "what is there is not a folder"
+        what = (
+            f"the folder holds something else than a result: {foreign[0]}"
+            if foreign
+            else "what is there is not a folder"
+        )
         raise Error(Code.write_failed, what, str(folder), "choose another folder with --out")
 
 

@@ -41,7 +41,13 @@ class DeviceTensor:
 
     def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
         if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
-            return {"shape": self.shape, "typestr": np.dtype(self.dtype).str, "data": (self.address, False), "strides": None, "version": 3}
+            return {
+                "shape": self.shape,
+                "typestr": np.dtype(self.dtype).str,
+                "data": (self.address, False),
+                "strides": None,
+                "version": 3,
+            }
         raise AttributeError(name)
 
 

@@ -118,8 +118,15 @@ def _device() -> Check:
     except Error as error:
         return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
     if "tensorrt" not in _core.native_engines():
-        return Check("device", WARN, "auto is the CPU here: the core was built without TensorRT", "build it where NvInfer.h is found")
-    return Check("device", OK, "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU")
+        return Check(
+            "device",
+            WARN,
+            "auto is the CPU here: the core was built without TensorRT",
+            "build it where NvInfer.h is found",
+        )
+    return Check(
+        "device", OK, "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
+    )
 
 
 def _tensorrt() -> Check:
@@ -138,7 +145,9 @@ def _threads() -> Check:
     quota = _cgroup_quota()
     detail = f"{usable} of {present} cores usable" + (f", container limit {quota:g} cores" if quota else "")
     if quota and quota < usable:
-        return Check("threads", WARN, detail, f"give --threads {max(1, int(quota))}: more threads than cores wait for each other")
+        return Check(
+            "threads", WARN, detail, f"give --threads {max(1, int(quota))}: more threads than cores wait for each other"
+        )
     return Check("threads", OK, detail)
 
 
@@ -196,9 +205,16 @@ def _replay(name: str) -> Check:
     if wrong:
         listed = ", ".join(f"{key} by {value:.3g}" for key, value in wrong.items())
         return Check(
-            title, FAIL, f"this machine differs from the exporter's in {listed}", "install the versions on its card, or export again here"
+            title,
+            FAIL,
+            f"this machine differs from the exporter's in {listed}",
+            "install the versions on its card, or export again here",
         )
-    return Check(title, OK, f"same boxes as the exporter's to {differences['boxes']:.1g} m, scores to {differences['scores']:.1g}")
+    return Check(
+        title,
+        OK,
+        f"same boxes as the exporter's to {differences['boxes']:.1g} m, scores to {differences['scores']:.1g}",
+    )
 
 
 def _synth() -> Check:

@@ -54,7 +54,9 @@ def _readers(network: Any) -> dict[str, list[tuple[Any, int]]]:
 
 def _is_halved(trt: Any, readers: list[tuple[Any, int]]) -> bool:
     """Whether all that reads a tensor first makes it float16."""
-    return bool(readers) and all(layer.type == trt.LayerType.CAST and layer.get_output(0).dtype == trt.float16 for layer, _ in readers)
+    return bool(readers) and all(
+        layer.type == trt.LayerType.CAST and layer.get_output(0).dtype == trt.float16 for layer, _ in readers
+    )
 
 
 def _read_half(trt: Any, network: Any, tensor: Any, readers: list[tuple[Any, int]]) -> None:

@@ -62,14 +62,20 @@ class OnnxRuntimeEngine(Engine):
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise Error(Code.engine_unavailable, f"onnxruntime cannot be imported: {error}", "", "pip install onnxruntime") from error
+            raise Error(
+                Code.engine_unavailable, f"onnxruntime cannot be imported: {error}", "", "pip install onnxruntime"
+            ) from error
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4  # errors come as exceptions, nothing is printed
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers leave the cores to our ops
-        if not self._provider:  # without VNNI, the CPU's integer kernels saturate unless the first key is set; they round biases too
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # idle workers leave the cores to our ops
+        if (
+            not self._provider
+        ):  # without VNNI, the CPU's integer kernels saturate unless the first key is set; they round biases too
             exact = "session.x64quantprecision" if self._integer else "session.disable_quant_qdq"
             options.add_session_config_entry(exact, "1")
         self._path = str(onnx_path)
@@ -80,7 +86,9 @@ class OnnxRuntimeEngine(Engine):
         except Exception as error:  # onnxruntime's own classes differ between versions
             fix = "export the model again, or check the file"
             raise Error(Code.engine_load, f"ONNX Runtime says: {error}", self._path, fix) from error
-        self._require_provider(self._session.get_providers(), "the session fell back to the CPU: its libraries or a GPU are missing")
+        self._require_provider(
+            self._session.get_providers(), "the session fell back to the CPU: its libraries or a GPU are missing"
+        )
         self._binding = self._session.io_binding()
         self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
 
@@ -98,7 +106,9 @@ class OnnxRuntimeEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
         if tensor not in inputs and tensor not in outputs:
-            raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()")
+            raise Error(
+                Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()"
+            )
         shape = inputs.get(tensor, outputs.get(tensor))
         if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
             problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
@@ -119,7 +129,9 @@ class OnnxRuntimeEngine(Engine):
 
     def _info(self, value: Any) -> TensorInfo:
         if value.type != "tensor(float)":
-            raise Error(Code.bundle_tensor_mismatch, f'"{value.name}" is a {value.type}', self._path, "export it as float32")
+            raise Error(
+                Code.bundle_tensor_mismatch, f'"{value.name}" is a {value.type}', self._path, "export it as float32"
+            )
         return TensorInfo(value.name, [extent if isinstance(extent, int) else -1 for extent in value.shape])
 
 
@@ -138,7 +150,11 @@ def _native_onnxruntime(threads: int) -> Engine:
 
 def engine_names() -> list[str]:
     """Names that `make_engine` takes in this installation."""
-    return ["onnxruntime", *PROVIDERS, *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines())]
+    return [
+        "onnxruntime",
+        *PROVIDERS,
+        *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines()),
+    ]
 
 
 def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
@@ -148,7 +164,12 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
         Error: engine_unavailable for a name that this installation does not have, device_unavailable for a wrong number of threads.
     """
     if not isinstance(threads, int) or not 0 <= threads <= _core.MAX_THREADS:
-        raise Error(Code.device_unavailable, f"{threads!r} threads", "threads", f"from 1 to {_core.MAX_THREADS}, or 0 for one per core")
+        raise Error(
+            Code.device_unavailable,
+            f"{threads!r} threads",
+            "threads",
+            f"from 1 to {_core.MAX_THREADS}, or 0 for one per core",
+        )
     if callable(engine):
         return engine(threads)
     if engine == "onnxruntime" or engine in PROVIDERS:
@@ -162,7 +183,11 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
 
 
 def load_engines(
-    camera_onnx: str | os.PathLike[str], bev_onnx: str | os.PathLike[str], device: str, engine: str | EngineFactory, threads: int
+    camera_onnx: str | os.PathLike[str],
+    bev_onnx: str | os.PathLike[str],
+    device: str,
+    engine: str | EngineFactory,
+    threads: int,
 ) -> tuple[Engine, Engine, str, str]:
     """Both engines with their networks loaded, the device they are for, and why that is not the GPU where "auto" would have liked it.
 
@@ -175,7 +200,9 @@ def load_engines(
         Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
     """
     if device not in DEVICES:
-        raise Error(Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}")
+        raise Error(
+            Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}"
+        )
 
     def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
         camera, bev = make_engine(name, threads), make_engine(name, threads)

@@ -14,7 +14,9 @@ class RadarSweep:
     """One measurement cycle of one radar."""
 
     radar: str  # name in the rig
-    points: np.ndarray  # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
+    points: (
+        np.ndarray
+    )  # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
     timestamp_ns: int | None = None  # None: taken at the frame's reference time
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 ego pose at timestamp_ns
 

@@ -141,7 +141,9 @@ def check_golden(
         tensors = detector.tensors()
         steps = {name: _STEPS[tensor.dtype] for name, tensor in detector.device_tensors().items()}
     differences = {
-        name: _difference(tensors[name].ravel()[:: int(golden[f"stride_{name}"])], golden[f"tensor_{name}"], steps[name])
+        name: _difference(
+            tensors[name].ravel()[:: int(golden[f"stride_{name}"])], golden[f"tensor_{name}"], steps[name]
+        )
         for name in _tensor_names(bundle.spec)
     }
     return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
@@ -162,8 +164,19 @@ def _read(bundle: Bundle) -> tuple[dict[str, np.ndarray], SensorRig]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             golden = {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise Error(Code.bundle_bad_value, f"golden.npz cannot be read: {error}", str(path), "export the bundle anew") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise Error(
+            Code.bundle_bad_value, f"golden.npz cannot be read: {error}", str(path), "export the bundle anew"
+        ) from error
     try:
         return golden, _checked(golden, bundle.spec)
     except (ValueError, Error) as fault:  # a UnicodeDecodeError is a ValueError
@@ -192,7 +205,11 @@ _FORM: dict[str, tuple[str, tuple[int | str, ...]]] = {
 def _checked(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
     """The rig of a golden frame that has the form and holds together; else raises ValueError, or Error of the rig."""
     names = _tensor_names(spec)
-    form = {**_FORM, **{f"tensor_{name}": ("float32", (name,)) for name in names}, **{f"stride_{name}": ("int64", ()) for name in names}}
+    form = {
+        **_FORM,
+        **{f"tensor_{name}": ("float32", (name,)) for name in names},
+        **{f"stride_{name}": ("int64", ()) for name in names},
+    }
     if missing := [name for name in form if name not in golden]:
         raise ValueError(f"it has no {', '.join(missing)}")
     _check_form(golden, form, {"cameras": spec.cameras})
@@ -200,8 +217,11 @@ def _checked(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
     radars, counts = golden["sweep_radar"], golden["sweep_count"]
     faults = {
         f"its rig has {len(rig.cameras)} cameras": len(rig.cameras) != spec.cameras,
-        f"sweep_radar is not one of the rig's {len(rig.radars)} radars": ((radars < 0) | (radars >= len(rig.radars))).any(),
-        "sweep_count does not sum to the number of points": (counts < 0).any() or counts.sum() != len(golden["sweep_points"]),
+        f"sweep_radar is not one of the rig's {len(rig.radars)} radars": (
+            (radars < 0) | (radars >= len(rig.radars))
+        ).any(),
+        "sweep_count does not sum to the number of points": (counts < 0).any()
+        or counts.sum() != len(golden["sweep_points"]),
         **{f"stride_{name} is below 1": golden[f"stride_{name}"] < 1 for name in names},
     }
     if found := [what for what, is_so in faults.items() if is_so]:
@@ -209,11 +229,17 @@ def _checked(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
     return rig
 
 
-def _check_form(golden: Mapping[str, np.ndarray], form: Mapping[str, tuple[str, tuple[int | str, ...]]], known: dict[str, int]) -> None:
+def _check_form(
+    golden: Mapping[str, np.ndarray], form: Mapping[str, tuple[str, tuple[int | str, ...]]], known: dict[str, int]
+) -> None:
     """Raises ValueError for an array of another form; the first array with an unknown length makes it known."""
     for name, (dtype, shape) in form.items():
         array = golden[name]
-        known |= {length: found for length, found in zip(shape, array.shape) if isinstance(length, str) and length not in known}
+        known |= {
+            length: found
+            for length, found in zip(shape, array.shape)
+            if isinstance(length, str) and length not in known
+        }
         wanted = tuple(known.get(length, length) if isinstance(length, str) else length for length in shape)
         if array.shape != wanted or not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {wanted}")
@@ -268,12 +294,16 @@ def _difference(found: np.ndarray, expected: np.ndarray, step: float = 0.0) -> f
     return largest if largest == largest else float("inf")
 
 
-def _box_differences(golden: Mapping[str, np.ndarray], boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _box_differences(
+    golden: Mapping[str, np.ndarray], boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
     expected = golden["boxes"].astype(np.float64)
     if boxes.shape != expected.shape:
         return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
     turned = boxes.astype(np.float64)
-    turned[:, 6] = expected[:, 6] + (turned[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi  # a yaw of -pi is one of pi
+    turned[:, 6] = (
+        expected[:, 6] + (turned[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi
+    )  # a yaw of -pi is one of pi
     return {
         "boxes": _difference(turned, expected),
         "scores": _difference(scores, golden["scores"]),

@@ -44,7 +44,12 @@ def find_gpu() -> Gpu:
     _check(cuda.cuDeviceGetName(name, len(name), device), "cuDeviceGetName")
     _check(cuda.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
     sm = "".join(str(_attribute(cuda, attribute, device)) for attribute in (_MAJOR, _MINOR))
-    return Gpu(name.value.decode(errors="replace"), sm, f"{version.value // 1000}.{version.value % 1000 // 10}", driver_version())
+    return Gpu(
+        name.value.decode(errors="replace"),
+        sm,
+        f"{version.value // 1000}.{version.value % 1000 // 10}",
+        driver_version(),
+    )
 
 
 def driver_version() -> str:
@@ -60,4 +65,9 @@ def _attribute(cuda: Any, attribute: int, device: ctypes.c_int) -> int:
 
 def _check(status: int, call: str) -> None:
     if status != 0:
-        raise Error(Code.device_unavailable, f"{call} failed with CUDA error {status}", "libcuda.so.1", "see nvidia-smi or tegrastats")
+        raise Error(
+            Code.device_unavailable,
+            f"{call} failed with CUDA error {status}",
+            "libcuda.so.1",
+            "see nvidia-smi or tegrastats",
+        )

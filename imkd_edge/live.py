@@ -21,7 +21,9 @@ class LiveFrame:
     timestamp_ns: int  # of the reference item
     frames: dict[str, Any]  # camera name -> the very image that was pushed; absent cameras are not in it
     camera_timestamps_ns: dict[str, int]
-    radar: list[RadarSweep]  # of the last spec.radar.max_age seconds, each with the ego pose of its time where that is known
+    radar: list[
+        RadarSweep
+    ]  # of the last spec.radar.max_age seconds, each with the ego pose of its time where that is known
     ego: Ego | None  # at timestamp_ns
     complete: bool  # every sensor of the rig, and the ego motion where there was any, was there
 
@@ -163,7 +165,9 @@ class Watchdog:
         timer: bool = True,
     ) -> None:
         self._core: Any = _core.Watchdog(deadline, missed, clock, timer)
-        self.close = weakref.finalize(self, self._core.close)  # at the latest when Python ends: a thread must not call into what is gone
+        self.close = weakref.finalize(
+            self, self._core.close
+        )  # at the latest when Python ends: a thread must not call into what is gone
 
     def beat(self) -> None:
         """A result is out: the deadline starts anew."""

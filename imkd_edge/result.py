@@ -64,8 +64,12 @@ class Result:
     health: Health
     timings_us: dict[str, float]  # stage -> µs
     total_us: float
-    segmentation: np.ndarray | None = None  # (H, W) float32 probability of a vehicle per BEV cell, where the model gives it
-    debug: dict[str, np.ndarray] = field(default_factory=dict)  # Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1
+    segmentation: np.ndarray | None = (
+        None  # (H, W) float32 probability of a vehicle per BEV cell, where the model gives it
+    )
+    debug: dict[str, np.ndarray] = field(
+        default_factory=dict
+    )  # Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1
 
     @property
     def names(self) -> list[str]:

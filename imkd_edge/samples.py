@@ -32,7 +32,11 @@ class Selection:
 
 
 def select(
-    source: str, split: str | None = None, names: Sequence[str] = (), span: str | None = None, options: Mapping[str, Any] | None = None
+    source: str,
+    split: str | None = None,
+    names: Sequence[str] = (),
+    span: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Selection:
     """Opens a source and chooses frames of it.
 
@@ -48,12 +52,16 @@ def select(
             and for both names and a span.
     """
     if names and span:
-        raise Error(Code.spec_bad_value, "each of them chooses the frames alone", "--frame, --frames", "leave one of them out")
+        raise Error(
+            Code.spec_bad_value, "each of them chooses the frames alone", "--frame, --frames", "leave one of them out"
+        )
     opened = open_with(source, options or {})
     chosen = _split_names(opened, split, source) if split else list(opened.names)
     if not chosen:
         what, fix = (
-            (f"the split {split!r} is empty", "choose another split") if split else ("no frames are there", "copy the recording again")
+            (f"the split {split!r} is empty", "choose another split")
+            if split
+            else ("no frames are there", "copy the recording again")
         )
         raise Error(Code.source_unknown_frame, what, source, fix)
     if names:
@@ -72,7 +80,9 @@ def open_with(source: str, options: Mapping[str, Any]) -> Source:
             raise
         unknown = "unexpected keyword" in str(error)
         code, what = (Code.spec_unknown_key, "option") if unknown else (Code.spec_bad_value, "value of an option")
-        raise Error(code, f"the reader takes no such {what}: {error}", source, f"check --option {', '.join(options)}") from error
+        raise Error(
+            code, f"the reader takes no such {what}: {error}", source, f"check --option {', '.join(options)}"
+        ) from error
 
 
 def _split_names(source: Source, split: str, where: str) -> list[str]:
@@ -104,7 +114,9 @@ def resolve_name(names: Sequence[str], wanted: str, where: str) -> str:
         if not any(name.isdecimal() for name in names) and int(wanted) < len(names):
             return names[int(wanted)]
     known = f"{names[0]} ... {names[-1]}" if names else "none"
-    raise Error(Code.source_unknown_frame, f"there is no frame {wanted!r}", where, f"the {len(names)} frames are {known}")
+    raise Error(
+        Code.source_unknown_frame, f"there is no frame {wanted!r}", where, f"the {len(names)} frames are {known}"
+    )
 
 
 def _span(names: Sequence[str], span: str, where: str) -> list[str]:
@@ -112,7 +124,9 @@ def _span(names: Sequence[str], span: str, where: str) -> list[str]:
         try:
             lines = Path(span).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise Error(Code.source_missing_file, f"the list of frames cannot be read: {error}", span, "give a text file") from error
+            raise Error(
+                Code.source_missing_file, f"the list of frames cannot be read: {error}", span, "give a text file"
+            ) from error
         if not lines:
             raise Error(Code.source_unknown_frame, "the list names no frame", span, "write one name per line")
         return [resolve_name(names, line, where) for line in lines]
@@ -125,10 +139,14 @@ def _span(names: Sequence[str], span: str, where: str) -> list[str]:
         if first <= last:
             return list(names[first : last + 1])
     known = f"{names[0]}-{names[-1]}" if names else "none"
-    raise Error(Code.source_unknown_frame, f"{span!r} is neither a file nor FIRST-LAST", where, f"e.g. --frames {known}")
+    raise Error(
+        Code.source_unknown_frame, f"{span!r} is neither a file nor FIRST-LAST", where, f"e.g. --frames {known}"
+    )
 
 
-_scenes: WeakKeyDictionary[Detector, str] = WeakKeyDictionary()  # of the last sample that each detector was prepared for
+_scenes: WeakKeyDictionary[Detector, str] = (
+    WeakKeyDictionary()
+)  # of the last sample that each detector was prepared for
 
 
 def prepare(detector: Detector, sample: Sample) -> None:

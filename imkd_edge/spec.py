@@ -13,7 +13,10 @@ from imkd_edge._core import (
     RadarSpec,
 )
 
-SCORES = (1e-6, 1 - 1e-6)  # least and largest score threshold, as the core checks them: at 0 and 1 the logit is infinite
+SCORES = (
+    1e-6,
+    1 - 1e-6,
+)  # least and largest score threshold, as the core checks them: at 0 and 1 the logit is infinite
 
 __all__ = [
     "BOX_CHANNELS",

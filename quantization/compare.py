@@ -48,7 +48,10 @@ class Difference:
         apart[np.isnan(apart)] = np.inf  # a NaN is never close
         self.largest = max(self.largest, float(apart.max(initial=0.0)))
         self.total, self.count = self.total + float(apart.sum()), self.count + a.size
-        self.squares, self.reference = self.squares + float((apart**2).sum()), self.reference + float((reference**2).sum())
+        self.squares, self.reference = (
+            self.squares + float((apart**2).sum()),
+            self.reference + float((reference**2).sum()),
+        )
 
     @property
     def nmse(self) -> float:
@@ -58,7 +61,14 @@ class Difference:
     def row(self) -> dict[str, Any]:
         """Its entry of the report; max and mean are of the absolute difference."""
         mean = self.total / self.count
-        return {"part": self.part, "tensor": self.name, "output": self.output, "max": self.largest, "mean": mean, "nmse": self.nmse}
+        return {
+            "part": self.part,
+            "tensor": self.name,
+            "output": self.output,
+            "max": self.largest,
+            "mean": mean,
+            "nmse": self.nmse,
+        }
 
 
 @dataclass
@@ -87,7 +97,11 @@ class Boxes:
         """Their entry of the report: boxes of each, matches, and of these mean and largest distance of centres (m), largest of scores."""
         found: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
         if self.distances:
-            found |= {"mean_m": float(np.mean(self.distances)), "max_m": max(self.distances), "max_score": max(self.scores)}
+            found |= {
+                "mean_m": float(np.mean(self.distances)),
+                "max_m": max(self.distances),
+                "max_score": max(self.scores),
+            }
         return found
 
 
@@ -148,7 +162,9 @@ class Side:
     """A bundle on an engine."""
 
     detector: Detector
-    seen: Callable[[Difference], np.ndarray | None]  # the tensor on the last frame; None where the engine does not show it
+    seen: Callable[
+        [Difference], np.ndarray | None
+    ]  # the tensor on the last frame; None where the engine does not show it
 
 
 def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
@@ -175,7 +191,9 @@ def _inner(engine: str) -> EngineFactory:
     try:
         from imkd_edge.quantization.torch_engine import TorchEngine
     except ModuleNotFoundError as error:
-        raise Error(Code.missing_extra, f"this needs {error.name}", "--engines torch", 'pip install "imkd-edge[train]"') from error
+        raise Error(
+            Code.missing_extra, f"this needs {error.name}", "--engines torch", 'pip install "imkd-edge[train]"'
+        ) from error
     return functools.partial(TorchEngine, compiler=engine)
 
 
@@ -238,7 +256,9 @@ def _observable(path: Path, shapes: Shapes) -> Observable:
     model = onnx.load(str(path))
     own = {item.name for item in model.graph.output}
     model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items() if name not in own
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+        if name not in own
     )
     return Observable(model.SerializeToString(), own)
 

@@ -22,7 +22,10 @@ def cost(model: bytes) -> dict[str, Any]:
         what is done between those layers is not counted, as is usual.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True, data_prop=True).graph
-    shapes = {x.name: [d.dim_value for d in x.type.tensor_type.shape.dim] for x in [*graph.input, *graph.value_info, *graph.output]}
+    shapes = {
+        x.name: [d.dim_value for d in x.type.tensor_type.shape.dim]
+        for x in [*graph.input, *graph.value_info, *graph.output]
+    }
     shapes |= {w.name: list(w.dims) for w in graph.initializer}
     weights = [w for w in graph.initializer if numpy_helper.to_array(w).dtype.kind == "f"]
     products = sum(multiply_adds(node, shapes) for node in graph.node)

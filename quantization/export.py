@@ -59,11 +59,18 @@ def export(
     student, settings, state = load_student(Path(checkpoint))
     if settings.data.sensors != "both":
         problem = f"a student trained with the {settings.data.sensors} alone"
-        raise Error(Code.train_config, problem, str(checkpoint), 'train one of [data] sensors = "both", since a Detector feeds it both')
+        raise Error(
+            Code.train_config,
+            problem,
+            str(checkpoint),
+            'train one of [data] sensors = "both", since a Detector feeds it both',
+        )
     measured = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)
     source = data or settings.data.source
-    recorded = select(source, options=settings.data.options if source == settings.data.source else {}).source  # that has frames
+    recorded = select(
+        source, options=settings.data.options if source == settings.data.source else {}
+    ).source  # that has frames
     golden = _golden(settings, recorded, camera, bev)
     provenance = model_card(_portable(settings, recorded.kind), state)
     provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
@@ -118,7 +125,9 @@ def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> di
     The sensors are those of the training data, the world is synthetic: a recording's frames may not be ours to pass on.
     """
     rig = recorded[recorded.names[0]].rig
-    rig = default_rig(GOLDEN_IMAGE) if recorded.kind == "synth" else rig  # small images: they are most of a small bundle
+    rig = (
+        default_rig(GOLDEN_IMAGE) if recorded.kind == "synth" else rig
+    )  # small images: they are most of a small bundle
     synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
     sample = synthetic[synthetic.names[0]]
     with tempfile.TemporaryDirectory() as folder:
@@ -159,5 +168,8 @@ def _metrics(path: Path | str | None) -> dict[str, Any]:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise Error(
-            Code.source_missing_file, f"unreadable metrics: {error}", str(path), "pass the output of imkd-edge eval --json"
+            Code.source_missing_file,
+            f"unreadable metrics: {error}",
+            str(path),
+            "pass the output of imkd-edge eval --json",
         ) from error

@@ -116,7 +116,9 @@ class Part:
             if name in names:
                 shape = tuple(self.shapes[name])
                 cells = radar.get(name, 0.0) * (shape[-2] / self.shapes["radar_grid"][-2] if radar else 0)
-                found.append(Watched(self.name, name, shape, name in radar and len(shape) == 4, min(REACH, int(np.ceil(cells)))))
+                found.append(
+                    Watched(self.name, name, shape, name in radar and len(shape) == 4, min(REACH, int(np.ceil(cells))))
+                )
         return found
 
     def with_outputs(self, names: list[str]) -> Observable:
@@ -125,7 +127,9 @@ class Part:
         model.CopyFrom(self.model)
         present = self.outputs | {item.name for item in self.graph.input}
         model.graph.output.extend(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.shapes[name]) for name in names if name not in present
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.shapes[name])
+            for name in names
+            if name not in present
         )
         return Observable(model.SerializeToString(), self.outputs)
 
@@ -209,7 +213,9 @@ def layers_called(names: Sequence[str], parts: Mapping[str, Part]) -> dict[str, 
 
 def store_half(graph: onnx.GraphProto) -> None:
     """Keeps large weights as float16, cast back to float32 by the graph; runtimes fold the cast when they load it."""
-    large = [w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024]
+    large = [
+        w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024
+    ]
     for weight in large:
         name, values = weight.name, numpy_helper.to_array(weight)
         weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))

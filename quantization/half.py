@@ -15,7 +15,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an opset 18 part with float16 between its inputs and its outputs."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     types = {
-        item.name: item.type.tensor_type.elem_type for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+        item.name: item.type.tensor_type.elem_type
+        for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
     }
     types |= {item.name: item.data_type for item in inferred.graph.initializer}
     writer = _Writer(inferred, {name for name, kind in types.items() if kind == TensorProto.FLOAT})
@@ -72,9 +73,13 @@ class _Writer:
         for out in graph.output:
             if out.name in self._half:
                 self._rename(out.name, f"{out.name}_half_out")
-                self._nodes.append(helper.make_node("Cast", [f"{out.name}_half_out"], [out.name], name=out.name, to=TensorProto.FLOAT))
+                self._nodes.append(
+                    helper.make_node("Cast", [f"{out.name}_half_out"], [out.name], name=out.name, to=TensorProto.FLOAT)
+                )
         made = helper.make_graph(self._nodes, graph.name, graph.input, graph.output, list(self._constants.values()))
-        model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=self._model.ir_version)
+        model = helper.make_model(
+            made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=self._model.ir_version
+        )
         onnx.checker.check_model(model, full_check=True)
         return model
 

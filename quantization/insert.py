@@ -89,7 +89,11 @@ def places(part: Part, groups: list[Group]) -> list[Place]:
 
 
 def insert(
-    part: Part, groups: list[Group], amax: Mapping[str, float], levels: int = 127, weight_steps: Mapping[str, np.ndarray] | None = None
+    part: Part,
+    groups: list[Group],
+    amax: Mapping[str, float],
+    levels: int = 127,
+    weight_steps: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[onnx.ModelProto, Scales]:
     """The part with Q/DQ pairs written in.
 
@@ -118,7 +122,9 @@ def _channel_axis(node: onnx.NodeProto) -> int:
 class _Writer:
     """A copy of a part under change; each tensor is quantized once and read by all."""
 
-    def __init__(self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]
+    ) -> None:
         self.model, self.scales = onnx.ModelProto(), Scales()
         self.model.CopyFrom(part.model)
         self._weights, self._amax, self._levels, self._steps = part.weights, amax, levels, weight_steps

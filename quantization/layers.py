@@ -9,10 +9,50 @@ import onnx
 
 ANCHORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 POINTWISE = (
-    *("Relu", "LeakyRelu", "PRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Clip", "Exp", "Log", "Softplus", "Erf", "Sqrt", "Cast"),
-    *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Neg", "Reciprocal", "BatchNormalization", "Where", "Greater", "Less"),
+    *(
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Sigmoid",
+        "Tanh",
+        "HardSwish",
+        "HardSigmoid",
+        "Clip",
+        "Exp",
+        "Log",
+        "Softplus",
+        "Erf",
+        "Sqrt",
+        "Cast",
+    ),
+    *(
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Min",
+        "Max",
+        "Neg",
+        "Reciprocal",
+        "BatchNormalization",
+        "Where",
+        "Greater",
+        "Less",
+    ),
 )
-VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Gather", "ConstantOfShape", "Dropout")
+VIEWS = (
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Constant",
+    "Shape",
+    "Gather",
+    "ConstantOfShape",
+    "Dropout",
+)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -62,7 +102,8 @@ class _Fusion:
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._nodes = list(graph.node)
         self._shapes = {
-            x.name: [d.dim_value for d in x.type.tensor_type.shape.dim] for x in [*graph.input, *graph.value_info, *graph.output]
+            x.name: [d.dim_value for d in x.type.tensor_type.shape.dim]
+            for x in [*graph.input, *graph.value_info, *graph.output]
         }
         self._constants = {w.name for w in graph.initializer}
         self._shapes |= {w.name: list(w.dims) for w in graph.initializer}
@@ -80,7 +121,11 @@ class _Fusion:
     def layers(self) -> list[Layer]:
         found = []
         for node in self._nodes:
-            if id(node) in self._done or node.op_type in (*VIEWS, *QUANTIZERS, "Concat") or node.output[0] in self._constants:
+            if (
+                id(node) in self._done
+                or node.op_type in (*VIEWS, *QUANTIZERS, "Concat")
+                or node.output[0] in self._constants
+            ):
                 continue  # a concatenation's inputs are written into place
             found.append(self._layer(node))
         return found
@@ -95,11 +140,15 @@ class _Fusion:
             name=node.name or node.output[0],
             kind=kind,
             multiply_adds=multiply_adds(node, self._shapes),
-            depth=self._shapes[node.input[1]][0 if node.op_type == "ConvTranspose" else 1] if product and weights else 0,
+            depth=self._shapes[node.input[1]][0 if node.op_type == "ConvTranspose" else 1]
+            if product and weights
+            else 0,
             read=sum(self._size(name) for name in inputs) + extra,
             written=self._size(end),
             weights=sum(math.prod(self._shape(name)) for name in weights),
-            int8=product and self._makers.get(node.input[0]) is not None and self._makers[node.input[0]].op_type == "DequantizeLinear",
+            int8=product
+            and self._makers.get(node.input[0]) is not None
+            and self._makers[node.input[0]].op_type == "DequantizeLinear",
             int8_out=any(user.op_type == "QuantizeLinear" for user in self._users.get(end, [])),
         )
 
@@ -108,7 +157,9 @@ class _Fusion:
         end, extra = node.output[0], 0
         if node.op_type not in (*ANCHORS, *POINTWISE):
             return end, extra
-        while end not in self._outputs and len(users := self._users.get(end, [])) == 1 and users[0].op_type in POINTWISE:
+        while (
+            end not in self._outputs and len(users := self._users.get(end, [])) == 1 and users[0].op_type in POINTWISE
+        ):
             user = users[0]
             others = [name for name in user.input if name and name != end and name not in self._constants]
             if any(not self._is_ready(name, node) for name in others):
@@ -135,4 +186,7 @@ def in_int8(found: list[Layer]) -> list[Layer]:
     """The same layers as a quantized network would have them: every product but the first and the last."""
     products = [i for i, layer in enumerate(found) if layer.kind in ANCHORS]
     keeps = {products[0], products[-1]} if products else set()
-    return [replace(layer, int8=layer.kind in ANCHORS and i not in keeps, int8_out=i not in keeps) for i, layer in enumerate(found)]
+    return [
+        replace(layer, int8=layer.kind in ANCHORS and i not in keeps, int8_out=i not in keeps)
+        for i, layer in enumerate(found)
+    ]

@@ -57,20 +57,26 @@ class LearntPart:
         weights: false leaves weights and biases as they are.
     """
 
-    def __init__(self, part: Part, groups: list[Group], amax: Mapping[str, float], levels: int, weights: bool = True) -> None:
+    def __init__(
+        self, part: Part, groups: list[Group], amax: Mapping[str, float], levels: int, weights: bool = True
+    ) -> None:
         self._part, self._groups, self._amax, self._levels = part, groups, dict(amax), levels
         self._constants = torch_graph.constants(part.graph)
         named = [name for node in part.layers() for name in node.input[1:3] if weights and name in part.weights]
         self.weights = {name: self._constants[name].clone().requires_grad_() for name in named}
         self._sharing = {name: sorted(group)[0] for group in shared_scales(part, list(amax)) for name in group}
         self.steps: dict[str, torch.Tensor] = {}  # logarithms: scalars of activations, (channels,) of weights
-        self._sites = {(place.node, place.index): self._site(place.tensor, place.axis) for place in places(part, groups)}
+        self._sites = {
+            (place.node, place.index): self._site(place.tensor, place.axis) for place in places(part, groups)
+        }
 
     def _site(self, tensor: str, axis: int | None) -> _Site:
         key = tensor if axis is not None else self._sharing.get(tensor, tensor)
         if key not in self.steps:
             weight = numpy_helper.to_array(self._part.weights[tensor]) if axis is not None else np.zeros(0)
-            first = step(self._amax[tensor], self._levels) if axis is None else channel_steps(weight, axis, self._levels)
+            first = (
+                step(self._amax[tensor], self._levels) if axis is None else channel_steps(weight, axis, self._levels)
+            )
             self.steps[key] = torch.log(torch.as_tensor(first, dtype=torch.float32)).requires_grad_()
         return _Site(key, axis)
 
@@ -94,15 +100,24 @@ class LearntPart:
     def quantized(self) -> Quantized:
         """The part in INT8 as it has been learnt."""
         steps = {key: to_half(torch.exp(value.detach())).numpy() for key, value in self.steps.items()}
-        amax = {name: float(steps[key]) * self._levels for name in self._amax if (key := self._sharing.get(name, name)) in steps}
+        amax = {
+            name: float(steps[key]) * self._levels
+            for name in self._amax
+            if (key := self._sharing.get(name, name)) in steps
+        }
         part = self._part.with_weights({name: value.detach().numpy() for name, value in self.weights.items()})
         own = {site.key: steps[site.key] for site in self._sites.values() if site.axis is not None}
         model, scales = insert(part, self._groups, amax, self._levels, own)
-        return Quantized(model, scales, {name: float(step(value, self._levels)) for name, value in amax.items()}, self._groups)
+        return Quantized(
+            model, scales, {name: float(step(value, self._levels)) for name, value in amax.items()}, self._groups
+        )
 
     def state(self) -> dict[str, dict[str, torch.Tensor]]:
         """Every parameter, for a file."""
-        return {"weights": {k: v.detach() for k, v in self.weights.items()}, "steps": {k: v.detach() for k, v in self.steps.items()}}
+        return {
+            "weights": {k: v.detach() for k, v in self.weights.items()},
+            "steps": {k: v.detach() for k, v in self.steps.items()},
+        }
 
     def restore(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
         """What `state` gave."""

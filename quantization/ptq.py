@@ -51,5 +51,7 @@ def solve_all(part: Part, tensors: list[str], collection: Collection, method: Me
     for group in shared_scales(part, tensors):
         joined = {out for node in part.graph.node if node.op_type == "Concat" for out in node.output}
         leaves = sorted(group - joined)
-        amax |= dict.fromkeys(sorted(group), solve(reduce(add, (histograms[f"{part.name}/{name}"] for name in leaves)), method))
+        amax |= dict.fromkeys(
+            sorted(group), solve(reduce(add, (histograms[f"{part.name}/{name}"] for name in leaves)), method)
+        )
     return amax

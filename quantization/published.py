@@ -22,7 +22,9 @@ class Stage:
     source: str
 
 
-def conv(n: int, inputs: int, outputs: int, height: int, width: int, kernel: int = 3, stride: int = 1, residual: bool = False) -> Layer:
+def conv(
+    n: int, inputs: int, outputs: int, height: int, width: int, kernel: int = 3, stride: int = 1, residual: bool = False
+) -> Layer:
     """A convolution whose output is (n, outputs, height, width), with its activation and, if any, the residual sum."""
     out = n * outputs * height * width
     read = n * inputs * height * width * stride**2 + (out if residual else 0)
@@ -55,7 +57,15 @@ def bevdet_image() -> list[Layer]:
     neck = [conv(n, 1024, 256, h, w, 1), conv(n, 2048, 256, h // 2, w // 2, 1), conv(n, 256, 256, h, w)]
     depth = [conv(n, 256, 256, h, w), *(conv(n, 256, 256, h, w, residual=bool(i % 2)) for i in range(6))]
     aspp = [conv(n, 256, 96, h, w, 1), *(conv(n, 256, 96, h, w) for _ in range(3)), conv(n, 480, 256, h, w, 1)]
-    return [*resnet50(n, 256, 704), *neck, *depth, *aspp, conv(n, 256, 256, h, w), conv(n, 256, 118, h, w, 1), conv(n, 256, 80, h, w, 1)]
+    return [
+        *resnet50(n, 256, 704),
+        *neck,
+        *depth,
+        *aspp,
+        conv(n, 256, 256, h, w),
+        conv(n, 256, 118, h, w, 1),
+        conv(n, 256, 80, h, w, 1),
+    ]
 
 
 def bevdet_bev() -> list[Layer]:
@@ -65,7 +75,12 @@ def bevdet_bev() -> list[Layer]:
         found += [conv(1, inputs, outputs, size, size, 3, 2), conv(1, inputs, outputs, size, size, 3, 2)]
         found += [conv(1, outputs, outputs, size, size, residual=i != 1) for i in range(3)]
         inputs = outputs
-    found += [conv(1, 800, 512, 64, 64), conv(1, 512, 512, 64, 64), conv(1, 512, 256, 128, 128), conv(1, 256, 256, 128, 128, 1)]
+    found += [
+        conv(1, 800, 512, 64, 64),
+        conv(1, 512, 512, 64, 64),
+        conv(1, 512, 256, 128, 128),
+        conv(1, 256, 256, 128, 128, 1),
+    ]
     found += [conv(1, 256, 64, 128, 128)]
     for outputs in (2, 1, 3, 2, 2, 10):  # reg, height, dim, rot, vel, heatmap
         found += [conv(1, 64, 64, 128, 128), conv(1, 64, outputs, 128, 128)]
@@ -81,7 +96,15 @@ def pointpillars() -> list[Layer]:
         up = (248 // h) ** 2
         written = 128 * 248 * 216
         found.append(
-            Layer("deconvolution", "ConvTranspose", outputs * h * w * 128 * up, outputs, outputs * h * w, written, outputs * 128 * up)
+            Layer(
+                "deconvolution",
+                "ConvTranspose",
+                outputs * h * w * 128 * up,
+                outputs,
+                outputs * h * w,
+                written,
+                outputs * 128 * up,
+            )
         )
         inputs = outputs
     return [*found, *(conv(1, 384, outputs, 248, 216, 1) for outputs in (18, 42, 12))]
@@ -90,7 +113,12 @@ def pointpillars() -> list[Layer]:
 def bevfusion_camera() -> list[Layer]:
     """CUDA-BEVFusion's camera part: R50, GeneralizedLSSFPN to 1/8, depth net on 32x88 with 64 channels of LiDAR depth, 118 + 80 maps."""
     n = 6
-    neck = [conv(n, 3072, 256, 16, 44, 1), conv(n, 256, 256, 16, 44), conv(n, 768, 256, 32, 88, 1), conv(n, 256, 256, 32, 88)]
+    neck = [
+        conv(n, 3072, 256, 16, 44, 1),
+        conv(n, 256, 256, 16, 44),
+        conv(n, 768, 256, 32, 88, 1),
+        conv(n, 256, 256, 32, 88),
+    ]
     depth = [conv(n, 320, 256, 32, 88), conv(n, 256, 256, 32, 88), conv(n, 256, 198, 32, 88, 1)]
     return [*resnet50(n, 256, 704), *neck, *depth]
 
@@ -126,11 +154,15 @@ def fit() -> Constants:
 def main() -> None:
     """Prints the fit and the errors."""
     constants, used = fit(), Constants()
-    print(f"fitted: {constants.compute:.2f} of the peak, {constants.memory:.2f} of the bandwidth; used: {used.compute}, {used.memory}")
+    print(
+        f"fitted: {constants.compute:.2f} of the peak, {constants.memory:.2f} of the bandwidth; used: {used.compute}, {used.memory}"
+    )
     for kind, found in zip(("fitted to", "left out"), stages(), strict=True):
         for stage in found:
             predicted = time_of(stage.layers, DEVICES["orin-agx-64"], used) * 1e3
-            print(f"{kind}  {stage.name:30} published {stage.ms:6.2f} ms  predicted {predicted:6.2f} ms  {error(stage, used):+.0%}")
+            print(
+                f"{kind}  {stage.name:30} published {stage.ms:6.2f} ms  predicted {predicted:6.2f} ms  {error(stage, used):+.0%}"
+            )
 
 
 if __name__ == "__main__":

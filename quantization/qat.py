@@ -81,7 +81,9 @@ def _learn_part(
     tensors = quantized_tensors(part, groups)
     if not tensors:
         return quantize_part(part, seen.collection, method, kept)  # nothing in INT8: nothing to learn
-    learnt = LearntPart(part, groups, solve_all(part, tensors, seen.collection, method), method.levels, training.weights)
+    learnt = LearntPart(
+        part, groups, solve_all(part, tensors, seen.collection, method), method.levels, training.weights
+    )
     optimizer = make_optimizer(learnt)
     first = saved.resume(name, learnt, optimizer)
     if first < training.steps:
@@ -105,15 +107,27 @@ class Lesson:
 
     @classmethod
     def read(
-        cls, seen: Calibrated, name: str, made: Mapping[str, Quantized], folder: Path, threads: int, track: Callable[[Any], Any] | None
+        cls,
+        seen: Calibrated,
+        name: str,
+        made: Mapping[str, Quantized],
+        folder: Path,
+        threads: int,
+        track: Callable[[Any], Any] | None,
     ) -> Lesson:
         """Runs the frames through the float bundle, and through the INT8 parts made so far with the rest in float."""
         part, spec, names = seen.parts[name], seen.bundle.spec, seen.frames.names
         rig = seen.source[names[0]].rig
         behind = {key: (made[key].model if key in made else seen.parts[key].model).SerializeToString() for key in PARTS}
         teacher = exact_session(part.model, threads)
-        inputs = {item.name: _file(folder, f"in_{i}", len(names), part.shapes[item.name]) for i, item in enumerate(part.graph.input)}
-        targets = {item.name: _file(folder, f"out_{i}", len(names), part.shapes[item.name]) for i, item in enumerate(part.graph.output)}
+        inputs = {
+            item.name: _file(folder, f"in_{i}", len(names), part.shapes[item.name])
+            for i, item in enumerate(part.graph.input)
+        }
+        targets = {
+            item.name: _file(folder, f"out_{i}", len(names), part.shapes[item.name])
+            for i, item in enumerate(part.graph.output)
+        }
         with Detector(seen.bundle, rig, threads=threads) as a, open_parts(spec, rig, behind, threads=threads) as b:
             for i, frame in enumerate(names if track is None else track(names)):
                 for detector in (a, b) if made else (a,):
@@ -133,7 +147,10 @@ def _file(folder: Path, name: str, frames: int, shape: list[int]) -> np.ndarray:
 def order(training: Training, frames: int, step: int) -> list[int]:
     """The frames of a step: each comes once before any comes again."""
     places = range(step * training.batch, (step + 1) * training.batch)
-    return [int(np.random.default_rng((training.seed, place // frames)).permutation(frames)[place % frames]) for place in places]
+    return [
+        int(np.random.default_rng((training.seed, place // frames)).permutation(frames)[place % frames])
+        for place in places
+    ]
 
 
 def make_optimizer(learnt: LearntPart) -> torch.optim.Optimizer:
@@ -141,13 +158,17 @@ def make_optimizer(learnt: LearntPart) -> torch.optim.Optimizer:
     return torch.optim.Adam([{"params": list(learnt.weights.values())}, {"params": list(learnt.steps.values())}])
 
 
-def _advance(learnt: LearntPart, lesson: Lesson, optimizer: torch.optim.Optimizer, training: Training, step: int) -> None:
+def _advance(
+    learnt: LearntPart, lesson: Lesson, optimizer: torch.optim.Optimizer, training: Training, step: int
+) -> None:
     for group, factor in zip(optimizer.param_groups, (1, STEP_RATE), strict=True):
         group["lr"] = factor * training.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / training.steps)))
     optimizer.zero_grad(set_to_none=True)
     for frame in order(training, lesson.frames, step):
         found = learnt.forward({name: torch.from_numpy(file[frame].copy()) for name, file in lesson.inputs.items()})
-        terms = distillation(found, {name: torch.from_numpy(file[frame].copy()) for name, file in lesson.targets.items()})
+        terms = distillation(
+            found, {name: torch.from_numpy(file[frame].copy()) for name, file in lesson.targets.items()}
+        )
         total = sum(terms.values()) / training.batch
         if not torch.isfinite(total):
             says = {name: value.item() for name, value in terms.items()}
@@ -187,9 +208,16 @@ class _State:
         self.path, self._key, self._parts = path, key, parts
 
     @classmethod
-    def open(cls, path: Path, seen: Calibrated, method: Method, kept: Mapping[str, tuple[str, ...]], training: Training) -> _State:
+    def open(
+        cls, path: Path, seen: Calibrated, method: Method, kept: Mapping[str, tuple[str, ...]], training: Training
+    ) -> _State:
         """What the file holds where it is of this very training, else nothing."""
-        what = [seen.collection.key, asdict(method), {name: list(layers) for name, layers in kept.items()}, asdict(training)]
+        what = [
+            seen.collection.key,
+            asdict(method),
+            {name: list(layers) for name, layers in kept.items()},
+            asdict(training),
+        ]
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         try:
             saved = torch.load(path, weights_only=True)

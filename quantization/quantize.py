@@ -121,7 +121,10 @@ def quantize(
     method = method or Method()
     state = collection or Path(out).absolute().with_suffix(".collection.npz")
     seen = calibrate(bundle, data, split, options or {}, frames, state, threads, bar)
-    kept = {name: chosen[name] if gate is None else gated(seen, part, method, gate, threads, bar) for name, part in seen.parts.items()}
+    kept = {
+        name: chosen[name] if gate is None else gated(seen, part, method, gate, threads, bar)
+        for name, part in seen.parts.items()
+    }
     if training is None:
         parts = {name: quantize_part(part, seen.collection, method, kept[name]) for name, part in seen.parts.items()}
     else:
@@ -145,7 +148,9 @@ def _metrics(
 ) -> dict[str, Any]:
     """Those of each form, by its name; one without a value (NaN: nothing to find) is left out."""
     found = {
-        form: evaluate_bundle(str(bundle.path), data, split, options, threads=threads, track=bar and bar(f"evaluate {form}"))["metrics"]
+        form: evaluate_bundle(
+            str(bundle.path), data, split, options, threads=threads, track=bar and bar(f"evaluate {form}")
+        )["metrics"]
         for form, bundle in forms.items()
     }
     return {form: {name: value for name, value in metrics.items() if value == value} for form, metrics in found.items()}
@@ -196,7 +201,9 @@ def calibrate(
     picked = choose_frames(chosen, golden_rig(bundle), frames, bar and bar("choose frames"))
     watched = [item for part in parts.values() for item in watch(part)]
     observable = {name: part.with_outputs([w.name for w in watched if w.part == name]) for name, part in parts.items()}
-    seen = collect(bundle.spec, observable, watched, chosen.source, picked.names, state, threads, bar and bar("observe"))
+    seen = collect(
+        bundle.spec, observable, watched, chosen.source, picked.names, state, threads, bar and bar("observe")
+    )
     return Calibrated(bundle, parts, chosen.source, picked, seen)
 
 
@@ -256,7 +263,9 @@ def _file(model: onnx.ModelProto, half: bool) -> bytes:
     return copy.SerializeToString()
 
 
-def _card(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, training: Training | None) -> dict[str, Any]:
+def _card(
+    seen: Calibrated, parts: Mapping[str, Quantized], method: Method, training: Training | None
+) -> dict[str, Any]:
     """What a reader of the bundle must know to make it again."""
     every = [group for part in parts.values() for group in part.groups]
     total = sum(group.multiply_adds for group in every)
@@ -271,7 +280,10 @@ def _card(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, trai
         "int8_share": sum(group.multiply_adds for group in every if not group.float_because) / total,
         "parts": {
             name: {
-                "precision": {group.name: f"float: {group.float_because}" if group.float_because else "int8" for group in part.groups},
+                "precision": {
+                    group.name: f"float: {group.float_because}" if group.float_because else "int8"
+                    for group in part.groups
+                },
                 "scales": part.scales.activations,
             }
             for name, part in parts.items()

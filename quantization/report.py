@@ -22,7 +22,12 @@ BINS = 64
 
 
 def write_report(
-    seen: Calibrated, parts: Mapping[str, Quantized], method: Method, path: Path, threads: int = 0, bar: Bar | None = None
+    seen: Calibrated,
+    parts: Mapping[str, Quantized],
+    method: Method,
+    path: Path,
+    threads: int = 0,
+    bar: Bar | None = None,
 ) -> dict[str, Any]:
     """Writes the page, and the data beside it as JSON of the same name.
 
@@ -38,13 +43,18 @@ def write_report(
         Error: write_failed.
     """
     data = gather(seen, parts, method, threads, bar)
-    maps = {f"{m['height']} x {m['width']} cells, reach {m['reach']}": weights for m, weights in zip(data["maps"], _maps(seen, method))}
+    maps = {
+        f"{m['height']} x {m['width']} cells, reach {m['reach']}": weights
+        for m, weights in zip(data["maps"], _maps(seen, method))
+    }
     write_atomically(path.with_suffix(".json"), (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
     write_atomically(path, page(data, maps).encode())
     return data
 
 
-def gather(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, threads: int = 0, bar: Bar | None = None) -> dict[str, Any]:
+def gather(
+    seen: Calibrated, parts: Mapping[str, Quantized], method: Method, threads: int = 0, bar: Bar | None = None
+) -> dict[str, Any]:
     """Everything that the page shows.
 
     Returns:
@@ -56,7 +66,9 @@ def gather(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, thr
     found = {}
     for name, part in parts.items():
         probe = probe_of(seen, seen.parts[name], threads)
-        suffering = sensitivities(seen.parts[name], seen.collection, method, probe, threads, bar and bar(f"layers of {name}"))
+        suffering = sensitivities(
+            seen.parts[name], seen.collection, method, probe, threads, bar and bar(f"layers of {name}")
+        )
         tensors = [
             _tensor(tensor, seen.collection.histograms[f"{name}/{tensor}"], step * method.levels)
             for tensor in part.scales.activations
@@ -78,7 +90,13 @@ def gather(seen: Calibrated, parts: Mapping[str, Quantized], method: Method, thr
         for (h, w, r), weights in zip(shapes, _maps(seen, method), strict=True)
     ]
     chosen = {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile}
-    return {"bundle": seen.bundle.path.name, "method": chosen, "frames": len(seen.frames.names), "maps": maps, "parts": found}
+    return {
+        "bundle": seen.bundle.path.name,
+        "method": chosen,
+        "frames": len(seen.frames.names),
+        "maps": maps,
+        "parts": found,
+    }
 
 
 def _tensor(name: str, histogram: Histogram, reach: float) -> dict[str, Any]:

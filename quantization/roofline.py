@@ -32,7 +32,9 @@ class Device:
 
 def _ampere(name: str, sms: int, clock: float, bandwidth: float) -> Device:
     """An SM of sm_87 does 2,048 INT8 or 1,024 FP16 multiply-adds per clock."""
-    return Device(name, 2048 * sms * clock, 4096 * sms * clock, bandwidth, f"NVIDIA data sheet: {sms} SMs at {clock / 1e9:g} GHz")
+    return Device(
+        name, 2048 * sms * clock, 4096 * sms * clock, bandwidth, f"NVIDIA data sheet: {sms} SMs at {clock / 1e9:g} GHz"
+    )
 
 
 DEVICES = {
@@ -41,14 +43,19 @@ DEVICES = {
         _ampere("orin-agx-64", 16, 1.3e9, 204.8e9),
         _ampere("orin-nx-16", 8, 0.918e9, 102.4e9),
         _ampere("orin-nano-8", 8, 0.625e9, 68e9),
-        Device("thor", 259e12, 517e12, 273e9, "NVIDIA: 2,070 sparse FP4 TFLOPS, halved for dense, for 8 and for 16 bits"),
+        Device(
+            "thor", 259e12, 517e12, 273e9, "NVIDIA: 2,070 sparse FP4 TFLOPS, halved for dense, for 8 and for 16 bits"
+        ),
     )
 }
 
 COMPUTE = 0.61  # share of the peak that a large convolution reaches
 MEMORY = 0.50  # share of the bandwidth
 GAP = 4e-6  # s from one kernel to the next
-RADAR_POINTS, POINT_BYTES = 4096, 36  # of a frame of nuScenes, rounded up; of a point between our kernels, moved three times
+RADAR_POINTS, POINT_BYTES = (
+    4096,
+    36,
+)  # of a frame of nuScenes, rounded up; of a point between our kernels, moved three times
 STEP = {False: 16, True: 32}  # tensor cores take input channels in such steps, by INT8
 PRECISIONS = ("auto", "fp16", "int8")
 STAGES = ("preprocess", "camera", "lift", "radar", "warp", "bev", "decode")
@@ -90,10 +97,15 @@ def predict(bundle: str | Bundle, device: str, precision: str = "auto", rig: Sen
 
     bundle = Bundle.load(bundle)
     parts = {part: bundle.file(f"{part}.onnx").read_bytes() for part in ("camera", "bev")}
-    return {"bundle": str(bundle.path), **predict_parts(parts, bundle.spec, rig or golden_rig(bundle), device, precision)}
+    return {
+        "bundle": str(bundle.path),
+        **predict_parts(parts, bundle.spec, rig or golden_rig(bundle), device, precision),
+    }
 
 
-def predict_parts(parts: Mapping[str, bytes], spec: ModelSpec, rig: SensorRig, device: str, precision: str = "auto") -> dict[str, Any]:
+def predict_parts(
+    parts: Mapping[str, bytes], spec: ModelSpec, rig: SensorRig, device: str, precision: str = "auto"
+) -> dict[str, Any]:
     """Predicted stage times of two ONNX parts and of our kernels around them.
 
     Args:
@@ -109,14 +121,26 @@ def predict_parts(parts: Mapping[str, bytes], spec: ModelSpec, rig: SensorRig, d
         Error: device_unavailable for another device, spec_bad_value for another precision.
     """
     if device not in DEVICES:
-        raise Error(Code.device_unavailable, f'nothing is known of "{device}"', "--predict", f"choose one of: {', '.join(DEVICES)}")
+        raise Error(
+            Code.device_unavailable,
+            f'nothing is known of "{device}"',
+            "--predict",
+            f"choose one of: {', '.join(DEVICES)}",
+        )
     if precision not in PRECISIONS:
-        raise Error(Code.spec_bad_value, f'there is no precision "{precision}"', "--precision", f"choose one of: {', '.join(PRECISIONS)}")
+        raise Error(
+            Code.spec_bad_value,
+            f'there is no precision "{precision}"',
+            "--precision",
+            f"choose one of: {', '.join(PRECISIONS)}",
+        )
     target, ours = DEVICES[device], kernels(spec, rig)
     networks = {part: layers(model) for part, model in parts.items()}
     if precision == "int8":
         networks = {part: in_int8(found) for part, found in networks.items()}
-    stages = {name: _network(networks[name], target) if name in networks else _ours(*ours[name], target) for name in STAGES}
+    stages = {
+        name: _network(networks[name], target) if name in networks else _ours(*ours[name], target) for name in STAGES
+    }
     total = sum(stage["ms"] for stage in stages.values())
     products = [layer for part in networks.values() for layer in part]
     in_integers = sum(layer.multiply_adds for layer in products if layer.int8)
@@ -159,7 +183,11 @@ def kernels(spec: ModelSpec, rig: SensorRig) -> dict[str, tuple[int, int]]:
 def _network(found: list[Layer], device: Device) -> dict[str, Any]:
     times = [layer_time(layer, device) for layer in found]
     by_limit = {limit: sum(seconds for seconds, by in times if by == limit) for limit in ("compute", "memory")}
-    return {"ms": 1e3 * sum(by_limit.values()), "limited_by": max(by_limit, key=lambda by: by_limit[by]), "kernels": len(found)}
+    return {
+        "ms": 1e3 * sum(by_limit.values()),
+        "limited_by": max(by_limit, key=lambda by: by_limit[by]),
+        "kernels": len(found),
+    }
 
 
 def _ours(moved: int, count: int, device: Device) -> dict[str, Any]:

@@ -52,7 +52,9 @@ class Probe:
                 detector.reset()
                 infer_sample(detector, source[name])
                 tensors = detector.tensors()
-                inputs.append({item.name: tensors[item.name].reshape(part.shapes[item.name]).copy() for item in part.graph.input})
+                inputs.append(
+                    {item.name: tensors[item.name].reshape(part.shapes[item.name]).copy() for item in part.graph.input}
+                )
         run = exact_session(part.model, threads)
         return cls(inputs, [run.run(None, given) for given in inputs])
 
@@ -100,7 +102,9 @@ def mixed_precision(
     price = {group.name: latency(group, False) - latency(group, True) for group in part.groups()}
     order = sorted(suffering, key=lambda name: (-suffering[name] / max(price[name], 1e-12), name))
     kept: list[str] = []
-    while probe.error(quantize_part(part, collection, method, tuple(kept)).model, threads) > gate and len(kept) < len(order):
+    while probe.error(quantize_part(part, collection, method, tuple(kept)).model, threads) > gate and len(kept) < len(
+        order
+    ):
         kept.append(order[len(kept)])
     return tuple(kept)
 

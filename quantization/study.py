@@ -74,7 +74,9 @@ class Study:
     def __init__(self, run: argparse.Namespace, seed: int, result: dict[str, Any]) -> None:
         self._run, self._seed, self._options, self.result = run, seed, parse_options(run.option), result
         state = run.state / f"{seed}.npz" if run.state else None
-        self.seen = calibrate(run.bundles[seed], run.data, run.calibration_split, self._options, run.frames, state, run.threads, bar)
+        self.seen = calibrate(
+            run.bundles[seed], run.data, run.calibration_split, self._options, run.frames, state, run.threads, bar
+        )
         result.update(frames=self.seen.frames.names, stress=self.seen.frames.stress)
 
     def row(self, title: str, make: Callable[[], Bundle], **more: Any) -> Bundle | None:
@@ -89,9 +91,13 @@ class Study:
         card = made.manifest["provenance"].get("quantization")
         more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}
         drawn = {metric: np.round(values, 3).tolist() for metric, values in found.get("bootstrap", {}).items()}
-        self.result["runs"].append(plain({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn}))
+        self.result["runs"].append(
+            plain({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn})
+        )
         self.result["summary"] = summaries(self.result["runs"])
-        write_atomically(run.out, (json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+        write_atomically(
+            run.out, (json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        )
         log().print(f"{run.bundles[self._seed]}: {title}")
         return made
 
@@ -134,7 +140,10 @@ class Study:
     def gates(self, folder: Path) -> None:
         """Methods with the most sensitive layers in float."""
         for gate, method in product(self._run.gate, self._few()):
-            kept = {name: gated(self.seen, part, method, gate, self._run.threads, bar) for name, part in self.seen.parts.items()}
+            kept = {
+                name: gated(self.seen, part, method, gate, self._run.threads, bar)
+                for name, part in self.seen.parts.items()
+            }
             made = lambda m=method, k=kept: make(self.seen, m, folder / "row.imkd", k)  # noqa: E731
             self.row(f"{label(method)}, gate {gate:g}", made, **asdict(method), gate=gate, float=kept)
 
@@ -167,10 +176,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=None, help="only these calibrators")
     parser.add_argument("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
     parser.add_argument("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
-    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help="also mse with so many steps of refining its scales alone")
+    parser.add_argument(
+        "--refine",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="also mse with so many steps of refining its scales alone",
+    )
     parser.add_argument("--state", type=Path, default=None, help="folder for what an interrupted command goes on from")
     parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
-    parser.add_argument("--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%")
+    parser.add_argument(
+        "--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%"
+    )
     parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
     parser.add_argument("--threads", type=int, default=0)
     run = parser.parse_args(arguments)
@@ -191,7 +208,14 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
     asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option")}
     asked["manifests"] = [hashlib.sha256(manifest).hexdigest()[:16] for manifest in manifests]
     names = [Path(bundle).name for bundle in run.bundles]
-    fresh: dict[str, Any] = {"bundles": names, "split": run.split, "limit": run.limit, "asked": asked, "runs": [], "summary": {}}
+    fresh: dict[str, Any] = {
+        "bundles": names,
+        "split": run.split,
+        "limit": run.limit,
+        "asked": asked,
+        "runs": [],
+        "summary": {},
+    }
     if not run.out.is_file():
         return fresh
     saved = json.loads(run.out.read_text())
@@ -201,9 +225,18 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
     return saved
 
 
-def make(seen: Calibrated, method: Method, out: Path, kept: Mapping[str, tuple[str, ...]] | None = None, typing: str = "float32") -> Bundle:
+def make(
+    seen: Calibrated,
+    method: Method,
+    out: Path,
+    kept: Mapping[str, tuple[str, ...]] | None = None,
+    typing: str = "float32",
+) -> Bundle:
     """One row's bundle; kept: names of the layers of each part that stay float."""
-    parts = {name: quantize_part(part, seen.collection, method, (kept or {}).get(name, ())) for name, part in seen.parts.items()}
+    parts = {
+        name: quantize_part(part, seen.collection, method, (kept or {}).get(name, ()))
+        for name, part in seen.parts.items()
+    }
     return write(seen, parts, out, method, {}, typing)
 
 

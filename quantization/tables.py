@@ -18,7 +18,10 @@ def calibration_cache(scales: Mapping[str, float], version: int = 100300) -> byt
         scales: step of each tensor, in the graph's order.
         version: TensorRT's, as major * 10000 + minor * 100 + patch; TensorRT ignores the cache of another one.
     """
-    lines = [CACHE_HEADER.format(version=version), *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items())]
+    lines = [
+        CACHE_HEADER.format(version=version),
+        *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items()),
+    ]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -28,7 +31,10 @@ def overrides(parts: Mapping[str, Scales]) -> bytes:
     Of activations; weights have the scale of their largest value, which that tool finds itself.
     """
     table = {
-        part: {name: [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}] for name, scale in scales.activations.items()}
+        part: {
+            name: [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}]
+            for name, scale in scales.activations.items()
+        }
         for part, scales in parts.items()
     }
     return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()

@@ -33,7 +33,9 @@ class TorchEngine(Engine):
     def __init__(self, threads: int = 0, compiler: str = "torch") -> None:
         super().__init__()
         if compiler not in COMPILERS:
-            raise Error(Code.engine_unavailable, f'there is no compiler "{compiler}"', "", f"choose of: {', '.join(COMPILERS)}")
+            raise Error(
+                Code.engine_unavailable, f'there is no compiler "{compiler}"', "", f"choose of: {', '.join(COMPILERS)}"
+            )
         self._threads, self._name = threads or cores(), compiler
         self._compile = None if compiler == "torch" else _torch_tensorrt().compile
         self._device = "cuda" if self._compile else "cpu"
@@ -49,7 +51,9 @@ class TorchEngine(Engine):
         try:
             self._graph = onnx.load_from_string(Path(onnx_path).read_bytes()).graph
         except Exception as error:  # protobuf's own classes differ between versions
-            raise Error(Code.engine_load, f"this is no ONNX file: {error}", self._path, "export the model again") from error
+            raise Error(
+                Code.engine_load, f"this is no ONNX file: {error}", self._path, "export the model again"
+            ) from error
         strange = {node.op_type for node in self._graph.node} - set(torch_graph.OPERATORS)
         if strange:
             what = f"PyTorch is not told how to run {', '.join(sorted(strange))}"
@@ -68,7 +72,9 @@ class TorchEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         shapes = {info.name: info.shape for info in [*self.inputs(), *self.outputs()]}
         if tensor not in shapes:
-            raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()")
+            raise Error(
+                Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()"
+            )
         if array.dtype != np.float32 or array.shape != shapes[tensor]:
             problem = f'"{tensor}" is float32 {shapes[tensor]}; the array is {array.dtype} {array.shape}'
             raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")

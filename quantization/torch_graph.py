@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from imkd_edge.errors import Code, Error
 
 Values = dict[str, Any]  # tensors, but for a few constants
-Read = Callable[[onnx.NodeProto, int, torch.Tensor], torch.Tensor]  # node, which input, its value -> what the node reads instead
+Read = Callable[
+    [onnx.NodeProto, int, torch.Tensor], torch.Tensor
+]  # node, which input, its value -> what the node reads instead
 
 
 def constants(graph: onnx.GraphProto) -> Values:
@@ -33,7 +35,12 @@ def execute(graph: onnx.GraphProto, values: Values, read: Read | None = None) ->
     """
     for node in graph.node:
         if node.op_type not in OPERATORS:
-            raise Error(Code.engine_load, f"PyTorch is not told how to run {node.op_type}", node.name, "use the engine onnxruntime")
+            raise Error(
+                Code.engine_load,
+                f"PyTorch is not told how to run {node.op_type}",
+                node.name,
+                "use the engine onnxruntime",
+            )
         given = [values[name] if name else None for name in node.input]
         if read is not None:
             given = [value if value is None else read(node, i, value) for i, value in enumerate(given)]
@@ -78,13 +85,26 @@ def _conv(given: list, attributes: dict) -> torch.Tensor:
     even = top == bottom and left == right
     x, pads = (given[0], (top, left)) if even else (_padded(given, attributes), (0, 0))
     bias = given[2] if len(given) > 2 else None
-    return F.conv2d(x, given[1], bias, attributes.get("strides", 1), pads, attributes.get("dilations", 1), attributes.get("group", 1))
+    return F.conv2d(
+        x,
+        given[1],
+        bias,
+        attributes.get("strides", 1),
+        pads,
+        attributes.get("dilations", 1),
+        attributes.get("group", 1),
+    )
 
 
 def _conv_transpose(given: list, attributes: dict) -> torch.Tensor:
     top, left, bottom, right = attributes.get("pads", [0] * 4)
     if (top, left) != (bottom, right) or attributes.get("output_shape"):
-        raise Error(Code.engine_load, "a ConvTranspose with uneven pads or an output_shape", "ConvTranspose", "use the engine onnxruntime")
+        raise Error(
+            Code.engine_load,
+            "a ConvTranspose with uneven pads or an output_shape",
+            "ConvTranspose",
+            "use the engine onnxruntime",
+        )
     bias = given[2] if len(given) > 2 else None
     more, group, apart = attributes.get("output_padding", 0), attributes.get("group", 1), attributes.get("dilations", 1)
     return F.conv_transpose2d(given[0], given[1], bias, attributes.get("strides", 1), (top, left), more, group, apart)
@@ -98,7 +118,9 @@ def along(values: torch.Tensor, like: torch.Tensor, axis: int) -> torch.Tensor:
 def _quantize(given: list, attributes: dict) -> torch.Tensor:
     x, scale, zero = given
     assert zero.dtype == torch.int8
-    return torch.clamp(torch.round(x / scale) + zero, -128, 127).to(torch.int8)  # rounds half to even, and divides, as ONNX does
+    return torch.clamp(torch.round(x / scale) + zero, -128, 127).to(
+        torch.int8
+    )  # rounds half to even, and divides, as ONNX does
 
 
 def _dequantize(given: list, attributes: dict) -> torch.Tensor:
@@ -109,7 +131,11 @@ def _dequantize(given: list, attributes: dict) -> torch.Tensor:
 
 def _resize(given: list, attributes: dict) -> torch.Tensor:
     x, _, scales, sizes = (given + [None] * 4)[:4]
-    target = [int(s) for s in sizes[2:]] if sizes is not None else [round(n * float(s)) for n, s in zip(x.shape[2:], scales[2:])]
+    target = (
+        [int(s) for s in sizes[2:]]
+        if sizes is not None
+        else [round(n * float(s)) for n, s in zip(x.shape[2:], scales[2:])]
+    )
     assert attributes["mode"] == b"nearest"
     return F.interpolate(x, size=target, mode="nearest")
 

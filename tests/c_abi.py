@@ -19,13 +19,23 @@ F32Array, F64Array, U8Array = ctypes.POINTER(F32), ctypes.POINTER(ctypes.c_doubl
 
 def fields(text: str) -> list[tuple[str, type]]:
     """ "u32 a b, f32 c" """
-    kinds = {"u32": U32, "i32": I32, "i64": I64, "f32": F32, "size": Size, "text": ctypes.c_char_p, "pointer": ctypes.c_void_p}
+    kinds = {
+        "u32": U32,
+        "i32": I32,
+        "i64": I64,
+        "f32": F32,
+        "size": Size,
+        "text": ctypes.c_char_p,
+        "pointer": ctypes.c_void_p,
+    }
     kinds |= {"f32*": F32Array, "f64*": F64Array, "u8*": U8Array}
     return [(name, kinds[kind]) for kind, *names in (part.split() for part in text.split(",")) for name in names]
 
 
 class Options(ctypes.Structure):
-    _fields_ = fields("u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved debug stage_times")
+    _fields_ = fields(
+        "u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved debug stage_times"
+    )
 
 
 class Image(ctypes.Structure):
@@ -36,7 +46,9 @@ class Image(ctypes.Structure):
 
 
 class Sweep(ctypes.Structure):
-    _fields_ = fields("u32 struct_size, i32 radar count, u32 has_timestamp, i64 timestamp_ns, f32* points, f64* T_world_ego")
+    _fields_ = fields(
+        "u32 struct_size, i32 radar count, u32 has_timestamp, i64 timestamp_ns, f32* points, f64* T_world_ego"
+    )
 
 
 class Frames(ctypes.Structure):
@@ -120,7 +132,9 @@ def pointer(array: np.ndarray | None, kind, alive: list):
 def image_of(pixels, alive: list, timestamp_ns: int | None = None) -> Image:
     """RGB, or Y and UV, with the strides that the arrays have."""
     luma = pixels[0] if isinstance(pixels, tuple) else pixels
-    image = Image(struct_size=ctypes.sizeof(Image), height=luma.shape[0], width=luma.shape[1], data=luma.ctypes.data_as(U8Array))
+    image = Image(
+        struct_size=ctypes.sizeof(Image), height=luma.shape[0], width=luma.shape[1], data=luma.ctypes.data_as(U8Array)
+    )
     if isinstance(pixels, tuple):
         image.row, image.pixel = luma.strides[0], 1
         image.chroma, image.chroma_stride = pointer(pixels[1], U8Array, alive), pixels[1].strides[0]
@@ -133,7 +147,10 @@ def image_of(pixels, alive: list, timestamp_ns: int | None = None) -> Image:
 
 def sweep_of(sweep: RadarSweep, rig, alive: list) -> Sweep:
     given = Sweep(struct_size=ctypes.sizeof(Sweep), radar=rig.radar_index(sweep.radar), count=len(sweep.points))
-    given.points, given.T_world_ego = pointer(sweep.points, F32Array, alive), pointer(sweep.T_world_ego, F64Array, alive)
+    given.points, given.T_world_ego = (
+        pointer(sweep.points, F32Array, alive),
+        pointer(sweep.T_world_ego, F64Array, alive),
+    )
     if sweep.timestamp_ns is not None:
         given.has_timestamp, given.timestamp_ns = 1, sweep.timestamp_ns
     return given
@@ -145,7 +162,9 @@ def twist_of(ego: Ego, alive: list):
 
 def infer_frames(library: ctypes.CDLL, handle, frames: Frames) -> Found:
     found = Found(struct_size=ctypes.sizeof(Found))
-    assert library.imkd_detector_infer(handle, ctypes.byref(frames), ctypes.byref(found)) == 0, library.imkd_detector_error(handle)
+    assert library.imkd_detector_infer(handle, ctypes.byref(frames), ctypes.byref(found)) == 0, (
+        library.imkd_detector_error(handle)
+    )
     return found
 
 

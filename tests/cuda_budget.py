@@ -50,7 +50,9 @@ def nvcc() -> str | None:
 
 def toolkit() -> Path:
     """The folder of nvcc's own headers and libraries, as nvcc itself says."""
-    said = subprocess.run([str(nvcc()), "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True).stderr  # "#$ TOP=folder"
+    said = subprocess.run(
+        [str(nvcc()), "--dryrun", "-E", os.devnull, "-x", "cu"], capture_output=True, text=True
+    ).stderr  # "#$ TOP=folder"
     return Path(next(line.split("=", 1)[1] for line in said.splitlines() if line.startswith("#$ TOP=")))
 
 
@@ -59,7 +61,13 @@ def compile_kernels(folder: Path) -> dict[str, dict[str, int]]:
 
     Returns: kernel -> registers, shared and stack bytes, spills, as ptxas reports them for sm_87.
     """
-    code = ["-gencode", "arch=compute_87,code=[sm_87,compute_87]", "-gencode", "arch=compute_110,code=sm_110", "--no-compress"]
+    code = [
+        "-gencode",
+        "arch=compute_87,code=[sm_87,compute_87]",
+        "-gencode",
+        "arch=compute_110,code=sm_110",
+        "--no-compress",
+    ]
     host = ["-cudart", "none", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off"]
 
     def one(source: Path) -> str:
@@ -108,7 +116,9 @@ def frame_rig(spec: ModelSpec) -> SensorRig:
     """Six cameras of 1600x900 all around and five radars."""
     K = [[1266, 0, 816], [0, 1266, 491], [0, 0, 1]]
     poses = [rotation(i * np.pi / 3) @ shift(1.5, 0, 1.5) @ FORWARD for i in range(spec.cameras)]
-    cameras = [CameraCalibration(name=f"c{i}", width=1600, height=900, K=K, T_ego_camera=T) for i, T in enumerate(poses)]
+    cameras = [
+        CameraCalibration(name=f"c{i}", width=1600, height=900, K=K, T_ego_camera=T) for i, T in enumerate(poses)
+    ]
     radars = [RadarCalibration(name=f"r{i}", T_ego_radar=rotation(i * 1.25) @ shift(2, 0, 0.5)) for i in range(5)]
     return SensorRig(cameras=cameras, radars=radars)
 
@@ -155,7 +165,9 @@ def print_tables(folder: Path) -> None:
     found = frame_bytes(load("cuda_counted"))
     found["all"] = {k: sum(op[k] for op in found.values()) for k in ("bytes", "fewest")}
     for name, op in found.items():
-        print(f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} | {op['bytes'] / ORIN * 1e6:.0f} |")
+        print(
+            f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} | {op['bytes'] / ORIN * 1e6:.0f} |"
+        )
 
 
 def budget() -> dict:

@@ -11,7 +11,9 @@ class FakeTensorRT(types.ModuleType):
     """The module; `refuses` is the reason why the next networks are not built."""
 
     __version__ = "10.3.0"
-    NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1})
+    NetworkDefinitionCreationFlag = enum.IntEnum(
+        "NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
+    )
     MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
     DeviceType = enum.Enum("DeviceType", ["GPU", "DLA"])
     BuilderFlag = enum.Enum("BuilderFlag", ["FP16", "INT8", "GPU_FALLBACK"])

@@ -81,7 +81,9 @@ def bev_onnx(spec: ModelSpec, seed: int = 1, gates: bool = False) -> bytes:
     random = np.random.default_rng(seed)
     heat = random.normal(0, 0.3, (classes, channels + past, 3, 3)).astype(np.float32)
     box = random.normal(0, 0.05, (groups * 10, channels + past, 3, 3)).astype(np.float32)
-    size_bias = np.tile(np.array([0, 0, 0.8, 1.4, 0.6, 0.4, 0, 1, 0, 0], np.float32), groups)  # metres and log metres of a plausible car
+    size_bias = np.tile(
+        np.array([0, 0, 0.8, 1.4, 0.6, 0.4, 0, 1, 0, 0], np.float32), groups
+    )  # metres and log metres of a plausible car
     constants = [
         numpy_helper.from_array(array, name)
         for name, array in {
@@ -108,9 +110,14 @@ def bev_onnx(spec: ModelSpec, seed: int = 1, gates: bool = False) -> bytes:
     maps = [("fused", "present", channels, spec.history.channels)] * bool(past) + [
         ("segmentation", "trunk", channels + past, 1)
     ] * spec.segmentation
-    maps += [("i_cam_logit", "camera_bev", spec.context_channels + 1, 1), ("i_rad_logit", "pooled", len(spec.radar.features), 1)] * gates
+    maps += [
+        ("i_cam_logit", "camera_bev", spec.context_channels + 1, 1),
+        ("i_rad_logit", "pooled", len(spec.radar.features), 1),
+    ] * gates
     for name, source, count, out in maps:
-        constants.append(numpy_helper.from_array(random.normal(0, 0.3, (out, count, 1, 1)).astype(np.float32), f"{name}_weight"))
+        constants.append(
+            numpy_helper.from_array(random.normal(0, 0.3, (out, count, 1, 1)).astype(np.float32), f"{name}_weight")
+        )
         nodes.append(helper.make_node("Conv", [source, f"{name}_weight"], [name], kernel_shape=[1, 1]))
         outputs.append(_info(name.removesuffix("_logit"), [1, out, height, width]))
     nodes += [helper.make_node("Sigmoid", [f"{name}_logit"], [name]) for name in ("i_cam", "i_rad") * gates]

@@ -35,12 +35,16 @@ class Reader(HTMLParser):
 
     def _see(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
-        self.fetched += [value for name, value in attrs if name in ("src", "href") and value and not value.startswith("data:")]
+        self.fetched += [
+            value for name, value in attrs if name in ("src", "href") and value and not value.startswith("data:")
+        ]
 
 
 def open_in_browser(page: Path, picture: Path, height: int = 1600) -> None:
     """Takes a screenshot in headless Chromium; skips the test where there is none."""
-    browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    browser = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
     if browser is None:
         pytest.skip("no Chromium: the page is NOT opened in a browser")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--screenshot={picture}", f"--window-size=1000,{height}"]

@@ -22,7 +22,9 @@ STATISTICS = [
     "offset_y",
     "age_min",
 ]
-FORWARD = np.array([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # camera axes of a camera that looks along ego x
+FORWARD = np.array(
+    [[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]]
+)  # camera axes of a camera that looks along ego x
 
 
 def small_spec(**changes) -> ModelSpec:
@@ -39,7 +41,9 @@ def small_spec(**changes) -> ModelSpec:
         "depth": DepthSpec(min=1.0, max=25.0, bins=24),
         "context_channels": 5,
         "grid": GridSpec(x_min=-16, x_max=16, y_min=-12, y_max=12, z_min=-3, z_max=4, cell=1.0),
-        "radar": RadarSpec(cell=0.5, max_points=5000, max_age=1.0, features=[RadarFeature(statistic=name) for name in STATISTICS]),
+        "radar": RadarSpec(
+            cell=0.5, max_points=5000, max_age=1.0, features=[RadarFeature(statistic=name) for name in STATISTICS]
+        ),
         "head": HeadSpec(classes=classes, score_threshold=0.3, max_candidates=200, max_detections=60),
     }
     spec = ModelSpec(**{**values, **changes})
@@ -70,31 +74,52 @@ def random_pose(rng: np.random.Generator, tilt: float = 0.1, reach: float = 2.0)
     return shift(*rng.uniform(-reach, reach, 3)) @ rotation(rng.uniform(-np.pi, np.pi), *rng.uniform(-tilt, tilt, 2))
 
 
-DISTORTIONS = {"none": (), "plumb_bob": (-0.21, 0.06, 0.0011, -0.0007, -0.004), "fisheye": (0.03, -0.012, 0.004, -0.0006)}
+DISTORTIONS = {
+    "none": (),
+    "plumb_bob": (-0.21, 0.06, 0.0011, -0.0007, -0.004),
+    "fisheye": (0.03, -0.012, 0.004, -0.0006),
+}
 
 
 def random_camera(rng: np.random.Generator, name: str, distortion: str = "none") -> CameraCalibration:
     """A camera of about 60 degrees with a random pose."""
     width, height = int(rng.integers(150, 400)), int(rng.integers(100, 250))
     focal = width * rng.uniform(0.7, 1.0)
-    K = [[focal, rng.uniform(-1, 1), width / 2 + rng.uniform(-9, 9)], [0, focal * 1.01, height / 2 + rng.uniform(-9, 9)], [0, 0, 1]]
+    K = [
+        [focal, rng.uniform(-1, 1), width / 2 + rng.uniform(-9, 9)],
+        [0, focal * 1.01, height / 2 + rng.uniform(-9, 9)],
+        [0, 0, 1],
+    ]
     pose = random_pose(rng, tilt=0.05) @ FORWARD
     return CameraCalibration(
-        name=name, width=width, height=height, K=K, T_ego_camera=pose, distortion=distortion, coefficients=DISTORTIONS[distortion]
+        name=name,
+        width=width,
+        height=height,
+        K=K,
+        T_ego_camera=pose,
+        distortion=distortion,
+        coefficients=DISTORTIONS[distortion],
     )
 
 
-def random_rig(seed: int, cameras: int = 2, radars: int = 2, distortion: str = "none", velocity: str = "compensated") -> SensorRig:
+def random_rig(
+    seed: int, cameras: int = 2, radars: int = 2, distortion: str = "none", velocity: str = "compensated"
+) -> SensorRig:
     """Cameras c0, c1, ... and radars r0, r1, ... at random places."""
     rng = np.random.default_rng(seed)
     period = 11.5 if velocity == "aliased" else 0.0
     return SensorRig(
         cameras=[random_camera(rng, f"c{i}", distortion) for i in range(cameras)],
-        radars=[RadarCalibration(name=f"r{i}", T_ego_radar=random_pose(rng), velocity=velocity, period=period) for i in range(radars)],
+        radars=[
+            RadarCalibration(name=f"r{i}", T_ego_radar=random_pose(rng), velocity=velocity, period=period)
+            for i in range(radars)
+        ],
     )
 
 
 def random_points(rng: np.random.Generator, count: int, spread: float = 9.0) -> np.ndarray:
     """(count, 5) float32 radar points, some of them beyond the small grid."""
     xyz = rng.normal(0, spread, (count, 3)) * [1, 1, 0.15]
-    return np.concatenate([xyz, rng.uniform(-10, 60, (count, 1)), rng.normal(0, 6, (count, 1))], axis=1).astype(np.float32)
+    return np.concatenate([xyz, rng.uniform(-10, 60, (count, 1)), rng.normal(0, 6, (count, 1))], axis=1).astype(
+        np.float32
+    )

@@ -30,7 +30,9 @@ ENGINES = ("onnxruntime-native", "onnxruntime")  # the example's own, and Python
 
 
 @contextmanager
-def example(bundle: Bundle, rig: SensorRig, images: dict[str, np.ndarray], points: dict[str, np.ndarray], threads: int) -> Iterator[Any]:
+def example(
+    bundle: Bundle, rig: SensorRig, images: dict[str, np.ndarray], points: dict[str, np.ndarray], threads: int
+) -> Iterator[Any]:
     """A call that lets the C++ program do one frame: (ms, boxes)."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,7 +56,12 @@ def example(bundle: Bundle, rig: SensorRig, images: dict[str, np.ndarray], point
 
 
 def compare(
-    bundle: Bundle, rig: SensorRig, images: dict[str, np.ndarray], points: dict[str, np.ndarray], turns: int, threads: int
+    bundle: Bundle,
+    rig: SensorRig,
+    images: dict[str, np.ndarray],
+    points: dict[str, np.ndarray],
+    turns: int,
+    threads: int,
 ) -> dict[str, Any]:
     """Medians in ms. "overhead": Python's p50 less the C++ program's; "around_core": of the wall clock less what the C++ core measured
     of the same call, so without the noise between two calls."""
@@ -95,7 +102,11 @@ def main(bundle: str = "tiny", turns: str = "300", threads: str = "1") -> None:
     points = {}
     for sweep in sample.radar:
         points.setdefault(sweep.radar, np.asarray(sweep.points))
-    print(json.dumps(compare(Bundle.load(bundle), sample.rig, dict(sample.frames), points, int(turns), int(threads)), indent=2))
+    print(
+        json.dumps(
+            compare(Bundle.load(bundle), sample.rig, dict(sample.frames), points, int(turns), int(threads)), indent=2
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 def run(*command: str | Path) -> str:
     environment = {"CMAKE_BUILD_PARALLEL_LEVEL": CORES, "CTEST_PARALLEL_LEVEL": CORES, **os.environ}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}"
     return done.stdout
 
@@ -75,8 +77,12 @@ def test_the_cuda_objects_are_made_for_the_arm_host_and_orin(tmp_path: Path) -> 
         run(nvcc, *flags, "-c", source, "-o", made)
         data = made.read_bytes()
         assert int.from_bytes(data[18:20], "little") == 183, source.name
-        on_device = [data[i + 18 : i + 20] for i in range(1, len(data)) if data[i : i + 4] == b"\x7fELF"]  # the fat binary's
-        assert (source.suffix == ".cpp") == (not on_device) and all(int.from_bytes(m, "little") == 190 for m in on_device)  # EM_CUDA
+        on_device = [
+            data[i + 18 : i + 20] for i in range(1, len(data)) if data[i : i + 4] == b"\x7fELF"
+        ]  # the fat binary's
+        assert (source.suffix == ".cpp") == (not on_device) and all(
+            int.from_bytes(m, "little") == 190 for m in on_device
+        )  # EM_CUDA
 
 
 STRANGER = """

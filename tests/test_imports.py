@@ -34,7 +34,12 @@ def modules(folder: str) -> list[Path]:
 def imported(path: Path, package: str) -> list[tuple[str, int, bool]]:
     """(module, line, at import time) of every import statement, relative ones resolved."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {id(node) for outer in ast.walk(tree) if isinstance(outer, (ast.FunctionDef, ast.Lambda)) for node in ast.walk(outer)}
+    inside = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, (ast.FunctionDef, ast.Lambda))
+        for node in ast.walk(outer)
+    }
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -106,7 +111,9 @@ def test_the_check_sees_an_import_inside_a_function(tmp_path: Path) -> None:
     assert "torch.nn" in names and "imkd_edge.training.main" in names
 
 
-@pytest.mark.parametrize("module", ["imkd_edge", "imkd_edge.detector", "imkd_edge.ops", "imkd_edge.sources", "imkd_edge.cli"])
+@pytest.mark.parametrize(
+    "module", ["imkd_edge", "imkd_edge.detector", "imkd_edge.ops", "imkd_edge.sources", "imkd_edge.cli"]
+)
 def test_import_loads_nothing_heavy(module: str, tmp_path: Path) -> None:
     script = f"import sys, {module}; print(' '.join(sorted({LATE!r} & set(sys.modules))))"
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -63,7 +63,9 @@ class Plan:
         known = {row.name: row for row in self.rows}
         for name in rows:
             if name not in known:
-                raise Error(Code.train_config, f"the plan has no row '{name}'", self.name, "choose from: " + ", ".join(known))
+                raise Error(
+                    Code.train_config, f"the plan has no row '{name}'", self.name, "choose from: " + ", ".join(known)
+                )
         return [(known[name], seed) for seed in seeds or self.seeds for name in rows or known]
 
 
@@ -97,12 +99,19 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
 def _check_plan(tree: dict[str, Any], where: str) -> None:
     """The plan's own keys; what its configs say is from_dict's to check."""
     if unknown := set(tree) - set(PLAN_KEYS):
-        raise Error(Code.train_config, f"unknown keys {sorted(unknown)}", where, "known: " + ", ".join(sorted(PLAN_KEYS)))
+        raise Error(
+            Code.train_config, f"unknown keys {sorted(unknown)}", where, "known: " + ", ".join(sorted(PLAN_KEYS))
+        )
     if missing := {"config", "data", "rows"} - set(tree):
         raise Error(Code.train_config, f"{sorted(missing)} are missing", where, f"start from a file of {PLANS.name}/")
     for key, value in tree.items():
         if not isinstance(value, PLAN_KEYS[key]) or (key in ("rows", "seeds") and not value):
-            raise Error(Code.train_config, f"{key} = {value!r}", where, f"it must be a {PLAN_KEYS[key].__name__}, with something in it")
+            raise Error(
+                Code.train_config,
+                f"{key} = {value!r}",
+                where,
+                f"it must be a {PLAN_KEYS[key].__name__}, with something in it",
+            )
     for row, changes in tree["rows"].items():
         if not isinstance(changes, dict):
             raise Error(Code.train_config, f"rows.{row} = {changes!r}", where, "a row is a table, which may be empty")
@@ -110,7 +119,12 @@ def _check_plan(tree: dict[str, Any], where: str) -> None:
         raise Error(Code.train_config, f"seeds = {tree['seeds']}", where, "list whole numbers from 0 on")
     for metric in tree.get("metrics", ()):
         if not isinstance(metric, str) or not RESAMPLED.fullmatch(metric):
-            raise Error(Code.train_config, f"metrics has {metric!r}", where, "frames are resampled for such as car_3d_ap40_moderate alone")
+            raise Error(
+                Code.train_config,
+                f"metrics has {metric!r}",
+                where,
+                "frames are resampled for such as car_3d_ap40_moderate alone",
+            )
 
 
 def ablate(
@@ -144,11 +158,16 @@ def ablate(
     """
     if dist.is_torchelastic_launched():
         raise Error(
-            Code.train_config, "an ablation is not spread over processes", "torchrun", "start it without, once per share of the seeds"
+            Code.train_config,
+            "an ablation is not spread over processes",
+            "torchrun",
+            "start it without, once per share of the seeds",
         )
     out.mkdir(parents=True, exist_ok=True)
     todo = plan.chosen(rows, seeds)
-    check_protocol(choose(plan.data, plan.split, plan.common.data.options).source)  # what is missing is better missed before the training
+    check_protocol(
+        choose(plan.data, plan.split, plan.common.data.options).source
+    )  # what is missing is better missed before the training
     labels = any(row.settings.distill.label > 0 for row, _ in todo)
     done = {entry["digest"] for entry in gather(plan, out)["runs"]}
     for number, (row, seed) in enumerate(todo, 1):
@@ -159,7 +178,9 @@ def ablate(
         told(f"{number}/{len(todo)} {row.name}, seed {seed}")
         if row.settings.distill.active and teacher is None:
             teacher = out  # where it is trained already, this finds it so, or another one than the plan's
-            train_teacher(plan.common, 0, out, True, open_dataset(plan.common, 0, out / "cache"), progress, labels=labels)
+            train_teacher(
+                plan.common, 0, out, True, open_dataset(plan.common, 0, out / "cache"), progress, labels=labels
+            )
         started = time.monotonic()
         resume = (place / "checkpoint.pt").is_file()
         train_stages(row.settings, seed, place, resume, teacher, progress, out / "cache")
@@ -178,7 +199,9 @@ def teacher_of(folder: Path) -> dict[str, Any]:
     return {"seed": state["seed"], "commit": state["commit"], **made}
 
 
-def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable[[Iterable], Iterable] | None = None) -> dict[str, Any]:
+def measure_run(
+    plan: Plan, row: Row, seed: int, place: Path, progress: Callable[[Iterable], Iterable] | None = None
+) -> dict[str, Any]:
     """The record of a trained run: its row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap samples."""
     chosen = choose(plan.data, plan.split, row.settings.data.options)
     detect = CheckpointDetector(place / "checkpoint.pt", SCORE, chosen.source)
@@ -194,7 +217,9 @@ def measure_run(plan: Plan, row: Row, seed: int, place: Path, progress: Callable
         "digest": row.digest(seed),
         "commit": load_checkpoint(place / "checkpoint.pt")["commit"],
         "torch": torch.__version__,
-        "config": merged(row.settings.to_dict(), {"data": {"source": chosen.source.kind}}),  # results are shared; a folder's path is not
+        "config": merged(
+            row.settings.to_dict(), {"data": {"source": chosen.source.kind}}
+        ),  # results are shared; a folder's path is not
         "curve": [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()],
         "metrics": measure(chosen, names, detected, tallies, per_range=chosen.source.kind == "astyx", per_block=False),
         "bootstrap": samples,
@@ -207,7 +232,11 @@ def gather(plan: Plan, out: Path) -> dict[str, Any]:
     kept = out / "results.json"
     found = json.loads(kept.read_text())["runs"] if kept.is_file() else []
     found += [json.loads(path.read_text()) for path in sorted(out.glob("*/seed*/result.json"))]
-    known = [entry for entry in found if entry["row"] in rows and entry["digest"] == rows[entry["row"]][1].digest(entry["seed"])]
+    known = [
+        entry
+        for entry in found
+        if entry["row"] in rows and entry["digest"] == rows[entry["row"]][1].digest(entry["seed"])
+    ]
     runs = {entry["digest"]: entry for entry in known}
     ordered = sorted(runs.values(), key=lambda entry: (rows[entry["row"]][0], entry["seed"]))
     results = {"plan": plan.name, "split": plan.split, "runs": [_rounded(entry) for entry in ordered]}

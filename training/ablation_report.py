@@ -70,7 +70,10 @@ def summary(runs: Runs) -> list[dict[str, Any]]:
     for run in runs:
         rows.setdefault(run["row"], []).append(run)
     base = {run["seed"]: run for run in next(iter(rows.values()), [])}
-    return [{"row": name, "seeds": [run["seed"] for run in own], "metrics": _metrics(own, base)} for name, own in rows.items()]
+    return [
+        {"row": name, "seeds": [run["seed"] for run in own], "metrics": _metrics(own, base)}
+        for name, own in rows.items()
+    ]
 
 
 def _metrics(own: Runs, base: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -108,7 +111,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [_plus_minus(row["metrics"][n]["mean"], row["metrics"][n]["sem"], digits[n]) for n in names]
         lines.append(f"| {row['row']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
-    compared = [n for n in names if "gain_low" in rows[0]["metrics"][n]] or [n for n in ("mAP", "NDS", "mAVE") if n in names]
+    compared = [n for n in names if "gain_low" in rows[0]["metrics"][n]] or [
+        n for n in ("mAP", "NDS", "mAVE") if n in names
+    ]
     lines += ["", f"| against {rows[0]['row']}, paired by seed | " + " | ".join(COLUMNS[n] for n in compared) + " |"]
     lines.append("|---" * (len(compared) + 1) + "|")
     for row in rows[1:]:
@@ -148,7 +153,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes[0].invert_yaxis()
     drawn = any("gain_low" in first[name] for name in shown)
     intervals = "; thin: 95 % of the same frames drawn anew" if drawn else ""
-    figure.supxlabel(f"(n): seeds, paired with {rows[0]['row']}'s; bar: one standard error over them{intervals}", fontsize=9)
+    figure.supxlabel(
+        f"(n): seeds, paired with {rows[0]['row']}'s; bar: one standard error over them{intervals}", fontsize=9
+    )
     figure.savefig(path, dpi=120)
 
 

@@ -116,7 +116,9 @@ class FeatureFiles:
 
     def __setitem__(self, name: str, variants: list[list[torch.Tensor]]) -> None:
         levels = {f"{v}.{i}": level for v, variant in enumerate(variants) for i, level in enumerate(variant)}
-        self.files.write(name, {k: level.permute(0, 2, 3, 1).contiguous() for k, level in levels.items()}, str(len(variants)))
+        self.files.write(
+            name, {k: level.permute(0, 2, 3, 1).contiguous() for k, level in levels.items()}, str(len(variants))
+        )
 
 
 def _origin(source: Source, data: DataConfig) -> list[Any]:
@@ -144,7 +146,10 @@ def _files(folder: Path, seen: set[str]) -> Iterator[tuple[Path, os.stat_result]
 
 def _weights(network: torch.nn.Module) -> list[str]:
     state = network.state_dict()
-    return [str(network), *(name + _hash(value.cpu().contiguous().numpy().tobytes()) for name, value in sorted(state.items()))]
+    return [
+        str(network),
+        *(name + _hash(value.cpu().contiguous().numpy().tobytes()) for name, value in sorted(state.items())),
+    ]
 
 
 def _hash(content: bytes) -> str:
@@ -164,7 +169,10 @@ def _pack(value: Any, arrays: Tensors) -> Any:
     if isinstance(value, SensorRig):
         return {"rig": value.to_json()}
     if is_dataclass(value):
-        return {"kind": type(value).__name__, "fields": {f.name: _pack(getattr(value, f.name), arrays) for f in fields(value)}}
+        return {
+            "kind": type(value).__name__,
+            "fields": {f.name: _pack(getattr(value, f.name), arrays) for f in fields(value)},
+        }
     if isinstance(value, dict):
         return {"table": {key: _pack(entry, arrays) for key, entry in value.items()}}
     if isinstance(value, (list, tuple)):

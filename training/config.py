@@ -43,7 +43,9 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
     sensors: str = "both"  # what the student is given of them, one of SENSORS
-    classes: dict[str, str] = field(default_factory=dict)  # the dataset's label -> the spec's class; others are background
+    classes: dict[str, str] = field(
+        default_factory=dict
+    )  # the dataset's label -> the spec's class; others are background
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
     keep: bool = True  # decoded samples stay in memory or the cache; without it every epoch reads them again
     licence: str = ""  # of the data, for the model card
@@ -74,7 +76,9 @@ class TrainConfig:
 class AugmentConfig:
     """[augment]: how far examples are changed at random; what is 0 or false changes nothing."""
 
-    variants: int = 0  # > 0: image augmentations are drawn from this many per frame, so that frozen features can be cached
+    variants: int = (
+        0  # > 0: image augmentations are drawn from this many per frame, so that frozen features can be cached
+    )
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
@@ -132,7 +136,19 @@ LABEL_MASKS = ("soft", "binary")
 SENSORS = ("both", "camera", "radar")
 POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
-SHARES = {"warmup", "ema", "scale", "image_scale", "colour", "drop_points", "drop_camera", "drop_radar", "drop_past", "mix", "empty"}
+SHARES = {
+    "warmup",
+    "ema",
+    "scale",
+    "image_scale",
+    "colour",
+    "drop_points",
+    "drop_camera",
+    "drop_radar",
+    "drop_past",
+    "mix",
+    "empty",
+}
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -197,14 +213,18 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
     """A checked Config; raises Error spec_* for [spec] and train_config for the rest."""
     for key in tree:
         if key not in {"name", "spec", *SECTIONS}:
-            raise Error(Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(SECTIONS))
+            raise Error(
+                Code.train_config, f"unknown section '{key}'", where, "known: name, spec, " + ", ".join(SECTIONS)
+            )
     if "spec" not in tree or not isinstance(tree.get("name"), str):
         raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
     spec = ModelSpec.from_json(json.dumps(tree["spec"]))
     parts = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
         if (value := getattr(parts[section], key)) not in known:
-            raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", "choose one of: " + ", ".join(known))
+            raise Error(
+                Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", "choose one of: " + ", ".join(known)
+            )
     _check_parts(spec, parts, where)
     return Config(name=tree["name"], spec=spec, **parts)
 
@@ -229,25 +249,40 @@ def _check_parts(spec: ModelSpec, parts: dict[str, Any], where: str) -> None:
     if taught - named:
         refuse(f"[data] classes maps to {sorted(taught - named)}", f"the spec has {sorted(named)}")
     if named - taught:
-        refuse(f"no label of [data] classes is for {sorted(named - taught)}", "map the dataset's labels (in small letters) to each class")
+        refuse(
+            f"no label of [data] classes is for {sorted(named - taught)}",
+            "map the dataset's labels (in small letters) to each class",
+        )
     if not all(isinstance(label, str) for label in data.vehicles):
         refuse(f"[data] vehicles is {data.vehicles!r}", "list the dataset's labels")
     if spec.segmentation and not data.vehicles:
         refuse("segmentation without [data] vehicles", "list the labels whose footprints are wanted")
     if history.frames and history.channels != model.bev_channels:
-        refuse(f"history has {history.channels} channels, the fused map {model.bev_channels}", "make [model] bev_channels the same")
+        refuse(
+            f"history has {history.channels} channels, the fused map {model.bev_channels}",
+            "make [model] bev_channels the same",
+        )
     if history.frames and model.frozen_backbone and parts["augment"].variants:
         refuse("[augment] variants cache features of single frames", "leave variants out where there is history")
     if history.frames and parts["augment"].mix:
         refuse("[augment] mix joins frames of different pasts", "leave mix out where there is history")
     if parts["distill"].inherit and model.bev_channels != parts["teacher"].channels:
-        refuse(f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}", "inherit needs the same in both")
+        refuse(
+            f"a teacher of {parts['teacher'].channels} channels, a fused map of {model.bev_channels}",
+            "inherit needs the same in both",
+        )
     if train.batch % train.accumulate:
-        refuse(f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}", "batch counts all micro-batches of a step")
+        refuse(
+            f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}",
+            "batch counts all micro-batches of a step",
+        )
     if model.weights and model.pretrained:
         refuse("both pretrained and weights", "choose one of them")
     if model.pretrained and model.backbone != PACKAGED:
-        refuse(f"no ImageNet weights for '{model.backbone}' in a package", f"name a file in [model] weights, or take {PACKAGED}")
+        refuse(
+            f"no ImageNet weights for '{model.backbone}' in a package",
+            f"name a file in [model] weights, or take {PACKAGED}",
+        )
 
 
 def load_config(name: str | Path) -> Config:
@@ -259,7 +294,9 @@ def load_config(name: str | Path) -> Config:
     return from_dict(tree, str(path))
 
 
-def read_tree(name: str | Path, folder: Path = CONFIGS, seen: frozenset[Path] = frozenset()) -> tuple[dict[str, Any], Path]:
+def read_tree(
+    name: str | Path, folder: Path = CONFIGS, seen: frozenset[Path] = frozenset()
+) -> tuple[dict[str, Any], Path]:
     """A TOML file over its base, and where it lies; `name` without a suffix is a file of `folder`. Raises Error train_config."""
     path = Path(name)
     if not path.suffix:
@@ -274,7 +311,9 @@ def read_tree(name: str | Path, folder: Path = CONFIGS, seen: frozenset[Path] = 
         raise Error(Code.train_config, f"not TOML: {error}", str(path), "mend the file") from error
     if "base" in tree:
         if not isinstance(tree["base"], str):
-            raise Error(Code.train_config, f"base is {tree['base']!r}", str(path), "name a shipped config or a TOML file")
+            raise Error(
+                Code.train_config, f"base is {tree['base']!r}", str(path), "name a shipped config or a TOML file"
+            )
         tree = merged(read_tree(tree.pop("base"), folder, seen | {path})[0], tree)
     return tree, path
 

@@ -26,7 +26,9 @@ from imkd_edge.training.targets import depth_targets, head_targets
 from imkd_edge.training.temporal import Timeline, motion
 
 WITHOUT = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
-Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles  # frame -> variant -> level of the frozen backbone's output
+Features = (
+    dict[str, list[list[torch.Tensor]]] | FeatureFiles
+)  # frame -> variant -> level of the frozen backbone's output
 
 
 def network_inputs(
@@ -147,7 +149,9 @@ class FrameDataset(Dataset):
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
         """The crop of each camera of the rig, in its order and also of absent ones, scaled and shifted as the images are to be."""
-        return [scaled_crop(self.config.spec, c.width, c.height, change.scale, change.shift) for c in sample.rig.cameras]
+        return [
+            scaled_crop(self.config.spec, c.width, c.height, change.scale, change.shift) for c in sample.rig.cameras
+        ]
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
         """The images of one variant, for the cache of frozen features."""
@@ -165,7 +169,9 @@ class FrameDataset(Dataset):
             return sample
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
 
-    def past(self, index: int, now: Sample, view: augment.View | None) -> list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
+    def past(
+        self, index: int, now: Sample, view: augment.View | None
+    ) -> list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
         """Slot, T_then_now (4,4) and network inputs of each past frame of an example; now is its sample as shown."""
         config, names = self.config, self.timeline.past(self.names[index])
         spec = config.spec if view is None else augment.seen_spec(config.spec, view)
@@ -198,13 +204,19 @@ class FrameDataset(Dataset):
             out["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
             if sample.lidar is None:
-                fix = "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
+                fix = (
+                    "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
+                )
                 raise Error(Code.train_no_data, "a frame without LiDAR, which its teacher reads", sample.name, fix)
             out["lidar_grid"] = LidarGrid.of(spec)(sample.lidar)
         if sample.truth is None and self.train:
-            raise Error(Code.train_no_data, "a frame without labels", sample.name, "train on a split whose frames have labels")
+            raise Error(
+                Code.train_no_data, "a frame without labels", sample.name, "train on a split whose frames have labels"
+            )
         if sample.truth is not None:
-            seen = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None  # what their metrics ask for
+            seen = (
+                counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
+            )  # what their metrics ask for
             out |= head_targets(spec, sample.truth, self.config.data.classes, seen)
             if self.sensors:
                 out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
@@ -262,7 +274,9 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
 
 
 @torch.no_grad()
-def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None) -> None:
+def cache_features(
+    dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None
+) -> None:
     """Runs the frozen backbone once over every variant of every frame; examples then carry features instead of images.
 
     The features are kept where the samples are: in memory, or in the cache, where later runs find them.
@@ -271,10 +285,14 @@ def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: C
     source = dataset.source
     features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
     device = next(backbone.parameters()).device
-    indices = range(len(dataset)) if isinstance(features, dict) else world.share(range(len(dataset)))  # memory is not shared
+    indices = (
+        range(len(dataset)) if isinstance(features, dict) else world.share(range(len(dataset)))
+    )  # memory is not shared
     for index in progress(indices) if progress else indices:
         if dataset.names[index] not in features:
-            images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in range(dataset.config.augment.variants)]
+            images = [
+                torch.from_numpy(dataset.images(index, v)).to(device) for v in range(dataset.config.augment.variants)
+            ]
             features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
     dataset.features = features
 

@@ -30,7 +30,9 @@ def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (student - target.detach()).square().mean(1, keepdim=True)
 
 
-def radar_guidance(adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def radar_guidance(
+    adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
     """L_radar = sum v |A_r(F_rad) - I F_lidar|^2 / sum v |I F_lidar|^2: intensity modulates the target. weight: v of `counted`."""
     return relative_error(adapted, intensity * f_lidar, weight)
 
@@ -53,7 +55,9 @@ def near(spec: ModelSpec, reach: float) -> torch.Tensor:
     return inside.float()[None, None]
 
 
-def response_heatmap(logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+def response_heatmap(
+    logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor
+) -> torch.Tensor:
     """sum |t - p|^2 KL(t || p) / objects with t = teacher's probability x ground-truth Gaussian, p = the student's.
 
     The quality focal loss (Li et al. 2020, eq. 4) less its target's entropy, so that agreement costs nothing.
@@ -139,7 +143,9 @@ class Distiller(nn.Module):
         config, terms = self.config, {}
         with torch.no_grad():
             seen = self.teacher(batch)
-        intensity = intensity_map(config.intensity, batch["lidar_grid"], seen["f_lidar"], self.teacher.reflectance_scale)
+        intensity = intensity_map(
+            config.intensity, batch["lidar_grid"], seen["f_lidar"], self.teacher.reflectance_scale
+        )
         if config.radar:
             counted = torch.where(intensity > 0, 1.0, config.empty) * self.near
             terms["radar"] = radar_guidance(self.radar(student["f_rad"]), seen["f_lidar"], intensity, counted)

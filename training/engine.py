@@ -92,7 +92,9 @@ def train_one_epoch(
     return {k: v / max(1, count) for k, v in sums.items()}
 
 
-def advance(stage: Stage, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float) -> float:
+def advance(
+    stage: Stage, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float
+) -> float:
     """One step along the clipped gradient; returns the gradient's norm."""
     for group in optimizer.param_groups:
         group["lr"] = rate

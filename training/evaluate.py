@@ -96,7 +96,9 @@ class CheckpointDetector:
         fused, history = self.fused(sample)[0], None
         if self.spec.history.frames:
             if self.timeline is None:
-                raise Error(Code.train_no_data, "this model looks at past frames", sample.name, "give the source of the samples")
+                raise Error(
+                    Code.train_no_data, "this model looks at past frames", sample.name, "give the source of the samples"
+                )
             history = self.history(sample, self.timeline)
         return self.network.bev.answer(fused, history)
 
@@ -112,7 +114,9 @@ class CheckpointDetector:
         if not past:
             return warp_history(self.spec, 1)
         maps, slots, motions = zip(*past)
-        return warp_history(self.spec, 1, torch.stack(maps), torch.tensor([(0, slot) for slot in slots]), torch.stack(motions))
+        return warp_history(
+            self.spec, 1, torch.stack(maps), torch.tensor([(0, slot) for slot in slots]), torch.stack(motions)
+        )
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
         """F_fused (1,C,H,W) of a sample alone, and where the ego was."""

@@ -25,7 +25,9 @@ STATISTICS = {  # channel -> (offset, scale)
     "offset_y": (0.0, 4.0),
 }
 CHANNELS = len(STATISTICS) + len(SLICES) - 1
-RIG = SensorRig(cameras=[], radars=[RadarCalibration(name="lidar", T_ego_radar=np.eye(4), velocity="compensated", period=0.0)])
+RIG = SensorRig(
+    cameras=[], radars=[RadarCalibration(name="lidar", T_ego_radar=np.eye(4), velocity="compensated", period=0.0)]
+)
 
 
 @dataclass(frozen=True)

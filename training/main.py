@@ -73,11 +73,20 @@ def train(
     if epochs is not None:
         settings = replace(settings, train=replace(settings.train, epochs=epochs))
     if teacher is not None and not settings.distill.active:
-        raise Error(Code.train_config, "a teacher, but [distill] takes nothing from one", str(teacher), "leave --teacher out")
+        raise Error(
+            Code.train_config, "a teacher, but [distill] takes nothing from one", str(teacher), "leave --teacher out"
+        )
     source, split = data or settings.data.source, split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
     return train_stages(
-        settings, seed, Path(out), resume, Path(teacher) if teacher else None, progress, Path(cache) if cache else None, device
+        settings,
+        seed,
+        Path(out),
+        resume,
+        Path(teacher) if teacher else None,
+        progress,
+        Path(cache) if cache else None,
+        device,
     )
 
 
@@ -94,9 +103,16 @@ def train_stages(
     """As train, with the config already read."""
     kept = any((out / stage / "checkpoint.pt").is_file() for stage in (".", "teacher", "labels"))
     if resume and not kept:
-        raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder")
+        raise Error(
+            Code.train_checkpoint, "no checkpoint to resume from", str(out), "train first, or name the right folder"
+        )
     if kept and not resume:
-        raise Error(Code.train_checkpoint, "holds a training already", str(out), "add --resume to go on with it, or name another --out")
+        raise Error(
+            Code.train_checkpoint,
+            "holds a training already",
+            str(out),
+            "add --resume to go on with it, or name another --out",
+        )
     place = world.join(device)
     if cache is None and world.size() > 1 and settings.data.keep:
         cache = out / "cache"
@@ -288,7 +304,12 @@ def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:
     parts = config.accumulate * world.size()
     if config.batch % parts or usable < parts:
         problem = f"a batch of {min(config.batch, usable)} for {world.size()} processes with {config.accumulate} micro-batches each"
-        raise Error(Code.train_config, problem, "[train] batch", f"make batch a multiple of {parts}, and no larger than the data")
+        raise Error(
+            Code.train_config,
+            problem,
+            "[train] batch",
+            f"make batch a multiple of {parts}, and no larger than the data",
+        )
     batches = [order[i : i + config.batch] for i in range(0, usable, config.batch)]
     return [world.share(part.tolist()) for batch in batches for part in np.array_split(batch, config.accumulate)]
 
@@ -323,7 +344,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise Error(Code.train_checkpoint, "no checkpoint", str(path), "train first, or name the right folder") from error
+        raise Error(
+            Code.train_checkpoint, "no checkpoint", str(path), "train first, or name the right folder"
+        ) from error
     except Exception as error:  # whatever unpickling damaged bytes can raise
         raise Error(Code.train_checkpoint, f"unreadable checkpoint: {error}", str(path), "train anew") from error
     missing = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"} - set(state)
@@ -336,7 +359,12 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
     """The averaged student of a checkpoint, ready for inference; its config; the checkpoint."""
     state = load_checkpoint(path)
     if state["stage"] != "student":
-        raise Error(Code.train_checkpoint, f"this is a {state['stage']}, not a student", str(path), "name the student's checkpoint")
+        raise Error(
+            Code.train_checkpoint,
+            f"this is a {state['stage']}, not a student",
+            str(path),
+            "name the student's checkpoint",
+        )
     settings = from_dict(state["config"], str(path))
     student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
     try:

@@ -76,7 +76,9 @@ class TeacherStage(Stage):
         joined = torch.cat(values).double().sort().values
         if not len(joined):
             fix = "name data with LiDAR, or tell the reader to make it ([data.options], such as lidar = true)"
-            raise Error(Code.train_no_data, "no LiDAR return within the grid, in any frame", self.config.data.source, fix)
+            raise Error(
+                Code.train_no_data, "no LiDAR return within the grid, in any frame", self.config.data.source, fix
+            )
         self.network.reflectance_scale.fill_(float(joined[int(0.99 * (len(joined) - 1))]))
 
 
@@ -97,7 +99,9 @@ class LabelStage(Stage):
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             heatmap, box = self.teacher.decide(self.network(batch))
-        return detection_losses(_single({"heatmap": heatmap, "box": box}), batch, self.config.train, self.config.spec.grid.cell)
+        return detection_losses(
+            _single({"heatmap": heatmap, "box": box}), batch, self.config.train, self.config.spec.grid.cell
+        )
 
 
 class StudentStage(Stage):
@@ -109,7 +113,9 @@ class StudentStage(Stage):
         super().__init__()
         self.config, self.network = config, Student(config.spec, config.model)
         self.distiller = Distiller(config, teacher, labels) if teacher is not None and config.distill.taught else None
-        self.forebears = [teacher] if teacher is not None and config.distill.inherit else []  # no part of what is trained or kept
+        self.forebears = (
+            [teacher] if teacher is not None and config.distill.inherit else []
+        )  # no part of what is trained or kept
         self.lidar = self.distiller is not None
 
     def prepare(self, dataset: FrameDataset) -> None:

@@ -15,7 +15,8 @@ def head_targets(
     spec: ModelSpec,
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
-    seen: np.ndarray | None = None,  # (M,) bool, objects to be found; by default those in a camera's sight or with a radar return
+    seen: np.ndarray
+    | None = None,  # (M,) bool, objects to be found; by default those in a camera's sight or with a radar return
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
@@ -98,7 +99,9 @@ def _rays(spec: ModelSpec, K: np.ndarray, crop: ops.ImageCrop) -> np.ndarray:  #
     return np.stack([raw_u, raw_v, np.ones_like(raw_u)], -1) @ np.linalg.inv(K).T
 
 
-def _box_depth(rays: np.ndarray, truth: Truth, T_camera_ego: np.ndarray) -> np.ndarray:  # (h,w) m, inf where no box is hit
+def _box_depth(
+    rays: np.ndarray, truth: Truth, T_camera_ego: np.ndarray
+) -> np.ndarray:  # (h,w) m, inf where no box is hit
     """Slab test of every ray with every box that is not fully hidden."""
     depth = np.full(rays.shape[:2], np.inf)
     R_ego_camera = T_camera_ego[:3, :3].T

@@ -41,7 +41,12 @@ def join(device: str) -> torch.device:
     Args: device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises: Error device_unavailable.
     """
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise Error(Code.device_unavailable, f"no device '{device}' for training", "device", "choose auto, cpu, or cuda where there is one")
+        raise Error(
+            Code.device_unavailable,
+            f"no device '{device}' for training",
+            "device",
+            "choose auto, cpu, or cuda where there is one",
+        )
     cuda = device != "cpu" and torch.cuda.is_available()
     place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
@@ -86,7 +91,9 @@ def distributed(stage: nn.Module) -> nn.Module:
     if size() == 1:
         return stage
     ddp = nn.parallel.DistributedDataParallel
-    buffers = "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"  # torch before 2.13
+    buffers = (
+        "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
+    )  # torch before 2.13
     return ddp(stage, find_unused_parameters=True, **{buffers: False})
 
 
@@ -103,7 +110,12 @@ def synchronised(stage: nn.Module) -> nn.Module:
             module.__class__ = SyncBatchNorm2d
         elif isinstance(module, nn.BatchNorm2d) and any(p.requires_grad for p in module.parameters()):
             problem = f"{type(module).__name__} cannot be trained by several processes without CUDA"
-            raise Error(Code.train_config, problem, "[model] backbone", "set frozen_backbone, choose another backbone, or use CUDA")
+            raise Error(
+                Code.train_config,
+                problem,
+                "[model] backbone",
+                "set frozen_backbone, choose another backbone, or use CUDA",
+            )
     return stage
 
 

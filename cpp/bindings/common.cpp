@@ -8,14 +8,15 @@ namespace {
 
 std::string shape_text(const std::vector<py::ssize_t>& shape) {
   std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + (shape[i] < 0 ? std::string("N") : std::to_string(shape[i]));
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("N") : std::to_string(shape[i]));
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
 py::array numpy_array(py::handle value, const std::string& where) {
   if (!py::isinstance<py::array>(value))
-    throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array", where,
-                "use numpy.asarray; copy to the host first what lies on the GPU");
+    throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array",
+                where, "use numpy.asarray; copy to the host first what lies on the GPU");
   return py::reinterpret_borrow<py::array>(value);
 }
 
@@ -23,14 +24,16 @@ std::string dtype_text(const py::array& array) { return py::str(array.dtype()).c
 
 std::vector<py::ssize_t> shape_of(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
 
-void add_sweep(Sweeps& out, const SensorRig& rig, const std::string& radar, py::handle points, std::int64_t timestamp_ns,
-               std::optional<Mat4> T_world_ego) {
+void add_sweep(Sweeps& out, const SensorRig& rig, const std::string& radar, py::handle points,
+               std::int64_t timestamp_ns, std::optional<Mat4> T_world_ego) {
   RadarSweep sweep;
   sweep.radar = rig.radar_index(radar);
-  if (sweep.radar < 0) throw Error(Code::frame_unknown_sensor, "the rig has no radar \"" + radar + "\"", "radar", "use a name of the rig");
+  if (sweep.radar < 0)
+    throw Error(Code::frame_unknown_sensor, "the rig has no radar \"" + radar + "\"", "radar", "use a name of the rig");
   out.points.push_back(float_array(points, {-1, 5}, "radar \"" + radar + "\""));
   sweep.points = out.points.back().data();
-  if (out.points.back().shape(0) > 100000000) throw Error(Code::frame_bad_shape, "more than 1e8 points", "radar \"" + radar + "\"");
+  if (out.points.back().shape(0) > 100000000)
+    throw Error(Code::frame_bad_shape, "more than 1e8 points", "radar \"" + radar + "\"");
   sweep.count = static_cast<int>(out.points.back().shape(0));
   sweep.timestamp_ns = timestamp_ns;
   sweep.T_world_ego = T_world_ego;
@@ -54,11 +57,13 @@ std::string text(py::handle value, const std::string& where) {
 FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, const std::string& where) {
   const py::array array = numpy_array(value, where);
   if (!py::isinstance<py::array_t<float>>(array))
-    throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be float32", where, "use .astype(numpy.float32)");
+    throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be float32", where,
+                "use .astype(numpy.float32)");
   const auto found = shape_of(array);
   bool same = found.size() == shape.size();
   for (std::size_t i = 0; same && i < shape.size(); ++i) same = shape[i] < 0 || shape[i] == found[i];
-  if (!same) throw Error(Code::frame_bad_shape, "has shape " + shape_text(found), where, "must be " + shape_text(shape));
+  if (!same)
+    throw Error(Code::frame_bad_shape, "has shape " + shape_text(found), where, "must be " + shape_text(shape));
   return FloatArray::ensure(array);
 }
 
@@ -88,14 +93,16 @@ YuvMatrix yuv_matrix(py::handle name, const std::string& where) {
 
 ImageView nv12_view(const py::tuple& planes, const std::string& where) {
   constexpr const char* kForm = "NV12 is (Y (height, width), UV (height / 2, width / 2, 2)), of even height and width";
-  if (planes.size() != 2 && planes.size() != 3) throw Error(Code::frame_bad_shape, "is a tuple of another size", where, kForm);
+  if (planes.size() != 2 && planes.size() != 3)
+    throw Error(Code::frame_bad_shape, "is a tuple of another size", where, kForm);
   const py::array y = bytes_of(planes[0], where, 2, kForm), uv = bytes_of(planes[1], where, 3, kForm);
   const py::ssize_t height = y.shape(0), width = y.shape(1);
   if (height % 2 != 0 || width % 2 != 0 || shape_of(uv) != std::vector<py::ssize_t>{height / 2, width / 2, 2})
-    throw Error(Code::frame_bad_shape, "has planes of shapes " + shape_text(shape_of(y)) + " and " + shape_text(shape_of(uv)), where,
-                kForm);
+    throw Error(Code::frame_bad_shape,
+                "has planes of shapes " + shape_text(shape_of(y)) + " and " + shape_text(shape_of(uv)), where, kForm);
   if (y.strides(1) != 1 || uv.strides(2) != 1 || uv.strides(1) != 2)
-    throw Error(Code::frame_bad_shape, "has pixels that stand apart", where, "rows may be padded, the pixels of a row follow each other");
+    throw Error(Code::frame_bad_shape, "has pixels that stand apart", where,
+                "rows may be padded, the pixels of a row follow each other");
   return {static_cast<const std::uint8_t*>(y.data()),
           static_cast<int>(width),
           static_cast<int>(height),
@@ -151,7 +158,8 @@ std::int64_t timestamp(py::handle value, const std::string& where) {
   try {
     return value.cast<std::int64_t>();
   } catch (const py::cast_error&) {
-    throw Error(Code::frame_bad_time, "is not a whole number of nanoseconds that fits 64 bits", where, "timestamp_ns is an int");
+    throw Error(Code::frame_bad_time, "is not a whole number of nanoseconds that fits 64 bits", where,
+                "timestamp_ns is an int");
   }
 }
 
@@ -171,7 +179,8 @@ Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t referen
     const std::string where = "radar[" + std::to_string(index++) + "]";
     const std::string name = text(member(sweep, "radar", where), where);
     const py::object time = member(sweep, "timestamp_ns", where), T = member(sweep, "T_world_ego", where);
-    add_sweep(out, rig, name, member(sweep, "points", where), time.is_none() ? reference_ns : timestamp(time, where + ".timestamp_ns"),
+    add_sweep(out, rig, name, member(sweep, "points", where),
+              time.is_none() ? reference_ns : timestamp(time, where + ".timestamp_ns"),
               T.is_none() ? std::nullopt : std::optional<Mat4>(pose(T, where + ".T_world_ego", poses)));
   }
   return out;

@@ -24,12 +24,14 @@ std::unique_lock<std::recursive_mutex> lock(SharedDetector& self) {
   return std::unique_lock<std::recursive_mutex>(self.mutex);
 }
 
-using Slots = std::vector<std::pair<py::object, std::string>>;  // by camera: the caller's value or None, and what to call it
+using Slots =
+    std::vector<std::pair<py::object, std::string>>;  // by camera: the caller's value or None, and what to call it
 
 // A dict by camera name or a list in the rig's order, brought to the rig's order.
 Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what) {
   Slots slots;
-  for (const CameraCalibration& camera : rig.cameras) slots.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
+  for (const CameraCalibration& camera : rig.cameras)
+    slots.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
   if (given.is_none()) return slots;
   if (py::isinstance<py::dict>(given)) {
     for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(given)) {
@@ -42,11 +44,13 @@ Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what)
     return slots;
   }
   if (!py::isinstance<py::sequence>(given) || py::isinstance<py::str>(given) || py::isinstance<py::array>(given))
-    throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(given.ptr())->tp_name + ", neither a dict nor a list", what,
+    throw Error(Code::frame_bad_dtype,
+                std::string("is a ") + Py_TYPE(given.ptr())->tp_name + ", neither a dict nor a list", what,
                 "give {camera name: value}, or a list in the rig's order");
   const auto list = py::reinterpret_borrow<py::sequence>(given);
   if (list.size() != slots.size())
-    throw Error(Code::frame_count, std::to_string(list.size()) + " entries for " + std::to_string(slots.size()) + " cameras", what,
+    throw Error(Code::frame_count,
+                std::to_string(list.size()) + " entries for " + std::to_string(slots.size()) + " cameras", what,
                 "one per camera in the rig's order; None where a camera is absent");
   for (std::size_t i = 0; i < slots.size(); ++i) slots[i].first = list[i];
   return slots;
@@ -59,13 +63,14 @@ struct Given {  // views, and what keeps their memory alive
   Sweeps sweeps;
 };
 
-Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego, py::handle time,
-                   py::handle camera_times) {
+Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego,
+                   py::handle time, py::handle camera_times) {
   Given given;
   FrameSet& frames = given.frames;
   frames.timestamp_ns = timestamp(time, "timestamp_ns");
   given.images = by_camera(images, rig, "frame");
-  for (const auto& [image, where] : given.images) frames.cameras.push_back(any_image(image, where, on_cuda, given.on_device));
+  for (const auto& [image, where] : given.images)
+    frames.cameras.push_back(any_image(image, where, on_cuda, given.on_device));
   for (const auto& [camera_time, where] : by_camera(camera_times, rig, "timestamp"))
     frames.camera_timestamps_ns.push_back(camera_time.is_none() ? frames.timestamp_ns : timestamp(camera_time, where));
   given.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
@@ -78,8 +83,10 @@ Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::ha
 
 py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
   py::dict sensors, out;
-  for (std::size_t i = 0; i < rig.cameras.size(); ++i) sensors[py::str(rig.cameras[i].name)] = enum_name(health.cameras[i]);
-  for (std::size_t i = 0; i < rig.radars.size(); ++i) sensors[py::str(rig.radars[i].name)] = enum_name(health.radars[i]);
+  for (std::size_t i = 0; i < rig.cameras.size(); ++i)
+    sensors[py::str(rig.cameras[i].name)] = enum_name(health.cameras[i]);
+  for (std::size_t i = 0; i < rig.radars.size(); ++i)
+    sensors[py::str(rig.radars[i].name)] = enum_name(health.radars[i]);
   out["mode"] = enum_name(health.mode);
   out["sensors"] = sensors;
   out["radar_points"] = health.radar_points;
@@ -96,7 +103,9 @@ py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
 
 namespace {
 
-FloatArray map_array(const MapView& map) { return FloatArray({py::ssize_t(map.rows), py::ssize_t(map.columns)}, map.data); }  // a copy
+FloatArray map_array(const MapView& map) {
+  return FloatArray({py::ssize_t(map.rows), py::ssize_t(map.columns)}, map.data);
+}  // a copy
 
 py::dict result_dict(const Result& result, const SensorRig& rig) {
   const auto count = static_cast<py::ssize_t>(result.detections.size());
@@ -111,7 +120,8 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
   }
   py::dict timings, debug, out;
   for (const MapView& map : result.debug) debug[map.name] = map_array(map);
-  for (int stage = 0; stage < kStages; ++stage) timings[kStageNames[stage]] = result.timings_us[static_cast<std::size_t>(stage)];
+  for (int stage = 0; stage < kStages; ++stage)
+    timings[kStageNames[stage]] = result.timings_us[static_cast<std::size_t>(stage)];
   out["timestamp_ns"] = result.timestamp_ns;
   out["boxes"] = boxes, out["scores"] = scores, out["labels"] = labels;
   out["health"] = health_dict(result.health, rig);
@@ -122,7 +132,8 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
   return out;
 }
 
-py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::handle ego, py::handle time, py::handle camera_times) {
+py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::handle ego, py::handle time,
+               py::handle camera_times) {
   const auto locked = lock(self);
   const SensorRig& rig = self.detector.rig();
   const Given given = given_frames(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times);
@@ -162,33 +173,36 @@ py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape, dty
   const auto locked = lock(self);
   py::dict out;
   for (const Detector::DeviceTensor& view : self.detector.device_tensors())
-    out[view.name] = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), py::tuple(py::cast(view.shape)), name_of(view.type));
+    out[view.name] = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data), py::tuple(py::cast(view.shape)),
+                                    name_of(view.type));
   return out;
 }
 
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
-                                     std::shared_ptr<Engine> bev, const std::string& device, int threads, double score_threshold,
-                                     bool debug, bool stage_times) {
+                                     std::shared_ptr<Engine> bev, const std::string& device, int threads,
+                                     double score_threshold, bool debug, bool stage_times) {
   DetectorOptions options;
   options.device = device;
   options.threads = threads;
   options.score_threshold = score_threshold;
   options.debug = debug;
   options.stage_times = stage_times;
-  return std::unique_ptr<SharedDetector>(new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
+  return std::unique_ptr<SharedDetector>(
+      new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
 }
 
 }  // namespace
 
 void bind_detector(py::module_& m) {
   m.attr("MAX_THREADS") = ThreadPool::kMaxThreads;
-  m.def("require_cuda", &require_cuda, "Raises Error device_unavailable where this process cannot use device \"cuda\", and says why.");
+  m.def("require_cuda", &require_cuda,
+        "Raises Error device_unavailable where this process cannot use device \"cuda\", and says why.");
   py::class_<SharedDetector>(m, "Detector", py::module_local(), "Frames in, boxes out; see imkd_edge.Detector.")
-      .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"), py::arg("device") = "auto",
-           py::arg("threads") = 0, py::arg("score_threshold") = -1.0, py::arg("debug") = false, py::arg("stage_times") = false,
-           py::call_guard<py::gil_scoped_release>())
-      .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(), py::arg("timestamp_ns") = 0,
-           py::arg("camera_timestamps_ns") = py::none())
+      .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"),
+           py::arg("device") = "auto", py::arg("threads") = 0, py::arg("score_threshold") = -1.0,
+           py::arg("debug") = false, py::arg("stage_times") = false, py::call_guard<py::gil_scoped_release>())
+      .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(),
+           py::arg("timestamp_ns") = 0, py::arg("camera_timestamps_ns") = py::none())
       .def("set_rig", &set_rig, py::arg("rig"))
       .def("reset", &reset)
       .def("tensors", &tensors)

@@ -86,8 +86,10 @@ ImageView any_image(py::handle image, const std::string& where, bool on_cuda, st
   const std::optional<DeviceArray> array = device_array(image, where);
   if (!array) return image_view(image, where);
   if (!on_cuda)
-    throw Error(Code::frame_bad_dtype, "lies on the GPU, which is out of reach here", where, "copy it to the host, or use device=\"cuda\"");
-  if (array->type != "|u1") throw Error(Code::frame_bad_dtype, "is " + array->type + ", must be uint8", where, "grey levels 0..255, RGB");
+    throw Error(Code::frame_bad_dtype, "lies on the GPU, which is out of reach here", where,
+                "copy it to the host, or use device=\"cuda\"");
+  if (array->type != "|u1")
+    throw Error(Code::frame_bad_dtype, "is " + array->type + ", must be uint8", where, "grey levels 0..255, RGB");
   bool fits = array->data && array->shape.size() == 3 && array->shape[2] == 3;
   for (py::ssize_t extent : array->shape) fits = fits && extent >= 1 && extent <= 65536;
   if (!fits) throw Error(Code::frame_bad_shape, "has another shape, or no memory", where, "must be (height, width, 3)");

@@ -19,8 +19,10 @@ namespace {
 // A writable view; it shares the memory, so an engine may outlive the detector that bound it.
 py::array view(const TensorInfo& info, std::shared_ptr<void> data) {
   void* address = data.get();
-  py::capsule owner(new std::shared_ptr<void>(std::move(data)), [](void* p) { delete static_cast<std::shared_ptr<void>*>(p); });
-  return py::array(py::dtype(imkd::name_of(info.type)), std::vector<py::ssize_t>(info.shape.begin(), info.shape.end()), address, owner);
+  py::capsule owner(new std::shared_ptr<void>(std::move(data)),
+                    [](void* p) { delete static_cast<std::shared_ptr<void>*>(p); });
+  return py::array(py::dtype(imkd::name_of(info.type)), std::vector<py::ssize_t>(info.shape.begin(), info.shape.end()),
+                   address, owner);
 }
 
 Type type_of(const std::string& name) {
@@ -34,13 +36,16 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
   std::string name() const override { PYBIND11_OVERRIDE_PURE(std::string, Engine, name, ); }
   void load(const std::string& onnx_path) override { PYBIND11_OVERRIDE_PURE(void, Engine, load, onnx_path); }
   std::vector<TensorInfo> inputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, inputs, ); }
-  std::vector<TensorInfo> outputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, outputs, ); }
+  std::vector<TensorInfo> outputs() const override {
+    PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, outputs, );
+  }
 
   void bind(const std::string& tensor, std::shared_ptr<void> data) override {
     for (const auto& infos : {inputs(), outputs()})
       for (const TensorInfo& info : infos)
         if (info.name == tensor) return call_bind(info, std::move(data));
-    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", name(), "see its inputs() and outputs()");
+    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", name(),
+                "see its inputs() and outputs()");
   }
 
   void run(void*) override { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
@@ -49,7 +54,9 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
   void call_bind(const TensorInfo& info, std::shared_ptr<void> data) {
     py::gil_scoped_acquire gil;
     const py::function method = py::get_override(static_cast<const Engine*>(this), "bind");
-    if (!method) throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "", "write one that keeps the array");
+    if (!method)
+      throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "",
+                  "write one that keeps the array");
     method(info.name, view(info, std::move(data)));
   }
 };
@@ -58,7 +65,8 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
 std::shared_ptr<void> share(const py::array& array, const TensorInfo& info) {
   const std::string type = imkd::name_of(info.type);
   if (!array.dtype().is(py::dtype(type)) || !(array.flags() & py::array::c_style) || !array.writeable())
-    throw Error(Code::engine_bind, "the array for \"" + info.name + "\" must be " + type + ", C-contiguous and writable", "",
+    throw Error(Code::engine_bind,
+                "the array for \"" + info.name + "\" must be " + type + ", C-contiguous and writable", "",
                 "use numpy.zeros(shape, numpy." + type + ")");
   auto* held = new py::array(array);
   return {held->mutable_data(), [held](void*) {
@@ -73,11 +81,12 @@ void bind_array(Engine& engine, const std::string& tensor, const py::array& arra
     for (const TensorInfo& info : infos) {
       if (info.name != tensor) continue;
       if (info.shape != std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim()))
-        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor", engine.name(),
-                    "see inputs() and outputs()");
+        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor",
+                    engine.name(), "see inputs() and outputs()");
       return engine.bind(tensor, share(array, info));
     }
-  throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(), "see inputs() and outputs()");
+  throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(),
+              "see inputs() and outputs()");
 }
 
 }  // namespace
@@ -92,11 +101,13 @@ void bind_engine(py::module_& m) {
       .def_readonly("name", &TensorInfo::name)
       .def_property_readonly("shape", [](const TensorInfo& info) { return py::tuple(py::cast(info.shape)); })
       .def("__repr__", [](const TensorInfo& info) {
-        return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ", " + imkd::name_of(info.type) + ")";
+        return "TensorInfo(" + info.name + ", " + py::str(py::cast(info.shape)).cast<std::string>() + ", " +
+               imkd::name_of(info.type) + ")";
       });
 
   const auto released = py::call_guard<py::gil_scoped_release>();
-  py::class_<Engine, PyEngine, py::smart_holder>(m, "Engine", "Runs one ONNX part; derive from it to write an engine in Python.")
+  py::class_<Engine, PyEngine, py::smart_holder>(m, "Engine",
+                                                 "Runs one ONNX part; derive from it to write an engine in Python.")
       .def(py::init<>())
       .def("name", &Engine::name)
       .def("load", &Engine::load, py::arg("onnx_path"), released)
@@ -105,9 +116,10 @@ void bind_engine(py::module_& m) {
       .def("bind", &bind_array, py::arg("tensor"), py::arg("array"))
       .def("run", [](Engine& engine) { engine.run(); }, released);
   m.def("native_engines", &imkd::native_engines, "Names of the engines built into the core.");
-  m.def("make_engine", &imkd::make_engine, py::arg("name"), py::arg("threads") = 0, "A native engine; raises Error engine_unavailable.");
+  m.def("make_engine", &imkd::make_engine, py::arg("name"), py::arg("threads") = 0,
+        "A native engine; raises Error engine_unavailable.");
   m.def("set_ort_library", &imkd::set_ort_library, py::arg("path"));
-  m.def(
-      "driver_version", &imkd::driver_version, py::arg("driver_file"), py::arg("tegra_file"),
-      "The kernel's NVIDIA driver, \"540.4.0\", or on a Jetson without the first file the release of L4T, \"R36.4.3\"; else \"unknown\".");
+  m.def("driver_version", &imkd::driver_version, py::arg("driver_file"), py::arg("tegra_file"),
+        "The kernel's NVIDIA driver, \"540.4.0\", or on a Jetson without the first file the release of L4T, "
+        "\"R36.4.3\"; else \"unknown\".");
 }

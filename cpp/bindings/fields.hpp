@@ -24,7 +24,8 @@ py::object to_python(const std::array<T, N>& value) {
     return array;
   } else {
     py::tuple tuple(N);
-    for (std::size_t i = 0; i < N; ++i) tuple[i] = std::is_same_v<T, float> ? json::shortest(float(value[i])) : double(value[i]);
+    for (std::size_t i = 0; i < N; ++i)
+      tuple[i] = std::is_same_v<T, float> ? json::shortest(float(value[i])) : double(value[i]);
     return tuple;
   }
 }
@@ -34,15 +35,19 @@ void from_python(py::handle given, std::array<T, N>& value, Code code, const cha
   const auto array = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
   if (!array) PyErr_Clear();
   constexpr py::ssize_t side = N == 9 ? 3 : 4;
-  const bool fits = array && ((N == 9 || N == 16) ? array.ndim() == 2 && array.shape(0) == side && array.shape(1) == side
-                                                  : array.ndim() == 1 && array.shape(0) == static_cast<py::ssize_t>(N));
+  const bool fits =
+      array && ((N == 9 || N == 16) ? array.ndim() == 2 && array.shape(0) == side && array.shape(1) == side
+                                    : array.ndim() == 1 && array.shape(0) == static_cast<py::ssize_t>(N));
   if (!fits)
-    throw Error(code, "has the wrong shape or type", name, N == 9 ? "must be (3, 3)" : N == 16 ? "must be (4, 4)" : "must be 3 numbers");
+    throw Error(code, "has the wrong shape or type", name,
+                N == 9    ? "must be (3, 3)"
+                : N == 16 ? "must be (4, 4)"
+                          : "must be 3 numbers");
   std::copy(array.data(), array.data() + N, value.begin());
 }
 
-// Puts a value in another's place. What Python holds of the other stays where it is: items of its lists keep the place's Python object
-// alive, and that object, where there is one, keeps the other.
+// Puts a value in another's place. What Python holds of the other stays where it is: items of its lists keep the
+// place's Python object alive, and that object, where there is one, keeps the other.
 template <class M>
 void replace(M& place, const M& value) {
   const py::object view = py::cast(&place, py::return_value_policy::reference);
@@ -63,13 +68,17 @@ void bind_field(py::class_<T>& cls, const char* name, M T::* member, Code code) 
         name, [member](const T& o) { return to_python(o.*member); },
         [member, code, name](T& o, py::handle value) { from_python(value, o.*member, code, name); });
   } else if constexpr (std::is_same_v<M, float>) {
-    cls.def_property(name, [member](const T& o) { return json::shortest(o.*member); }, [member](T& o, float value) { o.*member = value; });
+    cls.def_property(
+        name, [member](const T& o) { return json::shortest(o.*member); },
+        [member](T& o, float value) { o.*member = value; });
   } else if constexpr (std::is_same_v<M, std::vector<double>>) {
     cls.def_property(
         name, [member](const T& o) { return py::tuple(py::cast(o.*member)); },
         [member](T& o, const std::vector<double>& value) { o.*member = value; });
   } else if constexpr (std::is_class_v<M> && !std::is_same_v<M, std::string>) {
-    cls.def_property(name, [member](T& o) -> M& { return o.*member; }, [member](T& o, const M& value) { replace(o.*member, value); });
+    cls.def_property(
+        name, [member](T& o) -> M& { return o.*member; },
+        [member](T& o, const M& value) { replace(o.*member, value); });
   } else {
     cls.def_readwrite(name, member);
   }
@@ -120,7 +129,8 @@ py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Cod
   return cls;
 }
 
-// Items are changed where they stand. The list neither grows nor shrinks, which would move the items that Python holds: assign another.
+// Items are changed where they stand. The list neither grows nor shrinks, which would move the items that Python holds:
+// assign another.
 template <class List>
 void bind_list(py::module_& m, const char* name) {
   using Item = typename List::value_type;
@@ -129,7 +139,8 @@ void bind_list(py::module_& m, const char* name) {
     if (i < -size || i >= size) throw py::index_error("item " + std::to_string(i) + " of " + std::to_string(size));
     return list[static_cast<std::size_t>(i < 0 ? i + size : i)];
   };
-  py::class_<List>(m, name, "A list of fixed length whose items are changed in place; for another length assign another list.")
+  py::class_<List>(m, name,
+                   "A list of fixed length whose items are changed in place; for another length assign another list.")
       .def(py::init([](const py::iterable& items) {
         List list;
         for (py::handle item : items) list.push_back(item.cast<Item>());
@@ -138,7 +149,8 @@ void bind_list(py::module_& m, const char* name) {
       .def("__len__", [](const List& list) { return list.size(); })
       .def("__getitem__", at, py::return_value_policy::reference_internal)
       .def("__setitem__", [at](List& list, py::ssize_t i, const Item& item) { at(list, i) = item; })
-      .def("__iter__", [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); });
+      .def("__iter__",
+           [](const py::object& self) { return py::reinterpret_steal<py::object>(PySeqIter_New(self.ptr())); });
   py::implicitly_convertible<py::list, List>();
   py::implicitly_convertible<py::tuple, List>();
 }

@@ -14,7 +14,9 @@ namespace {
 
 int camera_of(const SensorRig& rig, const std::string& name) {
   const int camera = rig.camera_index(name);
-  if (camera < 0) throw Error(Code::frame_unknown_sensor, "the rig has no camera \"" + name + "\"", "push_camera", "use a name of the rig");
+  if (camera < 0)
+    throw Error(Code::frame_unknown_sensor, "the rig has no camera \"" + name + "\"", "push_camera",
+                "use a name of the rig");
   return camera;
 }
 
@@ -39,7 +41,8 @@ Sweeps one_sweep(py::handle sweep, const SensorRig& rig) {
   return radar_sweeps(py::make_tuple(sweep), rig, 0, Values::as_given);
 }
 
-// The GIL is held throughout. The core runs no code of Python's under its lock, so nobody waits for that lock longer than a call takes.
+// The GIL is held throughout. The core runs no code of Python's under its lock, so nobody waits for that lock longer
+// than a call takes.
 struct PySynchronizer {
   SensorRig rig;
   Synchronizer core;
@@ -60,7 +63,8 @@ struct PySynchronizer {
   }
 
   std::string push_ego(py::handle ego, py::handle time, py::handle now) {
-    return enum_name(core.push_ego(ego_motion(ego, Values::as_given), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns")));
+    return enum_name(
+        core.push_ego(ego_motion(ego, Values::as_given), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns")));
   }
 
   py::object pop(py::handle now) {
@@ -79,7 +83,8 @@ struct PySynchronizer {
                                    f.sweeps[i].timestamp_ns, array4(f.sweeps[i].T_world_ego)));
     out["timestamp_ns"] = f.timestamp_ns;
     out["frames"] = frames, out["camera_timestamps_ns"] = times, out["radar"] = sweeps;
-    out["ego"] = py::make_tuple(array4(f.ego.T_world_ego), f.ego.twist ? to_python(*f.ego.twist) : py::object(py::none()));
+    out["ego"] =
+        py::make_tuple(array4(f.ego.T_world_ego), f.ego.twist ? to_python(*f.ego.twist) : py::object(py::none()));
     out["complete"] = live->complete;
     return out;
   }
@@ -111,22 +116,28 @@ struct PyMonitor {
     core.observe_camera(camera_of(rig, name), any_image(image, "image of camera \"" + name + "\"", false, keep),
                         timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"));
   }
-  void observe_radar(py::handle sweep, py::handle now) { core.observe_radar(one_sweep(sweep, rig).views[0], timestamp(now, "now_ns")); }
+  void observe_radar(py::handle sweep, py::handle now) {
+    core.observe_radar(one_sweep(sweep, rig).views[0], timestamp(now, "now_ns"));
+  }
   py::dict check(py::handle now) { return health_dict(core.check(timestamp(now, "now_ns")), rig); }
 };
 
-std::unique_ptr<PySynchronizer> make_synchronizer(const SensorRig& rig, const ModelSpec& spec, const std::string& reference,
-                                                  double tolerance, double timeout, double max_delay, double max_future, double lost_after,
+std::unique_ptr<PySynchronizer> make_synchronizer(const SensorRig& rig, const ModelSpec& spec,
+                                                  const std::string& reference, double tolerance, double timeout,
+                                                  double max_delay, double max_future, double lost_after,
                                                   int max_images, int max_sweeps) {
-  const SynchronizerOptions options{reference, tolerance, timeout, max_delay, max_future, lost_after, max_images, max_sweeps};
+  const SynchronizerOptions options{reference,  tolerance,  timeout,    max_delay,
+                                    max_future, lost_after, max_images, max_sweeps};
   return std::unique_ptr<PySynchronizer>(new PySynchronizer{rig, Synchronizer(rig, spec, options)});
 }
 
-std::unique_ptr<PyMonitor> make_monitor(const SensorRig& rig, const ModelSpec& spec, double lost_after, int frozen_after) {
+std::unique_ptr<PyMonitor> make_monitor(const SensorRig& rig, const ModelSpec& spec, double lost_after,
+                                        int frozen_after) {
   return std::unique_ptr<PyMonitor>(new PyMonitor{rig, Monitor(rig, spec, {lost_after, frozen_after})});
 }
 
-// The timer's thread takes the GIL for the callback and the clock, so whoever may wait for that thread gives it up first.
+// The timer's thread takes the GIL for the callback and the clock, so whoever may wait for that thread gives it up
+// first.
 struct PyWatchdog {
   std::shared_ptr<Watchdog> core;  // shared with the calls under way: another thread may close it
   PyWatchdog(double deadline, const py::object& missed, const py::object& clock, bool timer) {
@@ -152,7 +163,8 @@ struct PyWatchdog {
   }
   template <class Call>
   auto open(Call&& call) {
-    if (!core) throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog", "use it inside its with block");
+    if (!core)
+      throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog", "use it inside its with block");
     std::shared_ptr<Watchdog> mine = core;
     py::gil_scoped_release release;
     const std::shared_ptr<Watchdog> held = std::move(mine);  // let go of before the GIL is taken again
@@ -164,8 +176,9 @@ struct PyWatchdog {
 
 void bind_live(py::module_& m) {
   py::class_<PySynchronizer>(m, "Synchronizer")
-      .def(py::init(&make_synchronizer), py::arg("rig"), py::arg("spec"), py::arg("reference"), py::arg("tolerance"), py::arg("timeout"),
-           py::arg("max_delay"), py::arg("max_future"), py::arg("lost_after"), py::arg("max_images"), py::arg("max_sweeps"))
+      .def(py::init(&make_synchronizer), py::arg("rig"), py::arg("spec"), py::arg("reference"), py::arg("tolerance"),
+           py::arg("timeout"), py::arg("max_delay"), py::arg("max_future"), py::arg("lost_after"),
+           py::arg("max_images"), py::arg("max_sweeps"))
       .def("push_camera", &PySynchronizer::push_camera)
       .def("push_radar", &PySynchronizer::push_radar)
       .def("push_ego", &PySynchronizer::push_ego)
@@ -179,7 +192,8 @@ void bind_live(py::module_& m) {
       .def("check", &PyMonitor::check)
       .def("reset", [](PyMonitor& self) { self.core.reset(); });
   py::class_<PyWatchdog>(m, "Watchdog")
-      .def(py::init<double, py::object, py::object, bool>(), py::arg("deadline"), py::arg("missed"), py::arg("clock"), py::arg("timer"))
+      .def(py::init<double, py::object, py::object, bool>(), py::arg("deadline"), py::arg("missed"), py::arg("clock"),
+           py::arg("timer"))
       .def("beat", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.beat(); }); })
       .def("poll", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.poll(); }); })
       .def("overdue", [](PyWatchdog& self) { return self.open([](Watchdog& dog) { return dog.overdue(); }); })

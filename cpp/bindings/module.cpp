@@ -59,13 +59,15 @@ class Error(Exception):
 
 // A message may quote bytes of a file that are no UTF-8.
 py::object text(const std::string& bytes) {
-  return py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "replace"));
+  return py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "replace"));
 }
 
 PyObject* error_class = nullptr;  // lives as long as the module
 
 void bind_errors(py::module_& m) {
-  py::native_enum<Code> codes(m, "Code", "enum.IntEnum", "The catalogue of error codes; the hundreds digit is the noun at fault.");
+  py::native_enum<Code> codes(m, "Code", "enum.IntEnum",
+                              "The catalogue of error codes; the hundreds digit is the noun at fault.");
   for (int value = 0; value < 1000; ++value)
     if (const char* name = identifier(static_cast<Code>(value))) codes.value(name, static_cast<Code>(value));
   codes.finalize();
@@ -80,7 +82,8 @@ void bind_errors(py::module_& m) {
     try {
       if (raised) std::rethrow_exception(raised);
     } catch (const imkd::Error& e) {
-      const py::object error = py::handle(error_class)(static_cast<int>(e.code()), text(e.problem()), text(e.where()), text(e.fix()));
+      const py::object error =
+          py::handle(error_class)(static_cast<int>(e.code()), text(e.problem()), text(e.where()), text(e.fix()));
       PyErr_SetObject(error_class, error.ptr());
     }
   });

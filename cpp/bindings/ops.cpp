@@ -39,27 +39,33 @@ FloatArray empty(const std::vector<py::ssize_t>& shape) { return FloatArray(shap
 
 ImageCrop make_crop(double scale, double left, double top) {
   if (!(scale > 0) || !std::isfinite(scale) || !std::isfinite(left) || !std::isfinite(top))
-    throw Error(Code::frame_bad_shape, "a crop needs a finite scale above 0 and a finite place", "ImageCrop", "see image_crop()");
+    throw Error(Code::frame_bad_shape, "a crop needs a finite scale above 0 and a finite place", "ImageCrop",
+                "see image_crop()");
   return {scale, left, top};
 }
 
 ImageCrop checked_image_crop(const ImageSpec& spec, int width, int height) {
   spec.check();
-  if (width < 1 || height < 1) throw Error(Code::frame_bad_shape, "a raw image has at least one pixel", "width, height");
+  if (width < 1 || height < 1)
+    throw Error(Code::frame_bad_shape, "a raw image has at least one pixel", "width, height");
   return image_crop(spec, width, height);
 }
 
-std::vector<ImageView> image_views(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+std::vector<ImageView> image_views(const py::sequence& images, const std::vector<ImageCrop>& crops,
+                                   const ImageSpec& spec) {
   spec.check();
   std::vector<ImageView> views;
-  for (std::size_t i = 0; i < images.size(); ++i) views.push_back(image_view(images[i], "images[" + std::to_string(i) + "]"));
+  for (std::size_t i = 0; i < images.size(); ++i)
+    views.push_back(image_view(images[i], "images[" + std::to_string(i) + "]"));
   if (crops.size() != views.size())
-    throw Error(Code::frame_count, std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",
+    throw Error(Code::frame_count,
+                std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",
                 "one crop per image");
   return views;
 }
 
-FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops,
+                                const ImageSpec& spec) {
   const std::vector<ImageView> views = image_views(images, crops, spec);
   FloatArray out = empty({py::ssize_t(views.size()), 3, spec.height, spec.width});
   float* data = out.mutable_data();
@@ -68,19 +74,22 @@ FloatArray py_preprocess_images(const py::sequence& images, const std::vector<Im
   return out;
 }
 
-py::array_t<std::int8_t> py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec,
-                                            float scale) {
+py::array_t<std::int8_t> py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops,
+                                            const ImageSpec& spec, float scale) {
   const std::vector<ImageView> views = image_views(images, crops, spec);
   if (!(scale > 0) || !std::isfinite(scale))
-    throw Error(Code::spec_bad_value, "must be finite and above 0", "scale", "give the scale of the network's first QuantizeLinear");
-  py::array_t<std::int8_t> out({py::ssize_t(views.size()), py::ssize_t(3), py::ssize_t(spec.height), py::ssize_t(spec.width)});
+    throw Error(Code::spec_bad_value, "must be finite and above 0", "scale",
+                "give the scale of the network's first QuantizeLinear");
+  py::array_t<std::int8_t> out(
+      {py::ssize_t(views.size()), py::ssize_t(3), py::ssize_t(spec.height), py::ssize_t(spec.width)});
   std::int8_t* data = out.mutable_data();
   py::gil_scoped_release release;
   quantize_images(views.data(), crops.data(), static_cast<int>(views.size()), spec, scale, data, *pool());
   return out;
 }
 
-struct SizedTable : LiftTable {  // with the sizes that it was made for, so that no other spec indexes beyond its tensors
+struct SizedTable
+    : LiftTable {  // with the sizes that it was made for, so that no other spec indexes beyond its tensors
   std::vector<int> sizes;
 };
 
@@ -93,11 +102,13 @@ SizedTable py_lift_table(const ModelSpec& spec, const SensorRig& rig, std::optio
   rig.check();
   if (!crops) {
     crops.emplace();
-    for (const CameraCalibration& camera : rig.cameras) crops->push_back(image_crop(spec.image, camera.width, camera.height));
+    for (const CameraCalibration& camera : rig.cameras)
+      crops->push_back(image_crop(spec.image, camera.width, camera.height));
   }
   if (crops->size() != rig.cameras.size())
-    throw Error(Code::frame_count, std::to_string(crops->size()) + " crops for " + std::to_string(rig.cameras.size()) + " cameras", "crops",
-                "one crop per camera");
+    throw Error(Code::frame_count,
+                std::to_string(crops->size()) + " crops for " + std::to_string(rig.cameras.size()) + " cameras",
+                "crops", "one crop per camera");
   py::gil_scoped_release release;
   return {lift_table(spec, rig, crops->data()), lift_sizes(spec)};
 }
@@ -113,12 +124,13 @@ FloatArray py_lift(const ModelSpec& spec, const SizedTable& table, py::handle de
   float* data = out.mutable_data();
   const float *depth_data = d.data(), *context_data = c.data();
   py::gil_scoped_release release;
-  lift(spec, table, depth_data, context_data, data, static_cast<float*>(scratch(lift_workspace(spec) * sizeof(float))), *pool());
+  lift(spec, table, depth_data, context_data, data, static_cast<float*>(scratch(lift_workspace(spec) * sizeof(float))),
+       *pool());
   return out;
 }
 
-std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns,
-                                                    py::handle ego) {
+std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps,
+                                                    py::handle timestamp_ns, py::handle ego) {
   spec.check();
   rig.check();
   FrameSet frames;
@@ -183,7 +195,8 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
   return py::make_tuple(boxes, scores, labels);
 }
 
-py::object indices(py::handle table, const std::vector<std::int32_t>& values) {  // a read-only view that keeps the table alive
+py::object indices(py::handle table,
+                   const std::vector<std::int32_t>& values) {  // a read-only view that keeps the table alive
   py::array_t<std::int32_t> view(values.size(), values.data(), table);
   view.attr("setflags")(py::arg("write") = false);
   return view;
@@ -205,9 +218,11 @@ void bind_ops(py::module_& m) {
       .def_readonly("left", &ImageCrop::left)
       .def_readonly("top", &ImageCrop::top)
       .def("__repr__", [](const ImageCrop& c) {
-        return "ImageCrop(scale=" + std::to_string(c.scale) + ", left=" + std::to_string(c.left) + ", top=" + std::to_string(c.top) + ")";
+        return "ImageCrop(scale=" + std::to_string(c.scale) + ", left=" + std::to_string(c.left) +
+               ", top=" + std::to_string(c.top) + ")";
       });
-  py::class_<SizedTable>(m, "LiftTable", "Frustum points sorted by BEV cell, then by camera, depth bin, row, column; int32 arrays.")
+  py::class_<SizedTable>(m, "LiftTable",
+                         "Frustum points sorted by BEV cell, then by camera, depth bin, row, column; int32 arrays.")
       .def_property_readonly("cells", &column<&LiftTable::cells>, "(K,) row * width + column, strictly rising")
       .def_property_readonly("starts", &column<&LiftTable::starts>, "(K + 1,) interval of each cell in points")
       .def_property_readonly("points", &column<&LiftTable::points>, "(P,) index into depth (N, D, h, w)")
@@ -217,7 +232,8 @@ void bind_ops(py::module_& m) {
       .def_readonly("invalid", &RadarStats::invalid)
       .def_readonly("outside", &RadarStats::outside)
       .def_readonly("overflow", &RadarStats::overflow);
-  py::class_<EgoSpeed>(m, "EgoSpeed", "Forward speed m/s, median |residual| m/s of the inliers, and whether to trust it.")
+  py::class_<EgoSpeed>(m, "EgoSpeed",
+                       "Forward speed m/s, median |residual| m/s of the inliers, and whether to trust it.")
       .def_readonly("valid", &EgoSpeed::valid)
       .def_readonly("speed", &EgoSpeed::speed)
       .def_readonly("residual", &EgoSpeed::residual)
@@ -227,13 +243,16 @@ void bind_ops(py::module_& m) {
         R"(The smallest uniform scale at which a raw image covers the network's input, centred in x, anchored in y.
 
 Args: spec: ImageSpec; width, height: px of the raw image. Raises: Error E0104, E0202.)");
-  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"),
-        R"(Bilinear resize, crop and normalisation in one pass; pixel centres at half integers, edge pixels repeated outside.
+  m.def(
+      "preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"),
+      R"(Bilinear resize, crop and normalisation in one pass; pixel centres at half integers, edge pixels repeated outside.
 
 Args: images: list of (H, W, 3) uint8 RGB with any strides, or None for an absent camera (gives zeros); crops: list of ImageCrop;
 image_spec: ImageSpec. Returns: (N, 3, H, W) float32. Raises: Error E0104, E0201, E0202, E0204.)");
-  m.def("quantize_images", &py_quantize_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("scale"),
-        R"(preprocess_images in steps of scale, rounded half to even and kept within -128..127: what QuantizeLinear makes of its result.
+  m.def(
+      "quantize_images", &py_quantize_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"),
+      py::arg("scale"),
+      R"(preprocess_images in steps of scale, rounded half to even and kept within -128..127: what QuantizeLinear makes of its result.
 
 Args: images, crops, image_spec: as in preprocess_images; scale: of a step. Returns: (N, 3, H, W) int8. Raises: Error E0104, E0201, E0202,
 E0204. Source: QuantizeLinear of ONNX, opset 13, zero point 0.)");
@@ -248,8 +267,8 @@ Source: Philion and Fidler, Lift, Splat, Shoot, ECCV 2020; distortion models of 
 
 Args: depth: (N, D, h, w) float32 probabilities; context: (N, C, h, w) float32. Returns: (C + 1, H, W) float32.
 Raises: Error E0104, E0201, E0202.)");
-  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"),
-        py::arg("ego") = py::none(),
+  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"),
+        py::arg("timestamp_ns"), py::arg("ego") = py::none(),
         R"(Dense grid of the statistics named in spec.radar.features over all sweeps, in the ego frame at timestamp_ns.
 
 Args: sweeps: list of RadarSweep, or dict name -> (N, 5) float32 of x, y, z m, intensity dB, radial velocity m/s; timestamp_ns: int;
@@ -260,8 +279,9 @@ Returns: ((F, Hr, Wr) float32, RadarStats). Raises: Error E0104, E0201-E0205, E0
 
 Args: rig: SensorRig; sweeps: as in voxelize_radar. Returns: EgoSpeed. Raises: Error E0201-E0205, E021x.
 Source: the relation of Kellner et al., Instantaneous ego-motion estimation using Doppler radar, ITSC 2013, searched over one speed.)");
-  m.def("warp_bev", &py_warp_bev, py::arg("grid"), py::arg("features"), py::arg("T_then_now"),
-        R"(A BEV map of an earlier ego frame, seen from the present one: bilinear at places rounded to 1/1024 cell, zero outside the map.
+  m.def(
+      "warp_bev", &py_warp_bev, py::arg("grid"), py::arg("features"), py::arg("T_then_now"),
+      R"(A BEV map of an earlier ego frame, seen from the present one: bilinear at places rounded to 1/1024 cell, zero outside the map.
 
 Args: grid: GridSpec; features: (C, H, W) float32; T_then_now: (4, 4) float64 rigid, present ego frame to the earlier one, of which the
 planar part is used. Returns: (C, H, W) float32. Raises: Error E0104, E0201, E0202, E0214, E0215.

@@ -21,7 +21,8 @@ CameraCalibration make_camera(const std::string& name, int width, int height, py
   return camera;
 }
 
-RadarCalibration make_radar(const std::string& name, py::handle T_ego_radar, const std::string& velocity, double period) {
+RadarCalibration make_radar(const std::string& name, py::handle T_ego_radar, const std::string& velocity,
+                            double period) {
   RadarCalibration radar;
   radar.name = name;
   from_python(T_ego_radar, radar.T_ego_radar, Code::rig_bad_value, "T_ego_radar");
@@ -39,14 +40,16 @@ SensorRig make_rig(const std::vector<CameraCalibration>& cameras, const std::vec
 }  // namespace
 
 void bind_rig(py::module_& m) {
-  bind_struct<CameraCalibration>(m, "CameraCalibration", "A camera: raw image size px, K px (pixel centres at integers), distortion, pose.",
+  bind_struct<CameraCalibration>(m, "CameraCalibration",
+                                 "A camera: raw image size px, K px (pixel centres at integers), distortion, pose.",
                                  Code::rig_bad_value)
       .def(py::init(&make_camera), py::kw_only(), py::arg("name"), py::arg("width"), py::arg("height"), py::arg("K"),
            py::arg("T_ego_camera"), py::arg("distortion") = "none", py::arg("coefficients") = std::vector<double>{});
-  bind_struct<RadarCalibration>(m, "RadarCalibration", "A radar: pose, and whether its radial velocity is compensated, raw or aliased.",
+  bind_struct<RadarCalibration>(m, "RadarCalibration",
+                                "A radar: pose, and whether its radial velocity is compensated, raw or aliased.",
                                 Code::rig_bad_value)
-      .def(py::init(&make_radar), py::kw_only(), py::arg("name"), py::arg("T_ego_radar"), py::arg("velocity") = "compensated",
-           py::arg("period") = 0.0);
+      .def(py::init(&make_radar), py::kw_only(), py::arg("name"), py::arg("T_ego_radar"),
+           py::arg("velocity") = "compensated", py::arg("period") = 0.0);
   bind_list<std::vector<CameraCalibration>>(m, "CameraCalibrations");
   bind_list<std::vector<RadarCalibration>>(m, "RadarCalibrations");
   bind_struct<SensorRig>(m, "SensorRig", "Which cameras and radars there are, and where they sit.", Code::rig_bad_value)
@@ -55,10 +58,11 @@ void bind_rig(py::module_& m) {
       .def("camera_index", &SensorRig::camera_index, py::arg("name"), "Index of a camera, -1 when absent.")
       .def("radar_index", &SensorRig::radar_index, py::arg("name"), "Index of a radar, -1 when absent.")
       .def("to_json", &SensorRig::to_json, "Canonical JSON.")
-      .def_static("from_json", &SensorRig::from_json, py::arg("text"), "Strict reader of to_json's form; raises Error E021x.")
+      .def_static("from_json", &SensorRig::from_json, py::arg("text"),
+                  "Strict reader of to_json's form; raises Error E021x.")
       .def_static(
-          "load", [](const py::object& path) { return SensorRig::load(py::str(path).cast<std::string>()); }, py::arg("path"),
-          "Reads a rig JSON file.")
+          "load", [](const py::object& path) { return SensorRig::load(py::str(path).cast<std::string>()); },
+          py::arg("path"), "Reads a rig JSON file.")
       .def("check", &SensorRig::check)
       .def("hash", &SensorRig::hash, "16 hex digits that change with any calibration.")
       .def(py::pickle([](const SensorRig& rig) { return rig.to_json(); },

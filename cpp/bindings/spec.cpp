@@ -16,30 +16,37 @@ py::class_<T> part(py::module_& m, const char* name, const char* doc) {
 }  // namespace
 
 void bind_spec(py::module_& m) {
-  part<ImageSpec>(m, "ImageSpec", "What the camera network sees: size px, feature stride, crop anchor, mean and std in grey levels.")
-      .def("feature_width", [](const ImageSpec& spec) { return spec.check(), spec.feature_width(); })  // a stride of 0 divides nothing
+  part<ImageSpec>(m, "ImageSpec",
+                  "What the camera network sees: size px, feature stride, crop anchor, mean and std in grey levels.")
+      .def("feature_width",
+           [](const ImageSpec& spec) { return spec.check(), spec.feature_width(); })  // a stride of 0 divides nothing
       .def("feature_height", [](const ImageSpec& spec) { return spec.check(), spec.feature_height(); })
       .def("check", &ImageSpec::check);
   part<DepthSpec>(m, "DepthSpec", "Bins of camera depth (optical z), m.")
-      .def("edge", &DepthSpec::edge, py::arg("i"), "Depth m of edge i; bin i covers [edge(i), edge(i + 1)), its centre is edge(i + 0.5).");
+      .def("edge", &DepthSpec::edge, py::arg("i"),
+           "Depth m of edge i; bin i covers [edge(i), edge(i + 1)), its centre is edge(i + 0.5).");
   part<GridSpec>(m, "GridSpec", "Bird's-eye-view grid in the ego frame, m; rows run along y, columns along x.")
       .def("width", &GridSpec::width)
       .def("height", &GridSpec::height)
       .def("check", &GridSpec::check);
-  part<RadarFeature>(m, "RadarFeature", "One channel of the radar grid: (statistic - offset) * scale where a cell has points, else 0.");
+  part<RadarFeature>(m, "RadarFeature",
+                     "One channel of the radar grid: (statistic - offset) * scale where a cell has points, else 0.");
   part<ClassSpec>(m, "ClassSpec", "A class of objects: name, task group, radius m of circle suppression.");
   bind_list<std::vector<RadarFeature>>(m, "RadarFeatures");
   bind_list<std::vector<ClassSpec>>(m, "ClassSpecs");
   part<RadarSpec>(m, "RadarSpec", "Radar grid: cell m, most points, greatest age s, channels.");
   part<HeadSpec>(m, "HeadSpec", "Classes and decode limits.").def("groups", &HeadSpec::groups);
-  part<HistorySpec>(m, "HistorySpec", "Past fused BEV maps that the BEV network reads: how many, s between them, channels of one.");
+  part<HistorySpec>(m, "HistorySpec",
+                    "Past fused BEV maps that the BEV network reads: how many, s between them, channels of one.");
   part<ModelSpec>(m, "ModelSpec", "The only home of a model's constants.")
       .def("radar_width", &ModelSpec::radar_width)
       .def("radar_height", &ModelSpec::radar_height)
-      .def("ground", &ModelSpec::ground, py::arg("x"), py::arg("y"), "Height m of the ground plane at (x, y) m of the ego frame.")
+      .def("ground", &ModelSpec::ground, py::arg("x"), py::arg("y"),
+           "Height m of the ground plane at (x, y) m of the ego frame.")
       .def("check", &ModelSpec::check, "Raises Error E0104 where a value is out of range or inconsistent with another.")
       .def("to_json", &ModelSpec::to_json, "Canonical JSON: sorted keys, two spaces, ends in a newline.")
-      .def_static("from_json", &ModelSpec::from_json, py::arg("text"), "Strict reader of to_json's form; raises Error E010x.")
+      .def_static("from_json", &ModelSpec::from_json, py::arg("text"),
+                  "Strict reader of to_json's form; raises Error E010x.")
       .def(py::pickle([](const ModelSpec& spec) { return spec.to_json(); },
                       [](const std::string& text) { return ModelSpec::from_json(text); }));
   m.attr("BOX_CHANNELS") = kBoxChannels;

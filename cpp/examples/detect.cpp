@@ -1,6 +1,6 @@
 // The C++ API on one frame: detect BUNDLE.imkd RIG.json FRAME
-// FRAME is a folder with CAMERA.ppm (binary P6, RGB, 8 bits) and RADAR.bin (float32 rows x, y, z, intensity, velocity) by sensor name;
-// a sensor without a file is absent.
+// FRAME is a folder with CAMERA.ppm (binary P6, RGB, 8 bits) and RADAR.bin (float32 rows x, y, z, intensity, velocity)
+// by sensor name; a sensor without a file is absent.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -22,8 +22,10 @@ static imkd::ImageView ppm_view(const Bytes& bytes, const std::string& name) {
   int header = 0;  // bytes before the single white space that precedes the pixels
   const std::string start(bytes.begin(), bytes.begin() + std::min<std::ptrdiff_t>(64, bytes.end() - bytes.begin()));
   const int found = std::sscanf(start.c_str(), "P6 %5d %5d 255%n", &view.width, &view.height, &header);
-  if (found != 2 || header == 0 || view.width <= 0 || view.height <= 0 || bytes.size() != header + 1 + 3ull * view.width * view.height)
-    throw imkd::Error(imkd::Code::source_bad_image, "is not a whole binary PPM image", name, "write it as P6 with 8 bits");
+  if (found != 2 || header == 0 || view.width <= 0 || view.height <= 0 ||
+      bytes.size() != header + 1 + 3ull * view.width * view.height)
+    throw imkd::Error(imkd::Code::source_bad_image, "is not a whole binary PPM image", name,
+                      "write it as P6 with 8 bits");
   view.data = reinterpret_cast<const std::uint8_t*>(bytes.data()) + header + 1;
   view.row_stride = 3 * view.width;
   return view;
@@ -45,13 +47,16 @@ int main(int argc, char** argv) try {
   for (std::size_t i = 0; i < rig.radars.size(); ++i) {
     files.push_back(read(folder + rig.radars[i].name + ".bin"));
     const int points = static_cast<int>(files.back().size() / (5 * sizeof(float)));
-    if (points) frames.sweeps.push_back({static_cast<int>(i), 0, reinterpret_cast<const float*>(files.back().data()), points, {}});
+    if (points)
+      frames.sweeps.push_back(
+          {static_cast<int>(i), 0, reinterpret_cast<const float*>(files.back().data()), points, {}});
   }
 
   const imkd::Result& result = detector.infer(frames);
   for (const imkd::Detection& d : result.detections)
     std::printf("%-12s %.3f  at %7.2f %7.2f %6.2f m  size %.2f %.2f %.2f m  yaw %6.3f\n",
-                detector.spec().head.classes[d.label].name.c_str(), d.score, d.x, d.y, d.z, d.length, d.width, d.height, d.yaw);
+                detector.spec().head.classes[d.label].name.c_str(), d.score, d.x, d.y, d.z, d.length, d.width, d.height,
+                d.yaw);
   std::printf("%zu boxes in %.1f ms\n", result.detections.size(), result.total_us / 1000);
 } catch (const imkd::Error& error) {
   return std::fprintf(stderr, "%s\n", error.what()), 4;

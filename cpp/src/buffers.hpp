@@ -27,8 +27,13 @@ enum Buffer {
   kBuffers
 };
 
-enum class Port { camera_input, camera_output, bev_input, bev_output };  // of the ONNX part that reads or writes the buffer
-enum class Need { always, welcome, never };                              // welcome: the graph may give it, nobody asks for it
+enum class Port {
+  camera_input,
+  camera_output,
+  bev_input,
+  bev_output
+};  // of the ONNX part that reads or writes the buffer
+enum class Need { always, welcome, never };  // welcome: the graph may give it, nobody asks for it
 
 struct BufferInfo {
   const char* name;
@@ -42,8 +47,8 @@ using SizeTable = std::array<BufferInfo, kBuffers>;
 
 SizeTable size_table(const ModelSpec& spec, bool gates);  // by the order of Buffer; gates: i_cam and i_rad are wanted
 
-// The graph must have the tensors of this port that the table needs, each with the shape that the spec gives, and no unknown ones. They
-// are noted by the order of Buffer.
+// The graph must have the tensors of this port that the table needs, each with the shape that the spec gives, and no
+// unknown ones. They are noted by the order of Buffer.
 void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where,
                    std::array<TensorInfo, kBuffers>& tensors);
 

@@ -21,7 +21,8 @@ using json::Json;
 
 constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
 constexpr std::size_t kBlock = 1 << 16;           // bytes hashed at a time
-constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key, Code::bundle_bad_value};
+constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key,
+                             Code::bundle_bad_value};
 constexpr const char* kAnew = "export or copy the bundle anew";
 const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};
 
@@ -31,15 +32,18 @@ using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
 template <class Use>
 void read_blocks(const fs::path& path, std::uintmax_t limit, Use&& use) {
   File file(std::fopen(path.c_str(), "rb"), &std::fclose);
-  if (!file) throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make it readable for this user");
+  if (!file)
+    throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make it readable for this user");
   std::vector<char> block(kBlock);
   while (limit > 0) {
-    const std::size_t got = std::fread(block.data(), 1, static_cast<std::size_t>(std::min<std::uintmax_t>(limit, kBlock)), file.get());
+    const std::size_t got =
+        std::fread(block.data(), 1, static_cast<std::size_t>(std::min<std::uintmax_t>(limit, kBlock)), file.get());
     use(block.data(), got);
     limit -= got;
     if (got == 0) break;
   }
-  if (std::ferror(file.get())) throw Error(Code::bundle_missing_file, "cannot be read to its end", path.string(), kAnew);
+  if (std::ferror(file.get()))
+    throw Error(Code::bundle_missing_file, "cannot be read to its end", path.string(), kAnew);
 }
 
 // The file's size in bytes; throws unless it is a regular file whose real place is inside the folder.
@@ -51,7 +55,8 @@ std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
   if (real.parent_path() != folder)
     throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(),
                 "put the file itself there");
-  const std::uintmax_t size = fs::is_regular_file(real, failed) ? fs::file_size(real, failed) : static_cast<std::uintmax_t>(-1);
+  const std::uintmax_t size =
+      fs::is_regular_file(real, failed) ? fs::file_size(real, failed) : static_cast<std::uintmax_t>(-1);
   if (failed || size == static_cast<std::uintmax_t>(-1))
     throw Error(Code::bundle_missing_file, name + " is not a regular file", path.string(), kAnew);
   return size;
@@ -60,8 +65,8 @@ std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
 // A plain file name: a bundle is one flat folder, so nothing can lead out of it.
 bool plain_name(const std::string& name) {
   constexpr const char* kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-  return !name.empty() && name.size() <= 255 && name.find_first_not_of(kAllowed) == std::string::npos && name[0] != '.' &&
-         name != "manifest.json";
+  return !name.empty() && name.size() <= 255 && name.find_first_not_of(kAllowed) == std::string::npos &&
+         name[0] != '.' && name != "manifest.json";
 }
 
 void check_object(const Json& value, const std::string& where) {
@@ -70,15 +75,18 @@ void check_object(const Json& value, const std::string& where) {
 
 // Version first: a manifest of another version may well have other keys.
 void check_shape(const Json& manifest) {
-  if (!manifest.contains("schema")) throw Error(Code::bundle_missing_key, "the key \"schema\" is missing", "schema", kAnew);
+  if (!manifest.contains("schema"))
+    throw Error(Code::bundle_missing_key, "the key \"schema\" is missing", "schema", kAnew);
   const Json& schema = manifest["schema"];
   if (!schema.is_number_integer() || schema != Bundle::kVersion)
-    throw Error(Code::bundle_version, "is not " + std::to_string(Bundle::kVersion) + ", the only version that this build reads", "schema",
+    throw Error(Code::bundle_version,
+                "is not " + std::to_string(Bundle::kVersion) + ", the only version that this build reads", "schema",
                 "update imkd_edge, or export the bundle anew with this version");
   json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, {kCodes, ""});
   for (const char* key : {"spec", "files", "metrics", "provenance"}) check_object(manifest[key], key);
   for (const char* name : kRequired)
-    if (!manifest["files"].contains(name)) throw Error(Code::bundle_missing_key, std::string("names no ") + name, "files", kAnew);
+    if (!manifest["files"].contains(name))
+      throw Error(Code::bundle_missing_key, std::string("names no ") + name, "files", kAnew);
 }
 
 // What is wrong with the spec is wrong with the bundle.
@@ -101,7 +109,8 @@ ModelSpec read_spec(const Json& spec, const std::string& path) {
   try {
     return ModelSpec::from_json(spec.dump());
   } catch (const Error& error) {
-    throw Error(bundle_code(error.code()), error.problem(), path + ": spec" + (error.where().empty() ? "" : "." + error.where()),
+    throw Error(bundle_code(error.code()), error.problem(),
+                path + ": spec" + (error.where().empty() ? "" : "." + error.where()),
                 error.fix().empty() ? kAnew : error.fix());
   }
 }
@@ -142,9 +151,10 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
   });
   const std::string found = hash.hex();
   if (found != sha.get<std::string>())
-    throw Error(Code::bundle_checksum,
-                "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
-                (folder / name).string(), kAnew);
+    throw Error(
+        Code::bundle_checksum,
+        "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
+        (folder / name).string(), kAnew);
   if (const char* fault = external_tensors(part.data(), part.size()))
     throw Error(Code::bundle_bad_path, fault, (folder / name).string(), "export it with its tensors inside");
 }
@@ -165,11 +175,13 @@ Bundle Bundle::load(const std::string& path) {
   std::error_code failed;
   const fs::path folder = fs::canonical(path, failed);
   if (failed || !fs::is_directory(folder, failed))
-    throw Error(Code::bundle_missing, "there is no bundle folder", path, "give the path of a folder NAME.imkd that holds manifest.json");
+    throw Error(Code::bundle_missing, "there is no bundle folder", path,
+                "give the path of a folder NAME.imkd that holds manifest.json");
   const std::string where = (folder / "manifest.json").string();
   const std::uintmax_t size = checked_size(folder, "manifest.json");
   if (size > kMaxManifest)
-    throw Error(Code::bundle_manifest, "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAnew);
+    throw Error(Code::bundle_manifest,
+                "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAnew);
 
   Bundle bundle;
   bundle.path = folder.string();
@@ -185,7 +197,8 @@ Bundle Bundle::load(const std::string& path) {
 std::string Bundle::file(const std::string& name) const {
   const Json files = Json::parse(manifest)["files"];
   if (!files.contains(name))
-    throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path, "see \"files\" in its manifest.json");
+    throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path,
+                "see \"files\" in its manifest.json");
   return (fs::path(path) / name).string();
 }
 

@@ -11,7 +11,8 @@ namespace {
 
 class CpuLoop : public FrameLoop {
  public:
-  CpuLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+  CpuLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+          const DetectorOptions& options)
       : FrameLoop(spec, std::move(camera), std::move(bev), options), pool_(options.threads) {
     for (int i = 0; i < kBuffers; ++i) {
       if (table_[i].need != Need::always) continue;
@@ -23,7 +24,8 @@ class CpuLoop : public FrameLoop {
     lift_scratch_.resize(lift_workspace(spec_));
     radar_scratch_.resize(blocks(radar_workspace(spec_)));
     decode_scratch_.resize(blocks(decode_workspace(spec_)));
-    if (data_[kFused]) maps_.reset(new float[static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size()]());
+    if (data_[kFused])
+      maps_.reset(new float[static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size()]());
   }
 
   const char* device() const override { return "cpu"; }
@@ -42,7 +44,8 @@ class CpuLoop : public FrameLoop {
     bev_->run();
     result.timings_us[kBev] += watch.lap();
     if (frame.keep >= 0) keep_map(frame.keep, result, watch);
-    result.health.boxes_invalid = decode(spec_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
+    result.health.boxes_invalid =
+        decode(spec_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
     std::array<const float*, kBuffers> views{};
     for (int i = 0; i < kBuffers; ++i) views[i] = at(i);
     read_maps(views, frame.blind, result);
@@ -63,7 +66,8 @@ class CpuLoop : public FrameLoop {
     const TensorInfo& tensor = tensors_[buffer];
     if (tensor.type == Type::float32 && tensor.shape == table_[buffer].shape) return;
     throw Error(Code::bundle_tensor_mismatch,
-                "\"" + tensor.name + "\" is " + name_of(tensor.type) + (tensor.shape == table_[buffer].shape ? "" : ", channels last"),
+                "\"" + tensor.name + "\" is " + name_of(tensor.type) +
+                    (tensor.shape == table_[buffer].shape ? "" : ", channels last"),
                 "device \"cpu\"", "use device \"cuda\", or an engine whose tensors are float32 as in the ONNX part");
   }
 
@@ -91,12 +95,14 @@ class CpuLoop : public FrameLoop {
   }
 
   void run_radars(const Frame& frame, Result& result, Stopwatch& watch) {
-    const RadarStats stats = voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
+    const RadarStats stats =
+        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
     set_counts(stats, result.health);
     result.timings_us[kRadar] += watch.lap();
   }
 
-  void fill_history(const Frame& frame, Result& result, Stopwatch& watch) {  // the past fused maps, seen from the present frame
+  void fill_history(const Frame& frame, Result& result,
+                    Stopwatch& watch) {  // the past fused maps, seen from the present frame
     float* out = at(kHistory);
     for (const Past& past : frame.past) {
       if (past.place >= 0)
@@ -123,8 +129,8 @@ class CpuLoop : public FrameLoop {
 
 }  // namespace
 
-std::unique_ptr<FrameLoop> make_cpu_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                                         const DetectorOptions& options) {
+std::unique_ptr<FrameLoop> make_cpu_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera,
+                                         std::shared_ptr<Engine> bev, const DetectorOptions& options) {
   return std::make_unique<CpuLoop>(spec, std::move(camera), std::move(bev), options);
 }
 

@@ -11,7 +11,9 @@
 namespace imkd {
 namespace {
 
-double seconds(std::int64_t from_ns, std::int64_t to_ns) { return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9; }
+double seconds(std::int64_t from_ns, std::int64_t to_ns) {
+  return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9;
+}
 
 class Turn {  // of the one call that may be under way
  public:
@@ -60,7 +62,8 @@ void Detector::State::set_rig(const SensorRig& next) {
   if (has_rig && next.to_json() == rig.to_json()) return;  // most sources repeat one rig with every frame
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
     throw Error(Code::rig_mismatch,
-                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " + std::to_string(spec.cameras),
+                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " +
+                    std::to_string(spec.cameras),
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
@@ -76,7 +79,8 @@ void Detector::State::set_rig(const SensorRig& next) {
 static void check_motion(const FrameSet& frames) {
   if (frames.ego.T_world_ego) check_rigid(*frames.ego.T_world_ego, "FrameSet::ego.T_world_ego");
   for (double v : frames.ego.twist.value_or(Vec3{}))
-    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "FrameSet::ego.twist", "none where the motion is unknown");
+    if (!std::isfinite(v))
+      throw Error(Code::frame_bad_dtype, "is not finite", "FrameSet::ego.twist", "none where the motion is unknown");
   for (const RadarSweep& sweep : frames.sweeps)
     if (sweep.T_world_ego) check_rigid(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
 }
@@ -85,11 +89,14 @@ static void check_motion(const FrameSet& frames) {
 void Detector::State::check(const FrameSet& frames) const {
   check_motion(frames);
   if (frames.cameras.size() != rig.cameras.size())
-    throw Error(Code::frame_count, std::to_string(frames.cameras.size()) + " images for " + std::to_string(rig.cameras.size()) + " cameras",
-                "FrameSet::cameras", "give one view per camera of the rig; an absent camera has data == nullptr");
+    throw Error(
+        Code::frame_count,
+        std::to_string(frames.cameras.size()) + " images for " + std::to_string(rig.cameras.size()) + " cameras",
+        "FrameSet::cameras", "give one view per camera of the rig; an absent camera has data == nullptr");
   if (!frames.camera_timestamps_ns.empty() && frames.camera_timestamps_ns.size() != rig.cameras.size())
     throw Error(Code::frame_count,
-                std::to_string(frames.camera_timestamps_ns.size()) + " times for " + std::to_string(rig.cameras.size()) + " cameras",
+                std::to_string(frames.camera_timestamps_ns.size()) + " times for " +
+                    std::to_string(rig.cameras.size()) + " cameras",
                 "FrameSet::camera_timestamps_ns", "give one per camera, or none");
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
     const ImageView& image = frames.cameras[i];
@@ -128,9 +135,13 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     ImageView& image = frame.images[i];
     image = frames.cameras[i];
     if (!image.data) continue;
-    const double age = frames.camera_timestamps_ns.empty() ? 0 : std::abs(seconds(frames.camera_timestamps_ns[i], frames.timestamp_ns));
+    const double age = frames.camera_timestamps_ns.empty()
+                           ? 0
+                           : std::abs(seconds(frames.camera_timestamps_ns[i], frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
-    state = age > spec.radar.max_age ? SensorState::stale : age > spec.radar.max_age / 2 ? SensorState::late : SensorState::ok;
+    state = age > spec.radar.max_age       ? SensorState::stale
+            : age > spec.radar.max_age / 2 ? SensorState::late
+                                           : SensorState::ok;
     if (!usable(state)) image.data = nullptr;
   }
 }
@@ -180,10 +191,11 @@ struct Engines {
 
 }  // namespace
 
-Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                   const DetectorOptions& options) {
+Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
+                   std::shared_ptr<Engine> bev, const DetectorOptions& options) {
   if (!camera || !bev)
-    throw Error(Code::engine_unavailable, "an engine is missing", "Detector", "give one for the camera part and one for the BEV part");
+    throw Error(Code::engine_unavailable, "an engine is missing", "Detector",
+                "give one for the camera part and one for the BEV part");
   ThreadPool::check(options.threads, "DetectorOptions::threads");
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;

@@ -13,7 +13,9 @@ constexpr std::int64_t kGap = 500'000'000;    // ns between two poses that are i
 constexpr std::int64_t kReach = 100'000'000;  // ns that a pose is carried on, and that a twist holds
 constexpr double kFastest = 100;              // m/s; more is a jump of the pose, not a motion
 
-double seconds(std::int64_t from_ns, std::int64_t to_ns) { return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9; }
+double seconds(std::int64_t from_ns, std::int64_t to_ns) {
+  return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
+}
 
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
@@ -40,13 +42,15 @@ std::optional<Mat4> between(const Mat4& T_world_a, const Mat4& T_world_b, double
 }
 
 bool EgoTrail::has(std::int64_t timestamp_ns) const {
-  return std::any_of(entries_.begin(), entries_.end(), [=](const Entry& entry) { return entry.timestamp_ns == timestamp_ns; });
+  return std::any_of(entries_.begin(), entries_.end(),
+                     [=](const Entry& entry) { return entry.timestamp_ns == timestamp_ns; });
 }
 
 bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   const Entry entry{timestamp_ns, ego};
   const auto posed = [](const Entry& e) { return e.ego.T_world_ego.has_value(); };
-  const auto later = std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns > timestamp_ns; });
+  const auto later =
+      std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns > timestamp_ns; });
   const auto next = std::find_if(later, entries_.end(), posed);
   if (next != entries_.end() && !plausible(entry, *next)) return false;
   const auto last = std::find_if(entries_.rbegin(), entries_.rend(), posed);
@@ -59,7 +63,8 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   return true;
 }
 
-// The one from an entry's pose to the nearest other pose, where that is not too far away. Entries of twists alone may lie between.
+// The one from an entry's pose to the nearest other pose, where that is not too far away. Entries of twists alone may
+// lie between.
 std::optional<Vec3> EgoTrail::twist_of_poses(const Entry& entry) const {
   const Entry* nearest = nullptr;
   std::int64_t best = kGap + 1;

@@ -9,7 +9,8 @@
 
 namespace imkd {
 
-// The pose a share (0..1) of the way from one pose to another: straight, and turning at a constant rate. None for half a turn or more.
+// The pose a share (0..1) of the way from one pose to another: straight, and turning at a constant rate. None for half
+// a turn or more.
 std::optional<Mat4> between(const Mat4& T_world_a, const Mat4& T_world_b, double share);
 
 class EgoTrail {

@@ -9,7 +9,8 @@ bool Frame::any_image() const {
   return std::any_of(images.begin(), images.end(), [](const ImageView& image) { return image.data != nullptr; });
 }
 
-FrameLoop::FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+FrameLoop::FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+                     const DetectorOptions& options)
     : spec_(spec), table_(size_table(spec, options.debug)), camera_(std::move(camera)), bev_(std::move(bev)) {
   check_tensors(camera_->inputs(), table_, Port::camera_input, "camera.onnx, inputs", tensors_);
   check_tensors(camera_->outputs(), table_, Port::camera_output, "camera.onnx, outputs", tensors_);

@@ -1,4 +1,5 @@
-// FrameLoop: one frame on one device, from checked sensor data to boxes. A class per kind of device; Detector does what all have in common.
+// FrameLoop: one frame on one device, from checked sensor data to boxes. A class per kind of device; Detector does what
+// all have in common.
 #pragma once
 #include <array>
 #include <chrono>
@@ -13,8 +14,9 @@
 namespace imkd {
 
 struct Frame {
-  std::vector<ImageView> images;   // by camera; without data: nothing usable was delivered
-  std::vector<RadarInput> sweeps;  // the first sweep_count are this frame's; grows only when a frame brings more than any before
+  std::vector<ImageView> images;  // by camera; without data: nothing usable was delivered
+  std::vector<RadarInput>
+      sweeps;  // the first sweep_count are this frame's; grows only when a frame brings more than any before
   int sweep_count = 0;
   std::vector<Past> past;  // by slot of the history
   int keep = -1;           // place for this frame's fused map; -1: it is not kept
@@ -38,7 +40,8 @@ class Stopwatch {  // µs since the last lap
 class FrameLoop {
  public:
   // Throws Error bundle_tensor_mismatch where the engines' tensors are not the spec's.
-  FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options);
+  FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+            const DetectorOptions& options);
   virtual ~FrameLoop() = default;
   virtual const char* device() const = 0;
   // Makes ready for a checked rig; where it throws, the last one still holds.
@@ -69,10 +72,10 @@ inline void set_counts(const RadarStats& stats, Health& health) {
   health.radar_points_overflow = stats.overflow;
 }
 
-std::unique_ptr<FrameLoop> make_cpu_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                                         const DetectorOptions& options);
+std::unique_ptr<FrameLoop> make_cpu_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera,
+                                         std::shared_ptr<Engine> bev, const DetectorOptions& options);
 // Throws Error device_unavailable where this build or this machine has no CUDA.
-std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                                          const DetectorOptions& options);
+std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera,
+                                          std::shared_ptr<Engine> bev, const DetectorOptions& options);
 
 }  // namespace imkd

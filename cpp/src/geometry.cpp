@@ -30,10 +30,13 @@ Mat4 inverse_rigid(const Mat4& T_a_b) {
 
 namespace {
 
-// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 - cos a) / a.
+// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 -
+// cos a) / a.
 struct Arc {
   double s, c;
-  explicit Arc(double a) : s(std::abs(a) < 1e-6 ? 1 - a * a / 6 : std::sin(a) / a), c(std::abs(a) < 1e-6 ? a / 2 : (1 - std::cos(a)) / a) {}
+  explicit Arc(double a)
+      : s(std::abs(a) < 1e-6 ? 1 - a * a / 6 : std::sin(a) / a),
+        c(std::abs(a) < 1e-6 ? a / 2 : (1 - std::cos(a)) / a) {}
 };
 
 }  // namespace

@@ -36,7 +36,8 @@ void History::advance(std::int64_t timestamp_ns, const Ego& ego) {
   if (started_ && !overflow && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_) {
     const double seconds = static_cast<double>(gap_ns) * 1e-9;
     T_last_now = motion(ego, seconds);
-    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kFastest * seconds)) T_last_now.reset();
+    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kFastest * seconds))
+      T_last_now.reset();
   }
   if (!T_last_now) reset();
   for (Entry& entry : entries_)

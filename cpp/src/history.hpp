@@ -1,5 +1,5 @@
-// History: which fused maps of past frames are kept, where the ego was then, and which of them the BEV network gets. The maps themselves
-// lie with the device that fills them, in numbered places.
+// History: which fused maps of past frames are kept, where the ego was then, and which of them the BEV network gets.
+// The maps themselves lie with the device that fills them, in numbered places.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -17,17 +17,20 @@ struct Past {
 
 class History {
  public:
-  explicit History(const ModelSpec& spec);  // allocates all that it will ever hold; nothing where the spec has no history
+  explicit History(
+      const ModelSpec& spec);  // allocates all that it will ever hold; nothing where the spec has no history
   static int places(const HistorySpec& spec);
   void reset();  // as if no frame had been seen
 
-  // Goes on to a frame: its time and what is known of the ego (an estimated speed counts as a twist). Forgets the past where time does not
-  // advance, where the gap is longer than the history, and where the motion since the last frame is unknown or faster than 100 m/s.
+  // Goes on to a frame: its time and what is known of the ego (an estimated speed counts as a twist). Forgets the past
+  // where time does not advance, where the gap is longer than the history, and where the motion since the last frame is
+  // unknown or faster than 100 m/s.
   void advance(std::int64_t timestamp_ns, const Ego& ego);
   // What slot k = 1..frames gets: the map whose age is nearest to k intervals and within a quarter of one.
   Past past(int slot) const;
-  // The place for the present frame's map, -1 where the last one kept is less than a quarter of an interval old. So a slot finds a map at
-  // any frame rate above 2 per interval, and 4 * frames + 1 places suffice. keep(place) once the map is there.
+  // The place for the present frame's map, -1 where the last one kept is less than a quarter of an interval old. So a
+  // slot finds a map at any frame rate above 2 per interval, and 4 * frames + 1 places suffice. keep(place) once the
+  // map is there.
   int place() const;
   void keep(int place);
 
@@ -38,7 +41,7 @@ class History {
     Mat4 T_then_now = identity4();  // present ego frame to that of the map
   };
   std::optional<Mat4> motion(const Ego& ego, double seconds) const;  // T_last_now
-  const Entry* nearest(std::int64_t age_ns) const;                   // within a quarter of an interval; the newer of two equally near
+  const Entry* nearest(std::int64_t age_ns) const;  // within a quarter of an interval; the newer of two equally near
 
   const HistorySpec spec_;
   const std::int64_t interval_ns_;

@@ -10,7 +10,8 @@
 namespace imkd::json {
 namespace {
 
-constexpr int kMaxDepth = 64;  // of nested lists and objects: writing JSON is recursive, so a deeper one could exhaust the stack
+constexpr int kMaxDepth =
+    64;  // of nested lists and objects: writing JSON is recursive, so a deeper one could exhaust the stack
 
 std::size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -40,11 +41,13 @@ Json parse(const std::string& text, const Codes& codes) {
   std::vector<std::set<std::string>> open;  // keys seen in each object being read
   const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth > kMaxDepth)
-      throw Error(codes.syntax, "is nested deeper than " + std::to_string(kMaxDepth) + " levels", "", "correct the text");
+      throw Error(codes.syntax, "is nested deeper than " + std::to_string(kMaxDepth) + " levels", "",
+                  "correct the text");
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      throw Error(codes.syntax, "the key \"" + parsed.get<std::string>() + "\" stands twice in one object", "", "keep one of them");
+      throw Error(codes.syntax, "the key \"" + parsed.get<std::string>() + "\" stands twice in one object", "",
+                  "keep one of them");
     return true;
   };
   try {
@@ -62,7 +65,8 @@ void check_keys(const Json& json, const std::vector<std::string>& known, const A
     if (std::find(known.begin(), known.end(), key) == known.end())
       throw Error(at.codes.unknown_key, "unknown key \"" + key + "\"", at.key(key).path, suggestion(key, known));
   for (const auto& key : known)
-    if (!json.contains(key)) throw Error(at.codes.missing_key, "the key \"" + key + "\" is missing", at.key(key).path, "add it");
+    if (!json.contains(key))
+      throw Error(at.codes.missing_key, "the key \"" + key + "\" is missing", at.key(key).path, "add it");
 }
 
 std::string dump(const Json& json, const Codes& codes) {
@@ -93,8 +97,9 @@ void read(const Json& json, bool& value, const At& at) {
 
 void read(const Json& json, int& value, const At& at) {
   if (!json.is_number_integer()) at.bad("must be a whole number");
-  const bool fits = json.is_number_unsigned() ? json.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
-                                              : json.get<std::int64_t>() >= std::numeric_limits<int>::min();
+  const bool fits = json.is_number_unsigned()
+                        ? json.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
+                        : json.get<std::int64_t>() >= std::numeric_limits<int>::min();
   if (!fits) at.bad("is too large");
   value = json.get<int>();
 }

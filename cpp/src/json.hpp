@@ -24,13 +24,16 @@ struct At {
   std::string path;
   At key(const std::string& name) const { return {codes, path.empty() ? name : path + "." + name}; }
   At item(std::size_t i) const { return {codes, path + "[" + std::to_string(i) + "]"}; }
-  [[noreturn]] void bad(const std::string& what, const std::string& fix = {}) const { throw Error(codes.bad_value, what, path, fix); }
+  [[noreturn]] void bad(const std::string& what, const std::string& fix = {}) const {
+    throw Error(codes.bad_value, what, path, fix);
+  }
 };
 
 Json parse(const std::string& text, const Codes& codes);  // an object without duplicate keys, or Error syntax
-void check_keys(const Json& json, const std::vector<std::string>& known, const At& at);  // unknown (with the nearest known one), missing
+void check_keys(const Json& json, const std::vector<std::string>& known,
+                const At& at);                           // unknown (with the nearest known one), missing
 std::string dump(const Json& json, const Codes& codes);  // canonical: sorted keys, two spaces, final newline
-double shortest(float value);                            // the double whose shortest decimal form is the float's: 0.1f is written as 0.1
+double shortest(float value);  // the double whose shortest decimal form is the float's: 0.1f is written as 0.1
 
 // ---- read(json, value, at) ----
 void read(const Json& json, std::string& value, const At& at);
@@ -60,13 +63,14 @@ void read(const Json& json, std::vector<T>& value, const At& at) {
 template <class T, std::size_t N>
 void read(const Json& json, std::array<T, N>& value, const At& at) {
   constexpr std::size_t rows = N == 9 ? 3 : N == 16 ? 4 : 1, columns = N / rows;
-  const std::string shape =
-      rows == 1 ? "a list of " + std::to_string(N) + " numbers" : std::to_string(rows) + " rows of " + std::to_string(columns) + " numbers";
+  const std::string shape = rows == 1 ? "a list of " + std::to_string(N) + " numbers"
+                                      : std::to_string(rows) + " rows of " + std::to_string(columns) + " numbers";
   if (!json.is_array() || json.size() != (rows == 1 ? columns : rows)) at.bad("must be " + shape);
   for (std::size_t r = 0; r < rows; ++r) {
     const Json& row = rows == 1 ? json : json[r];
     if (!row.is_array() || row.size() != columns) at.bad("must be " + shape);
-    for (std::size_t c = 0; c < columns; ++c) read(row[c], value[r * columns + c], rows == 1 ? at.item(c) : at.item(r).item(c));
+    for (std::size_t c = 0; c < columns; ++c)
+      read(row[c], value[r * columns + c], rows == 1 ? at.item(c) : at.item(r).item(c));
   }
 }
 
@@ -80,7 +84,8 @@ std::vector<std::string> field_names() {
 template <class T>
 std::enable_if_t<std::is_class_v<T>> read(const Json& json, T& value, const At& at) {
   check_keys(json, field_names<T>(), at);
-  fields(static_cast<const T*>(nullptr), [&](const char* name, auto member) { read(json[name], value.*member, at.key(name)); });
+  fields(static_cast<const T*>(nullptr),
+         [&](const char* name, auto member) { read(json[name], value.*member, at.key(name)); });
 }
 
 // ---- write(value) ----

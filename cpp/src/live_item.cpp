@@ -19,7 +19,8 @@ static std::shared_ptr<const void> copy_rgb(ImageView& image) {
       continue;
     }
     for (int column = 0; column < image.width; ++column)
-      for (int channel = 0; channel < 3; ++channel) *out++ = in[column * image.pixel_stride + channel * image.channel_stride];
+      for (int channel = 0; channel < 3; ++channel)
+        *out++ = in[column * image.pixel_stride + channel * image.channel_stride];
   }
   image = {pixels->data(), image.width, image.height, std::ptrdiff_t(image.width) * 3, 3, 1};
   return pixels;
@@ -29,8 +30,10 @@ static std::shared_ptr<const void> copy_nv12(ImageView& image) {
   const std::size_t width = std::size_t(image.width), height = std::size_t(image.height);
   auto planes = std::make_shared<std::vector<std::uint8_t>>(width * height * 3 / 2);
   std::uint8_t* out = planes->data();
-  for (int row = 0; row < image.height; ++row, out += width) std::memcpy(out, image.data + row * image.row_stride, width);
-  for (int row = 0; row < image.height / 2; ++row, out += width) std::memcpy(out, image.chroma + row * image.chroma_stride, width);
+  for (int row = 0; row < image.height; ++row, out += width)
+    std::memcpy(out, image.data + row * image.row_stride, width);
+  for (int row = 0; row < image.height / 2; ++row, out += width)
+    std::memcpy(out, image.chroma + row * image.chroma_stride, width);
   image.data = planes->data(), image.chroma = planes->data() + width * height;
   image.row_stride = image.chroma_stride = std::ptrdiff_t(width);
   return planes;
@@ -46,7 +49,8 @@ std::shared_ptr<const void> copy_points(RadarSweep& sweep) {
 
 const CameraCalibration& checked_camera(const SensorRig& rig, int camera) {
   if (camera < 0 || static_cast<std::size_t>(camera) >= rig.cameras.size())
-    throw Error(Code::frame_unknown_sensor, "there is no camera " + std::to_string(camera), "camera", "use an index into the rig");
+    throw Error(Code::frame_unknown_sensor, "there is no camera " + std::to_string(camera), "camera",
+                "use an index into the rig");
   return rig.cameras[static_cast<std::size_t>(camera)];
 }
 
@@ -54,16 +58,19 @@ void check_image(const SensorRig& rig, int camera, const ImageView& image) {
   const CameraCalibration& c = checked_camera(rig, camera);
   if (!image.data || image.width != c.width || image.height != c.height)
     throw Error(Code::frame_bad_shape,
-                "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) + (image.data ? "" : " without data") +
-                    ", calibrated for " + std::to_string(c.width) + "x" + std::to_string(c.height),
+                "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+                    (image.data ? "" : " without data") + ", calibrated for " + std::to_string(c.width) + "x" +
+                    std::to_string(c.height),
                 "camera " + c.name, "push the raw image, or nothing");
   if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-    throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + c.name, "crop a row or column, and the calibration with it");
+    throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + c.name,
+                "crop a row or column, and the calibration with it");
 }
 
 void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {
   if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
-    throw Error(Code::frame_unknown_sensor, "there is no radar " + std::to_string(sweep.radar), "radar", "use an index into the rig");
+    throw Error(Code::frame_unknown_sensor, "there is no radar " + std::to_string(sweep.radar), "radar",
+                "use an index into the rig");
   if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
     throw Error(Code::frame_bad_shape, "a sweep has no points but a count of " + std::to_string(sweep.count),
                 "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32");

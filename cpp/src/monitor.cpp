@@ -31,8 +31,8 @@ std::uint64_t digest(const ImageView& image) {
   Digest digest;
   for (int i = 0; i < kSide; ++i)
     for (int j = 0; j < kSide; ++j) {
-      const std::uint8_t* pixel =
-          image.data + std::int64_t(i) * image.height / kSide * image.row_stride + std::int64_t(j) * image.width / kSide * pixel_stride;
+      const std::uint8_t* pixel = image.data + std::int64_t(i) * image.height / kSide * image.row_stride +
+                                  std::int64_t(j) * image.width / kSide * pixel_stride;
       for (int channel = 0; channel < channels; ++channel) digest.add(pixel[channel * image.channel_stride]);
     }
   return digest.value();
@@ -97,9 +97,12 @@ Monitor::Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptio
   rig.check();
   spec.check();
   if (!(options.lost_after > spec.radar.max_age && options.lost_after <= 3600))
-    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::lost_after", "above spec.radar.max_age, at most 3600 s");
-  if (options.frozen_after < 2) throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::frozen_after", "at least 2");
-  state_.reset(new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}});
+    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::lost_after",
+                "above spec.radar.max_age, at most 3600 s");
+  if (options.frozen_after < 2)
+    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::frozen_after", "at least 2");
+  state_.reset(
+      new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}});
   reset();
 }
 

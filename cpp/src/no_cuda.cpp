@@ -10,7 +10,8 @@ void require_cuda() {
               "build it with -DIMKD_CUDA=ON where CUDA and TensorRT are installed, or use device \"cpu\"");
 }
 
-std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec&, std::shared_ptr<Engine>, std::shared_ptr<Engine>, const DetectorOptions&) {
+std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec&, std::shared_ptr<Engine>, std::shared_ptr<Engine>,
+                                          const DetectorOptions&) {
   require_cuda();
   return nullptr;
 }

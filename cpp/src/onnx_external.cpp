@@ -1,5 +1,6 @@
-// A walk over protobuf's wire format along the fields of onnx.proto that lead to tensors. It must not stop where protobuf reads on, or a
-// tensor could hide behind the place: so it is as lenient or more, and what both would refuse is left to the engine's parser.
+// A walk over protobuf's wire format along the fields of onnx.proto that lead to tensors. It must not stop where
+// protobuf reads on, or a tensor could hide behind the place: so it is as lenient or more, and what both would refuse
+// is left to the engine's parser.
 #include "onnx_external.hpp"
 
 #include <cstdint>
@@ -15,12 +16,15 @@ struct Step {
   Message to;
 };
 constexpr Step kSteps[] = {
-    {Message::model, 7, Message::graph},       {Message::model, 20, Message::training},     {Message::model, 25, Message::function},
-    {Message::graph, 1, Message::node},        {Message::graph, 5, Message::tensor},        {Message::graph, 15, Message::sparse},
-    {Message::node, 5, Message::attribute},    {Message::attribute, 5, Message::tensor},    {Message::attribute, 6, Message::graph},
-    {Message::attribute, 10, Message::tensor}, {Message::attribute, 11, Message::graph},    {Message::attribute, 22, Message::sparse},
-    {Message::attribute, 23, Message::sparse}, {Message::sparse, 1, Message::tensor},       {Message::sparse, 2, Message::tensor},
-    {Message::function, 7, Message::node},     {Message::function, 11, Message::attribute}, {Message::training, 1, Message::graph},
+    {Message::model, 7, Message::graph},         {Message::model, 20, Message::training},
+    {Message::model, 25, Message::function},     {Message::graph, 1, Message::node},
+    {Message::graph, 5, Message::tensor},        {Message::graph, 15, Message::sparse},
+    {Message::node, 5, Message::attribute},      {Message::attribute, 5, Message::tensor},
+    {Message::attribute, 6, Message::graph},     {Message::attribute, 10, Message::tensor},
+    {Message::attribute, 11, Message::graph},    {Message::attribute, 22, Message::sparse},
+    {Message::attribute, 23, Message::sparse},   {Message::sparse, 1, Message::tensor},
+    {Message::sparse, 2, Message::tensor},       {Message::function, 7, Message::node},
+    {Message::function, 11, Message::attribute}, {Message::training, 1, Message::graph},
     {Message::training, 2, Message::graph},
 };
 constexpr std::uint32_t kExternalData = 13, kDataLocation = 14;  // of a tensor

@@ -26,16 +26,21 @@ void check_finite(const Numbers& numbers, std::string_view where) {
 
 void check_camera(const CameraCalibration& camera, const std::string& where) {
   for (const auto& [key, side] : {std::pair<const char*, int>{".width", camera.width}, {".height", camera.height}})
-    if (side < 1 || side > kMaxSide) bad(where + key, std::to_string(side) + " px is out of range", "the size of the raw image");
+    if (side < 1 || side > kMaxSide)
+      bad(where + key, std::to_string(side) + " px is out of range", "the size of the raw image");
   check_finite(camera.K, where + ".K");
   const Mat3& K = camera.K;
-  if (!(K[0] > 0) || !(K[4] > 0)) bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
+  if (!(K[0] > 0) || !(K[4] > 0))
+    bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
   if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
     bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
-  const std::size_t wanted = camera.distortion == Distortion::none ? 0 : camera.distortion == Distortion::plumb_bob ? 5 : 4;
+  const std::size_t wanted = camera.distortion == Distortion::none        ? 0
+                             : camera.distortion == Distortion::plumb_bob ? 5
+                                                                          : 4;
   if (camera.coefficients.size() != wanted)
     bad(where + ".coefficients",
-        std::to_string(camera.coefficients.size()) + " given, " + enum_name(camera.distortion) + " has " + std::to_string(wanted),
+        std::to_string(camera.coefficients.size()) + " given, " + enum_name(camera.distortion) + " has " +
+            std::to_string(wanted),
         "plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty");
   check_finite(camera.coefficients, where + ".coefficients");
   check_rigid(camera.T_ego_camera, where + ".T_ego_camera");
@@ -60,7 +65,8 @@ int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
 
 void check_rigid(const Mat4& T, std::string_view where) {
   check_finite(T, where);
-  const auto refuse = [&](const char* what, const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1") {
+  const auto refuse = [&](const char* what,
+                          const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1") {
     throw Error(Code::rig_not_rigid, what, std::string(where), fix);
   };
   if (T[12] != 0 || T[13] != 0 || T[14] != 0 || T[15] != 1) refuse("the last row is not 0 0 0 1");
@@ -69,7 +75,8 @@ void check_rigid(const Mat4& T, std::string_view where) {
       const double dot = T[a] * T[b] + T[4 + a] * T[4 + b] + T[8 + a] * T[8 + b];
       if (std::abs(dot - (a == b)) > kRigidTolerance) refuse("the rotation is not orthonormal");
     }
-  const double det = T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
+  const double det =
+      T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
   if (det < 0) refuse("the rotation is a reflection", "one axis points the wrong way");
 }
 
@@ -77,11 +84,13 @@ int SensorRig::camera_index(const std::string& name) const { return index_of(cam
 int SensorRig::radar_index(const std::string& name) const { return index_of(radars, name); }
 
 void SensorRig::check() const {
-  if (cameras.empty() && radars.empty()) throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
+  if (cameras.empty() && radars.empty())
+    throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
   std::set<std::string> names;
   const auto check_name = [&](const std::string& name, const std::string& where) {
     if (name.empty()) bad(where + ".name", "is empty");
-    if (!names.insert(name).second) throw Error(Code::rig_duplicate_name, "\"" + name + "\" stands twice", where + ".name", "rename one");
+    if (!names.insert(name).second)
+      throw Error(Code::rig_duplicate_name, "\"" + name + "\" stands twice", where + ".name", "rename one");
   };
   for (std::size_t i = 0; i < cameras.size(); ++i) {
     const std::string where = "cameras[" + std::to_string(i) + "]";

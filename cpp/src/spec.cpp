@@ -19,7 +19,8 @@ std::string show(double value) { return json::write(value).dump(); }
 
 template <class T>
 void in_range(const std::string& where, T value, T low, T high) {
-  if (!(value >= low && value <= high)) bad(where, show(value) + " is out of range", "from " + show(low) + " to " + show(high));
+  if (!(value >= low && value <= high))
+    bad(where, show(value) + " is out of range", "from " + show(low) + " to " + show(high));
 }
 
 void finite(const std::string& where, double value) {
@@ -69,12 +70,14 @@ void check_head(const HeadSpec& head) {
   for (std::size_t i = 0; i < head.classes.size(); ++i) {
     const std::string where = item("head.classes", i);
     if (head.classes[i].name.empty()) bad(where + ".name", "is empty");
-    if (!names.insert(head.classes[i].name).second) bad(where + ".name", "\"" + head.classes[i].name + "\" stands twice");
+    if (!names.insert(head.classes[i].name).second)
+      bad(where + ".name", "\"" + head.classes[i].name + "\" stands twice");
     in_range(where + ".group", head.classes[i].group, 0, 255);
     groups.insert(head.classes[i].group);
     in_range(where + ".nms_radius", head.classes[i].nms_radius, 0., 1000.);
   }
-  if (static_cast<int>(groups.size()) != head.groups()) bad("head.classes", "a group has no class", "number the groups 0, 1, 2, ...");
+  if (static_cast<int>(groups.size()) != head.groups())
+    bad("head.classes", "a group has no class", "number the groups 0, 1, 2, ...");
   in_range("head.score_threshold", head.score_threshold, 1e-6, 1 - 1e-6);
   in_range("head.max_candidates", head.max_candidates, 1, 100000);
   in_range("head.max_detections", head.max_detections, 1, 100000);
@@ -83,27 +86,32 @@ void check_head(const HeadSpec& head) {
 void check_history(const HistorySpec& history) {
   in_range("history.frames", history.frames, 0, 16);
   in_range("history.interval", history.interval, 1e-3, 60.);
-  if (history.frames == 0 && history.channels != 0) bad("history.channels", "there is no history that could have channels", "write 0");
+  if (history.frames == 0 && history.channels != 0)
+    bad("history.channels", "there is no history that could have channels", "write 0");
   if (history.frames > 0) in_range("history.channels", history.channels, 1, 8192);
 }
 
 void check_sizes(const ModelSpec& s) {
   const double pixels = double(s.image.feature_width()) * s.image.feature_height() * s.cameras;
   const double cells = double(s.grid.width()) * s.grid.height();
-  if (pixels * s.depth.bins > kMaxElements) bad("depth.bins", "too many frustum points", "fewer bins, cameras or feature pixels");
+  if (pixels * s.depth.bins > kMaxElements)
+    bad("depth.bins", "too many frustum points", "fewer bins, cameras or feature pixels");
   if (pixels * s.context_channels > kMaxElements) bad("context_channels", "the context tensor is too large");
   if (pixels * s.image.stride * s.image.stride * 3 > kMaxElements) bad("image.width", "the images are too large");
   if (cells * (s.context_channels + 1) > kMaxElements) bad("grid.cell", "the BEV tensor is too large");
   if (cells * s.head.classes.size() > kMaxElements) bad("head.classes", "the heatmap is too large");
-  if (cells * s.history.channels * (4. * s.history.frames + 1) > kMaxElements) bad("history.channels", "the past maps are too large");
-  if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements) bad("radar.cell", "the radar grid is too large");
+  if (cells * s.history.channels * (4. * s.history.frames + 1) > kMaxElements)
+    bad("history.channels", "the past maps are too large");
+  if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements)
+    bad("radar.cell", "the radar grid is too large");
 }
 
 // Version 1 knows neither of the keys that version 2 added; they take their defaults.
 void upgrade(json::Json& json) {
   for (const char* key : {"history", "segmentation"})
     if (json.contains(key))
-      throw Error(Code::spec_unknown_key, "version 1 has no key \"" + std::string(key) + "\"", key, "write \"version\": 2");
+      throw Error(Code::spec_unknown_key, "version 1 has no key \"" + std::string(key) + "\"", key,
+                  "write \"version\": 2");
   json["history"] = json::write(ModelSpec{}.history);
   json["segmentation"] = ModelSpec{}.segmentation;
 }
@@ -175,7 +183,8 @@ std::string ModelSpec::to_json() const {
 ModelSpec ModelSpec::from_json(const std::string& text) {
   json::Json json = json::parse(text, json::kSpecCodes);
   const json::At root{json::kSpecCodes, ""};
-  if (!json.contains("version")) throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 2");
+  if (!json.contains("version"))
+    throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 2");
   int version = 0;
   json::read(json["version"], version, root.key("version"));
   if (version != 1 && version != kVersion)

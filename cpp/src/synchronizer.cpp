@@ -97,8 +97,8 @@ struct Synchronizer::State {
   void drop_oldest(Stream& stream);
 };
 
-// The lock. What was let go of under it is destroyed after it: an owner may run any code, such as a Python finalizer that gives the GIL up
-// or calls the synchronizer.
+// The lock. What was let go of under it is destroyed after it: an owner may run any code, such as a Python finalizer
+// that gives the GIL up or calls the synchronizer.
 class Synchronizer::State::Locked {
  public:
   explicit Locked(State& state) : state_(state), lock_(state.mutex) {}
@@ -126,8 +126,8 @@ Synchronizer::State::State(const SensorRig& rig, const ModelSpec& spec, const Sy
   if (!o.reference.empty()) {
     const int camera = rig.camera_index(o.reference), radar = rig.radar_index(o.reference);
     if (camera < 0 && radar < 0)
-      throw Error(Code::frame_unknown_sensor, "the rig has no sensor \"" + o.reference + "\"", "SynchronizerOptions::reference",
-                  "use a name of the rig");
+      throw Error(Code::frame_unknown_sensor, "the rig has no sensor \"" + o.reference + "\"",
+                  "SynchronizerOptions::reference", "use a name of the rig");
     preferred = static_cast<std::size_t>(camera >= 0 ? camera : static_cast<int>(rig.cameras.size()) + radar);
   }
   reference = preferred;
@@ -225,12 +225,14 @@ const Item* Synchronizer::State::nearest(const Stream& stream, std::int64_t time
   return best;
 }
 
-// Whether every sensor has something near that time and the ego motion has reached it; with patience false silent ones do not matter.
+// Whether every sensor has something near that time and the ego motion has reached it; with patience false silent ones
+// do not matter.
 bool Synchronizer::State::all_there(std::int64_t time, bool patience) const {
   const bool reached = trail.newest() && trail.newest()->timestamp_ns >= time;
   if (ego_heard_ns && !reached && (patience || !silent(ego_heard_ns))) return false;
-  return std::all_of(streams.begin(), streams.end(),
-                     [&](const Stream& stream) { return nearest(stream, time) || (!patience && silent(stream.heard_ns)); });
+  return std::all_of(streams.begin(), streams.end(), [&](const Stream& stream) {
+    return nearest(stream, time) || (!patience && silent(stream.heard_ns));
+  });
 }
 
 const Item* Synchronizer::State::pending() const {

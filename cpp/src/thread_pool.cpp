@@ -82,8 +82,10 @@ ThreadPool::ThreadPool(int threads) : state_(new State) {
     const std::size_t started = state_->workers.size();
     state_->end();
     throw Error(Code::device_unavailable,
-                "the system gives " + std::to_string(started + 1) + " of " + std::to_string(threads) + " threads: " + error.what(),
-                "threads", "ask for fewer, or raise the limits of this process (ulimit -u, ulimit -v, the container's)");
+                "the system gives " + std::to_string(started + 1) + " of " + std::to_string(threads) +
+                    " threads: " + error.what(),
+                "threads",
+                "ask for fewer, or raise the limits of this process (ulimit -u, ulimit -v, the container's)");
   }
 }
 

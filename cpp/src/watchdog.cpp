@@ -12,7 +12,8 @@ namespace imkd {
 namespace {
 
 std::int64_t steady_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
@@ -63,7 +64,8 @@ struct Watchdog::State {
 };
 
 Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : state_(std::make_shared<State>()) {
-  if (!(deadline > 0 && deadline <= 3600)) throw Error(Code::spec_bad_value, "is out of range", "Watchdog, deadline", "up to 3600 s");
+  if (!(deadline > 0 && deadline <= 3600))
+    throw Error(Code::spec_bad_value, "is out of range", "Watchdog, deadline", "up to 3600 s");
   State& s = *state_;
   s.deadline = to_ns(deadline), s.missed = std::move(missed), s.clock = clock ? std::move(clock) : steady_ns;
   s.beat_ns = s.clock();

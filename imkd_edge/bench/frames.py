@@ -108,7 +108,9 @@ def _timed(
     detector: Detector, feed: Iterator[Sample], frames: int, rate: float | None, track: Track | None
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Each frame's time, and what memory the frames took."""
-    totals, ends = np.full((2, frames), np.nan)  # all there and touched before the first frame, so that no growth is ours
+    totals, ends = np.full(
+        (2, frames), np.nan
+    )  # all there and touched before the first frame, so that no growth is ours
     before = Usage.now()
     begin = time.perf_counter()
     for i in track(range(frames)) if track else range(frames):
@@ -141,10 +143,17 @@ def _stages(detector: Detector, feed: Iterator[Sample], frames: int) -> dict[str
         sample = next(feed)
         prepare(detector, sample)
         started = time.perf_counter()
-        results.append(detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None))
+        results.append(
+            detector.infer(
+                sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None
+            )
+        )
         totals.append(1e6 * (time.perf_counter() - started))
     stages = {name: [result.timings_us[name] / 1000 for result in results] for name in results[0].timings_us}
-    outside = [1 - sum(result.timings_us[name] for name in NETWORKS) / total for result, total in zip(results, totals, strict=True)]
+    outside = [
+        1 - sum(result.timings_us[name] for name in NETWORKS) / total
+        for result, total in zip(results, totals, strict=True)
+    ]
     return {
         "stages_ms": {name: percentiles(values) for name, values in stages.items()},
         "stage_frames": frames,

@@ -63,8 +63,16 @@ def _nvidia(root: Path) -> dict[str, str]:
         told = {"gpu": ABSENT, "cuda driver": ABSENT}
     packages = _debian(root)
     release = _l4t(root, packages)
-    jetpack = packages.get("nvidia-jetpack", ABSENT if release == ABSENT else UNKNOWN)  # a meta-package that a Jetson may lack
-    return {**told, "cuda runtime": _cuda_runtime(root), "tensorrt": _tensorrt(root), "l4t": release, "jetpack": jetpack}
+    jetpack = packages.get(
+        "nvidia-jetpack", ABSENT if release == ABSENT else UNKNOWN
+    )  # a meta-package that a Jetson may lack
+    return {
+        **told,
+        "cuda runtime": _cuda_runtime(root),
+        "tensorrt": _tensorrt(root),
+        "l4t": release,
+        "jetpack": jetpack,
+    }
 
 
 def _l4t(root: Path, packages: dict[str, str]) -> str:
@@ -80,7 +88,10 @@ def _debian(root: Path) -> dict[str, str]:
     found = {}
     for stanza in (text(root / "var/lib/dpkg/status") or "").split("\n\n"):
         fields = dict(re.findall(r"^(Package|Status|Version): (.+)$", stanza, re.MULTILINE))
-        if fields.get("Package", "") in ("nvidia-l4t-core", "nvidia-jetpack") and fields.get("Status") == "install ok installed":
+        if (
+            fields.get("Package", "") in ("nvidia-l4t-core", "nvidia-jetpack")
+            and fields.get("Status") == "install ok installed"
+        ):
             found[fields["Package"]] = fields.get("Version", UNKNOWN)
     return found
 
@@ -95,7 +106,9 @@ def _cuda_runtime(root: Path) -> str:
 def _tensorrt(root: Path) -> str:
     names = [path.name for path in root.glob("usr/lib/*-linux-gnu/libnvinfer.so.*")]
     versions = [name.removeprefix("libnvinfer.so.") for name in names]
-    return max(versions, key=len) if versions else _version("tensorrt", "tensorrt-cu13", "tensorrt-cu12")  # .so.10 links to .so.10.3.0
+    return (
+        max(versions, key=len) if versions else _version("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+    )  # .so.10 links to .so.10.3.0
 
 
 def _governors(root: Path) -> str:
@@ -126,4 +139,7 @@ def _commit(checkout: Path) -> str:
 
 def _cpu_model(root: Path) -> str:
     lines = (text(root / "proc/cpuinfo") or "").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")), platform.machine() or UNKNOWN)
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")),
+        platform.machine() or UNKNOWN,
+    )

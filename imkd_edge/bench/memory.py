@@ -13,7 +13,18 @@ class _Mallinfo2(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
     ]
 
 
@@ -21,7 +32,9 @@ class _Mallinfo2(ctypes.Structure):
 class Usage:
     """At one moment."""
 
-    heap_bytes: int | None  # in use: in glibc's arenas (uordblks), what threads keep for reuse included, and mapped alone (hblkhd)
+    heap_bytes: (
+        int | None
+    )  # in use: in glibc's arenas (uordblks), what threads keep for reuse included, and mapped alone (hblkhd)
     minor_faults: int  # pages first touched, which fresh memory is
 
     @staticmethod
@@ -42,8 +55,15 @@ def heap_bytes() -> int | None:
 
 def per_frame(before: Usage, after: Usage, frames: int) -> dict[str, Any]:
     """Growth from one moment to another: it tells what is not given back, not how many allocations there were."""
-    grown = None if before.heap_bytes is None or after.heap_bytes is None else (after.heap_bytes - before.heap_bytes) / frames
-    return {"heap_growth_bytes_per_frame": grown, "minor_faults_per_frame": (after.minor_faults - before.minor_faults) / frames}
+    grown = (
+        None
+        if before.heap_bytes is None or after.heap_bytes is None
+        else (after.heap_bytes - before.heap_bytes) / frames
+    )
+    return {
+        "heap_growth_bytes_per_frame": grown,
+        "minor_faults_per_frame": (after.minor_faults - before.minor_faults) / frames,
+    }
 
 
 def memory_line(found: dict[str, Any]) -> str:

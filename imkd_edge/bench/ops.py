@@ -71,21 +71,29 @@ def bench_ops(
 def _images(spec: ModelSpec, sample: Sample) -> list[Race]:
     images = [sample.frames[camera.name] for camera in sample.rig.cameras if camera.name in sample.frames]
     exact = [ops.image_crop(spec.image, image.shape[1], image.shape[0]) for image in images]
-    crops = [ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact]  # the chains cut at whole pixels
+    crops = [
+        ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact
+    ]  # the chains cut at whole pixels
     swapped = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]  # as OpenCV's readers give it
     rgb = [image[:, :, ::-1] for image in swapped]  # a view: our op reads strided memory
     calls = {
         "OpenCV chain": lambda: references.preprocess_images(swapped, crops, spec.image),
-        "torchvision chain": references.torchvision_images([np.ascontiguousarray(image) for image in images], crops, spec.image),
+        "torchvision chain": references.torchvision_images(
+            [np.ascontiguousarray(image) for image in images], crops, spec.image
+        ),
     }
     height, width = spec.image.height, spec.image.width
-    seen = sum(math.ceil(height / crop.scale) * math.ceil(width / crop.scale) for crop in crops)  # raw pixels within the crops
+    seen = sum(
+        math.ceil(height / crop.scale) * math.ceil(width / crop.scale) for crop in crops
+    )  # raw pixels within the crops
     moved = {"pixels read": 3 * seen, "tensor written": 4 * 3 * height * width * len(images)}
     unit = float(max(spec.image.std))
     return _races("preprocess_images", lambda: ops.preprocess_images(rgb, crops, spec.image), calls, moved, unit)
 
 
-def _races(op: str, ours: Call, calls: Mapping[str, Call | None], moved: Mapping[str, int] | None = None, unit: float = 1.0) -> list[Race]:
+def _races(
+    op: str, ours: Call, calls: Mapping[str, Call | None], moved: Mapping[str, int] | None = None, unit: float = 1.0
+) -> list[Race]:
     """One race with each reference that this installation has."""
     return [Race(op, name, ours, call, moved, unit) for name, call in calls.items() if call is not None]
 

@@ -57,9 +57,15 @@ def page(result: Mapping[str, Any]) -> str:
         table({**result["stages_ms"], "total": result["total_ms"]}),
         "<h2>What the system told</h2>",
         table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
-        *(f"<p>{html.escape(line)}</p>" for line in (throttling_line(result["throttling"]), memory_line(result["memory"]))),
+        *(
+            f"<p>{html.escape(line)}</p>"
+            for line in (throttling_line(result["throttling"]), memory_line(result["memory"]))
+        ),
         "<h2>Environment</h2>",
-        "".join(f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>" for name, value in result["environment"].items()),
+        "".join(
+            f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>"
+            for name, value in result["environment"].items()
+        ),
     ]
     return document(title, parts, kept)
 
@@ -67,7 +73,9 @@ def page(result: Mapping[str, Any]) -> str:
 def document(title: str, parts: list[str], result: Mapping[str, Any]) -> str:
     """A page that needs nothing else, of parts that are HTML; the result lies in it as JSON."""
     held = f'<script type="application/json" id="result">{json.dumps(result).replace("<", chr(92) + "u003c")}</script>'
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+    )
     body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}{held}"
     return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
@@ -106,9 +114,7 @@ def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any]
     line = f'<polyline class="line" points="{points}"/>'
     if deadline and deadline["deadline_ms"] <= top:
         y = _y(deadline["deadline_ms"], top)
-        line += (
-            f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
-        )
+        line += f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
     return svg(line + _axis(0, at_s[-1], f"{top:.1f}"))
 
 
@@ -156,6 +162,7 @@ def table(rows: Mapping[str, Mapping[str, float]]) -> str:
     columns = list(next(iter(rows.values())))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
     body = "".join(
-        f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{row[column]:.2f}</td>' for column in columns)}</tr>" for name, row in rows.items()
+        f"<tr><td>{html.escape(name)}</td>{''.join(f'<td>{row[column]:.2f}</td>' for column in columns)}</tr>"
+        for name, row in rows.items()
     )
     return f"<table><tr>{head}</tr>{body}</table>"

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-PAUSE = 0.004  # s before each measurement: OpenMP's idle workers spin for about that long, on the cores of whoever is next
+PAUSE = (
+    0.004  # s before each measurement: OpenMP's idle workers spin for about that long, on the cores of whoever is next
+)
 COPY_BYTES = 64 << 20  # of the array that is copied: no cache holds it
 PERCENTILES = {"min": 0.0, "p50": 50.0, "p90": 90.0, "p99": 99.0}
 Call = Callable[[], Any]
@@ -26,7 +28,9 @@ class Race:
     reference: str
     ours: Call
     theirs: Call
-    moved: Mapping[str, int] | None = None  # bytes that have to be read or written, each once, by what they are; None: not counted
+    moved: Mapping[str, int] | None = (
+        None  # bytes that have to be read or written, each once, by what they are; None: not counted
+    )
     unit: float = 1.0  # of the outputs' difference
 
 
@@ -80,11 +84,15 @@ def run(races: list[Race], threads: int, repeats: Iterable[int]) -> tuple[list[d
             call()
             record.append((time.perf_counter_ns() - started) / 1e6)
     bandwidth = copy.moved / (min(times[0]) * 1e6)  # of the fastest: a floor must not rise where others are at work
-    pairs = zip(races, zip(times[1::2], times[2::2], strict=True), zip(outputs[1::2], outputs[2::2], strict=True), strict=True)
+    pairs = zip(
+        races, zip(times[1::2], times[2::2], strict=True), zip(outputs[1::2], outputs[2::2], strict=True), strict=True
+    )
     return [_row(race, threads, pair, results, bandwidth) for race, pair, results in pairs], bandwidth
 
 
-def _row(race: Race, threads: int, times: tuple[list[float], list[float]], outputs: tuple[Any, Any], bandwidth: float) -> dict[str, Any]:
+def _row(
+    race: Race, threads: int, times: tuple[list[float], list[float]], outputs: tuple[Any, Any], bandwidth: float
+) -> dict[str, Any]:
     ours, theirs = (_percentiles(record) for record in times)
     mine, other = outputs
     moved = sum(race.moved.values()) if race.moved else None

@@ -70,7 +70,9 @@ def torchvision_images(images: list[np.ndarray], crops: list[Any], spec: Any) ->
     return lambda: torch.stack([one(image, crop) for image, crop in zip(images, crops, strict=True)]).numpy()
 
 
-def voxelize_radar(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None) -> np.ndarray:
+def voxelize_radar(
+    spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None
+) -> np.ndarray:
     """(F, H, W) float32 radar grid from sweeps with compensated velocities: points sorted by cell, statistics by reduceat."""
     grid, cell = spec.grid, spec.radar.cell
     points = _points_in_reference(spec, rig, sweeps, timestamp_ns, ego)  # x, y, z, intensity, vx, vy, age
@@ -91,7 +93,9 @@ def voxelize_radar(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ti
     return out.reshape(-1, height, width)
 
 
-def _points_in_reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None) -> np.ndarray:
+def _points_in_reference(
+    spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None
+) -> np.ndarray:
     clouds = [np.zeros((0, 7))]
     radars = {radar.name: radar for radar in rig.radars}
     for sweep in sweeps:
@@ -144,7 +148,9 @@ def _statistics(
 def numpy_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray]:
     """Weighted context rows gathered by point, summed per cell with reduceat."""
     height, width = spec.grid.height(), spec.grid.width()
-    points, pixels, cells, starts = (np.asarray(part) for part in (table.points, table.pixels, table.cells, table.starts[:-1]))
+    points, pixels, cells, starts = (
+        np.asarray(part) for part in (table.points, table.pixels, table.cells, table.starts[:-1])
+    )
 
     def run() -> np.ndarray:
         rows = context.transpose(0, 2, 3, 1).reshape(-1, context.shape[1])

@@ -74,7 +74,9 @@ class Telemetry:
         if status := text(self._root / "var/lib/nvpmodel/status"):
             mode = status.removeprefix("pmode:")
             models = re.findall(r"POWER_MODEL ID=(\d+) NAME=(\S+)", text(self._root / "etc/nvpmodel.conf") or "")
-            return next((f"{mode} {name}" for identity, name in models if mode.isdigit() and int(identity) == int(mode)), mode)
+            return next(
+                (f"{mode} {name}" for identity, name in models if mode.isdigit() and int(identity) == int(mode)), mode
+            )
         limit = self._nvml.power_limit()
         return "unknown" if limit is None else f"GPU limited to {limit:.0f} W"
 
@@ -125,7 +127,11 @@ class Nvml:
 
     def __init__(self, library: Any) -> None:
         self._library, self._device = library, ctypes.c_void_p()
-        self._ready = library is not None and self._call("nvmlInit_v2") and self._call("nvmlDeviceGetHandleByIndex_v2", 0, out=self._device)
+        self._ready = (
+            library is not None
+            and self._call("nvmlInit_v2")
+            and self._call("nvmlDeviceGetHandleByIndex_v2", 0, out=self._device)
+        )
 
     @staticmethod
     def find() -> Nvml:
@@ -159,7 +165,10 @@ class Nvml:
     def clock_reasons(self) -> int | None:
         """Bits of what holds the clocks down; None where the driver does not tell."""
         bits = ctypes.c_ulonglong()
-        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # the old name of the same
+        names = (
+            "nvmlDeviceGetCurrentClocksEventReasons",
+            "nvmlDeviceGetCurrentClocksThrottleReasons",
+        )  # the old name of the same
         return bits.value if self._ready and any(self._call(name, self._device, out=bits) for name in names) else None
 
     def power_limit(self) -> float | None:

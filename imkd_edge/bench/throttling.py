@@ -16,7 +16,11 @@ NVML_REASONS = {
     0x40: "GPU: heat, slowed by hardware",
     0x80: "GPU: power brake",
 }
-OVER_CURRENT = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "instantaneous over-current"}  # of an Orin's soctherm_oc
+OVER_CURRENT = {
+    "oc1": "under-voltage",
+    "oc2": "average over-current",
+    "oc3": "instantaneous over-current",
+}  # of an Orin's soctherm_oc
 COOLING = re.compile(r"cpufreq|devfreq|throttle|processor|powerclamp", re.IGNORECASE)  # and not fans, or a hot surface
 
 
@@ -33,7 +37,9 @@ class Throttling:
         self._states = _cooling_devices(root)
         self._counters = _counters(root)
         self._counted: dict[str, int] = {}
-        self._told_by = {name for name, there in (("cooling devices", self._states), ("event counters", self._counters)) if there}
+        self._told_by = {
+            name for name, there in (("cooling devices", self._states), ("event counters", self._counters)) if there
+        }
         self._samples: list[set[str]] = []
 
     def look(self) -> None:

@@ -23,10 +23,13 @@ OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
 BUG = 70  # exit code of an exception that nobody foresaw, with its traceback: EX_SOFTWARE of sysexits.h
 _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")
+]
 Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
+    str,
+    typer.Option("--engine", help="auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing."),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
 Options = Annotated[
@@ -65,7 +68,9 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise Error(Code.spec_bad_value, f"{pair!r} is not KEY=VALUE", "--option", "write for example --option scenes=68")
+            raise Error(
+                Code.spec_bad_value, f"{pair!r} is not KEY=VALUE", "--option", "write for example --option scenes=68"
+            )
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
@@ -142,7 +147,9 @@ def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> A
         raise
     except OSError as error:
         fix = "see that it is there, may be read and written, and that the disk has space"
-        raise Error(Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix) from error
+        raise Error(
+            Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix
+        ) from error
     except MemoryError as error:
         what = f"not enough memory: {error}".rstrip(": ")
         raise Error(Code.device_unavailable, what, "", "give the process more memory, or it less to do") from error

@@ -34,15 +34,22 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.spec import SCORES
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
-BundleOption = Annotated[str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
+BundleOption = Annotated[
+    str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")
+]
 SourceName = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth, or synth:SEED.")
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth, or synth:SEED."
+    ),
 ]
 FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
 FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
 Score = Annotated[
     float | None,
-    typer.Option(min=SCORES[0], max=SCORES[1], callback=finite, help="Drop boxes below this score; the default is the bundle's."),
+    typer.Option(
+        min=SCORES[0], max=SCORES[1], callback=finite, help="Drop boxes below this score; the default is the bundle's."
+    ),
 ]
 Theme = Annotated[str, typer.Option(help="Colours of pictures: dark or light.")]
 
@@ -80,7 +87,9 @@ def register(app: typer.Typer) -> None:
 def demo(
     bundle: BundleOption = "tiny",
     source: Annotated[str, typer.Option(help="What to look at: synth, synth:SEED or a recording.")] = "synth",
-    frame: Annotated[str | None, typer.Option(help="Name or number of the frame; the default is one that training has not seen.")] = None,
+    frame: Annotated[
+        str | None, typer.Option(help="Name or number of the frame; the default is one that training has not seen.")
+    ] = None,
     option: Options = None,
     out: Annotated[Path, typer.Option(help="Folder for overview.png and result.json.")] = Path("runs/demo/latest"),
     threads: Threads = 0,
@@ -123,10 +132,17 @@ def infer(
     from imkd_edge.samples import infer_sample, select
 
     if debug and not save:
-        raise Error(Code.spec_bad_value, "the maps would be seen by nobody", "--debug", "add --save: they are drawn into the picture")
+        raise Error(
+            Code.spec_bad_value,
+            "the maps would be seen by nobody",
+            "--debug",
+            "add --save: they are drawn into the picture",
+        )
     chosen = select(source, split=split, names=frame or [], span=frames, options=parse_options(option))
     rig = chosen.source[chosen.names[0]].rig
-    with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score, debug=debug) as detector:
+    with Detector(
+        bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score, debug=debug
+    ) as detector:
         for sample in track(chosen, len(chosen), "infer"):
             result = infer_sample(detector, sample)
             record = {"frame": sample.name, **result.to_dict()}
@@ -172,25 +188,40 @@ def doctor(json: Json = False) -> int:
 @verb
 def bench(
     bundle: BundleName = "tiny",
-    frames: Annotated[int | None, typer.Option(min=1, max=10_000_000, help="How many timed frames; 6636 by default.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="How many timed frames; 6636 by default.")
+    ] = None,
     rate: Annotated[
-        float | None, typer.Option(metavar="HZ", callback=finite, help="Pace frames as sensors do, and count missed deadlines.")
+        float | None,
+        typer.Option(metavar="HZ", callback=finite, help="Pace frames as sensors do, and count missed deadlines."),
     ] = None,
     max_p99: Annotated[
-        float | None, typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above.")
+        float | None,
+        typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")] = None,
-    source: Annotated[str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")] = "synth",
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")
+    ] = "synth",
     option: Options = None,
     warmup: Annotated[int | None, typer.Option(min=0, help="Frames before the clock starts; 20 by default.")] = None,
     threads: Threads = 0,
     device: Device = "auto",
     engine: EngineName = "auto",
-    ops: Annotated[bool, typer.Option("--ops", help="Instead time our ops against the usual code and a plain copy.")] = False,
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Instead time our ops against the usual code and a plain copy.")
+    ] = False,
     predict: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="Predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor instead; nothing is run.")
+        str | None,
+        typer.Option(
+            metavar="DEVICE", help="Predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor instead; nothing is run."
+        ),
     ] = None,
-    precision: Annotated[str, typer.Option(help="With --predict: fp16, int8, or auto, as the bundle's graphs say.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="With --predict: fp16, int8, or auto, as the bundle's graphs say.")
+    ] = "auto",
     json: Json = False,
 ) -> int:
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
@@ -228,14 +259,24 @@ def bench(
 @verb
 def build_engine(
     bundle: BundleName,
-    out: Annotated[Path | None, typer.Option(help="Folder for the engines; the default is NAME.engines beside NAME.imkd.")] = None,
-    workspace: Annotated[int | None, typer.Option(min=1, metavar="MB", help="Most memory for one layer; the default is all.")] = None,
-    dla: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Core of the deep learning accelerator that takes what it can.")
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the engines; the default is NAME.engines beside NAME.imkd.")
     ] = None,
-    timing_cache: Annotated[Path | None, typer.Option(metavar="FILE", help="Kernel times of earlier builds: read, then written.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, metavar="MB", help="Most memory for one layer; the default is all.")
+    ] = None,
+    dla: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Core of the deep learning accelerator that takes what it can."),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Kernel times of earlier builds: read, then written.")
+    ] = None,
     io: Annotated[
-        str, typer.Option(help="The engines' tensors: auto, float16 where a part computes in it, context channels last; or onnx, as in it.")
+        str,
+        typer.Option(
+            help="The engines' tensors: auto, float16 where a part computes in it, context channels last; or onnx, as in it."
+        ),
     ] = "auto",
     builder: Annotated[
         str, typer.Option(help="The Python package: tensorrt, or tensorrt_rtx, which also builds without a GPU.")

@@ -65,7 +65,11 @@ def show_health(health: dict[str, Any]) -> None:
     failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
     past = f", {health['past_frames']} past frames" if health["past_frames"] else ""
     well = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
-    out().print(f"health: [bold]{health['mode']}[/], {well}" + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "") + past)
+    out().print(
+        f"health: [bold]{health['mode']}[/], {well}"
+        + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "")
+        + past
+    )
 
 
 def show_line(record: dict[str, Any]) -> None:
@@ -75,7 +79,9 @@ def show_line(record: dict[str, Any]) -> None:
         counts[entry["label"]] = counts.get(entry["label"], 0) + 1
     found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
     total = record["timings_us"]["total"]
-    out().print(f"{escape(str(record['frame']))}: {escape(found)} | {total / 1000:.1f} ms | health {record['health']['mode']}")
+    out().print(
+        f"{escape(str(record['frame']))}: {escape(found)} | {total / 1000:.1f} ms | health {record['health']['mode']}"
+    )
 
 
 def show_card(card: dict[str, Any], spec: Any) -> None:
@@ -92,14 +98,21 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
         f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old",
     )
     if spec.history.frames:
-        facts.add_row("past frames", f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels")
+        facts.add_row(
+            "past frames",
+            f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels",
+        )
     facts.add_row("classes", escape(", ".join(entry.name for entry in spec.head.classes)))
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
     measured = card.get("metrics", {})
-    if {"dataset", "split", "frames"} <= measured.keys() and isinstance(measured.get("metrics"), dict):  # as eval prints them
-        facts.add_row("measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"))
+    if {"dataset", "split", "frames"} <= measured.keys() and isinstance(
+        measured.get("metrics"), dict
+    ):  # as eval prints them
+        facts.add_row(
+            "measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames")
+        )
         measured = measured["metrics"]
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
     _add_numbers(facts, {**measured, **origin})
@@ -147,26 +160,42 @@ def show_engines(result: dict[str, Any]) -> None:
     table = _table(escape(f"{result['bundle']}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
     for entry in result["engines"]:
         state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
-        table.add_row(entry["part"], escape(state), f"{entry['bytes'] / 1e6:.1f}", f"{entry['seconds']:.1f}", escape(entry["path"]))
+        table.add_row(
+            entry["part"],
+            escape(state),
+            f"{entry['bytes'] / 1e6:.1f}",
+            f"{entry['seconds']:.1f}",
+            escape(entry["path"]),
+        )
     out().print(table)
     for entry in result["engines"]:
         for warning in entry["warnings"]:
             log().print(f"[yellow]warning:[/] {entry['part']}: {escape(warning)}")
     key = result["engines"][0]["key"]
-    out().print(escape(f"for {key['tensorrt']}, CUDA {key['cuda']}, driver {key['driver']}, GPU {key['gpu']}, sm {key['sm']}"))
+    out().print(
+        escape(f"for {key['tensorrt']}, CUDA {key['cuda']}, driver {key['driver']}, GPU {key['gpu']}, sm {key['sm']}")
+    )
     out().print(f"golden frame: {escape(result['self_test'])}")
 
 
 def show_prediction(result: dict[str, Any]) -> None:
     """Predicted stage times, what limits each, the slowest layers and the assumptions."""
-    table = _table(escape(f"{result['bundle']} on {result['device']}: PREDICTED, not measured"), "stage", ">ms", "limited by", ">kernels")
+    table = _table(
+        escape(f"{result['bundle']} on {result['device']}: PREDICTED, not measured"),
+        "stage",
+        ">ms",
+        "limited by",
+        ">kernels",
+    )
     for name, stage in result["stages_ms"].items():
         table.add_row(name, f"{stage['ms']:.2f}", stage["limited_by"], str(stage["kernels"]))
     table.add_row("total", f"{result['total_ms']:.2f}", "", f"{result['fps']:.0f} frames/s")
     out().print(table)
-    slowest = sorted((layer, part) for part, found in result["layers"].items() for layer in ((row["us"], row["name"]) for row in found))[
-        -5:
-    ]
+    slowest = sorted(
+        (layer, part)
+        for part, found in result["layers"].items()
+        for layer in ((row["us"], row["name"]) for row in found)
+    )[-5:]
     text = ", ".join(f"{part} {name} {us:.0f} us" for (us, name), part in reversed(slowest))
     out().print(escape(f"slowest layers, predicted: {text}"))
     out().print(f"predicted with {result['int8_share']:.0%} of the multiply-adds in INT8; assumed:")
@@ -191,7 +220,11 @@ def show_bench(result: dict[str, Any]) -> None:
         missed = f"{deadline['missed']} of {result['frames']} frames missed their deadline of {deadline['deadline_ms']:.1f} ms"
         out().print(f"{missed} ({100 * deadline['share']:.2f} %)")
     for name, value in result["telemetry"].items():
-        out().print(escape(f"{name}: {value['first']:.1f} at first, {value['last']:.1f} at last, {value['mean']:.1f} on average"))
+        out().print(
+            escape(
+                f"{name}: {value['first']:.1f} at first, {value['last']:.1f} at last, {value['mean']:.1f} on average"
+            )
+        )
     out().print(escape(throttling_line(result["throttling"])))
     out().print(escape(memory_line(result["memory"])))
     if result["energy_mj_per_frame"] is not None:
@@ -245,7 +278,9 @@ def _show_one_comparison(found: dict[str, Any], title: str, tolerance: float) ->
     table = _table(escape(title), "tensor", ">max", ">mean", ">NMSE")
     for row in found["tensors"]:
         if row["output"]:
-            table.add_row(escape(f"{row['part']}/{row['tensor']}"), *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse")))
+            table.add_row(
+                escape(f"{row['part']}/{row['tensor']}"), *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse"))
+            )
     out().print(table)
     where = f"{first['part']}/{first['tensor']}, NMSE {first['nmse']:.3g}" if first else "none"
     out().print(escape(f"first tensor above {tolerance:g}: {where}"))

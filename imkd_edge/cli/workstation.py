@@ -72,16 +72,25 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def train(
-    config: Annotated[str, typer.Argument(help="TOML file, or one of tiny, tiny-t4, astyx-lite, astyx-imkd, r18-nuscenes, r50-nuscenes.")],
+    config: Annotated[
+        str,
+        typer.Argument(help="TOML file, or one of tiny, tiny-t4, astyx-lite, astyx-imkd, r18-nuscenes, r50-nuscenes."),
+    ],
     data: Annotated[str | None, typer.Option(help="Folder or name of the source; the default is the config's.")] = None,
     split: Annotated[str | None, typer.Option(help="Train on this split; the default is the config's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train"),
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every random draw.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.pt.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of the student, instead of the config's number.")] = None,
-    teacher: Annotated[Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")] = None,
-    ablation: Annotated[bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="OUT of an earlier run, whose LiDAR teacher serves again.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded samples and frozen features, which runs may share.")
+    ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")
+    ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
     device: Device = "auto",
@@ -118,7 +127,9 @@ def train(
     return OK
 
 
-def _ablate(name: str, data: str | None, out: Path, rows: list[str], seeds: str, teacher: Path | None, json: bool) -> int:
+def _ablate(
+    name: str, data: str | None, out: Path, rows: list[str], seeds: str, teacher: Path | None, json: bool
+) -> int:
     ablation = _extra("imkd_edge.training.ablation", "train")
     plan = ablation.load_plan(name, data)
     chosen = parse_seeds(seeds)
@@ -139,7 +150,9 @@ def parse_seeds(text: str) -> list[int]:
             raise ValueError
         return found
     except ValueError:
-        raise Error(Code.spec_bad_value, f"{text!r} is no list of seeds", "--seeds", "write for example --seeds 0,1") from None
+        raise Error(
+            Code.spec_bad_value, f"{text!r} is no list of seeds", "--seeds", "write for example --seeds 0,1"
+        ) from None
 
 
 @verb
@@ -159,7 +172,9 @@ def export(
             str(checkpoint),
             "give the checkpoint.pt that imkd-edge train wrote",
         )
-    result = _extra("imkd_edge.quantization.export", "train").export(checkpoint, out, data=data, metrics=metrics, half=half)
+    result = _extra("imkd_edge.quantization.export", "train").export(
+        checkpoint, out, data=data, metrics=metrics, half=half
+    )
     _show("bundle", result, json)
     return OK
 
@@ -167,28 +182,52 @@ def export(
 @verb
 def quantize(
     bundle: Annotated[str, typer.Argument(help="Float bundle: folder NAME.imkd, or the name of a shipped one.")],
-    data: Annotated[str, typer.Option(help="Folder of a recording by the bundle's sensors, or synth: what to calibrate on.")],
+    data: Annotated[
+        str, typer.Option(help="Folder of a recording by the bundle's sensors, or synth: what to calibrate on.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.int8.imkd.")],
-    method: Annotated[str, typer.Option(help="Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse",
+    method: Annotated[
+        str, typer.Option(help="Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")
+    ] = "mse",
     kappa: Annotated[
-        float, typer.Option(callback=finite, help="riac: how much more a strong radar return counts than a weak one, 0 to 1.")
+        float,
+        typer.Option(callback=finite, help="riac: how much more a strong radar return counts than a weak one, 0 to 1."),
     ] = 0.5,
     percentile: Annotated[float, typer.Option(callback=finite, help="Of the values, for --method percentile.")] = 99.99,
-    bits: Annotated[int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")] = 8,
+    bits: Annotated[
+        int, typer.Option(help="Fewer than 8 for a study: the integers stay int8, but use only so many levels.")
+    ] = 8,
     frames: Annotated[int, typer.Option(min=16, help="How many to calibrate on, chosen by their radar.")] = 128,
-    split: Annotated[str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")] = None,
-    keep_float: Annotated[list[str] | None, typer.Option(help="Layer that stays float, NAME, camera/NAME or bev/NAME; repeatable.")] = None,
-    gate: Annotated[
-        float | None, typer.Option(min=0, callback=finite, help="Layers go back to float until no output's NMSE is above this.")
+    split: Annotated[
+        str | None, typer.Option(help="Of the source, or all; the default is train, where the source has it.")
     ] = None,
-    collection: Annotated[Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")] = None,
-    typing: Annotated[str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")] = "float32",
-    evaluate: Annotated[str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")] = None,
-    qat: Annotated[bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")] = False,
-    refine: Annotated[bool, typer.Option("--refine", help="The same with weights as they are: only scales are learnt.")] = False,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="Layer that stays float, NAME, camera/NAME or bev/NAME; repeatable.")
+    ] = None,
+    gate: Annotated[
+        float | None,
+        typer.Option(min=0, callback=finite, help="Layers go back to float until no output's NMSE is above this."),
+    ] = None,
+    collection: Annotated[
+        Path | None, typer.Option(help="File of the observers' counts, gone on with; beside OUT by default.")
+    ] = None,
+    typing: Annotated[
+        str, typer.Option(help="Of the float rest: float32, or float16 for TensorRT; the other lies beside.")
+    ] = "float32",
+    evaluate: Annotated[
+        str | None, typer.Option(help="Measure float and INT8 on this split of the source, for the model card.")
+    ] = None,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Then train it on the calibration frames to say what the float bundle says.")
+    ] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="The same with weights as they are: only scales are learnt.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Of --qat and --refine, for each part, two frames each.")] = 150,
     seed: Annotated[int, typer.Option(help="Of --qat and --refine: of the order of the frames.")] = 0,
-    html: Annotated[Path | None, typer.Option(help="Write a page on ranges, weights and layers, and its data as JSON.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page on ranges, weights and layers, and its data as JSON.")
+    ] = None,
     option: Options = None,
     threads: Threads = 0,
     json: Json = False,
@@ -202,7 +241,9 @@ def quantize(
     if qat and refine:
         raise Error(Code.spec_bad_value, "training learns the scales too", "--refine", "leave it out, or --qat")
     if gate is not None and keep_float:
-        raise Error(Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", "leave it out, or --gate")
+        raise Error(
+            Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", "leave it out, or --gate"
+        )
     options, keep = parse_options(option), tuple(keep_float or ())
     result = module.quantize(
         bundle,
@@ -224,7 +265,9 @@ def quantize(
     )
     _show("INT8 bundle", result, json)
     if gate is None and not training and (worst := max(result["error"].values())) > module.LARGE_ERROR:
-        log().print(f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 leaves the layers that suffer most in float")
+        log().print(
+            f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 leaves the layers that suffer most in float"
+        )
     return OK
 
 
@@ -232,11 +275,17 @@ def quantize(
 def compare(
     a: Annotated[str, typer.Argument(help="The reference: folder NAME.imkd, or the name of a shipped bundle.")],
     b: Annotated[str, typer.Argument(help="Another form of the same model.")],
-    data: Annotated[str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Of the source; the default is every frame.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Frames, spread over the source.")] = 8,
-    tolerance: Annotated[float, typer.Option(min=0, callback=finite, help="Largest NMSE of an output; above it the exit code is 1.")] = 0.1,
-    engines: Annotated[str, typer.Option(help="What runs B; A runs on the first: onnxruntime,torch,tensorrt.")] = "onnxruntime",
+    tolerance: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Largest NMSE of an output; above it the exit code is 1.")
+    ] = 0.1,
+    engines: Annotated[
+        str, typer.Option(help="What runs B; A runs on the first: onnxruntime,torch,tensorrt.")
+    ] = "onnxruntime",
     option: Options = None,
     threads: Threads = 0,
     json: Json = False,
@@ -245,7 +294,16 @@ def compare(
     module = _extra("imkd_edge.quantization.compare", "quantize")
     options, named = parse_options(option), engines.split(",")
     result = module.compare(
-        a, b, data, split=split, options=options, limit=limit, tolerance=tolerance, engines=named, threads=threads, track=bar("compare")
+        a,
+        b,
+        data,
+        split=split,
+        options=options,
+        limit=limit,
+        tolerance=tolerance,
+        engines=named,
+        threads=threads,
+        track=bar("compare"),
     )
     if json:
         print_json(result)
@@ -256,21 +314,33 @@ def compare(
 
 @verb
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, the name of a shipped bundle (tiny), or a checkpoint.pt of train.")],
+    bundle: Annotated[
+        str, typer.Argument(help="Folder NAME.imkd, the name of a shipped bundle (tiny), or a checkpoint.pt of train.")
+    ],
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     split: Annotated[str, typer.Option(help="Which of the source's splits.")] = "val",
     option: Options = None,
     score: Annotated[
         float, typer.Option(min=SCORES[0], max=SCORES[1], callback=finite, help="Boxes below this score do not count.")
     ] = 0.01,
-    per_range: Annotated[bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False,
-    per_block: Annotated[bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")] = False,
-    per_radar: Annotated[bool, typer.Option("--per-radar", help="Also by the radar returns in a box: none, any, thirds (Astyx).")] = False,
+    per_range: Annotated[
+        bool, typer.Option("--per-range", help="Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")
+    ] = False,
+    per_block: Annotated[
+        bool, typer.Option("--per-block", help="Also for each run of consecutive frames (Astyx).")
+    ] = False,
+    per_radar: Annotated[
+        bool, typer.Option("--per-radar", help="Also by the radar returns in a box: none, any, thirds (Astyx).")
+    ] = False,
     condition: Annotated[
         str,
-        typer.Option(help="Do this to the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."),
+        typer.Option(
+            help="Do this to the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."
+        ),
     ] = "none",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first frames of the split, for a quick look.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first frames of the split, for a quick look.")
+    ] = None,
     threads: Threads = 0,
     device: Device = "auto",
     engine: EngineName = "auto",
@@ -289,15 +359,21 @@ def evaluate(
     if bundle.endswith(".pt"):
         ignored = {"--threads": threads or None, "--device": device, "--engine": engine}
         refuse(ignored, "a checkpoint runs in torch on the CPU", "leave it out")
-        result = _extra("imkd_edge.training.evaluate", "train").evaluate_checkpoint(bundle, data, split, **common, track=bar("eval"))
+        result = _extra("imkd_edge.training.evaluate", "train").evaluate_checkpoint(
+            bundle, data, split, **common, track=bar("eval")
+        )
     else:
         from imkd_edge.evaluation.run import evaluate_bundle
 
-        result = evaluate_bundle(bundle, data, split, **common, threads=threads, device=device, engine=engine, track=bar("eval"))
+        result = evaluate_bundle(
+            bundle, data, split, **common, threads=threads, device=device, engine=engine, track=bar("eval")
+        )
     if json:
         print_json(result)
     else:
-        report.show_numbers(f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames", result["metrics"])
+        report.show_numbers(
+            f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames", result["metrics"]
+        )
     return OK
 
 

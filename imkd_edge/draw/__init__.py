@@ -20,7 +20,9 @@ MARGIN, GAP, TITLE = 16, 6, 46  # px
 _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}
 
 
-def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str = "", theme: str = "dark") -> np.ndarray:
+def overview(
+    sample: Sample, result: Result | None, spec: ModelSpec, bundle: str = "", theme: str = "dark"
+) -> np.ndarray:
     """One picture of what the sensors saw and what was detected.
 
     Args:
@@ -41,7 +43,9 @@ def overview(sample: Sample, result: Result | None, spec: ModelSpec, bundle: str
 
 def write_png(path: Path, picture: np.ndarray, compression: int = 6) -> None:
     """Writes an RGB picture; the file appears whole or not at all."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    done, data = cv2.imencode(
+        ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, compression]
+    )
     if not done:
         raise Error(Code.write_failed, "the picture could not be encoded as PNG", str(path), "check the free memory")
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
@@ -58,11 +62,14 @@ class _Scene:
         self.sample, self.result, self.spec, self.bundle, self.theme = sample, result, spec, bundle, theme
         self.classes = [entry.name for entry in spec.head.classes]
         self.truth = [] if sample.truth is None else [np.asarray(box) for box in sample.truth.boxes]
-        self.visible = [] if sample.truth is None else [box for box, level in zip(self.truth, sample.truth.occlusion) if level < 3]
+        self.visible = (
+            [] if sample.truth is None else [box for box, level in zip(self.truth, sample.truth.occlusion) if level < 3]
+        )
         detections = [] if result is None else result.detections
         self.shapes = [self._shape(detection) for detection in detections]
         self.rows = [
-            (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity))) for d in detections
+            (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity)))
+            for d in detections
         ]
         self.returns = bev.radar_returns(sample.rig, sample.radar, sample.ego)
         self.maps = maps.maps_of(result)

@@ -158,12 +158,16 @@ def _draw_arrow(canvas: Canvas, start: np.ndarray, end: np.ndarray, color: Color
     direction = (end - start) / max(1e-9, float(np.hypot(*(end - start))))
     normal = np.array([-direction[1], direction[0]])
     canvas.lines(np.stack([start, end]), color, 0.9)
-    canvas.fill(np.stack([end + direction * 2, end - direction * 4 + normal * 3, end - direction * 4 - normal * 3]), color)
+    canvas.fill(
+        np.stack([end + direction * 2, end - direction * 4 + normal * 3, end - direction * 4 - normal * 3]), color
+    )
 
 
 def draw_ego(canvas: Canvas, view: View, theme: Theme) -> None:
     """The ego vehicle."""
-    outline = np.array([[2.3, 0.55], [1.7, 0.95], [-2.2, 0.95], [-2.2, -0.95], [1.7, -0.95], [2.3, -0.55]]) * max(1.0, 3.2 / view.scale)
+    outline = np.array([[2.3, 0.55], [1.7, 0.95], [-2.2, 0.95], [-2.2, -0.95], [1.7, -0.95], [2.3, -0.55]]) * max(
+        1.0, 3.2 / view.scale
+    )
     canvas.fill(view(outline), theme.text)
     tip = np.array([[1.5, 0.0], [0.3, 0.6], [0.3, -0.6]]) * max(1.0, 3.2 / view.scale)
     canvas.fill(view(tip), theme.panel)

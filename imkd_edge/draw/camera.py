@@ -56,7 +56,9 @@ def _draw_truth(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, scal
             canvas.dashes(start, end, (255, 255, 255), 0.7, 3)
 
 
-def _draw_box(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, color: Color, scale: np.ndarray) -> tuple[float, float] | None:
+def _draw_box(
+    canvas: Canvas, camera: CameraCalibration, box: np.ndarray, color: Color, scale: np.ndarray
+) -> tuple[float, float] | None:
     """Draws one box; returns where its label belongs (middle, top), or None where the box is out of view."""
     corners = box_corners(box)
     paths = project_edges(camera, corners, EDGES)
@@ -82,7 +84,9 @@ def _draw_heading(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, co
         canvas.lines(_to_canvas(path, scale), color, 1.4)
 
 
-def _draw_label(canvas: Canvas, label: str, anchor: tuple[float, float], color: Color, taken: list[tuple[float, float, float]]) -> None:
+def _draw_label(
+    canvas: Canvas, label: str, anchor: tuple[float, float], color: Color, taken: list[tuple[float, float, float]]
+) -> None:
     """Writes above the box, higher where a nearer box's label stands already; left out when there is no room at all."""
     size, height = 10.5, 14.0
     width = canvas.text_width(label, size) + 6

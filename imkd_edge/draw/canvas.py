@@ -188,12 +188,16 @@ class Canvas:
         """Width in logical pixels."""
         return cv2.getTextSize(_ascii(text), _font(bold), _scale(size), _stroke(size, bold))[0][0] / SUPERSAMPLING
 
-    def text(self, x: float, y: float, text: str, color: Color, size: float = 12, bold: bool = False, anchor: str = "left") -> float:
+    def text(
+        self, x: float, y: float, text: str, color: Color, size: float = 12, bold: bool = False, anchor: str = "left"
+    ) -> float:
         """Writes with the baseline at y and capital letters `size` * 0.72 px high; returns the width."""
         width = self.text_width(text, size, bold)
         left = x - {"left": 0.0, "center": width / 2, "right": width}[anchor]
         origin = (round(left * SUPERSAMPLING), round(y * SUPERSAMPLING))
-        cv2.putText(self.pixels, _ascii(text), origin, _font(bold), _scale(size), color, _stroke(size, bold), cv2.LINE_AA)
+        cv2.putText(
+            self.pixels, _ascii(text), origin, _font(bold), _scale(size), color, _stroke(size, bold), cv2.LINE_AA
+        )
         return width
 
 

@@ -12,7 +12,14 @@ from imkd_edge.result import Result
 from imkd_edge.spec import GridSpec
 
 TITLES = {"i_cam": "camera gate I_cam", "i_rad": "radar gate I_rad", "segmentation": "vehicle probability"}
-SCALE: list[Color] = [(24, 20, 58), (84, 40, 120), (176, 58, 106), (238, 116, 72), (250, 190, 90), (252, 248, 190)]  # 0 to 1
+SCALE: list[Color] = [
+    (24, 20, 58),
+    (84, 40, 120),
+    (176, 58, 106),
+    (238, 116, 72),
+    (250, 190, 90),
+    (252, 248, 190),
+]  # 0 to 1
 HEAD, GAP, HIGHEST = 24, 6, 440  # px
 
 
@@ -31,7 +38,13 @@ def strip_height(width: int, count: int, extent: Extent, forward_right: bool) ->
 
 
 def draw_maps(
-    canvas: Canvas, maps: dict[str, np.ndarray], grid: GridSpec, extent: Extent, forward_right: bool, shapes: list[Shape], theme: Theme
+    canvas: Canvas,
+    maps: dict[str, np.ndarray],
+    grid: GridSpec,
+    extent: Extent,
+    forward_right: bool,
+    shapes: list[Shape],
+    theme: Theme,
 ) -> None:
     """One view per map, with the detections' outlines, under its name and its scale."""
     width = (canvas.width - (len(maps) - 1) * GAP) // len(maps)
@@ -64,4 +77,6 @@ def _draw_map(canvas: Canvas, view: View, values: np.ndarray, grid: GridSpec, fo
     right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int), [canvas.width, canvas.height])
     cells = values[::-1] if forward_right else values.T[::-1, ::-1]
     colors = ramp(cells.ravel(), SCALE).reshape(*cells.shape, 3)
-    canvas.part(left, top, right - left, bottom - top).image(colors.repeat(8, 0).repeat(8, 1))  # enlarged first: cells keep sharp edges
+    canvas.part(left, top, right - left, bottom - top).image(
+        colors.repeat(8, 0).repeat(8, 1)
+    )  # enlarged first: cells keep sharp edges

@@ -39,7 +39,9 @@ def tilted(degrees: float) -> Condition:
     """The calibration of every camera is wrong by `degrees`, about as much in yaw as in pitch."""
     angle = np.radians(degrees) / np.sqrt(2)
     c, s = np.cos(angle), np.sin(angle)
-    R = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])  # optical axes: yaw, then pitch
+    R = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]) @ np.array(
+        [[1, 0, 0], [0, c, -s], [0, s, c]]
+    )  # optical axes: yaw, then pitch
 
     def turned(camera: CameraCalibration) -> CameraCalibration:
         T = np.array(camera.T_ego_camera)
@@ -72,5 +74,10 @@ CONDITIONS: dict[str, Condition] = {
 def condition(name: str) -> Condition:
     """A condition by its name; raises Error spec_bad_value."""
     if name not in CONDITIONS:
-        raise Error(Code.spec_bad_value, f"there is no condition {name!r}", "--condition", f"choose one of: {', '.join(CONDITIONS)}")
+        raise Error(
+            Code.spec_bad_value,
+            f"there is no condition {name!r}",
+            "--condition",
+            f"choose one of: {', '.join(CONDITIONS)}",
+        )
     return CONDITIONS[name]

@@ -58,13 +58,17 @@ def _reduce(
     bev, volume = box_iou(gt, dt)
     scores = np.asarray(scores, np.float64)[found]
     members = {name: (of(index, gt), of(index, dt)) for name, of in (parts or {}).items()}
-    return _Frame(gt, np.asarray(truth.occlusion)[kept], other | hidden, dt, scores, free, {"bev": bev, "3d": volume}, members)
+    return _Frame(
+        gt, np.asarray(truth.occlusion)[kept], other | hidden, dt, scores, free, {"bev": bev, "3d": volume}, members
+    )
 
 
 Visible = Callable[[int, np.ndarray], np.ndarray]
 
 
-def _within(frame: _Frame, level: int, interval: Interval | None, part: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _within(
+    frame: _Frame, level: int, interval: Interval | None, part: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(G,) ground truths to ignore and (D,) detections that are no false positives, at a difficulty, range and part."""
     ignored, free = frame.ignored | (frame.occlusion > level), frame.free
     if part is not None:
@@ -105,7 +109,9 @@ def _thresholds(scores: list[float], objects: int) -> np.ndarray:
     return np.array(result[: RECALL_POINTS + 1])
 
 
-def _counts(frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray) -> np.ndarray:
+def _counts(
+    frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray
+) -> np.ndarray:
     """True and false positives of one frame at each threshold: (2, T)."""
     ignored, free = rules
     open_ = frame.scores >= thresholds[:, None]  # (T, D) detections not yet taken
@@ -120,7 +126,12 @@ def _counts(frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_
 
 
 def _ap40(
-    frames: list[_Frame], kind: str, level: int, min_overlap: float, interval: Interval | None = None, part: str | None = None
+    frames: list[_Frame],
+    kind: str,
+    level: int,
+    min_overlap: float,
+    interval: Interval | None = None,
+    part: str | None = None,
 ) -> float:
     rules = [_within(frame, level, interval, part) for frame in frames]
     objects = sum(int((~ignored).sum()) for ignored, _ in rules)
@@ -210,7 +221,9 @@ def in_image(rig: SensorRig, boxes: np.ndarray) -> np.ndarray:
         pixel = (boxes[:, :3] @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
         depth = np.where(pixel[:, 2] > 0, pixel[:, 2], np.nan)
         u, v = pixel[:, 0] / depth, pixel[:, 1] / depth
-        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (np.abs(v - (camera.height - 1) / 2) <= camera.height / 2)
+        result |= (np.abs(u - (camera.width - 1) / 2) <= camera.width / 2) & (
+            np.abs(v - (camera.height - 1) / 2) <= camera.height / 2
+        )
     return result
 
 

@@ -31,7 +31,9 @@ Detections = tuple[np.ndarray, np.ndarray, Sequence[str]]  # boxes (M, 9), score
 _NAMES = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}
 
 
-def evaluate(truths: Sequence[Truth], detections: Sequence[Detections], classes: Sequence[str] | None = None) -> dict[str, float]:
+def evaluate(
+    truths: Sequence[Truth], detections: Sequence[Detections], classes: Sequence[str] | None = None
+) -> dict[str, float]:
     """mAP, NDS and true-positive errors by the configuration detection_cvpr_2019.
 
     Args:
@@ -47,7 +49,10 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Detections], classes:
     devkit = load_devkit()
     if len(truths) != len(detections):
         raise Error(
-            Code.spec_bad_value, f"{len(truths)} truths but {len(detections)} detections", "evaluate", "give one of each per sample"
+            Code.spec_bad_value,
+            f"{len(truths)} truths but {len(detections)} detections",
+            "evaluate",
+            "give one of each per sample",
         )
     config = devkit["config_factory"]("detection_cvpr_2019")
     _check_labels(classes or (), config, "classes")
@@ -60,7 +65,9 @@ def evaluate(truths: Sequence[Truth], detections: Sequence[Detections], classes:
     for index, (truth, (boxes, scores, labels)) in enumerate(zip(truths, detections)):
         token = str(index)
         expected.add_boxes(token, _outside(devkit, truth.racks, _truth_boxes(devkit, token, truth, config, wanted)))
-        found.add_boxes(token, _outside(devkit, truth.racks, _found_boxes(devkit, token, boxes, scores, labels, config, wanted)))
+        found.add_boxes(
+            token, _outside(devkit, truth.racks, _found_boxes(devkit, token, boxes, scores, labels, config, wanted))
+        )
     return _summary(devkit, config, expected, found)
 
 
@@ -126,7 +133,9 @@ def load_devkit() -> dict[str, Any]:
         from nuscenes.utils.geometry_utils import points_in_box
         from pyquaternion import Quaternion
     except ImportError as fault:
-        raise Error(Code.missing_extra, f"the nuScenes metrics need nuscenes-devkit ({fault})", "evaluate", GET_DEVKIT) from None
+        raise Error(
+            Code.missing_extra, f"the nuScenes metrics need nuscenes-devkit ({fault})", "evaluate", GET_DEVKIT
+        ) from None
     common = {
         "config_factory": config_factory,
         "EvalBoxes": EvalBoxes,
@@ -140,7 +149,12 @@ def load_devkit() -> dict[str, Any]:
 def _check_labels(labels: Sequence[str] | set[str], config: Any, where: str) -> None:
     unknown = sorted(set(labels) - set(config.class_range))
     if unknown:
-        raise Error(Code.spec_bad_value, f"nuScenes has no class {unknown[0]!r}", where, f"its classes are {', '.join(config.class_range)}")
+        raise Error(
+            Code.spec_bad_value,
+            f"nuScenes has no class {unknown[0]!r}",
+            where,
+            f"its classes are {', '.join(config.class_range)}",
+        )
 
 
 def _box(devkit: dict[str, Any], token: str, box: np.ndarray, label: str, score: float) -> Any:
@@ -161,7 +175,11 @@ def _box(devkit: dict[str, Any], token: str, box: np.ndarray, label: str, score:
 def _truth_boxes(devkit: dict[str, Any], token: str, truth: Truth, config: Any, wanted: set[str]) -> list[Any]:
     """Labelled boxes within their class's range that some sensor could have seen."""
     distance = np.hypot(truth.boxes[:, 0], truth.boxes[:, 1])
-    kept = [i for i in np.flatnonzero(counted(truth)) if truth.labels[i] in wanted and distance[i] < config.class_range[truth.labels[i]]]
+    kept = [
+        i
+        for i in np.flatnonzero(counted(truth))
+        if truth.labels[i] in wanted and distance[i] < config.class_range[truth.labels[i]]
+    ]
     return [_box(devkit, token, truth.boxes[i], truth.labels[i], -1.0) for i in kept]
 
 
@@ -177,11 +195,15 @@ def _found_boxes(devkit: dict[str, Any], token: str, boxes, scores, labels, conf
 def _outside(devkit: dict[str, Any], racks: np.ndarray, boxes: list[Any]) -> list[Any]:
     """Boxes but for cycles whose centre lies in a bicycle rack, as in the devkit's filter_eval_boxes."""
     turned = [devkit["Quaternion"](axis=[0, 0, 1], radians=float(rack[6])) for rack in racks]
-    solid = [devkit["Box"](rack[:3], rack[[4, 3, 5]], turn) for rack, turn in zip(racks, turned)]  # its sizes are width, length, height
+    solid = [
+        devkit["Box"](rack[:3], rack[[4, 3, 5]], turn) for rack, turn in zip(racks, turned)
+    ]  # its sizes are width, length, height
 
     def parked(box: Any) -> bool:
         centre = np.array(box.translation)[:, None]
-        return box.detection_name in ("bicycle", "motorcycle") and any(devkit["points_in_box"](rack, centre).any() for rack in solid)
+        return box.detection_name in ("bicycle", "motorcycle") and any(
+            devkit["points_in_box"](rack, centre).any() for rack in solid
+        )
 
     return [box for box in boxes if not parked(box)]
 
@@ -197,8 +219,13 @@ def _summary(devkit: dict[str, Any], config: Any, expected: Any, found: Any) -> 
             if threshold != config.dist_th_tp:
                 continue
             for metric in devkit["constants"].TP_METRICS:
-                absent = {"traffic_cone": ("attr_err", "vel_err", "orient_err"), "barrier": ("attr_err", "vel_err")}.get(name, ())
-                metrics.add_label_tp(name, metric, np.nan if metric in absent else algo.calc_tp(data, config.min_recall, metric))
+                absent = {
+                    "traffic_cone": ("attr_err", "vel_err", "orient_err"),
+                    "barrier": ("attr_err", "vel_err"),
+                }.get(name, ())
+                metrics.add_label_tp(
+                    name, metric, np.nan if metric in absent else algo.calc_tp(data, config.min_recall, metric)
+                )
         result[f"{name}_AP"] = float(metrics.mean_dist_aps[name])
         result |= {f"{name}_{short}": float(metrics.get_label_tp(name, metric)) for metric, short in _NAMES.items()}
     means = {f"m{short}": metrics.tp_errors[metric] for metric, short in _NAMES.items()}

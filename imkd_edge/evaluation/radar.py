@@ -17,8 +17,12 @@ TERCILES = ("radar_weak", "radar_middle", "radar_strong")
 def returns(sample: Sample) -> np.ndarray:
     """(N, 4) float64: x, y, z m in the ego frame, intensity dB of every valid return."""
     places = {radar.name: np.asarray(radar.T_ego_radar) for radar in sample.rig.radars}
-    clouds = [(places[sweep.radar], sweep.points[valid_points(sweep.points)].astype(np.float64)) for sweep in sample.radar]
-    return np.concatenate([np.zeros((0, 4)), *(np.c_[transform(T, points[:, :3]), points[:, 3]] for T, points in clouds)])
+    clouds = [
+        (places[sweep.radar], sweep.points[valid_points(sweep.points)].astype(np.float64)) for sweep in sample.radar
+    ]
+    return np.concatenate(
+        [np.zeros((0, 4)), *(np.c_[transform(T, points[:, :3]), points[:, 3]] for T, points in clouds)]
+    )
 
 
 def strongest(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -32,14 +36,18 @@ def strongest(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return np.where(inside_boxes(points, tall), points[:, 3], -np.inf).max(1, initial=-np.inf)
 
 
-def parts(clouds: Sequence[np.ndarray], truths: Sequence[Truth], label: str = "car") -> dict[str, Callable[[int, np.ndarray], np.ndarray]]:
+def parts(
+    clouds: Sequence[np.ndarray], truths: Sequence[Truth], label: str = "car"
+) -> dict[str, Callable[[int, np.ndarray], np.ndarray]]:
     """What kitti.evaluate takes as parts: no_radar, radar, and thirds of the objects with returns by their strongest one.
 
     Args:
         clouds: of every frame, as `returns` gives them.
         truths: of the same frames; the limits between the thirds are those of their objects of this label.
     """
-    seen = [strongest(cloud, t.boxes[[name == label for name in t.labels]]) for cloud, t in zip(clouds, truths, strict=True)]
+    seen = [
+        strongest(cloud, t.boxes[[name == label for name in t.labels]]) for cloud, t in zip(clouds, truths, strict=True)
+    ]
     known = np.concatenate([np.zeros(0), *seen])
     known = known[np.isfinite(known)]
     low, high = np.quantile(known, [1 / 3, 2 / 3]) if len(known) else (np.inf, np.inf)

@@ -18,7 +18,9 @@ from imkd_edge.sources.vod import VodSource
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
 Track = Callable[[Selection], Iterable[Sample]]
 Boxes = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
-Found = Boxes | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]  # and the logits of segmentation.on_grid, from a model that segments
+Found = (
+    Boxes | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
+)  # and the logits of segmentation.on_grid, from a model that segments
 Detected = tuple[Truth, np.ndarray, np.ndarray, list[str]]
 
 
@@ -97,7 +99,10 @@ def check_protocol(source: Source, per_range: bool = False, per_block: bool = Fa
     if source.kind == "astyx":
         return
     if per_range or per_block or per_radar:
-        what, fix = "ranges, blocks and returns belong to KITTI's protocol", "leave --per-range, --per-block and --per-radar out"
+        what, fix = (
+            "ranges, blocks and returns belong to KITTI's protocol",
+            "leave --per-range, --per-block and --per-radar out",
+        )
         raise Error(Code.spec_bad_value, what, source.kind, fix)
     if isinstance(source, VodSource):
         from imkd_edge.evaluation import vod
@@ -146,7 +151,9 @@ def _boxes(
 
         clouds = [radar.returns(chosen.source[name]) for name in names] if per_radar else []
         parts = radar.parts(clouds, [item[0] for item in detected]) if per_radar else None
-        return kitti.evaluate(detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None, parts=parts)
+        return kitti.evaluate(
+            detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None, parts=parts
+        )
     if isinstance(chosen.source, VodSource):
         from imkd_edge.evaluation import vod
 

@@ -28,7 +28,9 @@ HIDDEN = 3  # Truth.occlusion: less than 40 % visible
 
 def centres(grid: GridSpec) -> tuple[np.ndarray, np.ndarray]:
     """x (W,) and y (H,) of the cells' centres, m."""
-    return grid.x_min + (np.arange(grid.width()) + 0.5) * grid.cell, grid.y_min + (np.arange(grid.height()) + 0.5) * grid.cell
+    return grid.x_min + (np.arange(grid.width()) + 0.5) * grid.cell, grid.y_min + (
+        np.arange(grid.height()) + 0.5
+    ) * grid.cell
 
 
 def footprints(boxes: np.ndarray, grid: GridSpec) -> np.ndarray:  # boxes (M, 9) -> (H, W) bool

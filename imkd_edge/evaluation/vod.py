@@ -31,14 +31,20 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.vod import result_line
 
-CLASSES = {"car": "Car", "pedestrian": "Pedestrian", "cyclist": "Cyclist"}  # the evaluated ones, as the devkit writes them
+CLASSES = {
+    "car": "Car",
+    "pedestrian": "Pedestrian",
+    "cyclist": "Cyclist",
+}  # the evaluated ones, as the devkit writes them
 _AREAS = {"entire_area": "entire_area", "roi": "driving_corridor"}
 _VALUES = {"3d": "ap", "bev": "bev_ap", "aos": "aos"}
 
 Detections = tuple[np.ndarray, np.ndarray, Sequence[str]]  # boxes (M, 9), scores (M,), labels, of one frame
 
 
-def evaluate(labels: Path, names: Sequence[str], rigs: Sequence[SensorRig], detections: Sequence[Detections]) -> dict[str, float]:
+def evaluate(
+    labels: Path, names: Sequence[str], rigs: Sequence[SensorRig], detections: Sequence[Detections]
+) -> dict[str, float]:
     """Average precision in percent, per class and area.
 
     Args:
@@ -67,14 +73,21 @@ def evaluate(labels: Path, names: Sequence[str], rigs: Sequence[SensorRig], dete
     rest: dict[str, float] = {}
     for area, suffix in _AREAS.items():
         for label, written in CLASSES.items():
-            rest |= {f"{label}_{short}_{suffix}": float(areas[area][f"{written}_{value}_all"]) for value, short in _VALUES.items()}
+            rest |= {
+                f"{label}_{short}_{suffix}": float(areas[area][f"{written}_{value}_all"])
+                for value, short in _VALUES.items()
+            }
         means[f"mAP_{suffix}"] = float(np.mean([rest[f"{label}_ap_{suffix}"] for label in CLASSES]))
     return means | rest
 
 
 def _result_lines(camera: CameraCalibration, boxes: np.ndarray, scores: np.ndarray, labels: Sequence[str]) -> list[str]:
     found = zip(np.asarray(boxes, np.float64).reshape(-1, 9), scores, labels, strict=True)
-    return [result_line(camera, CLASSES[label], box, _rectangle(camera, box), score) for box, score, label in found if label in CLASSES]
+    return [
+        result_line(camera, CLASSES[label], box, _rectangle(camera, box), score)
+        for box, score, label in found
+        if label in CLASSES
+    ]
 
 
 def _rectangle(camera: CameraCalibration, box: np.ndarray) -> list[float]:
@@ -100,7 +113,9 @@ def load_devkit() -> Any:
             from vod.evaluation import Evaluation
     except ImportError as fault:
         command = 'pip install "imkd-edge[test]" && pip install --no-deps vod-tudelft==1.0.3'
-        raise Error(Code.missing_extra, f"the View-of-Delft metrics need vod-tudelft ({fault})", "evaluate", command) from None
+        raise Error(
+            Code.missing_extra, f"the View-of-Delft metrics need vod-tudelft ({fault})", "evaluate", command
+        ) from None
     finally:
         if stand_in:
             del sys.modules["k3d"]

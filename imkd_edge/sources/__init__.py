@@ -36,7 +36,9 @@ def open_source(path: str | Path, **options: Any) -> Source:
         return _recording(folder, options)
     except OSError as fault:
         what = f"the folder cannot be read ({fault.strerror})"
-        raise Error(Code.source_missing_file, what, str(fault.filename or name), "give yourself the right to read it") from None
+        raise Error(
+            Code.source_missing_file, what, str(fault.filename or name), "give yourself the right to read it"
+        ) from None
 
 
 def _recording(folder: Path, options: dict[str, Any]) -> Source:
@@ -50,7 +52,9 @@ def _recording(folder: Path, options: dict[str, Any]) -> Source:
         return NuScenesSource(folder, **options)
     if is_vod(folder):
         return VodSource(folder, **options)
-    known = "Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/)"
+    known = (
+        "Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/)"
+    )
     fix = f"known are {known}; or give synth"
     raise Error(Code.source_unknown, "no reader knows this folder", str(folder), fix)
 

@@ -61,7 +61,10 @@ class AstyxSource:
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Frame names by split, from splits/NAME.txt; empty where the folder has none."""
-        return {file.stem: read_bytes(file).decode("utf-8", "replace").split() for file in sorted((self.path / "splits").glob("*.txt"))}
+        return {
+            file.stem: read_bytes(file).decode("utf-8", "replace").split()
+            for file in sorted((self.path / "splits").glob("*.txt"))
+        }
 
     def subset(self, names: Sequence[str]) -> AstyxSource:
         """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
@@ -147,7 +150,9 @@ class AstyxSource:
             objects = [_box(item) for item in content["objects"]]
         except (KeyError, TypeError, ValueError) as fault:
             what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
-            raise Error(Code.source_bad_label, what, str(path), "correct the object or leave it out of the file") from None
+            raise Error(
+                Code.source_bad_label, what, str(path), "correct the object or leave it out of the file"
+            ) from None
         return truth_of(objects, radar, lidar)
 
 

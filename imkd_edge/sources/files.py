@@ -107,7 +107,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
     header = lines[first].split()
     absent = [name for name in columns if name not in header]
     if absent:
-        raise Error(Code.source_bad_points, f"the header has no column {absent[0]}: {lines[first][:60]!r}", str(path), _AGAIN)
+        raise Error(
+            Code.source_bad_points, f"the header has no column {absent[0]}: {lines[first][:60]!r}", str(path), _AGAIN
+        )
     if lines[-1].strip():  # every complete file ends with a line end
         raise Error(Code.source_bad_points, f"the file breaks off in line {len(lines)}", str(path), _AGAIN)
     return _numbers(lines[first + 1 :], len(header), path)[:, [header.index(name) for name in columns]]

@@ -75,7 +75,9 @@ class NuScenesSource:
     ):
         self.path, self.sweeps, self.images, self.lidar = Path(path), index(sweeps), images, lidar
         filters = {"invalid_state": invalid_states, "dyn_prop": dynamic_properties, "ambig_state": ambiguity_states}
-        self.filters = {field: None if kept is None else [index(value) for value in kept] for field, kept in filters.items()}
+        self.filters = {
+            field: None if kept is None else [index(value) for value in kept] for field, kept in filters.items()
+        }
         self.tables = Tables(self.path, version)
         self.root = self.tables.root
         self._samples = {row["token"]: row for row in self.tables.samples}
@@ -113,7 +115,10 @@ class NuScenesSource:
     def splits(self) -> dict[str, list[str]]:
         """Sample tokens of the official splits (train, mini_val, ...) that have any; empty without nuscenes-devkit."""
         official = official_splits() or {}
-        tokens = {split: [name for scene in scenes for name in self.scenes.get(scene, [])] for split, scenes in official.items()}
+        tokens = {
+            split: [name for scene in scenes for name in self.scenes.get(scene, [])]
+            for split, scenes in official.items()
+        }
         return {split: names for split, names in tokens.items() if names}
 
     def moment(self, name: str) -> tuple[str, int]:
@@ -141,7 +146,11 @@ class NuScenesSource:
             timestamp_ns=sample["timestamp"] * 1000,
             rig=self._rig(sample, rows, T_world_ego),
             frames={channel: self._image(rows[channel]) for channel in cameras} if self.images else {},
-            radar=[self._sweep(channel, row) for channel in radars for row in self.tables.history(rows[channel], self.sweeps)],
+            radar=[
+                self._sweep(channel, row)
+                for channel in radars
+                for row in self.tables.history(rows[channel], self.sweeps)
+            ],
             ego=Ego(T_world_ego=T_world_ego),
             truth=self._truth(sample, T_world_ego),
             lidar=self._lidar_points(rows[LIDAR], T_world_ego) if self.lidar and LIDAR in rows else None,
@@ -191,7 +200,9 @@ class NuScenesSource:
         T_ego_camera = motion @ self.tables.transform("calibrated_sensor", calibration["token"])
         try:
             K = np.array(calibration["camera_intrinsic"], np.float64).reshape(3, 3)
-            return CameraCalibration(name=channel, width=int(row["width"]), height=int(row["height"]), K=K, T_ego_camera=T_ego_camera)
+            return CameraCalibration(
+                name=channel, width=int(row["width"]), height=int(row["height"]), K=K, T_ego_camera=T_ego_camera
+            )
         except (KeyError, TypeError, ValueError, Error) as fault:
             what = f"{channel}: {getattr(fault, 'what', fault)}"
             raise self._fault("calibrated_sensor", what, "correct camera_intrinsic, width, height") from None
@@ -226,7 +237,11 @@ class NuScenesSource:
             what = f"{len(data)} bytes are no rows of five float32"
             raise Error(Code.source_bad_points, what, str(path), "copy the file again from the data set")
         points = np.frombuffer(data, "<f4").reshape(-1, 5)[:, :4].astype(np.float64)  # x, y, z, intensity, ring
-        T = inverse(T_world_ego) @ self.tables.pose(row) @ self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
+        T = (
+            inverse(T_world_ego)
+            @ self.tables.pose(row)
+            @ self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
+        )
         points[:, :3] = transform(T, points[:, :3])
         return points[np.isfinite(points).all(1)].astype(np.float32)
 
@@ -253,8 +268,13 @@ class NuScenesSource:
         )
 
     def _tabled_boxes(self, sample: Row, T_world_ego: np.ndarray) -> list[_Found]:
-        rows = [(row, DETECTION_CLASSES.get(self._category(row))) for row in self.tables.annotations.get(sample["token"], [])]
-        return [(self._box(row, T_world_ego), label, (self._occlusion(row), *_counts(row))) for row, label in rows if label]
+        rows = [
+            (row, DETECTION_CLASSES.get(self._category(row)))
+            for row in self.tables.annotations.get(sample["token"], [])
+        ]
+        return [
+            (self._box(row, T_world_ego), label, (self._occlusion(row), *_counts(row))) for row, label in rows if label
+        ]
 
     def _racks(self, sample: Row, T_world_ego: np.ndarray) -> list[np.ndarray]:
         rows = self.tables.annotations.get(sample["token"], [])
@@ -338,4 +358,6 @@ def _loose_box(item: dict[str, Any], T_ego_lidar: np.ndarray) -> np.ndarray:
     center = transform(T_ego_lidar, np.array(item["center_lidar"], np.float64))
     heading = R @ [np.cos(yaw), np.sin(yaw), 0]
     velocity = R @ np.array([*item["velocity_lidar_xy"], 0], np.float64)  # null (unknown) becomes nan
-    return _checked(np.array([*center, *item["size_lwh"], np.arctan2(heading[1], heading[0]), *velocity[:2]], np.float64))
+    return _checked(
+        np.array([*center, *item["size_lwh"], np.arctan2(heading[1], heading[0]), *velocity[:2]], np.float64)
+    )

@@ -38,7 +38,9 @@ _PARTIAL = "tables_as_found"  # a scene whose tables lack rows; boxes beside the
 def table_folders(path: Path) -> list[Path]:
     """Folders of tables in or at a path."""
     inside = [*sorted(path.glob("v1.0-*")), path / _PARTIAL, path]
-    return [folder for folder in inside if (folder / "sample.json").is_file() and (folder / "sample_data.json").is_file()]
+    return [
+        folder for folder in inside if (folder / "sample.json").is_file() and (folder / "sample_data.json").is_file()
+    ]
 
 
 class Tables:
@@ -52,7 +54,11 @@ class Tables:
     def __init__(self, path: Path, version: str | None = None):
         folders = [folder for folder in table_folders(path) if version in (None, folder.name)]
         if len(folders) != 1:
-            what = "several folders of tables: " + ", ".join(f.name for f in folders) if folders else f"no tables {version or 'v1.0-*'}"
+            what = (
+                "several folders of tables: " + ", ".join(f.name for f in folders)
+                if folders
+                else f"no tables {version or 'v1.0-*'}"
+            )
             raise Error(Code.source_unknown, what, str(path), "name one with version=, such as v1.0-mini")
         self.folder = folders[0]
         self.root = path if self.folder != path else path.parent
@@ -61,7 +67,9 @@ class Tables:
         self._adopt_partial_radars()
         self._channels = {row["token"]: self._channel(row) for row in self.all("calibrated_sensor")}
         self.samples = self._ordered_samples()
-        self.keyframes: dict[str, dict[str, Row]] = {sample["token"]: {} for sample in self.samples}  # sample -> channel -> sample_data
+        self.keyframes: dict[str, dict[str, Row]] = {
+            sample["token"]: {} for sample in self.samples
+        }  # sample -> channel -> sample_data
         for row in self.all("sample_data"):
             if row["is_key_frame"] and row["sample_token"] in self.keyframes:
                 self.keyframes[row["sample_token"]][self.channel(row)] = row
@@ -92,7 +100,9 @@ class Tables:
         except KeyError:
             code = Code.source_bad_label if table in _LABEL_TABLES else Code.source_bad_calibration
             where = str(self.folder / f"{table}.json")
-            raise Error(code, f"no row {token!r}", where, "copy the tables again from the data set, all of one version") from None
+            raise Error(
+                code, f"no row {token!r}", where, "copy the tables again from the data set, all of one version"
+            ) from None
 
     def _channel(self, calibration: Row) -> str:
         return str(self.row("sensor", calibration["sensor_token"])["channel"])
@@ -103,7 +113,9 @@ class Tables:
 
     def _ordered_samples(self) -> list[Row]:
         scenes = {token: i for i, token in enumerate(self._rows["scene"])}
-        samples = [(scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in self.all("sample")]
+        samples = [
+            (scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in self.all("sample")
+        ]
         return [self._rows["sample"][token] for *_, token in sorted(samples)]
 
     def transform(self, table: str, token: str) -> np.ndarray:

@@ -20,7 +20,9 @@ from imkd_edge.sources.sample import Sample, Source, Truth
 
 Row = dict[str, Any]
 LIDAR = "LIDAR_TOP"
-T_EGO_LIDAR = np.array([[0.0, 1, 0, 0.94], [-1, 0, 0, 0], [0, 0, 1, 1.84], [0, 0, 0, 1]])  # where a nuScenes vehicle has it
+T_EGO_LIDAR = np.array(
+    [[0.0, 1, 0, 0.94], [-1, 0, 0, 0], [0, 0, 1, 1.84], [0, 0, 0, 1]]
+)  # where a nuScenes vehicle has it
 _LEVELS = ("v0-40", "v40-60", "v60-80", "v80-100")  # tokens 1 to 4
 _TABLES = (
     *("category", "attribute", "visibility", "instance", "sensor", "calibrated_sensor", "ego_pose", "log", "scene"),
@@ -68,7 +70,9 @@ def write_nuscenes(
             shutil.rmtree(part, ignore_errors=True)
             raise
     except OSError as fault:
-        raise Error(Code.write_failed, str(fault), str(folder), "check the space and the rights of the folder") from None
+        raise Error(
+            Code.write_failed, str(fault), str(folder), "check the space and the rights of the folder"
+        ) from None
     return folder
 
 
@@ -112,7 +116,12 @@ class _Writer:
         for name in names if track is None else track(names):
             sample = self.source[name]
             if sample.ego is None or sample.ego.T_world_ego is None:
-                raise Error(Code.source_bad_calibration, "the sample has no ego pose", name, "nuScenes needs one: write another source")
+                raise Error(
+                    Code.source_bad_calibration,
+                    "the sample has no ego pose",
+                    name,
+                    "nuScenes needs one: write another source",
+                )
             self._sample(sample)
         self._chain("sample_data", self._data_chains())
         self._map()
@@ -132,7 +141,9 @@ class _Writer:
             self._add("attribute", _token("attribute", name), name=name, description="")
         for number, level in enumerate(_LEVELS, 1):
             share = level[1:].replace("-", " and ")
-            self._add("visibility", str(number), level=level, description=f"visibility of whole object is between {share}%")
+            self._add(
+                "visibility", str(number), level=level, description=f"visibility of whole object is between {share}%"
+            )
         log = {"logfile": "synthetic", "vehicle": "synthetic", "date_captured": "2020-09-13", "location": "synthetic"}
         self._add("log", _token("log"), **log)
 
@@ -140,12 +151,16 @@ class _Writer:
         """One white map that reaches 100 m beyond every ego position; the devkit wants one to open the set."""
         import cv2
 
-        width, height = np.ceil((self.reach + 100.0) * 10).astype(int).clip(1, 30_000).tolist()  # the devkit's maps have 0.1 m per pixel
+        width, height = (
+            np.ceil((self.reach + 100.0) * 10).astype(int).clip(1, 30_000).tolist()
+        )  # the devkit's maps have 0.1 m per pixel
         data = cv2.imencode(".png", np.full((height, width), 255, np.uint8))[1]
         token = _token("map")
         (self.folder / "maps").mkdir()
         (self.folder / "maps" / f"{token}.png").write_bytes(data.tobytes())
-        self._add("map", token, category="semantic_prior", filename=f"maps/{token}.png", log_tokens=list(self.tables["log"]))
+        self._add(
+            "map", token, category="semantic_prior", filename=f"maps/{token}.png", log_tokens=list(self.tables["log"])
+        )
 
     def _splits(self) -> dict[str, list[str]]:
         """Scene names by split, as the devkit's custom splits; prefixed, for it forbids to redefine train and val."""
@@ -154,7 +169,9 @@ class _Writer:
         for split, names in (getattr(self.source, "splits", None) or {}).items():
             tokens = [_token("sample", name) for name in names]
             result[f"synth_{split}"] = list(
-                dict.fromkeys(scene[self.tables["sample"][t]["scene_token"]] for t in tokens if t in self.tables["sample"])
+                dict.fromkeys(
+                    scene[self.tables["sample"][t]["scene_token"]] for t in tokens if t in self.tables["sample"]
+                )
             )
         return result
 
@@ -174,7 +191,14 @@ class _Writer:
                 name=scene,
                 description="synthetic",
             )
-        row = self._add("sample", token, timestamp=_microseconds(sample.timestamp_ns), prev="", next="", scene_token=scene_row["token"])
+        row = self._add(
+            "sample",
+            token,
+            timestamp=_microseconds(sample.timestamp_ns),
+            prev="",
+            next="",
+            scene_token=scene_row["token"],
+        )
         self._link((scene,), row)
         scene_row["nbr_samples"] += 1
         scene_row["last_sample_token"] = token
@@ -233,7 +257,11 @@ class _Writer:
         token = _token("sample_data", scene, channel, time)
         self._add("ego_pose", token, timestamp=time, **_placement(pose))
         name = f"{'samples' if key else 'sweeps'}/{channel}/{scene}__{channel}__{time}.{ending}"
-        links = {"sample_token": _token("sample", sample.name), "ego_pose_token": token, "calibrated_sensor_token": calibration}
+        links = {
+            "sample_token": _token("sample", sample.name),
+            "ego_pose_token": token,
+            "calibrated_sensor_token": calibration,
+        }
         size = {"height": more.get("height", 0), "width": more.get("width", 0)}
         kind = {"timestamp": time, "fileformat": ending.partition(".")[0], "is_key_frame": key}
         self._add("sample_data", token, **links, **kind, **size, filename=name, prev="", next="")
@@ -250,7 +278,10 @@ class _Writer:
                 continue
             if camera.distortion != "none":
                 raise Error(
-                    Code.source_bad_calibration, f"{camera.name} is distorted", sample.name, "nuScenes has undistorted cameras only"
+                    Code.source_bad_calibration,
+                    f"{camera.name} is distorted",
+                    sample.name,
+                    "nuScenes has undistorted cameras only",
                 )
             time = sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns)
             path = self._data(
@@ -274,9 +305,16 @@ class _Writer:
         for radar in sample.rig.radars:
             if radar.velocity != "compensated":
                 raise Error(
-                    Code.source_bad_calibration, f"{radar.name} is not compensated", sample.name, "nuScenes needs velocities over ground"
+                    Code.source_bad_calibration,
+                    f"{radar.name} is not compensated",
+                    sample.name,
+                    "nuScenes needs velocities over ground",
                 )
-            mine = [(sample.timestamp_ns if s.timestamp_ns is None else s.timestamp_ns, s) for s in sample.radar if s.radar == radar.name]
+            mine = [
+                (sample.timestamp_ns if s.timestamp_ns is None else s.timestamp_ns, s)
+                for s in sample.radar
+                if s.radar == radar.name
+            ]
             for k, (time, sweep) in enumerate(sorted(mine, key=lambda item: -item[0])):
                 if (scene, radar.name, time) in self.written:
                     continue
@@ -296,10 +334,17 @@ class _Writer:
 
     def _annotations(self, sample: Sample, scene: str, pose: np.ndarray, truth: Truth) -> None:
         numbers = getattr(self.source, "instances", None)
-        tracks = numbers(sample.name) if numbers is not None else [f"{sample.name}/{i}" for i in range(len(truth.labels))]
+        tracks = (
+            numbers(sample.name) if numbers is not None else [f"{sample.name}/{i}" for i in range(len(truth.labels))]
+        )
         for i, (box, label, number) in enumerate(zip(truth.boxes, truth.labels, tracks)):
             if label not in CATEGORIES:
-                raise Error(Code.source_bad_label, f"nuScenes has no class {label!r}", sample.name, f"known are {', '.join(CATEGORIES)}")
+                raise Error(
+                    Code.source_bad_label,
+                    f"nuScenes has no class {label!r}",
+                    sample.name,
+                    f"known are {', '.join(CATEGORIES)}",
+                )
             category = _token("category", CATEGORIES[label])
             instance = _token("instance", scene, number)
             row = self._annotation(sample, pose, truth, i, box, label, instance)
@@ -315,7 +360,9 @@ class _Writer:
             known["nbr_annotations"] += 1
             known["last_annotation_token"] = row["token"]
 
-    def _annotation(self, sample: Sample, pose: np.ndarray, truth: Truth, i: int, box: np.ndarray, label: str, instance: str) -> Row:
+    def _annotation(
+        self, sample: Sample, pose: np.ndarray, truth: Truth, i: int, box: np.ndarray, label: str, instance: str
+    ) -> Row:
         turn = np.eye(3)
         turn[:2, :2] = [[np.cos(box[6]), -np.sin(box[6])], [np.sin(box[6]), np.cos(box[6])]]
         attribute = attribute_of(label, float(np.hypot(box[7], box[8])))

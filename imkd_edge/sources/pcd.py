@@ -15,7 +15,9 @@ _HEADER_LIMIT = 4096  # bytes
 
 
 def _bad(what: str, path: Path) -> Error:
-    return Error(Code.source_bad_points, what, str(path), "copy the file again from the data set; only binary PCD 0.7 is read")
+    return Error(
+        Code.source_bad_points, what, str(path), "copy the file again from the data set; only binary PCD 0.7 is read"
+    )
 
 
 def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
@@ -42,7 +44,9 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
     header, start = _header(data, path)
     try:
         points = int(header["POINTS"][0])
-        columns = list(zip(header["FIELDS"], header["TYPE"], map(int, header["SIZE"]), map(int, header["COUNT"]), strict=True))
+        columns = list(
+            zip(header["FIELDS"], header["TYPE"], map(int, header["SIZE"]), map(int, header["COUNT"]), strict=True)
+        )
     except (KeyError, IndexError, ValueError) as fault:
         raise _bad(f"broken PCD header ({type(fault).__name__} {fault})", path) from None
     if header["DATA"] != ["binary"] or points < 0:

@@ -14,7 +14,19 @@ RADAR_POINT = np.dtype(
         *((name, "<f4") for name in ("x", "y", "z")),
         *(("dyn_prop", "i1"), ("id", "<i2"), ("rcs", "<f4")),
         *((name, "<f4") for name in ("vx", "vy", "vx_comp", "vy_comp")),
-        *((name, "i1") for name in ("is_quality_valid", "ambig_state", "x_rms", "y_rms", "invalid_state", "pdh0", "vx_rms", "vy_rms")),
+        *(
+            (name, "i1")
+            for name in (
+                "is_quality_valid",
+                "ambig_state",
+                "x_rms",
+                "y_rms",
+                "invalid_state",
+                "pdh0",
+                "vx_rms",
+                "vy_rms",
+            )
+        ),
     ]
 )
 
@@ -38,7 +50,9 @@ def radar_pcd(sweep: RadarSweep, radar: RadarCalibration, twist: Sequence[float]
         if twist is not None:
             T = np.asarray(radar.T_ego_radar, float)
             vx, vy, turn = np.asarray(twist, float)
-            own = (T[:3, :3].T @ np.array([vx - turn * T[1, 3], vy + turn * T[0, 3], 0.0]))[:2]  # of the radar, in its frame
+            own = (T[:3, :3].T @ np.array([vx - turn * T[1, 3], vy + turn * T[0, 3], 0.0]))[
+                :2
+            ]  # of the radar, in its frame
         points["x"], points["y"], points["z"], points["rcs"] = given[:, 0], given[:, 1], given[:, 2], given[:, 3]
         points["vx_comp"], points["vy_comp"] = (given[:, 4, None] * sight).T
         points["vx"], points["vy"] = ((given[:, 4] - sight @ own)[:, None] * sight).T

@@ -16,12 +16,16 @@ from imkd_edge.rig import SensorRig
 class Truth:
     """Labelled boxes of one sample, in the ego frame at the sample's reference time."""
 
-    boxes: np.ndarray  # (M, 9) float64: x, y, z centre, length, width, height m, yaw rad, vx, vy m/s (nan where unknown)
+    boxes: (
+        np.ndarray
+    )  # (M, 9) float64: x, y, z centre, length, width, height m, yaw rad, vx, vy m/s (nan where unknown)
     labels: list[str]  # M class names as the dataset calls them, lower case, e.g. "car"
     occlusion: np.ndarray  # (M,) int8: 0 visible, 1 partly, 2 largely, 3 fully occluded; -1 unknown
     radar_points: np.ndarray  # (M,) int32 returns inside the box; -1 unknown
     lidar_points: np.ndarray  # (M,) int32; -1 unknown
-    racks: np.ndarray = field(default_factory=lambda: np.zeros((0, 9)))  # (R, 9) as boxes: bicycle racks, cycles in which nuScenes ignores
+    racks: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 9))
+    )  # (R, 9) as boxes: bicycle racks, cycles in which nuScenes ignores
 
 
 @dataclass(frozen=True)

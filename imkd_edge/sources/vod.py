@@ -24,7 +24,11 @@ from imkd_edge.sources.geometry import inverse, transform, truth_of
 from imkd_edge.sources.sample import Sample, Truth
 
 CAMERA, RADAR = "camera_front", "radar_front"
-RADAR_FOLDERS = {1: ("radar",), 3: ("radar_3frames", "radar_3_scans"), 5: ("radar_5frames", "radar_5_scans")}  # as shipped, as documented
+RADAR_FOLDERS = {
+    1: ("radar",),
+    3: ("radar_3frames", "radar_3_scans"),
+    5: ("radar_5frames", "radar_5_scans"),
+}  # as shipped, as documented
 VELOCITY_FIELDS = {"raw": 4, "compensated": 5}  # column of v_r, v_r_compensated; both positive when receding
 FRAME_TIME_NS = 100_000_000  # nominal, the LiDAR leads at 10 Hz: the set publishes no times
 SCAN_TIME_NS = 76_923_077  # nominal, the radar measures at 13 Hz
@@ -65,15 +69,25 @@ class VodSource:
         self.path, self.scans, self.velocity, self.images, self.lidar = Path(path), scans, velocity, images, lidar
         if not is_vod(self.path):
             raise Error(
-                Code.source_unknown, "no lidar/training/calib/ and radar*/ in the folder", str(path), "give the folder that holds them"
+                Code.source_unknown,
+                "no lidar/training/calib/ and radar*/ in the folder",
+                str(path),
+                "give the folder that holds them",
             )
         if scans not in RADAR_FOLDERS or velocity not in VELOCITY_FIELDS or (velocity == "raw" and scans > 1):
             what = f"no radar clouds of {scans} scans with {velocity} velocity"
-            raise Error(Code.spec_bad_value, what, str(path), "give scans 1, 3 or 5; velocity raw goes with scans=1 only")
+            raise Error(
+                Code.spec_bad_value, what, str(path), "give scans 1, 3 or 5; velocity raw goes with scans=1 only"
+            )
         folders = [self.path / name for name in RADAR_FOLDERS[scans]]
         self.radar_folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         if not self.radar_folder.is_dir():
-            raise Error(Code.source_missing_file, "no such folder", str(self.radar_folder), "copy it too, or open with scans=1, 3 or 5")
+            raise Error(
+                Code.source_missing_file,
+                "no such folder",
+                str(self.radar_folder),
+                "copy it too, or open with scans=1, 3 or 5",
+            )
         self._part = {name: part for part in reversed(_PARTS) for name in self._found(part)}
         self.names = sorted(self._part) if frames is None else list(frames)
         for name in self.names:
@@ -146,7 +160,9 @@ class VodSource:
 
     def calibration(self, name: str, size: tuple[int, int]) -> SensorRig:
         """The rig of one frame, for an image of size (width, height) px."""
-        paths = [folder / self._part[name] / "calib" / f"{name}.txt" for folder in (self.path / "lidar", self.radar_folder)]
+        paths = [
+            folder / self._part[name] / "calib" / f"{name}.txt" for folder in (self.path / "lidar", self.radar_folder)
+        ]
         P2, T_camera_lidar = _calibration(paths[0], "P2", "Tr_velo_to_cam")
         [T_camera_radar] = _calibration(paths[1], "Tr_velo_to_cam")
         where = paths[0]
@@ -154,7 +170,9 @@ class VodSource:
             if P2[:3, 3].any():
                 raise ValueError("P2 has an offset: its camera is not the labels'")
             T_ego_camera = inverse(T_camera_lidar)
-            camera = CameraCalibration(name=CAMERA, width=size[0], height=size[1], K=P2[:3, :3], T_ego_camera=T_ego_camera)
+            camera = CameraCalibration(
+                name=CAMERA, width=size[0], height=size[1], K=P2[:3, :3], T_ego_camera=T_ego_camera
+            )
             SensorRig(cameras=[camera], radars=[]).check()
             where = paths[1]
             radar = RadarCalibration(name=RADAR, T_ego_radar=T_ego_camera @ T_camera_radar, velocity=self.velocity)
@@ -162,7 +180,9 @@ class VodSource:
             rig.check()
         except (ValueError, Error) as fault:
             what = getattr(fault, "what", str(fault))
-            raise Error(Code.source_bad_calibration, what, str(where), "each file needs P2 and a rigid Tr_velo_to_cam") from None
+            raise Error(
+                Code.source_bad_calibration, what, str(where), "each file needs P2 and a rigid Tr_velo_to_cam"
+            ) from None
         return rig
 
     def pose(self, name: str, T_lidar_camera: np.ndarray) -> np.ndarray | None:
@@ -198,7 +218,9 @@ class VodSource:
             raise Error(Code.source_bad_points, what, str(path), _AGAIN)
         points = table[:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
         return [
-            RadarSweep(RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego)
+            RadarSweep(
+                RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego
+            )
             for scan in sorted(set(scans.tolist()), reverse=True)
         ]
 
@@ -218,7 +240,11 @@ class VodSource:
             radar, lidar: (N, 3+) m in the ego frame, to count how many lie in each box.
         """
         path = self.labels / f"{name}.txt"
-        if not self.labels.is_dir() or self._part[name] == "testing" or (name in self.splits.get("test", ()) and not path.exists()):
+        if (
+            not self.labels.is_dir()
+            or self._part[name] == "testing"
+            or (name in self.splits.get("test", ()) and not path.exists())
+        ):
             return None
         objects = []
         for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
@@ -234,10 +260,14 @@ class VodSource:
 
 def is_vod(path: Path) -> bool:
     """Whether a folder looks like this set."""
-    return (path / "lidar" / "training" / "calib").is_dir() and any((path / n).is_dir() for names in RADAR_FOLDERS.values() for n in names)
+    return (path / "lidar" / "training" / "calib").is_dir() and any(
+        (path / n).is_dir() for names in RADAR_FOLDERS.values() for n in names
+    )
 
 
-def result_line(camera: CameraCalibration, label: str, box: np.ndarray, rectangle: Sequence[float], score: float) -> str:
+def result_line(
+    camera: CameraCalibration, label: str, box: np.ndarray, rectangle: Sequence[float], score: float
+) -> str:
     """A detection as a line of a result file, the inverse of how labels are read.
 
     Args:
@@ -266,7 +296,12 @@ def _scene(name: str) -> str:
 
 def _is_rigid(T: np.ndarray) -> bool:
     R = T[:3, :3]
-    return bool(np.isfinite(T).all() and np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0 and [*T[3]] == [0, 0, 0, 1])
+    return bool(
+        np.isfinite(T).all()
+        and np.allclose(R @ R.T, np.eye(3), atol=1e-3)
+        and np.linalg.det(R) > 0
+        and [*T[3]] == [0, 0, 0, 1]
+    )
 
 
 def _calibration(path: Path, *keys: str) -> list[np.ndarray]:
@@ -299,4 +334,8 @@ def _object(words: list[str], T_lidar_camera: np.ndarray) -> tuple[np.ndarray, s
     if not np.isfinite(numbers).all() or min(height, width, length) <= 0 or occlusion not in (0, 1, 2, 3):
         raise ValueError(f"an object with size, place and rotation {words[8:15]} and occlusion {occlusion}")
     center = transform(T_lidar_camera, np.array([[x, y, z]]))[0] + [0, 0, height / 2]  # labelled at its bottom
-    return np.array([*center, length, width, height, _wrapped(-rotation - np.pi / 2), np.nan, np.nan]), words[0].lower(), occlusion
+    return (
+        np.array([*center, length, width, height, _wrapped(-rotation - np.pi / 2), np.nan, np.nan]),
+        words[0].lower(),
+        occlusion,
+    )

@@ -108,7 +108,10 @@ MANIFESTS: dict[str, tuple[str, Callable[[dict], Any]]] = {
     "bytes that are text": ("E0410", put("17", "files", "bev.onnx", "bytes")),
     "bytes that are no whole number": ("E0410", put(1e3, "files", "bev.onnx", "bytes")),
     "sha256 too short": ("E0410", put("00", "files", "bev.onnx", "sha256")),
-    "sha256 in capitals": ("E0410", lambda m: m["files"]["bev.onnx"].update(sha256=m["files"]["bev.onnx"]["sha256"].upper())),
+    "sha256 in capitals": (
+        "E0410",
+        lambda m: m["files"]["bev.onnx"].update(sha256=m["files"]["bev.onnx"]["sha256"].upper()),
+    ),
     "sha256 that is a number": ("E0410", put(0, "files", "bev.onnx", "sha256")),
     "sha256 of something else": ("E0407", put(hashlib.sha256(b"").hexdigest(), "files", "bev.onnx", "sha256")),
     "bytes one too many": ("E0407", lambda m: m["files"]["bev.onnx"].update(bytes=m["files"]["bev.onnx"]["bytes"] + 1)),
@@ -194,7 +197,10 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "a pipe": ("E0406", lambda path: (path.unlink(), os.mkfifo(path))),
     "a link to nowhere": ("E0406", lambda path: (path.unlink(), path.symlink_to("nowhere"))),
     "a link to itself": ("E0406", lambda path: (path.unlink(), path.symlink_to(path.name))),
-    "a link to a file outside": ("E0408", lambda path: path.symlink_to(shutil.move(path, path.parent.parent / "elsewhere"))),
+    "a link to a file outside": (
+        "E0408",
+        lambda path: path.symlink_to(shutil.move(path, path.parent.parent / "elsewhere")),
+    ),
     "a link to a device": ("E0408", lambda path: (path.unlink(), path.symlink_to("/dev/zero"))),
     "another file of the bundle": ("E0407", lambda path: shutil.copy(path.parent / "manifest.json", path)),
 }
@@ -246,7 +252,9 @@ HIDING_PLACES: dict[str, Callable[[Any], Any]] = {
     "a sparse attribute": lambda part: attribute(part).sparse_tensor.values.CopyFrom(outside()),
     "a list of sparse attributes": lambda part: attribute(part).sparse_tensors.add().indices.CopyFrom(outside()),
     "a branch": lambda part: attribute(part).g.initializer.append(outside()),
-    "a branch of a branch": lambda part: attribute(part).g.node.add().attribute.add().graphs.add().initializer.append(outside()),
+    "a branch of a branch": lambda part: (
+        attribute(part).g.node.add().attribute.add().graphs.add().initializer.append(outside())
+    ),
     "a function": lambda part: part.functions.add().node.add().attribute.add().t.CopyFrom(outside()),
     "a default of a function": lambda part: part.functions.add().attribute_proto.add().t.CopyFrom(outside()),
     "a training graph": lambda part: part.training_info.add().algorithm.initializer.append(outside()),
@@ -274,13 +282,19 @@ def test_real_external_data_as_onnx_writes_it(folder: Path) -> None:
     """Beside the part too: then the file is in the manifest, but nothing keeps its name from leading elsewhere."""
     onnx = pytest.importorskip("onnx")
     part = onnx.load_model_from_string((folder / "camera.onnx").read_bytes())
-    onnx.save_model(part, str(folder / "camera.onnx"), save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        part, str(folder / "camera.onnx"), save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     for name in ("camera.onnx", "weights.bin"):
         replace_part(folder, name, (folder / name).read_bytes())
     assert refused(folder).code == "E0408"
 
 
-GROUP, END, LONG_TAG = b"\x9b\x06", b"\x9c\x06", b"\xba\x80\x80\x80\x10"  # unknown group 99; field 7 with a bit beyond the 32nd
+GROUP, END, LONG_TAG = (
+    b"\x9b\x06",
+    b"\x9c\x06",
+    b"\xba\x80\x80\x80\x10",
+)  # unknown group 99; field 7 with a bit beyond the 32nd
 
 
 def message(field: int, payload: bytes) -> bytes:

@@ -26,7 +26,9 @@ def write(folder: Path, **changes) -> Bundle:
 
 def test_a_written_bundle_loads_as_it_was_given(tmp_path: Path) -> None:
     made = write(
-        tmp_path / "new" / "m.imkd", extra={"card.md": "# ü\n".encode()}, provenance={"data": "ü", "commit": None, "seeds": [1, 2]}
+        tmp_path / "new" / "m.imkd",
+        extra={"card.md": "# ü\n".encode()},
+        provenance={"data": "ü", "commit": None, "seeds": [1, 2]},
     )
     read = Bundle.load(tmp_path / "new" / "m.imkd")
     assert read.manifest == made.manifest and read.path == (tmp_path / "new" / "m.imkd").resolve()
@@ -61,7 +63,8 @@ def untouched(target: Path) -> dict[str, bytes]:
     """What lies at a place, and in it."""
     found = [target, *sorted(target.rglob("*"))] if target.is_dir() else [target]
     return {
-        str(path): path.read_bytes() if path.is_file() else os.fsencode(os.readlink(path) if path.is_symlink() else "") for path in found
+        str(path): path.read_bytes() if path.is_file() else os.fsencode(os.readlink(path) if path.is_symlink() else "")
+        for path in found
     }
 
 
@@ -141,7 +144,9 @@ def test_what_cannot_be_written_leaves_everything_as_it_was(tmp_path: Path, chan
 
 
 @pytest.mark.parametrize("step", ["_write_file", "_replace"])
-def test_a_disk_that_fails_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_disk_that_fails_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     before = write(tmp_path / "m.imkd")
 
     def fail(*arguments) -> None:
@@ -195,7 +200,9 @@ def sample(**changes) -> Sample:
         K=np.array([[128.0, 0, 80], [0, 128, 45], [0, 0, 1]]),
         T_ego_camera=np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1.0]]),
     )
-    rig = SensorRig(cameras=[camera], radars=[RadarCalibration(name=name, T_ego_radar=np.eye(4)) for name in ("R", "S")])
+    rig = SensorRig(
+        cameras=[camera], radars=[RadarCalibration(name=name, T_ego_radar=np.eye(4)) for name in ("R", "S")]
+    )
     clouds = [random.uniform([1, -20, -1, 0, -5], [40, 20, 2, 20, 5], (n, 5)).astype(np.float32) for n in (120, 0, 80)]
     sweeps = [
         RadarSweep("R", clouds[0]),
@@ -222,7 +229,14 @@ def with_golden(folder: Path, moment: Sample, tamper=lambda golden: None) -> Bun
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"frames": {}}, {"radar": []}, {"ego": None}, {"ego": Ego(twist=(1.0, 0, 0))}, {"frames": {}, "radar": [], "ego": None}],
+    [
+        {},
+        {"frames": {}},
+        {"radar": []},
+        {"ego": None},
+        {"ego": Ego(twist=(1.0, 0, 0))},
+        {"frames": {}, "radar": [], "ego": None},
+    ],
     ids=str,
 )
 def test_the_golden_frame_is_met_where_it_was_made(tmp_path: Path, changes: dict) -> None:
@@ -273,12 +287,16 @@ def test_a_half_border_may_be_one_of_its_steps_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, apart: float, beyond: float
 ) -> None:
     """A step of float16 is 2**-10 of a power of two: rounding costs half of one. What an engine's float32 moves is a difference."""
-    bundle = with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.update(tensor_context=np.full(8, -4.0), stride_context=1))
+    bundle = with_golden(
+        tmp_path / "m.imkd", sample(), lambda golden: golden.update(tensor_context=np.full(8, -4.0), stride_context=1)
+    )
     typed = Detector.device_tensors
     found = np.full(8, -4 * (1 + apart * 2.0**-10), np.float32)
     monkeypatch.setattr(Detector, "tensors", lambda self: {**self._open_core().tensors(), "context": found})
     monkeypatch.setattr(
-        Detector, "device_tensors", lambda self: {n: replace(t, dtype=dtype if n == "context" else t.dtype) for n, t in typed(self).items()}
+        Detector,
+        "device_tensors",
+        lambda self: {n: replace(t, dtype=dtype if n == "context" else t.dtype) for n, t in typed(self).items()},
     )
     differences = check_golden(bundle)
     assert differences.pop("context") == pytest.approx(beyond * 2.0**-8, abs=1e-7)
@@ -291,7 +309,9 @@ def test_a_tensor_rounded_to_half_is_no_difference(tmp_path: Path, monkeypatch: 
     half = lambda self: {n: t.astype(np.float16).astype(np.float32) for n, t in self._open_core().tensors().items()}  # noqa: E731
     monkeypatch.setattr(Detector, "tensors", half)
     assert max(check_golden(bundle).values()) > 1e-4  # float32 that loses so many bits is wrong
-    monkeypatch.setattr(Detector, "device_tensors", lambda self: {n: replace(t, dtype="float16") for n, t in typed(self).items()})
+    monkeypatch.setattr(
+        Detector, "device_tensors", lambda self: {n: replace(t, dtype="float16") for n, t in typed(self).items()}
+    )
     assert max(check_golden(bundle).values()) < 1e-7  # half a step of the smallest float16
 
 

@@ -64,7 +64,9 @@ def test_weighted_rows_count_by_place() -> None:
     histogram = filled(values, maps=maps)
     assert histogram.counts[ALL].sum() == 4 and histogram.zeros == 4
     assert histogram.counts[OCCUPIED].sum() == 2 and histogram.counts[OCCUPIED][: BINS // 2].sum() == 2  # the ones
-    assert histogram.counts[GRADED].sum() == 1 and histogram.counts[GRADED][BINS // 2 :].sum() == 1  # the fours, half each
+    assert (
+        histogram.counts[GRADED].sum() == 1 and histogram.counts[GRADED][BINS // 2 :].sum() == 1
+    )  # the fours, half each
 
 
 def test_mse_finds_the_least_squared_error() -> None:

@@ -35,7 +35,9 @@ def test_a_frame_without_returns_weighs_the_same_everywhere() -> None:
 
 @given(st.integers(0, 3), st.sampled_from([(8, 12), (4, 6), (2, 3), (1, 1)]), st.integers(0, 50))
 def test_resampling_takes_the_largest_weight_in_reach(radius: int, shape: tuple[int, int], seed: int) -> None:
-    maps = np.random.default_rng(seed).random((2, 8, 12)).astype(np.float32) * (np.random.default_rng(seed + 1).random((8, 12)) < 0.2)
+    maps = np.random.default_rng(seed).random((2, 8, 12)).astype(np.float32) * (
+        np.random.default_rng(seed + 1).random((8, 12)) < 0.2
+    )
     found, step = resample(maps, *shape, radius), 8 // shape[0]
     across = 12 // shape[1]
     for i in range(shape[0]):

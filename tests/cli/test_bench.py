@@ -51,7 +51,9 @@ def test_every_frame_is_counted_and_percentiles_are_observed(random_bundle: Path
 
 
 def test_a_frame_that_waits_for_the_last_one_is_late_too(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock([0.01, 0.01, 0.35, 0.02, 0.02, 0.02])  # a frame each 0.1 s; the third takes until after the sixth is due
+    clock = Clock(
+        [0.01, 0.01, 0.35, 0.02, 0.02, 0.02]
+    )  # a frame each 0.1 s; the third takes until after the sixth is due
     monkeypatch.setattr(frames, "time", clock)
     monkeypatch.setattr(Detector, "infer", clock.infer(Detector.infer))
     result = bench(str(random_bundle), frames=8, warmup=0, rate=10, threads=1)
@@ -79,10 +81,19 @@ def test_a_gate_that_says_nothing_is_refused(run: Any, option: str, value: str) 
 @pytest.mark.parametrize("mode", [["--predict", "thor"], ["--ops"]], ids=["predict", "ops"])
 @pytest.mark.parametrize(
     "option",
-    [["--max-p99", "0"], ["--html", "x.html"], ["--rate", "20"], ["--device", "cpu"], ["--frames", "9"], ["--warmup", "0"]],
+    [
+        ["--max-p99", "0"],
+        ["--html", "x.html"],
+        ["--rate", "20"],
+        ["--device", "cpu"],
+        ["--frames", "9"],
+        ["--warmup", "0"],
+    ],
     ids=lambda o: o[0],
 )
-def test_what_another_mode_would_ignore_is_refused(run: Any, tmp_path: Path, monkeypatch: Any, mode: list[str], option: list[str]) -> None:
+def test_what_another_mode_would_ignore_is_refused(
+    run: Any, tmp_path: Path, monkeypatch: Any, mode: list[str], option: list[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = run("bench", "tiny", *mode, *option)
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]") and f"/ {option[0]} /" in outcome.stderr
@@ -110,13 +121,29 @@ def system(root: Path, **files: str) -> Path:
 
 def orin(root: Path) -> Path:
     """The files of an AGX Orin, as far as they are read."""
-    hwmon, zone, gpu = "sys__class__hwmon__hwmon1__", "sys__class__thermal__thermal_zone", "sys__class__devfreq__17000000.gpu__"
-    rails = {"in1_label": "VDD_GPU_SOC", "in1_input": "20000", "curr1_input": "600", "in2_label": "VDD_CPU_CV", "in2_input": "19000"}
+    hwmon, zone, gpu = (
+        "sys__class__hwmon__hwmon1__",
+        "sys__class__thermal__thermal_zone",
+        "sys__class__devfreq__17000000.gpu__",
+    )
+    rails = {
+        "in1_label": "VDD_GPU_SOC",
+        "in1_input": "20000",
+        "curr1_input": "600",
+        "in2_label": "VDD_CPU_CV",
+        "in2_input": "19000",
+    }
     rails |= {"curr2_input": "100", "in3_label": "NC", "in3_input": "1", "curr3_input": "1", "name": "ina3221"}
     system(root, **{hwmon + name: value for name, value in rails.items()})
-    system(root, **{"sys__class__hwmon__hwmon0__name": "pwmfan", f"{zone}0__type": "gpu-thermal", f"{zone}0__temp": "51500"})
+    system(
+        root,
+        **{"sys__class__hwmon__hwmon0__name": "pwmfan", f"{zone}0__type": "gpu-thermal", f"{zone}0__temp": "51500"},
+    )
     system(root, **{f"{zone}1__type": "cv0-thermal", f"{zone}1__temp": "-256000", f"{zone}2__type": "cpu-thermal"})
-    system(root, **{gpu + "cur_freq": "918000000", gpu + "max_freq": "1300500000", "sys__class__devfreq__host1x__cur_freq": "1"})
+    system(
+        root,
+        **{gpu + "cur_freq": "918000000", gpu + "max_freq": "1300500000", "sys__class__devfreq__host1x__cur_freq": "1"},
+    )
     cpu = "sys__devices__system__cpu__cpu"
     system(root, **{f"{cpu}0__cpufreq__scaling_cur_freq": "2201600", f"{cpu}1__cpufreq__scaling_cur_freq": "729600"})
     return system(root, var__lib__nvpmodel__status="pmode:0003", proc__self__status="Name: x\nVmRSS:\t  204800 kB")
@@ -205,7 +232,9 @@ def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Pat
 
 
 @pytest.mark.parametrize("place", ["file/bench.html", "file/new/bench.html", "folder"])
-def test_a_page_that_cannot_be_written_is_refused_before_the_run(run: Any, tmp_path: Path, monkeypatch: Any, place: str) -> None:
+def test_a_page_that_cannot_be_written_is_refused_before_the_run(
+    run: Any, tmp_path: Path, monkeypatch: Any, place: str
+) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     monkeypatch.setattr("imkd_edge.bench.bench", lambda *arguments, **more: pytest.fail("run first"))
@@ -221,7 +250,9 @@ def test_a_disk_that_fails_after_the_run_does_not_take_the_result_along(
         raise Error(Code.write_failed, "No space left on device")
 
     monkeypatch.setattr("imkd_edge.bench.write_page", full)
-    outcome = run("bench", random_bundle, "--frames", 3, "--warmup", 0, "--html", tmp_path / "new" / "bench.html", "--json")
+    outcome = run(
+        "bench", random_bundle, "--frames", 3, "--warmup", 0, "--html", tmp_path / "new" / "bench.html", "--json"
+    )
     assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]") and outcome.json["frames"] == 3
 
 

@@ -15,7 +15,9 @@ from imkd_edge.cli import report
 from imkd_edge.spec import ImageSpec
 
 
-def test_the_two_sides_compute_the_same(random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_the_two_sides_compute_the_same(
+    random_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """The two sides of each race compute the same thing, so their ratio means something."""
     monkeypatch.setattr(race, "COPY_BYTES", 1 << 20)
     result = bench_ops(str(random_bundle), repeats=3)
@@ -23,7 +25,9 @@ def test_the_two_sides_compute_the_same(random_bundle: Path, monkeypatch: pytest
     assert "preprocess_images: " in capsys.readouterr().out
     rows = {(row["op"], row["reference"].split()[0].rstrip(",")): row for row in result["ops"]}
     assert {op for op, _ in rows} == {"preprocess_images", "voxelize_radar", "lift", "warp_bev", "decode"}
-    assert {("lift", "NumPy"), ("lift", "torch"), ("decode", "torch"), ("preprocess_images", "torchvision")} <= set(rows)
+    assert {("lift", "NumPy"), ("lift", "torch"), ("decode", "torch"), ("preprocess_images", "torchvision")} <= set(
+        rows
+    )
     assert {row["threads"] for row in result["ops"]} == set(result["copy_gb_per_s"])
     limits = {
         "preprocess_images": 1.01,  # two roundings to whole levels in the chains
@@ -68,12 +72,27 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
 
     copy.moved = 2_000_000
     monkeypatch.setattr(race, "Copy", lambda threads: copy)
-    monkeypatch.setattr(race, "time", SimpleNamespace(sleep=lambda s: order.append("pause"), perf_counter_ns=lambda: now[0]))
-    [row], bandwidth = race.run(
-        [race.Race("op", "usual", call("ours", 3, 1), call("theirs", 12, 1.5), {"in": 600_000, "out": 400_000}, 10)], 1, range(2)
+    monkeypatch.setattr(
+        race, "time", SimpleNamespace(sleep=lambda s: order.append("pause"), perf_counter_ns=lambda: now[0])
     )
-    assert order == ["copy", "ours", "theirs", *["pause", "copy", "copy", "pause", "ours", "ours", "pause", "theirs", "theirs"] * 2]
-    assert bandwidth == 1.0 and row["ratio"] == 4 and row["difference"] == 5 and row["floor_ms"] == 1 and row["times_floor"] == 3
+    [row], bandwidth = race.run(
+        [race.Race("op", "usual", call("ours", 3, 1), call("theirs", 12, 1.5), {"in": 600_000, "out": 400_000}, 10)],
+        1,
+        range(2),
+    )
+    assert order == [
+        "copy",
+        "ours",
+        "theirs",
+        *["pause", "copy", "copy", "pause", "ours", "ours", "pause", "theirs", "theirs"] * 2,
+    ]
+    assert (
+        bandwidth == 1.0
+        and row["ratio"] == 4
+        and row["difference"] == 5
+        and row["floor_ms"] == 1
+        and row["times_floor"] == 3
+    )
 
 
 def test_what_others_use_of_the_machine_is_told(tmp_path: Path) -> None:

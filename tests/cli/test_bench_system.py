@@ -29,7 +29,9 @@ Architecture: arm64
 Version: 6.2+b77
 Description: of Version: 9
 """
-TEGRA = "# R35 (release), REVISION: 6.0, GCID: 37391689, BOARD: generic, EABI: aarch64, DATE: Wed Aug 28 09:12:41 UTC 2024"
+TEGRA = (
+    "# R35 (release), REVISION: 6.0, GCID: 37391689, BOARD: generic, EABI: aarch64, DATE: Wed Aug 28 09:12:41 UTC 2024"
+)
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -117,7 +119,11 @@ THERMAL, HWMON = "sys/class/thermal/cooling_device", "sys/class/hwmon/hwmon3/"
 def test_states_counters_and_nvml_are_reasons_and_fans_are_none(tmp_path: Path) -> None:
     names = ["pwm-fan", "cpufreq-cpu0", "gpu-throttle-alert", "hot-surface-alert"]
     write(tmp_path, {f"{THERMAL}{i}/type": f"{name}\n" for i, name in enumerate(names)})
-    write(tmp_path, {f"{THERMAL}{i}/cur_state": "0\n" for i in range(4)} | {f"{THERMAL}0/cur_state": "3\n", f"{THERMAL}3/cur_state": "1\n"})
+    write(
+        tmp_path,
+        {f"{THERMAL}{i}/cur_state": "0\n" for i in range(4)}
+        | {f"{THERMAL}0/cur_state": "3\n", f"{THERMAL}3/cur_state": "1\n"},
+    )
     write(tmp_path, {f"{HWMON}name": "soctherm_oc\n", f"{HWMON}oc1_event_cnt": "0\n", f"{HWMON}oc3_event_cnt": "37\n"})
     bits = iter([0x1, 0x2 | 0x10 | 0x100, 0x4, 0x24])  # idle; chosen limits; power; power and heat
     throttling = Throttling(tmp_path, lambda: next(bits))
@@ -192,8 +198,14 @@ def test_memory_that_is_kept_is_growth_and_memory_given_back_is_none() -> None:
     if (before := heap_bytes()) is None:
         pytest.skip("no glibc 2.33: the heap is NOT measured")
     libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
-    blocks = [libc.malloc(size) for size in [64 << 20] + [2000] * 2000]  # one is mapped alone, the others lie in an arena
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    blocks = [
+        libc.malloc(size) for size in [64 << 20] + [2000] * 2000
+    ]  # one is mapped alone, the others lie in an arena
     grown = (heap_bytes() or 0) - before
     for block in blocks:
         libc.free(block)
@@ -225,7 +237,9 @@ def test_growth_is_per_frame() -> None:
 
 
 # ---- the report ----
-def test_every_report_has_versions_power_mode_throttling_and_memory(run: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_every_report_has_versions_power_mode_throttling_and_memory(
+    run: Any, random_bundle: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "bench.html"
     result = run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--html", path, "--json").json
     named = {
@@ -242,10 +256,17 @@ def test_every_report_has_versions_power_mode_throttling_and_memory(run: Any, ra
         "l4t",
     }
     assert named | {"system", "cpu"} <= result["environment"].keys() and all(result["environment"].values())
-    assert result["throttling"].keys() == {"told_by", "samples", "share", "reasons"} and result["throttling"]["samples"] >= 2
+    assert (
+        result["throttling"].keys() == {"told_by", "samples", "share", "reasons"}
+        and result["throttling"]["samples"] >= 2
+    )
     assert result["memory"].keys() == {"heap_growth_bytes_per_frame", "minor_faults_per_frame"}
     text = path.read_text()
-    for line in (throttling_line(result["throttling"]), memory_line(result["memory"]), f"commit: {result['environment']['commit']}"):
+    for line in (
+        throttling_line(result["throttling"]),
+        memory_line(result["memory"]),
+        f"commit: {result['environment']['commit']}",
+    ):
         assert html.escape(line) in text
     said = run("bench", random_bundle, "--frames", 3, "--warmup", 1).stdout
     assert "throttl" in said and "pages first touched" in said and "power mode" in said
@@ -254,4 +275,6 @@ def test_every_report_has_versions_power_mode_throttling_and_memory(run: Any, ra
 def test_the_page_shows_what_throttled(random_bundle: Path) -> None:
     result = bench(str(random_bundle), frames=3, warmup=0)
     told = {"told_by": ["NVML"], "samples": 8, "share": 0.5, "reasons": {"GPU: power limit": 0.5}}
-    assert "throttled in 50 % of 8 samples of NVML: GPU: power limit in 50 %" in page.page({**result, "throttling": told})
+    assert "throttled in 50 % of 8 samples of NVML: GPU: power limit in 50 %" in page.page(
+        {**result, "throttling": told}
+    )

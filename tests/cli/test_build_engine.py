@@ -55,7 +55,9 @@ def test_both_parts_of_a_shipped_bundle_are_built(rtx: Any, name: str, tmp_path:
 
 def border(network: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> type and shape of a network's inputs and outputs."""
-    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [
+        network.get_output(i) for i in range(network.num_outputs)
+    ]
     return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
 
 
@@ -84,13 +86,18 @@ def test_the_border_is_as_the_kernels_want_it(rtx: Any, part: str, typing: str) 
     assert {kind for kind, _ in before.values()} == {"FLOAT"}
     set_io(rtx, network)
     turned = {name: (n, h, w, c) if name == "context" else (n, c, h, w) for name, (_, (n, c, h, w)) in before.items()}
-    assert border(network) == {name: ("HALF" if typing == "float16" else "FLOAT", shape) for name, shape in turned.items()}
+    assert border(network) == {
+        name: ("HALF" if typing == "float16" else "FLOAT", shape) for name, shape in turned.items()
+    }
     layers = [network.get_layer(i) for i in range(network.num_layers)]
-    used = set(before) | {layer.get_input(k).name for layer in layers for k in range(layer.num_inputs) if layer.get_input(k)}
+    used = set(before) | {
+        layer.get_input(k).name for layer in layers for k in range(layer.num_inputs) if layer.get_input(k)
+    }
     ends = {
         name
         for layer in layers
-        if layer.type == rtx.LayerType.CAST and {layer.get_input(0).dtype, layer.get_output(0).dtype} == {rtx.float16, rtx.float32}
+        if layer.type == rtx.LayerType.CAST
+        and {layer.get_input(0).dtype, layer.get_output(0).dtype} == {rtx.float16, rtx.float32}
         for name in (layer.get_input(0).name, layer.get_output(0).name)
         if name in before and layer.get_output(0).name in used  # the builder drops what nobody reads
     }
@@ -134,7 +141,9 @@ def test_what_tensorrt_cannot_parse_is_refused_with_its_reason(rtx: Any) -> None
 
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4, 4]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Mystery", ["x"], ["y"], domain="no.such")], "g", info[:1], info[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("no.such", 1)], ir_version=9)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("no.such", 1)], ir_version=9
+    )
     with pytest.raises(Error, match="Mystery") as error:
         build_engine._Build(rtx, None, None, None, None).run(model.SerializeToString(), "part.onnx")
     assert error.value.code == "E0502" and error.value.where == "part.onnx"
@@ -172,7 +181,9 @@ def test_progress_hears_nested_phases_from_start_to_end(rtx: Any, random_bundle:
 
 
 # ---- TensorRT itself, by a stand-in ----
-def test_the_network_is_strongly_typed_and_no_precision_is_asked_for(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_the_network_is_strongly_typed_and_no_precision_is_asked_for(
+    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
+) -> None:
     build_engines(random_bundle, tmp_path)
     assert fake.network_flags == [1 << fake.NetworkDefinitionCreationFlag.STRONGLY_TYPED] * 2
     assert [config.flags for config in fake.configs] == [set(), set()]
@@ -210,10 +221,18 @@ def test_times_of_another_machine_are_dropped_out_loud(fake: FakeTensorRT, rando
 
 CHANGES = {  # one for every element of the key
     "tensorrt": lambda fake, patch, bundle: patch.setattr(fake, "__version__", "10.16.1"),
-    "cuda": lambda fake, patch, bundle: patch.setattr(build_engine, "find_gpu", lambda: Gpu("Orin", "87", "13.0", "540.4.0")),
-    "driver": lambda fake, patch, bundle: patch.setattr(build_engine, "find_gpu", lambda: Gpu("Orin", "87", "12.6", "580.0")),
-    "gpu": lambda fake, patch, bundle: patch.setattr(build_engine, "find_gpu", lambda: Gpu("Orin NX", "87", "12.6", "540.4.0")),
-    "sm": lambda fake, patch, bundle: patch.setattr(build_engine, "find_gpu", lambda: Gpu("Orin", "89", "12.6", "540.4.0")),
+    "cuda": lambda fake, patch, bundle: patch.setattr(
+        build_engine, "find_gpu", lambda: Gpu("Orin", "87", "13.0", "540.4.0")
+    ),
+    "driver": lambda fake, patch, bundle: patch.setattr(
+        build_engine, "find_gpu", lambda: Gpu("Orin", "87", "12.6", "580.0")
+    ),
+    "gpu": lambda fake, patch, bundle: patch.setattr(
+        build_engine, "find_gpu", lambda: Gpu("Orin NX", "87", "12.6", "540.4.0")
+    ),
+    "sm": lambda fake, patch, bundle: patch.setattr(
+        build_engine, "find_gpu", lambda: Gpu("Orin", "89", "12.6", "540.4.0")
+    ),
     "onnx_sha256": lambda fake, patch, bundle: _retrain(bundle),
 }
 
@@ -240,15 +259,21 @@ def test_each_element_of_the_key_makes_a_new_engine(
 
 
 @pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}, {"io": "onnx"}])
-def test_another_build_flag_makes_a_new_engine(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, Any]) -> None:
+def test_another_build_flag_makes_a_new_engine(
+    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, Any]
+) -> None:
     build_engines(random_bundle, tmp_path)
     assert built(build_engines(random_bundle, tmp_path, **flag)) == [True, True]
 
 
-def test_engines_lie_beside_the_bundle_which_stays_whole(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_engines_lie_beside_the_bundle_which_stays_whole(
+    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
+) -> None:
     bundle = shutil.copytree(random_bundle, tmp_path / "m.imkd")
     build_engines(bundle)
-    assert {path.name for path in (tmp_path / "m.engines").iterdir()} == {f"{part}.engine{end}" for part in PARTS for end in ("", ".json")}
+    assert {path.name for path in (tmp_path / "m.engines").iterdir()} == {
+        f"{part}.engine{end}" for part in PARTS for end in ("", ".json")
+    }
     assert engine_folder(Bundle.load(bundle)) == tmp_path / "m.engines"  # load: the bundle is not changed
 
 
@@ -266,7 +291,11 @@ def test_without_tensorrt_the_cure_is_told(run: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
     outcome = run("build-engine", random_bundle, "--json")
     assert outcome.code == 3 and outcome.stdout == ""
-    assert "E0501" in outcome.stderr and "pip install tensorrt" in outcome.stderr and "python3-libnvinfer" in outcome.stderr
+    assert (
+        "E0501" in outcome.stderr
+        and "pip install tensorrt" in outcome.stderr
+        and "python3-libnvinfer" in outcome.stderr
+    )
 
 
 def test_tensorrt_is_not_asked_where_there_is_no_gpu(
@@ -299,7 +328,12 @@ def test_json_is_the_result(fake: FakeTensorRT, run: Any, random_bundle: Path, t
     for entry in result["engines"]:
         record = json.loads(Path(entry["path"] + ".json").read_text())
         assert record["key"] == entry["key"] and record["engine"]["bytes"] == entry["bytes"]
-        assert (entry["key"]["gpu"], entry["key"]["sm"], entry["key"]["cuda"], entry["key"]["driver"]) == ("Orin", "87", "12.6", "540.4.0")
+        assert (entry["key"]["gpu"], entry["key"]["sm"], entry["key"]["cuda"], entry["key"]["driver"]) == (
+            "Orin",
+            "87",
+            "12.6",
+            "540.4.0",
+        )
         assert entry["key"]["tensorrt"] == "tensorrt 10.3.0"
     assert result["self_test"].startswith("not run")
 
@@ -326,12 +360,16 @@ def test_the_golden_frame_is_run_through_the_new_engines(device: Any, run: Any, 
     assert device.asked == [{"engine": "tensorrt", "device": "cuda"}]
 
 
-def test_a_golden_frame_that_differs_fails_the_command(device: Any, run: Any, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_golden_frame_that_differs_fails_the_command(
+    device: Any, run: Any, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
     monkeypatch.setattr(build_engine, "check_golden", lambda bundle, **_: found)
     outcome = run("build-engine", random_bundle)
     text = " ".join(outcome.stdout.split())
-    assert outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
+    assert (
+        outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
+    )
 
     def broken(bundle: Bundle, **_: str) -> dict[str, float]:
         raise Error(Code.device_failed, "cudaGraphLaunch: out of memory")
@@ -347,7 +385,9 @@ def test_why_the_golden_frame_was_not_run(device: Any, run: Any, random_bundle: 
         assert outcome.code == 0 and not device.asked
         return outcome.json["self_test"]
 
-    assert said("--out", tmp_path / "other") == "not run: a Detector looks for engines in random.engines beside the bundle"
+    assert (
+        said("--out", tmp_path / "other") == "not run: a Detector looks for engines in random.engines beside the bundle"
+    )
     device.core.native_engines = lambda: ["onnxruntime"]
     assert said() == "not run: this build of the core has no TensorRT"
 

@@ -33,7 +33,9 @@ def test_a_second_demo_replaces_the_first_and_leaves_nothing_else(run, random_bu
     assert json.loads((tmp_path / "latest" / "result.json").read_text())["frame"] == "s000-f001"
 
 
-def test_a_failing_disk_leaves_the_old_result(run, random_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_leaves_the_old_result(
+    run, random_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from imkd_edge import draw
 
     arguments = ("demo", "--bundle", random_bundle, "--out", tmp_path / "latest", "--frame")

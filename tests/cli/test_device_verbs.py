@@ -39,7 +39,9 @@ def test_names_that_look_like_markup_are_printed_as_they_are(run, tmp_path: Path
         assert "car [/red]" in run("infer", "synth", "--bundle", bundle, *arguments, "--score", "0.01").stdout
 
 
-@pytest.mark.parametrize("metrics", [{"metrics": {"mAP": 0.25}}, {"metrics": 0.25}, {"int8": {"mAP": 0.25}}, {"mAP": 0.25}], ids=str)
+@pytest.mark.parametrize(
+    "metrics", [{"metrics": {"mAP": 0.25}}, {"metrics": 0.25}, {"int8": {"mAP": 0.25}}, {"mAP": 0.25}], ids=str
+)
 def test_inspect_shows_metrics_of_any_form(run, random_bundle: Path, tmp_path: Path, metrics: dict) -> None:
     shutil.copytree(random_bundle, tmp_path / "m.imkd")
     manifest = json.loads((random_bundle / "manifest.json").read_text())
@@ -82,7 +84,17 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_bundle: Path
 def test_doctor_finds_a_whole_installation_well(run, shipped: Path) -> None:
     outcome = run("doctor", "--json")
     checks = {check["name"]: check for check in outcome.json["checks"]}
-    assert set(checks) >= {"python", "core", "onnxruntime", "cuda", "tensorrt", "threads", "bundle tiny", "golden tiny", "sensor data"}
+    assert set(checks) >= {
+        "python",
+        "core",
+        "onnxruntime",
+        "cuda",
+        "tensorrt",
+        "threads",
+        "bundle tiny",
+        "golden tiny",
+        "sensor data",
+    }
     assert not [check for check in checks.values() if check["status"] == "fail"]
     assert all(check["fix"] for check in checks.values() if check["status"] == "warn")
     assert outcome.code == 0
@@ -118,12 +130,19 @@ def test_a_broken_check_is_a_finding_not_a_crash(run, shipped: Path, monkeypatch
 
 def test_bench_has_percentiles_of_the_whole_and_of_every_stage(run, random_bundle: Path) -> None:
     result = run("bench", random_bundle, "--frames", "12", "--warmup", "2", "--threads", "1", "--json").json
-    assert result["frames"] == 12 and result["threads"] == 1 and result["engine"] == "onnxruntime" and result["device"] == "cpu"
+    assert (
+        result["frames"] == 12
+        and result["threads"] == 1
+        and result["engine"] == "onnxruntime"
+        and result["device"] == "cpu"
+    )
     assert list(result["stages_ms"]) == STAGES
     for name, values in {"total": result["total_ms"], **result["stages_ms"]}.items():
         assert list(values) == PERCENTILES
         ordered = [values[name] for name in PERCENTILES]
-        assert ordered == sorted(ordered) and (ordered[-1] == 0 if name == "warp" else ordered[0] > 0)  # this bundle has no past frames
+        assert ordered == sorted(ordered) and (
+            ordered[-1] == 0 if name == "warp" else ordered[0] > 0
+        )  # this bundle has no past frames
     assert 0 < result["share_outside_networks"] < 1
     assert result["total_ms"]["p50"] >= max(stage["p50"] for stage in result["stages_ms"].values())
     assert {"cpu", "cores", "python", "onnxruntime", "numpy"} <= set(result["environment"])
@@ -139,7 +158,15 @@ def test_percentiles_are_observed_values() -> None:
 @pytest.mark.parametrize("device", ["orin-agx-64", "orin-nx-16", "orin-nano-8", "thor"])
 def test_a_prediction_is_the_sum_of_its_stages_and_says_what_it_is(run: Any, device: str) -> None:
     result = run("bench", "tiny", "--predict", device, "--json").json
-    assert result["predicted"] is True and set(result["stages_ms"]) == {"preprocess", "camera", "lift", "radar", "warp", "bev", "decode"}
+    assert result["predicted"] is True and set(result["stages_ms"]) == {
+        "preprocess",
+        "camera",
+        "lift",
+        "radar",
+        "warp",
+        "bev",
+        "decode",
+    }
     assert result["total_ms"] == pytest.approx(sum(stage["ms"] for stage in result["stages_ms"].values()))
     for part, found in result["layers"].items():
         assert sum(layer["us"] for layer in found) == pytest.approx(1e3 * result["stages_ms"][part]["ms"])

@@ -23,20 +23,32 @@ def raising(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "start"),
     [
-        (PermissionError(13, "Permission denied", "/some/where"), "error[E0702] the system refuses: Permission denied / /some/where / "),
+        (
+            PermissionError(13, "Permission denied", "/some/where"),
+            "error[E0702] the system refuses: Permission denied / /some/where / ",
+        ),
         (OSError("no more"), "error[E0702] the system refuses: no more"),
         (MemoryError("Unable to allocate 1 TiB"), "error[E0511] not enough memory: Unable to allocate 1 TiB"),
         (MemoryError(), "error[E0511] not enough memory"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_the_system_refuses_is_one_line_and_code_3(run, monkeypatch: pytest.MonkeyPatch, error: Exception, start: str) -> None:
+def test_what_the_system_refuses_is_one_line_and_code_3(
+    run, monkeypatch: pytest.MonkeyPatch, error: Exception, start: str
+) -> None:
     monkeypatch.setattr(Bundle, "load", raising(error))
     outcome = run("inspect", "tiny")
-    assert outcome.code == 3 and outcome.stderr.startswith(start) and outcome.stderr.count("\n") == 1 and outcome.stdout == ""
+    assert (
+        outcome.code == 3
+        and outcome.stderr.startswith(start)
+        and outcome.stderr.count("\n") == 1
+        and outcome.stdout == ""
+    )
 
 
-def test_a_bug_has_its_traceback_and_no_code_of_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_bug_has_its_traceback_and_no_code_of_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     monkeypatch.setattr(Bundle, "load", raising(ZeroDivisionError("of ours")))
     monkeypatch.setattr(sys, "argv", ["imkd-edge", "inspect", "tiny"])
     with pytest.raises(SystemExit) as raised:

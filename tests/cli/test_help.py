@@ -11,7 +11,19 @@ import typer.main
 
 from imkd_edge.cli import app
 
-VERBS = ("demo", "infer", "inspect", "doctor", "bench", "build-engine", "train", "export", "quantize", "compare", "eval")
+VERBS = (
+    "demo",
+    "infer",
+    "inspect",
+    "doctor",
+    "bench",
+    "build-engine",
+    "train",
+    "export",
+    "quantize",
+    "compare",
+    "eval",
+)
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -67,7 +79,9 @@ def test_the_module_is_the_command() -> None:
     assert outcome.returncode == 0 and outcome.stdout.startswith("imkd-edge ")
 
 
-@pytest.mark.parametrize("arguments", [["nosuchverb"], ["infer"], ["infer", "synth", "--nosuch"], ["bench", "tiny", "--frames", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["nosuchverb"], ["infer"], ["infer", "synth", "--nosuch"], ["bench", "tiny", "--frames", "0"]]
+)
 def test_a_wrong_call_is_usage(run, arguments: list[str]) -> None:
     outcome = run(*arguments)
     assert outcome.code == 2

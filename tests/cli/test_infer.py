@@ -51,9 +51,13 @@ def test_a_higher_score_leaves_fewer_boxes(run, random_bundle: Path) -> None:
     assert all(box["score"] >= 0.5 for box in high)
 
 
-@pytest.mark.parametrize("verb", [["infer", "synth", "--bundle"], ["eval", "--data", "synth"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    "verb", [["infer", "synth", "--bundle"], ["eval", "--data", "synth"]], ids=lambda verb: verb[0]
+)
 @pytest.mark.parametrize("score", ["0", "1", "1.5", "-0.5", "nan"])
-def test_a_score_that_no_box_can_have_is_refused_by_the_name_written(run, random_bundle: Path, verb: list[str], score: str) -> None:
+def test_a_score_that_no_box_can_have_is_refused_by_the_name_written(
+    run, random_bundle: Path, verb: list[str], score: str
+) -> None:
     outcome = run(*verb, random_bundle, f"--score={score}")
     assert outcome.code == 2 and "--score" in outcome.stderr and "head.score_threshold" not in outcome.stderr
 
@@ -77,7 +81,9 @@ def test_without_json_a_frame_is_a_table_and_many_are_lines(run, random_bundle: 
 
 
 def test_save_writes_a_picture_and_the_same_record(run, random_bundle: Path, tmp_path: Path) -> None:
-    outcome = run("infer", "synth", "--bundle", random_bundle, "--frame", "s000-f001", "--save", "--out", tmp_path, "--json")
+    outcome = run(
+        "infer", "synth", "--bundle", random_bundle, "--frame", "s000-f001", "--save", "--out", tmp_path, "--json"
+    )
     folder = tmp_path / "s000-f001"
     assert {path.name for path in folder.iterdir()} == {"overview.png", "result.json"}
     assert {path.name for path in tmp_path.iterdir()} == {"s000-f001"}
@@ -152,12 +158,18 @@ def test_bad_input_has_its_code(
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]  # nothing half-written
 
 
-@pytest.mark.parametrize("verb", [["infer"], ["demo", "--source"], ["bench", "tiny", "--source"], ["bench", "tiny", "--ops", "--source"]])
+@pytest.mark.parametrize(
+    "verb", [["infer"], ["demo", "--source"], ["bench", "tiny", "--source"], ["bench", "tiny", "--ops", "--source"]]
+)
 def test_a_recording_without_frames_is_refused(run, tmp_path: Path, verb: list[str]) -> None:
     for name in ("camera_front", "radar_6455"):
         (tmp_path / name).mkdir()
     outcome = run(*verb, tmp_path)
-    assert outcome.code == 2 and outcome.stderr.startswith("error[E0307] no frames are there") and outcome.stderr.count("\n") == 1
+    assert (
+        outcome.code == 2
+        and outcome.stderr.startswith("error[E0307] no frames are there")
+        and outcome.stderr.count("\n") == 1
+    )
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(run, random_bundle: Path, tmp_path: Path) -> None:
@@ -191,8 +203,12 @@ def test_the_segmentation_is_drawn_and_with_debug_the_gates(run, tmp_path: Path)
 
     heights = []
     for segmentation, flags in ((False, []), (True, []), (False, ["--debug"])):
-        bundle = write_random_bundle(tmp_path / f"{segmentation}.imkd", random_spec(past=2, segmentation=segmentation), gates=True)
-        outcome = run("infer", "synth", "--bundle", bundle, "--frame", "0", "--save", "--out", tmp_path / "out", "--json", *flags)
+        bundle = write_random_bundle(
+            tmp_path / f"{segmentation}.imkd", random_spec(past=2, segmentation=segmentation), gates=True
+        )
+        outcome = run(
+            "infer", "synth", "--bundle", bundle, "--frame", "0", "--save", "--out", tmp_path / "out", "--json", *flags
+        )
         assert outcome.json["health"]["past_frames"] == 0 and set(outcome.json) == {
             "frame",
             "timestamp_ns",

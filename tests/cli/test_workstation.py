@@ -57,7 +57,9 @@ def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pyte
         return {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": float("nan")}}
 
     monkeypatch.setattr(workstation, "_extra", lambda module, extra: SimpleNamespace(train=train))
-    outcome = run("train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json")
+    outcome = run(
+        "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json"
+    )
     assert outcome.json == {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": None}}
     config, options = calls[0]
     assert config == "tiny"
@@ -71,11 +73,15 @@ def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pyte
     assert list(options["progress"]([1, 2])) == [1, 2]  # type: ignore[operator]
 
 
-def test_a_long_path_leaves_every_name_in_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_path_leaves_every_name_in_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from imkd_edge.cli import report
 
     monkeypatch.setenv("COLUMNS", "80")
-    report.show_numbers("training", {"checkpoint": "/".join(["folder"] * 40), "losses": {"heatmap": 0.123456, "depth": float("nan")}})
+    report.show_numbers(
+        "training", {"checkpoint": "/".join(["folder"] * 40), "losses": {"heatmap": 0.123456, "depth": float("nan")}}
+    )
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["losses", "heatmap", "0.1235"] in lines and ["losses", "depth", "nan"] in lines
     assert any(line[:1] == ["checkpoint"] for line in lines)
@@ -93,10 +99,14 @@ def test_eval_on_astyx_has_kitti_names(run, shared_data: Path, tmp_path: Path) -
     from helpers import random_spec, write_random_bundle
 
     bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
-    outcome = run("eval", bundle, "--data", shared_data / "astyx", "--split", "val", "--limit", "3", "--per-range", "--json")
+    outcome = run(
+        "eval", bundle, "--data", shared_data / "astyx", "--split", "val", "--limit", "3", "--per-range", "--json"
+    )
     result = outcome.json
     assert (result["dataset"], result["split"], result["frames"]) == ("astyx", "val", 3)
-    assert {"car_bev_ap40_moderate", "car_3d_ap40_moderate", "car_center_ap_2m", "car_bev_ap40_moderate_0-20m"} <= set(result["metrics"])
+    assert {"car_bev_ap40_moderate", "car_3d_ap40_moderate", "car_center_ap_2m", "car_bev_ap40_moderate_0-20m"} <= set(
+        result["metrics"]
+    )
     assert all(value is None or math.isfinite(value) for value in result["metrics"].values())
 
 
@@ -106,7 +116,9 @@ def test_ranges_are_refused_where_they_mean_nothing(run, random_bundle: Path, mo
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]")
 
 
-def test_eval_without_the_devkit_says_so_before_any_frame_runs(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_without_the_devkit_says_so_before_any_frame_runs(
+    run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
     without_package(monkeypatch, "nuscenes")
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1")
@@ -140,7 +152,9 @@ def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, argument
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("gate", "error", "told"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)])
+@pytest.mark.parametrize(
+    ("gate", "error", "told"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)]
+)
 def test_a_quantized_form_that_differs_much_brings_advice(
     run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, told: bool
 ) -> None:
@@ -149,7 +163,9 @@ def test_a_quantized_form_that_differs_much_brings_advice(
     from imkd_edge.calibration.solvers import Method
     from imkd_edge.cli import workstation
 
-    made = SimpleNamespace(Method=Method, LARGE_ERROR=0.05, quantize=lambda *_, **__: {"error": {"camera": 0.01, "bev": error}})
+    made = SimpleNamespace(
+        Method=Method, LARGE_ERROR=0.05, quantize=lambda *_, **__: {"error": {"camera": 0.01, "bev": error}}
+    )
     monkeypatch.setattr(workstation, "_extra", lambda module, extra: made)
     outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
     assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == told

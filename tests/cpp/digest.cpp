@@ -1,5 +1,5 @@
-// Prints a SHA-256 of what every op makes of fixed inputs: tests/test_cross_build.py compares the lines of two machines.
-// The inputs are integers and exact fractions, so that they are the same everywhere.
+// Prints a SHA-256 of what every op makes of fixed inputs: tests/test_cross_build.py compares the lines of two
+// machines. The inputs are integers and exact fractions, so that they are the same everywhere.
 #include <cstdio>
 
 #include "fakes.hpp"
@@ -13,7 +13,9 @@ namespace {
 struct Random {  // Numerical Recipes' generator
   std::uint32_t state = 1;
   std::uint32_t bits() { return (state = state * 1664525u + 1013904223u) >> 8; }
-  float uniform(int low, int high) { return static_cast<float>(low) + static_cast<float>(bits() & 0xffff) * (high - low) / 65536.f; }
+  float uniform(int low, int high) {
+    return static_cast<float>(low) + static_cast<float>(bits() & 0xffff) * (high - low) / 65536.f;
+  }
   std::vector<float> floats(std::size_t count, int low, int high) {
     std::vector<float> values(count);
     for (float& value : values) value = uniform(low, high);
@@ -35,7 +37,8 @@ struct Line {
   ~Line() { std::printf("%s %s\n", name, hash.hex().c_str()); }
 };
 
-const Mat4 kTurned{0.8, -0.6, 0, 1.25, 0.6, 0.8, 0, -0.375, 0, 0, 1, 0.5, 0, 0, 0, 1};  // 3, 4, 5: a rotation without a cosine
+const Mat4 kTurned{0.8, -0.6, 0, 1.25, 0.6, 0.8, 0, -0.375,
+                   0,   0,    1, 0.5,  0,   0,   0, 1};  // 3, 4, 5: a rotation without a cosine
 
 ModelSpec spec_with_everything(DepthSpacing spacing) {
   ModelSpec s = fakes::small_spec();
@@ -45,7 +48,8 @@ ModelSpec spec_with_everything(DepthSpacing spacing) {
   s.grid = {-16, 16, -12, 12, -5, 3, 0.5};
   s.radar.cell = 0.5;
   s.radar.features.clear();
-  for (int i = 0; i <= static_cast<int>(RadarStatistic::age_min); ++i) s.radar.features.push_back({RadarStatistic(i), 0.1f, 1.7f});
+  for (int i = 0; i <= static_cast<int>(RadarStatistic::age_min); ++i)
+    s.radar.features.push_back({RadarStatistic(i), 0.1f, 1.7f});
   return s;
 }
 
@@ -55,7 +59,8 @@ SensorRig rig_with(Distortion distortion, std::vector<double> coefficients, Radi
     camera.distortion = distortion, camera.coefficients = coefficients;
     camera.T_ego_camera = compose(kTurned, camera.T_ego_camera);
   }
-  for (RadarCalibration& radar : rig.radars) radar.velocity = velocity, radar.period = velocity == RadialVelocity::aliased ? 11.5 : 0;
+  for (RadarCalibration& radar : rig.radars)
+    radar.velocity = velocity, radar.period = velocity == RadialVelocity::aliased ? 11.5 : 0;
   return rig;
 }
 
@@ -69,7 +74,8 @@ void images(ThreadPool& pool) {
   line.add(out);
 }
 
-void lifts(ThreadPool& pool, const char* name, const char* table_name, DepthSpacing spacing, Distortion distortion, std::vector<double> k) {
+void lifts(ThreadPool& pool, const char* name, const char* table_name, DepthSpacing spacing, Distortion distortion,
+           std::vector<double> k) {
   const ModelSpec spec = spec_with_everything(spacing);
   const ImageCrop crop = image_crop(spec.image, 80, 40), crops[2] = {crop, crop};
   const LiftTable table = lift_table(spec, rig_with(distortion, k, RadialVelocity::raw), crops);
@@ -80,7 +86,8 @@ void lifts(ThreadPool& pool, const char* name, const char* table_name, DepthSpac
   Line line{name, {}};
   Random random;
   const std::size_t pixels = 2 * spec.image.feature_height() * spec.image.feature_width();
-  const std::vector<float> depth = random.floats(pixels * spec.depth.bins, 0, 1), context = random.floats(pixels * 33, -2, 2);
+  const std::vector<float> depth = random.floats(pixels * spec.depth.bins, 0, 1),
+                           context = random.floats(pixels * 33, -2, 2);
   std::vector<float> out(34 * spec.grid.width() * spec.grid.height()), workspace(lift_workspace(spec));
   lift(spec, table, depth.data(), context.data(), out.data(), workspace.data(), pool);
   line.add(out);
@@ -146,7 +153,8 @@ int main() {
   lifts(pool, "lift", "lift_table", DepthSpacing::linear, Distortion::none, {});
   lifts(pool, "lift_plumb_bob", "lift_table_plumb_bob", DepthSpacing::linear, Distortion::plumb_bob,
         {-0.21, 0.06, 0.0011, -0.0007, -0.004});
-  lifts(pool, "lift_fisheye_log", "lift_table_fisheye_log", DepthSpacing::log, Distortion::fisheye, {0.03, -0.012, 0.004, -0.0006});
+  lifts(pool, "lift_fisheye_log", "lift_table_fisheye_log", DepthSpacing::log, Distortion::fisheye,
+        {0.03, -0.012, 0.004, -0.0006});
   radar(pool, "voxelize_radar", RadialVelocity::compensated);
   radar(pool, "voxelize_radar_raw", RadialVelocity::raw);
   radar(pool, "voxelize_radar_aliased", RadialVelocity::aliased);

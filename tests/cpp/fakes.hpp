@@ -1,4 +1,5 @@
-// A small model for tests: its spec, a rig, a moment of sensor data, and engines whose outputs are plain functions of their inputs.
+// A small model for tests: its spec, a rig, a moment of sensor data, and engines whose outputs are plain functions of
+// their inputs.
 #pragma once
 #include <cmath>
 #include <map>
@@ -35,7 +36,8 @@ inline ModelSpec history_spec() {  // two past maps of three channels, half a se
 inline SensorRig small_rig() {
   SensorRig rig;
   const Mat3 K{40, 0, 39.5, 0, 40, 19.5, 0, 0, 1};
-  const Mat4 front{0, 0, 1, 0, -1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 1}, back{0, 0, -1, 0, 1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 1};
+  const Mat4 front{0, 0, 1, 0, -1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 1},
+      back{0, 0, -1, 0, 1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 1};
   for (const auto& [name, T] : std::map<std::string, Mat4>{{"A_FRONT", front}, {"B_BACK", back}}) {
     CameraCalibration camera;
     camera.name = name, camera.width = 80, camera.height = 40, camera.K = K, camera.T_ego_camera = T;
@@ -59,7 +61,9 @@ struct Moment {  // owns what a FrameSet views
 inline Moment moment(const SensorRig& rig, unsigned seed = 1, int points = 200) {
   Moment m;
   auto next = [&seed] { return (seed = seed * 1664525u + 1013904223u) >> 8; };  // Numerical Recipes' generator
-  auto uniform = [&](float low, float high) { return low + (high - low) * static_cast<float>(next() & 0xffff) / 65535.f; };
+  auto uniform = [&](float low, float high) {
+    return low + (high - low) * static_cast<float>(next() & 0xffff) / 65535.f;
+  };
   m.frames.timestamp_ns = 1'000'000'000;
   for (const CameraCalibration& c : rig.cameras) {
     auto& image = m.pixels.emplace_back(static_cast<std::size_t>(c.width) * c.height * 3);
@@ -69,7 +73,8 @@ inline Moment moment(const SensorRig& rig, unsigned seed = 1, int points = 200) 
   for (std::size_t r = 0; r < rig.radars.size(); ++r) {
     auto& sweep = m.points.emplace_back();
     for (int i = 0; i < points; ++i)
-      for (float value : {uniform(0, 9), uniform(-9, 9), uniform(-1, 1), uniform(-10, 30), uniform(-5, 5)}) sweep.push_back(value);
+      for (float value : {uniform(0, 9), uniform(-9, 9), uniform(-1, 1), uniform(-10, 30), uniform(-5, 5)})
+        sweep.push_back(value);
     m.frames.sweeps.push_back({static_cast<int>(r), m.frames.timestamp_ns, sweep.data(), points, {}});
   }
   return m;
@@ -78,7 +83,8 @@ inline Moment moment(const SensorRig& rig, unsigned seed = 1, int points = 200) 
 class FakeEngine : public Engine {
  public:
   using Tensors = std::vector<TensorInfo>;
-  FakeEngine(Tensors inputs, Tensors outputs, void (*body)(FakeEngine&)) : inputs_(inputs), outputs_(outputs), body_(body) {}
+  FakeEngine(Tensors inputs, Tensors outputs, void (*body)(FakeEngine&))
+      : inputs_(inputs), outputs_(outputs), body_(body) {}
   std::string name() const override { return "fake"; }
   void load(const std::string&) override {}
   Tensors inputs() const override { return inputs_; }
@@ -123,25 +129,29 @@ inline void run_bev(FakeEngine& e) {
   const float *camera = e.data("camera_bev"), *radar = e.data("radar_grid");
   float *heatmap = e.data("heatmap"), *box = e.data("box");
   const std::size_t cells = 256, heat = e.size("heatmap"), boxes = e.size("box");
-  for (std::size_t i = 0; i < heat; ++i) heatmap[i] = -2 + camera[i % cells] + 2 * radar[i % cells] - (i >= cells ? 0.5f : 0.f);
+  for (std::size_t i = 0; i < heat; ++i)
+    heatmap[i] = -2 + camera[i % cells] + 2 * radar[i % cells] - (i >= cells ? 0.5f : 0.f);
   for (std::size_t i = 0; i < boxes; ++i) box[i] = 0.1f * std::sin(static_cast<float>(i)) + 0.01f * camera[i % cells];
 }
 
 inline std::shared_ptr<FakeEngine> camera_engine() {
   return std::make_shared<FakeEngine>(FakeEngine::Tensors{{"images", {2, 3, 16, 32}}},
-                                      FakeEngine::Tensors{{"depth", {2, 4, 2, 4}}, {"context", {2, 3, 2, 4}}}, run_camera);
+                                      FakeEngine::Tensors{{"depth", {2, 4, 2, 4}}, {"context", {2, 3, 2, 4}}},
+                                      run_camera);
 }
 
 inline std::shared_ptr<FakeEngine> bev_engine() {
-  return std::make_shared<FakeEngine>(FakeEngine::Tensors{{"camera_bev", {1, 4, 16, 16}}, {"radar_grid", {1, 2, 16, 16}}},
-                                      FakeEngine::Tensors{{"heatmap", {1, 2, 16, 16}}, {"box", {1, 20, 16, 16}}}, run_bev);
+  return std::make_shared<FakeEngine>(
+      FakeEngine::Tensors{{"camera_bev", {1, 4, 16, 16}}, {"radar_grid", {1, 2, 16, 16}}},
+      FakeEngine::Tensors{{"heatmap", {1, 2, 16, 16}}, {"box", {1, 20, 16, 16}}}, run_bev);
 }
 
 // As bev_engine, and the maps of history_spec; gates are written where they are bound.
 inline void run_bev_with_maps(FakeEngine& e) {
   run_bev(e);
   const std::size_t cells = 256;
-  for (std::size_t i = 0; i < e.size("fused"); ++i) e.data("fused")[i] = e.data("camera_bev")[i] + e.data("radar_grid")[i % (2 * cells)];
+  for (std::size_t i = 0; i < e.size("fused"); ++i)
+    e.data("fused")[i] = e.data("camera_bev")[i] + e.data("radar_grid")[i % (2 * cells)];
   for (std::size_t i = 0; i < cells; ++i) e.data("segmentation")[i] = e.data("history")[i] - 1;
   for (const char* gate : {"i_cam", "i_rad"})
     if (e.bound.count(gate))
@@ -149,11 +159,13 @@ inline void run_bev_with_maps(FakeEngine& e) {
 }
 
 inline std::shared_ptr<FakeEngine> bev_engine_with_maps() {
-  const TensorInfo camera{"camera_bev", {1, 4, 16, 16}}, radar{"radar_grid", {1, 2, 16, 16}}, history{"history", {1, 6, 16, 16}},
-      heatmap{"heatmap", {1, 2, 16, 16}}, box{"box", {1, 20, 16, 16}}, fused{"fused", {1, 3, 16, 16}},
-      segmentation{"segmentation", {1, 1, 16, 16}}, i_cam{"i_cam", {1, 1, 16, 16}}, i_rad{"i_rad", {1, 1, 16, 16}};
+  const TensorInfo camera{"camera_bev", {1, 4, 16, 16}}, radar{"radar_grid", {1, 2, 16, 16}},
+      history{"history", {1, 6, 16, 16}}, heatmap{"heatmap", {1, 2, 16, 16}}, box{"box", {1, 20, 16, 16}},
+      fused{"fused", {1, 3, 16, 16}}, segmentation{"segmentation", {1, 1, 16, 16}}, i_cam{"i_cam", {1, 1, 16, 16}},
+      i_rad{"i_rad", {1, 1, 16, 16}};
   return std::make_shared<FakeEngine>(FakeEngine::Tensors{camera, radar, history},
-                                      FakeEngine::Tensors{heatmap, box, fused, segmentation, i_cam, i_rad}, run_bev_with_maps);
+                                      FakeEngine::Tensors{heatmap, box, fused, segmentation, i_cam, i_rad},
+                                      run_bev_with_maps);
 }
 
 template <class Call>

@@ -1,6 +1,6 @@
 // The C++ Detector beside Python's, for tests/python_overhead.py: frame_times BUNDLE.imkd RIG.json FRAME THREADS.
-// FRAME holds CAMERA.rgb and RADAR.bin as cpp/examples/embed reads them. For each byte on standard input one infer: a line with its ns and
-// boxes.
+// FRAME holds CAMERA.rgb and RADAR.bin as cpp/examples/embed reads them. For each byte on standard input one infer: a
+// line with its ns and boxes.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -30,14 +30,16 @@ int main(int argc, char** argv) try {
   imkd::FrameSet frames;
   for (const imkd::CameraCalibration& camera : rig.cameras) {
     const Bytes& pixels = files.emplace_back(read(folder + camera.name + ".rgb"));
-    if (pixels.size() != std::size_t(camera.width) * camera.height * 3) return std::fprintf(stderr, "%s\n", camera.name.c_str()), 2;
+    if (pixels.size() != std::size_t(camera.width) * camera.height * 3)
+      return std::fprintf(stderr, "%s\n", camera.name.c_str()), 2;
     const auto* data = reinterpret_cast<const std::uint8_t*>(pixels.data());
     frames.cameras.push_back({data, camera.width, camera.height, camera.width * 3});
   }
   for (std::size_t i = 0; i < rig.radars.size(); ++i) {
     const Bytes& points = files.emplace_back(read(folder + rig.radars[i].name + ".bin"));
     const int count = static_cast<int>(points.size() / (5 * sizeof(float)));
-    if (count) frames.sweeps.push_back({static_cast<int>(i), 0, reinterpret_cast<const float*>(points.data()), count, {}});
+    if (count)
+      frames.sweeps.push_back({static_cast<int>(i), 0, reinterpret_cast<const float*>(points.data()), count, {}});
   }
   while (std::getchar() != EOF) {
     const auto started = std::chrono::steady_clock::now();

@@ -12,8 +12,8 @@ std::atomic<long> allocations{0};
 
 void* counted(std::size_t size, std::size_t align) {
   ++allocations;
-  void* p =
-      align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align) : std::malloc(size ? size : 1);
+  void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align)
+                                              : std::malloc(size ? size : 1);
   if (!p) throw std::bad_alloc();
   return p;
 }
@@ -22,7 +22,9 @@ void* counted(std::size_t size, std::size_t align) {
 void* operator new(std::size_t size) { return counted(size, 1); }
 void* operator new[](std::size_t size) { return counted(size, 1); }
 void* operator new(std::size_t size, std::align_val_t align) { return counted(size, static_cast<std::size_t>(align)); }
-void* operator new[](std::size_t size, std::align_val_t align) { return counted(size, static_cast<std::size_t>(align)); }
+void* operator new[](std::size_t size, std::align_val_t align) {
+  return counted(size, static_cast<std::size_t>(align));
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
@@ -61,20 +63,22 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
   moments[5].frames.camera_timestamps_ns = {0, 1'000'000'000};
   moments[6].frames.ego.twist = Vec3{5, 0, 0.1};
   std::size_t boxes = 0, past = 0;
-  const auto infer = [&](int frame) {  // 10 Hz, with poses; every fiftieth frame has none, every hundredth comes after a gap
-    Moment& m = moments[static_cast<std::size_t>(frame) % moments.size()];
-    const std::int64_t time = 1'000'000'000 + frame * 100'000'000LL + frame / 100 * 10'000'000'000LL, late = time - m.frames.timestamp_ns;
-    m.frames.timestamp_ns += late;
-    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += late;
-    for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
-    m.frames.ego.T_world_ego = identity4();
-    (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
-    if (frame % 50 == 45) m.frames.ego.T_world_ego.reset();
-    const Result& result = detector.infer(m.frames);
-    boxes += result.detections.size(), past += static_cast<std::size_t>(result.health.past_frames);
-    ASSERT_EQ(result.debug.size(), 2u);
-    ASSERT_NE(result.segmentation.data, nullptr);
-  };
+  const auto infer =
+      [&](int frame) {  // 10 Hz, with poses; every fiftieth frame has none, every hundredth comes after a gap
+        Moment& m = moments[static_cast<std::size_t>(frame) % moments.size()];
+        const std::int64_t time = 1'000'000'000 + frame * 100'000'000LL + frame / 100 * 10'000'000'000LL,
+                           late = time - m.frames.timestamp_ns;
+        m.frames.timestamp_ns += late;
+        for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += late;
+        for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
+        m.frames.ego.T_world_ego = identity4();
+        (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
+        if (frame % 50 == 45) m.frames.ego.T_world_ego.reset();
+        const Result& result = detector.infer(m.frames);
+        boxes += result.detections.size(), past += static_cast<std::size_t>(result.health.past_frames);
+        ASSERT_EQ(result.debug.size(), 2u);
+        ASSERT_NE(result.segmentation.data, nullptr);
+      };
   for (int i = 0; i < 16; ++i) infer(i);  // warm-up
   const long before = allocations;
   for (int i = 16; i < 1016; ++i) infer(i);

@@ -21,8 +21,8 @@ void write(const fs::path& path, const std::string& bytes) { std::ofstream(path,
 class BundleFolder : public testing::Test {
  protected:
   void SetUp() override {
-    folder =
-        fs::path(testing::TempDir()) / ("imkd_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".imkd");
+    folder = fs::path(testing::TempDir()) /
+             ("imkd_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()) + ".imkd");
     fs::remove_all(folder);
     fs::create_directories(folder);
     manifest = {{"schema", 1},
@@ -61,7 +61,9 @@ TEST_F(BundleFolder, loads) {
 // Whatever the bytes, the walk ends within them: the sanitizers look on.
 TEST(ExternalTensors, any_bytes_are_walked_to_an_end) {
   const std::string good(  // tensors of a graph in an attribute, of the attribute, of the graph
-      "\x3a\x18\x0a\x12\x2a\x10\x32\x04\x2a\x02\x70\x00\x2a\x02\x70\x00\x9d\x06\x00\x00\x00\x00\x2a\x02\x70\x00\x08\x01", 28);
+      "\x3a\x18\x0a\x12\x2a\x10\x32\x04\x2a\x02\x70\x00\x2a\x02\x70\x00\x9d\x06\x00\x00\x00\x00\x2a\x02\x70\x00\x08"
+      "\x01",
+      28);
   ASSERT_EQ(external_tensors(good.data(), good.size()), nullptr);
   std::mt19937 random(7);
   int refused = 0;

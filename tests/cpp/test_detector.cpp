@@ -46,7 +46,8 @@ TEST(Detector, finds_boxes_and_reports_full_health) {
   EXPECT_EQ(r.health.mode, Mode::full);
   EXPECT_EQ(r.health.radar_points + r.health.radar_points_outside, 400);
   for (const Detection& d : r.detections) EXPECT_GE(d.score, 0.1f);
-  for (int stage = 0; stage < kStages; ++stage) EXPECT_EQ(r.timings_us[stage] > 0, stage != kWarp) << kStageNames[stage];
+  for (int stage = 0; stage < kStages; ++stage)
+    EXPECT_EQ(r.timings_us[stage] > 0, stage != kWarp) << kStageNames[stage];
 }
 
 TEST(Detector, same_bits_for_every_thread_count_and_repeat) {
@@ -160,7 +161,8 @@ TEST(Detector, times_at_the_ends_of_int64_are_stale_not_undefined) {
 
 TEST(Detector, nan_points_are_counted_and_a_radar_of_nothing_else_is_invalid) {
   Stand s;
-  for (int i = 0; i < 200; ++i) s.m.points[0][i * 5 + i % 5] = i % 2 ? std::nanf("") : std::numeric_limits<float>::infinity();
+  for (int i = 0; i < 200; ++i)
+    s.m.points[0][i * 5 + i % 5] = i % 2 ? std::nanf("") : std::numeric_limits<float>::infinity();
   s.m.points[1][3] = std::nanf("");
   const Result& r = s.infer();
   EXPECT_EQ(r.health.radars[0], SensorState::invalid);
@@ -193,7 +195,9 @@ TEST(Detector, callers_mistakes_have_their_codes) {
   EXPECT_EQ(after([&](FrameSet& f) { f.sweeps[1].T_world_ego = skewed; }), Code::rig_not_rigid);
   EXPECT_EQ(after([&](FrameSet& f) { f.sweeps[1].T_world_ego = broken; }), Code::rig_bad_value);
   for (std::size_t i = 0; i < 3; ++i)
-    EXPECT_EQ(after([&](FrameSet& f) { (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity(); }),
+    EXPECT_EQ(after([&](FrameSet& f) {
+                (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity();
+              }),
               Code::frame_bad_dtype);
   EXPECT_GT(s.infer().detections.size(), 0u);  // and none has spoiled the detector
 }
@@ -245,9 +249,12 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
 }
 
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
-  for (int threads : {-1, 1025, 1 << 30}) EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
+  for (int threads : {-1, 1025, 1 << 30})
+    EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
   for (int threads : {-1, 1025, 1 << 30})  // before anything else is looked at
-    EXPECT_EQ(code_of([&] { Detector::load("no such.imkd", small_rig(), Stand::options(threads)); }), Code::device_unavailable) << threads;
+    EXPECT_EQ(code_of([&] { Detector::load("no such.imkd", small_rig(), Stand::options(threads)); }),
+              Code::device_unavailable)
+        << threads;
 }
 
 TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {
@@ -307,9 +314,12 @@ TEST(Detector, gates_are_bound_and_given_only_with_debug) {
       EXPECT_EQ(map.data[128], 0.5f);
     }
   }
-  EXPECT_EQ(code_of([] { Detector(small_spec(), small_rig(), camera_engine(), bev_engine(), debug()); }), Code::bundle_tensor_mismatch);
-  EXPECT_EQ(code_of([] { Detector(small_spec(), small_rig(), camera_engine(), bev_engine_with_maps()); }), Code::bundle_tensor_mismatch);
-  EXPECT_EQ(code_of([] { Detector(history_spec(), small_rig(), camera_engine(), bev_engine()); }), Code::bundle_tensor_mismatch);
+  EXPECT_EQ(code_of([] { Detector(small_spec(), small_rig(), camera_engine(), bev_engine(), debug()); }),
+            Code::bundle_tensor_mismatch);
+  EXPECT_EQ(code_of([] { Detector(small_spec(), small_rig(), camera_engine(), bev_engine_with_maps()); }),
+            Code::bundle_tensor_mismatch);
+  EXPECT_EQ(code_of([] { Detector(history_spec(), small_rig(), camera_engine(), bev_engine()); }),
+            Code::bundle_tensor_mismatch);
 }
 
 TEST(Detector, segmentation_is_a_probability_and_not_given_without) {
@@ -344,7 +354,8 @@ TEST(Detector, a_failing_engine_leaves_no_map_behind_and_the_past_in_order) {
   const float *history = bev->data("history"), *second = history + 3 * 256;
   EXPECT_TRUE(all_zero({history, second}, 0, 3 * 256));
   for (int row = 0; row < 3 * 16; ++row)
-    for (int column = 0; column < 16; ++column) EXPECT_EQ(second[row * 16 + column], column < 14 ? fused[row * 16 + column + 2] : 0.f);
+    for (int column = 0; column < 16; ++column)
+      EXPECT_EQ(second[row * 16 + column], column < 14 ? fused[row * 16 + column + 2] : 0.f);
 }
 
 TEST(Detector, memory_of_the_tensors_lives_as_long_as_an_engine_that_holds_it) {

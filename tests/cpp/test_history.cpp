@@ -48,7 +48,8 @@ TEST(History, FindsAMapForEverySlotAtAnyRateFromTwicePerInterval) {
       const int filled = track.frame(t * kMillisecond);
       if (t < 2000) continue;
       ASSERT_EQ(filled, 2) << period_ms << " ms, at " << t;
-      for (int k : {1, 2}) ASSERT_LE(std::abs(t * 1e-3 - track.slot(k) - 0.5 * k), 0.125 + 1e-6) << period_ms << " ms, at " << t;
+      for (int k : {1, 2})
+        ASSERT_LE(std::abs(t * 1e-3 - track.slot(k) - 0.5 * k), 0.125 + 1e-6) << period_ms << " ms, at " << t;
     }
   }
 }

@@ -28,7 +28,8 @@ struct Resolve : testing::Test {
     frames.timestamp_ns = kNow;
   }
   void sweep(int radar, std::int64_t age_ms, const std::vector<float>& points) {
-    frames.sweeps.push_back({radar, kNow - age_ms * kMillisecond, points.data(), static_cast<int>(points.size() / 5), {}});
+    frames.sweeps.push_back(
+        {radar, kNow - age_ms * kMillisecond, points.data(), static_cast<int>(points.size() / 5), {}});
   }
   int resolve() { return resolve_sweeps(spec, rig, frames, inputs.data(), health); }
   std::vector<SensorState> states(SensorState a, SensorState b, SensorState c) { return {a, b, c}; }
@@ -67,7 +68,8 @@ TEST_F(Resolve, SweepsWithoutAGoodPointAreInvalid) {
 
 TEST_F(Resolve, ASweepFromTheFarFutureIsStale) {
   sweep(0, -5000, good);
-  frames.sweeps.push_back({1, std::numeric_limits<std::int64_t>::min(), good.data(), 2, {}});  // the difference overflows
+  frames.sweeps.push_back(
+      {1, std::numeric_limits<std::int64_t>::min(), good.data(), 2, {}});  // the difference overflows
   EXPECT_EQ(resolve(), 0);
   EXPECT_EQ(health.radars, states(SensorState::stale, SensorState::stale, SensorState::missing));
 }

@@ -1,4 +1,5 @@
-// The order of times is tested from Python (tests/live); here: who owns the memory, threads, and a long run under the sanitizers.
+// The order of times is tested from Python (tests/live); here: who owns the memory, threads, and a long run under the
+// sanitizers.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -18,7 +19,8 @@ constexpr std::int64_t kMs = 1'000'000;
 
 // Pushes all of a moment as taken and delivered at one time.
 void push_all(Synchronizer& sync, const Moment& m, std::int64_t time) {
-  for (std::size_t i = 0; i < m.frames.cameras.size(); ++i) sync.push_camera(static_cast<int>(i), m.frames.cameras[i], time, time);
+  for (std::size_t i = 0; i < m.frames.cameras.size(); ++i)
+    sync.push_camera(static_cast<int>(i), m.frames.cameras[i], time, time);
   for (RadarSweep sweep : m.frames.sweeps) {
     sweep.timestamp_ns = time;
     sync.push_radar(sweep, time);
@@ -84,9 +86,11 @@ TEST(Synchronizer, copies_nv12_with_padded_rows) {
   const ImageView& image = live->frames.cameras[0];
   EXPECT_EQ(image.yuv, YuvMatrix::bt709);
   for (int row = 0; row < height; ++row)
-    ASSERT_EQ(std::memcmp(image.data + row * image.row_stride, &luma_before[std::size_t(row) * pitch], width), 0) << row;
+    ASSERT_EQ(std::memcmp(image.data + row * image.row_stride, &luma_before[std::size_t(row) * pitch], width), 0)
+        << row;
   for (int row = 0; row < height / 2; ++row)
-    ASSERT_EQ(std::memcmp(image.chroma + row * image.chroma_stride, &chroma_before[std::size_t(row) * pitch], width), 0) << row;
+    ASSERT_EQ(std::memcmp(image.chroma + row * image.chroma_stride, &chroma_before[std::size_t(row) * pitch], width), 0)
+        << row;
 }
 
 TEST(Synchronizer, lets_go_of_what_no_frame_needs) {
@@ -181,7 +185,8 @@ TEST(Synchronizer, takes_pushes_from_several_threads) {
         RadarSweep sweep = m.frames.sweeps[sensor % 2];
         sweep.timestamp_ns = time;
         if (sensor < 2)
-          sync.push_camera(sensor, m.frames.cameras[sensor], time, 0), monitor.observe_camera(sensor, m.frames.cameras[sensor], time, time);
+          sync.push_camera(sensor, m.frames.cameras[sensor], time, 0),
+              monitor.observe_camera(sensor, m.frames.cameras[sensor], time, time);
         else
           sync.push_radar(sweep, 0), monitor.observe_radar(sweep, time);
       }
@@ -207,7 +212,8 @@ void push_faulty(Synchronizer& sync, Monitor& monitor, Moment& m, int fault, std
     if (fault == 4 || (fault == 5 && camera == 0)) continue;
     m.pixels[camera][fault == 6 ? 0 : time / kMs % 97] ^= fault != 6;
     const std::int64_t taken = fault == 7 ? time - 5'000'000'000 : fault == 8 ? time + 5'000'000'000 : time;
-    for (int times = fault == 9 ? 5 : 1; times > 0; --times) sync.push_camera(camera, m.frames.cameras[camera], taken, time);
+    for (int times = fault == 9 ? 5 : 1; times > 0; --times)
+      sync.push_camera(camera, m.frames.cameras[camera], taken, time);
     monitor.observe_camera(camera, m.frames.cameras[camera], taken, time);
   }
   for (RadarSweep sweep : m.frames.sweeps) {
@@ -238,7 +244,9 @@ TEST(Synchronizer, two_thousand_frames_with_a_fault_every_fifty_through_the_dete
       const Result& result = detector.infer(live->frames);
       ++frames, ++since;
       if (faulty || since <= 2) continue;
-      ASSERT_TRUE(live->complete && live->frames.ego.T_world_ego && result.health.mode == Mode::full && !result.detections.empty()) << i;
+      ASSERT_TRUE(live->complete && live->frames.ego.T_world_ego && result.health.mode == Mode::full &&
+                  !result.detections.empty())
+          << i;
     }
     monitor.check(time);
     if (fault) since = 0;

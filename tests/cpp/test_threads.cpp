@@ -1,4 +1,5 @@
-// One detector per thread: two at once do not disturb each other, and a second thread's call on the same one is refused.
+// One detector per thread: two at once do not disturb each other, and a second thread's call on the same one is
+// refused.
 #include <gtest/gtest.h>
 
 #include <atomic>

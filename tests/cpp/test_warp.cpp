@@ -1,4 +1,5 @@
-// warp_bev: what Python cannot hand over, and the same bits for any number of threads. The values are tested in tests/ops.
+// warp_bev: what Python cannot hand over, and the same bits for any number of threads. The values are tested in
+// tests/ops.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -23,8 +23,14 @@ def small_rig() -> SensorRig:
         K = np.array([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
         return CameraCalibration(name=name, width=width, height=height, K=K, T_ego_camera=T)
 
-    radars = [RadarCalibration(name="FRONT", T_ego_radar=np.eye(4)), RadarCalibration(name="REAR", T_ego_radar=HALF_TURN)]
-    return SensorRig(cameras=[camera("AHEAD", 320, 180, LOOK_AHEAD), camera("BEHIND", 200, 120, HALF_TURN @ LOOK_AHEAD)], radars=radars)
+    radars = [
+        RadarCalibration(name="FRONT", T_ego_radar=np.eye(4)),
+        RadarCalibration(name="REAR", T_ego_radar=HALF_TURN),
+    ]
+    return SensorRig(
+        cameras=[camera("AHEAD", 320, 180, LOOK_AHEAD), camera("BEHIND", 200, 120, HALF_TURN @ LOOK_AHEAD)],
+        radars=radars,
+    )
 
 
 @dataclass
@@ -39,7 +45,9 @@ class Scene:
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
-        self.frames = {c.name: random.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in self.rig.cameras}
+        self.frames = {
+            c.name: random.integers(0, 256, (c.height, c.width, 3), dtype=np.uint8) for c in self.rig.cameras
+        }
         self.points = {r.name: self._cloud(random) for r in self.rig.radars}
         self.radar = [RadarSweep(name, points, NOW) for name, points in self.points.items()]
         self.camera_timestamps_ns: dict[str, int] = {}

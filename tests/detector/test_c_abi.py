@@ -36,7 +36,9 @@ from imkd_edge import Bundle, Detector
 
 def infer(library: ctypes.CDLL, handle, sample) -> Found:
     alive: list[np.ndarray] = []
-    images = (Image * len(sample.rig.cameras))(*[image_of(sample.frames[camera.name], alive) for camera in sample.rig.cameras])
+    images = (Image * len(sample.rig.cameras))(
+        *[image_of(sample.frames[camera.name], alive) for camera in sample.rig.cameras]
+    )
     sweeps = (Sweep * len(sample.radar))(*[sweep_of(sweep, sample.rig, alive) for sweep in sample.radar])
     frames = Frames(ctypes.sizeof(Frames), len(images), sample.timestamp_ns, images, sweeps, len(sweeps), 0, None, None)
     if sample.ego is not None:
@@ -50,7 +52,9 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
     code = library.imkd_detector_load(handle, str(bundle.path).encode(), rig, ctypes.byref(options))
     assert code == 0, library.imkd_detector_error(handle)
     found = infer(library, handle, sample)
-    with Detector(bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05, debug=debug) as detector:
+    with Detector(
+        bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05, debug=debug
+    ) as detector:
         result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns)
     boxes = boxes_of(found)
     assert np.array_equal(boxes[:, :9], result.boxes) and np.array_equal(boxes[:, 9], result.scores)
@@ -69,7 +73,9 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
 
 
 @pytest.mark.parametrize("name", ["000105", "000283"])
-def test_a_real_frame_gives_the_boxes_that_python_finds(library: ctypes.CDLL, handle, shared_data: Path, name: str) -> None:
+def test_a_real_frame_gives_the_boxes_that_python_finds(
+    library: ctypes.CDLL, handle, shared_data: Path, name: str
+) -> None:
     from imkd_edge.sources.astyx import AstyxSource
 
     assert compare(library, handle, Bundle.load("astyx-lite"), AstyxSource(shared_data / "astyx")[name], debug=True) > 0
@@ -108,21 +114,49 @@ def test_each_stride_has_a_default_of_its_own(library: ctypes.CDLL, handle, bund
     for image in images:
         image.row, image.pixel, image.channel = 0, strides.get("pixel", 0), strides.get("channel", 0)
     options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0)
-    assert library.imkd_detector_load(handle, str(bundle.path).encode(), scene.rig.to_json().encode(), ctypes.byref(options)) == 0
-    found = infer_frames(library, handle, Frames(ctypes.sizeof(Frames), 2, scene.timestamp_ns, images, None, 0, 0, None, None))
+    assert (
+        library.imkd_detector_load(
+            handle, str(bundle.path).encode(), scene.rig.to_json().encode(), ctypes.byref(options)
+        )
+        == 0
+    )
+    found = infer_frames(
+        library, handle, Frames(ctypes.sizeof(Frames), 2, scene.timestamp_ns, images, None, 0, 0, None, None)
+    )
     with Detector(bundle, scene.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05) as detector:
-        wanted = detector.infer({camera: kept(pixels) for camera, pixels in memory.items()}, None, timestamp_ns=scene.timestamp_ns)
+        wanted = detector.infer(
+            {camera: kept(pixels) for camera, pixels in memory.items()}, None, timestamp_ns=scene.timestamp_ns
+        )
     assert len(wanted.boxes) > 0 and np.array_equal(boxes_of(found)[:, :9], wanted.boxes)
 
 
 def test_the_structs_here_are_those_of_the_header(tmp_path: Path) -> None:
     """A C compiler's sizes, not our own count."""
-    names = {"options": Options, "image": Image, "sweep": Sweep, "frames": Frames, "detection": Box, "map": Map, "result": Found}
-    names |= {"synchronizer_options": SynchronizerOptions, "counts": Counts, "monitor_options": MonitorOptions, "health": Health}
+    names = {
+        "options": Options,
+        "image": Image,
+        "sweep": Sweep,
+        "frames": Frames,
+        "detection": Box,
+        "map": Map,
+        "result": Found,
+    }
+    names |= {
+        "synchronizer_options": SynchronizerOptions,
+        "counts": Counts,
+        "monitor_options": MonitorOptions,
+        "health": Health,
+    }
     names |= {"watchdog_options": WatchdogOptions}
     lines = [f'printf("%zu\\n", sizeof(imkd_{name}));' for name in names]
-    (tmp_path / "sizes.c").write_text(f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n')
-    subprocess.run(["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "sizes.c", "-o", "sizes"], cwd=tmp_path, check=True)
+    (tmp_path / "sizes.c").write_text(
+        f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n'
+    )
+    subprocess.run(
+        ["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "sizes.c", "-o", "sizes"],
+        cwd=tmp_path,
+        check=True,
+    )
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
     assert [int(size) for size in sizes] == [

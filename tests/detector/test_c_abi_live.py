@@ -30,7 +30,17 @@ from c_abi import (
 )
 
 from helpers import random_spec
-from imkd_edge import CameraCalibration, Detector, Ego, Monitor, RadarCalibration, RadarSweep, SensorRig, Synchronizer, Watchdog
+from imkd_edge import (
+    CameraCalibration,
+    Detector,
+    Ego,
+    Monitor,
+    RadarCalibration,
+    RadarSweep,
+    SensorRig,
+    Synchronizer,
+    Watchdog,
+)
 
 MS = 1_000_000
 
@@ -40,7 +50,10 @@ class Live:
 
     def __init__(self, library: ctypes.CDLL, rig, spec, model: bytes, reference: str = "B") -> None:
         self.library, self.rig, self.released, self.lent = library, rig, 0, 0
-        self.sync, self.monitor = Synchronizer(rig, spec, reference, timeout=0.05, max_images=3), Monitor(rig, spec, lost_after=0.7)
+        self.sync, self.monitor = (
+            Synchronizer(rig, spec, reference, timeout=0.05, max_images=3),
+            Monitor(rig, spec, lost_after=0.7),
+        )
         options = SynchronizerOptions(ctypes.sizeof(SynchronizerOptions), 3, 0, 0, reference.encode(), 0, 0.05, 0, 0, 0)
         watching = MonitorOptions(ctypes.sizeof(MonitorOptions), 0, 0.7)
         self.s, self.m = ctypes.c_void_p(library.imkd_synchronizer_new()), ctypes.c_void_p(library.imkd_monitor_new())
@@ -65,7 +78,9 @@ class Live:
 
     def camera(self, name: str, pixels, time: int, now: int, lend: bool) -> tuple[str, str]:
         mine = self.alive if lend else []
-        copies = tuple(plane.copy() for plane in pixels) if isinstance(pixels, tuple) else pixels[:, ::-1].copy()[:, ::-1]
+        copies = (
+            tuple(plane.copy() for plane in pixels) if isinstance(pixels, tuple) else pixels[:, ::-1].copy()[:, ::-1]
+        )
         mine.append(copies)
         image, index = image_of(copies, mine, time), self.rig.camera_index(name)
         assert self.library.imkd_monitor_observe_camera(self.m, index, ctypes.byref(image), I64(now)) == 0
@@ -104,7 +119,10 @@ class Live:
         numbers = health.camera_states[: health.cameras] + health.radar_states[: health.radars]
         words = [self.library.imkd_detector_name(None, 5, number).decode() for number in numbers]
         expected = self.monitor.check(now)
-        return [self.library.imkd_detector_name(None, 4, health.mode).decode(), *words], [expected.mode, *expected.sensors.values()]
+        return [self.library.imkd_detector_name(None, 4, health.mode).decode(), *words], [
+            expected.mode,
+            *expected.sensors.values(),
+        ]
 
 
 def plane(data, height: int, width: int, channels: int, strides: tuple[int, int, int]) -> np.ndarray:
@@ -128,13 +146,21 @@ def check_frame(found: Frames, complete: bool, expected, rig) -> None:
         there = plane(image.data, camera.height, camera.width, channels, (image.row, *inner))
         assert np.array_equal(there.reshape(luma.shape), luma) and bool(image.chroma) == (uv is not None)
         if uv is not None:
-            assert np.array_equal(plane(image.chroma, camera.height // 2, camera.width // 2, 2, (image.chroma_stride, 2, 1)), uv)
+            assert np.array_equal(
+                plane(image.chroma, camera.height // 2, camera.width // 2, 2, (image.chroma_stride, 2, 1)), uv
+            )
     assert found.image_count == len(rig.cameras) and found.sweep_count == len(expected.radar)
     for given, sweep in zip(found.sweeps[: found.sweep_count], expected.radar, strict=True):
-        assert rig.radars[given.radar].name == sweep.radar and given.has_timestamp == 1 and given.timestamp_ns == sweep.timestamp_ns
+        assert (
+            rig.radars[given.radar].name == sweep.radar
+            and given.has_timestamp == 1
+            and given.timestamp_ns == sweep.timestamp_ns
+        )
         assert given.count == len(sweep.points)
         assert np.array_equal(numbers(given.points, 5 * given.count), sweep.points.ravel(), equal_nan=True)
-        assert numbers(given.T_world_ego, 16) == ([] if sweep.T_world_ego is None else sweep.T_world_ego.ravel().tolist())
+        assert numbers(given.T_world_ego, 16) == (
+            [] if sweep.T_world_ego is None else sweep.T_world_ego.ravel().tolist()
+        )
     ego = expected.ego or Ego()
     assert numbers(found.T_world_ego, 16) == ([] if ego.T_world_ego is None else np.ravel(ego.T_world_ego).tolist())
     assert numbers(found.twist, 3) == ([] if ego.twist is None else list(ego.twist))
@@ -219,7 +245,9 @@ def test_random_streams_give_what_python_gives(library: ctypes.CDLL, seed: int) 
 def test_a_popped_frame_goes_straight_into_the_detector(library: ctypes.CDLL, handle, bundle, scene) -> None:
     rig, path = scene.rig.to_json().encode(), str(bundle.path).encode()
     options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0)
-    assert library.imkd_detector_load(handle, path, rig, ctypes.byref(options)) == 0, library.imkd_detector_error(handle)
+    assert library.imkd_detector_load(handle, path, rig, ctypes.byref(options)) == 0, library.imkd_detector_error(
+        handle
+    )
     live, now = Live(library, scene.rig, bundle.spec, path, reference="AHEAD"), scene.timestamp_ns
     for i, name in enumerate(("BEHIND", "AHEAD")):
         assert live.camera(name, scene.frames[name], now - 7 * MS * i, now, lend=bool(i)) == ("kept", "kept")

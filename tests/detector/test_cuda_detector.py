@@ -18,7 +18,10 @@ from imkd_edge.sources import open_source
 
 cuda = load("cuda_on_host")
 if cuda is None:
-    pytest.skip(f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)", allow_module_level=True)
+    pytest.skip(
+        f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)",
+        allow_module_level=True,
+    )
 
 
 @pytest.fixture
@@ -35,7 +38,9 @@ def on_cuda(monkeypatch):
 
 
 def infer(detector: Detector, sample):
-    return detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None)
+    return detector.infer(
+        sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None
+    )
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
@@ -55,7 +60,10 @@ def test_a_real_frame_gives_the_boxes_of_the_cpu(on_cuda, shared_data: Path, ord
     source = open_source(shared_data / "astyx")
     names = [name for name in ("000105", "000258") if name in source.names] or source.names[:2]
     bundle, boxes = Bundle.load("astyx-lite"), 0
-    with on_cuda(bundle, source[names[0]].rig, threads=1) as found, Detector(bundle, source[names[0]].rig, threads=1) as wanted:
+    with (
+        on_cuda(bundle, source[names[0]].rig, threads=1) as found,
+        Detector(bundle, source[names[0]].rig, threads=1) as wanted,
+    ):
         assert (found.device, wanted.device) == ("cuda", "cpu")
         for name in names:
             sample = source[name]
@@ -75,7 +83,9 @@ class HalfEngine(Engine):
     def __init__(self, threads: int) -> None:
         super().__init__()
         self._inner = make_engine("onnxruntime", threads)
-        self._bound: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # the Detector's float16 array, ONNX Runtime's float32 one
+        self._bound: dict[
+            str, tuple[np.ndarray, np.ndarray]
+        ] = {}  # the Detector's float16 array, ONNX Runtime's float32 one
 
     def name(self) -> str:
         return "float16"
@@ -87,7 +97,10 @@ class HalfEngine(Engine):
         return [TensorInfo(info.name, info.shape, "float16") for info in self._inner.inputs()]
 
     def outputs(self) -> list[TensorInfo]:
-        return [TensorInfo(i.name, np.moveaxis(np.empty(i.shape), 1, axis_of(i.name)).shape, "float16") for i in self._inner.outputs()]
+        return [
+            TensorInfo(i.name, np.moveaxis(np.empty(i.shape), 1, axis_of(i.name)).shape, "float16")
+            for i in self._inner.outputs()
+        ]
 
     def bind(self, tensor: str, array: np.ndarray) -> None:
         assert array.dtype == np.float16
@@ -129,7 +142,11 @@ def driven(scenes, *detectors: Detector):
 def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkeypatch) -> None:
     """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes of the CPU's detector; the same bits in any order."""
     source = open_source(shared_data / "astyx")
-    sample, bundle, runs = source["000105" if "000105" in source.names else source.names[0]], Bundle.load("astyx-lite"), []
+    sample, bundle, runs = (
+        source["000105" if "000105" in source.names else source.names[0]],
+        Bundle.load("astyx-lite"),
+        [],
+    )
     for order in ("fwd", "shuffle:3"):
         monkeypatch.setenv("GPUHOST_ORDER", order)
         with on_cuda(bundle, sample.rig, threads=1, engine=HalfEngine) as detector:
@@ -137,7 +154,9 @@ def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkey
             types = {name: (tensor.dtype, tensor.shape) for name, tensor in detector.device_tensors().items()}
         runs.append(b"".join(tensor.tobytes() for tensor in tensors.values()) + result.boxes.tobytes())
     assert runs[0] == runs[1]
-    assert {dtype for dtype, _ in types.values()} == {"float16"} and types["context"][1][3] == bundle.spec.context_channels
+    assert {dtype for dtype, _ in types.values()} == {"float16"} and types["context"][1][
+        3
+    ] == bundle.spec.context_channels
     spec = bundle.spec
     lifted = ops.lift(spec, ops.lift_table(spec, sample.rig), tensors["depth"], tensors["context"])
     boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
@@ -147,9 +166,14 @@ def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkey
         wanted, exact = infer(on_cpu, sample), on_cpu.tensors()
     assert all(nmse(tensors[name], exact[name]) <= 1e-5 for name in ("images", "radar_grid"))
     assert {name: nmse(tensors[name], exact[name]) for name in exact if nmse(tensors[name], exact[name]) > 1e-4} == {}
-    a, b = (np.argsort(r.boxes[:, 0]) for r in (result, wanted))  # by place: of two scores that are nearly equal either may come first
+    a, b = (
+        np.argsort(r.boxes[:, 0]) for r in (result, wanted)
+    )  # by place: of two scores that are nearly equal either may come first
     assert len(a) == len(b) > 3 and np.array_equal(result.labels[a], wanted.labels[b])
-    assert np.abs(result.boxes[a, :3] - wanted.boxes[b, :3]).max() < 0.05 and np.abs(result.scores[a] - wanted.scores[b]).max() < 0.01
+    assert (
+        np.abs(result.boxes[a, :3] - wanted.boxes[b, :3]).max() < 0.05
+        and np.abs(result.scores[a] - wanted.scores[b]).max() < 0.01
+    )
 
 
 def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundle, make_scene) -> None:
@@ -159,13 +183,19 @@ def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundl
         for i, (a, b) in enumerate(driven(scenes, found, wanted)):
             assert a.health.past_frames == b.health.past_frames == min(i, 3)
             pairs = [(found.tensors()[name], tensor) for name, tensor in wanted.tensors().items()]
-            pairs += [(a.segmentation, b.segmentation), *((a.debug[name], b.debug[name]) for name in ("i_cam", "i_rad"))]
+            pairs += [
+                (a.segmentation, b.segmentation),
+                *((a.debug[name], b.debug[name]) for name in ("i_cam", "i_rad")),
+            ]
             assert max(nmse(x, y) for x, y in pairs if y.any()) <= 1e-4
 
 
 def test_the_past_and_the_maps_are_those_of_the_cpu(on_cuda, history_bundle: Bundle, make_scene) -> None:
     scenes = [make_scene(seed=seed) for seed in range(5)]
-    with on_cuda(history_bundle, debug=True, threads=1) as found, Detector(history_bundle, debug=True, threads=1) as wanted:
+    with (
+        on_cuda(history_bundle, debug=True, threads=1) as found,
+        Detector(history_bundle, debug=True, threads=1) as wanted,
+    ):
         for i, (a, b) in enumerate(driven(scenes, found, wanted)):
             assert_same(a, b)
             assert a.health.past_frames == min(i, 3)
@@ -197,7 +227,13 @@ class OnDevice:
 
     def __init__(self, array: np.ndarray, **changes: object) -> None:
         address, self._owner = cuda.device_copy(np.ascontiguousarray(array))
-        self.__cuda_array_interface__ = {"shape": array.shape, "typestr": "|u1", "data": (address, True), "version": 3, **changes}
+        self.__cuda_array_interface__ = {
+            "shape": array.shape,
+            "typestr": "|u1",
+            "data": (address, True),
+            "version": 3,
+            **changes,
+        }
 
 
 class Tensor:
@@ -221,7 +257,9 @@ def test_images_may_lie_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
             assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
         turned = {name: np.ascontiguousarray(image.transpose(1, 0, 2)) for name, image in scene.frames.items()}
         strides = {name: (3, 3 * image.shape[0], 1) for name, image in scene.frames.items()}
-        frames = {name: OnDevice(turned[name], shape=scene.frames[name].shape, strides=strides[name]) for name in turned}
+        frames = {
+            name: OnDevice(turned[name], shape=scene.frames[name].shape, strides=strides[name]) for name in turned
+        }
         assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
         frames = {name: Tensor(np.ascontiguousarray(image[:, ::-1])[:, ::1]) for name, image in scene.frames.items()}
         assert not np.array_equal(found.infer(frames, scene.points, None, scene.timestamp_ns).scores, result.scores)
@@ -259,7 +297,9 @@ def test_tensors_can_be_had_without_a_copy(on_cuda, bundle: Bundle, scene) -> No
             described = tensor.__cuda_array_interface__
             assert not hasattr(tensor, "__array_interface__") and described["typestr"] == "<f4"
             count = int(np.prod(described["shape"]))
-            memory = np.ctypeslib.as_array((ctypes.c_float * count).from_address(described["data"][0]))  # the fake device's
+            memory = np.ctypeslib.as_array(
+                (ctypes.c_float * count).from_address(described["data"][0])
+            )  # the fake device's
             assert np.array_equal(memory.reshape(described["shape"]), detector.tensors()[name])
 
 
@@ -274,7 +314,8 @@ def nv12(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_nv12_is_staged_with_both_planes(on_cuda, bundle: Bundle, scene) -> None:
     planes = {name: nv12(image) for name, image in scene.frames.items()}
     padded = {
-        name: (np.pad(y, ((0, 0), (0, 13)))[:, :-13], np.pad(uv, ((0, 0), (0, 9), (0, 0)))[:, :-9]) for name, (y, uv) in planes.items()
+        name: (np.pad(y, ((0, 0), (0, 13)))[:, :-13], np.pad(uv, ((0, 0), (0, 9), (0, 0)))[:, :-9])
+        for name, (y, uv) in planes.items()
     }
     with on_cuda(bundle, scene.rig, threads=1) as found, Detector(bundle, scene.rig, threads=1) as wanted:
         for frames in (planes, padded, {name: (*both, "bt709_full") for name, both in planes.items()}):

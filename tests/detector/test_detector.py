@@ -19,7 +19,13 @@ TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", 
 
 
 def run(detector: Detector, scene, **changes):
-    arguments = {"frames": scene.frames, "radar": scene.radar, "ego": scene.ego, "timestamp_ns": scene.timestamp_ns, **changes}
+    arguments = {
+        "frames": scene.frames,
+        "radar": scene.radar,
+        "ego": scene.ego,
+        "timestamp_ns": scene.timestamp_ns,
+        **changes,
+    }
     return detector.infer(**arguments)
 
 
@@ -37,7 +43,9 @@ def test_result_has_the_documented_form(detector: Detector, scene) -> None:
     assert list(result.timings_us) == list(STAGES) and result.timings_us["warp"] == 0  # no past frames
     assert all(time > 0 for stage, time in result.timings_us.items() if stage != "warp")
     assert result.total_us >= sum(result.timings_us.values()) * 0.99
-    assert result.health.mode == "full" and result.health.sensors == dict.fromkeys(["AHEAD", "BEHIND", "FRONT", "REAR"], "ok")
+    assert result.health.mode == "full" and result.health.sensors == dict.fromkeys(
+        ["AHEAD", "BEHIND", "FRONT", "REAR"], "ok"
+    )
     first = result.detections[0]
     assert np.array_equal(np.concatenate([first.center, first.size, [first.yaw], first.velocity]), result.boxes[0])
 
@@ -69,11 +77,17 @@ def test_every_tensor_is_what_the_ops_and_onnxruntime_give(bundle: Bundle, detec
     radar_grid, _ = ops.voxelize_radar(spec, rig, scene.radar, scene.timestamp_ns)
     assert np.array_equal(tensors["radar_grid"][0], radar_grid)
     session = ort.InferenceSession(str(bundle.file("bev.onnx")), providers=["CPUExecutionProvider"])
-    heatmap, box = session.run(["heatmap", "box"], {"camera_bev": tensors["camera_bev"], "radar_grid": tensors["radar_grid"]})
+    heatmap, box = session.run(
+        ["heatmap", "box"], {"camera_bev": tensors["camera_bev"], "radar_grid": tensors["radar_grid"]}
+    )
     np.testing.assert_allclose(tensors["heatmap"], heatmap, atol=1e-3)
     np.testing.assert_allclose(tensors["box"], box, atol=1e-3)
     boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
-    assert np.array_equal(result.boxes, boxes) and np.array_equal(result.scores, scores) and np.array_equal(result.labels, labels)
+    assert (
+        np.array_equal(result.boxes, boxes)
+        and np.array_equal(result.scores, scores)
+        and np.array_equal(result.labels, labels)
+    )
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-native"])
@@ -90,7 +104,10 @@ def test_same_bits_for_every_repeat_and_number_of_threads(bundle: Bundle, scene,
 def test_the_native_engine_gives_the_same_output(bundle: Bundle, scene, make_scene) -> None:
     if "onnxruntime-native" not in engine_names():
         pytest.skip("the core was built without ONNX Runtime's headers: the native engine is NOT tested")
-    with Detector(bundle, scene.rig, engine="onnxruntime") as a, Detector(bundle, scene.rig, engine="onnxruntime-native") as b:
+    with (
+        Detector(bundle, scene.rig, engine="onnxruntime") as a,
+        Detector(bundle, scene.rig, engine="onnxruntime-native") as b,
+    ):
         for seed in range(5):
             other = make_scene(seed=seed)
             assert same(run(a, other), run(b, other))
@@ -108,8 +125,12 @@ def test_lists_and_dicts_mean_the_same(detector: Detector, scene) -> None:
 def test_any_strides_give_the_same_result(detector: Detector, scene) -> None:
     expected = run(detector, scene)
     wide = {name: np.repeat(image, 2, axis=1)[:, ::2] for name, image in scene.frames.items()}
-    flipped = {name: np.ascontiguousarray(image[::-1, ::-1, ::-1])[::-1, ::-1, ::-1] for name, image in scene.frames.items()}
-    planar = {name: np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0) for name, image in scene.frames.items()}
+    flipped = {
+        name: np.ascontiguousarray(image[::-1, ::-1, ::-1])[::-1, ::-1, ::-1] for name, image in scene.frames.items()
+    }
+    planar = {
+        name: np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0) for name, image in scene.frames.items()
+    }
     for frames in (wide, flipped, planar):
         assert not any(image.flags.c_contiguous for image in frames.values())
         assert same(expected, run(detector, scene, frames=frames))
@@ -225,7 +246,11 @@ def test_a_device_tensor_keeps_its_memory(bundle: Bundle, scene) -> None:
     """Beyond close() and the detector itself, for as long as it or an array made of it is there; not longer."""
     detector = Detector(bundle, rig=scene.rig)
     run(detector, scene)
-    alive, copy, tensor = weakref.ref(detector._core), detector.tensors()["camera_bev"], detector.device_tensors()["camera_bev"]
+    alive, copy, tensor = (
+        weakref.ref(detector._core),
+        detector.tensors()["camera_bev"],
+        detector.device_tensors()["camera_bev"],
+    )
     detector.close()
     del detector
     gc.collect()

@@ -16,7 +16,9 @@ from imkd_edge.engines import engine_names, onnxruntime_library
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMKD_BUILD", ROOT / "build" / "tests"))
-NATIVE = pytest.mark.skipif("onnxruntime-native" not in engine_names(), reason="no native engine: embedding is NOT tested")
+NATIVE = pytest.mark.skipif(
+    "onnxruntime-native" not in engine_names(), reason="no native engine: embedding is NOT tested"
+)
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
@@ -40,7 +42,9 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def boxes(program: Path, bundle: Bundle, sample, folder: Path, absent: str = "") -> list[list[str]]:
     for name, image in sample.frames.items():
-        (folder / f"{name}.rgb").write_bytes(np.ascontiguousarray(image).tobytes() if name != absent else b"half an image")
+        (folder / f"{name}.rgb").write_bytes(
+            np.ascontiguousarray(image).tobytes() if name != absent else b"half an image"
+        )
     for sweep in sample.radar:
         (folder / f"{sweep.radar}.bin").write_bytes(np.ascontiguousarray(sweep.points).tobytes())
     (folder / "rig.json").write_text(sample.rig.to_json())
@@ -69,7 +73,9 @@ def test_a_real_frame_goes_in_and_pythons_boxes_come_out(embed: Path, shared_dat
 
 @NATIVE
 @pytest.mark.parametrize("absent", ["", "BEHIND"])
-def test_a_made_up_frame_too_and_one_without_a_camera(embed: Path, bundle: Bundle, scene, tmp_path: Path, absent: str) -> None:
+def test_a_made_up_frame_too_and_one_without_a_camera(
+    embed: Path, bundle: Bundle, scene, tmp_path: Path, absent: str
+) -> None:
     frames = {name: image for name, image in scene.frames.items() if name != absent}
     check(boxes(embed, bundle, scene, tmp_path, absent), bundle, scene, frames)
 
@@ -83,7 +89,9 @@ def test_the_example_is_one_short_file() -> None:
 def symbols(library: Path, *options: str) -> set[str]:
     if not library.is_file():
         pytest.skip("the C++ library was not built: its symbols are NOT tested")
-    lines = subprocess.run(["nm", *options, str(library)], capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        ["nm", *options, str(library)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return {line.split()[-1].split("@")[0] for line in lines if line.strip() and not line.endswith(":")}
 
 
@@ -91,12 +99,19 @@ def test_the_c_library_shows_what_its_header_declares_and_nothing_else() -> None
     header = (ROOT / "cpp" / "include" / "imkd" / "imkd.h").read_text()
     declared = re.findall(r"^IMKD_API .*?\b(imkd_\w+)\(", header, re.MULTILINE)
     assert symbols(BUILD / "libimkd.so", "-D", "--defined-only") == set(declared)
-    assert len(declared) == 35  # 8 of the detector, 10 of the synchronizer, 8 of the monitor, 7 of the watchdog, 2 without a handle
+    assert (
+        len(declared) == 35
+    )  # 8 of the detector, 10 of the synchronizer, 8 of the monitor, 7 of the watchdog, 2 without a handle
 
 
 def standard_streams(symbol: str) -> bool:
     """std::cin, cout, cerr, clog and their wide kin; what <iostream> makes of itself at the start of a program."""
-    return re.fullmatch(r"_ZSt3cin|_ZSt4(cout|cerr|clog|wcin)|_ZSt5(wcout|wcerr|wclog)|_ZNSt8ios_base4Init[CD]\dEv", symbol) is not None
+    return (
+        re.fullmatch(
+            r"_ZSt3cin|_ZSt4(cout|cerr|clog|wcin)|_ZSt5(wcout|wcerr|wclog)|_ZNSt8ios_base4Init[CD]\dEv", symbol
+        )
+        is not None
+    )
 
 
 NEVER = {"exit", "_exit", "_Exit", "quick_exit", "abort", "__assert_fail", "raise", "kill", "fork", "system", "signal", "sigaction",
@@ -115,7 +130,9 @@ def test_the_library_neither_prints_nor_ends_the_program(library: str) -> None:
 
 def test_the_check_sees_an_exit_and_a_cout(tmp_path: Path) -> None:
     """The check itself must be able to fail."""
-    (tmp_path / "bad.cpp").write_text("#include <cstdlib>\n#include <iostream>\nvoid f() { std::cout << 1; std::exit(1); }\n")
+    (tmp_path / "bad.cpp").write_text(
+        "#include <cstdlib>\n#include <iostream>\nvoid f() { std::cout << 1; std::exit(1); }\n"
+    )
     run("c++", "-c", "bad.cpp", cwd=tmp_path)
     asked = symbols(tmp_path / "bad.o", "-u")
     assert asked & NEVER == {"exit"} and any(map(standard_streams, asked))

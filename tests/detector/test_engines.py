@@ -144,7 +144,9 @@ def test_bound_arrays_are_read_and_written_in_place(engine_name: str, model: str
         np.testing.assert_allclose(arrays["context"], context, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("content", "code"), [(None, "E0502"), (b"", "E0502"), (b"not a model", "E0502"), ("truncated", "E0502")])
+@pytest.mark.parametrize(
+    ("content", "code"), [(None, "E0502"), (b"", "E0502"), (b"not a model", "E0502"), ("truncated", "E0502")]
+)
 def test_a_file_that_is_no_model_is_refused(engine_name: str, model: str, content, code: str) -> None:
     path = Path(model)
     if content is None:
@@ -218,7 +220,9 @@ def test_a_graph_of_doubles_is_refused(engine_name: str, scene, tmp_path: Path) 
     (tmp_path / "camera.onnx").write_bytes(model.SerializeToString())
     (tmp_path / "bev.onnx").write_bytes(bev_onnx(random_spec(cameras=2)))
     with pytest.raises(Error) as raised:
-        Detector.from_onnx(random_spec(2), scene.rig, tmp_path / "camera.onnx", tmp_path / "bev.onnx", engine=engine_name)
+        Detector.from_onnx(
+            random_spec(2), scene.rig, tmp_path / "camera.onnx", tmp_path / "bev.onnx", engine=engine_name
+        )
     assert raised.value.code == "E0409"
 
 
@@ -257,9 +261,13 @@ def test_onnxruntime_on_a_gpu_asks_for_its_provider_first(name: str, model: str,
 
 @pytest.mark.parametrize("name", PROVIDERS)
 @pytest.mark.parametrize("falls_back", [False, True])
-def test_onnxruntime_that_does_not_reach_the_gpu_is_refused(name: str, falls_back: bool, model: str, monkeypatch) -> None:
+def test_onnxruntime_that_does_not_reach_the_gpu_is_refused(
+    name: str, falls_back: bool, model: str, monkeypatch
+) -> None:
     built_with = [*PROVIDERS.values()] if falls_back else ["CPUExecutionProvider"]
     monkeypatch.setitem(sys.modules, "onnxruntime", Gpu(built_with, falls_back))
     with pytest.raises(Error) as raised:
         make_engine(name).load(model)
-    assert raised.value.code == "E0501" and PROVIDERS[name] in raised.value.what and "onnxruntime-gpu" in raised.value.fix
+    assert (
+        raised.value.code == "E0501" and PROVIDERS[name] in raised.value.what and "onnxruntime-gpu" in raised.value.fix
+    )

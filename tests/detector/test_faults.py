@@ -75,11 +75,14 @@ def test_without_radars_boxes_come_from_cameras_alone(detector: Detector, scene,
 def test_with_nothing_at_all_there_are_no_boxes(detector: Detector, scene) -> None:
     assert len(run(detector, scene).boxes) > 0
     result = run(detector, scene, frames={}, radar={})
-    assert result.health.mode == "blind" and len(result.boxes) == 0 and set(result.health.sensors.values()) == {"missing"}
+    assert (
+        result.health.mode == "blind" and len(result.boxes) == 0 and set(result.health.sensors.values()) == {"missing"}
+    )
 
 
 @pytest.mark.parametrize(
-    ("age", "state"), [(0.29, "ok"), (0.31, "late"), (0.59, "late"), (0.61, "stale"), (-0.31, "late"), (-0.61, "stale"), (1e6, "stale")]
+    ("age", "state"),
+    [(0.29, "ok"), (0.31, "late"), (0.59, "late"), (0.61, "stale"), (-0.31, "late"), (-0.61, "stale"), (1e6, "stale")],
 )
 def test_age_makes_a_sensor_late_then_stale(detector: Detector, scene, age: float, state: str) -> None:
     """max_age is 0.6 s."""
@@ -93,7 +96,9 @@ def test_age_makes_a_sensor_late_then_stale(detector: Detector, scene, age: floa
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", range(5))
-def test_points_that_are_no_numbers_are_dropped_and_counted(detector: Detector, scene, value: float, column: int) -> None:
+def test_points_that_are_no_numbers_are_dropped_and_counted(
+    detector: Detector, scene, value: float, column: int
+) -> None:
     points = scene.points["FRONT"].copy()
     points[::3, column] = value
     result = run(detector, scene, radar={**scene.points, "FRONT": points})
@@ -122,7 +127,10 @@ def test_points_beyond_the_grid_and_beyond_the_cap_are_counted(detector: Detecto
 
 def test_extreme_numbers_do_no_harm(detector: Detector, scene) -> None:
     huge = np.float32(3e38)
-    points = np.array([[huge, 0, 0, 0, 0], [0, -huge, 0, 0, 0], [10, 0, 0, huge, 0], [10, 0, 0, 0, -huge], [0, 0, 0, 0, 0]], np.float32)
+    points = np.array(
+        [[huge, 0, 0, 0, 0], [0, -huge, 0, 0, 0], [10, 0, 0, huge, 0], [10, 0, 0, 0, -huge], [0, 0, 0, 0, 0]],
+        np.float32,
+    )
     result = run(detector, scene, radar={"FRONT": points})
     assert np.isfinite(result.boxes).all() and np.isfinite(result.scores).all()
     assert (result.health.radar_points_invalid, result.health.radar_points_outside) == (2, 2)
@@ -130,7 +138,9 @@ def test_extreme_numbers_do_no_harm(detector: Detector, scene) -> None:
 
 @pytest.mark.parametrize("value", [1e6, -1e6, 301, 3e38])
 @pytest.mark.parametrize("column", [3, 4])
-def test_a_return_that_no_radar_can_measure_changes_nothing(detector: Detector, scene, column: int, value: float) -> None:
+def test_a_return_that_no_radar_can_measure_changes_nothing(
+    detector: Detector, scene, column: int, value: float
+) -> None:
     """A sentinel or a broken packet: an intensity in dB or a velocity in m/s beyond 300."""
     clean, grid = run(detector, scene), detector.tensors()["radar_grid"].copy()
     broken = np.array([[20, 3, 0, 5, 0]], np.float32)
@@ -138,7 +148,11 @@ def test_a_return_that_no_radar_can_measure_changes_nothing(detector: Detector, 
     result = run(detector, scene, radar={**scene.points, "FRONT": np.concatenate([scene.points["FRONT"], broken])})
     assert result.health.radar_points_invalid == 1 and clean.health.radar_points_invalid == 0
     assert np.array_equal(detector.tensors()["radar_grid"], grid)
-    assert len(clean.boxes) > 0 and np.array_equal(result.boxes, clean.boxes) and np.array_equal(result.scores, clean.scores)
+    assert (
+        len(clean.boxes) > 0
+        and np.array_equal(result.boxes, clean.boxes)
+        and np.array_equal(result.scores, clean.scores)
+    )
 
 
 # ---- the caller's mistakes ----
@@ -253,6 +267,11 @@ def test_the_range_of_score_thresholds_is_the_cores(bundle, scene, end: float, b
 def test_a_closed_detector_says_so(bundle, scene) -> None:
     with Detector(bundle, scene.rig) as detector:
         run(detector, scene)
-    for use in (lambda: run(detector, scene), detector.tensors, lambda: detector.set_rig(scene.rig), lambda: detector.rig):
+    for use in (
+        lambda: run(detector, scene),
+        detector.tensors,
+        lambda: detector.set_rig(scene.rig),
+        lambda: detector.rig,
+    ):
         with pytest.raises(Error, match="closed"):
             use()

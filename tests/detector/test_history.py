@@ -63,7 +63,9 @@ def chosen(times: Sequence[int], now: int) -> list[int | None]:
     return frames
 
 
-def check(detector: Detector, maps: list[np.ndarray], poses: Sequence[np.ndarray], frames: list[int | None], past_frames: int) -> None:
+def check(
+    detector: Detector, maps: list[np.ndarray], poses: Sequence[np.ndarray], frames: list[int | None], past_frames: int
+) -> None:
     """The last of the maps is the present's, which no slot holds yet."""
     now = len(maps) - 1
     for slot, i in zip(slots(detector), frames, strict=True):
@@ -71,7 +73,9 @@ def check(detector: Detector, maps: list[np.ndarray], poses: Sequence[np.ndarray
             assert not slot.any()
         else:
             expected = ops.warp_bev(detector.spec.grid, maps[i], np.linalg.inv(poses[i]) @ poses[now])
-            assert np.abs(slot - expected).max() <= 2e-3 * np.ptp(maps[i]) and slot.any()  # a place may round to the next 1/1024
+            assert (
+                np.abs(slot - expected).max() <= 2e-3 * np.ptp(maps[i]) and slot.any()
+            )  # a place may round to the next 1/1024
     assert past_frames == sum(i is not None for i in frames)
 
 
@@ -128,7 +132,12 @@ def test_between_two_equally_near_the_newer_is_taken_by_hand(past: Detector, sce
         result = standing(past, scenes[i % 5], START + i * SECOND // 10)
         maps.append(past.tensors()["fused"][0])
     newest, second, third = slots(past)
-    assert np.array_equal(newest, maps[6]) and np.array_equal(second, maps[0]) and not third.any() and result.health.past_frames == 2
+    assert (
+        np.array_equal(newest, maps[6])
+        and np.array_equal(second, maps[0])
+        and not third.any()
+        and result.health.past_frames == 2
+    )
 
 
 def test_past_frames_change_what_is_found(past: Detector, scenes: list) -> None:

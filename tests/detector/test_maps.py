@@ -29,11 +29,19 @@ def test_the_maps_are_what_the_network_gives(history_bundle: Bundle, scene, engi
         result, tensors = run(detector, scene), detector.tensors()
     session = ort.InferenceSession(str(history_bundle.file("bev.onnx")), providers=["CPUExecutionProvider"])
     names = ["segmentation", "fused", "i_cam", "i_rad"]
-    outputs = dict(zip(names, session.run(names, {name: tensors[name] for name in ("camera_bev", "radar_grid", "history")}), strict=True))
+    outputs = dict(
+        zip(
+            names,
+            session.run(names, {name: tensors[name] for name in ("camera_bev", "radar_grid", "history")}),
+            strict=True,
+        )
+    )
     for name in names:
         np.testing.assert_allclose(tensors[name], outputs[name], atol=1e-3)
     assert result.segmentation.shape == (64, 64) and result.segmentation.dtype == np.float32
-    np.testing.assert_allclose(result.segmentation, 1 / (1 + np.exp(-outputs["segmentation"][0, 0].astype(float))), atol=1e-3)
+    np.testing.assert_allclose(
+        result.segmentation, 1 / (1 + np.exp(-outputs["segmentation"][0, 0].astype(float))), atol=1e-3
+    )
     assert np.ptp(result.segmentation) > 0.1
     assert list(result.debug) == ["i_cam", "i_rad"]
     for name, gate in result.debug.items():
@@ -71,7 +79,9 @@ def test_an_engine_is_asked_for_gates_only_with_debug(bundle: Bundle, scene) -> 
     gates = {"i_cam": (1, 1, 64, 64), "i_rad": (1, 1, 64, 64)}
     for debug in (False, True):
         camera, bev = with_outputs(bundle.spec, **gates)
-        found = _core.Detector(bundle.spec, scene.rig, camera, bev, debug=debug).infer(scene.frames, scene.points, None, 0)
+        found = _core.Detector(bundle.spec, scene.rig, camera, bev, debug=debug).infer(
+            scene.frames, scene.points, None, 0
+        )
         assert set(bev.arrays) == {"camera_bev", "radar_grid", "heatmap", "box"} | (set(gates) if debug else set())
         assert set(found["debug"]) == (set(gates) if debug else set()) and bev.runs == 1
 
@@ -83,7 +93,13 @@ def test_gates_that_the_network_lacks_are_refused_at_load(bundle: Bundle, scene)
 
 
 @pytest.mark.parametrize(
-    "more", [{"attention": (1, 1, 64, 64)}, {"i_cam": (1, 2, 64, 64)}, {"fused": (1, 4, 64, 64)}, {"segmentation": (1, 1, 64, 64)}]
+    "more",
+    [
+        {"attention": (1, 1, 64, 64)},
+        {"i_cam": (1, 2, 64, 64)},
+        {"fused": (1, 4, 64, 64)},
+        {"segmentation": (1, 1, 64, 64)},
+    ],
 )
 def test_outputs_that_the_spec_does_not_know_are_refused(bundle: Bundle, scene, more: dict) -> None:
     with pytest.raises(Error) as raised:
@@ -108,7 +124,9 @@ def test_a_part_without_what_the_spec_promises_is_refused(scene, tmp_path: Path,
 
 def test_the_golden_frame_keeps_the_maps_and_is_found_again(history_bundle: Bundle) -> None:
     differences = check_golden(history_bundle)
-    assert {"fused", "segmentation", "heatmap", "boxes"} <= set(differences) and not {"history", "i_cam"} & set(differences)
+    assert {"fused", "segmentation", "heatmap", "boxes"} <= set(differences) and not {"history", "i_cam"} & set(
+        differences
+    )
     assert all(value == 0 for value in differences.values())
     with np.load(history_bundle.file("golden.npz")) as golden:
         assert golden["tensor_fused"].size > 1000 and np.ptp(golden["tensor_segmentation"]) > 0

@@ -46,7 +46,11 @@ def most_taken(call: Callable[[], Any]) -> int:
 def large_rig(rig: SensorRig) -> SensorRig:
     rig = SensorRig.from_json(rig.to_json())
     for camera in rig.cameras:
-        camera.width, camera.height, camera.K = camera.width * SCALE, camera.height * SCALE, camera.K * [[SCALE], [SCALE], [1]]
+        camera.width, camera.height, camera.K = (
+            camera.width * SCALE,
+            camera.height * SCALE,
+            camera.K * [[SCALE], [SCALE], [1]],
+        )
     return rig
 
 
@@ -58,7 +62,10 @@ IMAGES = {
     "RGB": rgb,
     "BGR, turned over": lambda height, width: rgb(height, width)[::-1, :, ::-1],
     "columns of a wider one": lambda height, width: rgb(height, width + 64)[:, 32:-32],
-    "NV12": lambda height, width: (np.full((height, width), 90, np.uint8), np.full((height // 2, width // 2, 2), 120, np.uint8)),
+    "NV12": lambda height, width: (
+        np.full((height, width), 90, np.uint8),
+        np.full((height // 2, width // 2, 2), 120, np.uint8),
+    ),
 }
 
 
@@ -67,7 +74,9 @@ IMAGES = {
 def test_no_image_is_copied_on_the_way(bundle, scene, engine: str, kind: str) -> None:
     rig = large_rig(scene.rig)
     frames = {camera.name: IMAGES[kind](camera.height, camera.width) for camera in rig.cameras}
-    largest = max(sum(plane.nbytes for plane in image) if isinstance(image, tuple) else image.nbytes for image in frames.values())
+    largest = max(
+        sum(plane.nbytes for plane in image) if isinstance(image, tuple) else image.nbytes for image in frames.values()
+    )
     with Detector(bundle, rig, device="cpu", engine=engine, threads=1) as detector:
         detector.infer(frames, scene.points)  # what is allocated once
         assert most_taken(lambda: detector.infer(frames, scene.points)) < largest / 4

@@ -45,7 +45,12 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
         return detector.called.copy()
 
     assert called(sample) == called(replace(sample, rig=SensorRig.from_json(sample.rig.to_json()))) == []
-    sample.rig.radars[0].T_ego_radar = sample.rig.radars[0].T_ego_radar + [[0, 0, 0, 1e-9], [0] * 4, [0] * 4, [0] * 4]  # in place
+    sample.rig.radars[0].T_ego_radar = sample.rig.radars[0].T_ego_radar + [
+        [0, 0, 0, 1e-9],
+        [0] * 4,
+        [0] * 4,
+        [0] * 4,
+    ]  # in place
     assert called(sample) == ["set_rig"] and called(sample) == []
     assert called(replace(sample, scene="another")) == ["reset"] and called(sample) == ["reset"]
 
@@ -53,13 +58,18 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
 def test_a_selection_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text("\n \n")
     monkeypatch.setattr(SynthSource, "splits", {"test": []})
-    for chosen, fix in (({"span": str(tmp_path / "list.txt")}, "one name per line"), ({"split": "test"}, "another split")):
+    for chosen, fix in (
+        ({"span": str(tmp_path / "list.txt")}, "one name per line"),
+        ({"split": "test"}, "another split"),
+    ):
         with pytest.raises(Error, match="E0307") as raised:
             select("synth", **chosen)
         assert fix in raised.value.fix
 
 
-def test_a_missing_split_says_which_there_are_or_how_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_split_says_which_there_are_or_how_to_get_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fix(source: Path | str) -> str:
         with pytest.raises(Error, match=r"E0307.*there is no split 'dev'") as raised:
             select(str(source), split="dev")

@@ -19,12 +19,23 @@ from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.sample import Sample, Truth
 
 LOOKING_FORWARD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], float)
-STAGES = {"preprocess": 900.0, "camera": 9000.0, "lift": 700.0, "radar": 150.0, "warp": 0.0, "bev": 8000.0, "decode": 60.0}
+STAGES = {
+    "preprocess": 900.0,
+    "camera": 9000.0,
+    "lift": 700.0,
+    "radar": 150.0,
+    "warp": 0.0,
+    "bev": 8000.0,
+    "decode": 60.0,
+}
 
 
 def rig(count: int, size: tuple[int, int] = (320, 180)) -> SensorRig:
     K = np.array([[250, 0, size[0] / 2 - 0.5], [0, 250, size[1] / 2 - 0.5], [0, 0, 1]], float)
-    cameras = [CameraCalibration(name=f"cam{i}", width=size[0], height=size[1], K=K, T_ego_camera=LOOKING_FORWARD) for i in range(count)]
+    cameras = [
+        CameraCalibration(name=f"cam{i}", width=size[0], height=size[1], K=K, T_ego_camera=LOOKING_FORWARD)
+        for i in range(count)
+    ]
     return SensorRig(cameras=cameras, radars=[RadarCalibration(name="radar", T_ego_radar=np.eye(4))])
 
 
@@ -39,7 +50,9 @@ def result(boxes: np.ndarray, mode: str = "full", sensors: dict[str, str] | None
     health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, False, 0.0, 0.0, 0)
     count = len(boxes)
     scores, labels = np.full(count, 0.9, np.float32), np.zeros(count, np.int32)
-    return Result(0, boxes.astype(np.float32), scores, labels, ("car", "pedestrian"), health, STAGES, sum(STAGES.values()))
+    return Result(
+        0, boxes.astype(np.float32), scores, labels, ("car", "pedestrian"), health, STAGES, sum(STAGES.values())
+    )
 
 
 ONE_CAR = np.array([[20, 0, 0.8, 4.5, 1.9, 1.6, 0.3, 5, 0]], float)
@@ -73,7 +86,10 @@ def test_gates_and_segmentation_stand_below_where_there_are_any(size: tuple[int,
         picture = draw.overview(sensors, replace(found, **more), random_spec(1))
         assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
         assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
-        middle, least = ramp(np.array([0.5]), maps.SCALE)[0], 0.3 if "debug" in more else 0.2  # one map alone is no higher than three
+        middle, least = (
+            ramp(np.array([0.5]), maps.SCALE)[0],
+            0.3 if "debug" in more else 0.2,
+        )  # one map alone is no higher than three
         assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > least
 
 

@@ -64,7 +64,9 @@ def test_one_other_element_refuses_the_engine_and_is_named(engine: Path, element
     assert reason.startswith(element) and str(OTHER[element]) in reason
 
 
-@pytest.mark.parametrize("flags", [{"dla": None}, {"dla": None, "workspace_mb": 256}, {"dla": None, "workspace_mb": 512, "new": 1}])
+@pytest.mark.parametrize(
+    "flags", [{"dla": None}, {"dla": None, "workspace_mb": 256}, {"dla": None, "workspace_mb": 512, "new": 1}]
+)
 def test_every_flag_counts_absent_ones_too(engine: Path, flags: dict[str, Any]) -> None:
     assert len(mismatches(engine, key(flags=flags))) == 1
 
@@ -87,7 +89,9 @@ def test_a_missing_file_is_named(engine: Path, absent: str) -> None:
     assert mismatches(engine, key()) == [f"there is no {absent}"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"key": {}}', '{"key": 3, "engine": {"sha256": ""}}', '{"key": {}, "engine": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"key": {}}', '{"key": 3, "engine": {"sha256": ""}}', '{"key": {}, "engine": 1}']
+)
 def test_a_broken_record_is_a_reason_not_a_crash(engine: Path, text: str) -> None:
     card(engine).write_text(text)
     (reason,) = mismatches(engine, key())
@@ -99,7 +103,9 @@ def test_a_record_that_is_not_text_is_a_reason(engine: Path) -> None:
     assert "cannot be read" in mismatches(engine, key())[0]
 
 
-def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
+    engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 

@@ -30,7 +30,9 @@ class Driver:
             "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
             "cuDeviceGetName": lambda name, size, device: setattr(name, "value", b"Orin"),
             "cuDriverGetVersion": lambda version: setattr(version._obj, "value", 12060),
-            "cuDeviceGetAttribute": lambda value, attribute, device: setattr(value._obj, "value", {75: 8, 76: 7}[attribute]),
+            "cuDeviceGetAttribute": lambda value, attribute, device: setattr(
+                value._obj, "value", {75: 8, 76: 7}[attribute]
+            ),
         }
 
         def run(*arguments: Any) -> int:
@@ -81,7 +83,13 @@ def test_a_call_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, call: str) 
 
 @pytest.mark.parametrize(
     ("version", "tegra", "expected"),
-    [(DESKTOP, "", "580.82.07"), (OPEN, TEGRA, "540.4.0"), (None, TEGRA, "R36.4.3"), ("?", TEGRA, "R36.4.3"), (None, None, "unknown")],
+    [
+        (DESKTOP, "", "580.82.07"),
+        (OPEN, TEGRA, "540.4.0"),
+        (None, TEGRA, "R36.4.3"),
+        ("?", TEGRA, "R36.4.3"),
+        (None, None, "unknown"),
+    ],
 )
 def test_the_drivers_version(files: tuple[Path, Path], version: str | None, tegra: str | None, expected: str) -> None:
     for path, text in zip(files, (version, tegra), strict=True):

@@ -78,7 +78,11 @@ def test_random_overlaps_are_shapelys(seed):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.lists(st.floats(0.1, 6), min_size=6, max_size=6), st.floats(-7, 7))
+@given(
+    st.lists(st.floats(-3, 3), min_size=4, max_size=4),
+    st.lists(st.floats(0.1, 6), min_size=6, max_size=6),
+    st.floats(-7, 7),
+)
 def test_overlap_is_symmetric_bounded_and_moves_with_both_boxes(place, sizes, turn):
     a, b = np.array([[0, 0, 0, *sizes[:3], 0.4]]), np.array([[*place[:3], *sizes[3:], 0.4 + place[3]]])
     bev, volume = (float(value[0, 0]) for value in box_iou(a, b))

@@ -36,7 +36,9 @@ def detected(truth: Truth, boxes, scores, labels=None):
 def random_scene(rng: np.random.Generator):
     """Cars and a truck of any occlusion, some found with errors, some twice, and clutter."""
     count = int(rng.integers(0, 9))
-    boxes = np.c_[rng.uniform(2, 70, count), rng.uniform(-20, 20, count), rng.normal(0, 0.3, count), np.tile(CAR, (count, 1))]
+    boxes = np.c_[
+        rng.uniform(2, 70, count), rng.uniform(-20, 20, count), rng.normal(0, 0.3, count), np.tile(CAR, (count, 1))
+    ]
     boxes[:, 6] = rng.uniform(-3, 3, count)
     labels = ["truck" if rng.random() < 0.15 else "car" for _ in range(count)]
     found = np.repeat(boxes, rng.integers(0, 3, count), axis=0)
@@ -160,7 +162,9 @@ def test_what_no_camera_sees_can_be_left_out():
     boxes = np.c_[places, np.tile(CAR, (6, 1))]
     assert kitti.in_image(rig, boxes).tolist() == [True, True, False, True, False, False]
     seen, hidden = boxes[:1], boxes[5:]
-    frames = [detected(truth_of(np.r_[seen, hidden]), np.r_[seen, hidden + [0, 9, 0, 0, 0, 0, 0, 0, 0]], [0.8, 0.9])] * 100
+    frames = [
+        detected(truth_of(np.r_[seen, hidden]), np.r_[seen, hidden + [0, 9, 0, 0, 0, 0, 0, 0, 0]], [0.8, 0.9])
+    ] * 100
     assert kitti.evaluate(frames)["car_bev_ap40_easy"] == pytest.approx(25)
     visible = kitti.evaluate(frames, visible=lambda index, boxes: kitti.in_image(rig, boxes))
     assert visible["car_bev_ap40_easy"] == 100 and visible["car_objects_easy"] == 100

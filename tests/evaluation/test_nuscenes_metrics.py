@@ -40,7 +40,11 @@ def grid(samples=3):
 def found(truths, change=lambda box: box, scores=None):
     rng = np.random.default_rng(0)
     return [
-        (np.array([change(b.copy()) for b in t.boxes]), rng.uniform(0.3, 0.9, len(t.labels)) if scores is None else scores, t.labels)
+        (
+            np.array([change(b.copy()) for b in t.boxes]),
+            rng.uniform(0.3, 0.9, len(t.labels)) if scores is None else scores,
+            t.labels,
+        )
         for t in truths
     ]
 
@@ -66,7 +70,11 @@ def test_over_ten_classes_the_absent_ones_count_as_missed():
     result = evaluate(truths, found(truths))
     assert result["mAP"] == pytest.approx(0.4) and result["bus_AP"] == 0
     # six absent classes have an error of 1, but cones have only two of the errors and barriers three
-    assert result["mATE"] == pytest.approx(6 / 10) and result["mAOE"] == pytest.approx(5 / 9) and result["mAVE"] == pytest.approx(4 / 8)
+    assert (
+        result["mATE"] == pytest.approx(6 / 10)
+        and result["mAOE"] == pytest.approx(5 / 9)
+        and result["mAVE"] == pytest.approx(4 / 8)
+    )
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.3, 1.0), (0.7, 0.75), (1.5, 0.5), (3.0, 0.25)])
@@ -87,7 +95,11 @@ def test_a_shift_is_the_translation_error_and_costs_its_thresholds(shift, expect
         (moved(6, 2 * np.pi + 0.1), "mAOE", 0.1),
         (moved(7, 1.5), "mAVE", 1.5),
         (lambda b: np.concatenate([b[:3], b[3:6] * 1.1, b[6:]]), "mASE", 1 - 1 / 1.1**3),
-        (lambda b: np.concatenate([b[:7], b[7:] * 0]), "mAAE", (1 + 0 + 0 + 1) / 4),  # the car and the walkers seem to stand
+        (
+            lambda b: np.concatenate([b[:7], b[7:] * 0]),
+            "mAAE",
+            (1 + 0 + 0 + 1) / 4,
+        ),  # the car and the walkers seem to stand
     ],
 )
 def test_each_error_is_what_was_done_to_the_boxes(change, name, value):
@@ -113,12 +125,16 @@ def test_what_is_beyond_its_class_range_does_not_count():
     only_near = [(far.boxes[:1], np.array([0.5]), ["car"])]
     assert evaluate([far], only_near, classes=["car"])["car_AP"] == pytest.approx(1)
     walker = truth_of([[0, 41, 0, 0.7, 0.6, 1.7, 0, 0, 0]], ["pedestrian"])
-    assert evaluate([walker], found([walker]), classes=["pedestrian"])["pedestrian_AP"] == 0  # its range is 40 m: nothing to find
+    assert (
+        evaluate([walker], found([walker]), classes=["pedestrian"])["pedestrian_AP"] == 0
+    )  # its range is 40 m: nothing to find
 
 
 def test_which_truths_count():
     boxes = [[10 + 5 * k, 0, 0, 4, 2, 1.5, 0, 0, 0] for k in range(6)]
-    known = truth_of(boxes, ["car"] * 6, occlusion=[0, 0, 3, 3, 0, 3], radar=[1, 0, 2, 0, 0, 0], lidar=[0, 3, 0, 0, 0, 9])
+    known = truth_of(
+        boxes, ["car"] * 6, occlusion=[0, 0, 3, 3, 0, 3], radar=[1, 0, 2, 0, 0, 0], lidar=[0, 3, 0, 0, 0, 9]
+    )
     assert counted(known).tolist() == [True, True, True, False, False, True]
     unknown = truth_of(boxes, ["car"] * 6, occlusion=[0, 0, 3, 3, -1, 2], radar=[1, 0, 2, 0, -1, 0])
     assert counted(unknown).tolist() == [True, True, True, False, True, True]
@@ -135,7 +151,9 @@ def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
 
     random, devkit = np.random.default_rng(0), nuscenes.load_devkit()
     racks = np.array([[12, 3, 0.5, 6, 1.5, 1.2, 0.7, np.nan, np.nan], [-8, -9, 0.2, 4, 2, 1, -2.5, 0, 0]])
-    boxes = np.column_stack([random.uniform([-14, -14, -0.5], [16, 8, 1.5], (3000, 3)), np.tile([1.8, 0.6, 1.8, 0, 0, 0], (3000, 1))])
+    boxes = np.column_stack(
+        [random.uniform([-14, -14, -0.5], [16, 8, 1.5], (3000, 3)), np.tile([1.8, 0.6, 1.8, 0, 0, 0], (3000, 1))]
+    )
     labels = random.choice(["bicycle", "motorcycle", "pedestrian"], 3000)
     made = [nuscenes._box(devkit, "0", box, label, 0.5) for box, label in zip(boxes, labels)]
 
@@ -153,7 +171,10 @@ def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
     expected = filter_eval_boxes(Tables(), given, dict.fromkeys(labels, 100.0))["0"]
     ours = nuscenes._outside(devkit, racks, made)
     assert [id(box) for box in ours] == [id(box) for box in expected]
-    assert 20 < len(made) - len(ours) < 300 and sum(box.detection_name == "pedestrian" for box in ours) == (labels == "pedestrian").sum()
+    assert (
+        20 < len(made) - len(ours) < 300
+        and sum(box.detection_name == "pedestrian" for box in ours) == (labels == "pedestrian").sum()
+    )
 
 
 def test_a_cycle_in_a_rack_is_neither_missed_nor_a_false_alarm():
@@ -176,7 +197,9 @@ def test_of_too_many_detections_the_best_five_hundred_count():
     for score, expected in ((0.9, 1.0), (0.0, 0.0)):
         scores = np.append(np.linspace(0.8, 0.1, 599), score)
         found_ap = evaluate([truth], [(boxes, scores, ["car"] * 600)], classes=["car"])["car_AP"]
-        assert found_ap == pytest.approx(expected, abs=1 / 90 + 1e-6)  # false alarms at full recall cost its last bin of 90
+        assert found_ap == pytest.approx(
+            expected, abs=1 / 90 + 1e-6
+        )  # false alarms at full recall cost its last bin of 90
 
 
 def test_no_detection_and_no_truth():

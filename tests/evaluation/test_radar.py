@@ -22,17 +22,24 @@ def truth_at(*x: float) -> Truth:
 
 def test_the_strongest_return_in_a_box_counts_up_to_half_a_metre_beside_it() -> None:
     boxes = truth_at(10, 20, 30).boxes
-    points = np.array([[12.4, 0, 9, 40.0], [12.6, 0, 0, 90.0], [20, 1.4, 0, 10.0], [20, 0, 0, 12.0], [30, 1.6, 0, 50.0]])
+    points = np.array(
+        [[12.4, 0, 9, 40.0], [12.6, 0, 0, 90.0], [20, 1.4, 0, 10.0], [20, 0, 0, 12.0], [30, 1.6, 0, 50.0]]
+    )
     assert radar.strongest(points, boxes).tolist() == [40.0, 12.0, -np.inf]
     turned = boxes.copy()
     turned[:, 6] = np.pi / 2
     assert radar.strongest(points, turned).tolist() == [-np.inf, 12.0, 50.0]
-    assert radar.strongest(points[:0], boxes).tolist() == [-np.inf] * 3 and radar.strongest(points, boxes[:0]).shape == (0,)
+    assert radar.strongest(points[:0], boxes).tolist() == [-np.inf] * 3 and radar.strongest(
+        points, boxes[:0]
+    ).shape == (0,)
 
 
 def test_every_object_is_in_one_third_or_has_no_returns() -> None:
     truths = [truth_at(10, 20, 30, 40), truth_at(10, 20, 30)]
-    clouds = [np.array([[10, 0, 0, 1.0], [20, 0, 0, 2.0], [30, 0, 0, 3.0]]), np.array([[10, 0, 0, 4.0], [20, 0, 0, 5.0], [30, 0, 0, 6.0]])]
+    clouds = [
+        np.array([[10, 0, 0, 1.0], [20, 0, 0, 2.0], [30, 0, 0, 3.0]]),
+        np.array([[10, 0, 0, 4.0], [20, 0, 0, 5.0], [30, 0, 0, 6.0]]),
+    ]
     parts = radar.parts(clouds, truths)
     member = {name: [of(i, t.boxes).tolist() for i, t in enumerate(truths)] for name, of in parts.items()}
     assert member["no_radar"] == [[False, False, False, True], [False] * 3]
@@ -49,7 +56,9 @@ def test_a_detector_that_sees_only_radar_finds_what_has_returns_and_pays_for_clu
     items = [(truth, boxes, np.array([0.5 + 0.004 * i, 0.95]), ["car", "car"]) for i in range(100)]
     result = kitti.evaluate(items, parts=radar.parts([cloud] * 100, [truth] * 100))
     assert result["car_bev_ap40_moderate_radar"] == 100 and result["car_bev_ap40_moderate_no_radar"] == 0
-    assert result["car_objects_radar"] == result["car_objects_no_radar"] == 100 and result["car_objects_moderate"] == 200
+    assert (
+        result["car_objects_radar"] == result["car_objects_no_radar"] == 100 and result["car_objects_moderate"] == 200
+    )
     assert result["car_bev_ap40_moderate"] < 30  # clutter counts there
     assert result["car_bev_ap40_moderate"] == kitti.evaluate(items)["car_bev_ap40_moderate"]
 
@@ -70,12 +79,21 @@ def test_on_real_frames_the_parts_are_all_there_is(shared_data: Path) -> None:
     assert sum(metrics[f"car_objects_{name}"] for name in radar.TERCILES) == metrics["car_objects_radar"]
     chosen = select(source, split="val")
     truths = [chosen.source[name].truth for name in chosen.names[:frames]]
-    inside = sum(int(((t.radar_points > 0) & (np.array(t.labels) == "car") & (t.occlusion < 2)).sum()) for t in truths if t)
+    inside = sum(
+        int(((t.radar_points > 0) & (np.array(t.labels) == "car") & (t.occlusion < 2)).sum()) for t in truths if t
+    )
     assert 0 < inside <= metrics["car_objects_radar"]
     assert [len(values) for values in result["bootstrap"].values()] == [3, 3]
 
 
 def test_parts_belong_to_kittis_protocol(random_bundle: Path) -> None:
     with pytest.raises(Exception, match="KITTI") as error:
-        evaluate_bundle(str(random_bundle), "synth", options={"scenes": 1, "frames_per_scene": 2}, limit=1, split="all", per_radar=True)
+        evaluate_bundle(
+            str(random_bundle),
+            "synth",
+            options={"scenes": 1, "frames_per_scene": 2},
+            limit=1,
+            split="all",
+            per_radar=True,
+        )
     assert error.value.code == "E0104"  # type: ignore[attr-defined]

@@ -17,7 +17,9 @@ from imkd_edge.spec import GridSpec
 def truth_of(*boxes, labels=None, occlusion=None) -> Truth:
     """Boxes given as x, y, length, width, yaw."""
     count = len(boxes)
-    full = np.array([[x, y, 0, length, width, 1.5, yaw, 0, 0] for x, y, length, width, yaw in boxes], float).reshape(-1, 9)
+    full = np.array([[x, y, 0, length, width, 1.5, yaw, 0, 0] for x, y, length, width, yaw in boxes], float).reshape(
+        -1, 9
+    )
     unknown = np.full(count, -1, np.int32)
     return Truth(full, labels or ["car"] * count, np.array(occlusion or [0] * count, np.int8), unknown, unknown)
 

@@ -21,9 +21,13 @@ from imkd_edge.errors import Error
 from imkd_edge.evaluation.vod import evaluate
 from imkd_edge.sources.vod import result_line
 
-FRAMES = 100  # the devkit compares each detection with each label of two frames then, of all where there are fewer than 50
+FRAMES = (
+    100  # the devkit compares each detection with each label of two frames then, of all where there are fewer than 50
+)
 T_CAMERA_LIDAR = calibration(0)[0]
-CAMERA = CameraCalibration(name="c", width=WIDTH, height=HEIGHT, K=P2[:, :3], T_ego_camera=np.linalg.inv(T_CAMERA_LIDAR))
+CAMERA = CameraCalibration(
+    name="c", width=WIDTH, height=HEIGHT, K=P2[:, :3], T_ego_camera=np.linalg.inv(T_CAMERA_LIDAR)
+)
 RIG = SensorRig(cameras=[CAMERA], radars=[])
 INSIDE = [  # the driving corridor: in every even frame of the first 80; the last 20 are empty
     ("Car", 12, 1.5, -1.7, 4.2, 1.8, 1.5),
@@ -53,7 +57,10 @@ def perfect() -> list:
     """Per frame boxes, distinct scores and labels."""
     scores = np.random.default_rng(0).permutation(np.linspace(0.4, 0.6, FRAMES * 3)).reshape(FRAMES, -1)
     frames = [(scores[k], objects_of(k)) for k in range(FRAMES)]
-    return [(boxes_of(k, items), score[: len(items)], [item[0].lower() for item in items]) for k, (score, items) in enumerate(frames)]
+    return [
+        (boxes_of(k, items), score[: len(items)], [item[0].lower() for item in items])
+        for k, (score, items) in enumerate(frames)
+    ]
 
 
 def write_labels(folder: Path, more: list[tuple] = []) -> Path:  # noqa: B006
@@ -76,12 +83,18 @@ def measured(labels: Path, found: list) -> dict[str, float]:
 
 def changed(change) -> list:
     """Perfect detections whose boxes went through change(label, box)."""
-    return [(np.array([change(label, b.copy()) for label, b in zip(names, boxes)]), scores, names) for boxes, scores, names in perfect()]
+    return [
+        (np.array([change(label, b.copy()) for label, b in zip(names, boxes)]), scores, names)
+        for boxes, scores, names in perfect()
+    ]
 
 
 def with_more(box: list[float], label: str = "car", score: float = 0.9) -> list:
     """Perfect detections and another one in each of the first 40 frames."""
-    more = [(np.vstack([boxes, [*box, 0, 0]]), np.append(scores, score), [*names, label]) for boxes, scores, names in perfect()]
+    more = [
+        (np.vstack([boxes, [*box, 0, 0]]), np.append(scores, score), [*names, label])
+        for boxes, scores, names in perfect()
+    ]
     return more[:40] + perfect()[40:]
 
 
@@ -92,7 +105,9 @@ def test_perfect_detections(labels, capsys):
         for kind in ("ap", "bev_ap", "aos"):
             assert result[f"{label}_{kind}_entire_area"] == pytest.approx(100)
             assert result[f"{label}_{kind}_driving_corridor"] == pytest.approx(1000 / 11)
-    assert result["mAP_entire_area"] == pytest.approx(100) and result["mAP_driving_corridor"] == pytest.approx(1000 / 11)
+    assert result["mAP_entire_area"] == pytest.approx(100) and result["mAP_driving_corridor"] == pytest.approx(
+        1000 / 11
+    )
     assert len(result) == 20 and capsys.readouterr().out == ""
 
 
@@ -117,12 +132,16 @@ def test_a_shift_along_the_box_matters_from_the_classs_overlap_on(labels, shifts
 
     result = measured(labels, changed(ahead))
     for name in shifts:
-        assert result[f"{name}_ap_entire_area"] == result[f"{name}_bev_ap_entire_area"] == pytest.approx(100 if hit else 0)
+        assert (
+            result[f"{name}_ap_entire_area"] == result[f"{name}_bev_ap_entire_area"] == pytest.approx(100 if hit else 0)
+        )
         assert result[f"{name}_ap_driving_corridor"] == pytest.approx(1000 / 11 if hit else 0)
 
 
 def test_height_counts_in_3d_only(labels):
-    result = measured(labels, changed(lambda name, box: box + [0, 0, 0.6, 0, 0, 0, 0, 0, 0] if name == "car" else box))  # 0.9 m of 2.1 m
+    result = measured(
+        labels, changed(lambda name, box: box + [0, 0, 0.6, 0, 0, 0, 0, 0, 0] if name == "car" else box)
+    )  # 0.9 m of 2.1 m
     assert result["car_ap_entire_area"] == 0 and result["car_bev_ap_entire_area"] == pytest.approx(100)
     assert result["mAP_entire_area"] == pytest.approx(200 / 3)
 
@@ -144,7 +163,9 @@ def test_what_is_missed_costs_recall(labels):
 
 def test_a_miss_outside_the_corridor_does_not_count_inside(labels):
     result = measured(labels, [NOTHING if k % 2 else item for k, item in enumerate(perfect())])
-    assert result["mAP_driving_corridor"] == pytest.approx(1000 / 11) and result["mAP_entire_area"] == pytest.approx(600 / 11)
+    assert result["mAP_driving_corridor"] == pytest.approx(1000 / 11) and result["mAP_entire_area"] == pytest.approx(
+        600 / 11
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,18 +181,24 @@ def test_a_miss_outside_the_corridor_does_not_count_inside(labels):
 )
 def test_a_false_alarm_above_everything_costs_precision_where_it_counts(labels, place, entire, corridor):
     result = measured(labels, with_more([*place, -0.95, 4.2, 1.8, 1.5, 0]))
-    assert result["car_ap_entire_area"] == pytest.approx(entire) and result["car_ap_driving_corridor"] == pytest.approx(corridor)
+    assert result["car_ap_entire_area"] == pytest.approx(entire) and result["car_ap_driving_corridor"] == pytest.approx(
+        corridor
+    )
     assert result["pedestrian_ap_entire_area"] == pytest.approx(100)
 
 
 def test_false_alarms_below_everything_cost_nothing(labels):
-    assert measured(labels, with_more([22, -3, -0.95, 4.2, 1.8, 1.5, 0], score=0.1))["car_ap_entire_area"] == pytest.approx(100)
+    assert measured(labels, with_more([22, -3, -0.95, 4.2, 1.8, 1.5, 0], score=0.1))[
+        "car_ap_entire_area"
+    ] == pytest.approx(100)
 
 
 def test_what_is_too_small_in_the_image_need_not_be_found(tmp_path):
     far = write_labels(tmp_path, [("Car", 66, 3, -1.7, 4.2, 1.8, 1.5)])  # 35 px high
     assert measured(far, perfect())["car_ap_entire_area"] == pytest.approx(100)
-    near = write_labels(tmp_path, [("Car", 50, 3, -1.7, 4.2, 1.8, 1.5)])  # 46 px: 80 of 120 found, numbers 0 to 26 or 27
+    near = write_labels(
+        tmp_path, [("Car", 50, 3, -1.7, 4.2, 1.8, 1.5)]
+    )  # 46 px: 80 of 120 found, numbers 0 to 26 or 27
     assert measured(near, perfect())["car_ap_entire_area"] == pytest.approx(700 / 11)
 
 
@@ -199,13 +226,18 @@ def test_a_result_says_of_a_box_what_its_label_says(tmp_path, item, yaw):
     for key in ("dimensions", "location"):
         assert np.allclose(found[key], expected[key], atol=1e-5)
     for key in ("rotation_y", "alpha"):
-        assert np.allclose(np.exp(1j * found[key]), np.exp(1j * expected[key]), atol=1e-5) and abs(found[key][0]) <= np.pi + 1e-6
+        assert (
+            np.allclose(np.exp(1j * found[key]), np.exp(1j * expected[key]), atol=1e-5)
+            and abs(found[key][0]) <= np.pi + 1e-6
+        )
 
 
 def test_a_box_beside_the_camera_reaches_the_edge_of_the_image():
     from imkd_edge.evaluation.vod import _rectangle
 
-    corner = P2 @ T_CAMERA_LIDAR @ [[4.6, 4.6], [1.6, 1.6], [-1.7, -0.2], [1, 1]]  # its front right edge; the rear is beside the camera
+    corner = (
+        P2 @ T_CAMERA_LIDAR @ [[4.6, 4.6], [1.6, 1.6], [-1.7, -0.2], [1, 1]]
+    )  # its front right edge; the rear is beside the camera
     rectangle = _rectangle(CAMERA, np.array([2.5, 2.5, -0.95, 4.2, 1.8, 1.5, 0]))
     assert np.allclose(rectangle, [0, 0, (corner[0] / corner[2]).max(), HEIGHT - 1])
     assert _rectangle(CAMERA, np.array([-8.0, 0, -0.95, 4.2, 1.8, 1.5, 0])) == [0, 0, 0, 0]

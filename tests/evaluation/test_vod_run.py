@@ -36,7 +36,9 @@ def test_frames_without_published_labels_are_not_evaluated(folder):
         frames.append(sample.name)
         return (np.zeros((0, 9)), np.zeros(0), []) if sample.truth is None else true_boxes(sample)
 
-    assert evaluate(choose(str(folder), "full"), detect)["car_ap_entire_area"] == pytest.approx(200 / 11)  # eight cars: numbers 0 and 4
+    assert evaluate(choose(str(folder), "full"), detect)["car_ap_entire_area"] == pytest.approx(
+        200 / 11
+    )  # eight cars: numbers 0 and 4
     assert frames == NAMES
     with pytest.raises(Error, match="E0604"):
         evaluate(choose(str(folder), "test"), detect)

@@ -59,7 +59,9 @@ class Bench:
             for name, image in frame.frames.items():
                 assert image is self.given[name, frame.camera_timestamps_ns[name] // MS]
             for sweep in frame.radar:
-                assert sweep.timestamp_ns is not None and sweep.points is self.given[sweep.radar, sweep.timestamp_ns // MS]
+                assert (
+                    sweep.timestamp_ns is not None and sweep.points is self.given[sweep.radar, sweep.timestamp_ns // MS]
+                )
         return frame
 
 

@@ -33,10 +33,18 @@ class Stand:
     def item(self, sensor: str, time: int | None = None, content: str = "new") -> None:
         stamp = (self.now if time is None else time) * MS
         if sensor in "AB":
-            image = self.random.integers(0, 256, (90, 160, 3), np.uint8) if content == "new" else np.full((90, 160, 3), 7, np.uint8)
+            image = (
+                self.random.integers(0, 256, (90, 160, 3), np.uint8)
+                if content == "new"
+                else np.full((90, 160, 3), 7, np.uint8)
+            )
             self.monitor.observe_camera(sensor, None if content == "bad" else image, stamp, self.now * MS)
         else:
-            points = self.random.normal(0, 9, (20, 5)) if content == "new" else np.full((20, 5), np.nan if content == "bad" else 3)
+            points = (
+                self.random.normal(0, 9, (20, 5))
+                if content == "new"
+                else np.full((20, 5), np.nan if content == "bad" else 3)
+            )
             self.monitor.observe_radar(RadarSweep(sensor, points.astype(np.float32), stamp), self.now * MS)
 
     def state(self, sensor: str) -> str:
@@ -73,7 +81,8 @@ def test_every_transition(stand: Stand, sensor: str, before: str, after: str) ->
 
 @pytest.mark.parametrize("sensor", SENSORS)
 @pytest.mark.parametrize(
-    ("age", "state"), [(0, "ok"), (300, "ok"), (301, "late"), (600, "late"), (601, "stale"), (2000, "stale"), (2001, "lost")]
+    ("age", "state"),
+    [(0, "ok"), (300, "ok"), (301, "late"), (600, "late"), (601, "stale"), (2000, "stale"), (2001, "lost")],
 )
 def test_silence_wears_a_sensor_out(stand: Stand, sensor: str, age: int, state: str) -> None:
     stand.item(sensor)
@@ -83,7 +92,9 @@ def test_silence_wears_a_sensor_out(stand: Stand, sensor: str, age: int, state: 
     assert stand.state(sensor) == "ok"
 
 
-@pytest.mark.parametrize(("age", "state"), [(300, "ok"), (301, "late"), (601, "stale"), (5000, "stale"), (-301, "late"), (-601, "stale")])
+@pytest.mark.parametrize(
+    ("age", "state"), [(300, "ok"), (301, "late"), (601, "stale"), (5000, "stale"), (-301, "late"), (-601, "stale")]
+)
 def test_old_and_early_items_of_a_sensor_that_is_heard(stand: Stand, age: int, state: str) -> None:
     """A clock that is off, or a long way: stale, but not lost."""
     for _ in range(30):
@@ -145,12 +156,15 @@ def test_one_pixel_of_noise_everywhere_is_seen(stand: Stand) -> None:
     """Noise of one grey level in a dark picture is enough to tell it from a frozen one."""
     for _ in range(10):
         stand.now += 50
-        stand.monitor.observe_camera("A", stand.random.integers(0, 2, (90, 160, 3), np.uint8), stand.now * MS, stand.now * MS)
+        stand.monitor.observe_camera(
+            "A", stand.random.integers(0, 2, (90, 160, 3), np.uint8), stand.now * MS, stand.now * MS
+        )
         assert stand.state("A") == "ok"
 
 
 @pytest.mark.parametrize(
-    "points", [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]]), np.array([[1, 2, 3, 5, 1e6]])]
+    "points",
+    [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]]), np.array([[1, 2, 3, 5, 1e6]])],
 )
 def test_sweeps_without_a_usable_point_are_invalid(stand: Stand, points: np.ndarray) -> None:
     stand.monitor.observe_radar(RadarSweep("S", points.astype(np.float32), 0), 0)
@@ -169,7 +183,9 @@ def test_nv12_is_seen_by_its_luma(stand: Stand) -> None:
         stand.monitor.observe_camera("A", (np.full((90, 160), 7, np.uint8), chroma), stand.now * MS, stand.now * MS)
         assert stand.state("A") == expected
     stand.now += 50
-    stand.monitor.observe_camera("A", (stand.random.integers(0, 256, (90, 160), np.uint8), chroma), stand.now * MS, stand.now * MS)
+    stand.monitor.observe_camera(
+        "A", (stand.random.integers(0, 256, (90, 160), np.uint8), chroma), stand.now * MS, stand.now * MS
+    )
     assert stand.state("A") == "ok"
 
 

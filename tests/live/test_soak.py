@@ -59,7 +59,9 @@ def without(*sensors: str) -> Callable[[list[Item]], list[Item]]:
 
 
 def moved(sensor: str, by: int, late: int = 0) -> Callable[[list[Item]], list[Item]]:
-    return lambda items: [replace(i, time=i.time + by, arrival=i.arrival + late) if i.sensor == sensor else i for i in items]
+    return lambda items: [
+        replace(i, time=i.time + by, arrival=i.arrival + late) if i.sensor == sensor else i for i in items
+    ]
 
 
 def valued(sensor: str, value: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Item]], list[Item]]:
@@ -119,7 +121,12 @@ class Stand:
         while self.queue and self.queue[0].arrival <= until:
             self.push(self.queue.pop(0))
         while (frame := self.sync.pop((until + self.shift) * MS)) is not None:
-            yield frame, self.detector.infer(frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns)
+            yield (
+                frame,
+                self.detector.infer(
+                    frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns
+                ),
+            )
 
 
 def test_two_thousand_frames_with_a_fault_every_fifty(tmp_path: Path) -> None:
@@ -137,7 +144,9 @@ def test_two_thousand_frames_with_a_fault_every_fifty(tmp_path: Path) -> None:
                 found, since = found + 1, since + 1
                 modes[result.health.mode] += 1
                 assert np.isfinite(result.boxes).all() and result.timestamp_ns == frame.timestamp_ns
-                well = frame.complete and result.health.mode == "full" and frame.ego is not None and len(result.boxes) > 0
+                well = (
+                    frame.complete and result.health.mode == "full" and frame.ego is not None and len(result.boxes) > 0
+                )
                 if phase >= LENGTH and since > 2 and not well:
                     slow_to_recover.append((name, since, frame.complete, result.health))
             if phase >= LENGTH + 2:

@@ -123,7 +123,10 @@ LIMITED = {
         "100 S 100; 100 A 110; 100 B 90; 100 R 70; 100 pop 100 A110 B90 R70 S100; "
         "110 S 60; 110 S 105; 110 pop 105 A110 B90 R70 S60 S100 S105",
     ),
-    "the second camera as reference": ({"reference": "B"}, "100 B 100; 100 A 110; 100 R 100; 100 S 100; 100 pop 100 A110 B100 R100 S100"),
+    "the second camera as reference": (
+        {"reference": "B"},
+        "100 B 100; 100 A 110; 100 R 100; 100 S 100; 100 pop 100 A110 B100 R100 S100",
+    ),
     "no patience": ({"timeout": 0.0}, "100 A 100; 100 pop 100 A100 incomplete"),
 }
 
@@ -155,7 +158,11 @@ def test_there_are_forty_scripts() -> None:
 
 def test_everything_is_counted(bench, write) -> None:
     play(bench, SCRIPTS["the first of two stays"], write)
-    play(bench, "102 A 300 future; 102 pop 100 A100 B100 R100 S100; 102 A 99 late; 150 A 150; 250 pop 150 A150 R100 S100 incomplete", write)
+    play(
+        bench,
+        "102 A 300 future; 102 pop 100 A100 B100 R100 S100; 102 A 99 late; 150 A 150; 250 pop 150 A150 R100 S100 incomplete",
+        write,
+    )
     play(bench, "300 A 300; 1401 pop -", write)
     assert bench.sync.push_ego(Ego(T_world_ego=np.full((4, 4), np.nan)), 0, 1401 * MS) == "invalid"
     assert bench.sync.counts() == {
@@ -175,7 +182,9 @@ def test_reset_forgets_the_items_and_the_last_frame(bench, write) -> None:
 def test_times_at_the_ends_of_int64_are_refused_or_served(bench, now: int, time: int) -> None:
     image, far = np.zeros((2, 4, 3), np.uint8), abs(now - time) > 1000 * MS
     assert bench.sync.push_camera("A", image, time, now) == ("kept" if not far else "future" if time > now else "late")
-    assert bench.sync.push_radar(RadarSweep("R", np.zeros((1, 5), np.float32), time), now) == bench.sync.push_camera("B", image, time, now)
+    assert bench.sync.push_radar(RadarSweep("R", np.zeros((1, 5), np.float32), time), now) == bench.sync.push_camera(
+        "B", image, time, now
+    )
     bench.sync.pop(now)
 
 
@@ -249,7 +258,13 @@ def test_finalizers_of_what_is_let_go_of_may_give_up_the_gil_and_call_the_synchr
 class OnGpu:
     """As torch or CuPy show an image that lies on the GPU; nobody here reads it."""
 
-    __cuda_array_interface__ = {"shape": (2, 4, 3), "typestr": "|u1", "data": (4096, False), "version": 3, "strides": None}
+    __cuda_array_interface__ = {
+        "shape": (2, 4, 3),
+        "typestr": "|u1",
+        "data": (4096, False),
+        "version": 3,
+        "strides": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,11 @@ class Model:
         return "kept"
 
     def near(self, sensor: str, time: int) -> int | None:
-        return min((t for t in self.items[sensor] if abs(t - time) <= TOLERANCE), key=lambda t: (abs(t - time), t), default=None)
+        return min(
+            (t for t in self.items[sensor] if abs(t - time) <= TOLERANCE),
+            key=lambda t: (abs(t - time), t),
+            default=None,
+        )
 
     def missing(self, time: int) -> set[str]:
         lacking = {sensor for sensor in SENSORS if self.near(sensor, time) is None}
@@ -92,7 +96,9 @@ class Model:
         return "-"
 
     def frame(self, time: int) -> str:
-        words = [str(time)] + [f"{camera}{self.near(camera, time)}" for camera in "AB" if self.near(camera, time) is not None]
+        words = [str(time)] + [
+            f"{camera}{self.near(camera, time)}" for camera in "AB" if self.near(camera, time) is not None
+        ]
         words += [f"{r}{t}" for r in "RS" for t in sorted(self.items[r]) if time - MAX_AGE <= t <= time + TOLERANCE]
         words += ["incomplete"] if self.missing(time) else []
         self.done = time
@@ -105,7 +111,10 @@ def streams(random: np.random.Generator, seconds: int, wild: bool) -> list[tuple
     """(arrival, sensor, time) of every item; wild ones are repeated, lost, delayed, early or of another clock."""
     events = []
     for sensor, period in zip((*SENSORS, "ego"), random.choice([33, 50, 77, 100], 4).tolist() + [20], strict=True):
-        offset, gone = int(random.integers(0, period)), (int(random.integers(0, seconds * 1000)), int(random.integers(0, 3000)))
+        offset, gone = (
+            int(random.integers(0, period)),
+            (int(random.integers(0, seconds * 1000)), int(random.integers(0, 3000))),
+        )
         for time in range(offset, seconds * 1000, period):
             arrival, what = time + int(random.exponential(15)), random.random()
             if wild and gone[0] <= time < gone[0] + gone[1]:
@@ -129,7 +138,11 @@ def test_random_streams_as_in_the_model(seed: int, reference: str, make_bench, w
         if seed > 5 and random.random() < 0.002:  # the clock itself jumps: a recording starts again, or a machine slept
             shift += int(random.choice([-3000, -999, 700, 4000]))
         now = arrival + shift
-        assert bench.push(sensor, time + shift, now) == model.push(sensor, time + shift, now), (now, sensor, time + shift)
+        assert bench.push(sensor, time + shift, now) == model.push(sensor, time + shift, now), (
+            now,
+            sensor,
+            time + shift,
+        )
         for _ in range(int(random.integers(0, 3))):
             now += int(random.integers(0, 30))
             expected = model.pop(now)
@@ -152,7 +165,11 @@ def test_the_order_of_arrival_does_not_matter_within_the_timeout(seed: int, make
             assert bench.push(sensor, time, now) == "kept"
             frames += iter(lambda: write(bench.pop(now)), "-")  # noqa: B023
         found.append([" ".join(w for w in frame.split() if w[0] not in "RS") for frame in frames])
-    assert found[0] == found[1] == found[2] and len(found[0]) == 30 and not any("incomplete" in frame for frame in found[0])
+    assert (
+        found[0] == found[1] == found[2]
+        and len(found[0]) == 30
+        and not any("incomplete" in frame for frame in found[0])
+    )
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -71,7 +71,8 @@ def by_definition(value: float, low: float, cell: float, count: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("low", "cell", "count"), [(-51.2, 0.8, 128), (-25.6, 0.32, 160), (0.0, 0.64, 160), (-51.2, 0.1, 1024), (3.3, 0.7, 9)]
+    ("low", "cell", "count"),
+    [(-51.2, 0.8, 128), (-25.6, 0.32, 160), (0.0, 0.64, 160), (-51.2, 0.1, 1024), (3.3, 0.7, 9)],
 )
 def test_every_border_and_its_neighbours_follow_the_float32_definition(low: float, cell: float, count: int) -> None:
     for i in range(-2, count + 3):

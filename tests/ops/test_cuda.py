@@ -16,7 +16,9 @@ ORDERS = ("fwd", "rev", "shuffle:1", "shuffle:2")
 
 cuda = load("cuda_on_host")
 if cuda is None:
-    pytest.skip(f"no cuda_on_host in {BUILD}: the CUDA ops are NOT tested (make test builds it)", allow_module_level=True)
+    pytest.skip(
+        f"no cuda_on_host in {BUILD}: the CUDA ops are NOT tested (make test builds it)", allow_module_level=True
+    )
 
 
 @pytest.fixture(params=ORDERS)
@@ -57,7 +59,9 @@ def images_of(case: str, rng) -> list:
 def test_images_are_those_of_the_cpu_op_to_the_bit(case, size, order):
     rng, spec = np.random.default_rng(1), ImageSpec(width=size[0], height=size[1], stride=8, anchor=0.7)
     images = images_of(case, rng)
-    crops = [ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images]
+    crops = [
+        ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images
+    ]
     wanted = ops.preprocess_images(images, crops, spec)
     assert np.array_equal(cuda.preprocess_images(images, crops, spec), wanted)
     half = cuda.preprocess_images(images, crops, spec, half=True)
@@ -76,7 +80,9 @@ def test_images_of_any_layout(view, order):
         "every second pixel": rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)[::2, ::2],
     }[view]
     for crop in (ops.image_crop(spec, 150, 100), ops.ImageCrop(0.31, -20.5, 3.25)):
-        assert np.array_equal(cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec))
+        assert np.array_equal(
+            cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec)
+        )
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt601_full", "bt709", "bt709_full"])
@@ -95,8 +101,12 @@ def test_images_of_nv12(size, matrix, order):
 def test_images_in_steps_are_those_of_the_cpu_op_exactly(case, scale, order):
     rng, spec = np.random.default_rng(5), ImageSpec(width=96, height=64, stride=8, anchor=0.7)
     images = images_of(case, rng)
-    crops = [ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images]
-    assert np.array_equal(cuda.quantize_images(images, crops, spec, scale), ops.quantize_images(images, crops, spec, scale))
+    crops = [
+        ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images
+    ]
+    assert np.array_equal(
+        cuda.quantize_images(images, crops, spec, scale), ops.quantize_images(images, crops, spec, scale)
+    )
 
 
 # ---- lift ----
@@ -136,7 +146,10 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
     assert np.array_equal(cuda.lift(spec, table, depth, context), wanted)
     half = cuda.lift(spec, table, depth.astype(np.float16), context.astype(np.float16))
     exact = ops.lift(
-        spec, ops.lift_table(spec, rig), depth.astype(np.float16).astype(np.float32), context.astype(np.float16).astype(np.float32)
+        spec,
+        ops.lift_table(spec, rig),
+        depth.astype(np.float16).astype(np.float32),
+        context.astype(np.float16).astype(np.float32),
     )
     assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, wanted) <= 1e-5
 
@@ -164,7 +177,9 @@ def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
     rng, rig = np.random.default_rng(0), random_rig(3)
     depth, context = rng.random((2, 24, 8, 12), np.float32), rng.standard_normal((2, 5, 8, 12)).astype(np.float32)
     table = cuda.lift_table(spec, rig, crops_of(spec, rig))
-    assert np.array_equal(cuda.lift(spec, table, depth, context), ops.lift(spec, ops.lift_table(spec, rig), depth, context))
+    assert np.array_equal(
+        cuda.lift(spec, table, depth, context), ops.lift(spec, ops.lift_table(spec, rig), depth, context)
+    )
 
 
 # ---- voxelize_radar ----
@@ -191,7 +206,8 @@ RADAR_POINTS = {
     "some": lambda rng: random_points(rng, 333),
     "many": lambda rng: random_points(rng, 3001),
     "in one cell": lambda rng: (
-        np.tile(random_points(rng, 1, 1), (1500, 1)) + np.array([0, 0, 1, 1, 1], np.float32) * rng.random((1500, 1), np.float32)
+        np.tile(random_points(rng, 1, 1), (1500, 1))
+        + np.array([0, 0, 1, 1, 1], np.float32) * rng.random((1500, 1), np.float32)
     ),
     "bad": lambda rng: bad_points(random_points(rng, 800)),
     "all bad": lambda rng: np.full((40, 5), np.nan, np.float32),
@@ -217,7 +233,10 @@ def test_a_radar_grid_without_ego_motion_or_sweeps(order):
 def test_points_beyond_the_maximum_are_those_that_the_cpu_op_drops(most, order):
     rng = np.random.default_rng(most)
     radar = RadarSpec(
-        cell=0.5, max_points=most, max_age=1.0, features=[RadarFeature(statistic=name, offset=0.5, scale=-2) for name in STATISTICS]
+        cell=0.5,
+        max_points=most,
+        max_age=1.0,
+        features=[RadarFeature(statistic=name, offset=0.5, scale=-2) for name in STATISTICS],
     )
     sweeps = [RadarSweep(f"r{k % 2}", bad_points(random_points(rng, 500, 5)), -k * 10_000_000) for k in range(5)]
     same_radar(small_spec(radar=radar), random_rig(2), sweeps)
@@ -283,7 +302,9 @@ def test_boxes_are_those_of_the_cpu_op(kind, seed, order):
 @pytest.mark.parametrize(("candidates", "detections"), [(1, 1), (7, 3), (64, 64), (200, 5), (5000, 1000)])
 def test_the_best_candidates_are_those_of_the_cpu_op(candidates, detections, order):
     classes = [ClassSpec(name="car", group=0, nms_radius=0.0), ClassSpec(name="truck", group=1, nms_radius=2.0)]
-    spec = small_spec(head=HeadSpec(classes=classes, score_threshold=0.05, max_candidates=candidates, max_detections=detections))
+    spec = small_spec(
+        head=HeadSpec(classes=classes, score_threshold=0.05, max_candidates=candidates, max_detections=detections)
+    )
     rng = np.random.default_rng(candidates)
     heatmap = np.round(rng.normal(0, 1.5, (2, 24, 32)) * 3).astype(np.float32) / 3
     assert same_boxes(spec, heatmap, rng.normal(0, 0.5, (20, 24, 32)).astype(np.float32)) > 0
@@ -291,7 +312,10 @@ def test_the_best_candidates_are_those_of_the_cpu_op(candidates, detections, ord
 
 def test_half_boxes_are_close_to_those_of_the_same_numbers(order):
     rng, spec = np.random.default_rng(9), small_spec()
-    heatmap, box = rng.normal(-1, 1.5, (3, 24, 32)).astype(np.float16), rng.normal(0, 0.5, (20, 24, 32)).astype(np.float16)
+    heatmap, box = (
+        rng.normal(-1, 1.5, (3, 24, 32)).astype(np.float16),
+        rng.normal(0, 0.5, (20, 24, 32)).astype(np.float16),
+    )
     boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
     wanted = ops.decode(spec, heatmap.astype(np.float32), box.astype(np.float32))
     assert np.array_equal(labels, wanted[2]) and close(boxes, wanted[0]) and close(scores, wanted[1])

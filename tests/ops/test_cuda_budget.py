@@ -41,7 +41,9 @@ def test_a_frame_moves_no_more_bytes_than_its_budget():
     found, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
     assert set(found) == set(allowed)
     for name, op in found.items():
-        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], name  # where memory begins makes a few sectors more or less
+        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], (
+            name
+        )  # where memory begins makes a few sectors more or less
     total = sum(op["bytes"] for op in found.values())
     assert total <= 1.25 * sum(op["fewest"] for op in found.values())
 
@@ -51,16 +53,28 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     tool = ROOT.parent / "shared" / "tools" / "ptxrun"  # translates PTX into C++
     if not tool.is_dir():
         pytest.skip(f"no {tool}: the kernels' PTX is NOT run")
-    include = subprocess.run([sys.executable, "-m", "pybind11", "--includes"], capture_output=True, text=True, check=True).stdout.split()
+    include = subprocess.run(
+        [sys.executable, "-m", "pybind11", "--includes"], capture_output=True, text=True, check=True
+    ).stdout.split()
     library = ROOT / "build" / "tests" / "libimkd.a"
     if not library.is_file():
         pytest.skip(f"no {library}: the kernels' PTX is NOT run (make test builds it)")
     subprocess.run(["bash", str(tool / "build.sh"), str(tmp_path)], check=True)
     module = tmp_path / "tests" / "cpp" / "cuda_on_host.so"
     module.parent.mkdir(parents=True)
-    host = [*(ROOT / "cpp" / "src" / "cuda").glob("*.cpp"), ROOT / "tests" / "cpp" / "cuda" / "ptx_rest.cpp"]  # see CUDA's own header
+    host = [
+        *(ROOT / "cpp" / "src" / "cuda").glob("*.cpp"),
+        ROOT / "tests" / "cpp" / "cuda" / "ptx_rest.cpp",
+    ]  # see CUDA's own header
     for source in host:
-        compile_host = ["-cudart", "none", "-Xcompiler", "-fPIC,-fvisibility=hidden,-ffp-contract=off", "-c", str(source)]
+        compile_host = [
+            "-cudart",
+            "none",
+            "-Xcompiler",
+            "-fPIC,-fvisibility=hidden,-ffp-contract=off",
+            "-c",
+            str(source),
+        ]
         target = tmp_path / f"{source.stem}.host.o"
         subprocess.run([cuda_budget.nvcc(), *cuda_budget.FLAGS, *compile_host, "-o", str(target)], check=True)
     glue = [
@@ -77,7 +91,18 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
         f"-L{tmp_path}",
         f"-Wl,-rpath,{tmp_path}",
     ]
-    command = ["g++", *flags, *paths, *map(str, sources), str(library), "-lfake_cudart", "-pthread", "-ldl", "-o", str(module)]
+    command = [
+        "g++",
+        *flags,
+        *paths,
+        *map(str, sources),
+        str(library),
+        "-lfake_cudart",
+        "-pthread",
+        "-ldl",
+        "-o",
+        str(module),
+    ]
     subprocess.run(command, check=True)
     run_cases(tmp_path, "test_cuda.py", "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
     detector = "the_past or float16 or (real_frame and fwd)"
@@ -90,9 +115,13 @@ def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers(
     if not list(build.glob("tests/cpp/cuda_on_host*.so")):
         pytest.skip(f"no cuda_on_host in {build}: the kernels are NOT run under sanitizers (make test builds it)")
     libraries = [
-        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in RUNTIMES
+        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in RUNTIMES
     ]
-    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}  # the interpreter itself leaks
+    options = {
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }  # the interpreter itself leaks
     run_cases(build, "test_cuda.py", "fwd or shuffle:1 or poses or without", LD_PRELOAD=" ".join(libraries), **options)
 
 
@@ -100,5 +129,9 @@ def run_cases(build: Path, tests: str, which: str, **env: str) -> None:
     """Some tests in a process of their own, with the module of another build."""
     cases = [str(Path(__file__).parent / tests), "-k", which]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
-    run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "IMKD_TEST_BUILD": str(build), **env}, cwd=ROOT)
-    assert run.returncode == 0 and " passed" in run.stdout and "skipped" not in run.stdout, run.stdout[-3000:] + run.stderr[-2000:]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "IMKD_TEST_BUILD": str(build), **env}, cwd=ROOT
+    )
+    assert run.returncode == 0 and " passed" in run.stdout and "skipped" not in run.stdout, (
+        run.stdout[-3000:] + run.stderr[-2000:]
+    )

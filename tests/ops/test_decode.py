@@ -49,7 +49,11 @@ def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray):
     kept: list[tuple] = []
     for candidate in sorted(candidates)[: spec.head.max_candidates]:
         radius = spec.head.classes[candidate[2]].nms_radius
-        near = [k for k in kept if k[2] == candidate[2] and np.hypot(k[3][0] - candidate[3][0], k[3][1] - candidate[3][1]) <= radius]
+        near = [
+            k
+            for k in kept
+            if k[2] == candidate[2] and np.hypot(k[3][0] - candidate[3][0], k[3][1] - candidate[3][1]) <= radius
+        ]
         if not near and len(kept) < spec.head.max_detections:
             kept.append(candidate)
     boxes = np.array([k[3] for k in kept]).reshape(-1, 9)
@@ -61,7 +65,10 @@ def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray):
 def test_equals_plain_loops(seed: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     kinds = int(rng.integers(1, 5))
-    classes = [ClassSpec(name=f"c{i}", group=min(i, int(rng.integers(0, i + 1))), nms_radius=rng.uniform(0, 4)) for i in range(kinds)]
+    classes = [
+        ClassSpec(name=f"c{i}", group=min(i, int(rng.integers(0, i + 1))), nms_radius=rng.uniform(0, 4))
+        for i in range(kinds)
+    ]
     for i, group in enumerate(sorted({c.group for c in classes})):
         for c in classes:
             c.group = i if c.group == group else c.group
@@ -100,7 +107,8 @@ def test_a_box_computed_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sine", "cosine", "yaw"), [(0, 1, 0), (0, -1, -np.pi), (-0.0, -1, -np.pi), (1, 1, np.pi / 4), (-2, 0, -np.pi / 2), (0, 0, 0)]
+    ("sine", "cosine", "yaw"),
+    [(0, 1, 0), (0, -1, -np.pi), (-0.0, -1, -np.pi), (1, 1, np.pi / 4), (-2, 0, -np.pi / 2), (0, 0, 0)],
 )
 def test_yaw_is_in_minus_pi_to_pi(sine: float, cosine: float, yaw: float) -> None:
     boxes, _, _ = decode(small_spec(), *one_peak(5, 5, [0] * 6 + [sine, cosine, 0, 0]))
@@ -174,7 +182,9 @@ def test_scores_fall_and_limits_hold(seed: int, candidates: int, detections: int
 @settings(derandomize=True, max_examples=20, deadline=None)
 def test_moving_the_grid_moves_the_boxes(seed: int, dx: int, dy: int) -> None:
     spec = small_spec()
-    moved = small_spec(grid=GridSpec(x_min=-16 + dx, x_max=16 + dx, y_min=-12 + dy, y_max=12 + dy, z_min=-3, z_max=4, cell=1.0))
+    moved = small_spec(
+        grid=GridSpec(x_min=-16 + dx, x_max=16 + dx, y_min=-12 + dy, y_max=12 + dy, z_min=-3, z_max=4, cell=1.0)
+    )
     heads = random_heads(spec, seed)
     (boxes, scores, labels), (boxes2, scores2, labels2) = decode(spec, *heads), decode(moved, *heads)
     assert np.array_equal(scores, scores2) and np.array_equal(labels, labels2)

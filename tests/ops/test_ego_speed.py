@@ -22,20 +22,30 @@ def rig_of(*yaws: float, velocity: str = "aliased", period: float = PERIOD) -> S
     return SensorRig(radars=radars)
 
 
-def world(rig: SensorRig, speed: float, seed: int, count: int = 500, movers: float = 0.0, noise: float = 0.05) -> dict[str, np.ndarray]:
+def world(
+    rig: SensorRig, speed: float, seed: int, count: int = 500, movers: float = 0.0, noise: float = 0.05
+) -> dict[str, np.ndarray]:
     """Returns of a static world seen from an ego at `speed`; a share of them moves on its own."""
     rng = np.random.default_rng(seed)
     out = {}
     for radar in rig.radars:
-        azimuth, elevation, distance = rng.uniform(-0.95, 0.95, count), rng.uniform(-0.1, 0.1, count), rng.uniform(2, 80, count)
-        unit = np.stack([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], 1)
+        azimuth, elevation, distance = (
+            rng.uniform(-0.95, 0.95, count),
+            rng.uniform(-0.1, 0.1, count),
+            rng.uniform(2, 80, count),
+        )
+        unit = np.stack(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)], 1
+        )
         forward = (unit @ radar.T_ego_radar[:3, :3].T)[:, 0]
         velocity = -forward * speed + rng.normal(0, noise, count)
         moving = rng.random(count) < movers
         velocity[moving] += rng.uniform(-20, 20, moving.sum())
         if radar.velocity == "aliased":
             velocity -= radar.period * np.round(velocity / radar.period)
-        out[radar.name] = np.concatenate([unit * distance[:, None], np.full((count, 1), 50), velocity[:, None]], 1).astype(np.float32)
+        out[radar.name] = np.concatenate(
+            [unit * distance[:, None], np.full((count, 1), 50), velocity[:, None]], 1
+        ).astype(np.float32)
     return out
 
 

@@ -58,7 +58,8 @@ def cells_of(spec: ModelSpec, points: np.ndarray) -> tuple[np.ndarray, np.ndarra
     inside = (above >= grid.z_min) & (above < grid.z_max)
     inside &= (column >= 0) & (column < grid.width()) & (row >= 0) & (row < grid.height())
     margin = np.minimum.reduce(
-        [np.abs(q - np.round(q)) * grid.cell for q in (column, row)] + [np.abs(above - b) for b in (grid.z_min, grid.z_max)]
+        [np.abs(q - np.round(q)) * grid.cell for q in (column, row)]
+        + [np.abs(above - b) for b in (grid.z_min, grid.z_max)]
     )
     return np.where(inside, np.floor(row) * grid.width() + np.floor(column), -1).astype(int), margin
 
@@ -107,7 +108,9 @@ def test_the_table_is_sorted_by_cell_then_by_point(seed: int) -> None:
 def test_a_point_seen_straight_ahead_is_where_it_should_be() -> None:
     """One camera at (0, 0, 1.5) looking along x, one feature pixel, bins of 1 m centred at 1.5, 2.5, ... m."""
     spec = small_spec(cameras=1, image=ImageSpec(width=8, height=8, stride=8), depth=DepthSpec(min=1, max=5, bins=4))
-    camera = CameraCalibration(name="c", width=8, height=8, K=[[10, 0, 3.5], [0, 10, 3.5], [0, 0, 1]], T_ego_camera=shift(z=1.5) @ FORWARD)
+    camera = CameraCalibration(
+        name="c", width=8, height=8, K=[[10, 0, 3.5], [0, 10, 3.5], [0, 0, 1]], T_ego_camera=shift(z=1.5) @ FORWARD
+    )
     table = lift_table(spec, SensorRig(cameras=[camera]))
     row = 12  # y = 0 is the lower border of row 12 of [-12, 12)
     assert table.cells.tolist() == [row * 32 + 16 + d for d in (1, 2, 3, 4)]  # x = 1.5 ... 4.5 in [-16, 16)
@@ -130,13 +133,17 @@ def random_tensors(spec: ModelSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     n, h, w = spec.cameras, spec.image.feature_height(), spec.image.feature_width()
     depth = rng.dirichlet(np.ones(spec.depth.bins), (n, h, w)).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(depth, np.float32), rng.standard_normal((n, spec.context_channels, h, w)).astype(np.float32)
+    return np.ascontiguousarray(depth, np.float32), rng.standard_normal((n, spec.context_channels, h, w)).astype(
+        np.float32
+    )
 
 
 def lift_reference(spec: ModelSpec, table, depth: np.ndarray, context: np.ndarray) -> np.ndarray:
     """float64 scatter-add by torch."""
     cells = torch.from_numpy(expand(spec, table)).reshape(depth.shape)
-    weighted = torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]  # (N, D, C, h, w)
+    weighted = (
+        torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]
+    )  # (N, D, C, h, w)
     values = torch.cat([weighted, torch.from_numpy(depth).double()[:, :, None]], 2).permute(0, 1, 3, 4, 2)
     out = torch.zeros(spec.grid.height() * spec.grid.width(), spec.context_channels + 1, dtype=torch.float64)
     inside = cells >= 0
@@ -181,7 +188,9 @@ def test_the_last_channel_is_the_depth_alone_and_sums_to_the_points_inside() -> 
     spec, rig = small_spec(), random_rig(2)
     table = lift_table(spec, rig)
     depth, context = random_tensors(spec, 2)
-    assert lift(spec, table, depth, context)[-1].sum() == pytest.approx(depth.reshape(-1)[table.points].sum(dtype=float), rel=1e-5)
+    assert lift(spec, table, depth, context)[-1].sum() == pytest.approx(
+        depth.reshape(-1)[table.points].sum(dtype=float), rel=1e-5
+    )
 
 
 @given(st.integers(0, 10**6), st.integers(-6, 6), st.integers(-5, 5))
@@ -194,7 +203,9 @@ def test_moving_the_rig_by_whole_cells_moves_the_grid(seed: int, dx: int, dy: in
     depth, context = random_tensors(spec, seed)
     before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, moved))
     rows, columns = np.arange(24), np.arange(32)
-    inside = np.ix_(range(6), rows[(rows + dy >= 0) & (rows + dy < 24)], columns[(columns + dx >= 0) & (columns + dx < 32)])
+    inside = np.ix_(
+        range(6), rows[(rows + dy >= 0) & (rows + dy < 24)], columns[(columns + dx >= 0) & (columns + dx < 32)]
+    )
     shifted = np.roll(before, (dy, dx), (1, 2))
     target = np.ix_(range(6), np.unique(inside[1]) + dy, np.unique(inside[2]) + dx)
     different = np.abs(shifted[target] - after[target]).max(axis=0) > 1e-6
@@ -211,7 +222,9 @@ def test_turning_the_rig_by_quarters_turns_the_grid(seed: int, quarters: int) ->
         camera.T_ego_camera = turn @ camera.T_ego_camera
     depth, context = random_tensors(spec, seed)
     before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, turned))
-    expected = np.rot90(before, -quarters, (1, 2))  # x to columns, y to rows: a turn from x to y runs the other way in the array
+    expected = np.rot90(
+        before, -quarters, (1, 2)
+    )  # x to columns, y to rows: a turn from x to y runs the other way in the array
     assert (np.abs(expected - after).max(axis=0) > 1e-5).mean() < 0.01
 
 

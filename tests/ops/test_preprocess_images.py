@@ -78,9 +78,18 @@ def test_any_memory_layout_gives_what_a_dense_copy_gives(layout: str) -> None:
     assert np.abs(dense[0] - reference(view, crop, spec)).max() < TOLERANCE
 
 
-@given(st.integers(1, 120), st.integers(1, 120), st.floats(0.05, 6), st.floats(-40, 200), st.floats(-40, 200), st.integers(0, 99))
+@given(
+    st.integers(1, 120),
+    st.integers(1, 120),
+    st.floats(0.05, 6),
+    st.floats(-40, 200),
+    st.floats(-40, 200),
+    st.integers(0, 99),
+)
 @settings(derandomize=True, max_examples=60, deadline=None)
-def test_any_crop_follows_the_definition(width: int, height: int, scale: float, left: float, top: float, seed: int) -> None:
+def test_any_crop_follows_the_definition(
+    width: int, height: int, scale: float, left: float, top: float, seed: int
+) -> None:
     spec = ImageSpec(width=48, height=32, stride=16)
     image, crop = noise(width, height, seed), ImageCrop(scale, left, top)
     assert np.abs(preprocess_images([image], [crop], spec)[0] - reference(image, crop, spec)).max() < 2e-4
@@ -148,9 +157,15 @@ def test_the_crop_covers_the_input_and_is_anchored(anchor: float) -> None:
 # ---- NV12 ----
 def test_planes_on_the_gpu_are_refused_with_a_cure_that_works() -> None:
     """Alone, numpy.asarray fails for them."""
-    on_gpu = type("OnGpu", (), {"__cuda_array_interface__": {"shape": (4, 6), "typestr": "|u1", "data": (16, False), "version": 3}})()
+    on_gpu = type(
+        "OnGpu",
+        (),
+        {"__cuda_array_interface__": {"shape": (4, 6), "typestr": "|u1", "data": (16, False), "version": 3}},
+    )()
     with pytest.raises(Error) as raised:
-        preprocess_images([(on_gpu, np.zeros((2, 3, 2), np.uint8))], [ImageCrop()], ImageSpec(width=16, height=16, stride=16))
+        preprocess_images(
+            [(on_gpu, np.zeros((2, 3, 2), np.uint8))], [ImageCrop()], ImageSpec(width=16, height=16, stride=16)
+        )
     assert raised.value.code == "E0201" and "copy to the host" in raised.value.fix
 
 
@@ -160,7 +175,9 @@ MATRICES |= {"bt709": (0.2126, 0.0722, 219, 224, 16), "bt709_full": (0.2126, 0.0
 
 def planes(width: int, height: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
-    return random.integers(0, 256, (height, width), dtype=np.uint8), random.integers(0, 256, (height // 2, width // 2, 2), dtype=np.uint8)
+    return random.integers(0, 256, (height, width), dtype=np.uint8), random.integers(
+        0, 256, (height // 2, width // 2, 2), dtype=np.uint8
+    )
 
 
 def rgb_of(y: np.ndarray, uv: np.ndarray, matrix: str = "bt601") -> np.ndarray:
@@ -241,11 +258,18 @@ def quantize_linear(values: np.ndarray, scale: float) -> np.ndarray:
     ort = pytest.importorskip("onnxruntime")
     node = helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["y"])
     known = [numpy_helper.from_array(np.float32(scale), "scale"), numpy_helper.from_array(np.int8(0), "zero")]
-    info = [helper.make_tensor_value_info(n, t, values.shape) for n, t in (("x", TensorProto.FLOAT), ("y", TensorProto.INT8))]
+    info = [
+        helper.make_tensor_value_info(n, t, values.shape)
+        for n, t in (("x", TensorProto.FLOAT), ("y", TensorProto.INT8))
+    ]
     model = helper.make_model(
-        helper.make_graph([node], "g", info[:1], info[1:], known), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+        helper.make_graph([node], "g", info[:1], info[1:], known),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
     )
-    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": values})[0]
+    return ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": values})[
+        0
+    ]
 
 
 @pytest.mark.parametrize("scale", [2.0, 1.0, 0.02, 1 / 64, 1e-30])

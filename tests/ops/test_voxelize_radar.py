@@ -21,7 +21,9 @@ def moved(twist, seconds: float) -> np.ndarray:
     return expm(seconds * np.array([[0, -rate, 0, vx], [rate, 0, 0, vy], [0, 0, 0, 0], [0, 0, 0, 0.0]]))
 
 
-def reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ego: Ego | None, twist=None) -> tuple[np.ndarray, dict]:
+def reference(
+    spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ego: Ego | None, twist=None
+) -> tuple[np.ndarray, dict]:
     """`twist` is the known or estimated one, None where unknown."""
     cells: dict[tuple[int, int], list] = {}
     count = {"used": 0, "invalid": 0, "outside": 0, "overflow": 0}
@@ -53,7 +55,9 @@ def reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ego: Eg
                         velocity, phase = 0.0, 2 * np.pi * velocity / radar.period
             position = T[:3, 3] + ray
             position[:2] += unit[:2] * velocity * age
-            column, row = (int(np.floor((position[i] - (spec.grid.x_min, spec.grid.y_min)[i]) / spec.radar.cell)) for i in (0, 1))
+            column, row = (
+                int(np.floor((position[i] - (spec.grid.x_min, spec.grid.y_min)[i]) / spec.radar.cell)) for i in (0, 1)
+            )
             if not (0 <= column < spec.radar_width() and 0 <= row < spec.radar_height()):
                 count["outside"] += 1
             elif count["used"] == spec.radar.max_points:
@@ -62,13 +66,24 @@ def reference(spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], ego: Eg
                 count["used"] += 1
                 height = position[2] - spec.ground(*position[:2])
                 turn = (0, 0) if phase is None else (np.cos(phase), np.sin(phase))
-                cells.setdefault((row, column), []).append([*position[:2], height, point[3], *(velocity * unit[:2]), *turn, age])
+                cells.setdefault((row, column), []).append(
+                    [*position[:2], height, point[3], *(velocity * unit[:2]), *turn, age]
+                )
     grid = np.zeros((len(spec.radar.features), spec.radar_height(), spec.radar_width()))
     for (row, column), points in cells.items():
         x, y, z, intensity, vx, vy, c, s, age = np.array(points).T
         centre = spec.grid.x_min + (column + 0.5) * spec.radar.cell, spec.grid.y_min + (row + 0.5) * spec.radar.cell
         means = [q.mean() for q in (intensity, vx, vy, c, s, z)]
-        values = [np.log(1 + len(x)), intensity.max(), *means, z.min(), z.max(), x.mean() - centre[0], y.mean() - centre[1], age.min()]
+        values = [
+            np.log(1 + len(x)),
+            intensity.max(),
+            *means,
+            z.min(),
+            z.max(),
+            x.mean() - centre[0],
+            y.mean() - centre[1],
+            age.min(),
+        ]
         value = dict(zip(STATISTICS, values, strict=True))
         grid[:, row, column] = [(value[f.statistic] - f.offset) * f.scale for f in spec.radar.features]
     return grid, count
@@ -109,7 +124,12 @@ def test_equals_plain_loops_with_poses_and_a_twist_for_the_velocity(seed: int) -
     rig = random_rig(seed, cameras=0, velocity="raw" if seed % 2 else "aliased")
     here, twist = random_pose(rng, reach=500), (8.0, 0.1, 0.2)
     sweeps = [
-        RadarSweep(s.radar, s.points, s.timestamp_ns, here @ moved(twist, (s.timestamp_ns - NOW) * 1e-9) @ random_pose(rng, 0.01, 0.1))
+        RadarSweep(
+            s.radar,
+            s.points,
+            s.timestamp_ns,
+            here @ moved(twist, (s.timestamp_ns - NOW) * 1e-9) @ random_pose(rng, 0.01, 0.1),
+        )
         for s in random_sweeps(rig, seed)
     ]
     check(small_spec(), rig, sweeps, Ego(here, twist), twist)
@@ -120,7 +140,8 @@ def test_poses_alone_tell_the_twist(rate: float) -> None:
     rig, twist = random_rig(5, cameras=0, velocity="raw"), (9.0, -0.4, rate)
     here = shift(1000, -2000, 7) @ rotation(2.2)
     sweeps = [
-        RadarSweep(s.radar, s.points, s.timestamp_ns, here @ moved(twist, (s.timestamp_ns - NOW) * 1e-9)) for s in random_sweeps(rig, 5)
+        RadarSweep(s.radar, s.points, s.timestamp_ns, here @ moved(twist, (s.timestamp_ns - NOW) * 1e-9))
+        for s in random_sweeps(rig, 5)
     ]
     check(small_spec(), rig, sweeps, Ego(T_world_ego=here), twist)
 
@@ -164,14 +185,22 @@ def test_points_beyond_the_capacity_are_dropped_and_counted(capacity: int) -> No
 def test_each_statistic_alone_is_scaled_and_offset(name: str) -> None:
     rig = random_rig(3, cameras=0, velocity="aliased" if name.startswith("phase") else "compensated")
     features = [RadarFeature(statistic=name, offset=0.75, scale=-0.5)]
-    check(small_spec(radar=RadarSpec(cell=0.25, features=features)), rig, random_sweeps(rig, 3), Ego(twist=(2, 0, 0)), (2, 0, 0))
+    check(
+        small_spec(radar=RadarSpec(cell=0.25, features=features)),
+        rig,
+        random_sweeps(rig, 3),
+        Ego(twist=(2, 0, 0)),
+        (2, 0, 0),
+    )
 
 
 def test_one_point_computed_by_hand() -> None:
     """Radar at (1, 2, 0.5) turned left by 90 degrees; a point 3 m ahead of it receding with 2 m/s, half a second ago."""
     rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=shift(1, 2, 0.5) @ rotation(np.pi / 2))])
     spec = small_spec(ground_plane=(0, 0, -0.5))
-    grid, stats = voxelize_radar(spec, rig, [RadarSweep("r", np.array([[3, 0, 0.25, 7, 2]], np.float32), NOW - 500_000_000)], NOW)
+    grid, stats = voxelize_radar(
+        spec, rig, [RadarSweep("r", np.array([[3, 0, 0.25, 7, 2]], np.float32), NOW - 500_000_000)], NOW
+    )
     flat = 3 / np.hypot(3, 0.25)
     y = 2 + 3 + 2 * flat * 0.5  # 5.9966
     expected = dict.fromkeys(STATISTICS, 0.0) | {
@@ -212,25 +241,40 @@ def test_huge_values_are_outside_and_harm_nothing(value: float) -> None:
 @pytest.mark.parametrize("velocity", ["compensated", "raw", "aliased"])
 @pytest.mark.parametrize("column", [3, 4])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_no_return_is_stronger_than_300_db_or_faster_than_300_metres_a_second(column: int, sign: int, velocity: str) -> None:
-    rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.eye(4), velocity=velocity, period=10 * (velocity == "aliased"))])
+def test_no_return_is_stronger_than_300_db_or_faster_than_300_metres_a_second(
+    column: int, sign: int, velocity: str
+) -> None:
+    rig = SensorRig(
+        radars=[
+            RadarCalibration(name="r", T_ego_radar=np.eye(4), velocity=velocity, period=10 * (velocity == "aliased"))
+        ]
+    )
     cloud = np.full((3, 5), 2, np.float32)
     cloud[:2, column] = np.float32(300) * sign, np.nextafter(np.float32(300), np.float32(301)) * sign
     grid, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r", cloud, NOW)], NOW, Ego(twist=(5, 0, 0)))
     assert (stats.used, stats.invalid) == (2, 1) and valid_points(cloud).tolist() == [True, False, True]
-    assert grid.tobytes() == voxelize_radar(small_spec(), rig, {"r": cloud[[0, 2]]}, NOW, Ego(twist=(5, 0, 0)))[0].tobytes()
+    assert (
+        grid.tobytes()
+        == voxelize_radar(small_spec(), rig, {"r": cloud[[0, 2]]}, NOW, Ego(twist=(5, 0, 0)))[0].tobytes()
+    )
 
 
 def test_a_point_at_the_radar_itself_has_no_direction() -> None:
     rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.eye(4))])
-    grid, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r", np.array([[0, 0, 0, 5, 9]], np.float32), NOW)], NOW)
+    grid, stats = voxelize_radar(
+        small_spec(), rig, [RadarSweep("r", np.array([[0, 0, 0, 5, 9]], np.float32), NOW)], NOW
+    )
     assert stats.used == 1 and grid[STATISTICS.index("velocity_x")].sum() == 0 and np.isfinite(grid).all()
 
 
-@pytest.mark.parametrize(("age_ms", "kept"), [(0, True), (999, True), (1001, False), (-999, True), (-1001, False), (10**7, False)])
+@pytest.mark.parametrize(
+    ("age_ms", "kept"), [(0, True), (999, True), (1001, False), (-999, True), (-1001, False), (10**7, False)]
+)
 def test_sweeps_older_than_the_limit_are_left_out(age_ms: int, kept: bool) -> None:
     rig = random_rig(0, cameras=0, radars=1)
-    _, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r0", np.ones((4, 5), np.float32), NOW - age_ms * 1_000_000)], NOW)
+    _, stats = voxelize_radar(
+        small_spec(), rig, [RadarSweep("r0", np.ones((4, 5), np.float32), NOW - age_ms * 1_000_000)], NOW
+    )
     assert stats.used == (4 if kept else 0)
 
 

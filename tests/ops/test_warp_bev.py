@@ -10,7 +10,9 @@ from op_cases import rotation, shift
 from imkd_edge import ops
 from imkd_edge.spec import GridSpec
 
-ROUNDING = 2 * 0.5 / 1024  # largest change of an interpolated value, per unit of difference between neighbours: half a step along each axis
+ROUNDING = (
+    2 * 0.5 / 1024
+)  # largest change of an interpolated value, per unit of difference between neighbours: half a step along each axis
 GRIDS = {
     "square": GridSpec(x_min=-16, x_max=16, y_min=-16, y_max=16, cell=1.0),
     "wide": GridSpec(x_min=-16, x_max=16, y_min=-12, y_max=12, cell=1.0),
@@ -28,16 +30,22 @@ def reference(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> n
     """grid_sample in float64; its coordinates run from -1 to 1 over the map, border to border."""
     x = grid.x_min + (np.arange(grid.width()) + 0.5) * grid.cell
     y = grid.y_min + (np.arange(grid.height()) + 0.5) * grid.cell
-    now = np.stack([*np.broadcast_arrays(x[None, :], y[:, None]), *np.broadcast_arrays(0.0, np.ones((len(y), len(x))))], -1)
+    now = np.stack(
+        [*np.broadcast_arrays(x[None, :], y[:, None]), *np.broadcast_arrays(0.0, np.ones((len(y), len(x))))], -1
+    )
     then = now @ T_then_now.T
     u = 2 * (then[..., 0] - grid.x_min) / (grid.x_max - grid.x_min) - 1
     v = 2 * (then[..., 1] - grid.y_min) / (grid.y_max - grid.y_min) - 1
     places = torch.from_numpy(np.stack([u, v], -1))[None]
-    sampled = torch.nn.functional.grid_sample(torch.from_numpy(features).double()[None], places, padding_mode="zeros", align_corners=False)
+    sampled = torch.nn.functional.grid_sample(
+        torch.from_numpy(features).double()[None], places, padding_mode="zeros", align_corners=False
+    )
     return sampled[0].numpy()
 
 
-@given(st.sampled_from(sorted(GRIDS)), st.integers(0, 10**6), st.floats(-np.pi, np.pi), st.floats(-9, 9), st.floats(-9, 9))
+@given(
+    st.sampled_from(sorted(GRIDS)), st.integers(0, 10**6), st.floats(-np.pi, np.pi), st.floats(-9, 9), st.floats(-9, 9)
+)
 @settings(derandomize=True, max_examples=150, deadline=None)
 def test_it_samples_where_the_cells_were(name: str, seed: int, yaw: float, x: float, y: float) -> None:
     grid, T = GRIDS[name], shift(x, y) @ rotation(yaw)
@@ -83,7 +91,9 @@ def test_an_object_ahead_comes_nearer_as_the_ego_drives_towards_it() -> None:
     features = np.zeros((1, 64, 128), np.float32)
     features[0, 37, 25] = 1  # y = -25.6 + 37.5 * 0.8 = 4.4, x = 25.5 * 0.8 = 20.4
     assert np.argwhere(ops.warp_bev(grid, features, shift(8))[0]).tolist() == [[37, 15]]
-    turned = ops.warp_bev(grid, features, shift(8, 0) @ rotation(np.pi / 2))  # then ahead is now to the right: (4.4, -12.4)
+    turned = ops.warp_bev(
+        grid, features, shift(8, 0) @ rotation(np.pi / 2)
+    )  # then ahead is now to the right: (4.4, -12.4)
     assert np.argwhere(turned[0]).tolist() == [[16, 5]]
 
 
@@ -92,7 +102,9 @@ def test_quarter_turns_are_exact_on_a_square_grid(quarters: int) -> None:
     grid = GRIDS["square"]
     features = random_map(grid)
     found = ops.warp_bev(grid, features, rotation(quarters * np.pi / 2))
-    assert np.array_equal(found, np.rot90(features, quarters, (1, 2)))  # turned to the left, the world turns to the right
+    assert np.array_equal(
+        found, np.rot90(features, quarters, (1, 2))
+    )  # turned to the left, the world turns to the right
     both = ops.warp_bev(grid, features, shift(4, -3) @ rotation(quarters * np.pi / 2))
     assert np.array_equal(both, np.rot90(moved(features, -3, 4), quarters, (1, 2)))
 
@@ -101,7 +113,9 @@ def test_half_a_cell_is_the_mean_of_two() -> None:
     grid = GRIDS["wide"]
     features = random_map(grid)
     found = ops.warp_bev(grid, features, shift(0.5, 0))
-    assert np.array_equal(found[:, :, :-1], features[:, :, :-1] * np.float32(0.5) + features[:, :, 1:] * np.float32(0.5))
+    assert np.array_equal(
+        found[:, :, :-1], features[:, :, :-1] * np.float32(0.5) + features[:, :, 1:] * np.float32(0.5)
+    )
     assert np.array_equal(found[:, :, -1], features[:, :, -1] * np.float32(0.5))  # beside the map there is 0
 
 

@@ -34,7 +34,9 @@ def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> P
 
 
 def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
-    result = compare(random_bundle, random_bundle, "synth", options={"scenes": 1, "frames_per_scene": 3}, limit=2, tolerance=0)
+    result = compare(
+        random_bundle, random_bundle, "synth", options={"scenes": 1, "frames_per_scene": 3}, limit=2, tolerance=0
+    )
     found = result["engines"]["onnxruntime"]
     assert result["within"] and found["first_divergence"] is None and result["frames"] == 3
     assert all(row["max"] == 0 for row in found["tensors"]) and found["boxes"]["matched"] == found["boxes"]["a"]
@@ -62,10 +64,18 @@ def test_the_exit_code_is_the_verdict(random_bundle: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", shipped())
 def test_every_engine_that_shows_inner_tensors_agrees_on_them(name: str) -> None:
     result = compare(name, name, engines=("onnxruntime", "torch"), tolerance=1e-8, threads=1)
-    assert result["within"] and result["reference"] == "onnxruntime" and list(result["engines"]) == ["onnxruntime", "torch"]
+    assert (
+        result["within"]
+        and result["reference"] == "onnxruntime"
+        and list(result["engines"]) == ["onnxruntime", "torch"]
+    )
     same, torch = result["engines"].values()
-    assert torch["first_divergence"] is None and [row["tensor"] for row in torch["tensors"]] == [row["tensor"] for row in same["tensors"]]
-    assert len(torch["tensors"]) > 100 and max(row["max"] for row in torch["tensors"]) > 0 == max(row["max"] for row in same["tensors"])
+    assert torch["first_divergence"] is None and [row["tensor"] for row in torch["tensors"]] == [
+        row["tensor"] for row in same["tensors"]
+    ]
+    assert len(torch["tensors"]) > 100 and max(row["max"] for row in torch["tensors"]) > 0 == max(
+        row["max"] for row in same["tensors"]
+    )
     assert torch["boxes"]["matched"] == torch["boxes"]["a"] == torch["boxes"]["b"]
 
 
@@ -81,7 +91,9 @@ def test_either_engine_names_the_tensor_that_parts(tmp_path: Path) -> None:
 def test_an_engine_that_shows_only_outputs_is_compared_by_them(random_bundle: Path) -> None:
     if "onnxruntime-native" not in engine_names():
         pytest.skip("built without the headers of ONNX Runtime")
-    found = compare(random_bundle, random_bundle, engines=("onnxruntime", "onnxruntime-native"))["engines"]["onnxruntime-native"]
+    found = compare(random_bundle, random_bundle, engines=("onnxruntime", "onnxruntime-native"))["engines"][
+        "onnxruntime-native"
+    ]
     assert found["within"] and found["tensors"] and all(row["output"] for row in found["tensors"])
 
 
@@ -89,7 +101,9 @@ def test_an_engine_that_shows_only_outputs_is_compared_by_them(random_bundle: Pa
 def test_an_engine_that_cannot_be_opened_is_refused(random_bundle: Path, engine: str) -> None:
     if engine in engine_names():
         pytest.skip("this machine has it")
-    result = CliRunner().invoke(app, ["compare", str(random_bundle), str(random_bundle), "--engines", f"onnxruntime,{engine}"])
+    result = CliRunner().invoke(
+        app, ["compare", str(random_bundle), str(random_bundle), "--engines", f"onnxruntime,{engine}"]
+    )
     assert result.exit_code == 3 and f'error[E0501] there is no engine "{engine}"' in result.stderr
 
 

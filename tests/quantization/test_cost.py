@@ -16,8 +16,12 @@ from imkd_edge.training.models.student import Student
 
 def model(op: str, data: list[int], weight: list[int], out: list[int], **attributes) -> bytes:
     value = helper.make_tensor("w", TensorProto.FLOAT, weight, [0.5] * torch.Size(weight).numel())
-    inputs, outputs = (helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", data), ("y", out)))
-    graph = helper.make_graph([helper.make_node(op, ["x", "w"], ["y"], **attributes)], "g", [inputs], [outputs], [value])
+    inputs, outputs = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", data), ("y", out))
+    )
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"], **attributes)], "g", [inputs], [outputs], [value]
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
 
 
@@ -25,7 +29,11 @@ def model(op: str, data: list[int], weight: list[int], out: list[int], **attribu
     "part, multiply_adds, parameters",
     [
         (model("Conv", [1, 3, 8, 8], [4, 3, 3, 3], [1, 4, 6, 6]), 4 * 6 * 6 * 27, 108),
-        (model("Conv", [2, 8, 8, 8], [8, 1, 3, 3], [2, 8, 8, 8], group=8, pads=[1] * 4), 2 * 8 * 64 * 9, 72),  # depthwise
+        (
+            model("Conv", [2, 8, 8, 8], [8, 1, 3, 3], [2, 8, 8, 8], group=8, pads=[1] * 4),
+            2 * 8 * 64 * 9,
+            72,
+        ),  # depthwise
         (model("ConvTranspose", [1, 4, 5, 5], [4, 2, 2, 2], [1, 2, 10, 10], strides=[2, 2]), 4 * 25 * 8, 32),
         (model("Gemm", [3, 5], [5, 7], [3, 7]), 105, 35),
         (model("Gemm", [5, 3], [5, 7], [3, 7], transA=1), 105, 35),
@@ -73,5 +81,9 @@ def test_the_parts_have_the_tensors_of_a_model_that_looks_back(exported):
     size = [spec.grid.height(), spec.grid.width()]
     assert [x.name for x in graph.input] == ["camera_bev", "radar_grid", "history"]
     assert [x.name for x in graph.output] == student.bev.outputs
-    assert shapes["history"] == [1, 3 * 16, *size] and shapes["fused"] == [1, 16, *size] and shapes["segmentation"] == [1, 1, *size]
+    assert (
+        shapes["history"] == [1, 3 * 16, *size]
+        and shapes["fused"] == [1, 16, *size]
+        and shapes["segmentation"] == [1, 1, *size]
+    )
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}

@@ -39,7 +39,9 @@ def typed(seen: Calibrated, name: str) -> Typed:
 @pytest.fixture(scope="module")
 def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
     """astyx-lite, calibrated on sixteen real frames."""
-    return calibrate("astyx-lite", str(shared_data / "astyx"), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1)
+    return calibrate(
+        "astyx-lite", str(shared_data / "astyx"), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1
+    )
 
 
 @pytest.fixture(scope="module", params=["tiny", "astyx-lite"])
@@ -63,7 +65,9 @@ def both(model: onnx.ModelProto, probe: Probe) -> dict[str, float]:
     """NMSE of the float16 typing's outputs."""
     names = [item.name for item in model.graph.output]
     half = to_half(model)
-    return nmse([run(half, given, names) for given in probe.inputs], [run(model, given, names) for given in probe.inputs])
+    return nmse(
+        [run(half, given, names) for given in probe.inputs], [run(model, given, names) for given in probe.inputs]
+    )
 
 
 def with_integers(model: onnx.ModelProto, given: bool) -> onnx.ModelProto:
@@ -102,7 +106,9 @@ def test_the_same_integers_give_the_same_values(parts: dict[str, Typed], name: s
         for given, wanted in zip(probe.inputs, expected, strict=True)
     ]
     errors = nmse([{k: f[k] for k in outputs} for f in found], [{k: e[k] for k in outputs} for e in expected])
-    apart = {k: np.stack([np.abs(f[k].astype(int) - e[k]) for f, e in zip(found, expected, strict=True)]) for k in integers}
+    apart = {
+        k: np.stack([np.abs(f[k].astype(int) - e[k]) for f, e in zip(found, expected, strict=True)]) for k in integers
+    }
     moved = {key: (steps > 0).mean() for key, steps in apart.items()}
     every = sum((steps > 0).sum() for steps in apart.values()) / sum(steps.size for steps in apart.values())
     print("the same integers", errors, "moved", every, "most", max(moved.items(), key=lambda item: item[1]))

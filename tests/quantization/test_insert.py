@@ -137,7 +137,12 @@ def test_the_addend_of_a_residual_layer_is_quantized_and_the_layer_is_not() -> N
 
 
 def test_of_two_layers_the_later_one_takes_the_addition_in() -> None:
-    nodes = [conv("images", "a"), conv("images", "b"), helper.make_node("Add", ["a", "b"], ["sum"], name="sum"), conv("sum", "end")]
+    nodes = [
+        conv("images", "a"),
+        conv("images", "b"),
+        helper.make_node("Add", ["a", "b"], ["sum"], name="sum"),
+        conv("sum", "end"),
+    ]
     part = small_part(nodes, weights("a", "b", "end"), ["end"])
     model, _ = insert(part, part.groups(), {"images": 1.0, "a": 2.0, "sum": 3.0})
     addition = next(node for node in model.graph.node if node.op_type == "Add")
@@ -261,7 +266,9 @@ def test_torch_and_onnxruntime_agree_to_1e_4_on_values_that_are_off_the_edges() 
 def test_the_half_typing_is_float16_between_its_ends(name: str, part: str) -> None:
     model = to_half(inserted(shipped_part(name, part)))
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    types = {item.name: item.type.tensor_type.elem_type for item in [*inferred.value_info, *inferred.input, *inferred.output]}
+    types = {
+        item.name: item.type.tensor_type.elem_type for item in [*inferred.value_info, *inferred.input, *inferred.output]
+    }
     assert {types[item.name] for item in [*inferred.input, *inferred.output]} == {TensorProto.FLOAT}
     for node in inferred.node:
         if node.op_type in ("Conv", "Relu", "Add", "Concat", "DequantizeLinear"):

@@ -16,7 +16,9 @@ from imkd_edge.quantization.roofline import COMPUTE, DEVICES, GAP, MEMORY, Const
 ORIN = DEVICES["orin-agx-64"]
 
 
-def model(nodes, weights: dict[str, tuple[int, ...]], inputs: dict[str, list[int]], outputs: dict[str, list[int]]) -> bytes:
+def model(
+    nodes, weights: dict[str, tuple[int, ...]], inputs: dict[str, list[int]], outputs: dict[str, list[int]]
+) -> bytes:
     def info(shapes):
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
 
@@ -55,7 +57,10 @@ def test_what_is_used_twice_is_written_and_what_only_reshapes_is_free() -> None:
     ]
     found = layers(model(nodes, {"w": (4, 4, 3, 3)}, {"x": [1, 4, 6, 6]}, {"y": [1, 8, 6, 6]}))
     size = 4 * 36
-    assert [(layer.kind, layer.read, layer.written) for layer in found] == [("Conv", size, size), ("pointwise", 2 * size, size)]
+    assert [(layer.kind, layer.read, layer.written) for layer in found] == [
+        ("Conv", size, size),
+        ("pointwise", 2 * size, size),
+    ]
 
 
 def test_quantized_products_are_int8_and_their_q_and_dq_cost_nothing() -> None:
@@ -65,7 +70,13 @@ def test_quantized_products_are_int8_and_their_q_and_dq_cost_nothing() -> None:
             helper.make_node("DequantizeLinear", [f"{to}_q", "scale", "zero"], [to]),
         ]
 
-    nodes = [*quantized("x", "xd"), *quantized("w", "wd"), conv("xd", "wd", "a"), *quantized("a", "ad"), conv("ad", "w", "y")]
+    nodes = [
+        *quantized("x", "xd"),
+        *quantized("w", "wd"),
+        conv("xd", "wd", "a"),
+        *quantized("a", "ad"),
+        conv("ad", "w", "y"),
+    ]
     weights = {"w": (4, 4, 3, 3), "scale": ()}
     found = layers(model(nodes, weights, {"x": [1, 4, 6, 6]}, {"y": [1, 4, 6, 6]}))
     assert [(layer.int8, layer.int8_out, layer.multiply_adds, layer.weights) for layer in found] == [
@@ -99,7 +110,9 @@ def test_the_layers_of_resnet50_are_those_of_the_paper() -> None:
     assert sum(layer.multiply_adds for layer in convolutions) == pytest.approx(
         4.09e9, rel=0.005
     )  # torchvision's table, less the classifier
-    assert sum(layer.weights for layer in convolutions) == 23_454_912  # 25,557,032 less the classifier and the batch norms
+    assert (
+        sum(layer.weights for layer in convolutions) == 23_454_912
+    )  # 25,557,032 less the classifier and the batch norms
 
 
 def test_the_constants_are_those_of_the_fit_and_the_errors_those_that_are_documented() -> None:
@@ -112,7 +125,9 @@ def test_the_constants_are_those_of_the_fit_and_the_errors_those_that_are_docume
 
 
 def test_a_faster_device_and_a_smaller_type_are_never_slower() -> None:
-    times = {(device, kind): predict("tiny", device, kind)["total_ms"] for device in DEVICES for kind in ("fp16", "int8")}
+    times = {
+        (device, kind): predict("tiny", device, kind)["total_ms"] for device in DEVICES for kind in ("fp16", "int8")
+    }
     for kind in ("fp16", "int8"):
         ordered = [times[device, kind] for device in ("thor", "orin-agx-64", "orin-nx-16", "orin-nano-8")]
         assert ordered == sorted(ordered)

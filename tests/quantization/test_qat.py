@@ -51,7 +51,9 @@ def trained(few: Calibrated, training: Training, tmp_path_factory: pytest.TempPa
 
 def learnt(seen: Calibrated, name: str, method: Method = SIX) -> LearntPart:
     part, groups = seen.parts[name], seen.parts[name].groups()
-    return LearntPart(part, groups, solve_all(part, quantized_tensors(part, groups), seen.collection, method), method.levels)
+    return LearntPart(
+        part, groups, solve_all(part, quantized_tensors(part, groups), seen.collection, method), method.levels
+    )
 
 
 # ---- gradients ----
@@ -59,7 +61,9 @@ def surrogate(x: np.ndarray, step: np.ndarray, levels: int) -> Callable[[np.ndar
     """The smooth function whose derivatives LSQ takes: what rounding added at (x, step) stays as it is."""
     added = np.rint(x / step) - x / step
     low, high = x / step < -levels - 1, x / step > levels
-    return lambda x, step: np.select([low, high], [(-levels - 1) * step + 0 * x, levels * step + 0 * x], (x / step + added) * step)
+    return lambda x, step: np.select(
+        [low, high], [(-levels - 1) * step + 0 * x, levels * step + 0 * x], (x / step + added) * step
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (3, 1, 1)])
@@ -84,7 +88,9 @@ def test_gradients_are_those_of_finite_differences(shape: tuple[int, ...], level
 
 
 def test_its_value_is_what_quantize_and_dequantize_give() -> None:
-    x = torch.tensor([-100.0, -0.3125, -0.1875, 0.0, 0.0625, 0.1875, 0.2, 3.875, 4.0, 100.0])  # steps of 1/8: halves go to the even one
+    x = torch.tensor(
+        [-100.0, -0.3125, -0.1875, 0.0, 0.0625, 0.1875, 0.2, 3.875, 4.0, 100.0]
+    )  # steps of 1/8: halves go to the even one
     assert (FakeQuantize.apply(x, torch.tensor(0.125), 31) / 0.125).tolist() == [-32, -2, -2, 0, 0, 2, 2, 31, 31, 31]
 
 
@@ -151,7 +157,9 @@ def test_refinement_moves_scales_and_nothing_else(few: Calibrated, trained: dict
             steps = own[f"{weight}_scale"].reshape(-1, *[1] * (floats[weight].ndim - 1))
             assert np.array_equal(own[f"{weight}_q"], np.clip(np.rint(floats[weight] / steps), -32, 31))
         for kind in ("activations", "weights"):
-            assert any(np.any(getattr(made.scales, kind)[key] != scale) for key, scale in getattr(before.scales, kind).items())
+            assert any(
+                np.any(getattr(made.scales, kind)[key] != scale) for key, scale in getattr(before.scales, kind).items()
+            )
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -175,7 +183,9 @@ def distance(model: onnx.ModelProto, lesson: qat.Lesson) -> float:
     for i in range(lesson.frames):
         found = session.run(names, {key: file[i] for key, file in lesson.inputs.items()})
         targets = {key: torch.from_numpy(file[i].copy()) for key, file in lesson.targets.items()}
-        total += sum(qat.distillation(dict(zip(names, map(torch.from_numpy, found), strict=True)), targets).values()).item()
+        total += sum(
+            qat.distillation(dict(zip(names, map(torch.from_numpy, found), strict=True)), targets).values()
+        ).item()
     return total
 
 
@@ -203,7 +213,9 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_bytes(
         assert again[name].model.SerializeToString() == made.model.SerializeToString()
 
 
-def test_a_state_of_another_training_or_a_broken_one_is_not_gone_on_with(few: Calibrated, trained: Any, tmp_path: Path) -> None:
+def test_a_state_of_another_training_or_a_broken_one_is_not_gone_on_with(
+    few: Calibrated, trained: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "s.pt"
     path.write_bytes(b"not a checkpoint")
     assert qat._State.open(path, few, SIX, KEPT, SHORT)._parts == {}
@@ -257,8 +269,21 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 @pytest.mark.parametrize("kind", ["--qat", "--refine"])
 def test_the_verb_trains_and_the_bundle_says_so(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.imkd"
-    call = ["quantize", "tiny", "--data", "synth", "--option", "scenes=2", "--option", "frames_per_scene=9", "--frames", "16"]
-    result = CliRunner().invoke(app, [*call, kind, "--steps", "1", "--seed", "5", "--threads", "1", "--out", str(out), "--json"])
+    call = [
+        "quantize",
+        "tiny",
+        "--data",
+        "synth",
+        "--option",
+        "scenes=2",
+        "--option",
+        "frames_per_scene=9",
+        "--frames",
+        "16",
+    ]
+    result = CliRunner().invoke(
+        app, [*call, kind, "--steps", "1", "--seed", "5", "--threads", "1", "--out", str(out), "--json"]
+    )
     assert result.exit_code == 0, result.stderr
     made = Bundle.load(out)
     says = {"steps": 1, "batch": 2, "rate": 2e-4, "seed": 5, "weights": kind == "--qat"}
@@ -269,5 +294,7 @@ def test_the_verb_trains_and_the_bundle_says_so(kind: str, tmp_path: Path) -> No
 
 
 def test_scales_are_learnt_with_the_weights_or_without_them(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["quantize", "tiny", "--data", "synth", "--qat", "--refine", "--out", str(tmp_path / "x.imkd")])
+    result = CliRunner().invoke(
+        app, ["quantize", "tiny", "--data", "synth", "--qat", "--refine", "--out", str(tmp_path / "x.imkd")]
+    )
     assert result.exit_code == 2 and "E0104" in result.stderr and not list(tmp_path.iterdir())

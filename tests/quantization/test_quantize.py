@@ -44,7 +44,9 @@ def made(seen: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def make(seen: Calibrated, out: Path, method: Method = RIAC) -> Bundle:
-    return write(seen, {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}, out, method)
+    return write(
+        seen, {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}, out, method
+    )
 
 
 def digest(bundle: Path) -> dict[str, str]:
@@ -92,11 +94,16 @@ def test_the_same_frames_give_the_same_bytes(seen: Calibrated, made: Bundle, tmp
     assert result["frames"] == FRAMES and Path(result["collection"]).is_file()
 
 
-def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed").export
     (tmp_path / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
-    for write_to in (lambda out: quantize("tiny", "synth", out), lambda out: export(tmp_path / "no checkpoint.pt", out)):
+    for write_to in (
+        lambda out: quantize("tiny", "synth", out),
+        lambda out: export(tmp_path / "no checkpoint.pt", out),
+    ):
         with pytest.raises(Error, match=r"E0702.*not a bundle"):
             write_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -120,7 +127,9 @@ def test_an_option_that_cannot_be_met_is_refused_before_the_long_work(
     assert str(raised.value).startswith(start)
 
 
-def test_a_measure_without_its_devkit_is_refused_before_the_long_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measure_without_its_devkit_is_refused_before_the_long_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     without_package(monkeypatch, "nuscenes")
     with pytest.raises(Error, match=r"E0701.*nuscenes-devkit"):
@@ -130,8 +139,16 @@ def test_a_measure_without_its_devkit_is_refused_before_the_long_work(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "what", "fix"),
     [
-        ("node_Conv_296", "2 layers are called 'node_Conv_296'", "say which: camera/node_Conv_296 or bev/node_Conv_296"),
-        ("bev/node_Conv_297", "no layer is called 'bev/node_Conv_297'", "bev/node_Conv_296"),  # tiny-t4's numbers are even
+        (
+            "node_Conv_296",
+            "2 layers are called 'node_Conv_296'",
+            "say which: camera/node_Conv_296 or bev/node_Conv_296",
+        ),
+        (
+            "bev/node_Conv_297",
+            "no layer is called 'bev/node_Conv_297'",
+            "bev/node_Conv_296",
+        ),  # tiny-t4's numbers are even
         ("camera/node_Conv_326", "no layer is called 'camera/node_Conv_326'", "bev/node_Conv_326"),
         ("encoder", "no layer is called 'encoder'", "camera/node_Conv_288"),
     ],
@@ -154,9 +171,16 @@ def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
 
 def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
     name = next(group.name for group in seen.parts["bev"].groups() if not group.float_because)
-    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",))
+    quantize(
+        "tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",)
+    )
     parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
-    chosen = [(part, layer) for part, card in parts.items() for layer, said in card["precision"].items() if said == "float: chosen"]
+    chosen = [
+        (part, layer)
+        for part, card in parts.items()
+        for layer, said in card["precision"].items()
+        if said == "float: chosen"
+    ]
     assert chosen == [("bev", name)]
 
 
@@ -189,7 +213,9 @@ def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
         calibrate("tiny", "synth", None, SYNTH, FRAMES, state, threads=1)
     assert np.load(state)["done"].tolist() == seen.frames.names[:8]
     went_on: list[str] = []
-    again = calibrate("tiny", "synth", None, SYNTH, FRAMES, state, 1, lambda title: lambda names: watch(names, went_on, title))
+    again = calibrate(
+        "tiny", "synth", None, SYNTH, FRAMES, state, 1, lambda title: lambda names: watch(names, went_on, title)
+    )
     assert went_on == seen.frames.names[8:]
     assert digest(make(again, tmp_path / "again.imkd").path) == digest(made.path)
 
@@ -215,7 +241,8 @@ def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> N
     result = quantize("tiny", "synth", out, RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"] for form, path in (("float", "tiny"), ("int8", str(out)))
+        form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"]
+        for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]
     assert 0.5 < card["int8"]["mAP"] <= 1
@@ -250,7 +277,10 @@ def test_the_cache_reads_back_by_its_format(seen: Calibrated, made: Bundle) -> N
     for part in ("camera", "bev"):
         lines = made.file(f"{part}.cache").read_text().splitlines()
         assert re.fullmatch(r"TRT-\d{6}-EntropyCalibration2", lines[0])
-        cache = {name: struct.unpack(">f", bytes.fromhex(code))[0] for name, code in (line.rsplit(": ", 1) for line in lines[1:])}
+        cache = {
+            name: struct.unpack(">f", bytes.fromhex(code))[0]
+            for name, code in (line.rsplit(": ", 1) for line in lines[1:])
+        }
         model = onnx.load(str(made.file(f"{part}.onnx")))
         known = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
@@ -277,7 +307,10 @@ def test_both_typings_mean_the_same(seen: Calibrated, made: Bundle, tmp_path: Pa
     with Detector(made, threads=1) as detector:
         replay(made, detector)
         tensors = detector.tensors()
-    for part, inputs, outputs in (("camera", ["images"], ["depth", "context"]), ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"])):
+    for part, inputs, outputs in (
+        ("camera", ["images"], ["depth", "context"]),
+        ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"]),
+    ):
         for name in outputs:
             found = run(engines[part, ".float16"], {key: tensors[key] for key in inputs}, name)
             expected = tensors[name].reshape(found.shape)
@@ -327,15 +360,21 @@ def test_nothing_saturates_between_products(kind: str, tmp_path: Path) -> None:
         "big": np.float32(127 * count),
     }
     given = [numpy_helper.from_array(np.asarray(value), name) for name, value in known.items()]
-    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, 8, 8]) for name, n in (("x", count), ("y", 1))]
+    info = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, 8, 8]) for name, n in (("x", count), ("y", 1))
+    ]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", info[:1], info[1:], given), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+        helper.make_graph(nodes, "g", info[:1], info[1:], given),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
     )
     path = tmp_path / "canary.onnx"
     path.write_bytes(model.SerializeToString())
     if kind == "native" and "onnxruntime-native" not in engine_names():
         pytest.skip("built without the headers of ONNX Runtime")
-    engine = make_engine("onnxruntime-native", 1) if kind == "native" else OnnxRuntimeEngine(1, integer=kind == "integer")
+    engine = (
+        make_engine("onnxruntime-native", 1) if kind == "native" else OnnxRuntimeEngine(1, integer=kind == "integer")
+    )
     engine.load(str(path))
     assert (run(engine, {"x": np.full((1, count, 8, 8), 127, np.float32)}, "y") == 127 * 127 * count).all()
 

@@ -30,7 +30,9 @@ def written(seen: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_every_pair_and_every_layer_is_in_it(seen: Calibrated, written: tuple[Path, dict[str, Any]]) -> None:
     for name, part in seen.parts.items():
         made, told = quantize_part(part, seen.collection, Method("riac")), written[1]["parts"][name]
-        assert {t["name"]: t["range"] for t in told["tensors"]} == {k: v * 127 for k, v in made.scales.activations.items()}
+        assert {t["name"]: t["range"] for t in told["tensors"]} == {
+            k: v * 127 for k, v in made.scales.activations.items()
+        }
         assert [layer["name"] for layer in told["layers"]] == [node.name for node in part.layers()]
         for layer in told["layers"]:
             assert (layer["sensitivity"] is None) == layer["precision"].startswith("float") or layer["sensitivity"] >= 0
@@ -45,7 +47,9 @@ def test_histograms_hold_every_value_and_clipped_is_their_share_beyond_the_range
             assert sum(tensor["counts"]) == pytest.approx(total) and len(tensor["counts"]) == 64
             ends = np.linspace(0, max(tensor["largest"], tensor["range"]), 65)
             beyond = sum(c for c, low in zip(tensor["counts"], ends, strict=False) if low > tensor["range"]) / total
-            within = sum(c for c, high in zip(tensor["counts"], ends[1:], strict=True) if high < tensor["range"]) / total
+            within = (
+                sum(c for c, high in zip(tensor["counts"], ends[1:], strict=True) if high < tensor["range"]) / total
+            )
             assert beyond - 1e-9 <= tensor["clipped"] <= 1 - within + 1e-9
     assert any(tensor["occupied"] for tensor in written[1]["parts"]["bev"]["tensors"])
     assert not any(tensor["occupied"] for tensor in written[1]["parts"]["camera"]["tensors"])

@@ -55,7 +55,9 @@ def test_a_gate_that_holds_changes_nothing_and_one_that_cannot_leaves_no_layer(
     assert set(mixed_precision(part, spoilt, method, probe, suffering, gate=-1, threads=1)) == set(suffering)
 
 
-def test_the_gate_holds_with_few_layers_in_float(seen: Calibrated, spoilt: Collection, probe: Probe, suffering: dict[str, float]) -> None:
+def test_the_gate_holds_with_few_layers_in_float(
+    seen: Calibrated, spoilt: Collection, probe: Probe, suffering: dict[str, float]
+) -> None:
     part, method = seen.parts["bev"], Method("max")
     gate = 0.5 * probe.error(quantize_part(part, spoilt, method).model, 1)
     kept = mixed_precision(part, spoilt, method, probe, suffering, gate, threads=1)
@@ -63,7 +65,9 @@ def test_the_gate_holds_with_few_layers_in_float(seen: Calibrated, spoilt: Colle
     assert probe.error(quantize_part(part, spoilt, method, kept).model, 1) <= gate
 
 
-def test_a_layer_that_is_dear_in_float_waits(seen: Calibrated, spoilt: Collection, probe: Probe, suffering: dict[str, float]) -> None:
+def test_a_layer_that_is_dear_in_float_waits(
+    seen: Calibrated, spoilt: Collection, probe: Probe, suffering: dict[str, float]
+) -> None:
     def dear(group: Group, int8: bool) -> float:
         return 1.0 if int8 else 2.0 + 1e12 * (group.name == VICTIM)
 
@@ -80,5 +84,7 @@ def test_every_group_has_a_predicted_time_that_int8_does_not_lengthen(seen: Cali
 
 @pytest.mark.slow
 def test_the_command_takes_a_gate(tmp_path: Path, synth: dict) -> None:
-    result = quantize("tiny", "synth", tmp_path / "g.imkd", Method("mse"), options=synth, frames=16, gate=0.01, threads=1)
+    result = quantize(
+        "tiny", "synth", tmp_path / "g.imkd", Method("mse"), options=synth, frames=16, gate=0.01, threads=1
+    )
     assert 0.3 < result["int8_share"] < 0.985

@@ -14,7 +14,9 @@ from imkd_edge.errors import Error
 from imkd_edge.quantization import study
 
 
-def run_of(row: str, seed: int, bev: float, bits: int | None = None, drawn: list[float] | None = None) -> dict[str, Any]:
+def run_of(
+    row: str, seed: int, bev: float, bits: int | None = None, drawn: list[float] | None = None
+) -> dict[str, Any]:
     metric = "car_bev_ap40_moderate"
     return {
         "row": row,
@@ -36,7 +38,9 @@ def test_seeds_are_paired_and_frames_are_drawn_together() -> None:
     assert rows["float"]["mean"] == 30 and rows["float"]["sem"] == 10  # sd of 40 and 20 is 20 / sqrt 2
     assert rows["max, 8 bits"]["gain"] == -7 and rows["max, 8 bits"]["gain_sem"] == pytest.approx(3)  # -10 and -4
     assert rows["mse, 8 bits"]["gain"] == -1 and rows["mse, 8 bits"]["gain_sem"] == pytest.approx(1)  # -2 and 0
-    assert -2 <= rows["mse, 8 bits"]["gain_low"] < -1 < rows["mse, 8 bits"]["gain_high"] <= 0  # means of both seeds: -2, -1, -1, 0
+    assert (
+        -2 <= rows["mse, 8 bits"]["gain_low"] < -1 < rows["mse, 8 bits"]["gain_high"] <= 0
+    )  # means of both seeds: -2, -1, -1, 0
     against = {row["row"]: row["metrics"]["car_bev_ap40_moderate"]["gain"] for row in found["mse, 8 bits"]}
     assert list(against) == ["mse, 8 bits", "max, 8 bits"] and against["max, 8 bits"] == -6
 
@@ -54,16 +58,32 @@ def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
     """On four real frames; one model twice stands for two seeds."""
     evaluated: list[str] = []
     real = study.evaluate_bundle
-    monkeypatch.setattr(study, "evaluate_bundle", lambda bundle, *a, **k: (evaluated.append(bundle), real(bundle, *a, **k))[1])
+    monkeypatch.setattr(
+        study, "evaluate_bundle", lambda bundle, *a, **k: (evaluated.append(bundle), real(bundle, *a, **k))[1]
+    )
     monkeypatch.setattr(study.kitti, "RESAMPLES", 5)
     common = ["--data", str(shared_data / "astyx"), "--limit", "4", "--bits", "8", "--frames", "16", "--threads", "1"]
-    command = ["astyx-lite", "astyx-lite", *common, "--methods", "mse", "--state", str(tmp_path / "s"), "--out", str(tmp_path / "r.json")]
+    command = [
+        "astyx-lite",
+        "astyx-lite",
+        *common,
+        "--methods",
+        "mse",
+        "--state",
+        str(tmp_path / "s"),
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
     study.main(command)
     result = json.loads((tmp_path / "r.json").read_text())
-    assert [(run["row"], run["seed"]) for run in result["runs"]] == [(r, s) for s in (0, 1) for r in ("float", "mse, 8 bits")]
+    assert [(run["row"], run["seed"]) for run in result["runs"]] == [
+        (r, s) for s in (0, 1) for r in ("float", "mse, 8 bits")
+    ]
     first, second = (run for run in result["runs"] if run["row"] == "mse, 8 bits")
     assert first["metrics"].keys() == second["metrics"].keys() and first["int8_share"] > 0.95
-    assert "car_bev_ap40_moderate_no_radar" in first["metrics"] and len(first["bootstrap"]["car_bev_ap40_moderate"]) == 5
+    assert (
+        "car_bev_ap40_moderate_no_radar" in first["metrics"] and len(first["bootstrap"]["car_bev_ap40_moderate"]) == 5
+    )
     row = next(row for row in result["summary"]["float"] if row["row"] == "mse, 8 bits")
     assert row["seeds"] == [0, 1] and row["metrics"]["car_bev_ap40_moderate"]["gain_sem"] == 0  # the same model twice
     evaluated.clear()

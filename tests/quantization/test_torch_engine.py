@@ -33,7 +33,9 @@ def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: s
     with torch.no_grad():
         exported = torch.export.export(module, given).module()(*given)
         expected = module(*given)
-    assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True)) and all(value.any() for value in expected)
+    assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True)) and all(
+        value.any() for value in expected
+    )
 
 
 def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:

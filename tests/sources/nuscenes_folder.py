@@ -19,7 +19,9 @@ FIELDS = "x y z dyn_prop id rcs vx vy vx_comp vy_comp is_quality_valid ambig_sta
 FIELDS += " invalid_state pdh0 vx_rms vy_rms"
 SIZES = "4 4 4 1 2 4 4 4 4 4 1 1 1 1 1 1 1 1"
 TYPES = "F F F I I F F F F F I I I I I I I I"
-POINT = np.dtype([(n, {"F": "<f", "I": "<i"}[t] + s) for n, s, t in zip(FIELDS.split(), SIZES.split(), TYPES.split(), strict=True)])
+POINT = np.dtype(
+    [(n, {"F": "<f", "I": "<i"}[t] + s) for n, s, t in zip(FIELDS.split(), SIZES.split(), TYPES.split(), strict=True)]
+)
 SENSORS = {  # channel: modality, translation, rotation, delay in us
     "CAM_FRONT": ("camera", [1.7, 0.0, 1.5], Quaternion([0.5, -0.5, 0.5, -0.5]), -35_000),
     "CAM_BACK": ("camera", [0.0, 0.1, 1.6], Quaternion([0.5, -0.5, -0.5, 0.5]), -10_000),
@@ -45,7 +47,9 @@ def radar_rows(seed: int, count: int = 12) -> np.ndarray:
     points["rcs"] = rng.uniform(-5, 30, count)
     points["vx_comp"], points["vy_comp"] = rng.normal(0, 5, (2, count))
     points["ambig_state"], points["dyn_prop"] = 3, 1
-    for row, (field, value) in enumerate([("ambig_state", 2), ("invalid_state", 3), ("invalid_state", 4), ("dyn_prop", 7)]):
+    for row, (field, value) in enumerate(
+        [("ambig_state", 2), ("invalid_state", 3), ("invalid_state", 4), ("dyn_prop", 7)]
+    ):
         points[field][row : row + 1] = value
     return points
 
@@ -137,7 +141,9 @@ def _reading(root: Path, tables: dict, channel: str, modality: str, step: int, d
         cloud = np.c_[rng.uniform(-30, 30, (50, 3)), rng.integers(0, 256, 50), np.zeros(50)].astype(np.float32)
         path.write_bytes(pcd(radar_rows(step + 10)) if modality == "radar" else cloud.tobytes())
     translation, rotation = pose(time)
-    tables["ego_pose"].append({"token": token, "timestamp": time, "translation": translation, "rotation": list(rotation)})
+    tables["ego_pose"].append(
+        {"token": token, "timestamp": time, "translation": translation, "rotation": list(rotation)}
+    )
     width, height = (640, 360) if modality == "camera" else (0, 0)
     return {
         "token": token,

@@ -158,7 +158,9 @@ def test_boxes_hold_their_points_and_stand_in_the_image(adapted):
         objects += near.sum()
         camera = sample.rig.cameras[0]
         T = np.linalg.inv(np.asarray(camera.T_ego_camera))
-        ahead = sample.truth.boxes[np.abs(sample.truth.boxes[:, 1]) < 0.4 * sample.truth.boxes[:, 0], :3]  # +-22 degrees
+        ahead = sample.truth.boxes[
+            np.abs(sample.truth.boxes[:, 1]) < 0.4 * sample.truth.boxes[:, 0], :3
+        ]  # +-22 degrees
         pixel = (ahead @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
         u, v = pixel[:, 0] / pixel[:, 2], pixel[:, 1] / pixel[:, 2]
         assert len(ahead) and (pixel[:, 2] > 0).all()
@@ -205,7 +207,9 @@ def test_each_frame_has_its_own_calibration(folder):
     assert np.allclose(before.rig.cameras[0].T_ego_camera, T_CAMERA)
     assert np.allclose(after.rig.cameras[0].T_ego_camera, T_camera) and np.allclose(after.rig.cameras[0].K, K)
     assert before.lidar[0, :3].tolist() == [10, 1, 0]
-    assert np.allclose(after.lidar[:, :3], [[1 - 1, 2 + 10, 3], [1 - 5, 2 + 5, 8]], atol=1e-5)  # (x, y) -> (-y, x), shifted
+    assert np.allclose(
+        after.lidar[:, :3], [[1 - 1, 2 + 10, 3], [1 - 5, 2 + 5, 8]], atol=1e-5
+    )  # (x, y) -> (-y, x), shifted
 
 
 def test_gzipped_and_plain_tables_read_alike(folder):
@@ -277,7 +281,9 @@ def test_an_image_of_an_impossible_size_is_refused(folder):
     """A PNG header of 60000 x 60000 px, beyond what OpenCV decodes."""
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    packed = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks]
+    packed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
     (folder / "camera_front" / "000007.jpg").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     with pytest.raises(Error, match=r"E0303.*60000 x 60000"):
         _ = AstyxSource(folder)["000007"]

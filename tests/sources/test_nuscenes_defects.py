@@ -84,7 +84,9 @@ def test_a_truncated_image_is_refused(folder):
     assert code_of(folder) == "E0303"
 
 
-@pytest.mark.parametrize("options", [{"sweeps": "abc"}, {"sweeps": 1.5}, {"invalid_states": 3}, {"ambiguity_states": "three"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"sweeps": "abc"}, {"sweeps": 1.5}, {"invalid_states": 3}, {"ambiguity_states": "three"}], ids=str
+)
 def test_an_option_of_another_type_is_refused_when_opened(folder, options):
     with pytest.raises(Error, match="E0104"):
         open_with(str(folder), options)
@@ -95,7 +97,9 @@ def test_an_image_of_another_size_is_refused(folder):
     assert code_of(folder) == "E0303"
 
 
-@pytest.mark.parametrize("kind", ["samples/CAM_FRONT", "samples/LIDAR_TOP", "samples/RADAR_FRONT", "sweeps/RADAR_FRONT"])
+@pytest.mark.parametrize(
+    "kind", ["samples/CAM_FRONT", "samples/LIDAR_TOP", "samples/RADAR_FRONT", "sweeps/RADAR_FRONT"]
+)
 def test_a_missing_file_is_named(folder, kind):
     for file in (folder / kind).iterdir():
         file.unlink()
@@ -157,7 +161,9 @@ def test_a_broken_table_is_refused(folder, table, edit, code):
     assert code_of(folder) == code
 
 
-@pytest.mark.parametrize(("table", "code"), [("ego_pose", "E0306"), ("sample_annotation", "E0305"), ("sample", "E0306")])
+@pytest.mark.parametrize(
+    ("table", "code"), [("ego_pose", "E0306"), ("sample_annotation", "E0305"), ("sample", "E0306")]
+)
 def test_a_table_that_is_no_json_is_refused(folder, table, code):
     (folder / "v1.0-mini" / f"{table}.json").write_text("[{")
     assert code_of(folder) == code

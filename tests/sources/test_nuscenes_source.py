@@ -53,13 +53,24 @@ def through(T: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 # ---- against the devkit ----
 def test_samples_and_scenes_are_the_devkits(source, devkit):
-    assert source.kind == "nuscenes" and source.names == ["k0", "k1", "k2"] and source.scenes == {"scene-0061": source.names}
-    assert source.splits["mini_train"] == source.names and source.splits["train"] == source.names and "val" not in source.splits
+    assert (
+        source.kind == "nuscenes"
+        and source.names == ["k0", "k1", "k2"]
+        and source.scenes == {"scene-0061": source.names}
+    )
+    assert (
+        source.splits["mini_train"] == source.names
+        and source.splits["train"] == source.names
+        and "val" not in source.splits
+    )
     for sample in source:
         assert sample.timestamp_ns == devkit.get("sample", sample.name)["timestamp"] * 1000
         assert sample.scene == "scene-0061"
         for channel, time in sample.camera_timestamps_ns.items():
-            assert time == devkit.get("sample_data", devkit.get("sample", sample.name)["data"][channel])["timestamp"] * 1000
+            assert (
+                time
+                == devkit.get("sample_data", devkit.get("sample", sample.name)["data"][channel])["timestamp"] * 1000
+            )
 
 
 @pytest.mark.parametrize("name", ["k0", "k1", "k2"])
@@ -87,7 +98,10 @@ def test_bicycle_racks_come_beside_the_boxes(source, devkit, tmp_path):
     table.write_text(table.read_text().replace('"animal"', '"static_object.bicycle_rack"'))
     truths = {sample.name: sample.truth for sample in NuScenesSource(tmp_path, images=False)}
     assert {name: len(truth.racks) for name, truth in truths.items()} == {"k0": 0, "k1": 1, "k2": 0}
-    assert all(truth.labels == source[name].truth.labels and source[name].truth.racks.shape == (0, 9) for name, truth in truths.items())
+    assert all(
+        truth.labels == source[name].truth.labels and source[name].truth.racks.shape == (0, 9)
+        for name, truth in truths.items()
+    )
     lidar = devkit.get("sample_data", devkit.get("sample", "k1")["data"]["LIDAR_TOP"])
     ego = devkit.get("ego_pose", lidar["ego_pose_token"])
     box = next(box for box in devkit.get_boxes(lidar["token"]) if box.name == "animal")
@@ -142,7 +156,9 @@ def test_radar_sweeps_are_the_devkits_in_the_lidar_frame(source, devkit):
     for name in source.names:
         sample = source[name]
         RadarPointCloud.default_filters()
-        cloud, lags = RadarPointCloud.from_file_multisweep(devkit, devkit.get("sample", name), "RADAR_FRONT", "LIDAR_TOP", 6, 0.0)
+        cloud, lags = RadarPointCloud.from_file_multisweep(
+            devkit, devkit.get("sample", name), "RADAR_FRONT", "LIDAR_TOP", 6, 0.0
+        )
         T_ego_radar = np.asarray(sample.rig.radars[0].T_ego_radar)
         T_lidar_world = np.linalg.inv(sample.ego.T_world_ego @ matrix(*SENSORS["LIDAR_TOP"][1:3]))
         # the devkit keeps only valid and unmoving-or-moving returns: open with its filter
@@ -150,7 +166,9 @@ def test_radar_sweeps_are_the_devkits_in_the_lidar_frame(source, devkit):
         points = [through(T_lidar_world @ sweep.T_world_ego @ T_ego_radar, sweep.points[:, :3]) for sweep in ours]
         assert np.allclose(np.concatenate(points), cloud.points[:3].T, atol=1e-4)
         assert np.allclose(np.concatenate([sweep.points[:, 3] for sweep in ours]), cloud.points[5])
-        ages = [(START_US * 1000 + source.names.index(name) * 500_000_000 - sweep.timestamp_ns) * 1e-9 for sweep in ours]
+        ages = [
+            (START_US * 1000 + source.names.index(name) * 500_000_000 - sweep.timestamp_ns) * 1e-9 for sweep in ours
+        ]
         assert np.allclose(np.repeat(ages, [len(sweep.points) for sweep in ours]), lags[0], atol=1e-5)
 
 
@@ -216,7 +234,9 @@ def test_a_genuine_radar_file_reads_like_the_devkit(shared_data):
     reference = RadarPointCloud.from_file(str(path)).points
     RadarPointCloud.default_filters()
     assert reference.shape == (18, 125) and points.dtype.names == tuple(FIELDS.split())
-    assert np.array_equal(np.stack([points[name].astype(np.float64) for name in FIELDS.split()]), reference.astype(np.float64))
+    assert np.array_equal(
+        np.stack([points[name].astype(np.float64) for name in FIELDS.split()]), reference.astype(np.float64)
+    )
 
 
 # ---- the genuine key frame, with four radars missing ----
@@ -236,7 +256,9 @@ def test_radar_points_are_those_published_elsewhere(keyframe):
         rows = [row for row in csv.DictReader(file) if row["kept_by_default_filter"] == "1"]
     points = sample.radar[0].points
     assert np.allclose(points[:, :3], [[float(row[axis]) for axis in "xyz"] for row in rows], atol=1e-5)
-    seen = np.loadtxt(folder / "radar_partial" / "source_00000_radar_pc_camframe.txt").T[[int(row["id"]) for row in rows]]
+    seen = np.loadtxt(folder / "radar_partial" / "source_00000_radar_pc_camframe.txt").T[
+        [int(row["id"]) for row in rows]
+    ]
     T_ego_ref = np.linalg.inv(sample.ego.T_world_ego)
     T = T_ego_ref @ sample.radar[0].T_world_ego @ np.asarray(sample.rig.radars[0].T_ego_radar)
     in_camera = through(np.linalg.inv(np.asarray(sample.rig.cameras[0].T_ego_camera)) @ T, points[:, :3])
@@ -269,7 +291,8 @@ def test_lidar_projects_as_through_the_world_frame(keyframe):
     """The devkit's chain LiDAR -> ego -> world -> ego at exposure -> camera, written with pyquaternion."""
     folder, sample = keyframe
     tables = {
-        n: json.loads((folder / "tables_as_found" / f"{n}.json").read_text()) for n in ("sample_data", "calibrated_sensor", "ego_pose")
+        n: json.loads((folder / "tables_as_found" / f"{n}.json").read_text())
+        for n in ("sample_data", "calibrated_sensor", "ego_pose")
     }
     row = {name: {item["token"]: item for item in rows} for name, rows in tables.items()}
 

@@ -74,7 +74,9 @@ def test_boxes_are_the_devkits(source, root, name):
     truth = source[name].truth
     assert len(truth.boxes) == len(expected) == len(OBJECTS)
     for box, label, item in zip(truth.boxes, truth.labels, expected, strict=True):
-        assert np.allclose(corners(box), item["corners_3d_transformed"][:, :3], atol=2e-5)  # the devkit counts in float32
+        assert np.allclose(
+            corners(box), item["corners_3d_transformed"][:, :3], atol=2e-5
+        )  # the devkit counts in float32
         assert label == item["label_class"].lower()
 
 
@@ -110,11 +112,16 @@ def test_a_frame_is_read_as_written(root):
     image = sample.frames["camera_front"]
     assert image.shape == (HEIGHT, WIDTH, 3) and np.abs(image.reshape(-1, 3).mean(0) - [220, 120, 20]).max() < 3  # RGB
     camera = sample.rig.cameras[0]
-    assert (camera.width, camera.height, str(camera.distortion)) == (WIDTH, HEIGHT, "none") and np.allclose(camera.K, P2[:, :3])
+    assert (camera.width, camera.height, str(camera.distortion)) == (WIDTH, HEIGHT, "none") and np.allclose(
+        camera.K, P2[:, :3]
+    )
     assert sample.truth.labels == ["car", "car", "pedestrian", "cyclist", "bicycle_rack", "rider"]
     assert sample.truth.occlusion.tolist() == [0, 1, 0, 2, 0, 2]
     for box, (_, x, y, z, length, width, height, yaw, _) in zip(sample.truth.boxes, OBJECTS, strict=True):
-        assert np.allclose(box[:7], [x, y, z + height / 2, length, width, height, yaw], atol=1e-5) and np.isnan(box[7:]).all()
+        assert (
+            np.allclose(box[:7], [x, y, z + height / 2, length, width, height, yaw], atol=1e-5)
+            and np.isnan(box[7:]).all()
+        )
 
 
 def test_scenes_are_the_recordings(source):
@@ -124,7 +131,9 @@ def test_scenes_are_the_recordings(source):
 def test_points_are_counted_in_the_boxes(source):
     truth = source[NAMES[0]].truth
     assert truth.radar_points[[0, 1, 2, 4]].tolist() == [10, 10, 10, 10]  # twice in each of five scans
-    assert (truth.radar_points[[3, 5]] >= 10).all() and (truth.lidar_points[[3, 5]] >= 8).all()  # the cyclist and his rider share theirs
+    assert (truth.radar_points[[3, 5]] >= 10).all() and (
+        truth.lidar_points[[3, 5]] >= 8
+    ).all()  # the cyclist and his rider share theirs
     assert truth.lidar_points[[0, 1, 2, 4]].tolist() == [8, 8, 8, 8]
     bare = VodSource(source.path, lidar=False, images=False)[NAMES[0]]
     assert bare.lidar is None and not bare.frames and bare.truth.lidar_points.tolist() == [-1] * 6
@@ -143,7 +152,9 @@ def test_each_scan_is_a_sweep_in_the_present_frame(source):
 def test_accumulated_scans_are_not_moved_again(source):
     """The grid of five sweeps of standing targets is that of one cloud of the same points."""
     spec = json.loads(random_spec(1).to_json())
-    spec["radar"]["features"] = [{"statistic": name, "offset": 0, "scale": 1} for name in ("log_count", "intensity_max")]
+    spec["radar"]["features"] = [
+        {"statistic": name, "offset": 0, "scale": 1} for name in ("log_count", "intensity_max")
+    ]
     spec = ModelSpec.from_json(json.dumps(spec))
     sample = source[NAMES[1]]
     sweeps = [replace(sweep, points=sweep.points * np.float32([1, 1, 1, 1, 0])) for sweep in sample.radar]
@@ -171,7 +182,9 @@ def test_each_frame_has_its_own_calibration(folder):
     turn = np.eye(4)
     turn[:3, :3] = Quaternion(axis=[0, 0, 1], degrees=3).rotation_matrix
     turn[:3, 3] = 0.5, -0.2, 0.1
-    (folder / "radar_5frames" / "training" / "calib" / f"{NAMES[0]}.txt").write_text(calibration_text(T_camera_radar @ turn))
+    (folder / "radar_5frames" / "training" / "calib" / f"{NAMES[0]}.txt").write_text(
+        calibration_text(T_camera_radar @ turn)
+    )
     after = VodSource(folder)[NAMES[0]]
     assert np.allclose(after.rig.radars[0].T_ego_radar, np.asarray(before.rig.radars[0].T_ego_radar) @ turn, atol=1e-7)
     assert np.array_equal(after.truth.boxes, before.truth.boxes, equal_nan=True) and after.truth.radar_points.sum() < 30
@@ -179,8 +192,12 @@ def test_each_frame_has_its_own_calibration(folder):
     moved = VodSource(folder)[NAMES[0]]  # the same labels in the camera frame, seen from another LiDAR
     expected = np.linalg.inv(T_camera_lidar @ turn) @ T_camera_lidar @ [*OBJECTS[0][1:4], 1]
     assert np.allclose(moved.truth.boxes[0, :3], expected[:3] + [0, 0, OBJECTS[0][6] / 2], atol=1e-5)
-    assert moved.truth.boxes[0, 6] == pytest.approx(OBJECTS[0][7], abs=1e-6)  # its rotation is told about the LiDAR's axis
-    assert np.allclose(VodSource(folder)[NAMES[1]].rig.cameras[0].T_ego_camera, np.linalg.inv(calibration(1)[0]), atol=1e-7)
+    assert moved.truth.boxes[0, 6] == pytest.approx(
+        OBJECTS[0][7], abs=1e-6
+    )  # its rotation is told about the LiDAR's axis
+    assert np.allclose(
+        VodSource(folder)[NAMES[1]].rig.cameras[0].T_ego_camera, np.linalg.inv(calibration(1)[0]), atol=1e-7
+    )
 
 
 def test_subsets_keep_the_options(root):
@@ -195,7 +212,10 @@ def test_the_documents_folder_names_are_known_too(folder):
 
 
 def test_frames_of_the_testing_folder_are_found_and_have_no_truth(folder):
-    for sensor, kinds in (("lidar", ("image_2", "velodyne", "calib", "pose")), ("radar_5frames", ("velodyne", "calib"))):
+    for sensor, kinds in (
+        ("lidar", ("image_2", "velodyne", "calib", "pose")),
+        ("radar_5frames", ("velodyne", "calib")),
+    ):
         for kind in kinds:
             file = next((folder / sensor / "training" / kind).glob(f"{NAMES[4]}.*"))
             place = folder / sensor / "testing" / kind

@@ -58,7 +58,8 @@ def test_scans_that_were_not_copied_are_named(folder):
 
 
 @pytest.mark.parametrize(
-    "options", [{"scans": 2}, {"scans": "5"}, {"velocity": "aliased"}, {"velocity": "raw"}, {"velocity": "raw", "scans": 5}]
+    "options",
+    [{"scans": 2}, {"scans": "5"}, {"velocity": "aliased"}, {"velocity": "raw"}, {"velocity": "raw", "scans": 5}],
 )
 def test_options_that_the_set_does_not_have_are_refused(folder, options):
     assert code_of(folder, **options) == "E0104"
@@ -142,7 +143,8 @@ def skewed(T: np.ndarray) -> np.ndarray:
         lambda text: text.replace("Tr_velo_to_cam: ", "Tr_velo_to_cam: 1 "),
         lambda text: text[: text.index("Tr_velo_to_cam") + 60],
         lambda text: "\n".join(
-            "Tr_velo_to_cam: " + " ".join(["nan"] * 12) if line.startswith("Tr_v") else line for line in text.split("\n")
+            "Tr_velo_to_cam: " + " ".join(["nan"] * 12) if line.startswith("Tr_v") else line
+            for line in text.split("\n")
         ),
         lambda text: text.replace(":", ""),
         lambda text: "\x00\xff" * 40,
@@ -166,7 +168,8 @@ def test_a_transform_that_is_not_rigid_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"), [((0, 0), 0.0), ((1, 1), -1400.0), ((0, 3), 45.0), ((1, 0), 3.0), ((2, 2), 2.0), ((0, 2), np.nan)]
+    ("place", "value"),
+    [((0, 0), 0.0), ((1, 1), -1400.0), ((0, 3), 45.0), ((1, 0), 3.0), ((2, 2), 2.0), ((0, 2), np.nan)],
 )
 def test_a_camera_matrix_that_is_none_is_refused(folder, place, value):
     file, bad = file_of(folder, "lidar", "calib"), P2.copy()

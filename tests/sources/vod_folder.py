@@ -21,7 +21,9 @@ NAMES = ["00542", "00543", "00544", "00545", "02540"]
 SPLITS = {"train": NAMES[:2], "val": NAMES[2:4], "train_val": NAMES[:4], "test": NAMES[4:], "full": NAMES}
 WIDTH, HEIGHT = 1936, 1216
 P2 = np.array([[1495.468642, 0, 961.272442, 0], [0, 1495.468642, 624.89592, 0], [0, 0, 1, 0]])
-FROM_CAMERA_AXES = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])  # x right, y down, z ahead of a camera that is not tilted
+FROM_CAMERA_AXES = np.array(
+    [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
+)  # x right, y down, z ahead of a camera that is not tilted
 ORIGIN = [52.0, 4.3, 1.5]  # of the odometry
 
 # class, x, y, z of the bottom centre in the LiDAR frame, length, width, height, yaw, occlusion
@@ -53,7 +55,9 @@ def calibration(frame: int) -> tuple[np.ndarray, np.ndarray]:
 def pose(frame: int) -> np.ndarray:
     """T_odometry_camera."""
     turn = Quaternion(axis=[0, 0, 1], radians=0.7 + 0.03 * frame)
-    return rigid(turn.rotation_matrix @ FROM_CAMERA_AXES.T, [ORIGIN[0] + 0.8 * frame, ORIGIN[1] + 0.1 * frame**2, ORIGIN[2]])
+    return rigid(
+        turn.rotation_matrix @ FROM_CAMERA_AXES.T, [ORIGIN[0] + 0.8 * frame, ORIGIN[1] + 0.1 * frame**2, ORIGIN[2]]
+    )
 
 
 def label_line(T_camera_lidar: np.ndarray, item: tuple) -> str:
@@ -97,14 +101,23 @@ def radar_rows(frame: int, scans: int) -> np.ndarray:
 def lidar_rows(frame: int) -> np.ndarray:
     """(N, 4) float32: x, y, z, reflectance 0..255. Eight returns within each object, the road around."""
     rng = np.random.default_rng([frame, 64])
-    rows = [[x, y, z + height * share, 120] for _, x, y, z, _, _, height, *_ in OBJECTS for share in np.linspace(0.1, 0.9, 8)]
+    rows = [
+        [x, y, z + height * share, 120]
+        for _, x, y, z, _, _, height, *_ in OBJECTS
+        for share in np.linspace(0.1, 0.9, 8)
+    ]
     rows += [[x, y, -1.95, reflectance] for x, y, reflectance in rng.uniform([-40, -40, 0], [40, 40, 255], (300, 3))]
     return np.array(rows, "<f4")
 
 
 def calibration_text(T_camera_sensor: np.ndarray) -> str:
     """Lines in the published order: the devkit counts them."""
-    rows = {**{f"P{i}": P2 for i in range(4)}, "R0_rect": np.eye(3), "Tr_velo_to_cam": T_camera_sensor[:3], "Tr_imu_to_velo": np.eye(4)[:3]}
+    rows = {
+        **{f"P{i}": P2 for i in range(4)},
+        "R0_rect": np.eye(3),
+        "Tr_velo_to_cam": T_camera_sensor[:3],
+        "Tr_imu_to_velo": np.eye(4)[:3],
+    }
     return "".join(f"{key}: {' '.join(f'{value:.9g}' for value in matrix.ravel())}\n" for key, matrix in rows.items())
 
 

@@ -20,7 +20,10 @@ def make_spec() -> ModelSpec:
         name="test",
         cameras=2,
         image=ImageSpec(width=128, height=64, stride=16),
-        radar=RadarSpec(cell=0.4, features=[RadarFeature(statistic="log_count"), RadarFeature(statistic="z_mean", offset=1.5, scale=0.1)]),
+        radar=RadarSpec(
+            cell=0.4,
+            features=[RadarFeature(statistic="log_count"), RadarFeature(statistic="z_mean", offset=1.5, scale=0.1)],
+        ),
         head=HeadSpec(classes=[ClassSpec(name="car"), ClassSpec(name="truck", group=1, nms_radius=2.5)]),
         history=HistorySpec(frames=3, interval=0.5, channels=64),
     )
@@ -111,7 +114,9 @@ def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_
     spec = ModelSpec.from_json(json.dumps(doc))
     assert (spec.history.frames, spec.history.channels, spec.segmentation) == (0, 0, False)
     written = json.loads(spec.to_json())
-    assert written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0} and written.pop("segmentation") is False
+    assert (
+        written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0} and written.pop("segmentation") is False
+    )
     assert written == doc | {"version": 2}
 
 
@@ -128,7 +133,11 @@ def test_lists_are_changed_in_place() -> None:
     spec.radar.features = [*spec.radar.features, RadarFeature(statistic="age_min")]
     spec.radar.features[-2] = RadarFeature(statistic="z_max")
     spec.head.classes[0].nms_radius = 7
-    assert [f["statistic"] for f in json.loads(spec.to_json())["radar"]["features"]] == ["log_count", "z_max", "age_min"]
+    assert [f["statistic"] for f in json.loads(spec.to_json())["radar"]["features"]] == [
+        "log_count",
+        "z_max",
+        "age_min",
+    ]
     assert json.loads(spec.to_json())["head"]["classes"][0]["nms_radius"] == 7
     assert [c.name for c in spec.head.classes] == ["car", "truck"] and len(spec.head.classes) == 2
     for index in (2, -3):

@@ -30,7 +30,11 @@ def bare_mesh(objects=(), fixtures=()) -> SceneMesh:
     scene.motion._rows = [scene.motion.line(EYE + [x, y], yaw, (vx, vy)) for _, x, y, yaw, vx, vy in objects]
     scene.motion._table = np.zeros((0, 8))
     grey = (120.0, 120.0, 120.0)
-    scene.objects = Things([o[0] for o in objects], np.array([SIZES[o[0]] for o in objects]).reshape(-1, 3), [grey] * len(objects))
-    scene.fixtures = Things([f[0] for f in fixtures], np.array([f[1] for f in fixtures], float).reshape(-1, 3), [grey] * len(fixtures))
+    scene.objects = Things(
+        [o[0] for o in objects], np.array([SIZES[o[0]] for o in objects]).reshape(-1, 3), [grey] * len(objects)
+    )
+    scene.fixtures = Things(
+        [f[0] for f in fixtures], np.array([f[1] for f in fixtures], float).reshape(-1, 3), [grey] * len(fixtures)
+    )
     scene.fixture_poses = np.array([(*(EYE + [f[2], f[3]]), 0.0) for f in fixtures]).reshape(-1, 3)
     return SceneMesh(scene)

@@ -146,7 +146,9 @@ def disjoint_boxes(rng, count) -> np.ndarray:
         local = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * size / 2
         box = local @ np.array([[c, s], [-s, c]]) + centre
         shape = Polygon(box)
-        if shape.distance(Polygon([(0, 0), (0.01, 0), (0, 0.01)])) > 0.5 and not any(shape.intersects(Polygon(b)) for b in found):
+        if shape.distance(Polygon([(0, 0), (0.01, 0), (0, 0.01)])) > 0.5 and not any(
+            shape.intersects(Polygon(b)) for b in found
+        ):
             found.append(box)
     return np.array(found)
 

@@ -46,7 +46,11 @@ def test_points_of_every_class_are_in_their_boxes():
         local = np.abs((own[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]]))
         length, width, height = SIZES[kind]
         assert len(own) > 15, kind
-        assert (local < np.array([length, width]) / 2 + 0.1).all() and own[:, 2].min() > -0.1 and own[:, 2].max() < height + 0.1
+        assert (
+            (local < np.array([length, width]) / 2 + 0.1).all()
+            and own[:, 2].min() > -0.1
+            and own[:, 2].max() < height + 0.1
+        )
 
 
 def test_lamps_shine_and_asphalt_does_not():

@@ -56,14 +56,24 @@ def test_the_devkit_opens_it_and_every_chain_is_whole(nusc, source):
             assert row["instance_token"] == instance["token"]
             times.append(nusc.get("sample", row["sample_token"])["timestamp"])
             last, token, count = token, row["next"], count + 1
-        assert count == instance["nbr_annotations"] and last == instance["last_annotation_token"] and times == sorted(times)
+        assert (
+            count == instance["nbr_annotations"]
+            and last == instance["last_annotation_token"]
+            and times == sorted(times)
+        )
     for row in nusc.sample_data:
         assert Path(nusc.dataroot, row["filename"]).is_file()
         if row["next"]:
             after = nusc.get("sample_data", row["next"])
-            assert after["prev"] == row["token"] and after["timestamp"] > row["timestamp"] and after["channel"] == row["channel"]
+            assert (
+                after["prev"] == row["token"]
+                and after["timestamp"] > row["timestamp"]
+                and after["channel"] == row["channel"]
+            )
     radars = [row for row in nusc.sample_data if row["channel"] == "RADAR_FRONT"]
-    assert len(radars) == 18 and sum(r["is_key_frame"] for r in radars) == 6 and sum(r["prev"] == "" for r in radars) == 2
+    assert (
+        len(radars) == 18 and sum(r["is_key_frame"] for r in radars) == 6 and sum(r["prev"] == "" for r in radars) == 2
+    )
 
 
 @pytest.mark.parametrize("channel", ["CAM_FRONT", "RADAR_FRONT", "LIDAR_TOP"])
@@ -74,7 +84,9 @@ def test_the_devkit_renders_it(nusc, channel, tmp_path):
     import cv2
 
     target = tmp_path / "out.png"  # without the map under it, which devkit 1.2.0 cannot cut out with numpy 2.4
-    nusc.render_sample_data(nusc.sample[1]["data"][channel], out_path=str(target), verbose=False, underlay_map=False, nsweeps=3)
+    nusc.render_sample_data(
+        nusc.sample[1]["data"][channel], out_path=str(target), verbose=False, underlay_map=False, nsweeps=3
+    )
     image = cv2.imread(str(target))
     assert image is not None and image.std() > 10
 
@@ -95,7 +107,10 @@ def test_boxes_in_the_devkit_are_those_of_truth(nusc, source):
             assert abs((yaw - expected[6] + np.pi) % (2 * np.pi) - np.pi) < 1e-6
             assert row["category_name"] == CATEGORIES[sample.truth.labels[i]]
             assert int(row["visibility_token"]) == 4 - sample.truth.occlusion[i]
-            assert (row["num_radar_pts"], row["num_lidar_pts"]) == (sample.truth.radar_points[i], sample.truth.lidar_points[i])
+            assert (row["num_radar_pts"], row["num_lidar_pts"]) == (
+                sample.truth.radar_points[i],
+                sample.truth.lidar_points[i],
+            )
             attribute = nusc.get("attribute", row["attribute_tokens"][0])["name"]
             assert attribute == attribute_of(sample.truth.labels[i], np.hypot(*expected[7:9]))
             if row["prev"] and row["next"]:
@@ -184,14 +199,18 @@ def test_the_official_evaluation_of_the_folder_agrees_with_ours(nusc, folder, tm
         results[sample.name] = rows
     path = tmp_path / "results.json"
     path.write_text(json.dumps({"meta": {}, "results": results}))
-    official = DetectionEval(nusc, config_factory("detection_cvpr_2019"), str(path), "all", str(tmp_path / "out"), verbose=False)
+    official = DetectionEval(
+        nusc, config_factory("detection_cvpr_2019"), str(path), "all", str(tmp_path / "out"), verbose=False
+    )
     metrics, _ = official.evaluate()
     ours = evaluate(truths, detections)
     assert 0.05 < metrics.mean_ap < 0.5
     assert ours["mAP"] == pytest.approx(metrics.mean_ap, abs=1e-9)
     for name, key in {"trans_err": "mATE", "scale_err": "mASE", "orient_err": "mAOE", "vel_err": "mAVE"}.items():
         assert ours[key] == pytest.approx(metrics.tp_errors[name], abs=1e-6)
-    assert ours["mAAE"] == pytest.approx(metrics.tp_errors["attr_err"], abs=0.05)  # a box seen once has no speed in ours
+    assert ours["mAAE"] == pytest.approx(
+        metrics.tp_errors["attr_err"], abs=0.05
+    )  # a box seen once has no speed in ours
     assert ours["NDS"] == pytest.approx(metrics.nd_score, abs=0.005)
 
 
@@ -216,7 +235,9 @@ class Changed:
     kind = "synth"
 
     def __init__(self, **changes):
-        self.sample = dataclasses.replace(SynthSource(frames_per_scene=1, image=(64, 36), sweeps=1)["s000-f000"], **changes)
+        self.sample = dataclasses.replace(
+            SynthSource(frames_per_scene=1, image=(64, 36), sweeps=1)["s000-f000"], **changes
+        )
         self.names = ["s000-f000"]
 
     def __len__(self):
@@ -257,7 +278,10 @@ def test_missing_sensors_and_jpeg_are_written_too(tmp_path):
 def test_a_sweep_without_a_time_is_the_key_frame(tmp_path):
     """Without a time it was taken at the reference time, so it is newer than one of 77 ms before, in whichever order they come."""
     now = Changed().sample.timestamp_ns
-    sweeps = [RadarSweep("RADAR_FRONT", np.float32([[5, 0, 0, 1, 0]] * count), time) for count, time in ((2, now - 77_000_000), (1, None))]
+    sweeps = [
+        RadarSweep("RADAR_FRONT", np.float32([[5, 0, 0, 1, 0]] * count), time)
+        for count, time in ((2, now - 77_000_000), (1, None))
+    ]
     for order in (sweeps, sweeps[::-1]):
         root = write_nuscenes(Changed(radar=order), tmp_path / str(len(order[0].points)))
         [sample] = list(NuScenesSource(root, sweeps=2))

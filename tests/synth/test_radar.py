@@ -39,13 +39,16 @@ def test_only_the_part_along_the_line_of_sight_is_measured():
     sight = moving[:, :2] / np.hypot(moving[:, 0], moving[:, 1])[:, None]
     residual = moving[:, 4] - sight @ v
     assert len(moving) > 100 and abs(residual.mean()) < 0.08 and residual.std() < 0.35
-    crossing = np.concatenate([inside(p, "car", 20, 0, np.pi / 2) for p in sweeps([("car", 20.0, 0.0, np.pi / 2, 0.0, 9.0)])])
+    crossing = np.concatenate(
+        [inside(p, "car", 20, 0, np.pi / 2) for p in sweeps([("car", 20.0, 0.0, np.pi / 2, 0.0, 9.0)])]
+    )
     assert np.abs(np.median(crossing[:, 4])) < 0.2
 
 
 def test_rcs_orders_the_classes():
     mean = {
-        kind: np.concatenate([inside(p, kind, 18, 0, 0.7) for p in sweeps([(kind, 18.0, 0.0, 0.7, 0, 0)])])[:, 3].mean() for kind in SIZES
+        kind: np.concatenate([inside(p, kind, 18, 0, 0.7) for p in sweeps([(kind, 18.0, 0.0, 0.7, 0, 0)])])[:, 3].mean()
+        for kind in SIZES
     }
     assert mean["truck"] > mean["car"] + 4 > mean["car"] > mean["bicycle"] + 3 > mean["bicycle"] > mean["pedestrian"]
     assert abs(mean["car"] - RCS["car"]) < 3
@@ -61,7 +64,10 @@ def test_a_flat_side_flashes():
 
 def test_range_and_azimuth_noise():
     found = np.concatenate(
-        [p[np.hypot(p[:, 0] - 20, p[:, 1]) < 1.2] for p in sweeps(fixtures=[("pole", (0.16, 0.16, 5.0), 20.0, 0.0)], count=800)]
+        [
+            p[np.hypot(p[:, 0] - 20, p[:, 1]) < 1.2]
+            for p in sweeps(fixtures=[("pole", (0.16, 0.16, 5.0), 20.0, 0.0)], count=800)
+        ]
     )
     pole = found[found[:, 3] > -1]  # above most of the ground clutter
     assert len(pole) > 60
@@ -72,7 +78,9 @@ def test_range_and_azimuth_noise():
 
 def test_the_weaker_and_farther_the_more_is_missed():
     def missed(kind, x):
-        return np.mean([len(inside(p, kind, x, 0, margin=1.0)[:, 0]) == 0 for p in sweeps([(kind, x, 0.0, 0.0, 0, 0)], count=300)])
+        return np.mean(
+            [len(inside(p, kind, x, 0, margin=1.0)[:, 0]) == 0 for p in sweeps([(kind, x, 0.0, 0.0, 0, 0)], count=300)]
+        )
 
     near, far, weak = missed("car", 20.0), missed("car", 80.0), missed("pedestrian", 80.0)
     assert 0 < near < 0.25 and near + 0.1 < far < weak and weak > 0.8
@@ -95,7 +103,12 @@ def test_field_of_view_count_and_height():
         for sweep in sample.radar:
             p = sweep.points.astype(float)
             r, azimuth = np.hypot(p[:, 0], p[:, 1]), np.degrees(np.abs(np.arctan2(p[:, 1], p[:, 0])))
-            assert (r < 100.01).all() and (azimuth < 60.01).all() and (azimuth[r > 70.01] < 20.01).all() and (p[:, 2] == 0).all()
+            assert (
+                (r < 100.01).all()
+                and (azimuth < 60.01).all()
+                and (azimuth[r > 70.01] < 20.01).all()
+                and (p[:, 2] == 0).all()
+            )
             assert np.isfinite(p).all() and len(p) <= MAX_POINTS
             counts.append(len(p))
     assert 50 <= np.median(counts) <= 125 and min(counts) > 5

@@ -24,7 +24,14 @@ def digest(sample) -> str:
     for sweep in sample.radar:
         h.update(sweep.points.tobytes() + sweep.T_world_ego.tobytes() + str(sweep.timestamp_ns).encode())
     truth = sample.truth
-    for array in (truth.boxes, truth.occlusion, truth.radar_points, truth.lidar_points, sample.lidar, sample.ego.T_world_ego):
+    for array in (
+        truth.boxes,
+        truth.occlusion,
+        truth.radar_points,
+        truth.lidar_points,
+        sample.lidar,
+        sample.ego.T_world_ego,
+    ):
         h.update(np.ascontiguousarray(array).tobytes())
     return h.hexdigest()
 
@@ -41,7 +48,9 @@ def test_a_sample_is_the_same_bytes_whatever_was_read_before_it():
 
 
 def test_another_seed_is_another_world():
-    assert digest(SynthSource(seed=1, lidar=True, **SMALL)["s000-f000"]) != digest(SynthSource(seed=2, lidar=True, **SMALL)["s000-f000"])
+    assert digest(SynthSource(seed=1, lidar=True, **SMALL)["s000-f000"]) != digest(
+        SynthSource(seed=2, lidar=True, **SMALL)["s000-f000"]
+    )
 
 
 def test_names_order_and_splits():
@@ -56,7 +65,11 @@ def test_names_order_and_splits():
 def test_the_default_rig_is_valid_and_looks_all_around():
     rig = default_rig((480, 270))
     rig.check()
-    assert [c.name for c in rig.cameras][:2] == ["CAM_FRONT", "CAM_FRONT_RIGHT"] and len(rig.cameras) == 6 and len(rig.radars) == 5
+    assert (
+        [c.name for c in rig.cameras][:2] == ["CAM_FRONT", "CAM_FRONT_RIGHT"]
+        and len(rig.cameras) == 6
+        and len(rig.radars) == 5
+    )
     for degrees in range(0, 360, 3):  # a point 20 m away at eye level is in some image
         p = np.array([20 * np.cos(np.radians(degrees)), 20 * np.sin(np.radians(degrees)), 1.5, 1])
         seen = 0
@@ -66,7 +79,9 @@ def test_the_default_rig_is_valid_and_looks_all_around():
             seen += w > 0 and -0.5 <= u / w <= camera.width - 0.5 and -0.5 <= v / w <= camera.height - 0.5
         assert seen >= 1, degrees
     wide = [2 * np.degrees(np.arctan(camera.width / 2 / camera.K[0, 0])) for camera in rig.cameras]
-    assert wide == pytest.approx([64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1)  # of nuScenes' focal lengths, 1266 and 809 px
+    assert wide == pytest.approx(
+        [64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1
+    )  # of nuScenes' focal lengths, 1266 and 809 px
 
 
 def test_a_sample_has_everything_with_the_right_types():
@@ -75,10 +90,16 @@ def test_a_sample_has_everything_with_the_right_types():
     assert [*sample.frames] == [c.name for c in source.rig.cameras]
     assert all(f.shape == (90, 160, 3) and f.dtype == np.uint8 and f.std() > 5 for f in sample.frames.values())
     assert sample.scene == "s002" and sample.timestamp_ns % 1000 == 0
-    assert len(sample.radar) == 15 and all(s.points.dtype == np.float32 and s.points.shape[1] == 5 for s in sample.radar)
+    assert len(sample.radar) == 15 and all(
+        s.points.dtype == np.float32 and s.points.shape[1] == 5 for s in sample.radar
+    )
     assert sample.lidar.dtype == np.float32 and sample.lidar.shape[1] == 4
     truth = sample.truth
-    assert truth.boxes.shape == (len(truth.labels), 9) and np.isfinite(truth.boxes).all() and set(truth.labels) <= set(source.classes)
+    assert (
+        truth.boxes.shape == (len(truth.labels), 9)
+        and np.isfinite(truth.boxes).all()
+        and set(truth.labels) <= set(source.classes)
+    )
     assert truth.occlusion.dtype == np.int8 and set(truth.occlusion.tolist()) <= {0, 1, 2, 3}
     assert (truth.lidar_points >= 0).all() and (SynthSource(**SMALL)["s002-f001"].truth.lidar_points == -1).all()
     for radar in source.rig.radars:
@@ -178,7 +199,13 @@ def test_impossible_options_are_refused(options):
 def test_a_distorted_camera_is_refused():
     K = np.array([[100.0, 0, 79.5], [0, 100, 44.5], [0, 0, 1]])
     camera = CameraCalibration(
-        name="c", width=160, height=90, K=K, T_ego_camera=np.eye(4), distortion="plumb_bob", coefficients=[0.1, 0, 0, 0, 0]
+        name="c",
+        width=160,
+        height=90,
+        K=K,
+        T_ego_camera=np.eye(4),
+        distortion="plumb_bob",
+        coefficients=[0.1, 0, 0, 0, 0],
     )
     with pytest.raises(Error, match="E0306"):
         SynthSource(rig=SensorRig(cameras=[camera], radars=[]))

@@ -56,9 +56,17 @@ def test_every_row_is_trained_as_it_says(finished):
     assert list(runs) == ["baseline", "fused", "blind"]
     assert runs["baseline"]["config"]["model"]["gates"] is False and runs["fused"]["config"]["model"]["gates"] is True
     assert runs["fused"]["config"]["distill"]["intensity"] == "density"
-    assert "distill_fused" in runs["fused"]["curve"][0]["losses"] and "distill_fused" not in runs["blind"]["curve"][0]["losses"]
+    assert (
+        "distill_fused" in runs["fused"]["curve"][0]["losses"]
+        and "distill_fused" not in runs["blind"]["curve"][0]["losses"]
+    )
     for run in runs.values():
-        assert run["seed"] == 0 and run["commit"] and {"mAP", "NDS", "mAVE"} <= set(run["metrics"]) and len(run["curve"]) == 1
+        assert (
+            run["seed"] == 0
+            and run["commit"]
+            and {"mAP", "NDS", "mAVE"} <= set(run["metrics"])
+            and len(run["curve"]) == 1
+        )
     assert json.loads((out / "results.json").read_text()) == results
 
 
@@ -88,7 +96,11 @@ def test_a_split_that_is_missing_is_missed_before_any_training(plan, tmp_path, m
 def test_a_teacher_of_another_plan_is_refused_and_the_right_one_is_recorded(plan, finished):
     out, results = finished
     taught = {run["row"]: run.get("teacher") for run in results["runs"]}
-    assert taught["baseline"] is None and taught["fused"]["teacher"] == plan.common.to_dict()["teacher"] and taught["fused"]["commit"]
+    assert (
+        taught["baseline"] is None
+        and taught["fused"]["teacher"] == plan.common.to_dict()["teacher"]
+        and taught["fused"]["commit"]
+    )
     common = replace(plan.common, teacher=replace(plan.common.teacher, rate=1e-4))
     with pytest.raises(Error, match="differ from the checkpoint's") as error:
         ablate(replace(plan, common=common), out, rows=["fused"], seeds=[5])
@@ -133,7 +145,12 @@ def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
         (PLAN.format(config="tiny").replace("[0, 1]", "3"), "seeds = 3"),
         (PLAN.format(config="tiny").replace("[0, 1]", "[0, -1]"), "seeds"),
         (PLAN.format(config="tiny").replace("[0, 1]", '[0]\nmetrics = ["mAP"]'), "mAP"),
-        (PLAN.format(config="tiny").replace("[rows.fused]", "[rows]\nlost = 1\n[rows.fused]").replace("[rows.baseline]\n", ""), "lost"),
+        (
+            PLAN.format(config="tiny")
+            .replace("[rows.fused]", "[rows]\nlost = 1\n[rows.fused]")
+            .replace("[rows.baseline]\n", ""),
+            "lost",
+        ),
         (PLAN.format(config="tiny").replace('config = "tiny"', "config = 3"), "config = 3"),
     ],
 )
@@ -202,6 +219,8 @@ def test_table_and_plot_show_every_row(tmp_path):
 
 
 def test_a_table_of_several_teachers_says_so(tmp_path):
-    runs = [{**run, "teacher": {"seed": 0, "commit": commit}} for run, commit in zip(RUNS, ["a1", "a1", "a1", "b2", "b2"])]
+    runs = [
+        {**run, "teacher": {"seed": 0, "commit": commit}} for run, commit in zip(RUNS, ["a1", "a1", "a1", "b2", "b2"])
+    ]
     ablation_report.report({"runs": runs}, tmp_path)
     assert "2 different teachers" in (tmp_path / "table.md").read_text()

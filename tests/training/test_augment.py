@@ -48,7 +48,10 @@ def make_sample(seed: int = 0) -> Sample:
 
 def pixels(sample: Sample) -> np.ndarray:
     camera = sample.rig.cameras[0]
-    p = np.c_[sample.truth.boxes[:, :3], np.ones(len(sample.truth.boxes))] @ np.linalg.inv(np.array(camera.T_ego_camera)).T
+    p = (
+        np.c_[sample.truth.boxes[:, :3], np.ones(len(sample.truth.boxes))]
+        @ np.linalg.inv(np.array(camera.T_ego_camera)).T
+    )
     q = p[:, :3] @ np.array(camera.K).T
     return q[:, :2] / q[:, 2:]
 
@@ -113,7 +116,9 @@ def test_what_stands_on_the_road_still_does_in_the_changed_world(flip, angle, sc
 
     for a, b in ((sample.truth.boxes[:, :3], other.truth.boxes[:, :3]), (sample.lidar[:, :3], other.lidar[:, :3])):
         np.testing.assert_allclose(above(seen, b), np.array(above(spec, a)) * scale, atol=1e-4)
-    np.testing.assert_allclose(above(seen, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale, atol=2e-3)
+    np.testing.assert_allclose(
+        above(seen, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale, atol=2e-3
+    )
     assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's own stays where it is
 
 
@@ -123,7 +128,9 @@ def test_a_mirrored_example_is_the_example_in_a_mirror():
     still = AugmentConfig(flip=True, variants=4)
     config = dataclasses.replace(config, augment=still, data=dataclasses.replace(config.data, keep=True))
     sample = make_sample(5)
-    sample = dataclasses.replace(sample, ego=None, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)])
+    sample = dataclasses.replace(
+        sample, ego=None, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)]
+    )
     data = FrameDataset(OneSample(sample), ["0"], config, seed=0)
     data.sensors, data.radar, data.lidar = False, True, True
     seen = {}
@@ -136,7 +143,9 @@ def test_a_mirrored_example_is_the_example_in_a_mirror():
     for name, channels in grids:
         a, b = plain[name].numpy()[channels], mirrored[name].numpy()[channels, ::-1]
         assert (a != 0).sum() > 20, name
-        assert np.mean(np.isclose(a, b, atol=1e-3)[:, (a != 0).any(0)]) > 0.97, name  # points within rounding of a border change cells
+        assert np.mean(np.isclose(a, b, atol=1e-3)[:, (a != 0).any(0)]) > 0.97, (
+            name
+        )  # points within rounding of a border change cells
     for a, b in zip(heights(plain), sorted(heights(mirrored)), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -186,7 +195,9 @@ def test_colour_change_is_monotone_and_flip_is_a_mirror():
     assert changed[0, -1, 0] == 0 and changed[0, -101, 0] == 110  # 100 * 1.2 - 10
 
 
-@pytest.mark.parametrize("config", [AugmentConfig(drop_points=0.5), AugmentConfig(drop_radar=1.0), AugmentConfig(drop_camera=1.0)])
+@pytest.mark.parametrize(
+    "config", [AugmentConfig(drop_points=0.5), AugmentConfig(drop_radar=1.0), AugmentConfig(drop_camera=1.0)]
+)
 def test_dropping_takes_away_and_never_adds(config):
     sample = make_sample()
     other = augment.drop(sample, np.random.default_rng(0), config)
@@ -195,7 +206,9 @@ def test_dropping_takes_away_and_never_adds(config):
     assert other.frames != sample.frames or len(other.radar) != 1 or len(other.radar[0].points) < 80
 
 
-@pytest.mark.parametrize("ego, earlier, told", [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)])
+@pytest.mark.parametrize(
+    "ego, earlier, told", [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)]
+)
 def test_an_ego_speed_that_only_the_radar_knows_is_taken_before_the_world_is_turned(ego, earlier, told):
     """A pose tells no motion without another one 10 ms away; static returns of a car at 14 m/s recede at minus that times the cosine."""
     sample = make_sample(7)
@@ -204,8 +217,12 @@ def test_an_ego_speed_that_only_the_radar_knows_is_taken_before_the_world_is_tur
     ahead = (points[:, :3] / np.linalg.norm(points[:, :3], axis=1, keepdims=True)) @ mount[0, :3]
     points[:, 4] = -14 * ahead
     radar = RadarCalibration(name="radar", T_ego_radar=mount, velocity="raw")
-    sweep = dataclasses.replace(sample.radar[0], points=points, **({} if earlier else {"timestamp_ns": None, "T_world_ego": None}))
-    sample = dataclasses.replace(sample, ego=ego, radar=[sweep], rig=SensorRig(cameras=sample.rig.cameras, radars=[radar]))
+    sweep = dataclasses.replace(
+        sample.radar[0], points=points, **({} if earlier else {"timestamp_ns": None, "T_world_ego": None})
+    )
+    sample = dataclasses.replace(
+        sample, ego=ego, radar=[sweep], rig=SensorRig(cameras=sample.rig.cameras, radars=[radar])
+    )
     read = FrameDataset(OneSample(sample), ["0"], load_config("tiny"), seed=0).read("0").ego
     assert (read.twist is not None) == told
     if told:

@@ -93,9 +93,14 @@ def test_a_cached_run_is_bit_equal_and_the_next_one_decodes_nothing(frozen, tmp_
 
 def test_image_variants_are_those_of_the_frame_and_their_order_is_the_seeds(frozen):
     config, source = load_config(frozen), open_source("synth", **OPTIONS)
-    whole, fold = (FrameDataset(source, names, config, seed) for seed, names in ((0, source.names), (1, source.names[1:])))
+    whole, fold = (
+        FrameDataset(source, names, config, seed) for seed, names in ((0, source.names), (1, source.names[1:]))
+    )
     assert whole.image_change(1, 0) == fold.image_change(0, 0) != whole.image_change(1, 1) != whole.image_change(0, 0)
-    orders = [[dataset.variant(0) for dataset.epoch in range(12)] for dataset in (whole, FrameDataset(source, source.names, config, 1))]
+    orders = [
+        [dataset.variant(0) for dataset.epoch in range(12)]
+        for dataset in (whole, FrameDataset(source, source.names, config, 1))
+    ]
     assert orders[0] != orders[1] and all(sorted(order[:2]) == [0, 1] for order in orders)
 
 
@@ -151,7 +156,13 @@ def test_features_of_other_images_or_another_backbone_are_not_used(frozen, tmp_p
 
     first = key()
     assert first == key(rotation=1.0, drop_camera=0.5) == key("train", rate=0.1)  # what the images do not depend on
-    others = [key(colour=0.1), key(variants=3), key(image_scale=0.01), key(flip=False), key("image", mean=[1.0, 2.0, 3.0])]
+    others = [
+        key(colour=0.1),
+        key(variants=3),
+        key(image_scale=0.01),
+        key(flip=False),
+        key("image", mean=[1.0, 2.0, 3.0]),
+    ]
     with torch.no_grad():
         backbone.stage32[1].second[0].weight[0, 0, 0, 0] += 1
     assert len({first, *others, key()}) == 7

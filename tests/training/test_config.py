@@ -112,9 +112,17 @@ def test_the_papers_configuration_is_the_published_one(name):
     assert (spec.image.width, spec.image.height, spec.image.stride, spec.cameras) == (704, 256, 16, 6)
     assert (spec.grid.width(), spec.grid.height(), spec.grid.x_min, spec.grid.y_max) == (128, 128, -51.2, 51.2)
     assert [spec.depth.edge(i) for i in (0, 1, 70)] == pytest.approx([2.0, 2.8, 58.0])
-    assert (spec.context_channels, spec.history.frames + 1, len(spec.head.classes), spec.head.groups()) == (80, 4, 10, 6)
+    assert (spec.context_channels, spec.history.frames + 1, len(spec.head.classes), spec.head.groups()) == (
+        80,
+        4,
+        10,
+        6,
+    )
     groups = [[c.name for c in spec.head.classes if c.group == g] for g in range(6)]
-    assert groups[1:3] == [["truck", "construction_vehicle"], ["bus", "trailer"]] and groups[4] == ["motorcycle", "bicycle"]
+    assert groups[1:3] == [["truck", "construction_vehicle"], ["bus", "trailer"]] and groups[4] == [
+        "motorcycle",
+        "bicycle",
+    ]
     squared = [next(c.nms_radius for c in spec.head.classes if c.group == g) ** 2 for g in range(6)]
     assert squared == pytest.approx([4, 12, 10, 1, 0.85, 0.175], rel=1e-2)
 

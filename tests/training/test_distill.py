@@ -36,7 +36,9 @@ def reaching():
     config = replace(config, distill=replace(config.distill, **weights))
     spec = config.spec
     size, fine = (spec.grid.height(), spec.grid.width()), round(spec.grid.cell / spec.radar.cell)
-    distiller = Distiller(config, Teacher(spec, config.teacher), LabelEncoder(spec, config.teacher)).eval()  # no batch norm mixes cells
+    distiller = Distiller(
+        config, Teacher(spec, config.teacher), LabelEncoder(spec, config.teacher)
+    ).eval()  # no batch norm mixes cells
     same = torch.zeros(1, *size, dtype=torch.long)
     batch = {
         "lidar_grid": torch.rand(1, lidar.CHANNELS, fine * size[0], fine * size[1]),
@@ -86,7 +88,13 @@ def test_a_reach_keeps_the_cells_whose_centre_lies_within_it():
     mask = near(spec, 40.0)[0, 0]
     height, width = mask.shape
     assert (height, width) == (spec.grid.height(), spec.grid.width())
-    for row_index, column in ((0, 0), (height // 2, 0), (height // 2, width - 1), (height // 2, width // 2), (height - 1, width // 2)):
+    for row_index, column in (
+        (0, 0),
+        (height // 2, 0),
+        (height // 2, width - 1),
+        (height // 2, width // 2),
+        (height - 1, width // 2),
+    ):
         x = spec.grid.x_min + (column + 0.5) * spec.grid.cell
         y = spec.grid.y_min + (row_index + 0.5) * spec.grid.cell
         assert mask[row_index, column] == (x * x + y * y <= 1600)
@@ -122,7 +130,9 @@ def test_response_agrees_with_the_bernoulli_divergence_of_torch():
     gaussian[0, 0, 0, 0] = 1
     t, p = torch.distributions.Bernoulli(teacher.sigmoid() * gaussian), torch.distributions.Bernoulli(logits.sigmoid())
     expected = ((t.probs - p.probs) ** 2 * torch.distributions.kl_divergence(t, p)).sum()
-    assert response_heatmap(logits, teacher, gaussian, torch.zeros(2, 4, 5)).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert response_heatmap(logits, teacher, gaussian, torch.zeros(2, 4, 5)).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
 
 
 def box_batch(weight, unlit, label=0, group=0):
@@ -145,7 +155,9 @@ def test_box_response_reads_the_group_and_class_of_the_cell():
     teacher[:, 10:] = 1.0
     logits = torch.tensor([-50.0, 50.0]).view(1, 2, 1, 1)
     assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=1, group=1)).item() == pytest.approx(8)
-    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1)).item() == pytest.approx(0, abs=1e-12)
+    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1)).item() == pytest.approx(
+        0, abs=1e-12
+    )
     assert response_box(box, teacher, logits, box_batch([0.0], [0.0])).item() == 0
 
 
@@ -178,7 +190,9 @@ def test_every_term_vanishes_where_the_student_says_what_the_teacher_says():
     target, ones = torch.randn(2, 10, 4, 5), torch.ones(2, 1, 4, 5)
     assert radar_guidance(0.5 * target, target, 0.5 * ones, ones).item() == 0
     assert relative_error(target, target, ones).item() == 0
-    assert response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5)).item() == pytest.approx(0, abs=1e-7)
+    assert response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5)).item() == pytest.approx(
+        0, abs=1e-7
+    )
     batch = {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}
     assert response_box(target, target, target, batch).item() == 0
 
@@ -195,7 +209,9 @@ def test_intensity_is_log_reflectance_over_its_scale_clamped_and_0_where_empty()
     grid = lidar_grid([1.0, 15 / 255, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])
     assert log_reflectance(grid)[0, 0, 0].tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=1e-6)
     feature = torch.ones(1, 3, 2, 4)
-    assert intensity_map("reflectance", grid, feature, torch.tensor(0.8))[0, 0, 0].tolist() == pytest.approx([1, 0.625, 0, 0], abs=1e-6)
+    assert intensity_map("reflectance", grid, feature, torch.tensor(0.8))[0, 0, 0].tolist() == pytest.approx(
+        [1, 0.625, 0, 0], abs=1e-6
+    )
     assert intensity_map("binary", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == [1, 1, 1, 0]
     assert intensity_map("uniform", grid, feature, torch.tensor(1.0)).unique().tolist() == [1]
 
@@ -203,13 +219,19 @@ def test_intensity_is_log_reflectance_over_its_scale_clamped_and_0_where_empty()
 def test_density_and_energy_are_relative_to_the_frames_maximum():
     grid = lidar_grid([0.1] * 4, [2.0, 1.0, 0.0, 0.5])
     feature = torch.tensor([[1.0, -4.0, 9.0, 2.0], [9.0] * 4]).view(1, 1, 2, 4)
-    assert intensity_map("density", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx([1, 0.5, 0, 0.25])
-    assert intensity_map("energy", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx([0.25, 1, 0, 0.5])
+    assert intensity_map("density", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx(
+        [1, 0.5, 0, 0.25]
+    )
+    assert intensity_map("energy", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx(
+        [0.25, 1, 0, 0.5]
+    )
 
 
 def test_a_finer_grid_is_brought_to_the_feature_grid_by_its_maximum():
     grid = lidar_grid([1.0, 15 / 255, 0.0, 15 / 255], [1.0, 1.0, 0.0, 1.0])
-    assert intensity_map("reflectance", grid, torch.ones(1, 3, 1, 2), torch.tensor(1.0)).flatten().tolist() == pytest.approx([1, 0.5])
+    assert intensity_map(
+        "reflectance", grid, torch.ones(1, 3, 1, 2), torch.tensor(1.0)
+    ).flatten().tolist() == pytest.approx([1, 0.5])
 
 
 def test_intensity_carries_no_gradient():

@@ -45,7 +45,9 @@ def test_the_history_is_byte_equal_and_the_outputs_agree(made, source):
             fused[name] = torch.from_numpy(seen["fused"][0])
             batch = collate([dataset[index]], config.spec)
             past = [item for item in dataset.timeline.past(name) if item is not None]
-            maps = (torch.stack([fused[item] for item in past]), batch["past_slot"], batch["past_motion"]) if past else ()
+            maps = (
+                (torch.stack([fused[item] for item in past]), batch["past_slot"], batch["past_motion"]) if past else ()
+            )
             trained = warp_history(config.spec, 1, *maps).numpy()
             assert trained.tobytes() == seen["history"].tobytes()
             filled.append(result.health.past_frames)
@@ -53,7 +55,9 @@ def test_the_history_is_byte_equal_and_the_outputs_agree(made, source):
                 wanted = student(batch)
             for key in ("heatmap", "box", "segmentation", "i_cam", "i_rad"):
                 expected = wanted[key].numpy().reshape(seen[key].shape)
-                np.testing.assert_allclose(seen[key], expected, atol=2e-3 * np.abs(expected).max(), err_msg=f"{name} {key}")
+                np.testing.assert_allclose(
+                    seen[key], expected, atol=2e-3 * np.abs(expected).max(), err_msg=f"{name} {key}"
+                )
             np.testing.assert_allclose(result.segmentation, 1 / (1 + np.exp(-seen["segmentation"][0, 0])), atol=1e-6)
     assert filled == [0, 1, 2, 3, 3] * 2  # a new scene starts anew
 

@@ -25,7 +25,9 @@ def test_a_pillar_holds_the_statistics_of_its_points(spec):
     assert np.argwhere(grid[0]).tolist() == [[row, column]]
     values = {name: float(lidar.channel(grid, name)[row, column]) for name in lidar.STATISTICS}
     assert values["log_count"] == pytest.approx(np.log(3), rel=1e-6)
-    assert values["intensity_max"] == pytest.approx(0.8, rel=1e-6) and values["intensity_mean"] == pytest.approx(0.5, rel=1e-6)
+    assert values["intensity_max"] == pytest.approx(0.8, rel=1e-6) and values["intensity_mean"] == pytest.approx(
+        0.5, rel=1e-6
+    )
     assert [values[f"z_{k}"] for k in ("min", "mean", "max")] == pytest.approx([0.5, 0.75, 1.0], abs=1e-5)
     slices = grid[len(lidar.STATISTICS) :, row, column]
     assert np.flatnonzero(slices).tolist() == [1, 2]  # 0.3 to 0.8 and 0.8 to 1.3 m above the ground
@@ -63,7 +65,11 @@ def test_cells_of_objects_without_a_lidar_return_are_marked(spec, shared_data):
     for i in cars:
         x, y = sample.truth.boxes[i, :2]
         row, column = int((y - spec.grid.y_min) / spec.grid.cell), int((x - spec.grid.x_min) / spec.grid.cell)
-        if 0 <= row < targets["label"].shape[0] and 0 <= column < targets["label"].shape[1] and targets["heatmap"][0, row, column] == 1:
+        if (
+            0 <= row < targets["label"].shape[0]
+            and 0 <= column < targets["label"].shape[1]
+            and targets["heatmap"][0, row, column] == 1
+        ):
             assert targets["unlit"][row, column] == (sample.truth.lidar_points[i] == 0)
             assert targets["label"][row, column] == 0
             checked += 1

@@ -50,7 +50,9 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)])
+@pytest.mark.parametrize(
+    "name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)]
+)
 def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
     path = tmp_path / "step.toml"
     path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\nworkers = 1\n')
@@ -61,7 +63,9 @@ def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, class
     parts = manifest["provenance"]["parts"]
     student, settings, _ = load_student(tmp_path / "run" / "checkpoint.pt")
     backbone = sum(p.numel() for p in student.camera.backbone.parameters())
-    assert backbone == classifier - 1000 * (last + 1)  # as torchvision's documentation counts them, less the 1000 classes
+    assert backbone == classifier - 1000 * (
+        last + 1
+    )  # as torchvision's documentation counts them, less the 1000 classes
     assert card["parameters"] > backbone
     assert sum(part["parameters"] for part in parts.values()) == pytest.approx(card["parameters"], rel=0.02)
 

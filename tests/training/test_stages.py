@@ -79,8 +79,12 @@ def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config,
     parts = [key for key in teacher if key.startswith(("trunk.", "heatmap.", "box.", "position_weight."))]
     assert len(parts) > 50
     for key in parts:
-        assert torch.equal(mine["ema"][f"bev.{key}"], teacher[key]) and torch.equal(mine["trained"][f"network.bev.{key}"], teacher[key])
-    assert not any(key.startswith(("distiller.fused.", "distiller.label.")) for key in mine["trained"])  # compared without an adaptor
+        assert torch.equal(mine["ema"][f"bev.{key}"], teacher[key]) and torch.equal(
+            mine["trained"][f"network.bev.{key}"], teacher[key]
+        )
+    assert not any(
+        key.startswith(("distiller.fused.", "distiller.label.")) for key in mine["trained"]
+    )  # compared without an adaptor
 
 
 def test_a_teacher_is_not_trained_on_frames_without_lidar(tmp_path):
@@ -110,11 +114,16 @@ def test_a_teacher_for_a_student_that_takes_nothing_from_it_is_refused(folder, t
 
 def test_a_student_of_one_sensor_is_measured_with_it_alone_and_not_exported(folder, tmp_path):
     state = load_checkpoint(folder / "checkpoint.pt")
-    torch.save({**state, "config": {**state["config"], "data": {**state["config"]["data"], "sensors": "camera"}}}, tmp_path / "one.pt")
+    torch.save(
+        {**state, "config": {**state["config"], "data": {**state["config"]["data"], "sensors": "camera"}}},
+        tmp_path / "one.pt",
+    )
     sample = open_source("synth", scenes=2, frames_per_scene=4)["s000-f002"]
     whole, one = (CheckpointDetector(path, 0.01) for path in (folder / "checkpoint.pt", tmp_path / "one.pt"))
     blind = whole.student(no_radar(sample))["heatmap"]
-    assert torch.equal(one.student(sample)["heatmap"], blind) and not torch.equal(whole.student(sample)["heatmap"], blind)
+    assert torch.equal(one.student(sample)["heatmap"], blind) and not torch.equal(
+        whole.student(sample)["heatmap"], blind
+    )
     with pytest.raises(Error, match="trained with the camera alone") as error:
         export(tmp_path / "one.pt", tmp_path / "one.imkd")
     assert error.value.code == "E0601"
@@ -185,7 +194,9 @@ def test_a_teacher_of_another_model_is_refused(config, folder, tmp_path):
 
 def test_a_teacher_serves_students_that_look_back_but_none_on_another_grid(config, folder, tmp_path):
     text = config.read_text()
-    looks_back = "version = 2\nsegmentation = false\n[spec.history]\nframes = 1\ninterval = 0.5\nchannels = 16\n[spec.image]"
+    looks_back = (
+        "version = 2\nsegmentation = false\n[spec.history]\nframes = 1\ninterval = 0.5\nchannels = 16\n[spec.image]"
+    )
     (tmp_path / "past.toml").write_text(text.replace("[spec.image]", "[spec]\n" + looks_back))
     assert load_teacher(folder, load_config(tmp_path / "past.toml"))[0] is not None
     (tmp_path / "fine.toml").write_text(text.replace("cell = 3.2", "cell = 1.6"))
@@ -199,7 +210,11 @@ def test_a_teacher_that_reads_radar_learns_from_it_and_serves_no_model_with_othe
     settings = load_config(config)
     teacher, _ = load_teacher(tmp_path / "run", settings)
     start = Teacher(settings.spec, settings.teacher).state_dict()
-    assert any(not torch.equal(value, start[key]) for key, value in teacher.state_dict().items() if key.startswith("radar.net.0.0"))
+    assert any(
+        not torch.equal(value, start[key])
+        for key, value in teacher.state_dict().items()
+        if key.startswith("radar.net.0.0")
+    )
     detect = CheckpointDetector(tmp_path / "run" / "teacher" / "checkpoint.pt", 0.01)
     sample = open_source("synth", lidar=True)["s000-f000"]
     seen, blind = (detect.teacher(s, detect.lidar)["heatmap"] for s in (sample, no_radar(sample)))

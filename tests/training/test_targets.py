@@ -52,7 +52,11 @@ def test_perfect_outputs_decode_to_the_truth(spec):
 
 
 def test_the_heat_map_is_one_at_each_centre_and_nowhere_else(spec):
-    target = head_targets(spec, make_truth([[30, 0, 0, 4, 1.8, 1.5, 0.3, 0, 0], [60, 5, 0, 4, 1.8, 1.5, 0, 0, 0]], ["car", "car"]), CLASSES)
+    target = head_targets(
+        spec,
+        make_truth([[30, 0, 0, 4, 1.8, 1.5, 0.3, 0, 0], [60, 5, 0, 4, 1.8, 1.5, 0, 0, 0]], ["car", "car"]),
+        CLASSES,
+    )
     assert (target["heatmap"] == 1).sum() == 2
     assert target["heatmap"][0, int(25.6 / 0.64), int(30 / 0.64)] == 1
 
@@ -133,7 +137,9 @@ def test_lidar_gives_the_nearest_point_of_a_pixel(spec):
     lidar = np.array([[25.0, 0, 0, 10], [12.0, 0, 0, 10], [-12.0, 0, 0, 10]], np.float32)
     target = depth_targets(spec, scene(lidar=lidar), [ops.ImageCrop(1.0, 0.0, 0.0)])[0]
     assert list(target[target >= 0]) == [depth_bin(spec, np.array([12.0]))[0]]
-    assert np.argwhere(target >= 0).tolist() == [[12, 40]]  # the principal point, (319.5, 95.5), is the corner of this feature pixel
+    assert np.argwhere(target >= 0).tolist() == [
+        [12, 40]
+    ]  # the principal point, (319.5, 95.5), is the corner of this feature pixel
 
 
 def test_absent_cameras_have_no_depth(spec):

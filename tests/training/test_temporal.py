@@ -39,7 +39,9 @@ def source():
 def timeline(*moments: tuple[str, int], frames: int = 3) -> Timeline:
     """Samples "0", "1", ... at (scene, ms)."""
     known = {str(i): (scene, ms * MS) for i, (scene, ms) in enumerate(moments)}
-    return Timeline(SimpleNamespace(names=list(known), moment=known.get), HistorySpec(frames=frames, interval=0.5, channels=4))
+    return Timeline(
+        SimpleNamespace(names=list(known), moment=known.get), HistorySpec(frames=frames, interval=0.5, channels=4)
+    )
 
 
 def test_key_frames_of_one_scene_follow_each_other():
@@ -64,7 +66,9 @@ def test_a_gap_leaves_its_slot_empty():
 
 
 def test_the_nearest_of_many_frames_is_taken():
-    line = timeline(*(("a", 80 * i) for i in range(20)))  # 12.5 Hz: 500 ms is nearest to 6 steps (480), 1000 to 12 (960) or 13 (1040)
+    line = timeline(
+        *(("a", 80 * i) for i in range(20))
+    )  # 12.5 Hz: 500 ms is nearest to 6 steps (480), 1000 to 12 (960) or 13 (1040)
     assert line.past("19") == ["13", "7", "0"]
 
 
@@ -102,7 +106,10 @@ def test_what_stands_still_stays_in_place(config, source, flip, angle, scale):
 
 def test_frames_without_a_pose_have_no_motion(source):
     sample = source[source.names[0]]
-    assert motion(None, sample.ego) is None and motion(sample.ego, dataclasses.replace(sample.ego, T_world_ego=None)) is None
+    assert (
+        motion(None, sample.ego) is None
+        and motion(sample.ego, dataclasses.replace(sample.ego, T_world_ego=None)) is None
+    )
 
 
 def test_an_example_holds_its_past_in_slots(config, source):
@@ -130,7 +137,9 @@ def test_the_past_is_forgotten_as_often_as_told(config, source, monkeypatch):
 
     assert all(slots == [0, 1, 2] for slots in kept(0.0, 3))
     forgotten = kept(1.0)
-    assert {len(slots) for slots in forgotten} == {0, 1, 2} and all(slots == list(range(len(slots))) for slots in forgotten)
+    assert {len(slots) for slots in forgotten} == {0, 1, 2} and all(
+        slots == list(range(len(slots))) for slots in forgotten
+    )
     assert 1 < sum(len(slots) == 3 for slots in kept(0.5)) < 11
 
 
@@ -138,7 +147,9 @@ def test_the_past_is_forgotten_as_often_as_told(config, source, monkeypatch):
 def test_maps_go_to_their_slots_and_the_rest_is_zero(config):
     spec = config.spec
     grid, channels = spec.grid, spec.history.channels
-    maps = torch.from_numpy(np.random.default_rng(0).normal(size=(2, channels, grid.height(), grid.width())).astype(np.float32))
+    maps = torch.from_numpy(
+        np.random.default_rng(0).normal(size=(2, channels, grid.height(), grid.width())).astype(np.float32)
+    )
     shift = np.eye(4)
     shift[0, 3] = 2 * grid.cell  # the present ego is two cells ahead of the past one
     out = warp_history(spec, 2, maps, torch.tensor([[1, 2], [0, 0]]), torch.from_numpy(np.stack([np.eye(4), shift])))
@@ -182,7 +193,9 @@ def test_the_loss_reaches_every_weight_once_there_is_a_past(config, source):
     assert {"segmentation", "heatmap", "box", "depth"} < set(terms)
     terms["total"].backward()
     still = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()]
-    assert [name for name in still if "gate.net" not in name] == []  # a gate's last weights start at 0 and stop the ones before
+    assert [
+        name for name in still if "gate.net" not in name
+    ] == []  # a gate's last weights start at 0 and stop the ones before
 
 
 def test_one_frame_alone_has_no_weights_for_the_past():

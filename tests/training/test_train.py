@@ -112,7 +112,9 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
 
 def test_a_checkpoint_of_other_layers_is_refused(whole, tmp_path):
     state = load_checkpoint(whole[0] / "checkpoint.pt")
-    torch.save({**state, "ema": {f"{name}_before": value for name, value in state["ema"].items()}}, tmp_path / "checkpoint.pt")
+    torch.save(
+        {**state, "ema": {f"{name}_before": value for name, value in state["ema"].items()}}, tmp_path / "checkpoint.pt"
+    )
     with pytest.raises(Error, match="another version of the networks") as error:
         load_student(tmp_path / "checkpoint.pt")
     assert error.value.code == "E0602"

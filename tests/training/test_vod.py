@@ -68,8 +68,12 @@ def test_targets_stand_at_the_objects_over_their_returns(folder, tmp_path):
         row, column = int((y - grid.y_min) / grid.cell), int((x - grid.x_min) / grid.cell)
         assert tensors["heatmap"][classes[name], row, column] == 1 and tensors["unlit"][row, column] == 0
         box = tensors["box"][:, row, column].numpy()
-        assert box[2] == pytest.approx(z + height / 2 + 1.75, abs=1e-4) and box[3] == pytest.approx(np.log(length), abs=1e-5)
-        assert box[6:8] == pytest.approx([np.sin(yaw), np.cos(yaw)], abs=1e-5) and np.isnan(box[8:]).all()  # no velocity is labelled
+        assert box[2] == pytest.approx(z + height / 2 + 1.75, abs=1e-4) and box[3] == pytest.approx(
+            np.log(length), abs=1e-5
+        )
+        assert (
+            box[6:8] == pytest.approx([np.sin(yaw), np.cos(yaw)], abs=1e-5) and np.isnan(box[8:]).all()
+        )  # no velocity is labelled
         cell = slice(row * fine, (row + 1) * fine), slice(column * fine, (column + 1) * fine)
         assert counts[cell].max() > 0
         around = slice(max(row - 4, 0) * fine, (row + 5) * fine), slice(max(column - 4, 0) * fine, (column + 5) * fine)

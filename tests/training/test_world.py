@@ -55,7 +55,17 @@ def together(config, alone, tmp_path_factory):
     """The same run by two processes, its standard output, and the run that they have finished."""
     folder, half = tmp_path_factory.mktemp("together"), alone[1]
     script = Path(__file__).with_name("together.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, config, folder, half]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        script,
+        config,
+        folder,
+        half,
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[1])}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stderr
@@ -73,7 +83,9 @@ def check_same_curves(folder, reference, stage):
     for key in ours:
         for epoch, loss in enumerate((5e-5, 5e-4)):
             tolerance = 1e-2 if key == "gradient" else loss
-            assert ours[key][epoch] == pytest.approx(theirs[key][epoch], rel=tolerance, abs=2e-5), f"{stage} {key} {epoch}"
+            assert ours[key][epoch] == pytest.approx(theirs[key][epoch], rel=tolerance, abs=2e-5), (
+                f"{stage} {key} {epoch}"
+            )
 
 
 def test_two_processes_have_the_loss_curves_of_one(alone, together):
@@ -86,7 +98,9 @@ def test_the_first_process_alone_speaks(together):
 
 
 def test_one_process_reads_what_two_have_left(config, together):
-    assert train(config, out=together[0], seed=5, resume=True)["frames"] == 8  # all stages are complete: restored, not trained
+    assert (
+        train(config, out=together[0], seed=5, resume=True)["frames"] == 8
+    )  # all stages are complete: restored, not trained
 
 
 def test_two_processes_decode_every_sample_once_between_them(together):
@@ -160,7 +174,9 @@ def test_micro_batches_add_up_to_their_batch():
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_learns(tmp_path, precision):
     path = write_toy_config(tmp_path / "half.toml", "frames_per_scene = 1\n")
-    path.write_text(path.read_text().replace("epochs = 3", f'precision = "{precision}"').replace("frames_per_scene = 4\n", ""))
+    path.write_text(
+        path.read_text().replace("epochs = 3", f'precision = "{precision}"').replace("frames_per_scene = 4\n", "")
+    )
     settings = load_config(path)
     torch.manual_seed(0)
     stage, dataset = StudentStage(settings), open_dataset(settings, 0)
@@ -168,9 +184,14 @@ def test_half_precision_learns(tmp_path, precision):
     with stage.autocast():
         seen = stage.network(batch)
     assert seen["f_fused"].dtype == getattr(torch, precision)
-    optimizer, scaler = make_optimizer(stage, settings.train), torch.amp.GradScaler("cpu", enabled=precision == "float16")
+    optimizer, scaler = (
+        make_optimizer(stage, settings.train),
+        torch.amp.GradScaler("cpu", enabled=precision == "float16"),
+    )
     ema = copy.deepcopy(stage.network)
-    ends = [train_one_epoch(stage, ema, optimizer, scaler, [batch] * 3, settings.train, step, 6)["total"] for step in (0, 3)]
+    ends = [
+        train_one_epoch(stage, ema, optimizer, scaler, [batch] * 3, settings.train, step, 6)["total"] for step in (0, 3)
+    ]
     assert ends[1] < 0.9 * ends[0]
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in stage.parameters())
 

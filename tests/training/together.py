@@ -46,7 +46,11 @@ def check_accumulation() -> None:
     ends = []
     for parts, wrapped in ((1, False), (2, True)):
         stage, config = Line(), TrainConfig(batch=8, accumulate=parts, clip=0.5)
-        pieces = [piece[world.share(range(len(piece)))] if wrapped else piece for batch in batches for piece in batch.chunk(parts)]
+        pieces = [
+            piece[world.share(range(len(piece)))] if wrapped else piece
+            for batch in batches
+            for piece in batch.chunk(parts)
+        ]
         model = world.distributed(stage) if wrapped else stage
         scaler, ema = torch.amp.GradScaler("cpu", enabled=False), copy.deepcopy(stage.network)
         seen = [{"x": x, "y": x.sum(1)} for x in pieces]

@@ -134,7 +134,9 @@ class BevNet(Head):
         names += [] if self.segmentation is None else ["segmentation"]
         return names + (["i_cam", "i_rad"] if self.gates else [])
 
-    def forward(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor, history: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+    def forward(
+        self, camera_bev: torch.Tensor, radar_grid: torch.Tensor, history: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         seen = self.features(camera_bev, radar_grid)
         found = {**seen, "fused": seen["f_fused"], **self.answer(seen["f_fused"], history)}
         return tuple(found[name] for name in self.outputs)
@@ -142,5 +144,7 @@ class BevNet(Head):
 
 def _positions(spec: ModelSpec) -> torch.Tensor:
     """Coordinates of the cells in [-1, 1], (1,2,H,W): radar's height bias and the ground depend on where one looks."""
-    y, x = torch.meshgrid(torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij"
+    )
     return torch.stack([x, y])[None]

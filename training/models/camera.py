@@ -38,7 +38,9 @@ def local_weights(path: str, wanted: dict[str, torch.Tensor]) -> dict[str, torch
         raise Error(Code.train_config, f"unreadable backbone weights: {error}", path, fix) from error
     wrong = [k for k, v in wanted.items() if not isinstance(stored.get(k), torch.Tensor) or stored[k].shape != v.shape]
     if wrong:
-        raise Error(Code.train_config, f"these weights lack {wrong[0]} in the right shape, and {len(wrong) - 1} more", path, fix)
+        raise Error(
+            Code.train_config, f"these weights lack {wrong[0]} in the right shape, and {len(wrong) - 1} more", path, fix
+        )
     return {k: stored[k] for k in wanted}
 
 

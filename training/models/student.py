@@ -52,7 +52,9 @@ def lift_sum(
     features = context.permute(0, 2, 3, 1).reshape(-1, context.shape[1])
     features = torch.cat([features, features.new_ones(len(features), 1)], 1)
     with torch.autocast(depth.device.type, enabled=False):
-        return LiftSum.apply(depth.reshape(-1).float(), features.float(), batch["points"], batch["pixels"], batch["rows"])
+        return LiftSum.apply(
+            depth.reshape(-1).float(), features.float(), batch["points"], batch["pixels"], batch["rows"]
+        )
 
 
 class Student(nn.Module):
@@ -101,7 +103,9 @@ class Student(nn.Module):
             mode = self.training
             fused = self.eval().sense(batch["past"])["f_fused"]
             self.train(mode)
-        return warp_history(spec, len(batch["radar_grid"]), fused, batch.get("past_slot"), batch.get("past_motion")).to(batch["radar_grid"])
+        return warp_history(spec, len(batch["radar_grid"]), fused, batch.get("past_slot"), batch.get("past_motion")).to(
+            batch["radar_grid"]
+        )
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
         """batch: see data.collate. Returns depth, what BevNet.features and BevNet.answer name."""

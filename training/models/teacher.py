@@ -26,7 +26,9 @@ class Teacher(Head):
         self.encoder = GridEncoder(lidar.CHANNELS, ratio, config.channels)
         self.radar = GridEncoder(len(spec.radar.features), ratio, config.channels) if config.radar else None
         self.join = conv_bn((1 + config.radar) * config.channels, config.channels)
-        self.register_buffer("reflectance_scale", torch.ones(()))  # 99th percentile of log reflectance over the training set
+        self.register_buffer(
+            "reflectance_scale", torch.ones(())
+        )  # 99th percentile of log reflectance over the training set
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """batch: lidar_grid (B,lidar.CHANNELS,Hr,Wr), with `radar` also radar_grid. Returns f_lidar (B,C,H,W), heatmap (logits), box."""
@@ -44,7 +46,9 @@ class LabelEncoder(nn.Module):
         super().__init__()
         self.classes = len(spec.head.classes)
         c = config.channels
-        self.net = nn.Sequential(conv_bn(BOX_CHANNELS + self.classes, c, 1), conv_bn(c, c, 1), conv_bn(c, c), conv_bn(c, c))
+        self.net = nn.Sequential(
+            conv_bn(BOX_CHANNELS + self.classes, c, 1), conv_bn(c, c, 1), conv_bn(c, c), conv_bn(c, c)
+        )
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.net(self.raster(batch))

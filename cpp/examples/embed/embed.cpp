@@ -1,5 +1,6 @@
 // Sensors -> Synchronizer -> Detector -> boxes, as a vehicle's stack does it: embed BUNDLE.imkd RIG.json FRAME
-// FRAME is a folder with CAMERA.rgb (rows of RGB, 8 bits, of the rig's size) and RADAR.bin (float32 rows x, y, z, intensity, velocity).
+// FRAME is a folder with CAMERA.rgb (rows of RGB, 8 bits, of the rig's size) and RADAR.bin (float32 rows x, y, z,
+// intensity, velocity).
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -14,7 +15,8 @@
 using Bytes = std::vector<char>;
 
 static std::int64_t now() {  // ns, on the clock of the sensors' times
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 static std::shared_ptr<Bytes> read(const std::string& path) {  // empty where there is no file
@@ -41,7 +43,8 @@ int main(int argc, char** argv) try {
   for (int i = 0; i < static_cast<int>(rig.radars.size()); ++i) {
     const auto points = read(std::string(argv[3]) + "/" + rig.radars[i].name + ".bin");
     const int count = static_cast<int>(points->size() / (5 * sizeof(float)));
-    if (count) synchronizer.push_radar({i, taken, reinterpret_cast<const float*>(points->data()), count, {}}, now(), points);
+    if (count)
+      synchronizer.push_radar({i, taken, reinterpret_cast<const float*>(points->data()), count, {}}, now(), points);
   }
 
   std::optional<imkd::LiveFrame> frame;  // ready at once, or after the timeout where a sensor is missing
@@ -51,7 +54,8 @@ int main(int argc, char** argv) try {
   const imkd::Result& result = detector.infer(frame->frames);
   watchdog.beat();
   for (const imkd::Detection& d : result.detections)
-    std::printf("%s %.6g %.6g %.6g %.6g %.6g\n", detector.spec().head.classes[d.label].name.c_str(), d.score, d.x, d.y, d.z, d.yaw);
+    std::printf("%s %.6g %.6g %.6g %.6g %.6g\n", detector.spec().head.classes[d.label].name.c_str(), d.score, d.x, d.y,
+                d.z, d.yaw);
 } catch (const imkd::Error& error) {
   return std::fprintf(stderr, "%s\n", error.what()), 4;
 }

@@ -8,27 +8,27 @@ namespace imkd {
 // The only catalogue of codes. The hundreds digit is the noun at fault.
 enum class Code : int {
   // 1xx ModelSpec and configuration
-  spec_syntax = 101,        // not JSON / TOML, or not an object
-  spec_unknown_key = 102,   // a key that no version of the spec has
+  spec_syntax = 101,       // not JSON / TOML, or not an object
+  spec_unknown_key = 102,  // a key that no version of the spec has
   spec_missing_key = 103,
-  spec_bad_value = 104,     // wrong type, out of range, or inconsistent with another field
+  spec_bad_value = 104,  // wrong type, out of range, or inconsistent with another field
   spec_version = 105,
   // 2xx SensorRig and FrameSet (the caller's mistakes)
   frame_bad_dtype = 201,
   frame_bad_shape = 202,
   frame_unknown_sensor = 203,
-  frame_count = 204,        // a list whose length is not the rig's
+  frame_count = 204,  // a list whose length is not the rig's
   frame_bad_time = 205,
   rig_syntax = 211,
   rig_unknown_key = 212,
   rig_missing_key = 213,
-  rig_bad_value = 214,      // focal <= 0, K not upper triangular, size <= 0, unknown model, ...
-  rig_not_rigid = 215,      // rotation not orthonormal, or last row not 0 0 0 1
+  rig_bad_value = 214,  // focal <= 0, K not upper triangular, size <= 0, unknown model, ...
+  rig_not_rigid = 215,  // rotation not orthonormal, or last row not 0 0 0 1
   rig_duplicate_name = 216,
   rig_empty = 217,
-  rig_mismatch = 218,       // rig does not fit the bundle (number of cameras)
+  rig_mismatch = 218,  // rig does not fit the bundle (number of cameras)
   // 3xx sources: files on disk
-  source_unknown = 301,     // no reader recognises this folder
+  source_unknown = 301,  // no reader recognises this folder
   source_missing_file = 302,
   source_bad_image = 303,   // truncated or not an image
   source_bad_points = 304,  // truncated PCD, wrong field list, not numbers
@@ -37,13 +37,13 @@ enum class Code : int {
   source_unknown_frame = 307,
   // 4xx Bundle
   bundle_missing = 401,
-  bundle_manifest = 402,      // manifest.json is not valid JSON or of the wrong shape
+  bundle_manifest = 402,  // manifest.json is not valid JSON or of the wrong shape
   bundle_unknown_key = 403,
   bundle_missing_key = 404,
   bundle_version = 405,
   bundle_missing_file = 406,
-  bundle_checksum = 407,      // a byte changed
-  bundle_bad_path = 408,      // a file name that leaves the folder, or an ONNX part that keeps tensors in another file
+  bundle_checksum = 407,  // a byte changed
+  bundle_bad_path = 408,  // a file name that leaves the folder, or an ONNX part that keeps tensors in another file
   bundle_tensor_mismatch = 409,  // the ONNX part's tensors are not what the spec says
   bundle_bad_value = 410,
   // 5xx Engine and device
@@ -51,10 +51,10 @@ enum class Code : int {
   engine_load = 502,
   engine_bind = 503,
   engine_run = 504,
-  engine_stale = 505,       // built from another model, for another machine, or with other tools than these
-  detector_busy = 506,      // a second thread's call while one is under way
+  engine_stale = 505,   // built from another model, for another machine, or with other tools than these
+  detector_busy = 506,  // a second thread's call while one is under way
   device_unavailable = 511,
-  device_failed = 512,      // CUDA refused a call; what runs on the device afterwards is undefined
+  device_failed = 512,  // CUDA refused a call; what runs on the device afterwards is undefined
   // 6xx training, evaluation, calibration
   train_config = 601,
   train_checkpoint = 602,
@@ -67,7 +67,7 @@ enum class Code : int {
   // 7xx environment
   missing_extra = 701,
   write_failed = 702,
-  abi_mismatch = 703,       // a struct of the C ABI of a size or with contents that this library does not know
+  abi_mismatch = 703,  // a struct of the C ABI of a size or with contents that this library does not know
 };
 
 class Error : public std::runtime_error {

@@ -11,8 +11,9 @@ namespace imkd {
 
 enum class YuvMatrix : std::uint8_t { bt601, bt601_full, bt709, bt709_full };  // full: 0..255, else 16..235
 
-// RGB uint8; strides in bytes, may be negative; data == nullptr: the camera is absent. Or, where chroma is set, NV12: data is the plane of Y,
-// one byte per pixel, chroma the plane of U, V pairs at half the size; width and height are even.
+// RGB uint8; strides in bytes, may be negative; data == nullptr: the camera is absent. Or, where chroma is set, NV12:
+// data is the plane of Y, one byte per pixel, chroma the plane of U, V pairs at half the size; width and height are
+// even.
 struct ImageView {
   const std::uint8_t* data = nullptr;
   int width = 0, height = 0;
@@ -27,11 +28,12 @@ constexpr float kMaxIntensity = 300;  // dB either way; no RCS and no magnitude 
 constexpr float kMaxVelocity = 300;   // m/s either way; two vehicles at 540 km/h that meet
 
 struct RadarSweep {
-  int radar = 0;                   // index into SensorRig::radars
+  int radar = 0;  // index into SensorRig::radars
   std::int64_t timestamp_ns = 0;
-  const float* points = nullptr;   // (count, 5) x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
+  const float* points =
+      nullptr;  // (count, 5) x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
   int count = 0;
-  std::optional<Mat4> T_world_ego; // ego pose when the sweep was taken
+  std::optional<Mat4> T_world_ego;  // ego pose when the sweep was taken
 };
 
 struct Ego {                        // both optional; poses win over the twist where a sweep has one
@@ -40,10 +42,10 @@ struct Ego {                        // both optional; poses win over the twist w
 };
 
 struct FrameSet {
-  std::int64_t timestamp_ns = 0;   // reference time
-  std::vector<ImageView> cameras;  // in the rig's order
+  std::int64_t timestamp_ns = 0;                   // reference time
+  std::vector<ImageView> cameras;                  // in the rig's order
   std::vector<std::int64_t> camera_timestamps_ns;  // empty: all at timestamp_ns
-  std::vector<RadarSweep> sweeps;  // any number per radar, any order
+  std::vector<RadarSweep> sweeps;                  // any number per radar, any order
   Ego ego;
 };
 

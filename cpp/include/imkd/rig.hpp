@@ -8,14 +8,16 @@
 
 namespace imkd {
 
-void check_rigid(const Mat4& T, std::string_view where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
+void check_rigid(
+    const Mat4& T,
+    std::string_view where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
 
 enum class Distortion { none, plumb_bob, fisheye };
 
 struct CameraCalibration {
   std::string name;
-  int width = 0, height = 0;       // px, of the raw image
-  Mat3 K{};                        // px; pixel centres at integers (OpenCV's convention)
+  int width = 0, height = 0;  // px, of the raw image
+  Mat3 K{};                   // px; pixel centres at integers (OpenCV's convention)
   Distortion distortion = Distortion::none;
   std::vector<double> coefficients;  // plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty
   Mat4 T_ego_camera = identity4();
@@ -27,7 +29,7 @@ struct RadarCalibration {
   std::string name;
   Mat4 T_ego_radar = identity4();
   RadialVelocity velocity = RadialVelocity::compensated;  // of ego motion; positive = receding
-  double period = 0;               // m/s, for aliased: the span of unambiguous velocity (aliased implies raw)
+  double period = 0;  // m/s, for aliased: the span of unambiguous velocity (aliased implies raw)
 };
 
 struct SensorRig {
@@ -39,7 +41,7 @@ struct SensorRig {
   static SensorRig from_json(const std::string& text);  // throws Error 21x
   static SensorRig load(const std::string& path);
   void check() const;
-  std::string hash() const;        // 16 hex digits of SHA-256 over to_json()
+  std::string hash() const;  // 16 hex digits of SHA-256 over to_json()
 };
 
 }  // namespace imkd

@@ -1,4 +1,5 @@
-// ModelSpec: the only home of a model's constants. Training reads it, export writes it into the bundle, the runtime reads it back.
+// ModelSpec: the only home of a model's constants. Training reads it, export writes it into the bundle, the runtime
+// reads it back.
 #pragma once
 #include <array>
 #include <string>
@@ -8,44 +9,58 @@
 
 namespace imkd {
 
-struct ImageSpec {                 // what the camera network sees
-  int width = 704, height = 256;   // px
-  int stride = 16;                 // input pixels per feature pixel; divides width and height
-  double anchor = 1.0;             // which rows the crop keeps: 0 the top ones, 0.5 the middle, 1 the bottom
+struct ImageSpec {                // what the camera network sees
+  int width = 704, height = 256;  // px
+  int stride = 16;                // input pixels per feature pixel; divides width and height
+  double anchor = 1.0;            // which rows the crop keeps: 0 the top ones, 0.5 the middle, 1 the bottom
   std::array<float, 3> mean{123.675f, 116.28f, 103.53f};  // RGB, grey levels 0..255
   std::array<float, 3> std{58.395f, 57.12f, 57.375f};
   int feature_width() const { return width / stride; }
   int feature_height() const { return height / stride; }
-  void check() const;              // throws Error spec_bad_value
+  void check() const;  // throws Error spec_bad_value
 };
 
 enum class DepthSpacing { linear, log };
 
-struct DepthSpec {                 // bins of camera depth (optical z), m
+struct DepthSpec {  // bins of camera depth (optical z), m
   double min = 2.0, max = 58.0;
   int bins = 70;
   DepthSpacing spacing = DepthSpacing::linear;
   // Bin i covers [edge(i), edge(i+1)); its centre is edge(i + 0.5).
-  double edge(double i) const;     // linear: min + i (max-min)/bins; log: min (max/min)^(i/bins)
+  double edge(double i) const;  // linear: min + i (max-min)/bins; log: min (max/min)^(i/bins)
 };
 
-struct GridSpec {                  // bird's-eye view in the ego frame; rows run along y, columns along x
+struct GridSpec {  // bird's-eye view in the ego frame; rows run along y, columns along x
   double x_min = -51.2, x_max = 51.2, y_min = -51.2, y_max = 51.2;  // m, half open [min, max)
   double z_min = -5.0, z_max = 3.0;  // m above the ground plane; lifted camera points outside are dropped
-  double cell = 0.8;               // m, edge of a cell of BEV features and of the head
-  int width() const;               // columns, (x_max - x_min) / cell
-  int height() const;              // rows
-  void check() const;              // throws Error spec_bad_value
+  double cell = 0.8;                 // m, edge of a cell of BEV features and of the head
+  int width() const;                 // columns, (x_max - x_min) / cell
+  int height() const;                // rows
+  void check() const;                // throws Error spec_bad_value
 };
 
 // Per-cell statistics of the radar points; z is the height above ModelSpec::ground_plane.
-// log_count = ln(1+n); velocity_{x,y}: mean over points of compensated radial velocity times its horizontal direction, m/s;
-// phase_{cos,sin}: mean of cos/sin of 2 pi v / period of the compensated aliased velocity (0 for sensors that are not aliased);
-// offset_{x,y}: mean position minus the cell's centre, m; age_min: s.
-enum class RadarStatistic { log_count, intensity_max, intensity_mean, velocity_x, velocity_y, phase_cos, phase_sin,
-                            z_mean, z_min, z_max, offset_x, offset_y, age_min };
+// log_count = ln(1+n); velocity_{x,y}: mean over points of compensated radial velocity times its horizontal direction,
+// m/s; phase_{cos,sin}: mean of cos/sin of 2 pi v / period of the compensated aliased velocity (0 for sensors that are
+// not aliased); offset_{x,y}: mean position minus the cell's centre, m; age_min: s.
+enum class RadarStatistic {
+  log_count,
+  intensity_max,
+  intensity_mean,
+  velocity_x,
+  velocity_y,
+  phase_cos,
+  phase_sin,
+  z_mean,
+  z_min,
+  z_max,
+  offset_x,
+  offset_y,
+  age_min
+};
 
-struct RadarFeature {              // one channel of the radar grid: (statistic - offset) * scale in occupied cells, exactly 0 in empty ones
+struct RadarFeature {  // one channel of the radar grid: (statistic - offset) * scale in occupied cells, exactly 0 in
+                       // empty ones
   RadarStatistic statistic = RadarStatistic::log_count;
   float offset = 0.f, scale = 1.f;
 };
@@ -53,40 +68,40 @@ struct RadarFeature {              // one channel of the radar grid: (statistic 
 constexpr int kMaxFeatures = 256, kMaxClasses = 256;  // of a spec
 
 struct RadarSpec {
-  double cell = 0.8;               // m; grid.cell is an integer multiple of it
-  int max_points = 20000;          // per frame over all sweeps; later points are dropped and counted
-  double max_age = 0.6;            // s; older sweeps are left out and named in health
+  double cell = 0.8;       // m; grid.cell is an integer multiple of it
+  int max_points = 20000;  // per frame over all sweeps; later points are dropped and counted
+  double max_age = 0.6;    // s; older sweeps are left out and named in health
   std::vector<RadarFeature> features;
 };
 
 struct ClassSpec {
   std::string name;
-  int group = 0;                   // task group: classes of a group share one set of box channels
-  double nms_radius = 1.0;         // m, circle suppression
+  int group = 0;            // task group: classes of a group share one set of box channels
+  double nms_radius = 1.0;  // m, circle suppression
 };
 
 struct HeadSpec {
   std::vector<ClassSpec> classes;
   double score_threshold = 0.1;
-  int max_candidates = 500;        // peaks kept before suppression
+  int max_candidates = 500;  // peaks kept before suppression
   int max_detections = 200;
-  int groups() const;              // 1 + largest group
+  int groups() const;  // 1 + largest group
 };
 
-struct HistorySpec {               // temporal fusion: past fused BEV maps that the BEV network reads besides the present
-  int frames = 0;                  // how many; 0: none
-  double interval = 0.5;           // s from one to the next; the newest is one interval old
-  int channels = 0;                // of a fused map; 0 where frames is 0
+struct HistorySpec {      // temporal fusion: past fused BEV maps that the BEV network reads besides the present
+  int frames = 0;         // how many; 0: none
+  double interval = 0.5;  // s from one to the next; the newest is one interval old
+  int channels = 0;       // of a fused map; 0 where frames is 0
 };
 
-// Channels of one group's box regression, in this order: offset x, y (cells, from the cell's centre), height of the box centre above the
-// ground plane (m), log length, width, height (log m), sin and cos of yaw, velocity x, y (m/s).
+// Channels of one group's box regression, in this order: offset x, y (cells, from the cell's centre), height of the box
+// centre above the ground plane (m), log length, width, height (log m), sin and cos of yaw, velocity x, y (m/s).
 constexpr int kBoxChannels = 10;
 
 struct ModelSpec {
   static constexpr int kVersion = 2;  // version 1 lacks history and segmentation; it is still read
   std::string name = "unnamed";
-  int cameras = 6;                 // slots of the camera network's batch
+  int cameras = 6;  // slots of the camera network's batch
   ImageSpec image;
   DepthSpec depth;
   int context_channels = 80;
@@ -95,9 +110,9 @@ struct ModelSpec {
   RadarSpec radar;
   HeadSpec head;
   HistorySpec history;
-  bool segmentation = false;       // the BEV network also gives vehicle logits per cell
+  bool segmentation = false;  // the BEV network also gives vehicle logits per cell
 
-  int radar_width() const;         // columns of the radar grid
+  int radar_width() const;  // columns of the radar grid
   int radar_height() const;
   double ground(double x, double y) const { return height_of(ground_plane, x, y); }
   std::string to_json() const;                          // canonical: sorted keys, two spaces, ends in a newline

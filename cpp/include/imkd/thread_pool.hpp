@@ -9,7 +9,8 @@ namespace imkd {
 class ThreadPool {
  public:
   static constexpr int kMaxThreads = 1024;
-  static void check(int threads, const std::string& where);  // throws Error device_unavailable unless from 0 to kMaxThreads
+  static void check(int threads,
+                    const std::string& where);  // throws Error device_unavailable unless from 0 to kMaxThreads
   // 0: one per core; 1: run on the caller's thread. Throws as check does, and where the system gives fewer threads.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
@@ -19,7 +20,10 @@ class ThreadPool {
   // body(begin, end) is called once per range, on several threads; it must not throw.
   template <class Body>
   void parallel_for(int count, Body&& body) {
-    run(count, [](void* context, int begin, int end) { (*static_cast<std::remove_reference_t<Body>*>(context))(begin, end); }, &body);
+    run(
+        count,
+        [](void* context, int begin, int end) { (*static_cast<std::remove_reference_t<Body>*>(context))(begin, end); },
+        &body);
   }
 
  private:

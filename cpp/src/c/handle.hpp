@@ -1,4 +1,5 @@
-// What every handle of the C ABI shares: its turn and error text, exceptions into numbers, structs of older and newer callers.
+// What every handle of the C ABI shares: its turn and error text, exceptions into numbers, structs of older and newer
+// callers.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -63,7 +64,8 @@ class Turn {
  public:
   explicit Turn(const Handle& handle) : busy_(handle.busy) {
     if (busy_.exchange(true, std::memory_order_acquire))
-      throw Error(Code::detector_busy, "another thread's call is under way", "the handle", "give each thread a handle of its own");
+      throw Error(Code::detector_busy, "another thread's call is under way", "the handle",
+                  "give each thread a handle of its own");
   }
   ~Turn() { busy_.store(false, std::memory_order_release); }
   Turn(const Turn&) = delete;
@@ -96,7 +98,8 @@ Struct read(const Struct* given, const char* where) {
   if (!given) refuse("is NULL", where, "give the address of one");
   const std::size_t size = given->struct_size;
   if (size < kOldest<Struct> || size > 65536)
-    refuse("a struct_size of " + std::to_string(size), where, "set it to sizeof; this library's is " + std::to_string(sizeof(Struct)));
+    refuse("a struct_size of " + std::to_string(size), where,
+           "set it to sizeof; this library's is " + std::to_string(sizeof(Struct)));
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
     if (bytes[i]) refuse("a field that this library does not know is set", where, "use a newer library");

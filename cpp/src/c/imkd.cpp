@@ -26,7 +26,8 @@ namespace imkd::c {
 ImageView view(const imkd_image& image) {
   check_reserved(image.reserved, "imkd_image.reserved");
   if (image.yuv > IMKD_BT709_FULL)
-    throw Error(Code::frame_bad_dtype, "there is no matrix " + std::to_string(image.yuv), "imkd_image.yuv", "see imkd_yuv");
+    throw Error(Code::frame_bad_dtype, "there is no matrix " + std::to_string(image.yuv), "imkd_image.yuv",
+                "see imkd_yuv");
   const std::ptrdiff_t width = image.width;
   ImageView view{image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
   if (image.chroma) {
@@ -78,7 +79,8 @@ void take(const imkd_frames& given, FrameSet& out) {
   }
   for (std::uint32_t i = 0; i < given.sweep_count; ++i) {
     const imkd_sweep sweep = read_at(given.sweeps, i, "imkd_frames.sweeps");
-    out.sweeps.push_back({sweep.radar, sweep.has_timestamp ? sweep.timestamp_ns : given.timestamp_ns, sweep.points, sweep.count, {}});
+    out.sweeps.push_back(
+        {sweep.radar, sweep.has_timestamp ? sweep.timestamp_ns : given.timestamp_ns, sweep.points, sweep.count, {}});
     if (sweep.T_world_ego) out.sweeps.back().T_world_ego = pose(sweep.T_world_ego, "imkd_sweep.T_world_ego");
   }
   out.ego = {};
@@ -86,18 +88,24 @@ void take(const imkd_frames& given, FrameSet& out) {
   if (!given.twist) return;
   out.ego.twist = Vec3{given.twist[0], given.twist[1], given.twist[2]};
   for (double v : *out.ego.twist)
-    if (!std::isfinite(v)) throw Error(Code::frame_bad_dtype, "is not finite", "imkd_frames.twist", "NULL where the motion is unknown");
+    if (!std::isfinite(v))
+      throw Error(Code::frame_bad_dtype, "is not finite", "imkd_frames.twist", "NULL where the motion is unknown");
 }
 
 static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode::blind) == IMKD_BLIND);
-static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK && static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
-static_assert(static_cast<int>(SensorState::frozen) == IMKD_SENSOR_FROZEN && static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST);
-static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 && static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
+static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK &&
+              static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
+static_assert(static_cast<int>(SensorState::frozen) == IMKD_SENSOR_FROZEN &&
+              static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST);
+static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 &&
+              static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
 static_assert(std::is_standard_layout_v<MapView> && offsetof(MapView, rows) == offsetof(imkd_map, rows) &&
-              offsetof(MapView, columns) == offsetof(imkd_map, columns) && offsetof(MapView, data) == offsetof(imkd_map, data));
+              offsetof(MapView, columns) == offsetof(imkd_map, columns) &&
+              offsetof(MapView, data) == offsetof(imkd_map, data));
 static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
-              offsetof(Detection, score) == offsetof(imkd_detection, score) && offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
+              offsetof(Detection, score) == offsetof(imkd_detection, score) &&
+              offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
               offsetof(Detection, vy) == offsetof(imkd_detection, vy));
 
 void give(const Result& r, imkd_result* out) {
@@ -134,7 +142,8 @@ void give(const Result& r, imkd_result* out) {
 }
 
 Detector& loaded(imkd_detector& handle) {
-  if (!handle.detector) throw Error(Code::engine_unavailable, "nothing is loaded", "imkd_detector", "call imkd_detector_load");
+  if (!handle.detector)
+    throw Error(Code::engine_unavailable, "nothing is loaded", "imkd_detector", "call imkd_detector_load");
   return *handle.detector;
 }
 

@@ -38,8 +38,10 @@ struct imkd_watchdog : LiveHandle<Watchdog> {};
 
 namespace {
 
-static_assert(static_cast<int>(Pushed::kept) == IMKD_PUSHED_KEPT && static_cast<int>(Pushed::late) == IMKD_PUSHED_LATE &&
-              static_cast<int>(Pushed::duplicate) == IMKD_PUSHED_DUPLICATE && static_cast<int>(Pushed::future) == IMKD_PUSHED_FUTURE &&
+static_assert(static_cast<int>(Pushed::kept) == IMKD_PUSHED_KEPT &&
+              static_cast<int>(Pushed::late) == IMKD_PUSHED_LATE &&
+              static_cast<int>(Pushed::duplicate) == IMKD_PUSHED_DUPLICATE &&
+              static_cast<int>(Pushed::future) == IMKD_PUSHED_FUTURE &&
               static_cast<int>(Pushed::invalid) == IMKD_PUSHED_INVALID);
 static_assert(sizeof(Mat4) == 16 * sizeof(double) && sizeof(Vec3) == 3 * sizeof(double) && sizeof(SensorState) == 1);
 
@@ -51,7 +53,8 @@ std::shared_ptr<Core> loaded(const LiveHandle<Core>& handle) {
 }
 
 ModelSpec spec_of(const char* text) {
-  if (!text) throw Error(Code::bundle_missing, "is NULL", "model", "give the path of a folder NAME.imkd, or a spec's JSON");
+  if (!text)
+    throw Error(Code::bundle_missing, "is NULL", "model", "give the path of a folder NAME.imkd, or a spec's JSON");
   return text[0] == '{' ? ModelSpec::from_json(text) : Bundle::load(text).spec;
 }
 
@@ -61,7 +64,8 @@ void choose(Number& chosen, Number given) {  // 0 is the default
 }
 
 std::int64_t time_of(std::uint32_t has_timestamp, std::int64_t timestamp_ns, const char* where) {
-  if (!has_timestamp) throw Error(Code::frame_bad_time, "a live item needs its time", where, "set has_timestamp and timestamp_ns");
+  if (!has_timestamp)
+    throw Error(Code::frame_bad_time, "a live item needs its time", where, "set has_timestamp and timestamp_ns");
   return timestamp_ns;
 }
 
@@ -104,8 +108,10 @@ imkd_image image_of(const ImageView& view, std::int64_t timestamp_ns) {
   image.width = view.width, image.height = view.height;
   image.has_timestamp = 1, image.timestamp_ns = timestamp_ns;
   image.data = view.data;
-  image.row_stride = view.row_stride, image.pixel_stride = view.pixel_stride, image.channel_stride = view.channel_stride;
-  image.chroma = view.chroma, image.chroma_stride = view.chroma_stride, image.yuv = static_cast<std::uint32_t>(view.yuv);
+  image.row_stride = view.row_stride, image.pixel_stride = view.pixel_stride,
+  image.channel_stride = view.channel_stride;
+  image.chroma = view.chroma, image.chroma_stride = view.chroma_stride,
+  image.yuv = static_cast<std::uint32_t>(view.yuv);
   return image;
 }
 
@@ -116,7 +122,8 @@ imkd_sweep sweep_of(const RadarSweep& sweep) {
 
 const imkd_frames* frames_of(imkd_synchronizer& h) {
   const FrameSet& f = h.live->frames;
-  for (std::size_t i = 0; i < f.cameras.size(); ++i) h.images.push_back(image_of(f.cameras[i], f.camera_timestamps_ns[i]));
+  for (std::size_t i = 0; i < f.cameras.size(); ++i)
+    h.images.push_back(image_of(f.cameras[i], f.camera_timestamps_ns[i]));
   for (const RadarSweep& sweep : f.sweeps) h.sweeps.push_back(sweep_of(sweep));
   h.frames = {};
   h.frames.struct_size = sizeof h.frames;
@@ -144,14 +151,16 @@ imkd_synchronizer* imkd_synchronizer_new(void) { return made<imkd_synchronizer>(
 void imkd_synchronizer_destroy(imkd_synchronizer* handle) { delete handle; }
 const char* imkd_synchronizer_error(const imkd_synchronizer* handle) { return error_of(handle); }
 
-int imkd_synchronizer_load(imkd_synchronizer* handle, const char* model, const char* rig, const imkd_synchronizer_options* options) {
+int imkd_synchronizer_load(imkd_synchronizer* handle, const char* model, const char* rig,
+                           const imkd_synchronizer_options* options) {
   return in_turn(handle, [&](imkd_synchronizer& h) {
     SynchronizerOptions chosen;
     if (options) {
       const imkd_synchronizer_options given = read(options, "imkd_synchronizer_options");
       check_reserved(given.reserved, "imkd_synchronizer_options.reserved");
       if (given.reference) chosen.reference = given.reference;
-      choose(chosen.tolerance, given.tolerance), choose(chosen.timeout, given.timeout), choose(chosen.max_delay, given.max_delay);
+      choose(chosen.tolerance, given.tolerance), choose(chosen.timeout, given.timeout),
+          choose(chosen.max_delay, given.max_delay);
       choose(chosen.max_future, given.max_future), choose(chosen.lost_after, given.lost_after);
       choose<int>(chosen.max_images, given.max_images), choose<int>(chosen.max_sweeps, given.max_sweeps);
     }
@@ -160,8 +169,8 @@ int imkd_synchronizer_load(imkd_synchronizer* handle, const char* model, const c
   });
 }
 
-int imkd_synchronizer_push_camera(imkd_synchronizer* handle, std::int32_t camera, const imkd_image* image, std::int64_t now_ns,
-                                  imkd_release release, void* user, std::int32_t* pushed) {
+int imkd_synchronizer_push_camera(imkd_synchronizer* handle, std::int32_t camera, const imkd_image* image,
+                                  std::int64_t now_ns, imkd_release release, void* user, std::int32_t* pushed) {
   return pushing(handle, release, user, pushed, [&](Synchronizer& core, std::shared_ptr<const void>& owner) {
     const imkd_image given = read(image, "imkd_image");
     const std::int64_t time = time_of(given.has_timestamp, given.timestamp_ns, "imkd_image.has_timestamp");
@@ -169,21 +178,22 @@ int imkd_synchronizer_push_camera(imkd_synchronizer* handle, std::int32_t camera
   });
 }
 
-int imkd_synchronizer_push_radar(imkd_synchronizer* handle, const imkd_sweep* sweep, std::int64_t now_ns, imkd_release release, void* user,
-                                 std::int32_t* pushed) {
+int imkd_synchronizer_push_radar(imkd_synchronizer* handle, const imkd_sweep* sweep, std::int64_t now_ns,
+                                 imkd_release release, void* user, std::int32_t* pushed) {
   return pushing(handle, release, user, pushed, [&](Synchronizer& core, std::shared_ptr<const void>& owner) {
     return core.push_radar(sweep_of(sweep), now_ns, std::move(owner));
   });
 }
 
-int imkd_synchronizer_push_ego(imkd_synchronizer* handle, const double* T_world_ego, const double* twist, std::int64_t timestamp_ns,
-                               std::int64_t now_ns, std::int32_t* pushed) {
+int imkd_synchronizer_push_ego(imkd_synchronizer* handle, const double* T_world_ego, const double* twist,
+                               std::int64_t timestamp_ns, std::int64_t now_ns, std::int32_t* pushed) {
   return pushing(handle, nullptr, nullptr, pushed, [&](Synchronizer& core, std::shared_ptr<const void>&) {
     return core.push_ego(motion(T_world_ego, twist), timestamp_ns, now_ns);
   });
 }
 
-int imkd_synchronizer_pop(imkd_synchronizer* handle, std::int64_t now_ns, const imkd_frames** frames, std::uint32_t* complete) {
+int imkd_synchronizer_pop(imkd_synchronizer* handle, std::int64_t now_ns, const imkd_frames** frames,
+                          std::uint32_t* complete) {
   return in_turn(handle, [&](imkd_synchronizer& h) {
     if (!frames) refuse("is NULL", "frames", "give the address of a pointer");
     const std::shared_ptr<Synchronizer> core = loaded(h);
@@ -203,7 +213,9 @@ int imkd_synchronizer_counts(const imkd_synchronizer* handle, imkd_counts* count
   return attempt(handle, [&](const imkd_synchronizer& h) {
     check_room(counts, "imkd_counts");
     const SynchronizerCounts c = loaded(h)->counts();
-    fill({0, 0, c.kept, c.late, c.duplicate, c.future, c.invalid, c.complete, c.incomplete, c.dropped, c.expired, c.restarts}, counts);
+    fill({0, 0, c.kept, c.late, c.duplicate, c.future, c.invalid, c.complete, c.incomplete, c.dropped, c.expired,
+          c.restarts},
+         counts);
   });
 }
 
@@ -224,7 +236,8 @@ int imkd_monitor_load(imkd_monitor* handle, const char* model, const char* rig, 
   });
 }
 
-int imkd_monitor_observe_camera(imkd_monitor* handle, std::int32_t camera, const imkd_image* image, std::int64_t now_ns) {
+int imkd_monitor_observe_camera(imkd_monitor* handle, std::int32_t camera, const imkd_image* image,
+                                std::int64_t now_ns) {
   return attempt(handle, [&](imkd_monitor& h) {
     const imkd_image given = read(image, "imkd_image");
     const std::int64_t time = time_of(given.has_timestamp, given.timestamp_ns, "imkd_image.has_timestamp");
@@ -266,7 +279,8 @@ int imkd_watchdog_start(imkd_watchdog* handle, const imkd_watchdog_options* opti
     Watchdog::Clock clock;
     if (given.missed) missed = [call = given.missed, user = given.user](double seconds) { call(seconds, user); };
     if (given.clock) clock = [call = given.clock, user = given.user] { return call(user); };
-    std::atomic_store(&h.core, std::make_shared<Watchdog>(given.deadline, std::move(missed), std::move(clock), !given.without_timer));
+    std::atomic_store(
+        &h.core, std::make_shared<Watchdog>(given.deadline, std::move(missed), std::move(clock), !given.without_timer));
   });
 }
 

@@ -23,9 +23,11 @@ struct Span {
   }
 };
 
-void copy_rows(const std::uint8_t* from, std::ptrdiff_t stride, int rows, std::ptrdiff_t bytes, std::uint8_t* to, ThreadPool& pool) {
+void copy_rows(const std::uint8_t* from, std::ptrdiff_t stride, int rows, std::ptrdiff_t bytes, std::uint8_t* to,
+               ThreadPool& pool) {
   pool.parallel_for(rows, [&](int begin, int end) {
-    for (int row = begin; row < end; ++row) std::memcpy(to + row * bytes, from + row * stride, static_cast<std::size_t>(bytes));
+    for (int row = begin; row < end; ++row)
+      std::memcpy(to + row * bytes, from + row * stride, static_cast<std::size_t>(bytes));
   });
 }
 
@@ -38,7 +40,8 @@ ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
     return {to, v.width, v.height, v.width, 1, 0, chroma, v.width, v.yuv};
   }
   const Span span(v);
-  if (span.bytes > static_cast<std::ptrdiff_t>(kBytesPerPixel) * v.width) {  // planar, every other column, ...: pixel by pixel
+  if (span.bytes >
+      static_cast<std::ptrdiff_t>(kBytesPerPixel) * v.width) {  // planar, every other column, ...: pixel by pixel
     pool.parallel_for(v.height, [&](int begin, int end) {
       for (int row = begin; row < end; ++row)
         for (int x = 0; x < v.width; ++x)
@@ -66,7 +69,8 @@ Notes::Notes(const ModelSpec& spec, int sweeps) : sweeps_(sweeps) {
 }
 
 void Notes::send(cudaStream_t stream) const {
-  check(cudaMemcpyAsync(device_.get(), host_.get(), bytes_, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync", "notes");
+  check(cudaMemcpyAsync(device_.get(), host_.get(), bytes_, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync",
+        "notes");
 }
 
 Inputs::Inputs(const ModelSpec& spec, int threads) : spec_(spec), pool_(threads) {
@@ -82,7 +86,8 @@ void Inputs::set_rig(const SensorRig& rig) {
   std::vector<Stage> stages;
   for (const CameraCalibration& camera : rig.cameras) {
     Stage stage;
-    const std::size_t bytes = kBytesPerPixel * static_cast<std::size_t>(camera.width) * static_cast<std::size_t>(camera.height);
+    const std::size_t bytes =
+        kBytesPerPixel * static_cast<std::size_t>(camera.width) * static_cast<std::size_t>(camera.height);
     stage.pinned = pinned_memory<std::uint8_t>(bytes);
     if (!integrated_) stage.device = device_memory<std::uint8_t>(bytes);
     stages.push_back(std::move(stage));
@@ -99,15 +104,16 @@ const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
   if (attributes.type == cudaMemoryTypeDevice && attributes.device != device_)
     throw Error(Code::frame_bad_dtype, "an image lies on GPU " + std::to_string(attributes.device), "FrameSet::cameras",
                 "this detector works on GPU " + std::to_string(device_) + ": copy it there, or to the host");
-  return attributes.type == cudaMemoryTypeUnregistered ? nullptr : static_cast<const std::uint8_t*>(attributes.devicePointer);
+  return attributes.type == cudaMemoryTypeUnregistered ? nullptr
+                                                       : static_cast<const std::uint8_t*>(attributes.devicePointer);
 }
 
 ImageView Inputs::reachable(const ImageView& image, Stage& stage, cudaStream_t stream) {
   if (!image.data) return image;
   const std::uint8_t *data = on_device(image.data), *chroma = image.chroma ? on_device(image.chroma) : nullptr;
   if (image.chroma && !data != !chroma)
-    throw Error(Code::frame_bad_shape, "the device reaches one plane of an NV12 image and not the other", "FrameSet::cameras",
-                "keep both in one kind of memory");
+    throw Error(Code::frame_bad_shape, "the device reaches one plane of an NV12 image and not the other",
+                "FrameSet::cameras", "keep both in one kind of memory");
   if (data) {
     ImageView view = image;
     view.data = data, view.chroma = chroma;
@@ -117,7 +123,8 @@ ImageView Inputs::reachable(const ImageView& image, Stage& stage, cudaStream_t s
   if (!stage.device) return view;
   const std::size_t rows = static_cast<std::size_t>(view.chroma ? view.height / 2 * 3 : view.height);
   const std::size_t bytes = static_cast<std::size_t>(view.row_stride) * rows;
-  check(cudaMemcpyAsync(stage.device.get(), stage.pinned.get(), bytes, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync", "image");
+  check(cudaMemcpyAsync(stage.device.get(), stage.pinned.get(), bytes, cudaMemcpyHostToDevice, stream),
+        "cudaMemcpyAsync", "image");
   view.data = stage.device.get() + (view.data - stage.pinned.get());
   if (view.chroma) view.chroma = stage.device.get() + (view.chroma - stage.pinned.get());
   return view;
@@ -130,14 +137,16 @@ bool Inputs::put_radar(const Frame& frame) {
   if (more_points) {
     constexpr std::int64_t kMost = 1 << 28;
     if (points > kMost)
-      throw Error(Code::frame_bad_shape, std::to_string(points) + " radar points in one frame", "FrameSet::sweeps", "give fewer than 2^28");
+      throw Error(Code::frame_bad_shape, std::to_string(points) + " radar points in one frame", "FrameSet::sweeps",
+                  "give fewer than 2^28");
     radar_ = pinned_memory<float>(static_cast<std::size_t>(points) * 5);
     points_ = static_cast<int>(points);
   }
   if (more_sweeps) notes_ = std::make_unique<Notes>(spec_, frame.sweep_count);
   float* to = radar_.get();
   for (int i = 0; i < notes_->sweeps(); ++i) {
-    RadarInput& sweep = notes_->radar()[i] = i < frame.sweep_count ? frame.sweeps[static_cast<std::size_t>(i)] : RadarInput{};
+    RadarInput& sweep = notes_->radar()[i] =
+        i < frame.sweep_count ? frame.sweeps[static_cast<std::size_t>(i)] : RadarInput{};
     const std::size_t values = static_cast<std::size_t>(sweep.count) * 5;
     if (values > 0) std::memcpy(to, sweep.points, values * sizeof(float));
     sweep.points = to;

@@ -39,8 +39,8 @@ class Inputs {
   Inputs(const ModelSpec& spec, int threads);
   // Room for images of the rig's size, in memory that the host writes; where it throws, the last rig's still stands.
   void set_rig(const SensorRig& rig);
-  // Writes the frame's notes, and copies what the device cannot read where it stands. Nothing in the stream may still read the last
-  // frame's. True where a place has moved, so that a graph of the last places is void.
+  // Writes the frame's notes, and copies what the device cannot read where it stands. Nothing in the stream may still
+  // read the last frame's. True where a place has moved, so that a graph of the last places is void.
   bool put(const Frame& frame, cudaStream_t stream);
   const Notes& notes() const { return *notes_; }
   int points() const { return points_; }  // as many radar points as fit

@@ -1,5 +1,6 @@
-// The frame loop on the GPU. Two streams: one for the cameras and what follows, one for the radars and the past; they part when the notes
-// are sent and meet before the BEV network. Where both engines run on the device, a frame is one graph, captured once and replayed.
+// The frame loop on the GPU. Two streams: one for the cameras and what follows, one for the radars and the past; they
+// part when the notes are sent and meet before the BEV network. Where both engines run on the device, a frame is one
+// graph, captured once and replayed.
 #include <algorithm>
 
 #include "half.hpp"
@@ -16,7 +17,8 @@ struct Outcome {  // what the device reports of a frame, in pinned memory
 
 class CudaLoop : public FrameLoop {
  public:
-  CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options);
+  CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+           const DetectorOptions& options);
   ~CudaLoop() override { wait_for_all(); }
   const char* device() const override { return "cuda"; }
   void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override;
@@ -61,7 +63,8 @@ class CudaLoop : public FrameLoop {
   std::vector<std::vector<float>> copies_;  // for tensors()
 };
 
-CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev, const DetectorOptions& options)
+CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
+                   const DetectorOptions& options)
     : FrameLoop(spec, std::move(camera), std::move(bev), options), inputs_(spec_, options.threads) {
   if (tensors_[kContext].shape != table_[kContext].shape) layout_ = Layout::channels_last;
   replays_ = camera_->on_device() && bev_->on_device() && !options.stage_times;
@@ -69,7 +72,8 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
     for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));
   check_types();
   connect();
-  const auto cameras = static_cast<std::size_t>(spec_.cameras), cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
+  const auto cameras = static_cast<std::size_t>(spec_.cameras),
+             cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
   resize_table_ = device_memory<unsigned char>(resize_table_bytes(spec_.image, spec_.cameras));
   lift_table_work_ = device_memory<unsigned char>(lift_table_workspace(spec_));
   lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, layout_, type(kContext)));
@@ -81,14 +85,16 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
   sizes_ = pinned_memory<ImageView>(cameras), crops_ = pinned_memory<ImageCrop>(cameras);
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
   outcome_ = pinned_memory<Outcome>(1);
-  if (data_[kFused]) past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::places(spec_.history)) * bytes(kFused));
+  if (data_[kFused])
+    past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::places(spec_.history)) * bytes(kFused));
 }
 
-// Float32 and float16 will do; where one kernel reads two tensors, or a later frame's kernel what this one's network wrote, both are alike.
+// Float32 and float16 will do; where one kernel reads two tensors, or a later frame's kernel what this one's network
+// wrote, both are alike.
 void CudaLoop::check_types() const {
   const auto refuse = [](const TensorInfo& tensor, const std::string& problem) {
-    throw Error(Code::bundle_tensor_mismatch, "\"" + tensor.name + "\" is " + name_of(tensor.type) + problem, "device \"cuda\"",
-                "build the engines anew with imkd-edge build-engine");
+    throw Error(Code::bundle_tensor_mismatch, "\"" + tensor.name + "\" is " + name_of(tensor.type) + problem,
+                "device \"cuda\"", "build the engines anew with imkd-edge build-engine");
   };
   for (int i = 0; i < kBuffers; ++i)
     if (tensors_[i].type == Type::int8) refuse(tensors_[i], ", must be float32 or float16");
@@ -96,7 +102,8 @@ void CudaLoop::check_types() const {
     if (type(a) != type(b)) refuse(tensors_[a], std::string(", \"") + table_[b].name + "\" " + name_of(type(b)));
 }
 
-// Allocates the buffers between the stages and hands the engines theirs; an engine on the CPU needs memory that the host can reach.
+// Allocates the buffers between the stages and hands the engines theirs; an engine on the CPU needs memory that the
+// host can reach.
 void CudaLoop::connect() {
   for (int i = 0; i < kBuffers; ++i) {
     if (table_[i].need != Need::always) continue;
@@ -127,7 +134,8 @@ void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops
 }
 
 void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
-  if (!marks_.empty()) check(cudaEventRecord(marks_[static_cast<std::size_t>(2 * stage + end)].get(), stream), "cudaEventRecord");
+  if (!marks_.empty())
+    check(cudaEventRecord(marks_[static_cast<std::size_t>(2 * stage + end)].get(), stream), "cudaEventRecord");
 }
 
 // An engine on the CPU works between the streams' work.
@@ -142,7 +150,8 @@ void CudaLoop::enqueue_cameras(bool any_image) {
   cudaStream_t stream = main_.get();
   const ImageView* images = inputs_.notes().device_images();
   mark(kPreprocess, false, stream);
-  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), type(kImages), stream);
+  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), type(kImages),
+                    stream);
   mark(kPreprocess, true, stream), mark(kCamera, false, stream);
   if (any_image) run_engine(*camera_);
   mark(kCamera, true, stream), mark(kLift, false, stream);
@@ -150,8 +159,8 @@ void CudaLoop::enqueue_cameras(bool any_image) {
     const std::size_t each = table_[buffer].size() / static_cast<std::size_t>(spec_.cameras);
     clear_absent(images, spec_.cameras, data_[buffer].get(), each, type(buffer), stream);
   }
-  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), layout_, type(kContext), data_[kCameraBev].get(), type(kCameraBev),
-       lift_work_.get(), stream);
+  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), layout_, type(kContext), data_[kCameraBev].get(),
+       type(kCameraBev), lift_work_.get(), stream);
   mark(kLift, true, stream);
 }
 
@@ -159,12 +168,12 @@ void CudaLoop::enqueue_radars() {
   cudaStream_t stream = side_.get();
   const Notes& notes = inputs_.notes();
   mark(kRadar, false, stream);
-  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(), type(kRadarGrid), &outcome_->radar,
-                 radar_work_.get(), stream);
+  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(),
+                 type(kRadarGrid), &outcome_->radar, radar_work_.get(), stream);
   mark(kRadar, true, stream), mark(kWarp, false, stream);
   if (data_[kHistory])
-    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels, data_[kHistory].get(),
-              type(kHistory), stream);
+    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels,
+              data_[kHistory].get(), type(kHistory), stream);
   mark(kWarp, true, stream);
 }
 
@@ -180,11 +189,12 @@ void CudaLoop::enqueue(bool any_image) {
   mark(kBev, false, main_.get());
   run_engine(*bev_);
   mark(kBev, true, main_.get()), mark(kDecode, false, main_.get());
-  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &outcome_->found, decode_work_.get(), main_.get());
+  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &outcome_->found,
+         decode_work_.get(), main_.get());
   for (int i = 0; i < kBuffers; ++i)
     if (maps_[i] && maps_[i] != data_[i])
-      check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), bytes(i), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
-            table_[i].name);
+      check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), bytes(i), cudaMemcpyDeviceToHost, main_.get()),
+            "cudaMemcpyAsync", table_[i].name);
   mark(kDecode, true, main_.get());
 }
 
@@ -217,8 +227,8 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
     enqueue(frame.any_image());
   if (frame.keep >= 0) {
     const std::size_t size = bytes(kFused);
-    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size, cudaMemcpyDeviceToDevice,
-                          main_.get()),
+    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size,
+                          cudaMemcpyDeviceToDevice, main_.get()),
           "cudaMemcpyAsync", "the map to be kept");
   }
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
@@ -274,7 +284,8 @@ bool CudaLoop::wait_for_all() {
 // A tensor of an engine as float32 with the table's order of axes; out has the size of it.
 void CudaLoop::widen(int buffer, const void* data, std::vector<float>& out) const {
   const std::vector<std::int64_t>& shape = table_[buffer].shape;  // of four axes, like every tensor
-  const bool half = tensors_[buffer].type == Type::float16, turned = buffer == kContext && layout_ == Layout::channels_last;
+  const bool half = tensors_[buffer].type == Type::float16,
+             turned = buffer == kContext && layout_ == Layout::channels_last;
   const auto channels = static_cast<std::size_t>(shape[1]), plane = static_cast<std::size_t>(shape[2] * shape[3]);
   for (std::size_t i = 0; i < out.size(); ++i) {
     const std::size_t at = turned ? (i / plane / channels * plane + i % plane) * channels + i / plane % channels : i;
@@ -289,8 +300,8 @@ std::vector<Detector::Tensor> CudaLoop::tensors() {
   for (int i = 0; i < kBuffers; ++i) {
     if (!data_[i]) continue;
     copy.resize(bytes(i)), copies_[i].resize(table_[i].size());
-    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()), "cudaMemcpyAsync",
-          table_[i].name);
+    check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()),
+          "cudaMemcpyAsync", table_[i].name);
     check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");
     widen(i, copy.data(), copies_[i]);
     tensors.push_back({table_[i].name, copies_[i].data(), table_[i].shape});
@@ -303,8 +314,8 @@ std::vector<Detector::Tensor> CudaLoop::tensors() {
 
 void require_cuda() { cuda::require_device(); }
 
-std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-                                          const DetectorOptions& options) {
+std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera,
+                                          std::shared_ptr<Engine> bev, const DetectorOptions& options) {
   require_cuda();
   return std::make_unique<cuda::CudaLoop>(spec, std::move(camera), std::move(bev), options);
 }

@@ -13,13 +13,16 @@ inline void require_device() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess)
-    throw Error(Code::device_unavailable, std::string("no GPU: ") + cudaGetErrorString(status), "cudaGetDeviceCount", kFix);
+    throw Error(Code::device_unavailable, std::string("no GPU: ") + cudaGetErrorString(status), "cudaGetDeviceCount",
+                kFix);
   if (count == 0) throw Error(Code::device_unavailable, "no GPU: CUDA shows no device", "cudaGetDeviceCount", kFix);
 }
 
 template <class Handle, cudaError_t (*destroy)(Handle)>
 struct Destroy {
-  void operator()(Handle handle) const { destroy(handle); }  // its status speaks of earlier work, which has been or will be reported
+  void operator()(Handle handle) const {
+    destroy(handle);
+  }  // its status speaks of earlier work, which has been or will be reported
 };
 template <class Handle, cudaError_t (*destroy)(Handle)>
 using Owner = std::unique_ptr<std::remove_pointer_t<Handle>, Destroy<Handle, destroy>>;

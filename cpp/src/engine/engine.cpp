@@ -12,7 +12,9 @@
 
 namespace imkd {
 
-const char* name_of(Type type) { return type == Type::float32 ? "float32" : type == Type::float16 ? "float16" : "int8"; }
+const char* name_of(Type type) {
+  return type == Type::float32 ? "float32" : type == Type::float16 ? "float16" : "int8";
+}
 
 std::vector<std::string> native_engines() {
   std::vector<std::string> names;
@@ -38,7 +40,8 @@ std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
   for (const std::string& engine : native_engines()) known += (known.empty() ? "" : ", ") + engine;
   throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"",
               known.empty() ? "it has none" : "it has " + known,
-              "build it where CMake finds the headers of ONNX Runtime (ONNXRUNTIME_ROOT) or TensorRT (TENSORRT_ROOT), or use the Python "
+              "build it where CMake finds the headers of ONNX Runtime (ONNXRUNTIME_ROOT) or TensorRT (TENSORRT_ROOT), "
+              "or use the Python "
               "package's engine");
 }
 

@@ -29,7 +29,8 @@ std::optional<std::string> content(const fs::path& path) {
 
 std::string must_read(const fs::path& path) {
   if (std::optional<std::string> bytes = content(path)) return *std::move(bytes);
-  throw Error(Code::engine_load, "there is no " + path.filename().string() + " that can be read", path.string(), kBuild);
+  throw Error(Code::engine_load, "there is no " + path.filename().string() + " that can be read", path.string(),
+              kBuild);
 }
 
 std::string sha256_of(const std::string& bytes) { return sha256_hex(bytes.data(), bytes.size()); }
@@ -115,12 +116,14 @@ EngineFile read_engine_file(const std::string& path, const Machine& machine) {
     const Record record = read_record(card);
     if (is_onnx) reasons.expect("onnx_sha256", sha256_of(must_read(path)), text_of(record.key, "onnx_sha256"));
     const std::string tensorrt = text_of(record.key, "tensorrt");
-    if (!same_tensorrt(tensorrt, machine.tensorrt)) reasons.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);
+    if (!same_tensorrt(tensorrt, machine.tensorrt))
+      reasons.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);
     reasons.expect("cuda", machine.cuda, text_of(record.key, "cuda"));
     reasons.expect("driver", machine.driver, text_of(record.key, "driver"));
     reasons.expect("gpu", machine.gpu, text_of(record.key, "gpu"));
     reasons.expect("sm", machine.sm, text_of(record.key, "sm"));
-    if (sha256_of(file.bytes) != record.sha256) reasons.add("the file is not the one that " + card.filename().string() + " describes");
+    if (sha256_of(file.bytes) != record.sha256)
+      reasons.add("the file is not the one that " + card.filename().string() + " describes");
     file.dla = record.dla;
   } catch (const Error& error) {
     if (error.code() != Code::engine_stale) throw;

@@ -22,13 +22,15 @@ Ort::Env& environment() {
   static Ort::Env* env = nullptr;
   if (env) return *env;
   void* library =
-      open_library("ONNX Runtime", {library_path, environment_variable("IMKD_ORT_LIBRARY"), "libonnxruntime.so.1", "libonnxruntime.so"},
+      open_library("ONNX Runtime",
+                   {library_path, environment_variable("IMKD_ORT_LIBRARY"), "libonnxruntime.so.1", "libonnxruntime.so"},
                    "install ONNX Runtime, or name its libonnxruntime.so in the environment variable IMKD_ORT_LIBRARY");
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   const OrtApi* api = get_base ? get_base()->GetApi(ORT_API_VERSION) : nullptr;
   if (!api)
-    throw Error(Code::engine_unavailable, "ONNX Runtime's library is older than its API " + std::to_string(ORT_API_VERSION),
-                get_base ? std::string("version ") + get_base()->GetVersionString() : "", "install a newer ONNX Runtime");
+    throw Error(
+        Code::engine_unavailable, "ONNX Runtime's library is older than its API " + std::to_string(ORT_API_VERSION),
+        get_base ? std::string("version ") + get_base()->GetVersionString() : "", "install a newer ONNX Runtime");
   Ort::InitApi(api);
   env = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "imkd");  // errors come as exceptions, nothing is printed
   return *env;
@@ -53,8 +55,10 @@ class OrtEngine : public Engine {
       options.SetInterOpNumThreads(1);
       options.SetExecutionMode(ORT_SEQUENTIAL);
       options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
-      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");  // idle workers must leave the cores to our ops
-      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");             // Q/DQ as written: integer kernels saturate on some CPUs
+      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning,
+                             "0");  // idle workers must leave the cores to our ops
+      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ,
+                             "1");  // Q/DQ as written: integer kernels saturate on some CPUs
       ports_.clear();
       binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
       session_ = Ort::Session(environment_, onnx_path.c_str(), options);
@@ -81,8 +85,8 @@ class OrtEngine : public Engine {
     }
     guard(Code::engine_bind, "", [&] {
       const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-      const Ort::Value value =
-          Ort::Value::CreateTensor<float>(memory, static_cast<float*>(data.get()), count, port.info.shape.data(), port.info.shape.size());
+      const Ort::Value value = Ort::Value::CreateTensor<float>(memory, static_cast<float*>(data.get()), count,
+                                                               port.info.shape.data(), port.info.shape.size());
       port.is_input ? binding_.BindInput(tensor.c_str(), value) : binding_.BindOutput(tensor.c_str(), value);
     });
     port.data = std::move(data);
@@ -121,7 +125,8 @@ class OrtEngine : public Engine {
     for (const Port& port : ports_) {
       if (port.is_input != is_input) continue;
       if (!port.is_float)
-        throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not float32", path_, "export it as float32");
+        throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not float32", path_,
+                    "export it as float32");
       infos.push_back(port.info);
     }
     return infos;

@@ -7,8 +7,8 @@
 
 namespace imkd {
 
-// Which shared library to open, e.g. the one in the onnxruntime wheel; to be called before the first engine is made. By default the loader
-// looks for libonnxruntime.so.1. Does nothing in a build without this engine.
+// Which shared library to open, e.g. the one in the onnxruntime wheel; to be called before the first engine is made. By
+// default the loader looks for libonnxruntime.so.1. Does nothing in a build without this engine.
 void set_ort_library(const std::string& path);
 std::unique_ptr<Engine> make_ort_engine(int threads);  // throws Error engine_unavailable when no library fits
 

@@ -10,9 +10,10 @@
 
 namespace imkd {
 
-// The first of the candidates that can be opened, those whose name is empty left out; it stays open until the process ends.
-// Throws Error engine_unavailable with what the loader said of each; fix: how to mend it.
-inline void* open_library(const std::string& product, const std::vector<std::string>& candidates, const std::string& fix) {
+// The first of the candidates that can be opened, those whose name is empty left out; it stays open until the process
+// ends. Throws Error engine_unavailable with what the loader said of each; fix: how to mend it.
+inline void* open_library(const std::string& product, const std::vector<std::string>& candidates,
+                          const std::string& fix) {
   std::string tried;
   for (const std::string& path : candidates) {
     if (path.empty()) continue;

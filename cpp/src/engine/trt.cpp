@@ -22,8 +22,8 @@ void check(cudaError_t status, Code code, const char* call, const std::string& w
   cuda::require(status, code, call, where, "see imkd-edge doctor");
 }
 
-// Keeps what TensorRT says, for the error that follows. TensorRT wants one logger per process; messages of engines that are used on
-// several threads at once may stand in each other's errors.
+// Keeps what TensorRT says, for the error that follows. TensorRT wants one logger per process; messages of engines that
+// are used on several threads at once may stand in each other's errors.
 class Logger : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override {
@@ -69,17 +69,20 @@ template <class Function>
 Function symbol(void* library, const char* name) {
   void* address = dlsym(library, name);
   if (!address)
-    throw Error(Code::engine_unavailable, std::string("TensorRT's library has no ") + name, "", "install TensorRT 10.3 or newer");
+    throw Error(Code::engine_unavailable, std::string("TensorRT's library has no ") + name, "",
+                "install TensorRT 10.3 or newer");
   return reinterpret_cast<Function>(address);
 }
 
 Library load_library() {
-  void* opened = open_library("TensorRT", {environment_variable("IMKD_TRT_LIBRARY"), "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)},
-                              "install TensorRT, or name its libnvinfer.so in the environment variable IMKD_TRT_LIBRARY");
+  void* opened = open_library(
+      "TensorRT", {environment_variable("IMKD_TRT_LIBRARY"), "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)},
+      "install TensorRT, or name its libnvinfer.so in the environment variable IMKD_TRT_LIBRARY");
   Library library;
   library.create_runtime = symbol<void* (*)(void*, std::int32_t)>(opened, "createInferRuntime_INTERNAL");
   for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion"})
-    library.version += (library.version.empty() ? "" : ".") + std::to_string(symbol<std::int32_t (*)()>(opened, part)());
+    library.version +=
+        (library.version.empty() ? "" : ".") + std::to_string(symbol<std::int32_t (*)()>(opened, part)());
   return library;
 }
 
@@ -94,8 +97,8 @@ Machine this_machine() {
   check(cudaGetDevice(&device), Code::device_unavailable, "cudaGetDevice", "");
   check(cudaDriverGetVersion(&cuda), Code::device_unavailable, "cudaDriverGetVersion", "");
   check(cudaGetDeviceProperties(&properties, device), Code::device_unavailable, "cudaGetDeviceProperties", "");
-  return {library().version, std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10), driver_version(), properties.name,
-          std::to_string(properties.major) + std::to_string(properties.minor)};
+  return {library().version, std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10), driver_version(),
+          properties.name, std::to_string(properties.major) + std::to_string(properties.minor)};
 }
 
 struct Port {  // one input or output of the engine
@@ -160,7 +163,8 @@ class TrtEngine : public Engine {
     if (!context_) throw Error(Code::engine_run, "no engine is loaded", "", "call load first");
     for (Port& port : ports_) {
       if (port.data) continue;
-      if (port.is_input) throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
+      if (port.is_input)
+        throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
       bind_scratch(port);
     }
     const auto used = stream ? static_cast<cudaStream_t>(stream) : own_stream();
@@ -171,7 +175,8 @@ class TrtEngine : public Engine {
 
  private:
   Error refused(Code code, const char* call) const {
-    return Error(code, std::string("TensorRT refuses ") + call + ": " + logger().take(), path_, "build the engine again, on this machine");
+    return Error(code, std::string("TensorRT refuses ") + call + ": " + logger().take(), path_,
+                 "build the engine again, on this machine");
   }
 
   void deserialize(const EngineFile& file) {
@@ -215,8 +220,8 @@ class TrtEngine : public Engine {
 
   void require_known(const Port& port) const {
     if (port.is_known) return;
-    throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32, float16 or int8", path_,
-                "build the engine with imkd-edge build-engine");
+    throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32, float16 or int8",
+                path_, "build the engine with imkd-edge build-engine");
   }
 
   Port& find(const std::string& tensor) {
@@ -243,7 +248,8 @@ class TrtEngine : public Engine {
 
   void set_address(const Port& port, void* address) {
     logger().clear();
-    if (!context_->setTensorAddress(port.info.name.c_str(), address)) throw refused(Code::engine_bind, "setTensorAddress");
+    if (!context_->setTensorAddress(port.info.name.c_str(), address))
+      throw refused(Code::engine_bind, "setTensorAddress");
   }
 
   // TensorRT writes every output.
@@ -259,7 +265,8 @@ class TrtEngine : public Engine {
   cudaStream_t own_stream() {
     if (!stream_) {
       cudaStream_t stream = nullptr;
-      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), Code::engine_run, "cudaStreamCreateWithFlags", path_);
+      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), Code::engine_run, "cudaStreamCreateWithFlags",
+            path_);
       stream_.reset(stream);
     }
     return stream_.get();

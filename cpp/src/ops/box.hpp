@@ -35,12 +35,13 @@ IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detectio
   const int row = cell / grid.width, column = cell % grid.width;
   const double x = grid.x(column + 0.5 + double(value[0])), y = grid.y(row + 0.5 + double(value[1]));
   d.x = float(x), d.y = float(y), d.z = float(grid.ground(x, y) + value[2]);
-  d.length = float(std::exp(double(value[3]))), d.width = float(std::exp(double(value[4]))), d.height = float(std::exp(double(value[5])));
+  d.length = float(std::exp(double(value[3]))), d.width = float(std::exp(double(value[4]))),
+  d.height = float(std::exp(double(value[5])));
   d.yaw = float(std::atan2(double(value[6]), double(value[7])));
   if (d.yaw >= kPi) d.yaw = -kPi;
   d.vx = value[8], d.vy = value[9];
-  return std::isfinite(d.x) && std::isfinite(d.y) && std::isfinite(d.z) && std::isfinite(d.length) && std::isfinite(d.width) &&
-         std::isfinite(d.height);
+  return std::isfinite(d.x) && std::isfinite(d.y) && std::isfinite(d.z) && std::isfinite(d.length) &&
+         std::isfinite(d.width) && std::isfinite(d.height);
 }
 
 IMKD_HD inline bool suppresses(const Detection& better, const Detection& other, float radius) {

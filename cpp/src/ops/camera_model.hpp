@@ -41,7 +41,8 @@ IMKD_HD inline bool undistort_plumb_bob(const std::array<double, 5>& k, double x
   return false;
 }
 
-// Kannala-Brandt (fisheye, k1..k4): theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8), theta the angle from the optical axis.
+// Kannala-Brandt (fisheye, k1..k4): theta_d = theta (1 + k1 theta^2 + ... + k4 theta^8), theta the angle from the
+// optical axis.
 IMKD_HD inline bool undistort_fisheye(const std::array<double, 5>& k, double xd, double yd, double& x, double& y) {
   const double theta_d = std::sqrt(xd * xd + yd * yd);  // not hypot, which differs between libraries
   double theta = theta_d;
@@ -62,8 +63,8 @@ IMKD_HD inline bool undistort_fisheye(const std::array<double, 5>& k, double xd,
   return false;
 }
 
-// The point on the plane z = 1 of the camera frame that is seen at raw pixel (u, v); false where the lens model has no such point
-// (behind the camera, or beyond the radius up to which the distortion polynomial is invertible).
+// The point on the plane z = 1 of the camera frame that is seen at raw pixel (u, v); false where the lens model has no
+// such point (behind the camera, or beyond the radius up to which the distortion polynomial is invertible).
 IMKD_HD inline bool undistort(const Lens& lens, double u, double v, double& x, double& y) {
   const Mat3& K = lens.K;
   const double yd = (v - K[5]) / K[4], xd = (u - K[2] - K[1] * yd) / K[0];

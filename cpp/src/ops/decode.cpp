@@ -9,8 +9,10 @@ namespace {
 
 struct Candidate {
   float logit;
-  std::int32_t index;                                                                                        // class * cells + cell
-  bool operator<(const Candidate& o) const { return logit != o.logit ? logit > o.logit : index < o.index; }  // better first
+  std::int32_t index;  // class * cells + cell
+  bool operator<(const Candidate& o) const {
+    return logit != o.logit ? logit > o.logit : index < o.index;
+  }  // better first
 };
 
 // Keeps the best `capacity` candidates.
@@ -36,7 +38,8 @@ bool any_above(const float* values, int count, float threshold) {  // NaN counts
 
 std::size_t decode_workspace(const ModelSpec& spec) { return spec.head.max_candidates * sizeof(Candidate); }
 
-int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::vector<Detection>& out, void* workspace, ThreadPool&) {
+int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::vector<Detection>& out, void* workspace,
+           ThreadPool&) {
   const HeadSpec& head = spec.head;
   const int width = spec.grid.width(), height = spec.grid.height(), cells = width * height;
   const float threshold = logit_of(head.score_threshold);  // compare logits: few need a sigmoid
@@ -73,7 +76,8 @@ int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::v
     const ClassSpec& kind = head.classes[d.label];
     read_box(grid, box + std::size_t(kind.group) * kBoxChannels * cells, candidates[i].index % cells, d);
     const float radius = float(kind.nms_radius);
-    const bool suppressed = std::any_of(out.begin(), out.end(), [&](const Detection& o) { return suppresses(o, d, radius); });
+    const bool suppressed =
+        std::any_of(out.begin(), out.end(), [&](const Detection& o) { return suppresses(o, d, radius); });
     if (!suppressed) out.push_back(d);
   }
   return dropped;

@@ -10,7 +10,8 @@ constexpr int kThreads = 1024;  // of the block that selects
 
 struct Scratch {
   unsigned long long* keys;  // (peaks) rising from the best: logit, then index; no order among them
-  Detection* found;          // (peaks) their boxes: read where they are found, for each of their channels lies in a sector of its own
+  Detection*
+      found;  // (peaks) their boxes: read where they are found, for each of their channels lies in a sector of its own
   unsigned long long* best;  // (max_candidates)
   std::int32_t* place;       // (max_candidates) of those among the peaks
   std::int32_t* order;       // (max_candidates) the same, from the best
@@ -44,7 +45,8 @@ struct Head {
         max_candidates(spec.head.max_candidates),
         max_detections(spec.head.max_detections),
         threshold(logit_of(spec.head.score_threshold)) {
-    for (int i = 0; i < classes; ++i) group[i] = spec.head.classes[i].group, radius[i] = float(spec.head.classes[i].nms_radius);
+    for (int i = 0; i < classes; ++i)
+      group[i] = spec.head.classes[i].group, radius[i] = float(spec.head.classes[i].nms_radius);
   }
 };
 
@@ -75,7 +77,8 @@ __global__ void __launch_bounds__(128)
   }
 }
 
-// The key that exactly `wanted` keys do not exceed, 1 <= wanted <= count: radix selection, eight bits at a time from the top.
+// The key that exactly `wanted` keys do not exceed, 1 <= wanted <= count: radix selection, eight bits at a time from
+// the top.
 __device__ unsigned long long nth_key(const unsigned long long* keys, int count, int wanted) {
   __shared__ int histogram[256];
   __shared__ int digit, below;
@@ -137,8 +140,8 @@ __global__ void __launch_bounds__(kThreads) select_boxes(Head head, Scratch s, D
 
 std::size_t decode_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 
-void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type type, Detection* out, Found* found, void* workspace,
-            Stream stream) {
+void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type type, Detection* out, Found* found,
+            void* workspace, Stream stream) {
   const Plane grid = Plane::of_bev(spec);
   const Head head(spec);
   const Scratch s(spec, workspace);

@@ -1,4 +1,5 @@
-// Resize, crop and normalisation in one pass: rows are blended first (contiguous bytes), then columns of the blended row.
+// Resize, crop and normalisation in one pass: rows are blended first (contiguous bytes), then columns of the blended
+// row.
 #include <algorithm>
 #include <type_traits>
 
@@ -17,7 +18,8 @@ IMKD_CLONES void blend_rows(const std::uint8_t* a, const std::uint8_t* b, float 
 }
 
 // The same for any layout; c counts channels within a pixel.
-void blend_strided(const ImageView& image, const std::uint8_t* a, const std::uint8_t* b, float weight, int pixels, float* out) {
+void blend_strided(const ImageView& image, const std::uint8_t* a, const std::uint8_t* b, float weight, int pixels,
+                   float* out) {
   for (int x = 0; x < pixels; ++x)
     for (int c = 0; c < 3; ++c) {
       const std::ptrdiff_t at = x * image.pixel_stride + c * image.channel_stride;
@@ -26,7 +28,8 @@ void blend_strided(const ImageView& image, const std::uint8_t* a, const std::uin
 }
 
 // Pixels of one row of NV12, from a column on, as RGB.
-const std::uint8_t* rgb_row(const ImageView& image, const Yuv& matrix, int row, int first, int pixels, std::uint8_t* rgb) {
+const std::uint8_t* rgb_row(const ImageView& image, const Yuv& matrix, int row, int first, int pixels,
+                            std::uint8_t* rgb) {
   for (int x = 0; x < pixels; ++x) nv12_pixel(image, matrix, row, first + x, rgb + 3 * x);
   return rgb;
 }
@@ -37,15 +40,19 @@ struct Scale {  // (value - mean) / std as value * gain + bias, in the row's ord
   Lanes gain{}, bias{};
 };
 
-// row: interleaved blended pixels and one float more; index: 3 * raw column; mixed: 4 * count. A pixel at a time, so nothing is gathered.
-IMKD_CLONES void blend_columns(const float* row, const int* index, const float* weight, int count, const Scale& scale, float* mixed) {
+// row: interleaved blended pixels and one float more; index: 3 * raw column; mixed: 4 * count. A pixel at a time, so
+// nothing is gathered.
+IMKD_CLONES void blend_columns(const float* row, const int* index, const float* weight, int count, const Scale& scale,
+                               float* mixed) {
   for (int x = 0; x < count; ++x) {
-    const Lanes a = *reinterpret_cast<const Lanes*>(row + index[x]), b = *reinterpret_cast<const Lanes*>(row + index[x] + 3);
+    const Lanes a = *reinterpret_cast<const Lanes*>(row + index[x]),
+                b = *reinterpret_cast<const Lanes*>(row + index[x] + 3);
     *reinterpret_cast<Lanes*>(mixed + 4 * x) = (a + (b - a) * weight[x]) * scale.gain + scale.bias;
   }
 }
 
-IMKD_CLONES void to_planes(const float* mixed, int count, float* __restrict a, float* __restrict b, float* __restrict c) {
+IMKD_CLONES void to_planes(const float* mixed, int count, float* __restrict a, float* __restrict b,
+                           float* __restrict c) {
   for (int x = 0; x < count; ++x) a[x] = mixed[4 * x], b[x] = mixed[4 * x + 1], c[x] = mixed[4 * x + 2];
 }
 
@@ -72,10 +79,11 @@ void fill(Tile& tile, int begin, const ImageView& image, const ImageCrop& crop, 
 
 // Rows [begin, end) of one image, as they are or, where T is int8, in steps of scale.
 template <class T>
-void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, float step, int begin, int end,
-                     T* out /* (3,H,W) */) {
+void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageSpec& spec, float step, int begin,
+                     int end, T* out /* (3,H,W) */) {
   const int plane = spec.width * spec.height;
-  const bool packed = !image.chroma && image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
+  const bool packed =
+      !image.chroma && image.pixel_stride == 3 && (image.channel_stride == 1 || image.channel_stride == -1);
   const bool reversed = packed && image.channel_stride < 0;  // BGR seen as RGB: the bytes start two lower
   const bool nv12 = image.chroma != nullptr;
   const Yuv matrix = yuv_of(image.yuv);
@@ -98,7 +106,8 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
       const std::uint8_t* b = image.height > 1 ? a + image.row_stride : a;
       if (nv12)
         blend_rows(rgb_row(image, matrix, t.index, tile.first, pixels, rgb[0]),
-                   rgb_row(image, matrix, t.index + (image.height > 1), tile.first, pixels, rgb[1]), t.weight, 3 * pixels, row);
+                   rgb_row(image, matrix, t.index + (image.height > 1), tile.first, pixels, rgb[1]), t.weight,
+                   3 * pixels, row);
       else if (packed)
         blend_rows(a - 2 * reversed, b - 2 * reversed, t.weight, 3 * pixels, row);
       else
@@ -123,7 +132,8 @@ void preprocess_rows(const ImageView& image, const ImageCrop& crop, const ImageS
 }
 
 template <class T>
-void preprocess(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale, T* out, ThreadPool& pool) {
+void preprocess(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale, T* out,
+                ThreadPool& pool) {
   const std::size_t size = std::size_t(3) * spec.width * spec.height;
   pool.parallel_for(count * spec.height, [&](int begin, int end) {
     while (begin < end) {
@@ -149,12 +159,13 @@ ImageCrop image_crop(const ImageSpec& spec, int width, int height) {
   return {scale, (width * scale - spec.width) / 2, (height * scale - spec.height) * spec.anchor};
 }
 
-void preprocess_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float* out, ThreadPool& pool) {
+void preprocess_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float* out,
+                       ThreadPool& pool) {
   preprocess(images, crops, count, spec, 1.f, out, pool);
 }
 
-void quantize_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale, std::int8_t* out,
-                     ThreadPool& pool) {
+void quantize_images(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, float scale,
+                     std::int8_t* out, ThreadPool& pool) {
   preprocess(images, crops, count, spec, scale, out, pool);
 }
 

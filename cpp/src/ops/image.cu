@@ -1,4 +1,5 @@
-// Resize, crop and normalisation of all cameras in one kernel: each thread blends four raw pixels into one output pixel.
+// Resize, crop and normalisation of all cameras in one kernel: each thread blends four raw pixels into one output
+// pixel.
 #include "image_tap.hpp"
 #include "kernel.hpp"
 #include "yuv.hpp"
@@ -15,7 +16,8 @@ struct Output {
   }
 };
 
-__global__ void __launch_bounds__(256) resize_taps(const ImageView* images, const ImageCrop* crops, int width, int height, Tap* table) {
+__global__ void __launch_bounds__(256)
+    resize_taps(const ImageView* images, const ImageCrop* crops, int width, int height, Tap* table) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= width + height) return;
   const ImageView& image = images[blockIdx.y];
@@ -62,21 +64,26 @@ __global__ void __launch_bounds__(256)
     const bool rgb = !image.chroma;
     const float top_left = rgb ? p[0] : nv12[0][c], top_right = rgb ? p[beside] : nv12[1][c];
     const float low_left = rgb ? p[below] : nv12[2][c], low_right = rgb ? p[below + beside] : nv12[3][c];
-    const float left = top_left + (low_left - top_left) * v.weight, far = top_right + (low_right - top_right) * v.weight;
+    const float left = top_left + (low_left - top_left) * v.weight,
+                far = top_right + (low_right - top_right) * v.weight;
     to[c * plane] = as<T>((left + (far - left) * h.weight) * output.gain[c] + output.bias[c], output.scale);
   }
 }
 
 }  // namespace
 
-std::size_t resize_table_bytes(const ImageSpec& spec, int count) { return sizeof(Tap) * (spec.width + spec.height) * count; }
-
-void resize_table(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, void* table, Stream stream) {
-  run("resize_table", resize_taps, dim3(blocks(spec.width + spec.height, 256), count), dim3(256), stream, images, crops, spec.width,
-      spec.height, static_cast<Tap*>(table));
+std::size_t resize_table_bytes(const ImageSpec& spec, int count) {
+  return sizeof(Tap) * (spec.width + spec.height) * count;
 }
 
-void preprocess_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, void* out, Type type, Stream stream) {
+void resize_table(const ImageView* images, const ImageCrop* crops, int count, const ImageSpec& spec, void* table,
+                  Stream stream) {
+  run("resize_table", resize_taps, dim3(blocks(spec.width + spec.height, 256), count), dim3(256), stream, images, crops,
+      spec.width, spec.height, static_cast<Tap*>(table));
+}
+
+void preprocess_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, void* out,
+                       Type type, Stream stream) {
   const dim3 grid(blocks(spec.width, 32), blocks(spec.height, 8), count);
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
@@ -85,10 +92,11 @@ void preprocess_images(const ImageView* images, int count, const ImageSpec& spec
   });
 }
 
-void quantize_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, float scale, std::int8_t* out,
-                     Stream stream) {
+void quantize_images(const ImageView* images, int count, const ImageSpec& spec, const void* table, float scale,
+                     std::int8_t* out, Stream stream) {
   const dim3 grid(blocks(spec.width, 32), blocks(spec.height, 8), count);
-  run("quantize_images", resize<std::int8_t>, grid, dim3(32, 8), stream, images, Output(spec, scale), static_cast<const Tap*>(table), out);
+  run("quantize_images", resize<std::int8_t>, grid, dim3(32, 8), stream, images, Output(spec, scale),
+      static_cast<const Tap*>(table), out);
 }
 
 }  // namespace imkd::cuda

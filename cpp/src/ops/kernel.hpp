@@ -1,4 +1,5 @@
-// What every .cu file needs. The same files compile with nvcc and, in the tests, as C++ against a header that runs kernels on the CPU.
+// What every .cu file needs. The same files compile with nvcc and, in the tests, as C++ against a header that runs
+// kernels on the CPU.
 #pragma once
 #if defined(__CUDACC__)
 #include <cuda_fp16.h>

@@ -23,7 +23,8 @@ void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* 
     for (int column = 0; column < w; ++column) {
       double x = 0, y = 0;
       if (!frustum.ray(row, column, x, y)) continue;
-      for (int bin = 0; bin < spec.depth.bins; ++bin) out[(bin * h + row) * w + column] = frustum.cell(x, y, spec.depth.edge(bin + 0.5));
+      for (int bin = 0; bin < spec.depth.bins; ++bin)
+        out[(bin * h + row) * w + column] = frustum.cell(x, y, spec.depth.edge(bin + 0.5));
     }
 }
 
@@ -34,7 +35,8 @@ void transpose(const float* context, int channels, int pixels, int begin, int en
     const int p1 = std::min(p0 + kTile, end);
     for (int c0 = 0; c0 < channels; c0 += kTile)
       for (int p = p0; p < p1; ++p)
-        for (int c = c0; c < std::min(c0 + kTile, channels); ++c) out[std::size_t(p) * length + c] = context[std::size_t(c) * pixels + p];
+        for (int c = c0; c < std::min(c0 + kTile, channels); ++c)
+          out[std::size_t(p) * length + c] = context[std::size_t(c) * pixels + p];
     for (int p = p0; p < p1; ++p) {
       float* rest = out + std::size_t(p) * length + channels;
       *rest = 1.f;
@@ -46,7 +48,8 @@ void transpose(const float* context, int channels, int pixels, int begin, int en
 typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
 
 // The weighted sum of the rows of points [begin, end) of the table, kTogether floats of each.
-IMKD_CLONES void weighted_sum(const LiftTable& table, int begin, int end, const float* depth, const float* rows, int length, float* out) {
+IMKD_CLONES void weighted_sum(const LiftTable& table, int begin, int end, const float* depth, const float* rows,
+                              int length, float* out) {
   Lanes a{}, b{}, c{}, d{};
   for (int p = begin; p < end; ++p) {
     const Lanes* row = reinterpret_cast<const Lanes*>(rows + std::size_t(table.pixels[p]) * length);
@@ -75,15 +78,18 @@ struct Lift {
   int channels, length;
   std::size_t cells;  // of the grid
 
-  // Grid cells [begin, begin + count), count <= kBlock; k is the first entry of the table at or after begin. Returns the next entry.
+  // Grid cells [begin, begin + count), count <= kBlock; k is the first entry of the table at or after begin. Returns
+  // the next entry.
   std::size_t block(int begin, int count, std::size_t k) const {
     std::size_t last = k;
     while (last < table.cells.size() && table.cells[last] < begin + count) ++last;
     for (int c0 = 0; c0 <= channels; c0 += kTogether) {
       Sums sums = {};
       for (std::size_t i = k; i < last; ++i)
-        weighted_sum(table, table.starts[i], table.starts[i + 1], depth, rows + c0, length, sums[table.cells[i] - begin]);
-      for (int c = c0; c < std::min(c0 + kTogether, channels + 1); ++c) write_line(sums, c - c0, count, out + c * cells + begin);
+        weighted_sum(table, table.starts[i], table.starts[i + 1], depth, rows + c0, length,
+                     sums[table.cells[i] - begin]);
+      for (int c = c0; c < std::min(c0 + kTogether, channels + 1); ++c)
+        write_line(sums, c - c0, count, out + c * cells + begin);
     }
     return last;
   }
@@ -108,10 +114,12 @@ struct Lift {
 
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops) {
   if (static_cast<int>(rig.cameras.size()) != spec.cameras)
-    throw Error(Code::rig_mismatch,
-                "the rig has " + std::to_string(rig.cameras.size()) + " cameras, the model " + std::to_string(spec.cameras), "rig.cameras",
-                "use the rig that the model was made for");
-  const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width(), per_camera = pixels * spec.depth.bins;
+    throw Error(
+        Code::rig_mismatch,
+        "the rig has " + std::to_string(rig.cameras.size()) + " cameras, the model " + std::to_string(spec.cameras),
+        "rig.cameras", "use the rig that the model was made for");
+  const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width(),
+                    per_camera = pixels * spec.depth.bins;
   const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();
   std::vector<std::int32_t> cell(per_camera * rig.cameras.size());
   for (std::size_t n = 0; n < rig.cameras.size(); ++n)
@@ -141,11 +149,12 @@ LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCro
 }
 
 std::size_t lift_workspace(const ModelSpec& spec) {
-  return std::size_t(spec.cameras) * spec.image.feature_height() * spec.image.feature_width() * row_length(spec.context_channels);
+  return std::size_t(spec.cameras) * spec.image.feature_height() * spec.image.feature_width() *
+         row_length(spec.context_channels);
 }
 
-void lift(const ModelSpec& spec, const LiftTable& table, const float* depth, const float* context, float* out, float* workspace,
-          ThreadPool& pool) {
+void lift(const ModelSpec& spec, const LiftTable& table, const float* depth, const float* context, float* out,
+          float* workspace, ThreadPool& pool) {
   const int pixels = spec.image.feature_height() * spec.image.feature_width(), channels = spec.context_channels;
   const int length = row_length(channels);
   pool.parallel_for(spec.cameras * pixels, [&](int begin, int end) {
@@ -159,7 +168,8 @@ void lift(const ModelSpec& spec, const LiftTable& table, const float* depth, con
   });
   const int cells = spec.grid.width() * spec.grid.height();
   const Lift op{table, depth, workspace, out, channels, length, static_cast<std::size_t>(cells)};
-  pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int begin, int end) { op.range(begin * kBlock, std::min(end * kBlock, cells)); });
+  pool.parallel_for((cells + kBlock - 1) / kBlock,
+                    [&](int begin, int end) { op.range(begin * kBlock, std::min(end * kBlock, cells)); });
 }
 
 }  // namespace imkd

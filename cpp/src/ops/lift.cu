@@ -1,4 +1,5 @@
-// The lift's table on the device, and the lift: a warp sums one cell in the table's order, a block writes 32 cells as whole cache lines.
+// The lift's table on the device, and the lift: a warp sums one cell in the table's order, a block writes 32 cells as
+// whole cache lines.
 #include <vector>
 
 #include "frustum.hpp"
@@ -12,7 +13,9 @@ constexpr int kWarps = 8;      // of a block
 constexpr int kLanesWide = 4;  // channels per lane and pass
 constexpr int kPass = 32 * kLanesWide;
 
-std::size_t feature_pixels(const ModelSpec& spec) { return std::size_t(spec.image.feature_height()) * spec.image.feature_width(); }
+std::size_t feature_pixels(const ModelSpec& spec) {
+  return std::size_t(spec.image.feature_height()) * spec.image.feature_width();
+}
 std::size_t cells_of(const ModelSpec& spec) { return std::size_t(spec.grid.width()) * spec.grid.height(); }
 
 // ---- table: count, scan, fill in any order, then put each cell's points in their order ----
@@ -34,8 +37,8 @@ struct Scratch {
   }
 };
 
-__global__ void __launch_bounds__(128)
-    place_frustum(Frustum frustum, int h, int w, int bins, const double* depths, std::int32_t* cell, std::int32_t* count) {
+__global__ void __launch_bounds__(128) place_frustum(Frustum frustum, int h, int w, int bins, const double* depths,
+                                                     std::int32_t* cell, std::int32_t* count) {
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
   if (pixel >= h * w) return;
   double x = 0, y = 0;
@@ -59,15 +62,15 @@ __global__ void __launch_bounds__(kScanThreads) scan_cells(const std::int32_t* c
   if (threadIdx.x == 0) rows[cells] = before;
 }
 
-__global__ void __launch_bounds__(256)
-    group_table(const std::int32_t* cell, int points, const std::int32_t* rows, std::int32_t* filled, std::int32_t* unsorted) {
+__global__ void __launch_bounds__(256) group_table(const std::int32_t* cell, int points, const std::int32_t* rows,
+                                                   std::int32_t* filled, std::int32_t* unsorted) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= points || cell[i] == kOutside) return;
   unsorted[rows[cell[i]] + atomicAdd(filled + cell[i], 1)] = i;
 }
 
-__global__ void __launch_bounds__(256)
-    order_table(const std::int32_t* cell, const std::int32_t* unsorted, int cells, int pixels, int per_camera, LiftTable table) {
+__global__ void __launch_bounds__(256) order_table(const std::int32_t* cell, const std::int32_t* unsorted, int cells,
+                                                   int pixels, int per_camera, LiftTable table) {
   const int slot = blockIdx.x * blockDim.x + threadIdx.x;
   if (slot >= table.rows[cells]) return;
   const int point = unsorted[slot], begin = table.rows[cell[point]], end = table.rows[cell[point] + 1];
@@ -80,21 +83,25 @@ __global__ void __launch_bounds__(256)
 // ---- lift ----
 // (N,C,pixels) -> (N,pixels,C)
 template <class T>
-__global__ void __launch_bounds__(256) transpose(const T* __restrict__ in, int channels, int pixels, T* __restrict__ out) {
+__global__ void __launch_bounds__(256)
+    transpose(const T* __restrict__ in, int channels, int pixels, T* __restrict__ out) {
   __shared__ T tile[kTile][kTile + 1];
   const int p0 = blockIdx.x * kTile, c0 = blockIdx.y * kTile;
   const std::size_t image = std::size_t(blockIdx.z) * channels * pixels;
   for (int c = threadIdx.y; c < kTile && c0 + c < channels; c += kWarps)
-    if (p0 + int(threadIdx.x) < pixels) tile[c][threadIdx.x] = in[image + std::size_t(c0 + c) * pixels + p0 + threadIdx.x];
+    if (p0 + int(threadIdx.x) < pixels)
+      tile[c][threadIdx.x] = in[image + std::size_t(c0 + c) * pixels + p0 + threadIdx.x];
   __syncthreads();
   for (int p = threadIdx.y; p < kTile && p0 + p < pixels; p += kWarps)
-    if (c0 + int(threadIdx.x) < channels) out[image + std::size_t(p0 + p) * channels + c0 + threadIdx.x] = tile[threadIdx.x][p];
+    if (c0 + int(threadIdx.x) < channels)
+      out[image + std::size_t(p0 + p) * channels + c0 + threadIdx.x] = tile[threadIdx.x][p];
 }
 
-// Adds the points [begin, end) of one cell for the channels that are this lane's: first + lane, + 32, ...; seen is the sum of depth.
+// Adds the points [begin, end) of one cell for the channels that are this lane's: first + lane, + 32, ...; seen is the
+// sum of depth.
 template <class T>
-__device__ void sum_cell(const LiftTable& table, const T* depth, const T* context, int begin, int end, int channels, int first,
-                         float (&sum)[kLanesWide], float& seen) {
+__device__ void sum_cell(const LiftTable& table, const T* depth, const T* context, int begin, int end, int channels,
+                         int first, float (&sum)[kLanesWide], float& seen) {
   const int lane = threadIdx.x;
   for (int base = begin; base < end; base += 32) {
     const bool mine = base + lane < end;
@@ -114,7 +121,8 @@ __device__ void sum_cell(const LiftTable& table, const T* depth, const T* contex
 
 template <class T, class Out>
 __global__ void __launch_bounds__(32 * kWarps)
-    lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells, Out* __restrict__ out) {
+    lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells,
+             Out* __restrict__ out) {
   __shared__ float tile[kPass][kTile + 1];
   __shared__ float evidence[kTile];
   const int cell0 = blockIdx.x * kTile, lane = threadIdx.x, warp = threadIdx.y;
@@ -130,7 +138,8 @@ __global__ void __launch_bounds__(32 * kWarps)
     const int cell = cell0 + lane;
     for (int c = warp; c < kPass && first + c < channels; c += kWarps)
       if (cell < cells) out[std::size_t(first + c) * cells + cell] = from_float<Out>(tile[c][lane]);
-    if (first == 0 && warp == 0 && cell < cells) out[std::size_t(channels) * cells + cell] = from_float<Out>(evidence[lane]);
+    if (first == 0 && warp == 0 && cell < cells)
+      out[std::size_t(channels) * cells + cell] = from_float<Out>(evidence[lane]);
     __syncthreads();  // the next pass writes the tile
   }
 }
@@ -156,40 +165,46 @@ void clear_absent(const ImageView* images, int count, void* tensor, std::size_t 
 std::size_t lift_points(const ModelSpec& spec) { return spec.cameras * feature_pixels(spec) * spec.depth.bins; }
 std::size_t lift_table_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type) {
-  return layout == Layout::channels_last ? 0 : spec.cameras * feature_pixels(spec) * spec.context_channels * size_of(type);
+  return layout == Layout::channels_last ? 0
+                                         : spec.cameras * feature_pixels(spec) * spec.context_channels * size_of(type);
 }
 
-void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table, void* workspace,
-                Stream stream) {
+void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table,
+                void* workspace, Stream stream) {
   const int h = spec.image.feature_height(), w = spec.image.feature_width(), cells = static_cast<int>(cells_of(spec));
   const int pixels = h * w, per_camera = pixels * spec.depth.bins, points = static_cast<int>(lift_points(spec));
   const Scratch s(spec, workspace);
   std::vector<double> depths(spec.depth.bins);  // pow differs between libraries; the edges may not
   for (int bin = 0; bin < spec.depth.bins; ++bin) depths[bin] = spec.depth.edge(bin + 0.5);
-  check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream), "lift_table");
+  check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream),
+        "lift_table");
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
   for (int n = 0; n < spec.cameras; ++n)
-    run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream, Frustum(spec, rig.cameras[n], crops[n]), h, w,
-        spec.depth.bins, s.depths, s.cell + std::size_t(n) * per_camera, s.count);
+    run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream,
+        Frustum(spec, rig.cameras[n], crops[n]), h, w, spec.depth.bins, s.depths, s.cell + std::size_t(n) * per_camera,
+        s.count);
   run("lift_table: scan", scan_cells, dim3(1), dim3(kScanThreads), stream, s.count, cells, table.rows);
-  run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows, s.filled, s.unsorted);
-  run("lift_table: order", order_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, s.unsorted, cells, pixels, per_camera, table);
+  run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows,
+      s.filled, s.unsorted);
+  run("lift_table: order", order_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, s.unsorted, cells, pixels,
+      per_camera, table);
 }
 
-void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, Layout layout, Type type, void* out,
-          Type out_type, void* workspace, Stream stream) {
-  const int pixels = static_cast<int>(feature_pixels(spec)), channels = spec.context_channels, cells = static_cast<int>(cells_of(spec));
+void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, Layout layout,
+          Type type, void* out, Type out_type, void* workspace, Stream stream) {
+  const int pixels = static_cast<int>(feature_pixels(spec)), channels = spec.context_channels,
+            cells = static_cast<int>(cells_of(spec));
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
     const bool turned = layout == Layout::channels_last;
     const T* by_pixel = static_cast<const T*>(turned ? context : workspace);
     if (!turned)
-      run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras), dim3(32, kWarps), stream,
-          static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
+      run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras),
+          dim3(32, kWarps), stream, static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
     with_type(out_type, [&](auto* out_kind) {
       using Out = std::remove_pointer_t<decltype(out_kind)>;
-      run("lift: sum", lift_sum<T, Out>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table, static_cast<const T*>(depth),
-          by_pixel, channels, cells, static_cast<Out*>(out));
+      run("lift: sum", lift_sum<T, Out>, dim3(blocks(cells, kTile)), dim3(32, kWarps), stream, table,
+          static_cast<const T*>(depth), by_pixel, channels, cells, static_cast<Out*>(out));
     });
   });
 }

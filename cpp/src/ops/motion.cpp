@@ -37,7 +37,8 @@ struct Returns {
 
 // Velocity that a return would have over ground if the ego drove at `speed`, wrapped to the nearest alias.
 inline float residual(float velocity, float forward, float period, float per_metre, float speed) {
-  constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, in any vector width
+  constexpr float kRound =
+      12582912.f;  // 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, in any vector width
   const float v = velocity + forward * speed;
   return v - period * ((v * per_metre + kRound) - kRound);
 }
@@ -60,10 +61,12 @@ bool usable(const float* p) { return valid_point(p) && (p[0] != 0 || p[1] != 0 |
 
 // Sweeps of radars that measure raw velocity, not older than max_age.
 bool wanted(const SensorRig& rig, const RadarSweep& sweep, std::int64_t reference_ns, double max_age) {
-  return rig.radars[sweep.radar].velocity != RadialVelocity::compensated && std::abs(age_s(reference_ns, sweep.timestamp_ns)) <= max_age;
+  return rig.radars[sweep.radar].velocity != RadialVelocity::compensated &&
+         std::abs(age_s(reference_ns, sweep.timestamp_ns)) <= max_age;
 }
 
-void sample(const SensorRig& rig, const RadarSweep* sweeps, int count, std::int64_t reference_ns, double max_age, Returns& out) {
+void sample(const SensorRig& rig, const RadarSweep* sweeps, int count, std::int64_t reference_ns, double max_age,
+            Returns& out) {
   std::int64_t total = 0, seen = 0;
   for (int s = 0; s < count; ++s)
     if (wanted(rig, sweeps[s], reference_ns, max_age)) total += sweeps[s].count;
@@ -109,7 +112,8 @@ EgoSpeed estimate(const Returns& r) {
     std::nth_element(inliers, inliers + result.inliers / 2, inliers + result.inliers);
     result.residual = inliers[result.inliers / 2];
   }
-  result.valid = result.inliers >= kMinInliers && result.inliers >= kMinShare * r.count && coarse[best] > kDistinct * rival;
+  result.valid =
+      result.inliers >= kMinInliers && result.inliers >= kMinShare * r.count && coarse[best] > kDistinct * rival;
   return result;
 }
 
@@ -153,7 +157,9 @@ void radar_health(const SensorRig& rig, const FrameSet& frames, double max_age, 
 struct Rank {  // newest first, then by radar, then as given
   double age;
   int radar, index;
-  bool operator<(const Rank& o) const { return age != o.age ? age < o.age : radar != o.radar ? radar < o.radar : index < o.index; }
+  bool operator<(const Rank& o) const {
+    return age != o.age ? age < o.age : radar != o.radar ? radar < o.radar : index < o.index;
+  }
 };
 
 RadarInput resolve(const SensorRig& rig, const FrameSet& frames, const RadarSweep& sweep, const Vec3* twist) {
@@ -190,7 +196,8 @@ EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int 
   return returns.count ? estimate(returns) : EgoSpeed{};
 }
 
-int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, RadarInput* out, Health& health) {
+int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, RadarInput* out,
+                   Health& health) {
   const int count = static_cast<int>(frames.sweeps.size());
   for (const RadarSweep& sweep : frames.sweeps)
     if (sweep.radar < 0 || sweep.radar >= static_cast<int>(rig.radars.size()))

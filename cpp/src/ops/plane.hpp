@@ -11,7 +11,9 @@ struct Plane {  // of a ModelSpec, without memory of its own
   Vec3 ground_plane;
 
   static Plane of_bev(const ModelSpec& spec) { return {spec, spec.grid.cell, spec.grid.width(), spec.grid.height()}; }
-  static Plane of_radar(const ModelSpec& spec) { return {spec, spec.radar.cell, spec.radar_width(), spec.radar_height()}; }
+  static Plane of_radar(const ModelSpec& spec) {
+    return {spec, spec.radar.cell, spec.radar_width(), spec.radar_height()};
+  }
 
   IMKD_HD int cells() const { return width * height; }
   // The cell, row * width + column, over which a point lies; kOutside where there is none.
@@ -27,7 +29,12 @@ struct Plane {  // of a ModelSpec, without memory of its own
 
  private:
   Plane(const ModelSpec& spec, double cell, int width, int height)
-      : x_min(spec.grid.x_min), y_min(spec.grid.y_min), cell(cell), width(width), height(height), ground_plane(spec.ground_plane) {}
+      : x_min(spec.grid.x_min),
+        y_min(spec.grid.y_min),
+        cell(cell),
+        width(width),
+        height(height),
+        ground_plane(spec.ground_plane) {}
 };
 
 }  // namespace imkd

@@ -1,4 +1,5 @@
-// Points -> dense radar grid: a stable counting sort by cell, then the statistics of each cell in the order of its points.
+// Points -> dense radar grid: a stable counting sort by cell, then the statistics of each cell in the order of its
+// points.
 #include <algorithm>
 #include <cmath>
 
@@ -52,8 +53,9 @@ RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, W
   // As many as the workspace holds are placed in parallel and then moved up; the rest, if any, follows one by one.
   const int together = static_cast<int>(std::min<std::int64_t>(total, spec.radar.max_points));
   pool.parallel_for(together, [&](int begin, int end) {
-    each_point(sweeps, begin, end,
-               [&](std::int64_t i, const RadarInput& sweep, const float* p) { w.cell[i] = place(grid, sweep, p, w.points[i]); });
+    each_point(sweeps, begin, end, [&](std::int64_t i, const RadarInput& sweep, const float* p) {
+      w.cell[i] = place(grid, sweep, p, w.points[i]);
+    });
   });
   for (int i = 0; i < together; ++i) keep(w.cell[i], w.points[i]);
   each_point(sweeps, together, total, [&](std::int64_t, const RadarInput& sweep, const float* p) {
@@ -88,7 +90,8 @@ void write_block(const RadarSpec& radar, const Workspace& w, int begin, int coun
       block[f * kBlock + i] = (s.value[static_cast<int>(feature.statistic)] - feature.offset) * feature.scale;
     }
   }
-  for (std::size_t f = 0; f < features; ++f) std::copy(block + f * kBlock, block + f * kBlock + count, out + f * cells + begin);
+  for (std::size_t f = 0; f < features; ++f)
+    std::copy(block + f * kBlock, block + f * kBlock + count, out + f * cells + begin);
 }
 
 }  // namespace
@@ -98,7 +101,8 @@ std::size_t radar_workspace(const ModelSpec& spec) {
   return spec.radar.max_points * (sizeof(Point) + 2 * sizeof(std::int32_t)) + (cells + 1) * sizeof(std::int32_t);
 }
 
-RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out, void* workspace, ThreadPool& pool) {
+RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out, void* workspace,
+                          ThreadPool& pool) {
   const int cells = spec.radar_width() * spec.radar_height();
   Workspace w(spec, workspace);
   const RadarStats stats = collect(spec, sweeps, count, w, pool);

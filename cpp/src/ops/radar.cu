@@ -1,4 +1,5 @@
-// Points -> dense radar grid. Atomics only count and hand out places; the order of a cell's points, and so every sum, is that of arrival.
+// Points -> dense radar grid. Atomics only count and hand out places; the order of a cell's points, and so every sum,
+// is that of arrival.
 #include "radar_point.hpp"
 #include "scan.hpp"
 
@@ -60,7 +61,8 @@ __global__ void __launch_bounds__(128) place_points(Plane grid, Sweeps sweeps, i
 }
 
 // Keeps the first max_points good points, and counts. One block.
-__global__ void __launch_bounds__(kScanThreads) keep_points(Scratch s, int first, int points, int max_points, RadarStats* stats) {
+__global__ void __launch_bounds__(kScanThreads)
+    keep_points(Scratch s, int first, int points, int max_points, RadarStats* stats) {
   int good = stats->used + stats->overflow, invalid = stats->invalid, outside = stats->outside;
   for (int base = 0; base < points; base += kScanThreads) {
     const int i = base + threadIdx.x, cell = i < points ? s.cell[i] : kNoPoint;
@@ -102,7 +104,8 @@ __global__ void __launch_bounds__(128) order_points(Plane grid, Sweeps sweeps, S
 
 template <class T>
 __global__ void __launch_bounds__(128) write_grid(Scratch s, int cells, Features features, T* __restrict__ out) {
-  __shared__ float values[kStatistics][128];  // by thread: an array that is indexed by a variable would live in local memory
+  __shared__ float values[kStatistics]
+                         [128];  // by thread: an array that is indexed by a variable would live in local memory
   const int cell = blockIdx.x * blockDim.x + threadIdx.x;
   if (cell >= cells) return;
   const int count = s.count[cell];
@@ -123,8 +126,8 @@ __global__ void __launch_bounds__(128) write_grid(Scratch s, int cells, Features
 
 std::size_t radar_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 
-void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int count, int points, void* out, Type type, RadarStats* stats,
-                    void* workspace, Stream stream) {
+void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int count, int points, void* out, Type type,
+                    RadarStats* stats, void* workspace, Stream stream) {
   const Sweeps sweeps{first_sweep, count};
   const Plane grid = Plane::of_radar(spec);
   const int cells = grid.cells(), most = spec.radar.max_points;
@@ -134,7 +137,8 @@ void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int co
   check(cudaMemsetAsync(s.count, 0, (std::size_t(cells) + 1) * sizeof(std::int32_t), stream), "voxelize_radar");
   for (int first = 0; first < points; first += some) {  // once, unless there may be more than the model's maximum
     some = points - first < most ? points - first : most;
-    run("voxelize_radar: place", place_points, dim3(blocks(some, 128)), dim3(128), stream, grid, sweeps, first, some, s);
+    run("voxelize_radar: place", place_points, dim3(blocks(some, 128)), dim3(128), stream, grid, sweeps, first, some,
+        s);
     run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, first, some, most, stats);
   }
   const int kept = points < most ? points : most;
@@ -151,7 +155,8 @@ void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int co
   }
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("voxelize_radar: write", write_grid<T>, dim3(blocks(cells, 128)), dim3(128), stream, s, cells, features, static_cast<T*>(out));
+    run("voxelize_radar: write", write_grid<T>, dim3(blocks(cells, 128)), dim3(128), stream, s, cells, features,
+        static_cast<T*>(out));
   });
 }
 

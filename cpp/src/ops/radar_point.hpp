@@ -69,15 +69,16 @@ IMKD_HD Statistics summarise(At&& at, int count) {
   for (int i = 0; i < count; ++i) {
     const Point& p = at(i);
     sum.offset_x += p.offset_x, sum.offset_y += p.offset_y, sum.height += p.height, sum.intensity += p.intensity;
-    sum.velocity_x += p.velocity_x, sum.velocity_y += p.velocity_y, sum.phase_cos += p.phase_cos, sum.phase_sin += p.phase_sin;
+    sum.velocity_x += p.velocity_x, sum.velocity_y += p.velocity_y, sum.phase_cos += p.phase_cos,
+        sum.phase_sin += p.phase_sin;
     low.height = p.height < low.height ? p.height : low.height, low.age = p.age < low.age ? p.age : low.age;
     high.height = high.height < p.height ? p.height : high.height;
     high.intensity = high.intensity < p.intensity ? p.intensity : high.intensity;
   }
   const float share = 1.f / static_cast<float>(count);
-  return {{float(std::log1p(double(count))), high.intensity, sum.intensity * share, sum.velocity_x * share, sum.velocity_y * share,
-           sum.phase_cos * share, sum.phase_sin * share, sum.height * share, low.height, high.height, sum.offset_x * share,
-           sum.offset_y * share, low.age}};
+  return {{float(std::log1p(double(count))), high.intensity, sum.intensity * share, sum.velocity_x * share,
+           sum.velocity_y * share, sum.phase_cos * share, sum.phase_sin * share, sum.height * share, low.height,
+           high.height, sum.offset_x * share, sum.offset_y * share, low.age}};
 }
 
 }  // namespace imkd

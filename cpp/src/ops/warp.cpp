@@ -39,7 +39,8 @@ IMKD_CLONES void blend(const Taps& taps, const float* map /* (H,W) */, float* ou
 
 }  // namespace
 
-void warp_bev(const GridSpec& grid, const float* features, int channels, const Mat4& T_then_now, float* out, ThreadPool& pool) {
+void warp_bev(const GridSpec& grid, const float* features, int channels, const Mat4& T_then_now, float* out,
+              ThreadPool& pool) {
   Warp warp(grid);
   const std::size_t cells = std::size_t(warp.width) * warp.height;
   if (!warp.set(grid, T_then_now)) {

@@ -1,4 +1,5 @@
-// The past in the present frame: each thread finds where one cell lies, once, and blends its four neighbours in every channel.
+// The past in the present frame: each thread finds where one cell lies, once, and blends its four neighbours in every
+// channel.
 #include "kernel.hpp"
 #include "warp_place.hpp"
 
@@ -31,7 +32,8 @@ __device__ void blend(const Warp& warp, bool near, const T* __restrict__ feature
 }
 
 template <class T>
-__global__ void __launch_bounds__(256) warp(Warp warp, bool near, const T* __restrict__ features, int channels, T* __restrict__ out) {
+__global__ void __launch_bounds__(256)
+    warp(Warp warp, bool near, const T* __restrict__ features, int channels, T* __restrict__ out) {
   blend(warp, near, features, channels, out);
 }
 
@@ -45,23 +47,27 @@ __global__ void __launch_bounds__(256)
 
 }  // namespace
 
-void warp_bev(const GridSpec& grid, const void* features, int channels, const Mat4& T_then_now, void* out, Type type, Stream stream) {
+void warp_bev(const GridSpec& grid, const void* features, int channels, const Mat4& T_then_now, void* out, Type type,
+              Stream stream) {
   Warp place(grid);
   const bool near = place.set(grid, T_then_now);
   const dim3 size(blocks(std::int64_t(place.width) * place.height, 256), blocks(channels, kChannels));
   if (channels == 0) return;
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("warp_bev", warp<T>, size, dim3(256), stream, place, near, static_cast<const T*>(features), channels, static_cast<T*>(out));
+    run("warp_bev", warp<T>, size, dim3(256), stream, place, near, static_cast<const T*>(features), channels,
+        static_cast<T*>(out));
   });
 }
 
-void warp_past(const GridSpec& grid, const PastMap* past, int slots, const void* maps, int channels, void* out, Type type, Stream stream) {
+void warp_past(const GridSpec& grid, const PastMap* past, int slots, const void* maps, int channels, void* out,
+               Type type, Stream stream) {
   const dim3 size(blocks(std::int64_t(grid.width()) * grid.height(), 256), blocks(channels, kChannels), slots);
   if (channels == 0 || slots == 0) return;
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    run("warp_past", warp_slots<T>, size, dim3(256), stream, past, static_cast<const T*>(maps), channels, static_cast<T*>(out));
+    run("warp_past", warp_slots<T>, size, dim3(256), stream, past, static_cast<const T*>(maps), channels,
+        static_cast<T*>(out));
   });
 }
 

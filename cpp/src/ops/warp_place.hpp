@@ -11,11 +11,12 @@ constexpr int kFraction = 32;          // bits after the point of a place, in ce
 constexpr int kWeight = 10;            // bits of a bilinear weight along one axis: 1/1024 cell
 constexpr double kFarthest = 1 << 20;  // cells; beyond it no place can be on a map
 
-// Why integers: the place of each cell is row * a + column * b + c in 64-bit fixed point, so it is the same on every processor, with and
-// without FMA, and does not gather rounding errors along a row. 2^-32 cell is far finer than the errors of the doubles that a pose goes
-// through (a whole cell comes out as 0.9999999999), and the weights' 1/1024 is far coarser: rounding to it gives the whole cell back.
-// The bounds below keep every sum within 2^53.
-struct Affine {  // source coordinate, in cells from the centre of cell 0: (row * by_row + column * by_column + start) / 2^kFraction
+// Why integers: the place of each cell is row * a + column * b + c in 64-bit fixed point, so it is the same on every
+// processor, with and without FMA, and does not gather rounding errors along a row. 2^-32 cell is far finer than the
+// errors of the doubles that a pose goes through (a whole cell comes out as 0.9999999999), and the weights' 1/1024 is
+// far coarser: rounding to it gives the whole cell back. The bounds below keep every sum within 2^53.
+struct Affine {  // source coordinate, in cells from the centre of cell 0: (row * by_row + column * by_column + start) /
+                 // 2^kFraction
   std::int64_t by_row = 0, by_column = 0, start = 0;
   // False where the pose is not finite, not a rotation, or takes every cell off the map.
   bool set(double row, double column, double offset) {
@@ -53,8 +54,8 @@ struct Warp {
   // One of the four source cells, and its weight; cell 0 with weight 0 where it is not to be read.
   IMKD_HD std::int32_t tap(const Place& p, int tap, float& weight) const {
     const std::int64_t x = p.left + (tap & 1), y = p.top + (tap >> 1);
-    const int part =
-        ((tap & 1) ? p.right_weight : (1 << kWeight) - p.right_weight) * ((tap >> 1) ? p.bottom_weight : (1 << kWeight) - p.bottom_weight);
+    const int part = ((tap & 1) ? p.right_weight : (1 << kWeight) - p.right_weight) *
+                     ((tap >> 1) ? p.bottom_weight : (1 << kWeight) - p.bottom_weight);
     const bool read = part > 0 && x >= 0 && x < width && y >= 0 && y < height;
     weight = read ? float(part) / (1 << 2 * kWeight) : 0.f;
     return read ? std::int32_t(y * width + x) : 0;

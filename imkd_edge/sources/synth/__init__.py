@@ -60,7 +60,9 @@ def default_rig(image: tuple[int, int] = (480, 270)) -> SensorRig:
         image: width and height of the cameras, px.
     """
     width, height = image
-    optical = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])  # camera axes (right, down, forward) in a frame that looks along x
+    optical = np.array(
+        [[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+    )  # camera axes (right, down, forward) in a frame that looks along x
     cameras = []
     for name, x, y, z, yaw, focal in _CAMERAS:
         T = _yaw_pose(x, y, z, yaw)
@@ -132,7 +134,10 @@ class SynthSource:
         unknown = set(classes) - set(CLASSES)
         if unknown or not classes:
             raise Error(
-                Code.spec_bad_value, f"unknown classes {sorted(unknown)}", "SynthSource(classes=)", f"choose from {', '.join(CLASSES)}"
+                Code.spec_bad_value,
+                f"unknown classes {sorted(unknown)}",
+                "SynthSource(classes=)",
+                f"choose from {', '.join(CLASSES)}",
             )
         self.seed, self.scenes = operator.index(seed), operator.index(scenes)
         self.frames_per_scene, self.sweeps = operator.index(frames_per_scene), operator.index(sweeps)
@@ -278,7 +283,11 @@ class SynthSource:
                 pose, _ = stage.scene.ego_pose(time_us * 1e-6)
                 rng = np.random.default_rng([self.seed, stage.scene.index, 10 + k, n + 1000])
                 points = stage.radar.sweep(stage.scene.state(time_us * 1e-6), pose @ radar.T_ego_radar, rng)
-                out.append(RadarSweep(radar=radar.name, points=points, timestamp_ns=(start_us + time_us) * 1000, T_world_ego=pose))
+                out.append(
+                    RadarSweep(
+                        radar=radar.name, points=points, timestamp_ns=(start_us + time_us) * 1000, T_world_ego=pose
+                    )
+                )
         return out
 
     @staticmethod
@@ -335,5 +344,7 @@ class SynthSource:
             gap = points[None, :, :2] - boxes[:, None, :2]
             c, s = np.cos(boxes[:, 6, None]), np.sin(boxes[:, 6, None])
             x, y = gap[..., 0] * c + gap[..., 1] * s, -gap[..., 0] * s + gap[..., 1] * c
-            count += ((np.abs(x) <= boxes[:, 3, None] / 2) & (np.abs(y) <= boxes[:, 4, None] / 2)).sum(1).astype(np.int32)
+            count += (
+                ((np.abs(x) <= boxes[:, 3, None] / 2) & (np.abs(y) <= boxes[:, 4, None] / 2)).sum(1).astype(np.int32)
+            )
         return count

@@ -23,7 +23,9 @@ class Picture:
     """One rendered image and what of each object is in it."""
 
     pixels: np.ndarray  # (H, W, 3) uint8 RGB
-    ids: np.ndarray  # (H * 2, W * 2) uint8: object index, 254 fixture, 255 ground or sky; pixel centres at (u - 0.5) / 2
+    ids: (
+        np.ndarray
+    )  # (H * 2, W * 2) uint8: object index, 254 fixture, 255 ground or sky; pixel centres at (u - 0.5) / 2
     visible: np.ndarray  # (N,) id pixels that show the object
     total: np.ndarray  # (N,) id pixels that would show it if nothing were in front
 
@@ -45,7 +47,9 @@ class Camera:
         reach = np.where(self.on_ground, distance, 0)[self.top :]
         self.ground_x = (self.T[0, 3] + reach * rays[self.top :, :, 0]).astype(np.float32)
         self.ground_y = (self.T[1, 3] + reach * rays[self.top :, :, 1]).astype(np.float32)
-        self.ground_range = np.where(self.on_ground[self.top :], np.hypot(self.ground_x, self.ground_y), 1e4).astype(np.float32)
+        self.ground_range = np.where(self.on_ground[self.top :], np.hypot(self.ground_x, self.ground_y), 1e4).astype(
+            np.float32
+        )
         self.mask = None if self.on_ground[self.top :].all() else self.on_ground[self.top :].astype(np.uint8)
         self.bands = self._bands()
         half = max(abs(np.arctan2(self.K[0, 2] + 1, self.focal)), abs(np.arctan2(width - self.K[0, 2], self.focal)))
@@ -143,7 +147,9 @@ class Renderer:
             cv2.fillConvexPoly(canvas, points, colour, cv2.LINE_8, _SHIFT)
         ids = cv2.extractChannel(canvas, 3)
         visible, total = self._count(drawn, ids)
-        pixels = cv2.cvtColor(cv2.resize(canvas, (camera.width, camera.height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGBA2RGB)
+        pixels = cv2.cvtColor(
+            cv2.resize(canvas, (camera.width, camera.height), interpolation=cv2.INTER_AREA), cv2.COLOR_RGBA2RGB
+        )
         return Picture(_sensor_noise(pixels, seed), ids, visible, total)
 
     def _background(self, camera: Camera, T_world_ego: np.ndarray) -> np.ndarray:
@@ -158,7 +164,12 @@ class Renderer:
             map_x = x[first:last] * np.float32(a / scale) + y[first:last] * np.float32(b / scale) + np.float32(tx)
             map_y = x[first:last] * np.float32(c / scale) + y[first:last] * np.float32(d / scale) + np.float32(ty)
             ground[first:last] = cv2.remap(
-                self.ground.levels[level], map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=self.ground.border
+                self.ground.levels[level],
+                map_x,
+                map_y,
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=self.ground.border,
             )
         cv2.add(cv2.multiply(ground, weight, dst=ground, scale=1 / 128), veil, dst=ground)
         if camera.mask is None:

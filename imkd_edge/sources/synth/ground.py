@@ -9,7 +9,13 @@ from imkd_edge.sources.synth.world import Scene
 
 RESOLUTION = 0.1  # m per pixel of the finest level
 LEVELS = 4
-_GRASS, _PAVING, _ASPHALT, _CYCLE, _PARKING = (104, 112, 78), (150, 146, 140), (82, 84, 88), (120, 74, 66), (98, 98, 100)
+_GRASS, _PAVING, _ASPHALT, _CYCLE, _PARKING = (
+    (104, 112, 78),
+    (150, 146, 140),
+    (82, 84, 88),
+    (120, 74, 66),
+    (98, 98, 100),
+)
 _WHITE, _YELLOW, _KERB = (214, 214, 208), (206, 170, 60), (172, 170, 166)
 
 
@@ -31,7 +37,9 @@ class Ground:
         for _ in range(LEVELS - 1):
             image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self.levels.append(image)
-        self.bare = cv2.cvtColor(self.levels[1], cv2.COLOR_RGB2GRAY)  # brightness of level 1 before any shadow, for the LiDAR
+        self.bare = cv2.cvtColor(
+            self.levels[1], cv2.COLOR_RGB2GRAY
+        )  # brightness of level 1 before any shadow, for the LiDAR
         self.border = tuple(int(v) for v in image.reshape(-1, 3)[::97].mean(0) * 0.2 + np.array(_GRASS) * 0.8)
 
     def pixels(self, xy: np.ndarray, level: int) -> np.ndarray:
@@ -63,7 +71,11 @@ class Ground:
                 self._strip(image, road, part, side * (edge + 1.4), side * layout.kerb, _PARKING)
                 if layout.red_cycle_path:
                     self._strip(image, road, part, side * (edge + 0.1), side * (edge + 1.4), _CYCLE)
-                for offset, colour, width in ((edge, _WHITE, 0.12), (edge + 1.4, _WHITE, 0.1), (layout.kerb, _KERB, 0.25)):
+                for offset, colour, width in (
+                    (edge, _WHITE, 0.12),
+                    (edge + 1.4, _WHITE, 0.1),
+                    (layout.kerb, _KERB, 0.25),
+                ):
                     self._strip(image, road, part, side * (offset - width / 2), side * (offset + width / 2), colour)
                 for lane in range(1, layout.lanes):
                     self._dashes(image, road, part, side * lane * layout.lane_width)
@@ -74,7 +86,14 @@ class Ground:
                 self._dashes(image, road, part, 0.0)
         if layout.zebra is not None:
             for offset in np.arange(-layout.kerb + 0.5, layout.kerb - 0.4, 1.0):
-                self._strip(image, road, np.array([layout.zebra - 1.9, layout.zebra + 1.9]), offset - 0.25, offset + 0.25, _WHITE)
+                self._strip(
+                    image,
+                    road,
+                    np.array([layout.zebra - 1.9, layout.zebra + 1.9]),
+                    offset - 0.25,
+                    offset + 0.25,
+                    _WHITE,
+                )
 
     def _dashes(self, image, road, s, offset) -> None:
         if len(s) < 2:

@@ -34,10 +34,13 @@ class LidarModel:
         colours = np.array(mesh.scene.objects.colours + mesh.scene.fixtures.colours, float).reshape(-1, 3).mean(1)
         owner = mesh.solids[:, 6].astype(int)
         share, offset = np.array([MATERIALS[m] for m in mesh.materials]).reshape(-1, 2).T
-        self.base = np.append(share * colours[owner] + offset, 0.0)  # (B + 1,) reflectance; the last row stands for the ground
+        self.base = np.append(
+            share * colours[owner] + offset, 0.0
+        )  # (B + 1,) reflectance; the last row stands for the ground
         self.glass = np.array([m == "glass" for m in mesh.materials] + [False])
         vehicles = np.array(
-            [k in ("car", "truck", "bus") for k in mesh.scene.objects.kinds] + [False] * len(mesh.scene.fixtures.kinds), bool
+            [k in ("car", "truck", "bus") for k in mesh.scene.objects.kinds] + [False] * len(mesh.scene.fixtures.kinds),
+            bool,
         )
         self.vehicle = np.append(vehicles[owner], False)
         self.solids = np.concatenate([mesh.solids, [[0, 0, 0, 0, 0, 0, -1]]])  # (B + 1, 7)

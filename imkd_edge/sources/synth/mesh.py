@@ -43,7 +43,9 @@ class SceneMesh:
         lengths = np.array([len(p) for p in polygons], int)
         per_piece = [len(piece.polygons) for piece in pieces]
         self.piece_owner = np.array(owners, int)  # (R,)
-        self.footprint = np.array([p.footprint for p in pieces], float).reshape(-1, 4)  # (R, 4) x0, x1, y0, y1 in the owner's frame
+        self.footprint = np.array([p.footprint for p in pieces], float).reshape(
+            -1, 4
+        )  # (R, 4) x0, x1, y0, y1 in the owner's frame
         self.polygon_piece = np.repeat(np.arange(len(pieces)), per_piece)  # (P,)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # (P + 1,)
         self.vertices = np.concatenate([np.zeros((0, 3)), *polygons])  # (V, 3) owner's frame
@@ -57,9 +59,15 @@ class SceneMesh:
         height = self.sizes[self.vertex_owner, 2]
         reach = np.maximum(self.sizes[self.vertex_owner, 0] / 2 - 0.1, 0)
         hinge = np.where(np.abs(swing) == 1.0, 0.47, 0.8) * height  # legs swing about the hip, arms about the shoulder
-        self.swing = swing * reach * np.clip((hinge - self.vertices[:, 2]) / (0.47 * height), 0, 1)  # m of x per unit of swing
-        boxes = [(np.concatenate([box, [owner]]), material) for p, owner in zip(pieces, owners) for box, material in p.solids]
-        self.solids = np.array([b for b, _ in boxes], float).reshape(-1, 7)  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
+        self.swing = (
+            swing * reach * np.clip((hinge - self.vertices[:, 2]) / (0.47 * height), 0, 1)
+        )  # m of x per unit of swing
+        boxes = [
+            (np.concatenate([box, [owner]]), material) for p, owner in zip(pieces, owners) for box, material in p.solids
+        ]
+        self.solids = np.array([b for b, _ in boxes], float).reshape(
+            -1, 7
+        )  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
         self.materials = [m for _, m in boxes]
 
     def pose(self, state: State) -> Posed:
@@ -71,14 +79,20 @@ class SceneMesh:
         c, s = np.cos(yaw), np.sin(yaw)
         own = self.vertex_owner
         x, y = self.vertices[:, 0] + self.swing * swing[own], self.vertices[:, 1]
-        vertices = np.stack([c[own] * x - s[own] * y + xy[own, 0], s[own] * x + c[own] * y + xy[own, 1], self.vertices[:, 2]], 1)
+        vertices = np.stack(
+            [c[own] * x - s[own] * y + xy[own, 0], s[own] * x + c[own] * y + xy[own, 1], self.vertices[:, 2]], 1
+        )
         own = self.piece_owner[self.polygon_piece]
         nx, ny = self.normals[:, 0], self.normals[:, 1]
         normals = np.stack([c[own] * nx - s[own] * ny, s[own] * nx + c[own] * ny, self.normals[:, 2]], 1)
         own = self.piece_owner
         fx, fy = self.footprint[:, [0, 1, 1, 0]], self.footprint[:, [2, 2, 3, 3]]
         corners = np.stack(
-            [c[own, None] * fx - s[own, None] * fy + xy[own, 0, None], s[own, None] * fx + c[own, None] * fy + xy[own, 1, None]], -1
+            [
+                c[own, None] * fx - s[own, None] * fy + xy[own, 0, None],
+                s[own, None] * fx + c[own, None] * fy + xy[own, 1, None],
+            ],
+            -1,
         )  # (R, 4, 2)
         return Posed(xy, yaw, vertices, normals, corners)
 

@@ -47,7 +47,9 @@ class Piece:
         self.solids.append((np.array([x0, x1, y0, y1, z0, z1], float), material))
 
 
-def frustum(piece: Piece, low, high, z0: float, z1: float, colour: Colour, swing: float = 0.0, roof: Colour | None = None) -> None:
+def frustum(
+    piece: Piece, low, high, z0: float, z1: float, colour: Colour, swing: float = 0.0, roof: Colour | None = None
+) -> None:
     """Five outer faces of a prism whose rectangle `low` (x0, x1, y0, y1) at z0 shrinks to `high` at z1."""
     a, b, c, d = low
     e, f, g, h = high
@@ -69,7 +71,9 @@ def unit3(v) -> tuple[float, float, float]:
     return tuple(v / np.linalg.norm(v))
 
 
-def panel(piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Colour, detail: float, glow=False) -> None:
+def panel(
+    piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Colour, detail: float, glow=False
+) -> None:
     """A decal on one side of a frustum: u runs along the face from 0 to 1 (left to right seen from outside), v upwards."""
     a, b, c, d = low
     e, f, g, h = high

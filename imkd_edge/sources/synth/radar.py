@@ -19,10 +19,33 @@ VELOCITY_NOISE = 0.1  # m/s
 _RAYS = np.radians(np.arange(-60.0, 60.25, 0.5))
 _LAYERS = 3  # how many things in a row one ray can report
 
-RCS = {"car": 8.0, "truck": 16.0, "bus": 17.0, "motorcycle": 4.0, "bicycle": 0.0, "pedestrian": -4.0}  # dBsm, mean over aspects
-_RATE = {"car": 2.6, "truck": 4.2, "bus": 5.0, "motorcycle": 1.6, "bicycle": 1.3, "pedestrian": 1.1}  # returns per sweep at 30 m
+RCS = {
+    "car": 8.0,
+    "truck": 16.0,
+    "bus": 17.0,
+    "motorcycle": 4.0,
+    "bicycle": 0.0,
+    "pedestrian": -4.0,
+}  # dBsm, mean over aspects
+_RATE = {
+    "car": 2.6,
+    "truck": 4.2,
+    "bus": 5.0,
+    "motorcycle": 1.6,
+    "bicycle": 1.3,
+    "pedestrian": 1.1,
+}  # returns per sweep at 30 m
 _FLUTTER = {"motorcycle": 0.2, "bicycle": 0.3, "pedestrian": 0.35}  # m/s, limbs and wheels
-_PASSES = {"car": 0.3, "truck": 0.15, "bus": 0.15, "motorcycle": 0.7, "bicycle": 0.8, "pedestrian": 0.75, "pole": 0.8, "tree": 0.6}
+_PASSES = {
+    "car": 0.3,
+    "truck": 0.15,
+    "bus": 0.15,
+    "motorcycle": 0.7,
+    "bicycle": 0.8,
+    "pedestrian": 0.75,
+    "pole": 0.8,
+    "tree": 0.6,
+}
 
 
 @dataclass
@@ -68,7 +91,9 @@ class RadarModel:
             polar = polar[np.sort(np.argsort(-strength, kind="stable")[:MAX_POINTS])]
         polar = polar[np.argsort(polar[:, 0], kind="stable")]
         r, azimuth, rcs, v = polar.T
-        return np.stack([r * np.cos(azimuth), r * np.sin(azimuth), np.zeros_like(r), np.round(rcs * 2) / 2, v], 1).astype(np.float32)
+        return np.stack(
+            [r * np.cos(azimuth), r * np.sin(azimuth), np.zeros_like(r), np.round(rcs * 2) / 2, v], 1
+        ).astype(np.float32)
 
     def _cast(self, state: State, T_world_radar: np.ndarray) -> Hits:
         mesh = self.mesh
@@ -80,7 +105,9 @@ class RadarModel:
         away = xy - eye
         distance = np.hypot(*away.T)
         bearing = away @ T_world_radar[:2, :2]  # x ahead of the radar, y to its left
-        outside = np.abs(np.arctan2(bearing[:, 1], bearing[:, 0])) - np.arcsin(np.minimum(radius / np.maximum(distance, 1e-9), 1))
+        outside = np.abs(np.arctan2(bearing[:, 1], bearing[:, 0])) - np.arcsin(
+            np.minimum(radius / np.maximum(distance, 1e-9), 1)
+        )
         reached = (distance - radius < MAX_RANGE) & ((outside < HALF_ANGLE) | (distance < radius))
         piece = np.flatnonzero(reached[mesh.piece_owner])
         owner = mesh.piece_owner[piece]
@@ -140,7 +167,9 @@ class RadarModel:
         direction = T_world_radar[:2, :2] @ np.stack([np.cos(_RAYS), np.sin(_RAYS)])[:, hits.ray[pick]]  # (2, n)
         aspect = np.arctan2(direction[1], direction[0]) - state.yaw[thing]
         rcs = self.rcs[thing] + self._aspect_gain(thing, aspect) + rng.normal(0, 3, n)
-        v = (direction.T * state.velocity[thing]).sum(1) + rng.normal(0, 1, n) * np.hypot(VELOCITY_NOISE, self.flutter[thing])
+        v = (direction.T * state.velocity[thing]).sum(1) + rng.normal(0, 1, n) * np.hypot(
+            VELOCITY_NOISE, self.flutter[thing]
+        )
         depth = rng.random(n) * np.minimum(0.5, 0.6 * self.mesh.sizes[thing, 1])
         r = hits.distance[pick] + depth + rng.normal(0, RANGE_NOISE, n)
         heard = rng.random(n) < 1 / (1 + np.exp(-(rcs + 14 - 40 * np.log10(np.maximum(r, 1) / 30)) / 2))

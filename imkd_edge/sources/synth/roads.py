@@ -71,7 +71,9 @@ class Motion:
         self._rows: list[tuple] = []
         self._table = np.zeros((0, 8))
 
-    def lane(self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0) -> tuple:
+    def lane(
+        self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0
+    ) -> tuple:
         """A row that follows the road; `wave` m is the amplitude of a slow (0.6 rad/s) change of progress."""
         return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
 

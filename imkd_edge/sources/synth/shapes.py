@@ -16,7 +16,11 @@ from imkd_edge.sources.synth.pieces import GLASS, METAL, RUBBER, Colour, Piece, 
 def car(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     """A saloon, a hatchback or a van, by chance."""
     style = rng.integers(3)  # saloon, hatchback, van
-    rear_low, rear_high, nose, brow = [(-0.40, -0.26, 0.24, 0.06), (-0.49, -0.40, 0.22, 0.06), (-0.5, -0.47, 0.32, 0.18)][style]
+    rear_low, rear_high, nose, brow = [
+        (-0.40, -0.26, 0.24, 0.06),
+        (-0.49, -0.40, 0.22, 0.06),
+        (-0.5, -0.47, 0.32, 0.18),
+    ][style]
     belt, sill = (0.56 if style < 2 else 0.52) * h, 0.16
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     low, high = (-l / 2, l / 2, -w / 2, w / 2), (-l / 2 * 0.99, l / 2 * 0.97, -w / 2 * 0.96, w / 2 * 0.96)
@@ -142,7 +146,16 @@ def _ring(piece: Piece, x, radius, colour: Colour, thick: float) -> None:
 def _rider(piece: Piece, x, seat, w, h, colour: Colour, rng: np.random.Generator) -> None:
     neck = h - 0.24
     for side in (1, -1):
-        box(piece, x + 0.05, x + 0.2, min(side * 0.07, side * 0.2), max(side * 0.07, side * 0.2), 0.22, seat + 0.08, (48, 50, 64))
+        box(
+            piece,
+            x + 0.05,
+            x + 0.2,
+            min(side * 0.07, side * 0.2),
+            max(side * 0.07, side * 0.2),
+            0.22,
+            seat + 0.08,
+            (48, 50, 64),
+        )
     frustum(piece, (x - 0.16, x + 0.12, -0.17, 0.17), (x + 0.02, x + 0.3, -0.2, 0.2), seat, neck, colour)
     for side in (1, -1):
         frustum(
@@ -155,7 +168,9 @@ def _rider(piece: Piece, x, seat, w, h, colour: Colour, rng: np.random.Generator
         )
     box(piece, x + 0.1, x + 0.3, -0.09, 0.09, neck, h, _skin(rng))
     piece.add(
-        [(x + 0.08, -0.1, h - 0.1), (x + 0.32, -0.1, h - 0.1), (x + 0.32, 0.1, h - 0.1), (x + 0.08, 0.1, h - 0.1)], (0, 0, 1), (40, 40, 46)
+        [(x + 0.08, -0.1, h - 0.1), (x + 0.32, -0.1, h - 0.1), (x + 0.32, 0.1, h - 0.1), (x + 0.08, 0.1, h - 0.1)],
+        (0, 0, 1),
+        (40, 40, 46),
     )
 
 
@@ -178,7 +193,14 @@ def bicycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     for (xa, za), (xb, zb) in bars:
         n = np.array([za - zb, xb - xa]) / np.hypot(xb - xa, zb - za) * 0.025
         piece.add(
-            [(xa + n[0], 0, za + n[1]), (xb + n[0], 0, zb + n[1]), (xb - n[0], 0, zb - n[1]), (xa - n[0], 0, za - n[1])], (0, 0, 0), frame
+            [
+                (xa + n[0], 0, za + n[1]),
+                (xb + n[0], 0, zb + n[1]),
+                (xb - n[0], 0, zb - n[1]),
+                (xa - n[0], 0, za - n[1]),
+            ],
+            (0, 0, 0),
+            frame,
         )
     box(piece, front - 0.2, front - 0.1, -w / 2, w / 2, 1.0, 1.05, RUBBER)
     _rider(piece, -0.25, 0.9, w, h, colour, rng)
@@ -199,7 +221,21 @@ def motorcycle(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]
     frustum(piece, low, high, 0.3, 0.82, colour)
     fairing = (0.2 * l, 0.4 * l, -w / 2 * 0.6, w / 2 * 0.6)
     frustum(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, colour)
-    panel(piece, fairing, (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5), 0.6, 1.1, "front", 0.3, 0.7, 0.3, 0.6, (255, 255, 225), 0.15, True)
+    panel(
+        piece,
+        fairing,
+        (0.2 * l, 0.3 * l, -w / 2 * 0.5, w / 2 * 0.5),
+        0.6,
+        1.1,
+        "front",
+        0.3,
+        0.7,
+        0.3,
+        0.6,
+        (255, 255, 225),
+        0.15,
+        True,
+    )
     panel(piece, low, high, 0.3, 0.82, "back", 0.2, 0.8, 0.6, 0.9, (205, 22, 20), 0.15, True)
     _rider(piece, -0.3, 0.8, w, h, [(40, 42, 50), (120, 30, 30), (60, 70, 90)][rng.integers(3)], rng)
     piece.solid(-l / 2, l / 2, -0.16, 0.16, 0.0, 0.82, "metal")
@@ -220,7 +256,9 @@ def building(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
         for k in range(max(1, int(h / floor))):
             for i in range(columns):
                 z = (k * floor + (1.0 if k else 0.7)) / h
-                panel(piece, low, low, 0, h, face, (i + 0.22) / columns, (i + 0.78) / columns, z, z + 1.5 / h, window, 1.4)
+                panel(
+                    piece, low, low, 0, h, face, (i + 0.22) / columns, (i + 0.78) / columns, z, z + 1.5 / h, window, 1.4
+                )
     piece.solid(*low, 0, h, "stone")
     return [piece]
 
@@ -278,7 +316,11 @@ def tree(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
             ]
             mid = a + np.pi / 8
             shade = rng.uniform(0.85, 1.1)
-            piece.add(points, unit3((np.cos(mid) * (zb - za), np.sin(mid) * (zb - za), (ra - rb))), tuple(shade * c for c in colour))
+            piece.add(
+                points,
+                unit3((np.cos(mid) * (zb - za), np.sin(mid) * (zb - za), (ra - rb))),
+                tuple(shade * c for c in colour),
+            )
     piece.solid(-0.15, 0.15, -0.15, 0.15, 0, 0.4 * h, "bark")
     piece.solid(-0.42 * l, 0.42 * l, -0.42 * l, 0.42 * l, 0.42 * h, 0.95 * h, "leaf")
     return [piece]

@@ -33,8 +33,25 @@ PAINTS = [
     (24, 90, 110),
     (120, 30, 60),
 ]
-CLOTHES = [(160, 40, 44), (44, 70, 130), (210, 200, 180), (50, 52, 56), (206, 160, 50), (70, 110, 80), (130, 80, 130), (200, 110, 50)]
-FACADES = [(188, 160, 132), (160, 96, 78), (206, 200, 186), (150, 150, 152), (196, 176, 120), (122, 132, 146), (172, 120, 100)]
+CLOTHES = [
+    (160, 40, 44),
+    (44, 70, 130),
+    (210, 200, 180),
+    (50, 52, 56),
+    (206, 160, 50),
+    (70, 110, 80),
+    (130, 80, 130),
+    (200, 110, 50),
+]
+FACADES = [
+    (188, 160, 132),
+    (160, 96, 78),
+    (206, 200, 186),
+    (150, 150, 152),
+    (196, 176, 120),
+    (122, 132, 146),
+    (172, 120, 100),
+]
 MAX_OBJECTS = 250  # ids of the camera's id buffer are one byte
 
 
@@ -81,7 +98,9 @@ class Scene:
         self._fixture_rows: list[tuple] = []
         lane = int(rng.integers(self.layout.lanes))
         self.ego_offset = -(lane + 0.5) * self.layout.lane_width
-        self._ego = [self.motion.lane(0.0, self.ego_offset, 1, self.ego_speed, 0.12 * self.ego_speed, rng.uniform(0, 6))]
+        self._ego = [
+            self.motion.lane(0.0, self.ego_offset, 1, self.ego_speed, 0.12 * self.ego_speed, rng.uniform(0, 6))
+        ]
         self._populate(rng, ahead)
         self.sun = self._sun(rng)
         self.haze = float(rng.uniform(0.0012, 0.0055))  # 1/m
@@ -155,7 +174,9 @@ class Scene:
             return
         paint = CLOTHES if kind in ("pedestrian", "bicycle") else PAINTS
         self.objects.kinds.append(kind)
-        self.objects.colours.append(tuple(np.clip(np.array(paint[rng.integers(len(paint))]) + rng.uniform(-14, 14, 3), 8, 245)))
+        self.objects.colours.append(
+            tuple(np.clip(np.array(paint[rng.integers(len(paint))]) + rng.uniform(-14, 14, 3), 8, 245))
+        )
         self._sizes.append(self._size(kind, rng) if size is None else size)
         self.motion.append(row)
 
@@ -180,10 +201,18 @@ class Scene:
                     tint = np.array(FACADES[rng.integers(len(FACADES))]) + rng.uniform(-12, 12, 3)
                     kind = rng.choice(["building", "wall", "hedge", "open"], p=[0.66, 0.13, 0.11, 0.1])
                     if kind == "building":
-                        self._fixture("building", (length - 0.3, depth, height), tint, s + length / 2, side * (walk + setback + depth / 2))
+                        self._fixture(
+                            "building",
+                            (length - 0.3, depth, height),
+                            tint,
+                            s + length / 2,
+                            side * (walk + setback + depth / 2),
+                        )
                     elif kind != "open":
                         tint = np.array((76, 100, 56)) if kind == "hedge" else tint * 0.9
-                        self._fixture("slab", (length - 1, 0.4, rng.uniform(1.1, 2.6)), tint, s + length / 2, side * (walk + 0.4))
+                        self._fixture(
+                            "slab", (length - 1, 0.4, rng.uniform(1.1, 2.6)), tint, s + length / 2, side * (walk + 0.4)
+                        )
                 s += length + rng.choice([0.0, rng.uniform(1, 9)])
             s = self.first + rng.uniform(0, 10)
             green = rng.random() < 0.6
@@ -201,7 +230,11 @@ class Scene:
                         self._fixture("pole", (0.16, 0.16, rng.uniform(3, 6.5)), (92, 94, 98), s, side * (kerb + 0.4))
                     else:
                         self._fixture(
-                            "slab", (rng.uniform(0.6, 1.6), 0.6, rng.uniform(0.9, 1.7)), rng.uniform(60, 150, 3), s, side * (kerb + 0.6)
+                            "slab",
+                            (rng.uniform(0.6, 1.6), 0.6, rng.uniform(0.9, 1.7)),
+                            rng.uniform(60, 150, 3),
+                            s,
+                            side * (kerb + 0.6),
                         )
                 s += rng.uniform(7, 22)
 
@@ -219,7 +252,9 @@ class Scene:
                 if rng.random() < fullness and not clear:
                     middle = s + size[0] / 2
                     shift = max(0.0, size[1] - 2.2) / 2
-                    xy = self.road.point(np.array(middle), side * (self.layout.parking + shift + rng.uniform(-0.1, 0.1)))
+                    xy = self.road.point(
+                        np.array(middle), side * (self.layout.parking + shift + rng.uniform(-0.1, 0.1))
+                    )
                     yaw = (
                         float(self.road.heading(np.array(middle)))
                         + rng.normal(0, 0.025)
@@ -249,7 +284,12 @@ class Scene:
                         continue
                     if speed == 0 and self._near_crossing(middle, 11):
                         continue
-                    self._object(kind, self.motion.lane(middle, offset + rng.uniform(-0.2, 0.2), direction, speed, wave, phase), rng, size)
+                    self._object(
+                        kind,
+                        self.motion.lane(middle, offset + rng.uniform(-0.2, 0.2), direction, speed, wave, phase),
+                        rng,
+                        size,
+                    )
 
     def _add_cyclists(self, rng: np.random.Generator, ahead: float) -> None:
         path = self.layout.lanes * self.layout.lane_width + 0.7
@@ -274,7 +314,9 @@ class Scene:
                     self._object("pedestrian", self.motion.line(xy, rng.uniform(-np.pi, np.pi)), rng)
                 else:
                     direction, speed = int(rng.choice([1, -1])), float(rng.uniform(0.8, 1.8))
-                    self._object("pedestrian", self.motion.lane(s, offset, direction, speed, 0.05, rng.uniform(0, 6)), rng)
+                    self._object(
+                        "pedestrian", self.motion.lane(s, offset, direction, speed, 0.05, rng.uniform(0, 6)), rng
+                    )
 
     def _add_crossing(self, rng: np.random.Generator) -> None:
         """People on the zebra and vehicles in the crossing street, as far as nobody else is in their way."""
@@ -282,7 +324,12 @@ class Scene:
         if self.layout.zebra is not None:
             for _ in range(int(rng.integers(1, 7))):
                 self._try_line(
-                    "pedestrian", self.layout.zebra + rng.uniform(-1.5, 1.5), rng, rng.uniform(0.9, 1.7), self.layout.kerb, track
+                    "pedestrian",
+                    self.layout.zebra + rng.uniform(-1.5, 1.5),
+                    rng,
+                    rng.uniform(0.9, 1.7),
+                    self.layout.kerb,
+                    track,
                 )
         if self.layout.crossing_street is not None:
             for _ in range(14):
@@ -317,7 +364,9 @@ class Scene:
     def _track(self) -> list:
         """Times (T,), positions (T, N, 2) and radii (N,) of all objects, the ego and the fixtures."""
         times = np.arange(0.0, self.duration + 0.3, 0.25)
-        fixed = np.array([(*r[3][:2], 0.5 * np.hypot(*r[1][:2])) for r in self._fixture_rows if r[0] in ("pole", "tree")]).reshape(-1, 3)
+        fixed = np.array(
+            [(*r[3][:2], 0.5 * np.hypot(*r[1][:2])) for r in self._fixture_rows if r[0] in ("pole", "tree")]
+        ).reshape(-1, 3)
         moving = np.array([np.concatenate([self.motion.at(t).xy, self.motion.at(t, self._ego).xy]) for t in times])
         radii = np.array([0.5 * np.hypot(z[0], z[1]) for z in self._sizes] + [2.6])
         positions = np.concatenate([moving, np.broadcast_to(fixed[:, :2], (len(times), len(fixed), 2))], 1)

@@ -1,5 +1,5 @@
-/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no engine, the model was
- * not run. */
+/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no
+ * engine, the model was not run. */
 #include <pthread.h>
 
 #include "moment.h"
@@ -14,7 +14,8 @@ static void test_without_a_model(const char* bundle) {
   CHECK(imkd_detector_infer(d, &frames, &result) == 501);
   CHECK(imkd_detector_set_rig(d, rig) == 501);
   CHECK(imkd_detector_reset(d) == 501);
-  CHECK(strncmp(imkd_detector_error(d), "error[E0501]", 12) == 0 && strstr(imkd_detector_error(d), "imkd_detector_load"));
+  CHECK(strncmp(imkd_detector_error(d), "error[E0501]", 12) == 0 &&
+        strstr(imkd_detector_error(d), "imkd_detector_load"));
   CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401);
   CHECK(strncmp(imkd_detector_error(d), "error[E0401]", 12) == 0 && strstr(imkd_detector_error(d), "no such.imkd"));
   CHECK(imkd_detector_load(d, NULL, rig, NULL) == 401);
@@ -24,7 +25,8 @@ static void test_without_a_model(const char* bundle) {
   options.struct_size = sizeof options, options.engine = "no such engine";
   CHECK(imkd_detector_load(d, bundle, rig, &options) == 501);
   CHECK(imkd_detector_name(d, IMKD_CLASSES, 0) == NULL);
-  CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 && strcmp(imkd_detector_name(d, IMKD_MODES, 4), "blind") == 0);
+  CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 &&
+        strcmp(imkd_detector_name(d, IMKD_MODES, 4), "blind") == 0);
   CHECK(imkd_detector_name(d, IMKD_MODES, 5) == NULL && imkd_detector_name(d, IMKD_SENSOR_STATES, 7) == NULL);
   CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, 4), "missing") == 0 &&
         strcmp(imkd_detector_name(NULL, IMKD_STAGES, 5), "bev") == 0);
@@ -37,9 +39,11 @@ static void test_without_a_model(const char* bundle) {
 static void test_infer(imkd_detector* d) {
   imkd_result result = empty_result();
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
-  CHECK(result.timestamp_ns == 1000000000 && result.mode == IMKD_FULL && result.camera_count == kCameras && result.radar_count == 1);
+  CHECK(result.timestamp_ns == 1000000000 && result.mode == IMKD_FULL && result.camera_count == kCameras &&
+        result.radar_count == 1);
   CHECK(result.radar_points + result.radar_points_outside == kPoints && result.total_us > 0 && result.stage_count == 7);
-  CHECK(result.camera_states[0] == IMKD_SENSOR_OK && result.radar_states[0] == IMKD_SENSOR_OK && result.segmentation == NULL);
+  CHECK(result.camera_states[0] == IMKD_SENSOR_OK && result.radar_states[0] == IMKD_SENSOR_OK &&
+        result.segmentation == NULL);
   const uint32_t count = result.detection_count;
   CHECK(count > 0 && result.detection_stride == sizeof(imkd_detection));
   imkd_detection* first = malloc((count + 1) * sizeof *first);
@@ -49,7 +53,8 @@ static void test_infer(imkd_detector* d) {
     CHECK(first[i].length > 0 && imkd_detector_name(d, IMKD_CLASSES, (uint32_t)first[i].label) != NULL);
   }
   CHECK(imkd_detector_reset(d) == IMKD_OK && imkd_detector_set_rig(d, rig) == IMKD_OK);
-  for (int i = 0; i < kCameras; ++i) images[i].row_stride = kWidth * 3, images[i].pixel_stride = 3, images[i].channel_stride = 1;
+  for (int i = 0; i < kCameras; ++i)
+    images[i].row_stride = kWidth * 3, images[i].pixel_stride = 3, images[i].channel_stride = 1;
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count == count);
   for (uint32_t i = 0; i < count; ++i) CHECK(memcmp(&first[i], imkd_detection_at(&result, i), sizeof *first) == 0);
   images[2].data = NULL;
@@ -199,7 +204,8 @@ static void test_two_handles_at_once(imkd_detector* d, const char* bundle, const
   infer_alone(&two);
   pthread_join(thread, NULL);
   CHECK(before.count > 0 && one.count == before.count && two.count == before.count);
-  CHECK(memcmp(one.found, before.found, sizeof one.found) == 0 && memcmp(two.found, before.found, sizeof two.found) == 0);
+  CHECK(memcmp(one.found, before.found, sizeof one.found) == 0 &&
+        memcmp(two.found, before.found, sizeof two.found) == 0);
   imkd_detector_destroy(two.d);
 }
 

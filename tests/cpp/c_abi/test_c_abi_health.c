@@ -1,5 +1,5 @@
-/* Monitor and watchdog in the C ABI, from C99: test_c_abi_health BUNDLE.imkd, a bundle for six cameras and a 3D radar whose max_age is 0.6
- * s. */
+/* Monitor and watchdog in the C ABI, from C99: test_c_abi_health BUNDLE.imkd, a bundle for six cameras and a 3D radar
+ * whose max_age is 0.6 s. */
 #include <pthread.h>
 
 #include "moment.h"
@@ -11,7 +11,8 @@ static int state_at(imkd_monitor* m, int now, int camera) { /* of the camera, or
   imkd_health health;
   memset(&health, 0, sizeof health);
   health.struct_size = sizeof health;
-  CHECK(imkd_monitor_check(m, now * MS, &health) == IMKD_OK && health.camera_count == kCameras && health.radar_count == 1);
+  CHECK(imkd_monitor_check(m, now * MS, &health) == IMKD_OK && health.camera_count == kCameras &&
+        health.radar_count == 1);
   return camera < 0 ? health.radar_states[0] : health.camera_states[camera];
 }
 
@@ -29,8 +30,10 @@ static void test_a_sensor_goes_through_its_states(void) {
   imkd_sweep item = sweep;
   CHECK(imkd_monitor_load(m, model, rig, NULL) == IMKD_OK && state_at(m, 1000, 0) == IMKD_SENSOR_MISSING);
   observe(m, 0, 1000, 1);
-  CHECK(state_at(m, 1300, 0) == IMKD_SENSOR_OK && state_at(m, 1301, 0) == IMKD_SENSOR_LATE && state_at(m, 1601, 0) == IMKD_SENSOR_STALE);
-  CHECK(state_at(m, 3000, 0) == IMKD_SENSOR_STALE && state_at(m, 3001, 0) == IMKD_SENSOR_LOST && state_at(m, 3001, 1) == IMKD_SENSOR_LOST);
+  CHECK(state_at(m, 1300, 0) == IMKD_SENSOR_OK && state_at(m, 1301, 0) == IMKD_SENSOR_LATE &&
+        state_at(m, 1601, 0) == IMKD_SENSOR_STALE);
+  CHECK(state_at(m, 3000, 0) == IMKD_SENSOR_STALE && state_at(m, 3001, 0) == IMKD_SENSOR_LOST &&
+        state_at(m, 3001, 1) == IMKD_SENSOR_LOST);
   for (int i = 0; i < 3; ++i)
     CHECK((observe(m, 0, 4000 + i, 7), state_at(m, 4000 + i, 0)) == (i < 2 ? IMKD_SENSOR_OK : IMKD_SENSOR_FROZEN));
   observe(m, 0, 4003, 8);
@@ -88,7 +91,8 @@ static void test_a_miss_is_told_once_until_the_next_beat(void) {
   CHECK(imkd_watchdog_state(w, &overdue, &misses) == IMKD_OK && overdue == 1 && misses == 1);
   CHECK(imkd_watchdog_beat(w) == IMKD_OK && imkd_watchdog_state(w, &overdue, NULL) == IMKD_OK && overdue == 0);
   dog.now = 300 * MS;
-  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.told == 2 && imkd_watchdog_state(w, NULL, &misses) == IMKD_OK && misses == 2);
+  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.told == 2 && imkd_watchdog_state(w, NULL, &misses) == IMKD_OK &&
+        misses == 2);
   imkd_watchdog_destroy(w);
 }
 
@@ -112,14 +116,17 @@ static void test_monitors_and_watchdogs_mistakes(void) {
   imkd_image image = images[0];
   CHECK(imkd_monitor_check(m, 0, &health) == 703);
   health.struct_size = sizeof health;
-  CHECK(imkd_monitor_check(m, 0, &health) == 501 && health.mode == 7 && imkd_monitor_load(m, model, rig, &options) == 104);
+  CHECK(imkd_monitor_check(m, 0, &health) == 501 && health.mode == 7 &&
+        imkd_monitor_load(m, model, rig, &options) == 104);
   CHECK(strncmp(imkd_monitor_error(m), "error[E0104]", 12) == 0 && imkd_monitor_load(m, model, rig, NULL) == IMKD_OK);
   CHECK(imkd_monitor_observe_camera(m, 0, &image, 0) == 205 && imkd_monitor_observe_radar(m, &sweep, 0) == 205);
   image.has_timestamp = 1;
-  CHECK(imkd_monitor_observe_camera(m, kCameras, &image, 0) == 203 && imkd_monitor_observe_camera(m, 0, NULL, 0) == 703);
+  CHECK(imkd_monitor_observe_camera(m, kCameras, &image, 0) == 203 &&
+        imkd_monitor_observe_camera(m, 0, NULL, 0) == 703);
   CHECK(imkd_monitor_check(NULL, 0, &health) == IMKD_UNEXPECTED && imkd_monitor_error(NULL)[0] != 0);
   CHECK(imkd_watchdog_beat(w) == 501 && imkd_watchdog_poll(w) == 501 && imkd_watchdog_state(w, NULL, NULL) == 501);
-  CHECK(imkd_watchdog_start(w, NULL) == 703 && imkd_watchdog_start(w, &deadline) == 104 && imkd_watchdog_beat(w) == 501);
+  CHECK(imkd_watchdog_start(w, NULL) == 703 && imkd_watchdog_start(w, &deadline) == 104 &&
+        imkd_watchdog_beat(w) == 501);
   CHECK(strncmp(imkd_watchdog_error(w), "error[E0501]", 12) == 0 && imkd_watchdog_beat(NULL) == IMKD_UNEXPECTED);
   imkd_monitor_destroy(m), imkd_monitor_destroy(NULL), imkd_watchdog_destroy(w), imkd_watchdog_destroy(NULL);
 }

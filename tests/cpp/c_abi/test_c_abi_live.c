@@ -1,5 +1,6 @@
-/* The synchronizer in the C ABI, from C99: test_c_abi_live BUNDLE.imkd, a bundle for six cameras and a 3D radar whose max_age is 0.6 s.
- * Exit code 0: all held; 77: no engine, the frames were not inferred. What is expected of the times is worked out by hand. */
+/* The synchronizer in the C ABI, from C99: test_c_abi_live BUNDLE.imkd, a bundle for six cameras and a 3D radar whose
+ * max_age is 0.6 s. Exit code 0: all held; 77: no engine, the frames were not inferred. What is expected of the times
+ * is worked out by hand. */
 #include <pthread.h>
 
 #include "moment.h"
@@ -45,7 +46,8 @@ static const imkd_frames* pop(imkd_synchronizer* s, int now, uint32_t* complete)
 static void infer_both(imkd_detector* d, const imkd_frames* popped, const imkd_frames* by_hand) {
   imkd_result one = empty_result(), two = empty_result();
   if (!d) return;
-  CHECK(imkd_detector_reset(d) == IMKD_OK && imkd_detector_infer(d, by_hand, &one) == IMKD_OK && one.detection_count > 0);
+  CHECK(imkd_detector_reset(d) == IMKD_OK && imkd_detector_infer(d, by_hand, &one) == IMKD_OK &&
+        one.detection_count > 0);
   const size_t bytes = one.detection_count * sizeof(imkd_detection);
   void* kept = malloc(bytes);
   memcpy(kept, one.detections, bytes);
@@ -76,7 +78,8 @@ static void test_items_out_of_order_become_a_frame(imkd_detector* d) {
   imkd_frames by_hand = frames;
   for (int i = 0; i < kCameras; ++i) {
     const imkd_image* image = &popped->images[i];
-    CHECK(image->has_timestamp && image->timestamp_ns == (1000 + i) * MS && image->width == kWidth && image->height == kHeight);
+    CHECK(image->has_timestamp && image->timestamp_ns == (1000 + i) * MS && image->width == kWidth &&
+          image->height == kHeight);
     CHECK(image->row_stride == 3 * kWidth && memcmp(image->data, pixels[i], sizeof pixels[i]) == 0);
     hand[i] = images[i], hand[i].has_timestamp = 1, hand[i].timestamp_ns = (1000 + i) * MS;
   }
@@ -85,8 +88,10 @@ static void test_items_out_of_order_become_a_frame(imkd_detector* d) {
   infer_both(d, popped, &by_hand);
   CHECK(pop(s, 1034, NULL) == NULL);
   counts.struct_size = sizeof counts;
-  CHECK(imkd_synchronizer_counts(s, &counts) == IMKD_OK && counts.kept == 8 && counts.duplicate == 1 && counts.future == 1);
-  CHECK(counts.late == 1 && counts.invalid == 0 && counts.complete == 1 && counts.incomplete == 0 && counts.restarts == 0);
+  CHECK(imkd_synchronizer_counts(s, &counts) == IMKD_OK && counts.kept == 8 && counts.duplicate == 1 &&
+        counts.future == 1);
+  CHECK(counts.late == 1 && counts.invalid == 0 && counts.complete == 1 && counts.incomplete == 0 &&
+        counts.restarts == 0);
   imkd_synchronizer_destroy(s);
 }
 
@@ -121,25 +126,31 @@ static void test_a_camera_that_does_not_come_is_absent(imkd_detector* d) {
   imkd_result result = empty_result();
   if (d && popped) CHECK(imkd_detector_infer(d, popped, &result) == IMKD_OK && result.mode == IMKD_PARTIAL);
   if (d && popped) CHECK(result.camera_states[3] == IMKD_SENSOR_MISSING && result.camera_states[4] == IMKD_SENSOR_OK);
-  CHECK(push_image(s, 0, 1040, 1070) == IMKD_PUSHED_KEPT && imkd_synchronizer_reset(s) == IMKD_OK && pop(s, 9000, NULL) == NULL);
+  CHECK(push_image(s, 0, 1040, 1070) == IMKD_PUSHED_KEPT && imkd_synchronizer_reset(s) == IMKD_OK &&
+        pop(s, 9000, NULL) == NULL);
   imkd_synchronizer_destroy(s);
 }
 
 static void test_the_pose_of_a_frame_lies_between_its_neighbours(void) {
-  double T[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}, skewed[16] = {2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+  double T[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1},
+         skewed[16] = {2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
   const double twist[3] = {10, 0, 0};
   imkd_synchronizer* s = open_synchronizer(NULL);
   int32_t pushed = -1;
-  CHECK(imkd_synchronizer_push_ego(s, T, twist, 1000 * MS, 1000 * MS, &pushed) == IMKD_OK && pushed == IMKD_PUSHED_KEPT);
-  CHECK(imkd_synchronizer_push_ego(s, skewed, NULL, 1050 * MS, 1050 * MS, &pushed) == IMKD_OK && pushed == IMKD_PUSHED_INVALID);
+  CHECK(imkd_synchronizer_push_ego(s, T, twist, 1000 * MS, 1000 * MS, &pushed) == IMKD_OK &&
+        pushed == IMKD_PUSHED_KEPT);
+  CHECK(imkd_synchronizer_push_ego(s, skewed, NULL, 1050 * MS, 1050 * MS, &pushed) == IMKD_OK &&
+        pushed == IMKD_PUSHED_INVALID);
   for (int i = 0; i < kCameras; ++i) CHECK(push_image(s, i, 1050, 1060) == IMKD_PUSHED_KEPT);
-  CHECK(push_sweep(s, 1075, 1080) == IMKD_PUSHED_KEPT && pop(s, 1080, NULL) == NULL); /* the ego motion has not reached 1050 */
+  CHECK(push_sweep(s, 1075, 1080) == IMKD_PUSHED_KEPT &&
+        pop(s, 1080, NULL) == NULL); /* the ego motion has not reached 1050 */
   T[3] = 1;
   CHECK(imkd_synchronizer_push_ego(s, T, twist, 1100 * MS, 1100 * MS, NULL) == IMKD_OK);
   const imkd_frames* popped = pop(s, 1100, NULL);
   CHECK(popped && popped->T_world_ego && popped->twist && popped->sweeps[0].T_world_ego);
   if (!popped || !popped->T_world_ego || !popped->twist || !popped->sweeps[0].T_world_ego) return;
-  CHECK(popped->T_world_ego[3] > 0.4999 && popped->T_world_ego[3] < 0.5001 && popped->T_world_ego[7] == 0 && popped->T_world_ego[0] == 1);
+  CHECK(popped->T_world_ego[3] > 0.4999 && popped->T_world_ego[3] < 0.5001 && popped->T_world_ego[7] == 0 &&
+        popped->T_world_ego[0] == 1);
   CHECK(popped->sweeps[0].T_world_ego[3] > 0.7499 && popped->sweeps[0].T_world_ego[3] < 0.7501);
   CHECK(popped->twist[0] > 9.999 && popped->twist[0] < 10.001);
   imkd_synchronizer_destroy(s);
@@ -155,14 +166,17 @@ static void test_what_is_lent_is_given_back_once(void) {
   int first = 0, again = 0, failed = 0, of_nobody = 0, unread = 0;
   item.has_timestamp = image.has_timestamp = 1, item.timestamp_ns = 1000 * MS, image.timestamp_ns = 1500 * MS;
   CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &first, NULL) == IMKD_OK && first == 0);
-  CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &again, NULL) == IMKD_OK && again == 1); /* a duplicate */
+  CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &again, NULL) == IMKD_OK &&
+        again == 1); /* a duplicate */
   CHECK(imkd_synchronizer_push_camera(s, 6, &image, 1000 * MS, count, &failed, NULL) == 203 && failed == 1);
-  CHECK(imkd_synchronizer_push_camera(NULL, 2, &image, 1000 * MS, count, &of_nobody, NULL) == IMKD_UNEXPECTED && of_nobody == 1);
+  CHECK(imkd_synchronizer_push_camera(NULL, 2, &image, 1000 * MS, count, &of_nobody, NULL) == IMKD_UNEXPECTED &&
+        of_nobody == 1);
   const imkd_frames* popped = pop(s, 1100, NULL);
   CHECK(popped && popped->sweeps[0].points == points && first == 0); /* the very memory */
   CHECK(pop(s, 1700, NULL) == NULL && first == 0);                   /* a later frame may still want the sweep */
   item.timestamp_ns = 1700 * MS;
-  CHECK(imkd_synchronizer_push_radar(s, &item, 1700 * MS, NULL, NULL, NULL) == IMKD_OK && pop(s, 1800, NULL) != NULL && first == 1);
+  CHECK(imkd_synchronizer_push_radar(s, &item, 1700 * MS, NULL, NULL, NULL) == IMKD_OK && pop(s, 1800, NULL) != NULL &&
+        first == 1);
   image.timestamp_ns = 1800 * MS;
   CHECK(imkd_synchronizer_push_camera(s, 2, &image, 1800 * MS, count, &unread, NULL) == IMKD_OK && unread == 0);
   imkd_synchronizer_destroy(s);
@@ -181,7 +195,8 @@ static void* drive(void* context) {
     imkd_image image = images[driver->camera];
     int32_t pushed = -1;
     image.has_timestamp = 1, image.timestamp_ns = 1000 * MS + i;
-    CHECK(imkd_synchronizer_push_camera(driver->s, driver->camera, &image, 1000 * MS, count, &driver->back, &pushed) == IMKD_OK);
+    CHECK(imkd_synchronizer_push_camera(driver->s, driver->camera, &image, 1000 * MS, count, &driver->back, &pushed) ==
+          IMKD_OK);
     driver->kept += pushed == IMKD_PUSHED_KEPT;
   }
   return NULL;
@@ -235,7 +250,8 @@ static void test_synchronizers_mistakes(void) {
   image.has_timestamp = item.has_timestamp = 1;
   CHECK(strcmp(imkd_synchronizer_error(s), "") == 0 && imkd_synchronizer_pop(s, 0, &found, NULL) == 501);
   CHECK(imkd_synchronizer_push_camera(s, 0, &image, 0, NULL, NULL, NULL) == 501 && imkd_synchronizer_reset(s) == 501);
-  CHECK(imkd_synchronizer_load(s, "no such.imkd", rig, NULL) == 401 && imkd_synchronizer_load(s, NULL, rig, NULL) == 401);
+  CHECK(imkd_synchronizer_load(s, "no such.imkd", rig, NULL) == 401 &&
+        imkd_synchronizer_load(s, NULL, rig, NULL) == 401);
   CHECK(strstr(imkd_synchronizer_error(s), "model") && imkd_synchronizer_load(s, "{", rig, NULL) == 101);
   CHECK(imkd_synchronizer_load(s, model, "{", NULL) == 211 && imkd_synchronizer_load(s, model, rig, &options) == 703);
   options.struct_size = sizeof options, options.tolerance = -1;
@@ -244,7 +260,8 @@ static void test_synchronizers_mistakes(void) {
   CHECK(imkd_synchronizer_load(s, model, rig, &options) == 203);
   options.reference = NULL, options.reserved = 1;
   CHECK(imkd_synchronizer_load(s, model, rig, &options) == 703);
-  CHECK(imkd_synchronizer_load(s, model, rig, NULL) == IMKD_OK && imkd_synchronizer_load(s, "no such.imkd", rig, NULL) == 401);
+  CHECK(imkd_synchronizer_load(s, model, rig, NULL) == IMKD_OK &&
+        imkd_synchronizer_load(s, "no such.imkd", rig, NULL) == 401);
   CHECK(imkd_synchronizer_push_camera(s, -1, &image, 0, NULL, NULL, NULL) == 203);
   CHECK(imkd_synchronizer_push_camera(s, 0, NULL, 0, NULL, NULL, NULL) == 703);
   image.has_timestamp = 0;
@@ -257,9 +274,11 @@ static void test_synchronizers_mistakes(void) {
   CHECK(imkd_synchronizer_push_radar(s, &item, 0, NULL, NULL, NULL) == 203 &&
         imkd_synchronizer_push_radar(s, NULL, 0, NULL, NULL, NULL) == 703);
   item.radar = 0, item.count = -1;
-  CHECK(imkd_synchronizer_push_radar(s, &item, 0, NULL, NULL, NULL) == 202 && imkd_synchronizer_pop(s, 0, NULL, NULL) == 703);
+  CHECK(imkd_synchronizer_push_radar(s, &item, 0, NULL, NULL, NULL) == 202 &&
+        imkd_synchronizer_pop(s, 0, NULL, NULL) == 703);
   CHECK(imkd_synchronizer_counts(s, &counts) == 703 && counts.kept == 7 && imkd_synchronizer_counts(s, NULL) == 703);
-  CHECK(imkd_synchronizer_pop(NULL, 0, &found, NULL) == IMKD_UNEXPECTED && imkd_synchronizer_counts(NULL, &counts) == IMKD_UNEXPECTED);
+  CHECK(imkd_synchronizer_pop(NULL, 0, &found, NULL) == IMKD_UNEXPECTED &&
+        imkd_synchronizer_counts(NULL, &counts) == IMKD_UNEXPECTED);
   CHECK(imkd_synchronizer_load(NULL, model, rig, NULL) == IMKD_UNEXPECTED && imkd_synchronizer_error(NULL)[0] != 0);
   imkd_synchronizer_destroy(s), imkd_synchronizer_destroy(NULL);
 }

@@ -1,5 +1,5 @@
-// What our sources use of the CUDA runtime, declared anew from its documentation, so that they compile and run where there is no CUDA;
-// fake_cuda.cpp stands behind it. Objects that saw this header must never meet the real runtime.
+// What our sources use of the CUDA runtime, declared anew from its documentation, so that they compile and run where
+// there is no CUDA; fake_cuda.cpp stands behind it. Objects that saw this header must never meet the real runtime.
 #pragma once
 #include <cstddef>
 
@@ -13,7 +13,12 @@ enum cudaError_t {
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureUnjoined = 904
 };
-enum cudaMemoryType { cudaMemoryTypeUnregistered = 0, cudaMemoryTypeHost = 1, cudaMemoryTypeDevice = 2, cudaMemoryTypeManaged = 3 };
+enum cudaMemoryType {
+  cudaMemoryTypeUnregistered = 0,
+  cudaMemoryTypeHost = 1,
+  cudaMemoryTypeDevice = 2,
+  cudaMemoryTypeManaged = 3
+};
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal = 0, cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaDeviceAttr { cudaDevAttrIntegrated = 18 };

@@ -81,7 +81,8 @@ std::size_t pages(std::size_t bytes) { return (std::max<std::size_t>(bytes, 1) +
 void protect(bool device_runs) {
   if (!cuda().guard) return;
   for (const auto& [begin, memory] : memories)
-    if (memory.type == cudaMemoryTypeDevice) mprotect(begin, pages(memory.bytes), device_runs ? PROT_READ | PROT_WRITE : PROT_NONE);
+    if (memory.type == cudaMemoryTypeDevice)
+      mprotect(begin, pages(memory.bytes), device_runs ? PROT_READ | PROT_WRITE : PROT_NONE);
   for (const auto& [begin, bytes] : hidden) mprotect(begin, bytes, device_runs ? PROT_NONE : PROT_READ | PROT_WRITE);
 }
 
@@ -119,7 +120,8 @@ void replay(const std::vector<Node>& nodes) {
   for (std::size_t left = nodes.size(); left > 0; --left) {
     std::vector<std::size_t> ready;
     for (std::size_t i = 0; i < nodes.size(); ++i)
-      if (!done[i] && std::all_of(nodes[i].after.begin(), nodes[i].after.end(), [&](int k) { return done[static_cast<std::size_t>(k)]; }))
+      if (!done[i] && std::all_of(nodes[i].after.begin(), nodes[i].after.end(),
+                                  [&](int k) { return done[static_cast<std::size_t>(k)]; }))
         ready.push_back(i);
     const std::size_t node = cuda().order == 0   ? ready.front()
                              : cuda().order == 1 ? ready.back()
@@ -149,7 +151,8 @@ cudaError_t outside_capture(const char* name, cudaError_t error = cudaErrorLaunc
 
 cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type, cudaError_t found) {
   if (found != cudaSuccess) return found;
-  auto* begin = static_cast<char*>(mmap(nullptr, pages(bytes) + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* begin = static_cast<char*>(
+      mmap(nullptr, pages(bytes) + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   mprotect(begin + pages(bytes), kPage, PROT_NONE);
   std::memset(begin, 0xA5, pages(bytes));
   memories[begin] = {bytes, type};
@@ -285,7 +288,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   if (found != cudaSuccess) return found;
   if (memory_of(to) && !memory_of(from)) {  // from pageable memory: read before the call returns
     ++cuda().pageable;
-    auto copy = std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
+    auto copy =
+        std::make_shared<std::vector<char>>(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
     put(stream, [=] { std::memcpy(to, copy->data(), bytes); });
     return cudaSuccess;
   }

@@ -1,5 +1,6 @@
-// A CUDA runtime of our own. Work that is put into a stream runs only when somebody waits for it, and then in an order that is as unkind as
-// streams, events and graphs allow; a graph replays the very calls that were captured. It counts what is alive and fails when told to.
+// A CUDA runtime of our own. Work that is put into a stream runs only when somebody waits for it, and then in an order
+// that is as unkind as streams, events and graphs allow; a graph replays the very calls that were captured. It counts
+// what is alive and fails when told to.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -19,10 +20,10 @@ struct Cuda {
   bool dead = false;
   std::vector<std::string> calls;  // in order
   int alive = 0;                   // streams, events, graphs and allocations
-  unsigned order = 0;              // 0: only what is waited for runs, as late as it may; 1: everything else first; n: shuffled by n
-  bool guard = false;              // the host cannot touch device memory, nor the device what was hidden from it
-  int default_stream = 0;          // how often the default stream was used
-  int pageable = 0;                // how often memory that is not pinned was copied from or to
+  unsigned order = 0;  // 0: only what is waited for runs, as late as it may; 1: everything else first; n: shuffled by n
+  bool guard = false;  // the host cannot touch device memory, nor the device what was hidden from it
+  int default_stream = 0;  // how often the default stream was used
+  int pageable = 0;        // how often memory that is not pinned was copied from or to
   int launches = 0, graph_launches = 0;
 };
 

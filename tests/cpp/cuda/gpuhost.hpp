@@ -1,7 +1,7 @@
-// Runs CUDA kernels on the CPU, for tests. Threads of a block that never synchronise share one stack and run as a loop; a thread that
-// reaches a barrier or a warp collective is parked on its own fiber. A barrier that not every thread reaches aborts with a message.
-// Under ThreadSanitizer every CUDA thread is a thread of its own to the race detector, and blocks are not ordered.
-// GPUHOST_ORDER=fwd|rev|shuffle:SEED: order of blocks and threads.
+// Runs CUDA kernels on the CPU, for tests. Threads of a block that never synchronise share one stack and run as a loop;
+// a thread that reaches a barrier or a warp collective is parked on its own fiber. A barrier that not every thread
+// reaches aborts with a message. Under ThreadSanitizer every CUDA thread is a thread of its own to the race detector,
+// and blocks are not ordered. GPUHOST_ORDER=fwd|rev|shuffle:SEED: order of blocks and threads.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -225,8 +225,10 @@ inline void run_block(Ctx& c) {
       continue;
     }
     if (!progressed) {
-      std::fprintf(stderr, "gpuhost: block (%u,%u,%u) stuck: %u of %u threads at __syncthreads, %u finished, %u in a warp collective\n",
-                   blockIdx.x, blockIdx.y, blockIdx.z, bar, n, done, n - bar - done);
+      std::fprintf(
+          stderr,
+          "gpuhost: block (%u,%u,%u) stuck: %u of %u threads at __syncthreads, %u finished, %u in a warp collective\n",
+          blockIdx.x, blockIdx.y, blockIdx.z, bar, n, done, n - bar - done);
       die("barrier not reached by every thread (divergent __syncthreads or wrong warp mask)");
     }
   }

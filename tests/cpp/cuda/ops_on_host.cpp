@@ -1,5 +1,5 @@
-// The CUDA ops with their kernels run on the CPU, NumPy in and out: what the tests hold against the CPU ops. Tensors are float32 or
-// float16, by the first one's dtype; block and thread order: environment variable GPUHOST_ORDER.
+// The CUDA ops with their kernels run on the CPU, NumPy in and out: what the tests hold against the CPU ops. Tensors
+// are float32 or float16, by the first one's dtype; block and thread order: environment variable GPUHOST_ORDER.
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -15,7 +15,8 @@ using namespace imkd::python;
 
 namespace {
 
-struct Memory {  // as cudaMalloc gives it: aligned, and full of rubbish; the exact size, so that a sanitizer sees an overrun
+struct Memory {  // as cudaMalloc gives it: aligned, and full of rubbish; the exact size, so that a sanitizer sees an
+                 // overrun
   explicit Memory(std::size_t bytes) : data(new unsigned char[bytes + 256]) {
     std::size_t space = bytes + 256;
     void* at = data.get();
@@ -47,7 +48,8 @@ std::vector<ImageView> read_views(const py::sequence& images) {
   return views;
 }
 
-py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, bool half) {
+py::array py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec,
+                               bool half) {
   const std::vector<ImageView> views = read_views(images);
   const int count = static_cast<int>(views.size());
   const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
@@ -58,7 +60,8 @@ py::array py_preprocess_images(const py::sequence& images, const std::vector<Ima
   return out;
 }
 
-py::array py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec, float scale) {
+py::array py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops, const ImageSpec& spec,
+                             float scale) {
   const std::vector<ImageView> views = read_views(images);
   const int count = static_cast<int>(views.size());
   py::array_t<std::int8_t> out({py::ssize_t(count), py::ssize_t(3), py::ssize_t(spec.height), py::ssize_t(spec.width)});
@@ -73,7 +76,8 @@ py::array py_quantize_images(const py::sequence& images, const std::vector<Image
 using Indices = py::array_t<std::int32_t>;
 
 py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::vector<ImageCrop>& crops) {
-  Indices rows(py::ssize_t(spec.grid.width()) * spec.grid.height() + 1), points(cuda::lift_points(spec)), pixels(cuda::lift_points(spec));
+  Indices rows(py::ssize_t(spec.grid.width()) * spec.grid.height() + 1), points(cuda::lift_points(spec)),
+      pixels(cuda::lift_points(spec));
   const cuda::LiftTable table{rows.mutable_data(), points.mutable_data(), pixels.mutable_data()};
   Memory workspace(cuda::lift_table_workspace(spec));
   cuda::lift_table(spec, rig, crops.data(), table, workspace.aligned, nullptr);
@@ -81,8 +85,8 @@ py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::
 }
 
 // context: (N,C,h,w), or (N,h,w,C) where it is channels_last; half: what is written, where it is not as depth.
-py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context, bool channels_last,
-                  std::optional<bool> half) {
+py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context,
+                  bool channels_last, std::optional<bool> half) {
   Indices rows = table[0].cast<Indices>(), points = table[1].cast<Indices>(), pixels = table[2].cast<Indices>();
   const cuda::Type type = type_of(depth);
   for (const py::array& input : {py::array(rows), py::array(points), py::array(pixels), depth, context}) reads(input);
@@ -90,13 +94,13 @@ py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array
   const cuda::Layout layout = channels_last ? cuda::Layout::channels_last : cuda::Layout::channels_first;
   py::array out = make(out_type, {spec.context_channels + 1, spec.grid.height(), spec.grid.width()});
   Memory workspace(cuda::lift_workspace(spec, layout, type));
-  cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(), layout, type,
-             out.mutable_data(), out_type, workspace.aligned, nullptr);
+  cuda::lift(spec, {rows.mutable_data(), points.mutable_data(), pixels.mutable_data()}, depth.data(), context.data(),
+             layout, type, out.mutable_data(), out_type, workspace.aligned, nullptr);
   return out;
 }
 
-py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns, py::handle ego,
-                            bool half, int spare_points) {
+py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps, py::handle timestamp_ns,
+                            py::handle ego, bool half, int spare_points) {
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
   const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
@@ -112,7 +116,8 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
   RadarStats stats{-1, -1, -1, -1};
   int points = 0;
   for (int i = 0; i < count; ++i) points += inputs[i].count;
-  cuda::voxelize_radar(spec, inputs.data(), count, points + spare_points, out.mutable_data(), type, &stats, workspace.aligned, nullptr);
+  cuda::voxelize_radar(spec, inputs.data(), count, points + spare_points, out.mutable_data(), type, &stats,
+                       workspace.aligned, nullptr);
   return py::make_tuple(out, py::make_tuple(stats.used, stats.invalid, stats.outside, stats.overflow));
 }
 
@@ -120,8 +125,8 @@ py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handl
   const cuda::Type type = type_of(features);
   reads(features);
   py::array out = make(type, {features.shape(0), features.shape(1), features.shape(2)});
-  cuda::warp_bev(grid, features.data(), static_cast<int>(features.shape(0)), rigid_transform(T_then_now, "T_then_now"), out.mutable_data(),
-                 type, nullptr);
+  cuda::warp_bev(grid, features.data(), static_cast<int>(features.shape(0)), rigid_transform(T_then_now, "T_then_now"),
+                 out.mutable_data(), type, nullptr);
   return out;
 }
 
@@ -165,13 +170,14 @@ PYBIND11_MODULE(cuda_on_host, m) {
   bind_detector(m);  // with device "cuda"
   m.def("device_copy", &device_copy);
 #endif
-  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"), py::arg("half") = false);
+  m.def("preprocess_images", &py_preprocess_images, py::arg("images"), py::arg("crops"), py::arg("image_spec"),
+        py::arg("half") = false);
   m.def("quantize_images", &py_quantize_images);
   m.def("lift_table", &py_lift_table);
-  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"), py::arg("channels_last") = false,
-        py::arg("half") = py::none());
-  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"), py::arg("timestamp_ns"), py::arg("ego"),
-        py::arg("half") = false, py::arg("spare_points") = 0);
+  m.def("lift", &py_lift, py::arg("spec"), py::arg("table"), py::arg("depth"), py::arg("context"),
+        py::arg("channels_last") = false, py::arg("half") = py::none());
+  m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"),
+        py::arg("timestamp_ns"), py::arg("ego"), py::arg("half") = false, py::arg("spare_points") = 0);
   m.def("warp_bev", &py_warp_bev);
   m.def("decode", &py_decode);
   m.def("start_counting", &traffic::start);

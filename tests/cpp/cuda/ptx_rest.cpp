@@ -1,5 +1,5 @@
-// What the frame loop asks of CUDA beyond what ptxrun, the translator of PTX, has: no memory of the caller's is known to the device, and
-// there are no graphs (an engine on the CPU makes none).
+// What the frame loop asks of CUDA beyond what ptxrun, the translator of PTX, has: no memory of the caller's is known
+// to the device, and there are no graphs (an engine on the CPU makes none).
 #include <cuda_runtime_api.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
@@ -15,7 +15,9 @@ HIDDEN cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 }
 HIDDEN cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) { return cudaErrorNotSupported; }
 HIDDEN cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*) { return cudaErrorNotSupported; }
-HIDDEN cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned long long) { return cudaErrorNotSupported; }
+HIDDEN cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned long long) {
+  return cudaErrorNotSupported;
+}
 HIDDEN cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaErrorNotSupported; }
 HIDDEN cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaErrorNotSupported; }
 HIDDEN cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaErrorNotSupported; }

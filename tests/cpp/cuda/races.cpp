@@ -1,5 +1,5 @@
-// Every CUDA op once, under ThreadSanitizer, which takes each CUDA thread for a thread of its own and orders none but by barriers and
-// atomics; and two kernels with a race that it must find. Usage: races OP
+// Every CUDA op once, under ThreadSanitizer, which takes each CUDA thread for a thread of its own and orders none but
+// by barriers and atomics; and two kernels with a race that it must find. Usage: races OP
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -44,7 +44,8 @@ std::vector<T> some(std::size_t count, T low, T high) {
   std::vector<T> values(count);
   unsigned seed = 7;
   for (T& value : values)
-    value = low + static_cast<T>((high - low) * static_cast<float>((seed = seed * 1664525u + 1013904223u) >> 8 & 0xffff) / 65535.f);
+    value = low + static_cast<T>((high - low) *
+                                 static_cast<float>((seed = seed * 1664525u + 1013904223u) >> 8 & 0xffff) / 65535.f);
   return values;
 }
 
@@ -58,7 +59,8 @@ void images() {
   std::vector<unsigned char> table(cuda::resize_table_bytes(spec.image, 2));
   std::vector<float> out(2 * 3 * 16 * 32);
   cuda::resize_table(moment.frames.cameras.data(), crops.data(), 2, spec.image, table.data(), nullptr);
-  cuda::preprocess_images(moment.frames.cameras.data(), 2, spec.image, table.data(), out.data(), cuda::Type::float32, nullptr);
+  cuda::preprocess_images(moment.frames.cameras.data(), 2, spec.image, table.data(), out.data(), cuda::Type::float32,
+                          nullptr);
   std::vector<std::int8_t> steps(out.size());
   cuda::quantize_images(moment.frames.cameras.data(), 2, spec.image, table.data(), 0.02f, steps.data(), nullptr);
 }
@@ -70,7 +72,8 @@ void lift() {
   std::vector<std::int32_t> rows(65), point(points), pixel(points);
   constexpr auto first = cuda::Layout::channels_first;
   constexpr auto float32 = cuda::Type::float32;
-  std::vector<unsigned char> workspace(cuda::lift_table_workspace(spec) + 256), scratch(cuda::lift_workspace(spec, first, float32));
+  std::vector<unsigned char> workspace(cuda::lift_table_workspace(spec) + 256),
+      scratch(cuda::lift_workspace(spec, first, float32));
   const auto depth = some<float>(points, 0, 1), context = some<float>(2 * 3 * 8, -1, 1);
   std::vector<float> out(4 * 64);
   const cuda::LiftTable table{rows.data(), point.data(), pixel.data()};
@@ -88,7 +91,8 @@ void radar() {
   std::vector<unsigned char> workspace(cuda::radar_workspace(spec) + 256);
   std::vector<float> out(2 * 64);
   RadarStats stats;
-  cuda::voxelize_radar(spec, sweeps.data(), count, 120, out.data(), cuda::Type::float32, &stats, workspace.data(), nullptr);
+  cuda::voxelize_radar(spec, sweeps.data(), count, 120, out.data(), cuda::Type::float32, &stats, workspace.data(),
+                       nullptr);
 }
 
 void warp() {

@@ -1,5 +1,6 @@
-// The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors, to the bit of float32 that the ops promise,
-// whatever the order in which streams and graphs let the device work; and what becomes of every failing call.
+// The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors, to the bit of float32 that
+// the ops promise, whatever the order in which streams and graphs let the device work; and what becomes of every
+// failing call.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -51,15 +52,18 @@ class HalfEngine : public FakeEngine {
  private:
   void work() {
     for (const TensorInfo& in : inputs_)
-      for (std::size_t i = 0; i < size(in.name.c_str()); ++i) plain_.data(in.name.c_str())[i] = __half2float(half(in)[i]);
+      for (std::size_t i = 0; i < size(in.name.c_str()); ++i)
+        plain_.data(in.name.c_str())[i] = __half2float(half(in)[i]);
     body_(plain_);
     for (const TensorInfo& out : outputs_) {
       if (!bound.count(out.name)) continue;
       const bool last = out.name == "context";
-      const auto channels = static_cast<std::size_t>(out.shape[last ? 3 : 1]), plane = size(out.name.c_str()) / 2 / channels;
+      const auto channels = static_cast<std::size_t>(out.shape[last ? 3 : 1]),
+                 plane = size(out.name.c_str()) / 2 / channels;
       for (std::size_t i = 0; i < size(out.name.c_str()); ++i) {
         const std::size_t image = i / (plane * channels), c = i / plane % channels, pixel = i % plane;
-        half(out)[last ? (image * plane + pixel) * channels + c : i] = __float2half_rn(plain_.data(out.name.c_str())[i]);
+        half(out)[last ? (image * plane + pixel) * channels + c : i] =
+            __float2half_rn(plain_.data(out.name.c_str())[i]);
       }
     }
   }
@@ -93,7 +97,8 @@ struct Engines {
 
 Engines engines(bool on_device, bool with_maps, bool half = false) {
   Engines e{camera_engine(), with_maps ? bev_engine_with_maps() : bev_engine()};
-  if (half) return {std::make_shared<HalfEngine>(*e.camera, on_device), std::make_shared<HalfEngine>(*e.bev, on_device)};
+  if (half)
+    return {std::make_shared<HalfEngine>(*e.camera, on_device), std::make_shared<HalfEngine>(*e.bev, on_device)};
   if (!on_device) return e;
   return {std::make_shared<DeviceEngine>(*e.camera), std::make_shared<DeviceEngine>(*e.bev)};
 }
@@ -126,11 +131,13 @@ Moment frame(int i, bool drives) {
   if (i == 4) m.frames.sweeps.clear();
   if (i == 5) std::swap(m.frames.sweeps[0], m.frames.sweeps[1]);
   if (i == 7)  // more sweeps than there was room for
-    for (int k = 0; k < 36; ++k) m.frames.sweeps.push_back({k % 2, m.frames.timestamp_ns - k * 1'000'000, m.points[0].data(), 3, {}});
+    for (int k = 0; k < 36; ++k)
+      m.frames.sweeps.push_back({k % 2, m.frames.timestamp_ns - k * 1'000'000, m.points[0].data(), 3, {}});
   if (i == 8) m.frames.cameras[0].data = nullptr, m.frames.cameras[1].data = nullptr, m.frames.sweeps.clear();
   if (i == 2) {  // BGR, upside down
     ImageView& image = m.frames.cameras[0];
-    image.data += (image.height - 1) * image.row_stride + 2, image.row_stride = -image.row_stride, image.channel_stride = -1;
+    image.data += (image.height - 1) * image.row_stride + 2, image.row_stride = -image.row_stride,
+                                                             image.channel_stride = -1;
   }
   return m;
 }
@@ -145,8 +152,8 @@ void expect_same(const Result& found, const Result& wanted) {
   for (std::size_t i = 0; i < wanted.detections.size(); ++i) {
     const Detection &a = found.detections[i], &b = wanted.detections[i];
     EXPECT_EQ(a.label, b.label);
-    for (auto field : {&Detection::x, &Detection::y, &Detection::z, &Detection::length, &Detection::width, &Detection::height,
-                       &Detection::yaw, &Detection::vx, &Detection::vy, &Detection::score})
+    for (auto field : {&Detection::x, &Detection::y, &Detection::z, &Detection::length, &Detection::width,
+                       &Detection::height, &Detection::yaw, &Detection::vx, &Detection::vy, &Detection::score})
       EXPECT_TRUE(near(a.*field, b.*field)) << a.*field << " and " << b.*field;
   }
   const Health &h = found.health, &w = wanted.health;
@@ -185,8 +192,8 @@ struct Setting {
   bool half = false;
 };
 void PrintTo(const Setting& s, std::ostream* out) {
-  *out << (s.on_device ? "engines on the device" : "engines on the CPU") << (s.half ? ", float16" : "") << (s.with_maps ? ", history" : "")
-       << ", order " << s.order << (s.integrated ? ", integrated" : "");
+  *out << (s.on_device ? "engines on the device" : "engines on the CPU") << (s.half ? ", float16" : "")
+       << (s.with_maps ? ", history" : "") << ", order " << s.order << (s.integrated ? ", integrated" : "");
 }
 
 class CudaLoop : public testing::TestWithParam<Setting> {
@@ -249,7 +256,8 @@ TEST_P(CudaLoop, follows_the_rig) {
     expect_same_tensors(on_cuda, on_cpu);
   }
   EXPECT_EQ(cuda().graph_launches, s.on_device ? 5 : 0);
-  EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), s.on_device ? 2 : 0) << "one for each rig";
+  EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), s.on_device ? 2 : 0)
+      << "one for each rig";
 }
 
 TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
@@ -259,8 +267,8 @@ TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
   const std::size_t before = cuda().calls.size();
   d.infer(frame(2, s.with_maps).frames);
   const std::vector<std::string> calls(cuda().calls.begin() + static_cast<long>(before), cuda().calls.end());
-  for (const char* call :
-       {"cudaMalloc", "cudaHostAlloc", "cudaFree", "cudaFreeHost", "cudaStreamCreateWithFlags", "cudaEventCreateWithFlags"})
+  for (const char* call : {"cudaMalloc", "cudaHostAlloc", "cudaFree", "cudaFreeHost", "cudaStreamCreateWithFlags",
+                           "cudaEventCreateWithFlags"})
     EXPECT_EQ(std::count(calls.begin(), calls.end(), call), 0) << call;
   EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaStreamSynchronize"), s.on_device ? 1 : 3);
   EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGraphLaunch"), s.on_device ? 1 : 0);
@@ -286,17 +294,20 @@ TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
   const auto copies = [] { return std::count(cuda().calls.begin(), cuda().calls.end(), "cudaMemcpyAsync"); };
   const auto before = copies();
   expect_same(on_cuda.infer(m.frames), wanted);
-  EXPECT_EQ(copies() - before, 1 + (s.with_maps ? 1 + (s.on_device ? 3 : 0) : 0)) << "the notes, the kept map, the maps for the host";
+  EXPECT_EQ(copies() - before, 1 + (s.with_maps ? 1 + (s.on_device ? 3 : 0) : 0))
+      << "the notes, the kept map, the maps for the host";
   for (void* memory : pinned) cudaFreeHost(memory);
 }
 
 INSTANTIATE_TEST_SUITE_P(settings, CudaLoop,
-                         testing::Values(Setting{false, false, 0, 0}, Setting{false, true, 1, 1}, Setting{true, false, 0, 1},
-                                         Setting{true, false, 1, 0}, Setting{true, true, 0, 0}, Setting{true, true, 1, 1},
-                                         Setting{true, true, 2, 0}, Setting{true, true, 3, 1}, Setting{false, true, 7, 0},
-                                         Setting{false, false, 0, 0, true}, Setting{false, true, 1, 1, true},
-                                         Setting{true, false, 0, 1, true}, Setting{true, false, 1, 0, true},
-                                         Setting{true, true, 0, 0, true}, Setting{true, true, 1, 1, true}, Setting{true, true, 2, 0, true},
+                         testing::Values(Setting{false, false, 0, 0}, Setting{false, true, 1, 1},
+                                         Setting{true, false, 0, 1}, Setting{true, false, 1, 0},
+                                         Setting{true, true, 0, 0}, Setting{true, true, 1, 1},
+                                         Setting{true, true, 2, 0}, Setting{true, true, 3, 1},
+                                         Setting{false, true, 7, 0}, Setting{false, false, 0, 0, true},
+                                         Setting{false, true, 1, 1, true}, Setting{true, false, 0, 1, true},
+                                         Setting{true, false, 1, 0, true}, Setting{true, true, 0, 0, true},
+                                         Setting{true, true, 1, 1, true}, Setting{true, true, 2, 0, true},
                                          Setting{true, true, 3, 1, true}, Setting{false, true, 7, 0, true}));
 
 class CudaTypes : public testing::Test {
@@ -336,7 +347,8 @@ TEST_F(CudaTypes, float16_is_within_its_error_of_float32_and_bit_identical_in_an
       }
     }
     for (std::size_t t = 0; t < values.size(); ++t)
-      EXPECT_EQ(std::memcmp(values[t].data(), first[t].data(), first[t].size() * sizeof(float)), 0) << found[t].name << ", order " << order;
+      EXPECT_EQ(std::memcmp(values[t].data(), first[t].data(), first[t].size() * sizeof(float)), 0)
+          << found[t].name << ", order " << order;
   }
 }
 
@@ -345,7 +357,8 @@ TEST_F(CudaTypes, parts_may_differ_in_type) {
     const Engines plain = engines(true, true), half = engines(true, true, true);
     Detector d = detector("cuda", {half_camera ? half.camera : plain.camera, half_camera ? plain.bev : half.bev}, true);
     const Engines whole = reference(true, false), rounded = reference(true, true);
-    Detector on_cpu = detector("cpu", {half_camera ? rounded.camera : whole.camera, half_camera ? whole.bev : rounded.bev}, true);
+    Detector on_cpu =
+        detector("cpu", {half_camera ? rounded.camera : whole.camera, half_camera ? whole.bev : rounded.bev}, true);
     relative = 1e-3f;
     for (int i = 0; i < 4; ++i) {
       const Moment m = frame(i, true);
@@ -401,7 +414,8 @@ class CudaFaults : public testing::Test {
   void TearDown() override { EXPECT_EQ(cuda().alive, 0) << "something outlives the detector"; }
 };
 
-// Loads, infers four frames (the second is captured), sets another rig, infers once more; gives the last result's number of boxes.
+// Loads, infers four frames (the second is captured), sets another rig, infers once more; gives the last result's
+// number of boxes.
 std::size_t drive(bool half, bool stage_times) {
   Detector d = detector("cuda", engines(true, true, half), true, stage_times);
   for (int i = 0; i < 4; ++i) d.infer(frame(i, true).frames);
@@ -439,8 +453,11 @@ TEST_P(EveryCudaFault, is_an_error_and_leaves_nothing) {
   EXPECT_LT(without_graph, errors);
 }
 
-INSTANTIATE_TEST_SUITE_P(drives, EveryCudaFault, testing::Combine(testing::Values("float32", "float16", "timed"), testing::Bool()),
-                         [](const auto& info) { return std::get<0>(info.param) + std::string(std::get<1>(info.param) ? "_sticky" : ""); });
+INSTANTIATE_TEST_SUITE_P(drives, EveryCudaFault,
+                         testing::Combine(testing::Values("float32", "float16", "timed"), testing::Bool()),
+                         [](const auto& info) {
+                           return std::get<0>(info.param) + std::string(std::get<1>(info.param) ? "_sticky" : "");
+                         });
 
 TEST_F(CudaFaults, a_frame_that_fails_is_followed_by_good_ones_unless_the_device_is_gone) {
   for (bool sticky : {false, true}) {
@@ -511,7 +528,8 @@ TEST_F(CudaFaults, an_image_that_this_gpu_does_not_reach_is_the_callers_mistake)
   cuda().memory_device = 1;
   EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_dtype);
   cuda().memory_device = 0;
-  m.frames.cameras[0].chroma = m.pixels[0].data();  // NV12 with one plane on the device, the other in the host's pageable memory
+  m.frames.cameras[0].chroma =
+      m.pixels[0].data();  // NV12 with one plane on the device, the other in the host's pageable memory
   EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_shape);
   EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u) << "a mistake ends nothing";
   cudaFree(memory);
@@ -538,12 +556,14 @@ TEST_F(CudaFaults, a_refused_frame_that_brought_more_than_there_was_room_for_voi
       expect_same(d.infer(m.frames), on_cpu.infer(m.frames));
       expect_same_tensors(d, on_cpu);
     }
-    EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), 2) << "the first, and one of the new places";
+    EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), 2)
+        << "the first, and one of the new places";
   }
 }
 
 TEST_F(CudaFaults, stages_are_timed_only_when_asked_for) {
-  Detector timed = detector("cuda", engines(true, true), true, true), plain = detector("cuda", engines(true, true), true);
+  Detector timed = detector("cuda", engines(true, true), true, true),
+           plain = detector("cuda", engines(true, true), true);
   const Moment m = frame(1, true);
   for (int i = 0; i < 3; ++i) {
     const Result& r = timed.infer(m.frames);

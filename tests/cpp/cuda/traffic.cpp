@@ -54,7 +54,8 @@ void watch(const void* begin, std::size_t bytes, Kind kind) {
   const auto at = reinterpret_cast<std::uintptr_t>(begin);
   if (!bytes) return;
   const std::size_t sectors = (at + bytes - 1) / kSector - at / kSector + 1;
-  counter.ranges.push_back({at, at + bytes, kind, std::vector<std::uint8_t>(sectors), std::vector<std::uint8_t>(sectors)});
+  counter.ranges.push_back(
+      {at, at + bytes, kind, std::vector<std::uint8_t>(sectors), std::vector<std::uint8_t>(sectors)});
 }
 
 Counts counted() {

@@ -1,5 +1,5 @@
-// What trt.cpp uses of TensorRT, declared anew from its documentation, for compilers that have not got NvInfer.h. The binary layout is NOT
-// TensorRT's: code compiled against this file can only meet the stand-in beside it.
+// What trt.cpp uses of TensorRT, declared anew from its documentation, for compilers that have not got NvInfer.h. The
+// binary layout is NOT TensorRT's: code compiled against this file can only meet the stand-in beside it.
 #pragma once
 #include <cuda_runtime_api.h>
 

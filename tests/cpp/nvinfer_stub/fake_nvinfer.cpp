@@ -28,7 +28,8 @@ bool fails(const std::string& call) {
 }
 
 std::size_t size(const Tensor& tensor) {
-  return static_cast<std::size_t>(std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>()));
+  return static_cast<std::size_t>(
+      std::accumulate(tensor.shape.begin(), tensor.shape.end(), std::int64_t{1}, std::multiplies<>()));
 }
 
 const Tensor& find(const char* name) {
@@ -69,13 +70,16 @@ struct Context : IExecutionContext, Alive {
   }
   static float read(const Tensor& in, std::size_t i) {
     const void* values = state().addresses.at(in.name);
-    return in.type == DataType::kHALF ? __half2float(static_cast<const __half*>(values)[i]) : static_cast<const float*>(values)[i];
+    return in.type == DataType::kHALF ? __half2float(static_cast<const __half*>(values)[i])
+                                      : static_cast<const float*>(values)[i];
   }
 };
 
 struct EngineOfFake : ICudaEngine, Alive {
   std::int32_t getNbIOTensors() const noexcept override { return static_cast<std::int32_t>(state().tensors.size()); }
-  const char* getIOTensorName(std::int32_t i) const noexcept override { return state().tensors[static_cast<std::size_t>(i)].name.c_str(); }
+  const char* getIOTensorName(std::int32_t i) const noexcept override {
+    return state().tensors[static_cast<std::size_t>(i)].name.c_str();
+  }
   Dims getTensorShape(const char* name) const noexcept override {
     Dims dims{};
     for (std::int64_t extent : find(name).shape) dims.d[dims.nbDims++] = extent;
@@ -86,7 +90,9 @@ struct EngineOfFake : ICudaEngine, Alive {
   TensorIOMode getTensorIOMode(const char* name) const noexcept override {
     return find(name).is_input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
   }
-  IExecutionContext* createExecutionContext() noexcept override { return fails("createExecutionContext") ? nullptr : new Context; }
+  IExecutionContext* createExecutionContext() noexcept override {
+    return fails("createExecutionContext") ? nullptr : new Context;
+  }
 };
 
 struct Runtime : IRuntime, Alive {

@@ -1,4 +1,5 @@
-// A TensorRT of our own behind the declarations in this folder, on the CUDA runtime of our own; its calls are counted and fail with CUDA's.
+// A TensorRT of our own behind the declarations in this folder, on the CUDA runtime of our own; its calls are counted
+// and fail with CUDA's.
 #pragma once
 #include <NvInfer.h>
 
@@ -18,7 +19,8 @@ struct Tensor {
 };
 
 struct State {
-  std::vector<Tensor> tensors{{"x", {1, 4}, true}, {"scale", {1, 4}, true}, {"y", {1, 4}, false}, {"debug", {2, 2}, false}};
+  std::vector<Tensor> tensors{
+      {"x", {1, 4}, true}, {"scale", {1, 4}, true}, {"y", {1, 4}, false}, {"debug", {2, 2}, false}};
   int repeats = 1;   // how often TensorRT says so
   std::string blob;  // what deserializeCudaEngine was given
   std::map<std::string, void*> addresses;

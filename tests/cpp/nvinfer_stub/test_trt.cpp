@@ -1,4 +1,5 @@
-// The TensorRT engine against a TensorRT and a CUDA of our own: what it asks of them, and what becomes of their failures.
+// The TensorRT engine against a TensorRT and a CUDA of our own: what it asks of them, and what becomes of their
+// failures.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -62,10 +63,10 @@ class Trt : public testing::Test {
     Sha256 hash;
     hash.update(bytes.data(), bytes.size());
     std::ofstream(path()) << bytes;
-    std::ofstream(path() + ".json") << R"({"key": {"onnx_sha256": "0", "tensorrt": "tensorrt 10.3.0", "cuda": "12.6", "driver": ")"
-                                    << driver_version() << R"(", "gpu": ")" << gpu << R"(", "sm": "87", "flags": {"dla": )" << dla
-                                    << R"(, "io": "auto", "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex()
-                                    << R"(", "bytes": 12}})";
+    std::ofstream(path() + ".json")
+        << R"({"key": {"onnx_sha256": "0", "tensorrt": "tensorrt 10.3.0", "cuda": "12.6", "driver": ")"
+        << driver_version() << R"(", "gpu": ")" << gpu << R"(", "sm": "87", "flags": {"dla": )" << dla
+        << R"(, "io": "auto", "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex() << R"(", "bytes": 12}})";
   }
   std::string path() const { return (folder_ / "camera.engine").string(); }
 
@@ -89,7 +90,8 @@ TEST_F(Trt, a_library_that_is_not_there_is_named) {
   setenv("IMKD_TRT_LIBRARY", "/no/such/libnvinfer.so", 1);
   const Error error = error_of([] { make_trt_engine(); });
   EXPECT_EQ(error.code(), Code::engine_unavailable);
-  for (const char* tried : {"/no/such/libnvinfer.so", "libnvinfer.so.10"}) EXPECT_NE(error.where().find(tried), std::string::npos);
+  for (const char* tried : {"/no/such/libnvinfer.so", "libnvinfer.so.10"})
+    EXPECT_NE(error.where().find(tried), std::string::npos);
 }
 
 TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
@@ -152,7 +154,8 @@ TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
   EXPECT_NE(addresses.at("y"), addresses.at("debug"));
   cuda().calls.clear();
   engine->run();
-  EXPECT_EQ(cuda().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"})) << "the second run allocates nothing";
+  EXPECT_EQ(cuda().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"}))
+      << "the second run allocates nothing";
 }
 
 TEST_F(Trt, keeps_bound_memory_alive) {
@@ -190,7 +193,8 @@ TEST_F(Trt, refuses_to_run_too_early) {
 
 TEST_F(Trt, tensors_are_of_the_engines_types_and_may_be_float16_and_int8) {
   using nvinfer1::DataType;
-  state().tensors[0].type = DataType::kHALF, state().tensors[1].type = DataType::kINT8, state().tensors[2].type = DataType::kHALF;
+  state().tensors[0].type = DataType::kHALF, state().tensors[1].type = DataType::kINT8,
+  state().tensors[2].type = DataType::kHALF;
   const auto engine = loaded();
   EXPECT_EQ(engine->inputs()[0].type, Type::float16);
   EXPECT_EQ(engine->inputs()[1].type, Type::int8);
@@ -207,7 +211,8 @@ TEST_F(Trt, float16_tensors_are_read_and_written_and_memory_for_them_is_half) {
     ASSERT_EQ(cudaMalloc(&at, 4 * sizeof(std::uint16_t)), cudaSuccess);
     m = {at, [](void* p) { cudaFree(p); }};
   }
-  const std::uint16_t x[4] = {0x3c00, 0xc000, 0x0001, 0x7bff}, scale[4] = {0x3800, 0x3c00, 0, 0};  // 1, -2, 2^-24, 65504; 0.5, 1
+  const std::uint16_t x[4] = {0x3c00, 0xc000, 0x0001, 0x7bff},
+                      scale[4] = {0x3800, 0x3c00, 0, 0};  // 1, -2, 2^-24, 65504; 0.5, 1
   std::copy_n(x, 4, static_cast<std::uint16_t*>(memory[0].get()));
   std::copy_n(scale, 4, static_cast<std::uint16_t*>(memory[1].get()));
   engine->bind("x", memory[0]), engine->bind("scale", memory[1]), engine->bind("y", memory[2]);
@@ -290,12 +295,13 @@ TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaves_nothing) {
 
 INSTANTIATE_TEST_SUITE_P(
     every_call, TrtFailure,
-    testing::Values(Failure{"cudaGetDevice", Code::device_unavailable}, Failure{"cudaDriverGetVersion", Code::device_unavailable},
-                    Failure{"cudaGetDeviceProperties", Code::device_unavailable}, Failure{"createInferRuntime", Code::engine_load},
-                    Failure{"deserializeCudaEngine", Code::engine_load}, Failure{"createExecutionContext", Code::engine_load},
-                    Failure{"cudaPointerGetAttributes", Code::engine_bind}, Failure{"setTensorAddress", Code::engine_bind},
-                    Failure{"cudaMalloc", Code::engine_run}, Failure{"cudaStreamCreateWithFlags", Code::engine_run},
-                    Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
+    testing::Values(
+        Failure{"cudaGetDevice", Code::device_unavailable}, Failure{"cudaDriverGetVersion", Code::device_unavailable},
+        Failure{"cudaGetDeviceProperties", Code::device_unavailable}, Failure{"createInferRuntime", Code::engine_load},
+        Failure{"deserializeCudaEngine", Code::engine_load}, Failure{"createExecutionContext", Code::engine_load},
+        Failure{"cudaPointerGetAttributes", Code::engine_bind}, Failure{"setTensorAddress", Code::engine_bind},
+        Failure{"cudaMalloc", Code::engine_run}, Failure{"cudaStreamCreateWithFlags", Code::engine_run},
+        Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
     [](const auto& info) { return std::string(info.param.call); });
 
 TEST_F(Trt, only_what_is_said_during_a_call_is_its_reason) {
