@@ -16,7 +16,6 @@ from imkd_edge.errors import Code, Error
 
 __all__ = ["Engine", "OnnxRuntimeEngine", "TensorInfo", "engine_names", "load_engines", "make_engine"]
 
-DEVICES = ("auto", "cpu", "cuda")
 EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
 
 
@@ -189,7 +188,7 @@ def load_engines(
     engine: str | EngineFactory,
     threads: int,
 ) -> tuple[Engine, Engine, str, str]:
-    """Both engines with their networks loaded, the device they are for, and why that is not the GPU where "auto" would have liked it.
+    """Both engines with their networks loaded, the device they are for, and why "auto" fell back to the CPU ("" where it did not).
 
     Args:
         camera_onnx, bev_onnx: the two parts; "tensorrt" finds the engine files that build-engine made of them.
@@ -199,25 +198,15 @@ def load_engines(
     Raises:
         Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
     """
-    if device not in DEVICES:
-        raise Error(
-            Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}"
-        )
+    engines: list[Engine] = []
 
-    def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
-        camera, bev = make_engine(name, threads), make_engine(name, threads)
-        camera.load(os.fspath(camera_onnx))
-        bev.load(os.fspath(bev_onnx))
-        return camera, bev
+    def load(name: str) -> None:
+        made = [make_engine(name if isinstance(engine, str) else engine, threads) for _ in range(2)]
+        for each, onnx in zip(made, (camera_onnx, bev_onnx)):
+            each.load(os.fspath(onnx))
+        engines[:] = made
 
-    if device == "cuda":
-        _core.require_cuda()
-        return (*load("tensorrt" if engine == "auto" else engine), "cuda", "")
-    if device == "cpu" or engine != "auto":
-        return (*load("onnxruntime" if engine == "auto" else engine), "cpu" if device == "cpu" else "auto", "")
-    try:
-        _core.require_cuda()
-        return (*load("tensorrt"), "cuda", "")
-    except Error as error:
-        reason = str(error)
-    return (*load("onnxruntime"), "cpu", reason)
+    name = engine if isinstance(engine, str) else "factory"
+    device, why_not_cuda = _core.load_for_device(device, name, load)
+    camera, bev = engines
+    return camera, bev, device, why_not_cuda

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
 from imkd_edge.evaluation.segmentation import centres
+from imkd_edge.spec import BOX_SLICES
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
 from imkd_edge.training.losses import of_group
@@ -22,7 +23,7 @@ from imkd_edge.training.targets import POSITIVE
 from imkd_edge.training.world import divisor
 
 Batch = dict[str, torch.Tensor]
-SEEN = slice(0, 8)  # box channels that a single LiDAR sweep shows: all but the velocity
+SEEN = slice(0, BOX_SLICES["velocity"].start)  # box channels that a single LiDAR sweep shows: all but the velocity
 
 
 def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@
 #include "fields.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
+#include "live_fields.hpp"
 
 using namespace imkd;
 using namespace imkd::python;

@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS
 from imkd_edge.training.models.blocks import Residual, conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 
-BOX_CHANNELS = 10  # per task group, in the order of spec.hpp
 INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # what the radar gate looks at besides F_rad
 
 

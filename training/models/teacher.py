@@ -7,9 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS
 from imkd_edge.training import lidar
 from imkd_edge.training.config import TeacherConfig
-from imkd_edge.training.models.bev import BOX_CHANNELS, Head
+from imkd_edge.training.models.bev import Head
 from imkd_edge.training.models.blocks import conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 

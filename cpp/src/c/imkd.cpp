@@ -9,9 +9,9 @@
 
 #include "c/handle.hpp"
 #include "engine/ort.hpp"
-#include "fields.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
+#include "live_fields.hpp"
 
 using namespace imkd;
 using namespace imkd::c;
