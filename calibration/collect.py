@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from imkd_edge import Detector, ModelSpec, SensorRig
-from imkd_edge.bundle import npz_bytes
+from imkd_edge.bundle.files import npz_bytes, write_atomically
+from imkd_edge.bundle.format import PARTS
 from imkd_edge.calibration.frames import Track
 from imkd_edge.calibration.histogram import ROWS, Histogram
 from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
-from imkd_edge.engine_cache import write_atomically
-from imkd_edge.engines import Engine, EngineFactory, OnnxRuntimeEngine, TensorInfo
+from imkd_edge.checks.observe import Observable, ObservingEngine, observe
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.samples import infer_sample
-from imkd_edge.sources.sample import Source
+from imkd_edge.rig import SensorRig
+from imkd_edge.sources.base import Source
+from imkd_edge.spec import ModelSpec
 
 SAVE_EVERY = 16  # frames
-PARTS = ("camera", "bev")
 
 
 @dataclass(frozen=True)
@@ -51,89 +51,6 @@ class Collection:
     histograms: dict[str, Histogram]  # by Watched.key
     done: list[str] = field(default_factory=list)  # names of frames
     before: np.ndarray | None = None  # (2, H, W) maps of the last frame, the placebo of the next
-
-
-class ObservingEngine(Engine):
-    """An engine that also keeps the tensors that it is told to, as `seen`; the graph must name them as outputs, which the Detector does
-    not hear of.
-
-    Args:
-        inner: what runs the graph.
-        shapes: of the tensors, by name.
-        own: outputs that the part has anyway.
-    """
-
-    def __init__(self, inner: Engine, shapes: Mapping[str, tuple[int, ...]], own: set[str]) -> None:
-        super().__init__()
-        self.seen = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._inner, self._own = inner, own
-
-    def name(self) -> str:
-        return self._inner.name()
-
-    def load(self, onnx_path: str) -> None:
-        self._inner.load(onnx_path)
-        inputs = {info.name for info in self.inputs()}
-        for name, array in self.seen.items():
-            if name not in inputs:
-                self._inner.bind(name, array)
-
-    def inputs(self) -> list[TensorInfo]:
-        return self._inner.inputs()
-
-    def outputs(self) -> list[TensorInfo]:
-        return [info for info in self._inner.outputs() if info.name in self._own]
-
-    def bind(self, tensor: str, array: np.ndarray) -> None:
-        self._inner.bind(tensor, array)
-        if tensor in self.seen:
-            self.seen[tensor] = array  # an input, or an output that the Detector wants too
-
-    def run(self) -> None:
-        self._inner.run()
-
-
-@dataclass(frozen=True)
-class Observable:
-    """A part that shows its inner tensors."""
-
-    data: bytes  # ONNX, with the tensors among its outputs
-    outputs: set[str]  # those that it has anyway
-
-
-def observe(
-    spec: ModelSpec,
-    rig: SensorRig,
-    parts: Mapping[str, Observable],
-    shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
-    threads: int = 0,
-    engine: EngineFactory = OnnxRuntimeEngine,
-) -> tuple[Detector, dict[str, ObservingEngine]]:
-    """A Detector whose engines keep tensors.
-
-    Args:
-        parts: "camera" and "bev".
-        shapes: of each part's tensors to keep, by name.
-        engine: makes what runs the parts; it must hand out every output that a graph names.
-    """
-    engines = {part: ObservingEngine(engine(threads), shapes[part], parts[part].outputs) for part in PARTS}
-    order = iter(engines.values())  # as the Detector asks for them
-    return open_parts(spec, rig, {part: parts[part].data for part in PARTS}, lambda _: next(order), threads), engines
-
-
-def open_parts(
-    spec: ModelSpec,
-    rig: SensorRig,
-    parts: Mapping[str, bytes],
-    engine: str | EngineFactory = "onnxruntime",
-    threads: int = 0,
-) -> Detector:
-    """A Detector on two ONNX parts in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        for part in PARTS:
-            Path(folder, f"{part}.onnx").write_bytes(parts[part])
-        camera, bev = (Path(folder, f"{part}.onnx") for part in PARTS)
-        return Detector.from_onnx(spec, rig, camera, bev, engine=engine, threads=threads)
 
 
 def collect(
@@ -178,8 +95,8 @@ def run_alone(detector: Detector, spec: ModelSpec, source: Source, name: str) ->
     detector.reset()
     here = source.names.index(name) if spec.history.frames else 0
     for earlier in source.names[max(0, here - 4 * spec.history.frames) : here]:
-        infer_sample(detector, source[earlier])
-    infer_sample(detector, source[name])
+        detector.infer_sample(source[earlier])
+    detector.infer_sample(source[name])
 
 
 def _count(
@@ -194,7 +111,7 @@ def _count(
         placebo = np.stack([np.full(maps.shape[1:], 1 - EMPTY), np.zeros(maps.shape[1:])]).astype(np.float32)
     both, grids = np.concatenate([maps, placebo]), {}
     for item in watched:
-        values = engines[item.part].seen[item.name]
+        values = engines[item.part].tensors[item.name]
         if not np.isfinite(values).all():
             raise Error(Code.train_diverged, f"{item.key} is not finite", name, "check the model on this frame")
         place = (*item.shape[-2:], item.radius)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imkd_edge import SensorRig
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import valid_points
-from imkd_edge.samples import Selection
+from imkd_edge.rig import SensorRig
+from imkd_edge.sources.select import Selection
 
 MIN_FRAMES = 16
 BINS = 8  # of each histogram in the descriptor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imkd_edge import ModelSpec
+from imkd_edge.spec import ModelSpec
 
 EMPTY = 0.02  # weight of a cell without returns
 REACH = 2  # cells of the layer's own grid: the receptive field counts that far

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from imkd_edge import _core
-from imkd_edge.bundle import Bundle, golden_rig
-from imkd_edge.engines import EngineFactory, load_engines
+import imkd_edge._core as _core
+from imkd_edge.bundle.format import Bundle
+from imkd_edge.bundle.golden import golden_rig
+from imkd_edge.engines.load import EngineFactory, load_engines
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Detection, Health, Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import SCORES, ModelSpec
+
+if TYPE_CHECKING:
+    from imkd_edge.sources.base import Sample
 
 __all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result"]
 
@@ -68,6 +72,8 @@ class Detector:
     Raises:
         Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
     """
+
+    _scene: str | None = None  # of the sample that `prepare` was last called with
 
     def __init__(
         self,
@@ -154,6 +160,20 @@ class Detector:
         found = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns)
         health = Health(**found.pop("health"))
         return Result(**found, class_names=self._class_names, health=health)
+
+    def infer_sample(self, sample: Sample) -> Result:
+        """Boxes of one sample of a source, after `prepare`; raises as `infer`."""
+        self.prepare(sample)
+        times = sample.camera_timestamps_ns or None
+        return self.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+
+    def prepare(self, sample: Sample) -> None:
+        """Takes the sample's rig where it differs from the present one; discards past frames where its scene does."""
+        if sample.rig != self.rig:
+            self.set_rig(sample.rig)
+        if self._scene not in (None, sample.scene):
+            self.reset()
+        self._scene = sample.scene
 
     def set_rig(self, rig: SensorRig) -> None:
         """Takes another calibration: the lookup tables are rebuilt; past frames stay, for their maps are the ego's. Raises Error 21x."""

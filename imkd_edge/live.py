@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imkd_edge import _core
+import imkd_edge._core as _core
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Health
 from imkd_edge.rig import SensorRig

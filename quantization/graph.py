@@ -11,10 +11,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from imkd_edge.calibration.collect import Observable, Watched
+from imkd_edge.bundle.half import restore_float
+from imkd_edge.calibration.collect import Watched
 from imkd_edge.calibration.weights import REACH
+from imkd_edge.checks.observe import Observable
 from imkd_edge.errors import Code, Error
-from imkd_edge.quantization.layers import multiply_adds
+from imkd_edge.predict.layers import multiply_adds
 
 WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float
 ARITHMETIC = (*WEIGHTED, "ConvTranspose", "MatMul")
@@ -50,7 +52,7 @@ class Part:
         if "BatchNormalization" in kinds:
             what = f"{name}.onnx holds a batch normalisation that is not folded"
             raise Error(Code.bundle_bad_value, what, name, "export the checkpoint with imkd-edge export")
-        self.stored_half = _restore_float(model.graph)
+        self.stored_half = restore_float(model.graph)
         self.name, self.model, self.graph = name, model, model.graph
 
     @cached_property
@@ -209,35 +211,6 @@ def layers_called(names: Sequence[str], parts: Mapping[str, Part]) -> dict[str, 
             raise Error(Code.spec_bad_value, f"no layer is called {name!r}", "--keep-float", fix)
         found[meant[0][0]].append(meant[0][1])
     return {part: tuple(layers) for part, layers in found.items()}
-
-
-def store_half(graph: onnx.GraphProto) -> None:
-    """Keeps large weights as float16, cast back to float32 by the graph; runtimes fold the cast when they load it."""
-    large = [
-        w for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT and numpy_helper.to_array(w).size >= 1024
-    ]
-    for weight in large:
-        name, values = weight.name, numpy_helper.to_array(weight)
-        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-        graph.node.insert(0, onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT))
-
-
-def _restore_float(graph: onnx.GraphProto) -> bool:
-    """Undoes `store_half` and says whether there was any; nodes without a name get that of their output."""
-    weights, found = {item.name: item for item in graph.initializer}, False
-    for node in list(graph.node):
-        node.name = node.name or node.output[0]
-        if node.op_type == "Cast" and node.input[0] in weights:
-            to = onnx.helper.tensor_dtype_to_np_dtype(next(a.i for a in node.attribute if a.name == "to"))
-            values = numpy_helper.to_array(weights[node.input[0]]).astype(to)
-            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-            graph.node.remove(node)
-            found = True
-    used = {name for node in graph.node for name in node.input}
-    kept = [item for item in graph.initializer if item.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    return found
 
 
 def _half_kernel(node: onnx.NodeProto) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from onnx import numpy_helper
 
-from imkd_edge.quantization import torch_graph
+from imkd_edge.engines import torch_graph
 from imkd_edge.quantization.graph import Group, Part
 from imkd_edge.quantization.insert import SMALLEST, channel_steps, insert, places, shared_scales, step
 from imkd_edge.quantization.ptq import Quantized

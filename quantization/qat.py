@@ -17,11 +17,13 @@ import torch
 from numpy.lib.format import open_memmap
 from torch.nn import functional as F
 
-from imkd_edge import Detector
-from imkd_edge.calibration.collect import PARTS, open_parts, run_alone
+from imkd_edge.bundle.files import write_atomically
+from imkd_edge.bundle.format import PARTS
+from imkd_edge.calibration.collect import run_alone
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.engine_cache import write_atomically
-from imkd_edge.engines import cores
+from imkd_edge.checks.observe import open_parts
+from imkd_edge.detector import Detector
+from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.errors import Code, Error
 from imkd_edge.quantization.insert import quantized_tensors
 from imkd_edge.quantization.learnt import LearntPart

@@ -12,20 +12,23 @@ from typing import Any
 import onnx
 
 from imkd_edge.bundle import Bundle, check_target, golden_rig, write_bundle
-from imkd_edge.calibration.collect import PARTS, Collection, collect, open_parts
+from imkd_edge.bundle.files import check_writable
+from imkd_edge.bundle.format import PARTS
+from imkd_edge.bundle.half import store_half
+from imkd_edge.calibration.collect import Collection, collect
 from imkd_edge.calibration.frames import Frames, choose_frames
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.engine_cache import check_place
+from imkd_edge.checks.observe import open_parts
+from imkd_edge.checks.selftest import remake_golden
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
-from imkd_edge.golden import remake_golden
-from imkd_edge.quantization.graph import Part, layers_called, store_half
+from imkd_edge.quantization.graph import Part, layers_called
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import Quantized, quantize_part, watch
 from imkd_edge.quantization.sensitivity import Probe, mixed_precision, sensitivities
 from imkd_edge.quantization.tables import calibration_cache, overrides
-from imkd_edge.samples import Selection, select
-from imkd_edge.sources.sample import Source
+from imkd_edge.sources.base import Source
+from imkd_edge.sources.select import Selection, select
 
 PROBES = 4  # frames on which layers are compared
 LARGE_ERROR = 0.05  # NMSE of an output above which boxes were seen to suffer: quantization/README.md
@@ -113,7 +116,7 @@ def quantize(
     check_target(out)  # whatever can be refused is refused now, not after the long work
     _check_typing(typing)
     if html is not None:
-        check_place(html)
+        check_writable(html)
     if evaluate is not None:
         check_protocol(choose(data, evaluate, options).source)
     bundle = Bundle.load(bundle)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from imkd_edge.bundle.files import write_atomically
 from imkd_edge.calibration.histogram import ALL, OCCUPIED, Histogram
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.calibration.weights import EMPTY, resample
-from imkd_edge.engine_cache import write_atomically
 from imkd_edge.quantization.page import page
 from imkd_edge.quantization.ptq import Quantized, watch
 from imkd_edge.quantization.quantize import Bar, Calibrated, probe_of

@@ -10,16 +10,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from imkd_edge import Detector
 from imkd_edge.bundle import Bundle
 from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.detector import Detector
+from imkd_edge.predict.layers import layers
+from imkd_edge.predict.roofline import DEVICES, layer_time
 from imkd_edge.quantization.graph import Group, Part
-from imkd_edge.quantization.layers import layers
 from imkd_edge.quantization.ptq import quantize_part
-from imkd_edge.quantization.roofline import DEVICES, layer_time
-from imkd_edge.samples import infer_sample
-from imkd_edge.sources.sample import Source
+from imkd_edge.sources.base import Source
 
 Track = Callable[[list[Group]], Iterable[Group]]
 
@@ -50,7 +49,7 @@ class Probe:
         with Detector(bundle, source[names[0]].rig, threads=threads) as detector:
             for name in names:
                 detector.reset()
-                infer_sample(detector, source[name])
+                detector.infer_sample(source[name])
                 tensors = detector.tensors()
                 inputs.append(
                     {item.name: tensors[item.name].reshape(part.shapes[item.name]).copy() for item in part.graph.input}

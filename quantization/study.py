@@ -20,14 +20,15 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.bundle import Bundle
+from imkd_edge.bundle.files import write_atomically
+from imkd_edge.bundle.golden import golden_rig
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.selftest import replay
 from imkd_edge.cli.common import bar, log, parse_options, plain
-from imkd_edge.engine_cache import write_atomically
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.golden import golden_rig, replay
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
 from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all, with_amax
@@ -254,7 +255,7 @@ def _bytes(made: Bundle) -> dict[str, int]:
 
 def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
     """Median milliseconds of both parts on the golden frame, float and INT8 in integer kernels, taken in turns; and their ratio."""
-    from imkd_edge import Detector
+    from imkd_edge.detector import Detector
 
     times: dict[str, list[float]] = {"float_ms": [], "int8_ms": []}
     rig = golden_rig(one)

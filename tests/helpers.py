@@ -15,9 +15,9 @@ import pytest
 
 from imkd_edge import Detector, ModelSpec, SensorRig
 from imkd_edge.bundle import write_bundle
+from imkd_edge.checks.selftest import make_golden
 from imkd_edge.engines import Engine, TensorInfo
-from imkd_edge.golden import make_golden
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.spec import HistorySpec
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imkd_edge import ModelSpec
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config import AugmentConfig
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # ego and radar frames: y -> -y

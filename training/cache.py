@@ -21,10 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from imkd_edge import _core, sources
+import imkd_edge._core as _core
+import imkd_edge.sources as sources
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
-from imkd_edge.sources.sample import Sample, Source, Truth
+from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.training.config import Config, DataConfig
 from imkd_edge.training.temporal import moment
 

@@ -9,8 +9,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from imkd_edge import ModelSpec
 from imkd_edge.errors import Code, Error
+from imkd_edge.spec import ModelSpec
 
 if sys.version_info >= (3, 11):
     import tomllib

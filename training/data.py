@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from imkd_edge import ModelSpec, ops
+import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.nuscenes import counted
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
-from imkd_edge.sources.sample import Sample, Source
+from imkd_edge.sources.base import Sample, Source
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, world
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config

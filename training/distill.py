@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge import ModelSpec
 from imkd_edge.evaluation.segmentation import centres
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
 from imkd_edge.training.losses import of_group

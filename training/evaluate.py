@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from imkd_edge import ModelSpec, ops
+import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import Found, Track, choose, evaluate
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
-from imkd_edge.sources.sample import Sample, Source
+from imkd_edge.sources.base import Sample, Source
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import WITHOUT, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid

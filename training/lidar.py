@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge import ModelSpec, ops
+import imkd_edge.ops as ops
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import RadarCalibration, SensorRig
+from imkd_edge.spec import ModelSpec
 
 SLICES = (-0.3, 0.3, 0.8, 1.3, 1.8, 2.5, 4.0)  # m above the ground; the count of each slice tells a column's shape
 STATISTICS = {  # channel -> (offset, scale)

@@ -17,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.samples import open_with
 from imkd_edge.sources.nuscenes import GET_DEVKIT
+from imkd_edge.sources.select import open_with
 from imkd_edge.training import world
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.config import Config, TrainConfig, from_dict, load_config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from imkd_edge import ModelSpec, ops
-from imkd_edge.sources.sample import Sample, Truth
+import imkd_edge.ops as ops
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.spec import ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
 UNKNOWN = -1

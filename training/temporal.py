@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from imkd_edge import ModelSpec, ops
+import imkd_edge.ops as ops
 from imkd_edge.frames import Ego
-from imkd_edge.sources.sample import Source
-from imkd_edge.spec import HistorySpec
+from imkd_edge.sources.base import Source
+from imkd_edge.spec import HistorySpec, ModelSpec
 
 
 class Timeline:

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from imkd_edge import ops
+import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
 
 PATIENCE = timedelta(hours=12)  # one process may decode or compute features for long while the others wait

@@ -14,10 +14,11 @@ from imkd_edge.bench.machine import environment, usable_cores
 from imkd_edge.bench.memory import Usage, per_frame
 from imkd_edge.bench.telemetry import Telemetry
 from imkd_edge.bundle import Bundle
+from imkd_edge.bundle.format import bundle_name
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.samples import bundle_label, infer_sample, prepare, select
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.select import select
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 FRAMES = 6636  # queries of MLPerf Automotive's single stream
@@ -72,7 +73,7 @@ def bench(
     settings: dict[str, Any] = {"device": device, "engine": engine, "threads": threads}
     with Detector(loaded, samples[0].rig, **settings) as detector:
         for _ in range(warmup):
-            infer_sample(detector, next(feed))
+            detector.infer_sample(next(feed))
         gc.collect()
         with Telemetry() as telemetry:
             series, memory = _timed(detector, feed, frames, rate, track)
@@ -83,7 +84,7 @@ def bench(
             stages = _stages(instrumented, feed, min(frames, STAGE_FRAMES))
     totals, found = series["total_ms"], telemetry.summary()
     return {
-        "bundle": bundle_label(bundle),
+        "bundle": bundle_name(bundle),
         "source": source,
         "frames": frames,
         "warmup": warmup,
@@ -115,7 +116,7 @@ def _timed(
     begin = time.perf_counter()
     for i in track(range(frames)) if track else range(frames):
         sample = next(feed)
-        prepare(detector, sample)
+        detector.prepare(sample)
         times = sample.camera_timestamps_ns or None
         due = time.perf_counter() if rate is None else _wait(begin + i / rate)
         detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
@@ -141,7 +142,7 @@ def _stages(detector: Detector, feed: Iterator[Sample], frames: int) -> dict[str
     totals, results = [], []
     for _ in range(frames):
         sample = next(feed)
-        prepare(detector, sample)
+        detector.prepare(sample)
         started = time.perf_counter()
         results.append(
             detector.infer(

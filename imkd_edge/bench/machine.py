@@ -11,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import imkd_edge
+from imkd_edge.engines.gpu import find_gpu
 from imkd_edge.errors import Error
-from imkd_edge.gpu import find_gpu
 
 ABSENT, UNKNOWN = "absent", "unknown"
 
@@ -34,7 +33,7 @@ def environment(root: Path | str = "/") -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "imkd-edge": _version("imkd-edge"),
-        "commit": _commit(Path(imkd_edge.__file__).resolve().parents[1]),
+        "commit": _commit(Path(__file__).resolve().parents[2]),
         "onnxruntime": _version("onnxruntime", "onnxruntime-gpu"),
         "numpy": _version("numpy"),
         "opencv-python-headless": _version("opencv-python-headless"),

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge import ops
+import imkd_edge.ops as ops
 from imkd_edge.bench import race, references
 from imkd_edge.bench.frames import Track, environment, usable_cores
 from imkd_edge.bench.race import Call, Race
 from imkd_edge.bundle import Bundle
-from imkd_edge.samples import bundle_label, select
-from imkd_edge.sources.sample import Sample
+from imkd_edge.bundle.format import bundle_name
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.select import select
 from imkd_edge.spec import ModelSpec
 
 REPEATS = 101
@@ -58,7 +59,7 @@ def bench_ops(
         found, copies[count] = race.run(races, count, track(range(repeats)) if track else range(repeats))
         rows += found
     return {
-        "bundle": bundle_label(bundle),
+        "bundle": bundle_name(bundle),
         "source": source,
         "repeats": repeats,
         "ops": rows,

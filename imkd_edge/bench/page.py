@@ -13,7 +13,7 @@ import numpy as np
 
 from imkd_edge.bench.memory import memory_line
 from imkd_edge.bench.throttling import throttling_line
-from imkd_edge.engine_cache import write_atomically
+from imkd_edge.bundle.files import write_atomically
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 60, 30
 STYLE = """

@@ -210,11 +210,16 @@ def phases() -> Iterator[Phases | None]:
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """Imports a part that needs an extra; says which one where it is missing."""
+    """Imports a module that needs an extra.
+
+    Raises:
+        Error: missing_extra where a package of the extra, or a module of our own, is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "imkd_edge":
-            raise
+            what, fix = f"this installation lacks {error.name}", "pip install --force-reinstall imkd-edge"
+            raise Error(Code.missing_extra, what, module, fix) from error
         what = f"this needs {error.name}, which is not installed"
         raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from imkd_edge.bundle.files import check_writable
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
     ENVIRONMENT,
@@ -29,7 +30,6 @@ from imkd_edge.cli.common import (
     track,
     verb,
 )
-from imkd_edge.engine_cache import check_place
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import SCORES
 
@@ -97,7 +97,7 @@ def demo(
     json: Json = False,
 ) -> int:
     """Detect objects in one frame, print them and draw an overview."""
-    from imkd_edge.demo import run_demo
+    from imkd_edge.cli.demo import run_demo
 
     result = run_demo(bundle, source, frame, out, threads, theme, parse_options(option))
     if json:
@@ -127,9 +127,9 @@ def infer(
     json: Json = False,
 ) -> int:
     """Detect objects in the frames of a recording; with --json one line per frame."""
-    from imkd_edge.demo import save_frame
     from imkd_edge.detector import Detector
-    from imkd_edge.samples import infer_sample, select
+    from imkd_edge.sources.select import select
+    from imkd_edge.view.save import save_frame
 
     if debug and not save:
         raise Error(
@@ -144,7 +144,7 @@ def infer(
         bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score, debug=debug
     ) as detector:
         for sample in track(chosen, len(chosen), "infer"):
-            result = infer_sample(detector, sample)
+            result = detector.infer_sample(sample)
             record = {"frame": sample.name, **result.to_dict()}
             if save:
                 folder = save_frame(out, sample, result, detector.spec, bundle, record, theme)
@@ -175,9 +175,9 @@ def inspect(bundle: BundleName, json: Json = False) -> int:
 @verb
 def doctor(json: Json = False) -> int:
     """Check this machine and this installation; says how to mend what is wrong."""
-    from imkd_edge import doctor as checks
+    from imkd_edge.checks.doctor import examine
 
-    found = checks.examine()
+    found = examine()
     if json:
         print_json(found)
     else:
@@ -225,7 +225,7 @@ def bench(
     json: Json = False,
 ) -> int:
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
-    from imkd_edge import bench as benchmark
+    import imkd_edge.bench as benchmark
 
     counts = {name: value for name, value in (("frames", frames), ("warmup", warmup)) if value is not None}
     timing = {"--rate": rate, "--max-p99": max_p99, "--html": html, "--device": device, "--engine": engine}
@@ -233,7 +233,7 @@ def bench(
     options = parse_options(option)
     if predict is not None:
         refuse({**timing, "--ops": ops, "--option": option}, "nothing is run", "leave it out, or --predict")
-        result = import_extra("imkd_edge.quantization.roofline", "quantize").predict(bundle, predict, precision)
+        result = import_extra("imkd_edge.predict.roofline", "quantize").predict(bundle, predict, precision)
         print_json(result) if json else report.show_prediction(result)
         return OK
     refuse({"--precision": precision}, "belongs to --predict", "leave it out, or add --predict DEVICE")
@@ -243,7 +243,7 @@ def bench(
         print_json(result) if json else report.show_ops(result)
         return OK
     if html is not None:
-        check_place(html)
+        check_writable(html)
     settings: dict[str, Any] = {"threads": threads, "device": device, "engine": engine, "options": options, **counts}
     result = benchmark.bench(bundle, source, rate=rate, track=bar("bench"), **settings)
     shown = {name: value for name, value in result.items() if name != "series"}
@@ -286,12 +286,14 @@ def build_engine(
     """Build TensorRT engines for this machine, then run the bundle's golden frame through them: exit code 1 where its boxes differ.
 
     An engine that still fits this machine, its TensorRT and the bundle is kept."""
-    from imkd_edge.build_engine import build_engines
+    from imkd_edge.checks.selftest import check_engines
+    from imkd_edge.engines.build import build_engines
 
     with phases() as progress:
         result = build_engines(
             bundle, out, workspace_mb=workspace, dla=dla, timing_cache=timing_cache, io=io, builder=builder, progress=progress
         )  # fmt: skip
+    result["self_test"] = check_engines(result)
     if json:
         print_json(result)
     else:

@@ -172,9 +172,7 @@ def export(
             str(checkpoint),
             "give the checkpoint.pt that imkd-edge train wrote",
         )
-    result = _extra("imkd_edge.quantization.export", "train").export(
-        checkpoint, out, data=data, metrics=metrics, half=half
-    )
+    result = _extra("imkd_edge.training.export", "train").export(checkpoint, out, data=data, metrics=metrics, half=half)
     _show("bundle", result, json)
     return OK
 
@@ -291,7 +289,7 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two bundles of one model tensor by tensor and box by box, and name where they part."""
-    module = _extra("imkd_edge.quantization.compare", "quantize")
+    module = _extra("imkd_edge.checks.compare", "quantize")
     options, named = parse_options(option), engines.split(",")
     result = module.compare(
         a,

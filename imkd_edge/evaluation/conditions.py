@@ -9,7 +9,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
 
 Condition = Callable[[Sample], Sample]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from imkd_edge.evaluation.iou import box_iou
 from imkd_edge.rig import SensorRig
-from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.base import Truth
 
 DIFFICULTIES = {"easy": 0, "moderate": 1, "hard": 2}  # highest occlusion that counts
 RANGES = ((0.0, 20.0), (20.0, 40.0), (40.0, np.inf))  # m on the ground plane

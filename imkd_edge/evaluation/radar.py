@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from imkd_edge.frames import valid_points
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.geometry import inside_boxes, transform
-from imkd_edge.sources.sample import Sample, Truth
 
 MARGIN = 0.5  # m around a box: radar's places are not that exact, nor are detected boxes
 TERCILES = ("radar_weak", "radar_middle", "radar_strong")

@@ -11,8 +11,8 @@ from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import radar, segmentation
 from imkd_edge.evaluation.conditions import condition as condition_of
-from imkd_edge.samples import Selection, infer_sample, select
-from imkd_edge.sources.sample import Sample, Source, Truth
+from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.select import Selection, select
 from imkd_edge.sources.vod import VodSource
 
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
@@ -70,7 +70,7 @@ def evaluate_bundle(
         grid = detector.spec.grid
 
         def detect(sample: Sample) -> Found:
-            result = infer_sample(detector, sample)
+            result = detector.infer_sample(sample)
             if result.segmentation is None:
                 return result.boxes, result.scores, result.names
             p = result.segmentation.clip(1e-6, 1 - 1e-6)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.base import Truth
 from imkd_edge.spec import GridSpec
 
 VEHICLES = ("car", "truck", "bus", "trailer", "construction_vehicle", "motorcycle", "bicycle")

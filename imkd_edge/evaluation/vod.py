@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.draw.geometry import EDGES, box_corners, project_edges, seen
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.vod import result_line
+from imkd_edge.view.draw.geometry import EDGES, box_corners, project_edges, seen
 
 CLASSES = {
     "car": "Car",

@@ -17,9 +17,9 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import decode_image, image_size, read_bytes, read_json, read_table
 from imkd_edge.sources.geometry import rotation_of, transform, truth_of, yaw_of
-from imkd_edge.sources.sample import Sample, Truth
 
 CAMERA, RADAR, LIDAR = "camera_front", "radar_6455", "lidar_vlp16"
 LABELS = "groundtruth_obj3d"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.base import Truth
 
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:

@@ -19,12 +19,12 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import decode_image, read_bytes
 from imkd_edge.sources.geometry import inverse, rotation_of, transform, yaw_of
 from imkd_edge.sources.nuscenes_labels import DETECTION_CLASSES, RACK
 from imkd_edge.sources.nuscenes_tables import Row, Tables, table_folders
 from imkd_edge.sources.pcd import read_pcd
-from imkd_edge.sources.sample import Sample, Truth
 
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_RIGHT", "RADAR_BACK_RIGHT", "RADAR_BACK_LEFT", "RADAR_FRONT_LEFT")

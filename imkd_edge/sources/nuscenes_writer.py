@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.nuscenes_labels import ATTRIBUTES, CATEGORIES, attribute_of
 from imkd_edge.sources.pcd_writer import radar_pcd
-from imkd_edge.sources.sample import Sample, Source, Truth
 
 Row = dict[str, Any]
 LIDAR = "LIDAR_TOP"

@@ -19,9 +19,9 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import decode_image, image_size, read_bytes
 from imkd_edge.sources.geometry import inverse, transform, truth_of
-from imkd_edge.sources.sample import Sample, Truth
 
 CAMERA, RADAR = "camera_front", "radar_front"
 RADAR_FOLDERS = {

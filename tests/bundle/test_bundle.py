@@ -14,8 +14,9 @@ import pytest
 from helpers import bev_onnx, camera_onnx, random_spec
 from imkd_edge import Bundle, CameraCalibration, Detector, Ego, Error, RadarCalibration, RadarSweep, SensorRig
 from imkd_edge import bundle as bundles
-from imkd_edge.bundle import check_golden, find, make_golden, shipped, write_bundle
-from imkd_edge.sources.sample import Sample
+from imkd_edge.bundle import find, shipped, write_bundle
+from imkd_edge.checks.selftest import check_golden, make_golden
+from imkd_edge.sources.base import Sample
 
 
 def write(folder: Path, **changes) -> Bundle:

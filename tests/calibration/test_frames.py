@@ -9,8 +9,8 @@ from imkd_edge import SensorRig
 from imkd_edge.calibration.frames import choose_frames, descriptors, herd
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
-from imkd_edge.samples import Selection
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.select import Selection
 from imkd_edge.sources.synth import default_rig
 
 RIG = default_rig((64, 32))

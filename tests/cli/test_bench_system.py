@@ -16,8 +16,8 @@ from imkd_edge.bench import bench, environment, machine, page
 from imkd_edge.bench.memory import Usage, heap_bytes, memory_line, per_frame
 from imkd_edge.bench.telemetry import Nvml, Telemetry
 from imkd_edge.bench.throttling import Throttling, throttling_line
+from imkd_edge.engines.gpu import Gpu
 from imkd_edge.errors import Code, Error
-from imkd_edge.gpu import Gpu
 
 DPKG = """Package: nvidia-l4t-core
 Status: install ok installed

@@ -13,12 +13,13 @@ import pytest
 from conftest import NO_TENSORRT
 from fake_tensorrt import FakeTensorRT
 
-from imkd_edge import build_engine, golden
-from imkd_edge.build_engine import PARTS, build_engines, engine_folder
-from imkd_edge.bundle import Bundle, shipped
-from imkd_edge.engine_io import set_io
+from imkd_edge.bundle import PARTS, Bundle, shipped
+from imkd_edge.checks import selftest
+from imkd_edge.engines import build as build_engine
+from imkd_edge.engines.build import build_engines, engine_folder
+from imkd_edge.engines.gpu import Gpu
+from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
-from imkd_edge.gpu import Gpu
 
 ORIN = Gpu("Orin", "87", "12.6", "540.4.0")
 
@@ -343,14 +344,14 @@ def test_json_is_the_result(fake: FakeTensorRT, run: Any, random_bundle: Path, t
 def device(fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A core that has all that "cuda" needs; ONNX Runtime stands in for the engines."""
     core = SimpleNamespace(require_cuda=lambda: None, native_engines=lambda: ["tensorrt"])
-    monkeypatch.setattr(build_engine, "_core", core)
-    asked = []
+    monkeypatch.setattr(selftest, "_core", core)
+    on_cpu, asked = selftest.check_golden, []
 
     def check(bundle: Bundle, **options: str) -> dict[str, float]:
         asked.append(options)
-        return golden.check_golden(bundle)
+        return on_cpu(bundle)
 
-    monkeypatch.setattr(build_engine, "check_golden", check)
+    monkeypatch.setattr(selftest, "check_golden", check)
     return SimpleNamespace(core=core, asked=asked)
 
 
@@ -364,7 +365,7 @@ def test_a_golden_frame_that_differs_fails_the_command(
     device: Any, run: Any, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
-    monkeypatch.setattr(build_engine, "check_golden", lambda bundle, **_: found)
+    monkeypatch.setattr(selftest, "check_golden", lambda bundle, **_: found)
     outcome = run("build-engine", random_bundle)
     text = " ".join(outcome.stdout.split())
     assert (
@@ -374,7 +375,7 @@ def test_a_golden_frame_that_differs_fails_the_command(
     def broken(bundle: Bundle, **_: str) -> dict[str, float]:
         raise Error(Code.device_failed, "cudaGraphLaunch: out of memory")
 
-    monkeypatch.setattr(build_engine, "check_golden", broken)
+    monkeypatch.setattr(selftest, "check_golden", broken)
     outcome = run("build-engine", random_bundle, "--json")
     assert outcome.code == 1 and outcome.json["self_test"].startswith("failed: error[E0512] cudaGraphLaunch")
 

@@ -36,7 +36,7 @@ def test_a_second_demo_replaces_the_first_and_leaves_nothing_else(run, random_bu
 def test_a_failing_disk_leaves_the_old_result(
     run, random_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imkd_edge import draw
+    from imkd_edge.view import draw
 
     arguments = ("demo", "--bundle", random_bundle, "--out", tmp_path / "latest", "--frame")
     run(*arguments, "s000-f000")
@@ -72,7 +72,7 @@ def test_what_is_not_a_folder_is_not_replaced(run, random_bundle: Path, tmp_path
 
 
 def test_the_theme_is_checked_before_anything_is_written(random_bundle: Path, tmp_path: Path) -> None:
-    from imkd_edge.demo import run_demo
+    from imkd_edge.cli.demo import run_demo
 
     with pytest.raises(Error, match="no theme"):
         run_demo(str(random_bundle), "synth", None, tmp_path / "latest", theme="pink")

@@ -32,7 +32,7 @@ def test_a_missing_extra_names_the_pip_install(
     assert 'pip install "imkd-edge[train]"' in outcome.stderr
 
 
-def test_a_bug_in_our_own_imports_is_not_called_a_missing_extra(run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_module_of_our_own_is_an_incomplete_installation(run, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 
     def broken(name: str, *rest: object, **named: object) -> object:
@@ -41,8 +41,10 @@ def test_a_bug_in_our_own_imports_is_not_called_a_missing_extra(run, monkeypatch
         raise ModuleNotFoundError("No module named 'imkd_edge.training.nosuch'", name="imkd_edge.training.nosuch")
 
     monkeypatch.setattr(importlib, "import_module", broken)
-    with pytest.raises(ModuleNotFoundError):
-        run("train", "tiny")
+    outcome = run("train", "tiny")
+    assert outcome.code == 3
+    assert outcome.stderr.startswith("error[E0701] this installation lacks imkd_edge.training.nosuch")
+    assert "--force-reinstall" in outcome.stderr and "imkd-edge[" not in outcome.stderr
 
 
 def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

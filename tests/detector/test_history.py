@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from imkd_edge import Detector, Ego, Error, RadarSweep, ops
-from imkd_edge.samples import infer_sample
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -290,7 +289,7 @@ def test_another_scene_of_a_recording_starts_afresh(past: Detector, scenes: list
     counts = []
     for i, name in enumerate(["night", "night", "rain", "rain", "rain"]):
         sample = replace(scenes[0], scene=name, timestamp_ns=START + i * HALF, ego=Ego(T_world_ego=pose()))
-        counts.append(infer_sample(past, sample).health.past_frames)
+        counts.append(past.infer_sample(sample).health.past_frames)
     assert counts == [0, 1, 0, 1, 2]
 
 

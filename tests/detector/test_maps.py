@@ -9,8 +9,8 @@ import pytest
 
 from helpers import Recorder, bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Bundle, Detector, Ego, Error, _core
+from imkd_edge.checks.selftest import check_golden
 from imkd_edge.engines import engine_names
-from imkd_edge.golden import check_golden
 
 NOW = 1_700_000_000_000_000_000
 

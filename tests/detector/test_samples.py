@@ -11,8 +11,8 @@ from sources.nuscenes_folder import write_nuscenes
 from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
-from imkd_edge.samples import open_with, prepare, resolve_name, select
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.select import open_with, resolve_name, select
 from imkd_edge.sources.synth import SynthSource
 
 
@@ -41,7 +41,7 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
 
     def called(sample: Sample) -> list[str]:
         detector.called.clear()
-        prepare(detector, sample)  # type: ignore[arg-type]
+        detector.prepare(sample)  # type: ignore[arg-type]
         return detector.called.copy()
 
     assert called(sample) == called(replace(sample, rig=SensorRig.from_json(sample.rig.to_json()))) == []

@@ -10,8 +10,8 @@ import pytest
 from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.nuscenes import counted, evaluate, recall
+from imkd_edge.sources.base import Truth
 from imkd_edge.sources.nuscenes_labels import CATEGORIES, attribute_of
-from imkd_edge.sources.sample import Truth
 
 CLASSES = ("car", "truck", "bicycle", "pedestrian")
 

@@ -9,8 +9,8 @@ import pytest
 
 from imkd_edge.evaluation import kitti, radar
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.samples import select
-from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.base import Truth
+from imkd_edge.sources.select import select
 
 CAR = [4.0, 2.0, 1.5, 0.0, 0.0, 0.0]  # l, w, h, yaw, vx, vy
 

@@ -8,8 +8,8 @@ from helpers import bev_onnx, camera_onnx, random_spec
 from imkd_edge.bundle import write_bundle
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.evaluation.segmentation import GRID, centres, footprints, on_grid, tally, vehicle_iou, vehicle_map
+from imkd_edge.sources.base import Truth
 from imkd_edge.sources.nuscenes import DETECTION_CLASSES
-from imkd_edge.sources.sample import Truth
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.spec import GridSpec
 

@@ -15,8 +15,9 @@ import torch
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from imkd_edge.bundle import Bundle, check_golden
+from imkd_edge.bundle import Bundle
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.selftest import check_golden
 from imkd_edge.cli import app
 from imkd_edge.errors import Error
 from imkd_edge.quantization import qat

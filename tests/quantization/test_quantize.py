@@ -20,18 +20,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
-from imkd_edge.bundle import Bundle, check_golden
+from imkd_edge.bundle import Bundle
 from imkd_edge.calibration import collect as collecting
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.golden import replay
 from imkd_edge.quantization import quantize as quantizing
 from imkd_edge.quantization.graph import Part, layers_called
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, write
-from imkd_edge.samples import infer_sample, select
+from imkd_edge.sources.select import select
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
@@ -64,7 +64,7 @@ def test_it_finds_what_the_float_bundle_finds(seen: Calibrated, made: Bundle) ->
     rig = frames.source[frames.names[0]].rig
     with Detector(seen.bundle, rig, threads=1) as a, Detector(made, rig, threads=1) as b:
         for sample in frames:
-            one, other = infer_sample(a, sample), infer_sample(b, sample)
+            one, other = a.infer_sample(sample), b.infer_sample(sample)
             sure = one.boxes[one.scores > 0.6]
             assert len(sure) > 3
             apart = np.linalg.norm(sure[:, None, :2] - other.boxes[None, :, :2], axis=-1).min(1)
@@ -97,7 +97,7 @@ def test_the_same_frames_give_the_same_bytes(seen: Calibrated, made: Bundle, tmp
 def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed").export
+    export = pytest.importorskip("imkd_edge.training.export", reason="PyTorch is not installed").export
     (tmp_path / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     for write_to in (
@@ -185,7 +185,7 @@ def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
 
 
 def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("imkd_edge.quantization.export", reason="PyTorch is not installed")
+    module = pytest.importorskip("imkd_edge.training.export", reason="PyTorch is not installed")
     settings = SimpleNamespace(spec=None, data=SimpleNamespace(source="synth", options={}, sensors="both"))
     monkeypatch.setattr(module, "load_student", lambda path: (None, settings, {}))
     monkeypatch.setattr(module, "to_onnx", lambda *arguments: (b"", b""))

@@ -9,7 +9,7 @@ import torch
 
 from helpers import write_toy_config
 from imkd_edge.sources import open_source
-from imkd_edge.sources.sample import Sample
+from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import DataConfig, from_dict, load_config

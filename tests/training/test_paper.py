@@ -8,13 +8,12 @@ import pytest
 import torch
 
 from imkd_edge import Detector, ops
-from imkd_edge.quantization.export import export
-from imkd_edge.samples import infer_sample
 from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes_writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
+from imkd_edge.training.export import export
 from imkd_edge.training.main import load_student, train
 
 
@@ -73,7 +72,7 @@ def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, class
     dataset = FrameDataset(source, source.names, settings, 0, train=False)
     with Detector(tmp_path / "paper.imkd", source[source.names[0]].rig) as detector:
         for index, sample in enumerate(source):
-            result = infer_sample(detector, sample)
+            result = detector.infer_sample(sample)
             assert result.health.past_frames == index and result.health.mode == "full"
         seen = detector.tensors()
     with torch.no_grad():

@@ -11,10 +11,10 @@ import torch
 from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.conditions import no_radar
-from imkd_edge.quantization.export import export, to_onnx
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.evaluate import CheckpointDetector, evaluate_checkpoint
+from imkd_edge.training.export import export, to_onnx
 from imkd_edge.training.main import Run, load_checkpoint, load_student, load_teacher, train
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import Teacher

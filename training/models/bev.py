@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge import ModelSpec
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 

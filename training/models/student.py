@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import nn
 
-from imkd_edge import ModelSpec
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config import ModelConfig
 from imkd_edge.training.mix import mixed
 from imkd_edge.training.models.bev import BevNet

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge import ModelSpec
+from imkd_edge.spec import ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import TeacherConfig
 from imkd_edge.training.models.bev import BOX_CHANNELS, Head

@@ -14,7 +14,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
-from imkd_edge.sources.sample import Sample, Truth
+from imkd_edge.sources.base import Sample, Truth
 
 if TYPE_CHECKING:  # these need OpenCV, so they are imported when the first sample is made
     from imkd_edge.sources.synth.camera import Camera, Picture, Renderer

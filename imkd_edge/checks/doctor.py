@@ -1,0 +1,277 @@
+"""Is this machine fit, and is this installation whole? Each check says what it found and how to mend it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import Any
+
+from imkd_edge.engines.gpu import find_gpu
+from imkd_edge.errors import Error
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    name: str
+    status: str  # ok, warn: works with less, fail: does not work
+    detail: str
+    fix: str = ""
+
+
+def examine() -> dict[str, Any]:
+    """Runs every check; a check that itself breaks is a failure, never an exception.
+
+    Returns:
+        {"status": the worst one, "checks": [{"name", "status", "detail", "fix"}]}.
+    """
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            found = check()
+        except Error as error:
+            found = Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+        except Exception as error:
+            found = Check(name, FAIL, f"{type(error).__name__}: {error}", "install the package again")
+        checks += found if isinstance(found, list) else [found]
+    worst = max((check.status for check in checks), key=[OK, WARN, FAIL].index)
+    return {"status": worst, "checks": [asdict(check) for check in checks]}
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    detail = f"{version} on {platform.system()} {platform.machine()}, {platform.platform()}"
+    return Check("python", OK, detail)
+
+
+def _core() -> Check:
+    import imkd_edge._core as _core
+
+    engines = _core.native_engines()
+    detail = f"imkd-edge {metadata.version('imkd-edge')}, {Path(_core.__file__).name}, native engines: {', '.join(engines) or 'none'}"
+    return Check("core", OK, detail)
+
+
+# One module of each part of the package -> the extra that it needs.
+_PARTS = {
+    "imkd_edge.live": "",
+    "imkd_edge.sources.synth": "",
+    "imkd_edge.view.save": "",
+    "imkd_edge.bench": "",
+    "imkd_edge.evaluation.run": "",
+    "imkd_edge.calibration.collect": "",
+    "imkd_edge.checks.compare": "quantize",
+    "imkd_edge.predict.roofline": "quantize",
+    "imkd_edge.quantization.quantize": "quantize",
+    "imkd_edge.training.main": "train",
+    "imkd_edge.quantization.qat": "train",
+}
+
+
+def _parts() -> list[Check]:
+    """Imports every part of the package; a package of an extra may be missing, a module of our own may not."""
+    lacking, extras = [], {}
+    for module, extra in _PARTS.items():
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            name = error.name or module
+            if name.split(".")[0] == "imkd_edge":
+                lacking.append(name)
+            else:
+                extras[extra] = name
+    fix = "pip install --force-reinstall imkd-edge"
+    whole = f"{len(_PARTS)} of {len(_PARTS)} import" if not lacking else f"this installation lacks {', '.join(lacking)}"
+    return [
+        Check("parts", FAIL if lacking else OK, whole, fix if lacking else ""),
+        *(
+            Check(f"extra {extra}", OK, f"not installed: no {name}", f'pip install "imkd-edge[{extra}]"')
+            for extra, name in extras.items()
+        ),
+    ]
+
+
+def _numpy() -> Check:
+    return Check("numpy", OK, metadata.version("numpy"))
+
+
+def _opencv() -> Check:
+    if util.find_spec("cv2") is None:
+        return Check(
+            "opencv",
+            WARN,
+            "not installed: recordings cannot be read, pictures not drawn",
+            'pip install "opencv-python-headless<5"',
+        )
+    import cv2
+
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        return Check("opencv", WARN, f"{cv2.__version__} is not tested", 'pip install "opencv-python-headless<5"')
+    return Check("opencv", OK, cv2.__version__)
+
+
+def _onnxruntime() -> Check:
+    if util.find_spec("onnxruntime") is None:
+        return Check("onnxruntime", FAIL, "not installed", "pip install onnxruntime")
+    import onnxruntime
+
+    names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    detail = f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
+    if len(names) > 1:
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of the two"
+        return Check("onnxruntime", FAIL, "onnxruntime and onnxruntime-gpu hide each other", fix)
+    return Check("onnxruntime", OK, detail)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _cuda() -> Check:
+    """Asks the driver itself; a library that loads proves nothing."""
+    try:
+        gpu = find_gpu()
+    except Error as error:
+        return Check("cuda", WARN, f"{error.what}: the networks run on the CPU", error.fix)
+    return Check("cuda", OK, f"{gpu.name}, sm {gpu.sm}, driver {gpu.driver} for CUDA {gpu.cuda}")
+
+
+def _device() -> Check:
+    """What a Detector with device="auto" makes of this machine."""
+    import imkd_edge._core as _core
+
+    try:
+        _core.require_cuda()
+    except Error as error:
+        return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
+    if "tensorrt" not in _core.native_engines():
+        return Check(
+            "device",
+            WARN,
+            "auto is the CPU here: the core was built without TensorRT",
+            "build it where NvInfer.h is found",
+        )
+    return Check(
+        "device", OK, "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
+    )
+
+
+def _tensorrt() -> Check:
+    package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
+    for major in (11, 10):
+        try:
+            ctypes.CDLL(f"libnvinfer.so.{major}")
+        except OSError:
+            continue
+        return Check("tensorrt", OK, f"libnvinfer.so.{major} found, {package}")
+    return Check("tensorrt", OK, f"no libnvinfer on the loader's path, {package}")
+
+
+def _threads() -> Check:
+    usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    quota = _cgroup_quota()
+    detail = f"{usable} of {present} cores usable" + (f", container limit {quota:g} cores" if quota else "")
+    if quota and quota < usable:
+        return Check(
+            "threads", WARN, detail, f"give --threads {max(1, int(quota))}: more threads than cores wait for each other"
+        )
+    return Check("threads", OK, detail)
+
+
+def _cgroup_quota() -> float | None:
+    """Cores that the container may use; None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _bundles() -> list[Check]:
+    from imkd_edge.bundle.format import shipped
+
+    names = shipped()
+    if not names:
+        return [Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")]
+    return [_bundle(name) for name in names]
+
+
+def _bundle(name: str) -> Check:
+    from imkd_edge.bundle.format import Bundle
+
+    title = f"bundle {name}"
+    try:
+        bundle = Bundle.load(name)
+    except Error as error:
+        return Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+    size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
+    return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
+
+
+def _golden() -> list[Check]:
+    from imkd_edge.bundle.format import shipped
+
+    return [_replay(name) for name in shipped()]
+
+
+def _replay(name: str) -> Check:
+    """The bundle's golden frame, run here, against what it gave where it was exported."""
+    from imkd_edge.checks.selftest import beyond_tolerance, check_golden
+
+    title = f"golden {name}"
+    try:
+        differences = check_golden(name)
+    except Error as error:
+        return Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+    wrong = beyond_tolerance(differences)
+    if wrong:
+        listed = ", ".join(f"{key} by {value:.3g}" for key, value in wrong.items())
+        return Check(
+            title,
+            FAIL,
+            f"this machine differs from the exporter's in {listed}",
+            "install the versions on its card, or export again here",
+        )
+    return Check(
+        title,
+        OK,
+        f"same boxes as the exporter's to {differences['boxes']:.1g} m, scores to {differences['scores']:.1g}",
+    )
+
+
+def _synth() -> Check:
+    from imkd_edge.sources import open_source
+
+    source = open_source("synth")
+    sample = source[source.names[0]]
+    points = sum(len(sweep.points) for sweep in sample.radar)
+    return Check("sensor data", OK, f"synth frame {sample.name}: {len(sample.frames)} images, {points} radar points")
+
+
+CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
+    "python": _python,
+    "core": _core,
+    "parts": _parts,
+    "numpy": _numpy,
+    "opencv": _opencv,
+    "onnxruntime": _onnxruntime,
+    "cuda": _cuda,
+    "tensorrt": _tensorrt,
+    "device": _device,
+    "threads": _threads,
+    "bundles": _bundles,
+    "golden": _golden,
+    "sensor data": _synth,
+}

@@ -1,0 +1,261 @@
+"""Builds TensorRT engines from a bundle's ONNX parts, on the machine that will run them; written against TensorRT 10.3 to 11.
+
+The network is strongly typed: the types and Q/DQ pairs written into the ONNX file are the engine's. No calibrator, no precision flags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from imkd_edge.bundle.files import write_atomically
+from imkd_edge.bundle.format import PARTS, Bundle
+from imkd_edge.engines.cache import cache_key, mismatches, store
+from imkd_edge.engines.gpu import Gpu, find_gpu
+from imkd_edge.engines.io import IO, set_io
+from imkd_edge.errors import Code, Error
+
+BUILDERS = ("tensorrt", "tensorrt_rtx")  # the second also builds without a GPU; its engines serve TensorRT for RTX only
+NO_GPU = Gpu("none", "none", "none", "none")
+
+
+class Progress(Protocol):
+    """What hears of the phases of a build; phases lie within each other."""
+
+    def start(self, phase: str, steps: int) -> None: ...
+    def step(self, phase: str, step: int) -> None: ...
+    def finish(self, phase: str) -> None: ...
+
+
+def engine_folder(bundle: Bundle) -> Path:
+    """Where engines lie if nothing else is said: beside NAME.imkd, in NAME.engines; a bundle itself takes no files."""
+    return bundle.path.absolute().with_suffix(".engines")
+
+
+def build_engines(
+    bundle: str | os.PathLike[str] | Bundle,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    workspace_mb: int | None = None,
+    dla: int | None = None,
+    timing_cache: str | os.PathLike[str] | None = None,
+    io: str = "auto",
+    builder: str = "tensorrt",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Builds camera.engine and bev.engine; one whose key is still right is kept.
+
+    Args:
+        out: folder for the engines and their JSON; the default is NAME.engines beside the bundle.
+        workspace_mb: most memory that a layer may use while it runs, MiB; the default is TensorRT's, the whole device.
+        dla: core of the deep learning accelerator that takes the layers it can; the GPU takes the rest.
+        timing_cache: file of measured kernel times, read where it exists and written after each build.
+        io: the engines' tensors. "auto": as our kernels like them best, float16 where a part computes in it, the context's channels last;
+            "onnx": as in the ONNX part.
+        builder: the Python package, "tensorrt" or "tensorrt_rtx".
+
+    Returns:
+        {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}], "timing_cache"}:
+        why lists what was wrong with the engine that was there.
+
+    Raises:
+        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core,
+            engine_load for what TensorRT refuses, write_failed when the disk does.
+    """
+    if io not in IO:
+        raise Error(Code.spec_bad_value, f"no form of tensors {io!r}", "--io", f"choose one of: {', '.join(IO)}")
+    bundle = Bundle.load(bundle)
+    trt = _package(builder)
+    gpu = _gpu(builder)
+    folder = Path(out) if out is not None else engine_folder(bundle)
+    cache = Path(timing_cache) if timing_cache is not None else None
+    flags = {"dla": dla, "io": io, "workspace_mb": workspace_mb}
+    engines = []
+    for part in PARTS:
+        onnx = bundle.file(f"{part}.onnx")
+        sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
+        key = cache_key(sha256, f"{builder} {trt.__version__}", gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
+        engines.append(
+            _build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io))
+        )
+    return {
+        "bundle": str(bundle.path),
+        "builder": builder,
+        "engines": engines,
+        "timing_cache": str(cache) if cache else None,
+    }
+
+
+def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:
+    started = time.monotonic()
+    warnings: list[str] = []
+    if why := mismatches(engine, key):
+        data, warnings = build.run(onnx.read_bytes(), str(onnx))
+        store(engine, data, key)
+    return {
+        "part": onnx.stem,
+        "path": str(engine),
+        "bytes": engine.stat().st_size,
+        "built": bool(why),
+        "why": why,
+        "seconds": time.monotonic() - started,
+        "warnings": warnings,
+        "key": key,
+    }
+
+
+def _package(builder: str) -> Any:
+    if builder not in BUILDERS:
+        raise Error(
+            Code.engine_unavailable,
+            f'there is no builder "{builder}"',
+            "--builder",
+            f"choose one of: {', '.join(BUILDERS)}",
+        )
+    try:
+        return importlib.import_module(builder)
+    except ImportError as error:
+        fix = "on a Jetson: sudo apt install python3-libnvinfer, and a venv made with --system-site-packages; elsewhere: pip install tensorrt"
+        if builder == "tensorrt_rtx":
+            fix = "pip install tensorrt-rtx"
+        raise Error(Code.engine_unavailable, f"{builder} cannot be imported: {error}", "", fix) from error
+
+
+def _gpu(builder: str) -> Gpu:
+    """TensorRT times kernels on the GPU; without a driver its first call may crash, so the driver is asked before."""
+    try:
+        return find_gpu()
+    except Error:
+        if builder == "tensorrt":
+            raise
+        return NO_GPU
+
+
+class _Build:
+    """One build. TensorRT's classes exist only once its package is imported, so ours derive from them here."""
+
+    def __init__(
+        self,
+        trt: Any,
+        workspace_mb: int | None,
+        dla: int | None,
+        cache: Path | None,
+        progress: Progress | None,
+        io: str = "auto",
+    ) -> None:
+        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = (
+            trt,
+            workspace_mb,
+            dla,
+            cache,
+            progress,
+            io,
+        )
+        self._said: dict[str, list[str]] = {"error": [], "warning": []}
+        self._interrupted = False
+
+    def run(self, onnx: bytes, where: str) -> tuple[bytes, list[str]]:
+        """The engine's bytes, and TensorRT's warnings."""
+        trt = self._trt
+        logger = self._logger()
+        builder = trt.Builder(logger)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, logger)
+        if not parser.parse(onnx):
+            self._said["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            raise self._refused("does not take this ONNX file", where)
+        if self._io == "auto":
+            set_io(trt, network)
+        config = self._config(builder, network, where)
+        data = builder.build_serialized_network(network, config)
+        if self._interrupted:
+            raise KeyboardInterrupt
+        if data is None:
+            raise self._refused("cannot build this network", where)
+        if self._cache and (timings := config.get_timing_cache()) is not None:
+            write_atomically(self._cache, bytes(timings.serialize()))
+        return bytes(data), list(dict.fromkeys(self._said["warning"]))
+
+    def _config(self, builder: Any, network: Any, where: str) -> Any:
+        trt = self._trt
+        config = builder.create_builder_config()
+        if self._workspace_mb is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_mb << 20)
+        if self._dla is not None:
+            if self._dla >= builder.num_DLA_cores:
+                problem = f"there is no DLA core {self._dla}: this machine has {builder.num_DLA_cores}"
+                raise Error(Code.device_unavailable, problem, "--dla", "leave --dla out to build for the GPU")
+            config.default_device_type, config.DLA_core = trt.DeviceType.DLA, self._dla
+            config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
+        if self._cache:
+            self._load_timings(config)
+        config.progress_monitor = self._monitor()
+        return config
+
+    def _load_timings(self, config: Any) -> None:
+        """Times of another machine or version would be wrong here: they are dropped, and that is said."""
+        data = self._cache.read_bytes() if self._cache and self._cache.is_file() else b""
+        timings = config.create_timing_cache(data)
+        if timings is None or not config.set_timing_cache(timings, False):
+            self._said["warning"].append(f"{self._cache} is of another machine or version: its times are not used")
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def _refused(self, what: str, where: str) -> Error:
+        said = "; ".join(dict.fromkeys(self._said["error"])) or "no reason given"
+        return Error(
+            Code.engine_load,
+            f"TensorRT {what}: {said}",
+            where,
+            "export the model again, or see TensorRT's list of ONNX operators",
+        )
+
+    def _logger(self) -> Any:
+        said = self._said
+        base: Any = self._trt.ILogger
+        kinds = {
+            base.Severity.INTERNAL_ERROR: "error",
+            base.Severity.ERROR: "error",
+            base.Severity.WARNING: "warning",
+        }
+
+        class Logger(base):
+            def __init__(self) -> None:
+                base.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in kinds:
+                    said[kinds[severity]].append(message)
+
+        return Logger()
+
+    def _monitor(self) -> Any:
+        """Hands the phases on. Exceptions must not pass through TensorRT: an interruption stops the build and is raised after it."""
+        build, progress = self, self._progress
+        base: Any = self._trt.IProgressMonitor
+
+        class Monitor(base):
+            def __init__(self) -> None:
+                base.__init__(self)
+
+            def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+                self._tell("start", phase, steps)
+
+            def step_complete(self, phase: str, step: int) -> bool:
+                self._tell("step", phase, step)
+                return not build._interrupted
+
+            def phase_finish(self, phase: str) -> None:
+                self._tell("finish", phase)
+
+            def _tell(self, event: str, *arguments: Any) -> None:
+                try:
+                    if progress is not None:
+                        getattr(progress, event)(*arguments)
+                except KeyboardInterrupt:
+                    build._interrupted = True
+
+        return Monitor()

@@ -1,0 +1,95 @@
+"""Engines by name, and the device that they run on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import imkd_edge._core as _core
+from imkd_edge._core import Engine
+from imkd_edge.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine, onnxruntime_library
+from imkd_edge.errors import Code, Error
+
+DEVICES = ("auto", "cpu", "cuda")
+EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
+
+
+def _native_onnxruntime(threads: int) -> Engine:
+    if library := onnxruntime_library():
+        _core.set_ort_library(str(library))
+    return _core.make_engine("onnxruntime", threads)
+
+
+def engine_names() -> list[str]:
+    """Names that `make_engine` takes in this installation."""
+    return [
+        "onnxruntime",
+        *PROVIDERS,
+        *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines()),
+    ]
+
+
+def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
+    """A new engine by its name, or by the factory given.
+
+    Raises:
+        Error: engine_unavailable for a name that this installation does not have, device_unavailable for a wrong number of threads.
+    """
+    if not isinstance(threads, int) or not 0 <= threads <= _core.MAX_THREADS:
+        raise Error(
+            Code.device_unavailable,
+            f"{threads!r} threads",
+            "threads",
+            f"from 1 to {_core.MAX_THREADS}, or 0 for one per core",
+        )
+    if callable(engine):
+        return engine(threads)
+    if engine == "onnxruntime" or engine in PROVIDERS:
+        return OnnxRuntimeEngine(threads, engine)
+    if engine == "onnxruntime-native":
+        return _native_onnxruntime(threads)
+    if engine in _core.native_engines():
+        return _core.make_engine(engine, threads)
+    fix = f"choose one of: {', '.join(engine_names())}"
+    raise Error(Code.engine_unavailable, f'there is no engine "{engine}"', "engine", fix)
+
+
+def load_engines(
+    camera_onnx: str | os.PathLike[str],
+    bev_onnx: str | os.PathLike[str],
+    device: str,
+    engine: str | EngineFactory,
+    threads: int,
+) -> tuple[Engine, Engine, str, str]:
+    """Both engines with their networks loaded, the device they are for, and why that is not the GPU where "auto" would have liked it.
+
+    Args:
+        camera_onnx, bev_onnx: the two parts; "tensorrt" finds the engine files that build-engine made of them.
+        device: "cpu", "cuda", or "auto": the GPU where nothing is missing for it.
+        engine: a name, a factory, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+
+    Raises:
+        Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
+    """
+    if device not in DEVICES:
+        raise Error(
+            Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}"
+        )
+
+    def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
+        camera, bev = make_engine(name, threads), make_engine(name, threads)
+        camera.load(os.fspath(camera_onnx))
+        bev.load(os.fspath(bev_onnx))
+        return camera, bev
+
+    if device == "cuda":
+        _core.require_cuda()
+        return (*load("tensorrt" if engine == "auto" else engine), "cuda", "")
+    if device == "cpu" or engine != "auto":
+        return (*load("onnxruntime" if engine == "auto" else engine), "cpu" if device == "cpu" else "auto", "")
+    try:
+        _core.require_cuda()
+        return (*load("tensorrt"), "cuda", "")
+    except Error as error:
+        reason = str(error)
+    return (*load("onnxruntime"), "cpu", reason)
