@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,6 @@ from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
 from imkd_edge.checks.observe import Observable, ObservingEngine, observe
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Source
 from imkd_edge.spec import ModelSpec
 

@@ -7,16 +7,13 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from imkd_edge.bundle.format import bundle_name
-from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
 from imkd_edge.sources.base import Sample
-from imkd_edge.sources.select import select
 from imkd_edge.spec import ModelSpec
 
 FILES = {"overview.png", "result.json"}  # all that a frame's folder may hold
