@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from imkd_edge.engines import cache
 from imkd_edge.engines.cache import cache_key, card, mismatches, store
 from imkd_edge.errors import Code, Error
 
@@ -118,16 +119,14 @@ def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
 
 
 def test_a_death_between_the_two_files_is_found(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imkd_edge import engine_cache
-
-    write = engine_cache.write_atomically
+    write = cache.write_atomically
 
     def die_at_the_record(path: Path, data: bytes) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, data)
 
-    monkeypatch.setattr(engine_cache, "write_atomically", die_at_the_record)
+    monkeypatch.setattr(cache, "write_atomically", die_at_the_record)
     with pytest.raises(KeyboardInterrupt):
         store(engine, b"a new engine", key())
     assert mismatches(engine, key()) == ["camera.engine is not the file that camera.engine.json describes"]
