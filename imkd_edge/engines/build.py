@@ -1,6 +1,6 @@
-"""Builds TensorRT engines from a bundle's ONNX parts, on the machine that will run them; written against TensorRT 10.3 to 11.
+"""Builds TensorRT engines from a bundle's ONNX parts on the machine that runs them; for TensorRT 10.3 to 11.
 
-The network is strongly typed: the types and Q/DQ pairs written into the ONNX file are the engine's. No calibrator, no precision flags.
+The network is strongly typed: dtypes and Q/DQ pairs come from the ONNX file, without a calibrator or precision flags.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from imkd_edge.engines.gpu import Gpu, find_gpu
 from imkd_edge.engines.io import IO, set_io
 from imkd_edge.errors import Code, Error
 
-BUILDERS = ("tensorrt", "tensorrt_rtx")  # the second also builds without a GPU; its engines serve TensorRT for RTX only
+BUILDERS = ("tensorrt", "tensorrt_rtx")  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
 NO_GPU = Gpu("none", "none", "none", "none")
 
 
 class Progress(Protocol):
-    """What hears of the phases of a build; phases lie within each other."""
+    """Receives the phases of a build; phases are nested."""
 
     def start(self, phase: str, steps: int) -> None: ...
     def step(self, phase: str, step: int) -> None: ...
@@ -32,7 +32,7 @@ class Progress(Protocol):
 
 
 def engine_folder(bundle: Bundle) -> Path:
-    """Where engines lie if nothing else is said: beside NAME.imkd, in NAME.engines; a bundle itself takes no files."""
+    """The default folder of engines: NAME.engines beside NAME.imkd, because a bundle rejects additional files."""
     return bundle.path.absolute().with_suffix(".engines")
 
 
@@ -110,23 +110,20 @@ def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) ->
 
 def _package(builder: str) -> Any:
     if builder not in BUILDERS:
-        raise Error(
-            Code.engine_unavailable,
-            f'there is no builder "{builder}"',
-            "--builder",
-            f"choose one of: {', '.join(BUILDERS)}",
-        )
+        fix = f"choose one of: {', '.join(BUILDERS)}"
+        raise Error(Code.engine_unavailable, f'there is no builder "{builder}"', "--builder", fix)
     try:
         return importlib.import_module(builder)
     except ImportError as error:
-        fix = "on a Jetson: sudo apt install python3-libnvinfer, and a venv made with --system-site-packages; elsewhere: pip install tensorrt"
+        jetson = "sudo apt install python3-libnvinfer, and create the venv with --system-site-packages"
+        fix = f"on a Jetson: {jetson}; elsewhere: pip install tensorrt"
         if builder == "tensorrt_rtx":
             fix = "pip install tensorrt-rtx"
         raise Error(Code.engine_unavailable, f"{builder} cannot be imported: {error}", "", fix) from error
 
 
 def _gpu(builder: str) -> Gpu:
-    """TensorRT times kernels on the GPU; without a driver its first call may crash, so the driver is asked before."""
+    """The GPU on which TensorRT times kernels; checked first, because TensorRT's first call may crash without a driver."""
     try:
         return find_gpu()
     except Error:
@@ -159,37 +156,48 @@ class _Build:
         self._interrupted = False
 
     def run(self, onnx: bytes, where: str) -> tuple[bytes, list[str]]:
-        """The engine's bytes, and TensorRT's warnings."""
+        """Builds one engine.
+
+        Args:
+            onnx: content of the ONNX file.
+            where: its path, for errors.
+
+        Returns:
+            The engine's bytes and TensorRT's warnings.
+        """
+        # 1. parse the ONNX file into a network
         trt = self._trt
         logger = self._logger()
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(onnx):
-            self._said["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            raise self._refused("does not take this ONNX file", where)
-        if self._io == "auto":
+            self._messages["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            raise self._failure("cannot parse this ONNX file", where)
+        if self._options.io == "auto":
             set_io(trt, network)
-        config = self._config(builder, network, where)
+        # 2. build it
+        config = self._config(builder, where)
         data = builder.build_serialized_network(network, config)
         if self._interrupted:
             raise KeyboardInterrupt
         if data is None:
-            raise self._refused("cannot build this network", where)
+            raise self._failure("cannot build this network", where)
+        # 3. keep the kernel times for the next build
         if self._cache and (timings := config.get_timing_cache()) is not None:
             write_atomically(self._cache, bytes(timings.serialize()))
-        return bytes(data), list(dict.fromkeys(self._said["warning"]))
+        return bytes(data), list(dict.fromkeys(self._messages["warning"]))
 
-    def _config(self, builder: Any, network: Any, where: str) -> Any:
-        trt = self._trt
+    def _config(self, builder: Any, where: str) -> Any:
+        trt, workspace_mb, dla = self._trt, self._options.workspace_mb, self._options.dla
         config = builder.create_builder_config()
-        if self._workspace_mb is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_mb << 20)
-        if self._dla is not None:
-            if self._dla >= builder.num_DLA_cores:
-                problem = f"there is no DLA core {self._dla}: this machine has {builder.num_DLA_cores}"
+        if workspace_mb is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
+        if dla is not None:
+            if dla >= builder.num_DLA_cores:
+                problem = f"there is no DLA core {dla}: this machine has {builder.num_DLA_cores}"
                 raise Error(Code.device_unavailable, problem, "--dla", "leave --dla out to build for the GPU")
-            config.default_device_type, config.DLA_core = trt.DeviceType.DLA, self._dla
+            config.default_device_type, config.DLA_core = trt.DeviceType.DLA, dla
             config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
         if self._cache:
             self._load_timings(config)
@@ -197,26 +205,23 @@ class _Build:
         return config
 
     def _load_timings(self, config: Any) -> None:
-        """Times of another machine or version would be wrong here: they are dropped, and that is said."""
+        """Loads the timing cache; times of another machine or version are discarded with a warning."""
         data = self._cache.read_bytes() if self._cache and self._cache.is_file() else b""
         timings = config.create_timing_cache(data)
         if timings is None or not config.set_timing_cache(timings, False):
-            self._said["warning"].append(f"{self._cache} is of another machine or version: its times are not used")
+            problem = f"{self._cache} is of another machine or version: its times are not used"
+            self._messages["warning"].append(problem)
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
-    def _refused(self, what: str, where: str) -> Error:
-        said = "; ".join(dict.fromkeys(self._said["error"])) or "no reason given"
-        return Error(
-            Code.engine_load,
-            f"TensorRT {what}: {said}",
-            where,
-            "export the model again, or see TensorRT's list of ONNX operators",
-        )
+    def _failure(self, problem: str, where: str) -> Error:
+        reasons = "; ".join(dict.fromkeys(self._messages["error"])) or "no reason given"
+        fix = "export the model again, or see TensorRT's list of ONNX operators"
+        return Error(Code.engine_load, f"TensorRT {problem}: {reasons}", where, fix)
 
     def _logger(self) -> Any:
-        said = self._said
+        messages = self._messages
         base: Any = self._trt.ILogger
-        kinds = {
+        levels = {
             base.Severity.INTERNAL_ERROR: "error",
             base.Severity.ERROR: "error",
             base.Severity.WARNING: "warning",
@@ -227,13 +232,13 @@ class _Build:
                 base.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity in kinds:
-                    said[kinds[severity]].append(message)
+                if severity in levels:
+                    messages[levels[severity]].append(message)
 
         return Logger()
 
     def _monitor(self) -> Any:
-        """Hands the phases on. Exceptions must not pass through TensorRT: an interruption stops the build and is raised after it."""
+        """Forwards the phases to the progress. No exception may pass through TensorRT, so `run` raises an interruption."""
         build, progress = self, self._progress
         base: Any = self._trt.IProgressMonitor
 
@@ -242,16 +247,16 @@ class _Build:
                 base.__init__(self)
 
             def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-                self._tell("start", phase, steps)
+                self._report("start", phase, steps)
 
             def step_complete(self, phase: str, step: int) -> bool:
-                self._tell("step", phase, step)
+                self._report("step", phase, step)
                 return not build._interrupted
 
             def phase_finish(self, phase: str) -> None:
-                self._tell("finish", phase)
+                self._report("finish", phase)
 
-            def _tell(self, event: str, *arguments: Any) -> None:
+            def _report(self, event: str, *arguments: Any) -> None:
                 try:
                     if progress is not None:
                         getattr(progress, event)(*arguments)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from imkd_edge.engines import cache
-from imkd_edge.engines.cache import cache_key, card, mismatches, store
+from imkd_edge.engines.cache import cache_key, mismatches, record_path, store
 from imkd_edge.errors import Code, Error
 
 ELEMENTS = {
@@ -73,9 +73,9 @@ def test_every_flag_counts_absent_ones_too(engine: Path, flags: dict[str, Any]) 
 
 
 def test_an_element_that_only_the_file_has_counts(engine: Path) -> None:
-    record = json.loads(card(engine).read_text())
+    record = json.loads(record_path(engine).read_text())
     record["key"]["cudnn"] = "9"
-    card(engine).write_text(json.dumps(record))
+    record_path(engine).write_text(json.dumps(record))
     assert mismatches(engine, key()) == ["cudnn is None, the engine's '9'"]
 
 
@@ -94,13 +94,13 @@ def test_a_missing_file_is_named(engine: Path, absent: str) -> None:
     "text", ["", "{", "[]", "null", '{"key": {}}', '{"key": 3, "engine": {"sha256": ""}}', '{"key": {}, "engine": 1}']
 )
 def test_a_broken_record_is_a_reason_not_a_crash(engine: Path, text: str) -> None:
-    card(engine).write_text(text)
+    record_path(engine).write_text(text)
     (reason,) = mismatches(engine, key())
     assert "camera.engine.json cannot be read" in reason
 
 
 def test_a_record_that_is_not_text_is_a_reason(engine: Path) -> None:
-    card(engine).write_bytes(b"\xff\xfe\x00")
+    record_path(engine).write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in mismatches(engine, key())[0]
 
 
