@@ -146,7 +146,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 def _option_groups(function: Callable[..., Any]) -> dict[str, type]:
     """Parameter -> dataclass of options."""
     hints = get_type_hints(function)
-    return {name: kind for name, kind in hints.items() if name != "return" and is_dataclass(kind)}
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
 
 
 def _grouped(groups: Mapping[str, type], values: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
             callback=finite if numeric else None,
         )
         repeatable = base == tuple[str, ...]
-        annotation = Annotated[list[str] | None if repeatable else base, declaration]
+        annotation: Any = Annotated[list[str] | None if repeatable else base, declaration]  # type: ignore[valid-type]
         default = None if repeatable else field.default
         parameters.append(
             inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
