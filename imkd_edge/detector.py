@@ -33,9 +33,10 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A tensor of the last frame without a copy: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray`, `numpy.asarray`.
+    """A tensor of the last frame without a copy.
 
-    The memory stays valid while this object or an array made from it lives, even after the detector is closed.
+    `torch.as_tensor(t, device="cuda")`, `cupy.asarray` and `numpy.asarray` take it. The memory stays valid while this
+    object or an array made from it lives, even after the detector is closed.
     """
 
     address: int
@@ -87,7 +88,7 @@ class Detector:
             on the CPU.
         threads: cores for the ops and for the engine; 0 is one per core.
         score_threshold: replaces the spec's; from 1e-6 to 1 - 1e-6 (`spec.SCORES`).
-        debug: also return the gate maps in `Result.debug`; needs a bundle whose network has them, costs nothing when off.
+        debug: also return the gate maps in `Result.debug`; needs a bundle whose network has them.
         stage_times: also time each stage on the GPU, which costs time; the CPU always does.
 
     Raises:

@@ -27,7 +27,7 @@ def valid_points(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ego:
-    """Motion of the vehicle; both fields are optional, and poses take precedence over the twist for sweeps with a pose."""
+    """Motion of the vehicle; both fields are optional, and for sweeps with a pose poses precede the twist."""
 
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 pose at the reference time
     twist: np.ndarray | tuple[float, float, float] | None = None  # vx, vy m/s and yaw rate rad/s in the ego frame

@@ -18,8 +18,12 @@ from imkd_edge.engines.cache import cache_key, mismatches, store
 from imkd_edge.engines.gpu import Gpu, find_gpu
 from imkd_edge.engines.io import IO, set_io
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BuildOptions
 
-BUILDERS = ("tensorrt", "tensorrt_rtx")  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
+BUILDERS = (
+    "tensorrt",
+    "tensorrt_rtx",
+)  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
 NO_GPU = Gpu("none", "none", "none", "none")
 
 
@@ -37,72 +41,61 @@ def engine_folder(bundle: Bundle) -> Path:
 
 
 def build_engines(
-    bundle: str | os.PathLike[str] | Bundle,
-    out: str | os.PathLike[str] | None = None,
-    *,
-    workspace_mb: int | None = None,
-    dla: int | None = None,
-    timing_cache: str | os.PathLike[str] | None = None,
-    io: str = "auto",
-    builder: str = "tensorrt",
-    progress: Progress | None = None,
+    bundle: str | os.PathLike[str] | Bundle, options: BuildOptions, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Builds camera.engine and bev.engine; one whose key is still right is kept.
+    """Builds camera.engine and bev.engine; an engine whose key still matches is not built again.
 
     Args:
-        out: folder for the engines and their JSON; the default is NAME.engines beside the bundle.
-        workspace_mb: most memory that a layer may use while it runs, MiB; the default is TensorRT's, the whole device.
-        dla: core of the deep learning accelerator that takes the layers it can; the GPU takes the rest.
-        timing_cache: file of measured kernel times, read where it exists and written after each build.
-        io: the engines' tensors. "auto": as our kernels like them best, float16 where a part computes in it, the context's channels last;
-            "onnx": as in the ONNX part.
-        builder: the Python package, "tensorrt" or "tensorrt_rtx".
+        bundle: a Bundle, the path of one, or the name of a shipped one.
+        options: what to build and where to write it.
+        progress: receives the phases of TensorRT's builder.
 
     Returns:
-        {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}], "timing_cache"}:
-        why lists what was wrong with the engine that was there.
+        {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}],
+        "timing_cache"}; "why" lists the reasons for building, "seconds" is the time of build and check.
 
     Raises:
-        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core,
-            engine_load for what TensorRT refuses, write_failed when the disk does.
+        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU
+            or that DLA core, engine_load for an error of TensorRT, write_failed for an error of the disk.
     """
-    if io not in IO:
-        raise Error(Code.spec_bad_value, f"no form of tensors {io!r}", "--io", f"choose one of: {', '.join(IO)}")
+    # 1. check options, package and machine
+    if options.io not in IO:
+        fix = f"choose one of: {', '.join(IO)}"
+        raise Error(Code.spec_bad_value, f"no form of tensors {options.io!r}", "--io", fix)
     bundle = Bundle.load(bundle)
-    trt = _package(builder)
-    gpu = _gpu(builder)
-    folder = Path(out) if out is not None else engine_folder(bundle)
-    cache = Path(timing_cache) if timing_cache is not None else None
-    flags = {"dla": dla, "io": io, "workspace_mb": workspace_mb}
+    trt = _package(options.builder)
+    gpu = _gpu(options.builder)
+    # 2. build each part whose key differs
+    folder = Path(options.out) if options.out is not None else engine_folder(bundle)
+    flags = {"dla": options.dla, "io": options.io, "workspace_mb": options.workspace_mb}
     engines = []
     for part in PARTS:
         onnx = bundle.file(f"{part}.onnx")
         sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
-        key = cache_key(sha256, f"{builder} {trt.__version__}", gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
-        engines.append(
-            _build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io))
-        )
+        package = f"{options.builder} {trt.__version__}"
+        key = cache_key(sha256, package, gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
+        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, options, progress)))
     return {
         "bundle": str(bundle.path),
-        "builder": builder,
+        "builder": options.builder,
         "engines": engines,
-        "timing_cache": str(cache) if cache else None,
+        "timing_cache": str(options.timing_cache) if options.timing_cache is not None else None,
     }
 
 
 def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:
-    started = time.monotonic()
+    start = time.monotonic()
     warnings: list[str] = []
-    if why := mismatches(engine, key):
+    if reasons := mismatches(engine, key):
         data, warnings = build.run(onnx.read_bytes(), str(onnx))
         store(engine, data, key)
     return {
         "part": onnx.stem,
         "path": str(engine),
         "bytes": engine.stat().st_size,
-        "built": bool(why),
-        "why": why,
-        "seconds": time.monotonic() - started,
+        "built": bool(reasons),
+        "why": reasons,
+        "seconds": time.monotonic() - start,
         "warnings": warnings,
         "key": key,
     }
@@ -123,7 +116,7 @@ def _package(builder: str) -> Any:
 
 
 def _gpu(builder: str) -> Gpu:
-    """The GPU on which TensorRT times kernels; checked first, because TensorRT's first call may crash without a driver."""
+    """The GPU on which TensorRT times kernels; found first, as TensorRT may crash without a driver."""
     try:
         return find_gpu()
     except Error:
@@ -133,26 +126,12 @@ def _gpu(builder: str) -> Gpu:
 
 
 class _Build:
-    """One build. TensorRT's classes exist only once its package is imported, so ours derive from them here."""
+    """Builds one engine. Subclasses of TensorRT's classes are defined inside, because its package is imported late."""
 
-    def __init__(
-        self,
-        trt: Any,
-        workspace_mb: int | None,
-        dla: int | None,
-        cache: Path | None,
-        progress: Progress | None,
-        io: str = "auto",
-    ) -> None:
-        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = (
-            trt,
-            workspace_mb,
-            dla,
-            cache,
-            progress,
-            io,
-        )
-        self._said: dict[str, list[str]] = {"error": [], "warning": []}
+    def __init__(self, trt: Any, options: BuildOptions, progress: Progress | None = None) -> None:
+        self._trt, self._options, self._progress = trt, options, progress
+        self._cache = None if options.timing_cache is None else Path(options.timing_cache)
+        self._messages: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
 
     def run(self, onnx: bytes, where: str) -> tuple[bytes, list[str]]:
@@ -238,7 +217,7 @@ class _Build:
         return Logger()
 
     def _monitor(self) -> Any:
-        """Forwards the phases to the progress. No exception may pass through TensorRT, so `run` raises an interruption."""
+        """Forwards the phases; no exception may pass through TensorRT, so `run` raises an interruption."""
         build, progress = self, self._progress
         base: Any = self._trt.IProgressMonitor
 

@@ -2,8 +2,8 @@
 
     {"key": {what cache_key returns}, "engine": {"sha256": hex, "bytes": n}}
 
-Both files are written to a temporary file and renamed, the engine first. An interruption between the two leaves an engine
-that does not match its JSON, which is built again.
+Each file is written to a temporary file and renamed, the engine first. An interruption between the two leaves an
+engine that does not match its JSON, which is built again.
 """
 
 from __future__ import annotations

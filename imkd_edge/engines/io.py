@@ -73,7 +73,7 @@ def _read_half(trt: Any, network: Any, tensor: Any, readers: list[tuple[Any, int
 
 
 def _as_half(trt: Any, network: Any, tensor: Any, writer: Any) -> Any:
-    """The float16 input of a final cast to float32; else a new cast to float16, as for softmax, which computes in float32."""
+    """The float16 input of a final cast to float32; else a new cast to float16 (softmax computes in float32)."""
     if writer.type == trt.LayerType.CAST and writer.get_input(0).dtype == trt.float16:
         return writer.get_input(0)
     return network.add_cast(tensor, trt.float16).get_output(0)

@@ -12,7 +12,6 @@ import numpy as np
 from imkd_edge._core import Engine, TensorInfo
 from imkd_edge.errors import Code, Error
 
-
 # Of onnxruntime-gpu, for comparison; the tensors pass through host memory.
 PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
 
@@ -76,7 +75,9 @@ class OnnxRuntimeEngine(Engine):
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4  # errors are raised as exceptions, nothing is printed
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle workers free the cores for our ops
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # idle workers free the cores for our ops
         if not self._provider:
             # Without VNNI the CPU's integer kernels saturate unless x64quantprecision is set; they also round biases.
             exact = "session.x64quantprecision" if self._integer else "session.disable_quant_qdq"
