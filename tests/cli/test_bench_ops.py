@@ -49,7 +49,7 @@ def test_the_floor_counts_each_byte_once() -> None:
     cameras = [SimpleNamespace(name=name) for name in "ab"]
     sample = SimpleNamespace(rig=SimpleNamespace(cameras=cameras), frames={"a": pixels, "b": pixels})
     for pair in races_of._images(spec, sample):
-        assert pair.moved == {"pixels read": 2 * 3 * 480 * 256, "tensor written": 2 * 4 * 3 * 240 * 128}
+        assert pair.traffic == {"pixels read": 2 * 3 * 480 * 256, "tensor written": 2 * 4 * 3 * 240 * 128}
 
 
 def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
         order.append("copy")
         now[0] += int(next(lasts) * 1e6)
 
-    copy.moved = 2_000_000
+    copy.traffic = 2_000_000
     monkeypatch.setattr(race, "Copy", lambda threads: copy)
     monkeypatch.setattr(
         race, "time", SimpleNamespace(sleep=lambda s: order.append("pause"), perf_counter_ns=lambda: now[0])
@@ -98,8 +98,8 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
 def test_what_others_use_of_the_machine_is_told(tmp_path: Path) -> None:
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 20 30 4000 5\n")
-    others = race.Others(stat)
+    others = race.BackgroundLoad(stat)
     time.sleep(0.2)
     stat.write_text("cpu  120 20 30 4000 5\n")  # 20 ticks of 10 ms: 0.2 s
     assert others.cores() == pytest.approx(1, abs=0.25)
-    assert race.Others(tmp_path / "none").cores() is None
+    assert race.BackgroundLoad(tmp_path / "none").cores() is None
