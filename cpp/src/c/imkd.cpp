@@ -9,7 +9,7 @@
 
 #include "c/handle.hpp"
 #include "engine/ort.hpp"
-#include "fields.hpp"
+#include "live_fields.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
 
