@@ -146,8 +146,8 @@ static void test_a_camera_that_does_not_deliver_is_absent(imkd_detector* d) {
 }
 
 static void test_the_pose_of_a_frame_lies_between_its_neighbours(void) {
-  double T[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1},
-         skewed[16] = {2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+  double T[16] = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
+  const double skewed[16] = {2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
   const double twist[3] = {10, 0, 0};
   imkd_synchronizer* s = open_synchronizer(NULL);
   int32_t pushed = -1;
@@ -156,8 +156,8 @@ static void test_the_pose_of_a_frame_lies_between_its_neighbours(void) {
   CHECK(imkd_synchronizer_push_ego(s, skewed, NULL, 1050 * MS, 1050 * MS, &pushed) == IMKD_OK &&
         pushed == IMKD_PUSHED_INVALID);
   for (int i = 0; i < kCameras; ++i) CHECK(push_image(s, i, 1050, 1060) == IMKD_PUSHED_KEPT);
-  CHECK(push_sweep(s, 1075, 1080) == IMKD_PUSHED_KEPT &&
-        pop(s, 1080, NULL) == NULL); /* the ego motion has not reached 1050 */
+  /* The ego motion has not reached 1050 ms. */
+  CHECK(push_sweep(s, 1075, 1080) == IMKD_PUSHED_KEPT && pop(s, 1080, NULL) == NULL);
   T[3] = 1;
   CHECK(imkd_synchronizer_push_ego(s, T, twist, 1100 * MS, 1100 * MS, NULL) == IMKD_OK);
   const imkd_frames* popped = pop(s, 1100, NULL);
@@ -182,8 +182,8 @@ static void test_lent_memory_is_released_once(void) {
   item.timestamp_ns = 1000 * MS;
   image.timestamp_ns = 1500 * MS;
   CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &first, NULL) == IMKD_OK && first == 0);
-  CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &again, NULL) == IMKD_OK &&
-        again == 1); /* a duplicate */
+  /* A duplicate. */
+  CHECK(imkd_synchronizer_push_radar(s, &item, 1000 * MS, count, &again, NULL) == IMKD_OK && again == 1);
   CHECK(imkd_synchronizer_push_camera(s, 6, &image, 1000 * MS, count, &failed, NULL) == 203 && failed == 1);
   CHECK(imkd_synchronizer_push_camera(NULL, 2, &image, 1000 * MS, count, &no_handle, NULL) == IMKD_UNEXPECTED &&
         no_handle == 1);
