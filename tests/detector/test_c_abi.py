@@ -62,10 +62,8 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
     names = [library.imkd_detector_name(handle, 0, int(label)).decode() for label in boxes[:, 10]]
     assert names == result.names and c_result.radar_points == result.health.radar_points
     assert library.imkd_detector_name(handle, 4, c_result.mode).decode() == result.health.mode
-    states = [
-        library.imkd_detector_name(handle, 5, c_result.camera_states[i]).decode() for i in range(c_result.cameras)
-    ]
-    states += [library.imkd_detector_name(handle, 5, c_result.radar_states[i]).decode() for i in range(c_result.radars)]
+    numbers = c_result.camera_states[: c_result.cameras] + c_result.radar_states[: c_result.radars]
+    states = [library.imkd_detector_name(handle, 5, number).decode() for number in numbers]
     assert states == list(result.health.sensors.values())
     assert c_result.timestamp_ns == result.timestamp_ns and c_result.total_us > 0
     maps = [Map.from_address(c_result.debug + i * c_result.debug_stride) for i in range(c_result.debug_count)]

@@ -71,9 +71,8 @@ class LivePair:
         pushed = I32(-1)
         release = (self.release if lend else None, None) if has_release else ()
         self.lent += lend
-        assert push(self.s, *arguments, *release, ctypes.byref(pushed)) == 0, self.library.imkd_synchronizer_error(
-            self.s
-        )
+        code = push(self.s, *arguments, *release, ctypes.byref(pushed))
+        assert code == 0, self.library.imkd_synchronizer_error(self.s)
         return self.library.imkd_detector_name(None, 6, pushed).decode()
 
     def camera(self, name: str, pixels, time: int, now: int, lend: bool) -> tuple[str, str]:
@@ -105,9 +104,8 @@ class LivePair:
     def ego(self, ego: Ego, time: int, now: int) -> tuple[str, str]:
         alive: list = []
         pose, twist = pointer(ego.T_world_ego, F64Array, alive), twist_of(ego, alive)
-        result = self._push(
-            self.library.imkd_synchronizer_push_ego, pose, twist, I64(time), I64(now), has_release=False
-        )
+        function = self.library.imkd_synchronizer_push_ego
+        result = self._push(function, pose, twist, I64(time), I64(now), has_release=False)
         return result, self.sync.push_ego(ego, time, now)
 
     def pop(self, now: int):
