@@ -33,7 +33,7 @@ class SensorQueue {
   bool insert(SensorItem& item);
   void drop_oldest(std::vector<Owner>& released);
   void discard_until(std::int64_t floor_ns, std::vector<Owner>& released);  // items at or before that time
-  void clear(std::vector<Owner>& released);                                 // forgets the last arrival too
+  void clear(std::vector<Owner>& released);                                 // and the last arrival
 
   // Within tolerance of that time, or null; of two at the same distance the older one.
   const SensorItem* nearest(std::int64_t timestamp_ns, std::int64_t tolerance_ns) const;

@@ -288,17 +288,17 @@ TEST(Watchdog, reports_misses_on_its_own_thread_and_survives_an_exception_of_the
 }
 
 TEST(Watchdog, may_be_destroyed_by_its_own_callback) {
-  std::atomic<bool> gone{false};
+  std::atomic<bool> destroyed{false};
   std::unique_ptr<Watchdog> dog;
   std::atomic<bool> ready{false};
   dog = std::make_unique<Watchdog>(0.01, [&](double) {
     while (!ready) std::this_thread::yield();
     dog.reset();
-    gone = true;
+    destroyed = true;
   });
   ready = true;
-  for (int i = 0; i < 10000 && !gone; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_TRUE(gone);
+  for (int i = 0; i < 10000 && !destroyed; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(destroyed);
 }
 
 }  // namespace

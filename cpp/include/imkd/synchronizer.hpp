@@ -53,7 +53,7 @@ struct LiveFrame {
 //   per radar:   every sweep in [t - spec.radar.max_age, t + tolerance], each with the ego pose at its own time, so
 //                that the Detector can accumulate them;
 //   the ego pose at t: interpolated between poses at most 0.5 s apart, otherwise extrapolated from the nearest pose by
-//                at most 0.1 s, at the twist that came with that pose, else at the twist nearest to t within 0.1 s,
+//                at most 0.1 s, at that pose's twist, else at the twist nearest to t within 0.1 s,
 //                else at the speed between that pose and the nearest other pose within 0.5 s;
 //   the twist nearest to t within 0.1 s.
 //
@@ -67,7 +67,7 @@ struct LiveFrame {
 // ego motion that was never pushed or that has been silent for lost_after.
 //
 // Clock jumps: items of a sensor whose clock jumps are late or future until its clock is right again, so the sensor
-// becomes silent. If now goes back by more than max_delay, everything is discarded as by reset(); if by less, the
+// becomes silent. If now jumps back by more than max_delay, everything is discarded as by reset(); if by less, the
 // current time stays as it is. If now jumps ahead, old items expire. A pose that would need a speed of more than
 // 100 m/s discards the poses before it.
 //
