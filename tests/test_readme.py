@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def execute(command: list[str], place: Path) -> str:
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(
-        command, cwd=place, env={**os.environ, "PATH": paths}, capture_output=True, text=True, timeout=280
+        command, cwd=place, env={**os.environ, "PATH": paths}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

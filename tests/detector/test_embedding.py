@@ -22,7 +22,7 @@ NATIVE = pytest.mark.skipif(
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240, **options)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

@@ -30,7 +30,7 @@ def detect(bundle, frame: Path) -> subprocess.CompletedProcess:
         pytest.skip("the C++ example or the native engine was not built: it is NOT tested")
     environment = {**os.environ, "IMKD_ORT_LIBRARY": str(onnxruntime_library())}
     command = [DETECT, bundle.path, frame / "rig.json", frame]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize("absent", [None, "BEHIND.ppm", "FRONT.bin"])
