@@ -28,7 +28,7 @@ ROOMS = [
     ["_core"],
     ["errors"],
     ["spec", "rig", "frames", "result", "ops"],
-    ["live"],
+    ["live", "options"],
     ["bundle"],
     ["engines"],
     ["detector"],

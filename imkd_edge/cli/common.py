@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import option_name
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
 BUG = 70  # exit code of an exception that nobody foresaw, with its traceback: EX_SOFTWARE of sysexits.h
@@ -26,13 +29,8 @@ _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")
 ]
-Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
-EngineName = Annotated[
-    str,
-    typer.Option("--engine", help="auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing."),
-]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
-Options = Annotated[
+SourceOptions = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="Of the source's reader, e.g. scenes=68 for synth; repeatable."),
 ]
@@ -118,12 +116,17 @@ def plain(value: Any) -> Any:
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns an Error, and what the system refuses, into one line on standard error and an exit code."""
+    """Makes a command of a function.
+
+    A parameter whose type is a dataclass of `imkd_edge.options` becomes one option for each of its fields. An Error,
+    and what the system refuses, becomes one line on standard error and an exit code.
+    """
+    groups = _option_groups(function)
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+    def wrapped(**kwargs: Any) -> None:
         try:
-            status = _system_errors(function, *args, **kwargs)
+            status = _system_errors(function, **_grouped(groups, kwargs))
         except Error as error:
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(exit_code(error.code)) from None
@@ -136,7 +139,60 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         if status:
             raise typer.Exit(status)
 
+    wrapped.__signature__ = _flat_signature(function, groups)  # type: ignore[attr-defined]  # read by typer
     return wrapped
+
+
+def _option_groups(function: Callable[..., Any]) -> dict[str, type]:
+    """Parameter -> dataclass of options."""
+    hints = get_type_hints(function)
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
+
+
+def _grouped(groups: Mapping[str, type], values: dict[str, Any]) -> dict[str, Any]:
+    """Moves the values of fields into their option objects."""
+    for name, kind in groups.items():
+        given = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+        lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        values[name] = kind(**{key: value for key, value in (given | lists).items() if value is not None})
+    return values
+
+
+def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) -> inspect.Signature:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in groups:
+            parameters += _field_parameters(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+    return inspect.Signature(parameters)
+
+
+def _field_parameters(kind: type) -> list[inspect.Parameter]:
+    """A typer parameter for each field that has an `Option`."""
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = []
+    for field in fields(kind):
+        if get_origin(hints[field.name]) is not Annotated:
+            continue
+        base, option = get_args(hints[field.name])
+        numeric = base in (float, float | None)
+        declaration = typer.Option(
+            option.name or option_name(field.name),
+            help=option.help,
+            min=option.min,
+            max=option.max,
+            metavar=option.metavar,
+            callback=finite if numeric else None,
+        )
+        repeatable = base == tuple[str, ...]
+        annotation: Any = Annotated[list[str] | None if repeatable else base, declaration]  # type: ignore[valid-type]
+        default = None if repeatable else field.default
+        parameters.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return parameters
 
 
 def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
