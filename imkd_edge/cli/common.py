@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import importlib
 import inspect
+import io
 import json
 import math
 import os
@@ -55,6 +57,25 @@ def log() -> Console:
     return _Output(stderr=True, highlight=False, soft_wrap=True)
 
 
+_ASCII = str.maketrans({"×": "x", "°": " deg", "µ": "u", "±": "+-", "−": "-", "–": "-", "…": "...", "²": "2"})
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: a near ASCII form where there is one, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return "".join(letter if letter.isascii() else "?" for letter in text), error.end
+
+
+def adapt_streams() -> None:
+    """Lets both standard streams take any text: what their encoding lacks is written in near ASCII letters."""
+    codecs.register_error("imkd-ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="imkd-ascii")
+
+
 def exit_code(code: str) -> int:
     """The exit code for an error code such as "E0407": the hundreds digit is the noun at fault."""
     return _EXIT_OF_NOUN.get(int(code[1:]) // 100, ENVIRONMENT)
@@ -97,7 +118,8 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
-    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=False)
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()  # else a letter would be replaced, not escaped
+    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
