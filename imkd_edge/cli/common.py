@@ -41,7 +41,7 @@ Item = TypeVar("Item")
 
 
 class _Output(Console):
-    """Leaves a pipe that is closed to `verb`: rich would exit with 1."""
+    """Passes a closed pipe on to `verb`; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -53,7 +53,7 @@ def out() -> Console:
 
 
 def log() -> Console:
-    """Standard error, for everything else."""
+    """Standard error, for the log."""
     return _Output(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -82,7 +82,7 @@ def exit_code(code: str) -> int:
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:
-    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; what is not JSON is text."""
+    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; a value that is not JSON is text."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
@@ -98,17 +98,17 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Callback of options that are numbers: whatever is compared with NaN passes, or fails, always."""
+    """Callback of numeric options: refuses NaN, with which every comparison is false, and infinity."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def refuse(options: Mapping[str, Any], what: str, fix: str) -> None:
-    """Raises Error spec_bad_value where one of the options, which would be ignored, is not None, False, "auto" or empty."""
-    given = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
-    if given:
-        raise Error(Code.spec_bad_value, what, ", ".join(given), fix)
+    """Raises Error spec_bad_value where an option that would be ignored is not None, False, "auto" or empty."""
+    used = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
+    if used:
+        raise Error(Code.spec_bad_value, what, ", ".join(used), fix)
 
 
 def examples(*commands: str) -> str:
@@ -125,7 +125,7 @@ def print_json(value: Any, line: bool = False) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as strict JSON can say it."""
+    """The value in the types of strict JSON."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -218,19 +218,19 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
 
 
 def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls it; an OSError or MemoryError that nobody below has named becomes an Error, of the environment."""
+    """Calls a function; an OSError or MemoryError becomes an Error of the environment."""
     try:
         return function(*args, **kwargs)
     except BrokenPipeError:
         raise
     except OSError as error:
-        fix = "see that it is there, may be read and written, and that the disk has space"
+        fix = "check that the file exists, may be read and written, and that the disk has space"
         raise Error(
             Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix
         ) from error
     except MemoryError as error:
         what = f"not enough memory: {error}".rstrip(": ")
-        raise Error(Code.device_unavailable, what, "", "give the process more memory, or it less to do") from error
+        raise Error(Code.device_unavailable, what, "", "give the process more memory, or less data") from error
 
 
 def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
@@ -247,7 +247,7 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
 
 
 def bar(title: str) -> Callable[[Any], Iterator[Any]]:
-    """What wraps items of known number in a progress bar."""
+    """A function that wraps a sequence in a progress bar."""
     return lambda items: track(items, len(items), title)
 
 
@@ -257,22 +257,22 @@ def _progress(console: Console) -> Progress:
 
 
 class Phases:
-    """One progress bar for each phase under way; phases lie within each other."""
+    """One progress bar for each running phase; phases are nested."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, phase: str, steps: int) -> None:
-        """Shows a bar for a phase, indented below those under way."""
+        """Shows a bar for a phase, indented below the running ones."""
         self._tasks[phase] = self._progress.add_task("  " * len(self._tasks) + phase, total=steps)
 
     def step(self, phase: str, step: int) -> None:
-        """A step is done; they count from 0."""
+        """Advances a phase's bar; steps count from 0."""
         self._progress.update(self._tasks[phase], completed=step + 1)
 
     def finish(self, phase: str) -> None:
-        """Takes the bar of a phase away."""
+        """Removes a phase's bar."""
         self._progress.remove_task(self._tasks.pop(phase))
 
 
