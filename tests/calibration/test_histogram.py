@@ -98,7 +98,7 @@ def test_entropy_is_worse_than_mse_on_a_sparse_radar_feature() -> None:
 
 
 def test_a_background_does_not_decide_the_range_of_occupied_cells() -> None:
-    """Many small values in empty cells, few large ones in occupied cells: MSE clips them, occupancy does not."""
+    """Many small values in empty cells, few large ones in occupied cells: MSE clips the latter, occupancy does not."""
     random = np.random.default_rng(2)
     values = random.uniform(0, 1, (1, 4, 100, 100))
     occupied = np.zeros((100, 100), np.float32)
