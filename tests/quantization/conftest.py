@@ -19,11 +19,11 @@ def synth() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def seen(once: Once) -> Any:
-    """What sixteen synthetic frames say of the bundle tiny (Calibrated)."""
+def calibration(once: Once) -> Any:
+    """The bundle tiny, calibrated on sixteen synthetic frames (Calibration)."""
     from imkd_edge.quantization.quantize import calibrate
 
     def make(folder: Path) -> Any:
         return calibrate("tiny", "synth", None, SYNTH, FRAMES, folder / "c.npz", threads=1)
 
-    return make(once("seen", make))  # a complete state is read, not made again
+    return make(once("calibration", make))  # a complete state is read, not made again
