@@ -22,6 +22,7 @@ from imkd_edge.checks.observe import open_parts
 from imkd_edge.checks.selftest import remake_golden
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.quantization.graph import Part, layers_called
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import Quantized, quantize_part, watch
@@ -152,7 +153,12 @@ def _metrics(
     """Those of each form, by its name; one without a value (NaN: nothing to find) is left out."""
     found = {
         form: evaluate_bundle(
-            str(bundle.path), data, split, options, threads=threads, track=bar and bar(f"evaluate {form}")
+            str(bundle.path),
+            data,
+            EvalOptions(split=split),
+            source_options=options,
+            run=RunOptions(threads=threads),
+            track=bar and bar(f"evaluate {form}"),
         )["metrics"]
         for form, bundle in forms.items()
     }

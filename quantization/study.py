@@ -29,6 +29,7 @@ from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
 from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all, with_amax
@@ -86,8 +87,10 @@ class Study:
             return None
         run, kitti_protocol, made = self._run, self.seen.source.kind == "astyx", make()
         found = evaluate_bundle(
-            str(made.path), run.data, run.split, self._options, threads=run.threads, limit=run.limit, track=bar("eval"),
-            per_block=kitti_protocol, per_radar=kitti_protocol, resamples=kitti.RESAMPLES,
+            str(made.path), run.data,
+            EvalOptions(split=run.split, limit=run.limit, per_block=kitti_protocol, per_radar=kitti_protocol,
+                        resamples=kitti.RESAMPLES),
+            source_options=self._options, run=RunOptions(threads=run.threads), track=bar("eval"),
         )  # fmt: skip
         card = made.manifest["provenance"].get("quantization")
         more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}

@@ -27,6 +27,7 @@ from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.quantization import quantize as quantizing
 from imkd_edge.quantization.graph import Part, layers_called
 from imkd_edge.quantization.ptq import quantize_part
@@ -241,7 +242,9 @@ def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> N
     result = quantize("tiny", "synth", out, RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"]
+        form: evaluate_bundle(
+            path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1)
+        )["metrics"]
         for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]
