@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from imkd_edge.cli.common import log, out
 
@@ -18,7 +20,7 @@ _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]f
 def _table(title: str, *columns: str) -> Table:
     """A table whose columns are numbers (right-aligned) where their name starts with '>'."""
     table = Table(
-        title=title or None,
+        title=Text.from_markup(title, overflow="ignore") if title else None,
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -26,10 +28,17 @@ def _table(title: str, *columns: str) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
+    if isinstance(table.title, Text):
+        table.title.no_wrap = True  # one line, however narrow the table
     for column in columns:
         numeric = column.startswith(">")
         table.add_column(column.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric)
     return table
+
+
+def _name(bundle: Any) -> str:
+    """The bundle's name, for a title: a path of any length would be wrapped somewhere in its middle."""
+    return PurePath(str(bundle)).name
 
 
 def show_frame(record: dict[str, Any]) -> None:
@@ -86,7 +95,9 @@ def show_line(record: dict[str, Any]) -> None:
 
 def show_card(card: dict[str, Any], spec: Any) -> None:
     """What is in a bundle."""
-    facts = _table(f"bundle {escape(str(card['path']))}", "what", "value")
+    facts = _table(f"bundle {escape(_name(card['path']))}", "what", "value")
+    facts.columns[1].overflow = "fold"
+    facts.add_row("path", escape(str(card["path"])))
     image, grid, depth = spec.image, spec.grid, spec.depth
     facts.add_row("model", escape(spec.name))
     facts.add_row("cameras", f"{spec.cameras} of {image.width} × {image.height} px, features every {image.stride} px")
@@ -157,7 +168,7 @@ def show_checks(found: dict[str, Any]) -> None:
 
 def show_engines(result: dict[str, Any]) -> None:
     """Which engines were built and why, which were kept, and whether the golden frame was run through them."""
-    table = _table(escape(f"{result['bundle']}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
+    table = _table(escape(f"{_name(result['bundle'])}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
     for entry in result["engines"]:
         state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
         table.add_row(
@@ -181,7 +192,7 @@ def show_engines(result: dict[str, Any]) -> None:
 def show_prediction(result: dict[str, Any]) -> None:
     """Predicted stage times, what limits each, the slowest layers and the assumptions."""
     table = _table(
-        escape(f"{result['bundle']} on {result['device']}: PREDICTED, not measured"),
+        escape(f"{_name(result['bundle'])} on {result['device']}: PREDICTED, not measured"),
         "stage",
         ">ms",
         "limited by",
@@ -208,7 +219,7 @@ def show_bench(result: dict[str, Any]) -> None:
     from imkd_edge.bench.memory import memory_line
     from imkd_edge.bench.throttling import throttling_line
 
-    title = f"{result['bundle']}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
+    title = f"{_name(result['bundle'])}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
     columns = list(result["total_ms"])
     table = _table(escape(title), "ms", *(f">{name}" for name in columns))
     for name, values in {**result["stages_ms"], "total": result["total_ms"]}.items():
@@ -234,7 +245,7 @@ def show_bench(result: dict[str, Any]) -> None:
 
 def show_ops(result: dict[str, Any]) -> None:
     """Our ops beside the usual code for the same task, and above the time that a copy of their bytes takes."""
-    table = _table(escape(f"{result['bundle']}, medians (99th percentiles) of {result['repeats']} turns, ms"),
+    table = _table(escape(f"{_name(result['bundle'])}, medians (99th percentiles) of {result['repeats']} turns, ms"),
                    "op", ">threads", "reference", ">ours", ">theirs", ">ratio", ">largest diff.", ">floor", ">× floor")  # fmt: skip
     for row in result["ops"]:
         times = (f"{row[side]['p50']:.3f} ({row[side]['p99']:.3f})" for side in ("ours_ms", "reference_ms"))

@@ -31,7 +31,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.detections import Detections
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.vod import result_line
-from imkd_edge.view.draw.geometry import EDGES, box_corners, project_edges, seen
+from imkd_edge.view.draw.geometry import EDGES, box_corners, is_visible, project_edges
 
 CLASSES = {"car": "Car", "pedestrian": "Pedestrian", "cyclist": "Cyclist"}  # evaluated: ours -> the devkit's
 _AREAS = {"entire_area": "entire_area", "roi": "driving_corridor"}  # the devkit's -> ours
@@ -88,7 +88,7 @@ def _result_lines(camera: CameraCalibration, boxes: np.ndarray, scores: np.ndarr
 def _rectangle(camera: CameraCalibration, box: np.ndarray) -> list[float]:
     """Left, top, right, bottom px of a box, clipped to the image; zeros outside it."""
     paths = project_edges(camera, box_corners(box), EDGES)
-    if not seen(camera, paths):
+    if not is_visible(camera, paths):
         return [0.0] * 4
     points = np.concatenate(paths)
     limit = np.array([camera.width - 1, camera.height - 1])

@@ -13,7 +13,8 @@ import pytest
 
 from helpers import bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Detector, Error, _core
-from imkd_edge.engines import PROVIDERS, Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines.onnxruntime import PROVIDERS
 
 ENGINES = ["onnxruntime", "onnxruntime-native"]
 
@@ -94,14 +95,14 @@ def test_other_python_threads_run_while_infer_does(bundle, scene) -> None:
 
     def wait() -> None:
         inside.set()
-        assert go.wait(20)
+        assert go.wait(600)
 
     bev.run = wait
     worker = threading.Thread(target=detector.infer, args=(scene.frames, scene.points, None, 0))
     worker.start()
-    assert inside.wait(20)
+    assert inside.wait(600)
     go.set()
-    worker.join(20)
+    worker.join(600)
     assert not worker.is_alive()
 
 

@@ -45,7 +45,6 @@ def within_reach(truth):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # about a minute on a free core
 def test_four_frames_are_learnt_by_heart(tmp_path):
     path = write_toy_config(tmp_path / "toy.toml", CONFIG)
     text = path.read_text()

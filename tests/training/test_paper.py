@@ -48,7 +48,6 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)]
 )
