@@ -44,7 +44,7 @@ def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
 
 
 def read_json(path: Path, code: Code) -> Any:
-    """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file where there is none."""
+    """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file without the file."""
     data = read_bytes(path)
     try:
         return json.loads(data)
