@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
-from imkd_edge.evaluation.run import check_protocol, choose, measure, run
+from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
+from imkd_edge.options import EvalOptions
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.main import load_checkpoint, open_dataset, train_stages, train_teacher
@@ -205,12 +206,13 @@ def measure_run(
     """The record of a trained run: its row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap samples."""
     chosen = choose(plan.data, plan.split, row.settings.data.options)
     detect = CheckpointDetector(place / "checkpoint.pt", SCORE, chosen.source)
-    names, detected, tallies = run(chosen, detect, row.condition, progress)
+    options = EvalOptions(split=plan.split, per_range=chosen.source.kind == "astyx", condition=row.condition)
+    predictions = predict(chosen, detect, options, progress)
     samples = {}
     if chosen.source.kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        samples = kitti.bootstrap(detected, names, plan.metrics, kitti.RESAMPLES, kitti.CHUNK)
+        samples = kitti.bootstrap(predictions.frames, predictions.names, plan.metrics, kitti.RESAMPLES, kitti.CHUNK)
     return {
         "row": row.name,
         "seed": seed,
@@ -221,7 +223,7 @@ def measure_run(
             row.settings.to_dict(), {"data": {"source": chosen.source.kind}}
         ),  # results are shared; a folder's path is not
         "curve": [json.loads(line) for line in (place / "log.jsonl").read_text().splitlines()],
-        "metrics": measure(chosen, names, detected, tallies, per_range=chosen.source.kind == "astyx", per_block=False),
+        "metrics": measure(predictions, options),
         "bootstrap": samples,
     }
 

@@ -13,9 +13,10 @@ import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import Found, Track, choose, evaluate
+from imkd_edge.evaluation.run import Prediction, Track, choose, evaluate
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
+from imkd_edge.options import EvalOptions
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config import from_dict
@@ -44,7 +45,8 @@ def evaluate_checkpoint(
     """As evaluation.run.evaluate_bundle, of the averaged student or teacher of a checkpoint, in torch."""
     chosen = choose(data, split, options, limit)
     detect = CheckpointDetector(Path(checkpoint), score, chosen.source)
-    metrics = evaluate(chosen, detect, per_range, per_block, per_radar, condition, track)
+    report = EvalOptions(per_range=per_range, per_block=per_block, per_radar=per_radar, condition=condition)
+    metrics = evaluate(chosen, detect, report, track)
     return {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
 
 
@@ -73,7 +75,7 @@ class CheckpointDetector:
             self.network.eval()
 
     @torch.inference_mode()
-    def __call__(self, sample: Sample) -> Found:
+    def __call__(self, sample: Sample) -> Prediction:
         out = self.student(sample) if self.lidar is None else self.teacher(sample, self.lidar)
         boxes, scores, labels = ops.decode(self.decoded, out["heatmap"][0].numpy(), out["box"][0].numpy())
         names = [self.spec.head.classes[int(i)].name for i in labels]
