@@ -5,8 +5,10 @@ find_path(IMKD_ORT_INCLUDE onnxruntime_cxx_api.h
           DOC "Folder of onnxruntime_cxx_api.h, API 16 or newer")
 if(IMKD_ORT_INCLUDE)
   message(STATUS "Native ONNX Runtime engine: on (${IMKD_ORT_INCLUDE})")
-  target_include_directories(imkd SYSTEM PRIVATE ${IMKD_ORT_INCLUDE})
-  target_compile_definitions(imkd PRIVATE IMKD_WITH_ORT)
+  # For the two files that ask for it: where the headers come later, the others stay as they were compiled.
+  set(imkd_ort_files cpp/src/engine/engine.cpp cpp/src/engine/ort.cpp)
+  set_property(SOURCE ${imkd_ort_files} APPEND PROPERTY COMPILE_DEFINITIONS IMKD_WITH_ORT)
+  set_property(SOURCE ${imkd_ort_files} APPEND PROPERTY COMPILE_OPTIONS -isystem ${IMKD_ORT_INCLUDE})
 else()
   message(STATUS "Native ONNX Runtime engine: off (no headers; set ONNXRUNTIME_ROOT)")
 endif()

@@ -1,10 +1,20 @@
-"""What every test may use: the real recordings, where they are, and a closing word on what was skipped without them."""
+"""What every test may use: the real recordings, where they are, and what is made once in a run; a closing word on skips and times."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: a worker has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import ledger
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -14,8 +24,28 @@ NO_TENSORRT = "TENSORRT-RTX ABSENT"
 NO_CROSS = "CROSS COMPILER OR EMULATOR ABSENT: apt install g++-aarch64-linux-gnu qemu-user-static googletest"
 
 
+Once = Callable[[str, Callable[[Path], Any]], Path]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--skips",
+        choices=["report", "ledger"],
+        default="report",
+        help="ledger: fail where a test is skipped for a reason that tests/skips.toml does not list",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
+    if getattr(config.option, "dist", "no") == "load":  # xdist's default; a file is one worker's, so what its tests share is made once
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker begins one when the others have nothing left."""
+    seconds = ledger.read("budget.toml")["files"]
+    items.sort(key=lambda item: -seconds.get(item.nodeid.split("::")[0], 0))
 
 
 @pytest.fixture(scope="session")
@@ -27,24 +57,69 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Once:
+    """once(name, make) -> a folder that make(folder) has filled, once in a test run: the other workers find it as it is."""
+    root = tmp_path_factory.getbasetemp()
+    if hasattr(pytestconfig, "workerinput"):
+        root = root.parent
+
+    def call(name: str, make: Callable[[Path], Any]) -> Path:
+        folder, done = root / f"once-{name}", root / f"once-{name}.done"
+        with FileLock(root / f"once-{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def random_bundle(once: Once) -> Path:
     """A small bundle with random weights for the synthetic rig."""
     from helpers import write_random_bundle
 
-    return write_random_bundle(tmp_path_factory.mktemp("bundle") / "random.imkd")
+    return once("random", lambda folder: write_random_bundle(folder / "random.imkd")) / "random.imkd"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names every test that real data, a shipped bundle, TensorRT for RTX or a cross compiler would have let run."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if isinstance(report.longrepr, tuple)]
-    for reason, advice in (
-        (NO_DATA, "these tests did not run on real sensor data"),
-        (NO_BUNDLE, "these tests need a shipped bundle"),
-        (NO_TENSORRT, "no ONNX part was really parsed and built by a TensorRT builder (pip install tensorrt-rtx)"),
-        (NO_CROSS, "nothing was built for a Jetson's processor"),
-    ):
-        names = sorted({report.nodeid for report in skipped if reason in report.longrepr[2]})
-        if names:
-            terminalreporter.section(f"{len(names)} skipped: {advice}", sep="!", red=True, bold=True)
-            for name in names:
-                terminalreporter.write_line(name)
+# ---- the end of a run ----
+def skipped(config: pytest.Config) -> Iterator[tuple[str, str]]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    for report in reporter.stats.get("skipped", []) if reporter else []:
+        if isinstance(report.longrepr, tuple):
+            yield report.nodeid, report.longrepr[2].removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With --skips ledger: fails where a reason is not listed. Workers leave that to the process that hears of all tests."""
+    if hasattr(session.config, "workerinput") or session.config.option.skips != "ledger":
+        return
+    if ledger.kinds(skipped(session.config))[1] and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Names every test that did not run, by what it lacked, and every test file that took longer than its budget."""
+    kinds, unlisted = ledger.kinds(skipped(config))
+    for advice, names in kinds.items():
+        terminalreporter.section(f"{len(names)} skipped: {advice}", sep="!", red=True, bold=True)
+        for name in names:
+            terminalreporter.write_line(name)
+    if unlisted:
+        terminalreporter.section(f"{len(unlisted)} skipped {ledger.UNLISTED}", sep="!", red=True, bold=True)
+        for line in unlisted:
+            terminalreporter.write_line(line)
+    for line in ledger.beyond(seconds_by_file(terminalreporter)):
+        terminalreporter.write_line(f"over budget: {line}")
+
+
+def seconds_by_file(terminalreporter: pytest.TerminalReporter) -> dict[str, float]:
+    found: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                found[report.nodeid.split("::")[0]] += report.duration
+    return found

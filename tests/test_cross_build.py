@@ -17,7 +17,7 @@ HERE = Path(os.environ.get("IMKD_DIGEST", ROOT / "build" / "tests" / "tests" / "
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 CORES = str(len(os.sched_getaffinity(0)))
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.slow
 
 
 def run(*command: str | Path) -> str:

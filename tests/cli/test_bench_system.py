@@ -269,7 +269,7 @@ def test_every_report_has_versions_power_mode_throttling_and_memory(
         f"commit: {result['environment']['commit']}",
     ):
         assert html.escape(line) in text
-    said = run("bench", random_bundle, "--frames", 3, "--warmup", 1).stdout
+    said = run("bench", random_bundle, "--frames", 3, "--warmup", 1).text
     assert "throttl" in said and "pages first touched" in said and "power mode" in said
 
 

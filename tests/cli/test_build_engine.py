@@ -138,7 +138,7 @@ def test_the_border_may_stay_as_in_the_onnx_part(
 def test_the_command_says_what_it_did_not_do(rtx: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
     result = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx", "--json").json
     assert result["self_test"] == "not run: no GPU"
-    text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").stdout
+    text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").text
     assert "kept" in text and "golden frame: not run: no GPU" in text
 
 
@@ -372,7 +372,7 @@ def test_a_golden_frame_that_differs_fails_the_command(
     found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
     monkeypatch.setattr(selftest, "check_golden", lambda bundle, **_: found)
     outcome = run("build-engine", random_bundle)
-    text = " ".join(outcome.stdout.split())
+    text = outcome.text
     assert (
         outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
     )

@@ -1,4 +1,7 @@
-"""PyTorch as an engine of any bundle; a stand-in replaces torch-tensorrt, which needs a GPU and reads torch.export."""
+"""PyTorch as an engine of any bundle, and torch.export, which torch-tensorrt reads parts with.
+
+torch-tensorrt itself needs a GPU; a stand-in replaces it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from imkd_edge import Detector  # noqa: E402
-from imkd_edge.bundle import Bundle  # noqa: E402
-from imkd_edge.bundle.golden import golden_rig  # noqa: E402
+from imkd_edge.bundle import PARTS, Bundle, golden_rig  # noqa: E402
 from imkd_edge.checks.selftest import replay  # noqa: E402
 from imkd_edge.engines import torch_graph  # noqa: E402
 from imkd_edge.engines.torch import TorchEngine  # noqa: E402
@@ -25,10 +27,10 @@ def bundle() -> Bundle:
     return Bundle.load("tiny")
 
 
-@pytest.mark.parametrize("part", ["camera", "bev"])
+@pytest.mark.parametrize("part", PARTS)
 def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: str) -> None:
     graph = onnx.load(bundle.file(f"{part}.onnx")).graph
-    module = torch_graph.Part(graph).eval()
+    module = torch_graph.GraphModule(graph).eval()
     torch.manual_seed(0)
     inputs = tuple(torch.rand([d.dim_value for d in item.type.tensor_type.shape.dim]) for item in graph.input)
     with torch.no_grad():
@@ -45,11 +47,11 @@ def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:
 
 
 def test_a_compiled_part_is_what_the_detector_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    compiled = []
 
     def compile_part(part, ir, inputs):
-        calls.append((ir, [tuple(value.shape) for value in inputs]))
-        return lambda *values: tuple(2 * value for value in part(*values))
+        compiled.append((ir, [tuple(value.shape) for value in inputs]))
+        return lambda *arrays: tuple(2 * value for value in part(*arrays))
 
     def on_the_cpu(threads: int) -> TorchEngine:
         engine = TorchEngine(threads, "torch-tensorrt")
@@ -58,10 +60,10 @@ def test_a_compiled_part_is_what_the_detector_runs(bundle: Bundle, monkeypatch: 
         return engine
 
     monkeypatch.setitem(sys.modules, "torch_tensorrt", types.SimpleNamespace(compile=compile_part))
-    expected, doubled = tensors(bundle, TorchEngine), tensors(bundle, on_the_cpu)
+    plain, doubled = tensors(bundle, TorchEngine), tensors(bundle, on_the_cpu)
     image = bundle.spec.image
-    assert ("dynamo", [(bundle.spec.cameras, 3, image.height, image.width)]) in calls and len(calls) == 2
-    assert np.array_equal(doubled["depth"], 2 * expected["depth"]) and expected["depth"].any()
+    assert ("dynamo", [(bundle.spec.cameras, 3, image.height, image.width)]) in compiled and len(compiled) == 2
+    assert np.array_equal(doubled["depth"], 2 * plain["depth"]) and plain["depth"].any()
 
 
 def test_without_torch_tensorrt_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Once
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}
 FRAMES = 16
@@ -17,8 +19,11 @@ def synth() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What sixteen synthetic frames say of the bundle tiny (Calibrated)."""
+def calibration(once: Once) -> Any:
+    """The bundle tiny, calibrated on sixteen synthetic frames (Calibration)."""
     from imkd_edge.quantization.quantize import calibrate
 
-    return calibrate("tiny", "synth", None, SYNTH, FRAMES, tmp_path_factory.mktemp("seen") / "c.npz", threads=1)
+    def make(folder: Path) -> Any:
+        return calibrate("tiny", "synth", None, SYNTH, FRAMES, folder / "c.npz", threads=1)
+
+    return make(once("calibration", make))  # a complete state is read, not made again
