@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,33 @@ def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         return folder
 
     return call
+
+
+@pytest.fixture(scope="session")
+def remembered_synth() -> Iterator[None]:
+    """Frames of the synthetic world are drawn once by each worker, and may not be written to: for folders that ask for the same often."""
+    from imkd_edge.sources.base import Sample
+    from imkd_edge.sources.synth import SynthSource
+
+    draw, drawn = SynthSource._sample, OrderedDict()
+
+    def remember(source: SynthSource, name: str, ids: dict | None) -> Sample:
+        if ids is not None:
+            return draw(source, name, ids)
+        options = (source.seed, source.frames_per_scene, source.rate_hz, source.image, source.sweeps, source.lidar)
+        key = (*options, source.classes, source.rig.to_json(), name)
+        if key not in drawn:
+            drawn[key] = sample = draw(source, name, None)
+            for array in (*sample.frames.values(), *(sweep.points for sweep in sample.radar)):
+                array.flags.writeable = False
+            if len(drawn) > 100:  # of 2.5 MB each
+                drawn.popitem(last=False)
+        sample = drawn[key]
+        return replace(sample, rig=source.rig, frames=dict(sample.frames), radar=list(sample.radar))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynthSource, "_sample", remember)
+        yield
 
 
 @pytest.fixture(scope="session")

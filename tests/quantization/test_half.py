@@ -37,10 +37,10 @@ def typed(seen: Calibrated, name: str) -> Typed:
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
+def real(few_real: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibrated:
     """astyx-lite, calibrated on sixteen real frames."""
     return calibrate(
-        "astyx-lite", str(shared_data / "astyx"), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1
+        "astyx-lite", str(few_real), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1
     )
 
 

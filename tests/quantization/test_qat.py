@@ -268,7 +268,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 
 # ---- the verb ----
 @pytest.mark.parametrize("kind", ["--qat", "--refine"])
-def test_the_verb_trains_and_the_bundle_says_so(kind: str, tmp_path: Path) -> None:
+def test_the_verb_trains_and_the_bundle_says_so(kind: str, collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.imkd"
     call = [
         "quantize",
@@ -281,6 +281,8 @@ def test_the_verb_trains_and_the_bundle_says_so(kind: str, tmp_path: Path) -> No
         "frames_per_scene=9",
         "--frames",
         "16",
+        "--collection",
+        str(collection),
     ]
     result = CliRunner().invoke(
         app, [*call, kind, "--steps", "1", "--seed", "5", "--threads", "1", "--out", str(out), "--json"]

@@ -169,11 +169,12 @@ def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
     assert kept == {"camera": ("node_Conv_288",), "bev": ("node_Conv_296", "node_Conv_326")}
 
 
-def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
+def test_a_named_layer_stays_float(seen: Calibrated, collection: Path, tmp_path: Path) -> None:
     name = next(group.name for group in seen.parts["bev"].groups() if not group.float_because)
     quantize(
-        "tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",)
-    )
+        "tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",),
+        collection=collection,
+    )  # fmt: skip
     parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
     chosen = [
         (part, layer)
@@ -235,10 +236,11 @@ def test_a_state_of_another_model_or_a_broken_one_is_not_gone_on_with(seen: Cali
     assert collecting._open(state, "key", watched).done == []
 
 
-def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> None:
+def test_both_forms_are_measured_for_the_card(made: Bundle, collection: Path, tmp_path: Path) -> None:
     """As `eval` measures each of the bundles by itself on that split; the model is not another one for it."""
     out = tmp_path / "m.int8.imkd"
-    result = quantize("tiny", "synth", out, RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    more = {"options": SYNTH, "frames": FRAMES, "threads": 1, "collection": collection}
+    result = quantize("tiny", "synth", out, RIAC, evaluate="all", **more)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
         form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"]
@@ -249,11 +251,14 @@ def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> N
     assert {**digest(out), "manifest.json": ""} == {**digest(made.path), "manifest.json": ""}
 
 
-def test_a_metric_without_objects_is_not_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_without_objects_is_not_on_the_card(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """KITTI's AP of a split without such a car is NaN, which JSON cannot say."""
     measured = {"car_bev_ap40_easy": float("nan"), "car_bev_ap40_moderate": 0.0}
     monkeypatch.setattr(quantizing, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
-    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    more = {"options": SYNTH, "frames": FRAMES, "threads": 1, "collection": collection}
+    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, evaluate="all", **more)
     card = Bundle.load(tmp_path / "m.imkd").manifest["metrics"]
     assert card == {form: {"car_bev_ap40_moderate": 0.0} for form in ("float", "int8")}
 

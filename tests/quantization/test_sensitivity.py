@@ -83,8 +83,9 @@ def test_every_group_has_a_predicted_time_that_int8_does_not_lengthen(seen: Cali
 
 
 @pytest.mark.slow
-def test_the_command_takes_a_gate(tmp_path: Path, synth: dict) -> None:
+def test_the_command_takes_a_gate(tmp_path: Path, collection: Path, synth: dict) -> None:
     result = quantize(
-        "tiny", "synth", tmp_path / "g.imkd", Method("mse"), options=synth, frames=16, gate=0.01, threads=1
-    )
+        "tiny", "synth", tmp_path / "g.imkd", Method("mse"), options=synth, frames=16, gate=0.01, threads=1,
+        collection=collection,
+    )  # fmt: skip
     assert 0.3 < result["int8_share"] < 0.985
