@@ -34,7 +34,9 @@ lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_CODE)
-	$(BIN)/mypy
+	rm -rf build/typed && mkdir -p build/typed && cp -r imkd_edge build/typed/  # laid out as the wheel
+	cp -r training quantization calibration build/typed/imkd_edge/
+	$(BIN)/mypy build/typed/imkd_edge
 
 format: $(VENV)/.lint-tools
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""ModelSpec: the only home of a model's constants."""
+"""ModelSpec: the constants of a model, stored nowhere else."""
 
 from imkd_edge._core import (
     BOX_CHANNELS,
@@ -13,10 +13,8 @@ from imkd_edge._core import (
     RadarSpec,
 )
 
-SCORES = (
-    1e-6,
-    1 - 1e-6,
-)  # least and largest score threshold, as the core checks them: at 0 and 1 the logit is infinite
+# Least and largest score threshold, as the core checks them: the logit of 0 and of 1 is infinite.
+SCORES = (1e-6, 1 - 1e-6)
 
 __all__ = [
     "BOX_CHANNELS",

@@ -4,7 +4,6 @@
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"
 #include "imkd/spec.hpp"
-#include "imkd/synchronizer.hpp"
 
 namespace imkd {
 
@@ -36,10 +35,6 @@ struct EnumNames<SensorState> {
 template <>
 struct EnumNames<Mode> {
   static constexpr const char* names[] = {"full", "partial", "camera_only", "radar_only", "blind"};
-};
-template <>
-struct EnumNames<Pushed> {
-  static constexpr const char* names[] = {"kept", "late", "duplicate", "future", "invalid"};
 };
 
 template <class Enum>

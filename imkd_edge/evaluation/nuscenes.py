@@ -25,7 +25,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.base import Truth
 from imkd_edge.sources.nuscenes import GET_DEVKIT
-from imkd_edge.sources.nuscenes_labels import attribute_of
+from imkd_edge.sources.nuscenes.labels import attribute_of
 
 Detections = tuple[np.ndarray, np.ndarray, Sequence[str]]  # boxes (M, 9), scores (M,), labels, of one sample
 _NAMES = {"trans_err": "ATE", "scale_err": "ASE", "orient_err": "AOE", "vel_err": "AVE", "attr_err": "AAE"}

@@ -29,7 +29,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.vod import result_line
-from imkd_edge.view.draw.geometry import EDGES, box_corners, project_edges, seen
+from imkd_edge.view.draw.geometry import EDGES, box_corners, is_visible, project_edges
 
 CLASSES = {
     "car": "Car",
@@ -93,7 +93,7 @@ def _result_lines(camera: CameraCalibration, boxes: np.ndarray, scores: np.ndarr
 def _rectangle(camera: CameraCalibration, box: np.ndarray) -> list[float]:
     """Left, top, right, bottom px of the part of the image that holds a box; zeros where it is not seen."""
     paths = project_edges(camera, box_corners(box), EDGES)
-    if not seen(camera, paths):
+    if not is_visible(camera, paths):
         return [0.0] * 4
     points = np.concatenate(paths)
     limit = np.array([camera.width - 1, camera.height - 1])

@@ -13,8 +13,8 @@ import pytest
 
 from helpers import bev_onnx, camera_onnx, random_spec
 from imkd_edge import Bundle, CameraCalibration, Detector, Ego, Error, RadarCalibration, RadarSweep, SensorRig
-from imkd_edge import bundle as bundles
 from imkd_edge.bundle import find, shipped, write_bundle
+from imkd_edge.bundle import format as bundle_format
 from imkd_edge.checks.selftest import check_golden, make_golden
 from imkd_edge.sources.base import Sample
 
@@ -153,7 +153,7 @@ def test_a_disk_that_fails_leaves_everything_as_it_was(
     def fail(*arguments) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundles, step, fail)
+    monkeypatch.setattr(bundle_format, step, fail)
     with pytest.raises(Error, match="No space left") as raised:
         write(tmp_path / "m.imkd", metrics={})
     assert raised.value.code == "E0702"
@@ -175,7 +175,7 @@ def test_a_failed_swap_puts_the_old_bundle_back(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_bundle_names_the_shipped_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundles, "SHIPPED", tmp_path)
+    monkeypatch.setattr(bundle_format, "SHIPPED", tmp_path)
     write(tmp_path / "one.imkd")
     write(tmp_path / "two.imkd")
     assert shipped() == ["one", "two"] and find("two") == tmp_path / "two.imkd"
@@ -372,7 +372,7 @@ def test_a_golden_frame_that_does_not_hold_together_is_refused(tmp_path: Path, c
 def test_a_golden_file_that_is_no_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = io.BytesIO()
     np.save(plain, np.zeros(3))
-    monkeypatch.setattr(bundles, "npz_bytes", lambda arrays: plain.getvalue())
+    monkeypatch.setattr(bundle_format, "npz_bytes", lambda arrays: plain.getvalue())
     with pytest.raises(Error) as raised:
         check_golden(write(tmp_path / "m.imkd"))
-    assert raised.value.code == "E0410" and "cannot be read" in raised.value.what
+    assert raised.value.code == "E0410" and raised.value.what.startswith("golden.npz: ")

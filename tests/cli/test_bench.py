@@ -212,7 +212,9 @@ def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
     orin(tmp_path)
     with Telemetry(tmp_path, period=0.01, nvml=NoLibrary()) as telemetry:
         (tmp_path / "new").write_text("40000\n")
-        (tmp_path / "new").replace(tmp_path / "sys/class/hwmon/hwmon1/in1_input")  # whole: a sample may be taken meanwhile
+        (tmp_path / "new").replace(
+            tmp_path / "sys/class/hwmon/hwmon1/in1_input"
+        )  # whole: a sample may be taken meanwhile
         while telemetry.summary()["power_w"]["last"] < 25:  # however long the thread waits for its turn
             time.sleep(0.01)
     power = telemetry.summary()["power_w"]

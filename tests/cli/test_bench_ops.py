@@ -97,7 +97,9 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
 def test_what_others_use_of_the_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(race.os, "times", lambda: (now[0] / 2, 0, 0, 0, now[0]))  # this process is busy half of the time
+    monkeypatch.setattr(
+        race.os, "times", lambda: (now[0] / 2, 0, 0, 0, now[0])
+    )  # this process is busy half of the time
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 20 30 4000 5\n")
     others = race.Others(stat)

@@ -16,10 +16,11 @@ from fake_tensorrt import FakeTensorRT
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
-from imkd_edge.engines.build import build_engines, engine_folder
+from imkd_edge.engines.build import engine_folder
 from imkd_edge.engines.gpu import Gpu
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BuildOptions
 
 ORIN = Gpu("Orin", "87", "12.6", "540.4.0")
 
@@ -36,6 +37,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(build_engine, "find_gpu", lambda: ORIN)
     return module
+
+
+def build_engines(bundle: Any, out: Path | None = None, progress: Any = None, **options: Any) -> dict[str, Any]:
+    return build_engine.build_engines(bundle, BuildOptions(out, **options), progress=progress)
 
 
 def built(result: dict[str, Any]) -> list[bool]:
@@ -146,7 +151,7 @@ def test_what_tensorrt_cannot_parse_is_refused_with_its_reason(rtx: Any) -> None
         graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("no.such", 1)], ir_version=9
     )
     with pytest.raises(Error, match="Mystery") as error:
-        build_engine._Build(rtx, None, None, None, None).run(model.SerializeToString(), "part.onnx")
+        build_engine._Build(rtx, BuildOptions()).run(model.SerializeToString(), "part.onnx")
     assert error.value.code == "E0502" and error.value.where == "part.onnx"
 
 

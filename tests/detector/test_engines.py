@@ -13,7 +13,8 @@ import pytest
 
 from helpers import bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Detector, Error, _core
-from imkd_edge.engines import PROVIDERS, Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines.onnxruntime import PROVIDERS
 
 ENGINES = ["onnxruntime", "onnxruntime-native"]
 

@@ -9,6 +9,7 @@ import pytest
 from sources.nuscenes_folder import write_nuscenes
 
 from helpers import without_package
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample
@@ -16,11 +17,12 @@ from imkd_edge.sources.select import open_with, resolve_name, select
 from imkd_edge.sources.synth import SynthSource
 
 
-class Noting:
-    """A detector's part in it."""
+class Recorder(Detector):
+    """A detector without networks, which records its calls."""
 
     def __init__(self, rig: SensorRig) -> None:
-        self._rig, self.called = SensorRig.from_json(rig.to_json()), []
+        self._rig = SensorRig.from_json(rig.to_json())
+        self.called: list[str] = []
 
     @property
     def rig(self) -> SensorRig:
@@ -37,11 +39,11 @@ class Noting:
 def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
     source = SynthSource()
     sample: Sample = source[source.names[0]]
-    detector = Noting(sample.rig)
+    detector = Recorder(sample.rig)
 
     def called(sample: Sample) -> list[str]:
         detector.called.clear()
-        detector.prepare(sample)  # type: ignore[arg-type]
+        detector.prepare(sample)
         return detector.called.copy()
 
     assert called(sample) == called(replace(sample, rig=SensorRig.from_json(sample.rig.to_json()))) == []

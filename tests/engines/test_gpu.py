@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imkd_edge import gpu
+from imkd_edge.engines import gpu
 from imkd_edge.errors import Error
 
 # First lines of /proc/driver/nvidia/version on a PC and on a Jetson, and of /etc/nv_tegra_release.

@@ -11,7 +11,7 @@ from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.nuscenes import counted, evaluate, recall
 from imkd_edge.sources.base import Truth
-from imkd_edge.sources.nuscenes_labels import CATEGORIES, attribute_of
+from imkd_edge.sources.nuscenes.labels import CATEGORIES, attribute_of
 
 CLASSES = ("car", "truck", "bicycle", "pedestrian")
 

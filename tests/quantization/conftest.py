@@ -26,24 +26,24 @@ def synth() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def few_real(once: Once, shared_data: Path) -> Path:
-    """Astyx, 24 frames of each split."""
+    """An Astyx folder with 24 frames of each split."""
     from helpers import few_of_astyx
 
     return once("astyx", lambda folder: few_of_astyx(folder / "astyx", shared_data / "astyx", 24)) / "astyx"
 
 
 @pytest.fixture(scope="session")
-def seen(once: Once) -> Any:
-    """What sixteen synthetic frames say of the bundle tiny (Calibrated)."""
+def calibration(once: Once) -> Any:
+    """The bundle tiny, calibrated on sixteen synthetic frames (Calibration)."""
     from imkd_edge.quantization.quantize import calibrate
 
     def make(folder: Path) -> Any:
         return calibrate("tiny", "synth", None, SYNTH, FRAMES, folder / "c.npz", threads=1)
 
-    return make(once("seen", make))  # a complete state is read, not made again
+    return make(once("calibration", make))  # a complete state is read, not made again
 
 
 @pytest.fixture
-def collection(seen: Any, once: Once, tmp_path: Path) -> Path:
-    """That pass as --collection takes it, for what comes after it."""
-    return Path(shutil.copy(once("seen", lambda folder: None) / "c.npz", tmp_path / "given.npz"))
+def collection(calibration: Any, once: Once, tmp_path: Path) -> Path:
+    """A copy of that pass's state, for --collection."""
+    return Path(shutil.copy(once("calibration", lambda folder: None) / "c.npz", tmp_path / "copy.npz"))

@@ -9,7 +9,7 @@ import torch
 
 from imkd_edge import Detector, ops
 from imkd_edge.sources import open_source
-from imkd_edge.sources.nuscenes_writer import write_nuscenes
+from imkd_edge.sources.nuscenes.writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate

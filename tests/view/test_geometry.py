@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imkd_edge.rig import CameraCalibration
-from imkd_edge.view.draw.geometry import EDGES, NEAR, box_corners, clip_near, project, project_edges, seen
+from imkd_edge.view.draw.geometry import EDGES, NEAR, box_corners, clip_near, is_visible, project, project_edges
 
 LOOKING_FORWARD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)  # ego <- camera
 
@@ -67,8 +67,10 @@ def test_a_box_around_the_camera_is_cut_and_a_box_behind_is_not_seen() -> None:
     around = project_edges(lens, box_corners(np.array([0, 0, 0, 6, 3, 2, 0, 0, 0])), EDGES)
     assert around and len(around) < len(EDGES)
     behind = project_edges(lens, box_corners(np.array([-10, 0, 0, 4, 2, 2, 0, 0, 0])), EDGES)
-    assert not seen(lens, behind)
+    assert not is_visible(lens, behind)
 
 
 def test_a_box_beside_the_view_is_not_seen() -> None:
-    assert not seen(camera(), project_edges(camera(), box_corners(np.array([10, 30, 0, 4, 2, 2, 0, 0, 0])), EDGES))
+    assert not is_visible(
+        camera(), project_edges(camera(), box_corners(np.array([10, 30, 0, 4, 2, 2, 0, 0, 0])), EDGES)
+    )

@@ -159,7 +159,7 @@ def test_the_ramp_meets_its_stops() -> None:
 
 def test_a_canvas_part_does_not_leak() -> None:
     canvas = Canvas(40, 40, (0, 0, 0))
-    canvas.part(10, 10, 20, 20).fill(np.array([[-50, -50], [90, -50], [90, 90], [-50, 90]]), (255, 255, 255), 0.5)
+    canvas.window(10, 10, 20, 20).fill(np.array([[-50, -50], [90, -50], [90, 90], [-50, 90]]), (255, 255, 255), 0.5)
     picture = canvas.picture()
     assert picture[10:30, 10:30].min() > 100
     picture[10:30, 10:30] = 0
