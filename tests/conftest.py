@@ -1,4 +1,4 @@
-"""What every test may use: the real recordings, where they are, and what is made once in a run; a closing word on skips and times."""
+"""Fixtures of all tests: the real recordings, and what a run makes once. The summary: skips by reason, files over budget."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
-    if getattr(config.option, "dist", "no") == "load":  # xdist's default; a file is one worker's, so what its tests share is made once
+    if (
+        getattr(config.option, "dist", "no") == "load"
+    ):  # xdist's default. One worker takes a file: its fixtures are made once
         config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
@@ -59,7 +61,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Once:
-    """once(name, make) -> a folder that make(folder) has filled, once in a test run: the other workers find it as it is."""
+    """once(name, make) -> a folder that make(folder) fills once in a test run; other workers get it as it is."""
     root = tmp_path_factory.getbasetemp()
     if hasattr(pytestconfig, "workerinput"):
         root = root.parent
@@ -79,7 +81,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 
 @pytest.fixture(scope="session")
 def remembered_synth() -> Iterator[None]:
-    """Frames of the synthetic world are drawn once by each worker, and may not be written to: for folders that ask for the same often."""
+    """Each worker draws a frame of the synthetic world once; the arrays are read-only. For tests that ask for it often."""
     from imkd_edge.sources.base import Sample
     from imkd_edge.sources.synth import SynthSource
 
@@ -122,7 +124,7 @@ def skipped(config: pytest.Config) -> Iterator[tuple[str, str]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With --skips ledger: fails where a reason is not listed. Workers leave that to the process that hears of all tests."""
+    """With --skips ledger: fails where a reason is not listed. Only the controller of the workers has all reports."""
     if hasattr(session.config, "workerinput") or session.config.option.skips != "ledger":
         return
     if ledger.kinds(skipped(session.config))[1] and session.exitstatus == pytest.ExitCode.OK:

@@ -259,7 +259,7 @@ def without_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 
 
 def few_of_astyx(folder: Path, whole: Path, each: int) -> Path:
-    """An Astyx folder of `each` frames of the splits train and val, as links: choosing frames reads every one of a split."""
+    """An Astyx folder of `each` frames of train and of val, as links: choosing frames reads a whole split."""
     names = {split: (whole / "splits" / f"{split}.txt").read_text().split() for split in ("train", "val")}
     names = {split: every[:: len(every) // each][:each] for split, every in names.items()}
     (folder / "splits").mkdir(parents=True)

@@ -41,9 +41,7 @@ def typed(calibration: Calibration, name: str) -> Typed:
 @pytest.fixture(scope="module")
 def real(few_real: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     """astyx-lite, calibrated on sixteen real frames."""
-    return calibrate(
-        "astyx-lite", str(few_real), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1
-    )
+    return calibrate("astyx-lite", str(few_real), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1)
 
 
 @pytest.fixture(scope="module", params=["tiny", "astyx-lite"])
