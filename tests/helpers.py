@@ -276,7 +276,7 @@ def few_of_astyx(folder: Path, whole: Path, each: int) -> Path:
 @contextmanager
 def killed_after_the_first_save() -> Iterator[None]:
     """A training within is interrupted when its first checkpoint is written."""
-    from imkd_edge.training.main import Run
+    from imkd_edge.training.run import Run
 
     save = Run.save
 
