@@ -57,10 +57,10 @@ $(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),
 	touch $@
 
 # torch and torchvision (timm does not import without it) are pinned, so that every run has the same numbers. From PyPI,
-# torch for x86_64 is the CUDA build: with NVIDIA's libraries the environment has 5.5 GB. The tests need no GPU. Where an
-# index has the CPU wheels, of 200 MB: make test TORCH='--index-url URL torch==2.14.1 torchvision==0.29.1'
-# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer, and neither needs them: the
-# extra has what they import. vod-tudelft also brings a package named tests; pytest finds ours by their path.
+# torch for x86_64 is the CUDA build: with NVIDIA's libraries the environment has 5.5 GB. The tests need no GPU. Where
+# an index has the CPU wheels, of 200 MB: make test TORCH='--index-url URL torch==2.14.1 torchvision==0.29.1'
+# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer; neither needs them, and
+# the extra has what they import. vod-tudelft also brings a package named tests; pytest finds ours by their path.
 $(VENV)/.test-extras: pyproject.toml | $(VENV)/.installed
 	@echo "installing what the tests need (torch among it)"
 	.ci/stage torch $(PIP) $(TORCH)
