@@ -302,7 +302,8 @@ def _tensors(path: Path) -> Shapes:
     graph = infer_shapes(onnx.load(str(path)))
     items = {item.name: item for item in [*graph.value_info, *graph.output]}
     floats = {name for name, item in items.items() if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    variable, shapes = {item.name for item in graph.input}, {}
+    variable = {item.name for item in graph.input}
+    shapes: Shapes = {}
     for node in graph.node:
         if variable & set(node.input):
             variable |= set(node.output)
