@@ -246,9 +246,9 @@ def test_both_forms_are_measured_for_the_card(int8: Bundle, collection: Path, tm
     result = quantize("tiny", "synth", out, options, source_options=SYNTH, threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(
-            path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1)
-        )["metrics"]
+        form: evaluate_bundle(path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1))[
+            "metrics"
+        ]
         for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]
