@@ -87,7 +87,7 @@ class SynthSource:
         rig: SensorRig | None = None,
         classes: Sequence[str] = ("car", "truck", "bicycle", "pedestrian"),
     ):
-        from imkd_edge.sources.synth.world import CLASSES
+        from imkd_edge.sources.synth.layout import CLASSES
 
         if scenes < 1 or frames_per_scene < 1 or sweeps < 0 or not 0 < rate_hz <= 10 or seed < 0 or min(image) < 16:
             fix = "seed and sweeps >= 0, scenes and frames_per_scene >= 1, 0 < rate_hz <= 10, image at least 16 x 16"
