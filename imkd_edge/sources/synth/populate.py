@@ -38,7 +38,7 @@ class _Traces:
 
 
 def populate(scene: Scene, rng: np.random.Generator) -> tuple[Things, Things, np.ndarray]:
-    """Objects, fixtures and the poses (F, 3) x, y m, yaw rad of the fixtures; the objects' motion goes to the scene's."""
+    """Objects, fixtures, and poses (F, 3) x, y m, yaw rad of the fixtures; adds the objects to the scene's motion."""
     population = _Population(scene, rng)
     population.add_fixtures()
     population.add_parked()

@@ -79,7 +79,7 @@ class Motion:
     def lane(
         self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0
     ) -> tuple:
-        """A row that follows the road; `wave` m is the amplitude of a slow change of progress, `phase` rad its phase."""
+        """A row that follows the road; `wave` m and `phase` rad are of a slow change of progress."""
         return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
 
     def line(self, xy, yaw: float, velocity=(0.0, 0.0)) -> tuple:
