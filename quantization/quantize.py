@@ -20,7 +20,7 @@ from imkd_edge.checks.observe import open_parts
 from imkd_edge.checks.selftest import remake_golden
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
-from imkd_edge.options import QuantizeOptions
+from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Bar
 from imkd_edge.quantization.graph import Part, resolve_layers
 from imkd_edge.quantization.half import to_half
@@ -161,8 +161,14 @@ def _metrics(
     """Metrics by form; those without a value (NaN: the split has no such object) are left out."""
     metrics = {}
     for form, bundle in forms.items():
-        track = bar and bar(f"evaluate {form}")
-        result = evaluate_bundle(str(bundle.path), data, split, options, threads=threads, track=track)
+        result = evaluate_bundle(
+            str(bundle.path),
+            data,
+            EvalOptions(split=split),
+            source_options=options,
+            run=RunOptions(threads=threads),
+            track=bar and bar(f"evaluate {form}"),
+        )
         metrics[form] = {name: value for name, value in result["metrics"].items() if value == value}
     return metrics
 

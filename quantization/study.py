@@ -29,6 +29,7 @@ from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
 from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all, with_amax
@@ -105,10 +106,21 @@ class Study:
 
     def _evaluate(self, bundle: Bundle) -> dict[str, Any]:
         run, kitti_protocol = self._run, self.calibration.source.kind == "astyx"
+        options = EvalOptions(
+            split=run.split,
+            limit=run.limit,
+            per_block=kitti_protocol,
+            per_radar=kitti_protocol,
+            resamples=kitti.RESAMPLES,
+        )
         return evaluate_bundle(
-            str(bundle.path), run.data, run.split, self._source_options, threads=run.threads, limit=run.limit,
-            track=bar("eval"), per_block=kitti_protocol, per_radar=kitti_protocol, resamples=kitti.RESAMPLES,
-        )  # fmt: skip
+            str(bundle.path),
+            run.data,
+            options,
+            source_options=self._source_options,
+            run=RunOptions(threads=run.threads),
+            track=bar("eval"),
+        )
 
     def calibrators(self) -> None:
         """The float bundle, every method at every width, one in the float16 typing, the default refined and trained."""

@@ -261,7 +261,7 @@ def without_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 @contextmanager
 def killed_after_the_first_save() -> Iterator[None]:
     """A training within is interrupted when its first checkpoint is written."""
-    from imkd_edge.training.main import Run
+    from imkd_edge.training.run import Run
 
     save = Run.save
 

@@ -42,7 +42,8 @@ class AstyxSource:
     """Frames of an Astyx HiRes2019 folder.
 
     Args:
-        path: folder with camera_front/, radar_6455/, calibration/; groundtruth_obj3d/, lidar_vlp16/, splits/ are optional.
+        path: folder with camera_front/, radar_6455/, calibration/, and optionally groundtruth_obj3d/, lidar_vlp16/,
+            splits/.
         frames: frame names, in this order; all by default.
         images, lidar: False leaves these out of the samples (not decoded, faster).
     Raises:

@@ -44,7 +44,7 @@ def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
 
 
 def read_json(path: Path, code: Code) -> Any:
-    """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file where there is none."""
+    """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file without the file."""
     data = read_bytes(path)
     try:
         return json.loads(data)
@@ -109,7 +109,9 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
     except cv2.error:  # a size above OpenCV's limit
         pixels = None
     if pixels is None:
-        raise Error(Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), COPY_AGAIN)
+        raise Error(
+            Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), COPY_AGAIN
+        )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -29,5 +29,5 @@ def us_from_s(seconds: float) -> int:
 
 
 def nominal_ns(name: str, names: Sequence[str], period_ns: int) -> int:
-    """Timestamp of a frame of a set that publishes no times: its number, or its position in `names`, times the period."""
+    """Timestamp of a frame of a set without times: its number, or its position in `names`, times the period."""
     return (int(name) if name.isdecimal() else names.index(name)) * period_ns

@@ -28,7 +28,7 @@ from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.options import QuantizeOptions
+from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Track
 from imkd_edge.quantization import quantize as quantize_module
 from imkd_edge.quantization.graph import Part, resolve_layers
@@ -246,7 +246,9 @@ def test_both_forms_are_measured_for_the_card(int8: Bundle, tmp_path: Path) -> N
     result = quantize("tiny", "synth", out, options, source_options=SYNTH, threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(path, "synth", "all", SYNTH, threads=1)["metrics"]
+        form: evaluate_bundle(
+            path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1)
+        )["metrics"]
         for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]

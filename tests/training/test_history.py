@@ -10,6 +10,7 @@ from helpers import write_toy_clip_config
 from imkd_edge import Detector, SensorRig
 from imkd_edge.bundle import write_bundle
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import RunOptions
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
@@ -76,5 +77,7 @@ def test_a_calibration_of_every_sample_keeps_the_past(made, source):
 
 def test_a_bundle_that_segments_has_its_ratio_measured(made):
     pytest.importorskip("nuscenes")
-    result = evaluate_bundle(str(made[0]), "synth", options={"scenes": 8, "frames_per_scene": 2}, threads=2)
+    result = evaluate_bundle(
+        str(made[0]), "synth", source_options={"scenes": 8, "frames_per_scene": 2}, run=RunOptions(threads=2)
+    )
     assert 0 <= result["metrics"]["vehicle_iou"] <= 1

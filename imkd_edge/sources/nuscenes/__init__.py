@@ -1,7 +1,8 @@
 """nuScenes v1.0: a reader of its folders (and of a single scene), and a writer that makes such a folder of any source.
 
-Schema: Caesar et al., CVPR 2020; github.com/nutonomy/nuscenes-devkit, docs/schema_nuscenes.md. Its conventions end here:
-boxes w, l, h with quaternions in the global frame, microseconds, one ego pose per sensor reading."""
+Schema: Caesar et al., CVPR 2020; github.com/nutonomy/nuscenes-devkit, docs/schema_nuscenes.md. Its conventions end
+here: boxes w, l, h with quaternions in the global frame, microseconds, one ego pose per sensor reading.
+"""
 
 from imkd_edge.sources.nuscenes.labels import DETECTION_CLASSES
 from imkd_edge.sources.nuscenes.radar import radar_points

@@ -55,7 +55,7 @@ def visibility_token(occlusion: int) -> str:
 def attribute_of(label: str, speed: float) -> str:
     """The nuScenes attribute of a class at a speed in m/s; "" where it has none or the speed is unknown.
 
-    A speed does not tell parked from stopped, nor a cycle with a rider from one without: the result is parked, with rider.
+    A speed does not distinguish parked from stopped, nor with from without a rider: the result is parked, with a rider.
     """
     if label in ("traffic_cone", "barrier") or label not in CATEGORIES or not np.isfinite(speed):
         return ""

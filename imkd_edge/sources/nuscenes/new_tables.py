@@ -97,7 +97,7 @@ class NewTables:
         (folder / "splits.json").write_text(json.dumps(self._scene_splits(splits), indent=0), encoding="utf-8")
 
     def _scene_splits(self, splits: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Scene names by split, as the devkit's custom splits; it forbids to redefine train and val, so: synth_train."""
+        """Scene names by split, for the devkit, which refuses custom splits called train or val: so synth_train."""
         scenes = {row["token"]: row["name"] for row in self.rows["scene"].values()}
         samples = self.rows["sample"]
         result = {"all": list(scenes.values())}

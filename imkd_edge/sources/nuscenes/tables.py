@@ -1,4 +1,4 @@
-"""The relational tables of a nuScenes v1.0 folder and their joins; also those of a single scene, where rows are missing."""
+"""The relational tables of a nuScenes v1.0 folder and their joins; of a single scene some rows are missing."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Tables:
         return str(self.row("scene", sample["scene_token"])["name"])
 
     def single_annotations(self) -> list[Row] | None:
-        """Boxes of annotations.json, in the LiDAR frame: of a single sample without a table of annotations, else None."""
+        """Boxes of annotations.json, in the LiDAR frame, for a single sample without sample_annotation; else None."""
         path = self.root / "annotations.json"
         if self._rows["sample_annotation"] or len(self.samples) != 1 or not path.is_file():
             return None

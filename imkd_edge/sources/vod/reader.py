@@ -200,7 +200,7 @@ class VodSource:
         ]
 
     def lidar_points(self, name: str) -> np.ndarray | None:
-        """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or without its folder."""
+        """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or no folder."""
         folder = self.path / "lidar" / self._subset[name] / "velodyne"
         if not self.lidar or not folder.is_dir():
             return None
