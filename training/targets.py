@@ -6,7 +6,7 @@ import numpy as np
 
 import imkd_edge.ops as ops
 from imkd_edge.sources.base import Sample, Truth
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
 UNKNOWN = -1
@@ -33,7 +33,7 @@ def head_targets(
     groups = [c.group for c in spec.head.classes]
     height, width, cell = spec.grid.height(), spec.grid.width(), spec.grid.cell
     heatmap = np.zeros((len(names), height, width), np.float32)
-    box = np.full((10, height, width), np.nan, np.float32)
+    box = np.full((BOX_CHANNELS, height, width), np.nan, np.float32)
     weight = np.zeros((height, width), np.float32)
     group = np.zeros((height, width), np.int64)
     label_map = np.full((height, width), -1, np.int64)
@@ -66,10 +66,15 @@ def head_targets(
         group[own] = groups[index]
         label_map[own] = index
         unlit[own] = returns == 0
-        box[0][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
-        box[1][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
-        rest = [z - spec.ground(x, y), np.log(length), np.log(wide), np.log(high), s, c, vx, vy]
-        box[2:, own] = np.array(rest, np.float32)[:, None]
+        box[BoxChannel.offset_x][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
+        box[BoxChannel.offset_y][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
+        for part, numbers in (
+            ("above_ground", [z - spec.ground(x, y)]),
+            ("log_size", [np.log(length), np.log(wide), np.log(high)]),
+            ("heading", [s, c]),
+            ("velocity", [vx, vy]),
+        ):
+            box[BOX_SLICES[part], own] = np.array(numbers, np.float32)[:, None]
     return {"heatmap": heatmap, "box": box, "weight": weight, "group": group, "label": label_map, "unlit": unlit}
 
 
@@ -85,7 +90,7 @@ def depth_targets(
         if camera.name not in sample.frames:
             continue
         T_camera_ego = np.linalg.inv(np.array(camera.T_ego_camera))
-        rays = _rays(spec, np.array(camera.K), crop)
+        rays = ops.image_rays(spec.image, camera, crop)
         depth = _box_depth(rays, sample.truth, T_camera_ego) if sample.truth else np.full(shape, np.inf)
         if sample.lidar is not None:
             lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, np.array(camera.K), crop)
@@ -101,16 +106,10 @@ def depth_bin(spec: ModelSpec, depth: np.ndarray) -> np.ndarray:
     return np.where((depth >= edges[0]) & (depth < edges[-1]), index, UNKNOWN)
 
 
-def _rays(spec: ModelSpec, K: np.ndarray, crop: ops.ImageCrop) -> np.ndarray:  # (h,w,3) with unit optical z
-    stride = spec.image.stride
-    v, u = np.mgrid[: spec.image.feature_height(), : spec.image.feature_width()]
-    raw_u = ((u + 0.5) * stride + crop.left) / crop.scale - 0.5
-    raw_v = ((v + 0.5) * stride + crop.top) / crop.scale - 0.5
-    return np.stack([raw_u, raw_v, np.ones_like(raw_u)], -1) @ np.linalg.inv(K).T
-
-
 def _box_depth(
-    rays: np.ndarray, truth: Truth, T_camera_ego: np.ndarray
+    rays: np.ndarray,  # (h,w,3) with unit optical z, nan where the lens has none
+    truth: Truth,
+    T_camera_ego: np.ndarray,
 ) -> np.ndarray:  # (h,w) m, inf where no box is hit
     """Slab test of every ray against every box that is not fully occluded."""
     depth = np.full(rays.shape[:2], np.inf)

@@ -16,7 +16,7 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.bundle.format import bundle_name
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 
 REPEATS = 101
 
@@ -140,7 +140,7 @@ def _decode(spec: ModelSpec) -> list[Race]:
     random = np.random.default_rng(0)
     shape = (spec.grid.height(), spec.grid.width())
     heatmap = random.normal(-4.5, 1.2, (len(spec.head.classes), *shape)).astype(np.float32)
-    box = random.normal(0, 0.3, (spec.head.groups() * 10, *shape)).astype(np.float32)
+    box = random.normal(0, 0.3, (spec.head.groups() * BOX_CHANNELS, *shape)).astype(np.float32)
     calls = {
         "NumPy": lambda: references.decode(spec, heatmap, box),
         "torch, torchvision nms": references.torch_decode(spec, heatmap, box),

@@ -30,7 +30,7 @@ def on_cuda(monkeypatch):
 
     def make(*args, **options) -> Detector:
         with monkeypatch.context() as patch:
-            patch.setattr(_core, "require_cuda", cuda.require_cuda)
+            patch.setattr(_core, "load_for_device", cuda.load_for_device)
             patch.setattr(imkd_edge.detector, "_core", cuda)
             return Detector(*args, device="cuda", **{"engine": "onnxruntime", **options})
 
