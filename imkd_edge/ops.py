@@ -1,4 +1,4 @@
-"""The geometry and pre-/post-processing that training and the runtime share (C++, GIL released, deterministic)."""
+"""Geometry, pre- and post-processing shared by training and runtime: deterministic C++ that releases the GIL."""
 
 from imkd_edge._core import (
     EgoSpeed,

@@ -1,4 +1,4 @@
-"""ModelSpec: the only home of a model's constants."""
+"""ModelSpec: the constants of a model, stored nowhere else."""
 
 from imkd_edge._core import (
     BOX_CHANNELS,

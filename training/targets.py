@@ -1,29 +1,33 @@
-"""What the networks should say: CenterPoint heat maps and boxes, and the depth of feature pixels."""
+"""Targets of the networks: CenterPoint heat maps and boxes, and the depth of feature pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from imkd_edge import ModelSpec, ops
-from imkd_edge.sources.sample import Sample, Truth
-from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel
+import imkd_edge.ops as ops
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
 UNKNOWN = -1
+HIDDEN = 3  # occlusion of an object that no camera sees
+NEAREST = 0.5  # m, least depth of points and boxes in front of a camera
 
 
 def head_targets(
     spec: ModelSpec,
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
-    seen: np.ndarray
-    | None = None,  # (M,) bool, objects to be found; by default those in a camera's sight or with a radar return
+    visible: np.ndarray | None = None,  # (M,) bool, objects to detect; by default those that a camera or radar sees
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
-    Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown;
-    weight (H,W) float32, the Gaussian of the object that a cell regresses, 0 for none; group and label (H,W) int64, its task
-    group and class (label -1 for none); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
+    A cell regresses the object whose Gaussian is largest there, and above POSITIVE.
+
+    Returns:
+        heatmap (K,H,W) float32, exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown; weight
+        (H,W) float32, the Gaussian of the cell's object, 0 without one; group and label (H,W) int64, its task group and
+        class (label -1 without one); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
     """
     names = [c.name for c in spec.head.classes]
     groups = [c.group for c in spec.head.classes]
@@ -35,16 +39,19 @@ def head_targets(
     label_map = np.full((height, width), -1, np.int64)
     unlit = np.zeros((height, width), np.float32)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    seen = (truth.occlusion < 3) | (truth.radar_points != 0) if seen is None else seen
-    for values, label, shown, returns in zip(truth.boxes, truth.labels, seen, truth.lidar_points):
+    if visible is None:
+        visible = (truth.occlusion < HIDDEN) | (truth.radar_points != 0)
+    for values, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
         name = classes.get(label)
-        if name is None or not shown:
+        if name is None or not detectable:
             continue
         x, y, z, length, wide, high, yaw, vx, vy = values
         column = ops.cell_index(x, spec.grid.x_min, cell, width)
         row = ops.cell_index(y, spec.grid.y_min, cell, height)
         if column < 0 or row < 0:
             continue
+
+        # Heat map: a Gaussian along the heading of the object.
         c, s = np.cos(yaw), np.sin(yaw)
         along = (columns - column) * c + (rows - row) * s
         across = -(columns - column) * s + (rows - row) * c
@@ -52,6 +59,8 @@ def head_targets(
         gaussian = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)).astype(np.float32)
         index = names.index(name)
         np.maximum(heatmap[index], gaussian, out=heatmap[index])
+
+        # Box: the cells where this object's Gaussian is the largest so far.
         own = (gaussian > POSITIVE) & (gaussian > weight)
         weight[own] = gaussian[own]
         group[own] = groups[index]
@@ -74,7 +83,7 @@ def depth_targets(
     sample: Sample,
     crops: list[ops.ImageCrop],
 ) -> np.ndarray:  # (N,h,w) int64, depth bin or UNKNOWN
-    """Depth bin of each feature pixel: the nearest labelled box that its ray hits, else the nearest LiDAR point in it."""
+    """Depth bin of each feature pixel: nearest labelled box that its ray hits, else nearest LiDAR point in it."""
     shape = (spec.image.feature_height(), spec.image.feature_width())
     out = np.full((spec.cameras, *shape), UNKNOWN, np.int64)
     for index, (camera, crop) in enumerate(zip(sample.rig.cameras, crops)):
@@ -102,13 +111,13 @@ def _box_depth(
     truth: Truth,
     T_camera_ego: np.ndarray,
 ) -> np.ndarray:  # (h,w) m, inf where no box is hit
-    """Slab test of every ray with every box that is not fully hidden."""
+    """Slab test of every ray against every box that is not fully occluded."""
     depth = np.full(rays.shape[:2], np.inf)
     R_ego_camera = T_camera_ego[:3, :3].T
     origin = -R_ego_camera @ T_camera_ego[:3, 3]
     for values, occlusion in zip(truth.boxes, truth.occlusion):
         centre, size, yaw = values[:3], values[3:6], values[6]
-        if occlusion >= 3 or (T_camera_ego[:3, :3] @ centre + T_camera_ego[:3, 3])[2] < 0.5:
+        if occlusion >= HIDDEN or (T_camera_ego[:3, :3] @ centre + T_camera_ego[:3, 3])[2] < NEAREST:
             continue
         c, s = np.cos(yaw), np.sin(yaw)
         R_box_ego = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
@@ -126,7 +135,7 @@ def _lidar_depth(
     spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, K: np.ndarray, crop: ops.ImageCrop
 ) -> np.ndarray:  # (h,w) m, inf where no point falls
     points = lidar[:, :3] @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
-    points = points[points[:, 2] > 0.5]
+    points = points[points[:, 2] > NEAREST]
     u, v = (points @ K.T)[:, :2].T / points[:, 2]
     column = np.floor(((u + 0.5) * crop.scale - crop.left) / spec.image.stride).astype(np.int64)
     row = np.floor(((v + 0.5) * crop.scale - crop.top) / spec.image.stride).astype(np.int64)

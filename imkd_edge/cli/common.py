@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import importlib
+import inspect
+import io
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import option_name
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
 BUG = 70  # exit code of an exception that nobody foresaw, with its traceback: EX_SOFTWARE of sysexits.h
@@ -26,13 +31,8 @@ _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")
 ]
-Device = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
-EngineName = Annotated[
-    str,
-    typer.Option("--engine", help="auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing."),
-]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
-Options = Annotated[
+SourceOptions = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="KEY=VALUE", help="Of the source's reader, e.g. scenes=68 for synth; repeatable."),
 ]
@@ -41,7 +41,7 @@ Item = TypeVar("Item")
 
 
 class _Output(Console):
-    """Leaves a pipe that is closed to `verb`: rich would exit with 1."""
+    """Passes a closed pipe on to `verb`; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -53,8 +53,27 @@ def out() -> Console:
 
 
 def log() -> Console:
-    """Standard error, for everything else."""
+    """Standard error, for the log."""
     return _Output(stderr=True, highlight=False, soft_wrap=True)
+
+
+_ASCII = str.maketrans({"×": "x", "°": " deg", "µ": "u", "±": "+-", "−": "-", "–": "-", "…": "...", "²": "2"})
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: a near ASCII form where there is one, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return "".join(letter if letter.isascii() else "?" for letter in text), error.end
+
+
+def adapt_streams() -> None:
+    """Lets both standard streams take any text: what their encoding lacks is written in near ASCII letters."""
+    codecs.register_error("imkd-ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="imkd-ascii")
 
 
 def exit_code(code: str) -> int:
@@ -63,7 +82,7 @@ def exit_code(code: str) -> int:
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:
-    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; what is not JSON is text."""
+    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; a value that is not JSON is text."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
@@ -79,17 +98,17 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Callback of options that are numbers: whatever is compared with NaN passes, or fails, always."""
+    """Callback of numeric options: refuses NaN, with which every comparison is false, and infinity."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def refuse(options: Mapping[str, Any], what: str, fix: str) -> None:
-    """Raises Error spec_bad_value where one of the options, which would be ignored, is not None, False, "auto" or empty."""
-    given = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
-    if given:
-        raise Error(Code.spec_bad_value, what, ", ".join(given), fix)
+    """Raises Error spec_bad_value where an option that would be ignored is not None, False, "auto" or empty."""
+    used = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
+    if used:
+        raise Error(Code.spec_bad_value, what, ", ".join(used), fix)
 
 
 def examples(*commands: str) -> str:
@@ -99,13 +118,14 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
-    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=False)
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()  # else a letter would be replaced, not escaped
+    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def plain(value: Any) -> Any:
-    """The value as strict JSON can say it."""
+    """The value in the types of strict JSON."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -118,12 +138,17 @@ def plain(value: Any) -> Any:
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns an Error, and what the system refuses, into one line on standard error and an exit code."""
+    """Makes a command of a function.
+
+    A parameter whose type is a dataclass of `imkd_edge.options` becomes one option for each of its fields. An Error,
+    and what the system refuses, becomes one line on standard error and an exit code.
+    """
+    groups = _option_groups(function)
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+    def wrapped(**kwargs: Any) -> None:
         try:
-            status = _system_errors(function, *args, **kwargs)
+            status = _system_errors(function, **_grouped(groups, kwargs))
         except Error as error:
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(exit_code(error.code)) from None
@@ -136,23 +161,76 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         if status:
             raise typer.Exit(status)
 
+    wrapped.__signature__ = _flat_signature(function, groups)  # type: ignore[attr-defined]  # read by typer
     return wrapped
 
 
+def _option_groups(function: Callable[..., Any]) -> dict[str, type]:
+    """Parameter -> dataclass of options."""
+    hints = get_type_hints(function)
+    return {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
+
+
+def _grouped(groups: Mapping[str, type], values: dict[str, Any]) -> dict[str, Any]:
+    """Moves the values of fields into their option objects."""
+    for name, kind in groups.items():
+        given = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+        lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        values[name] = kind(**{key: value for key, value in (given | lists).items() if value is not None})
+    return values
+
+
+def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) -> inspect.Signature:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in groups:
+            parameters += _field_parameters(groups[name])
+        else:
+            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+    return inspect.Signature(parameters)
+
+
+def _field_parameters(kind: type) -> list[inspect.Parameter]:
+    """A typer parameter for each field that has an `Option`."""
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = []
+    for field in fields(kind):
+        if get_origin(hints[field.name]) is not Annotated:
+            continue
+        base, option = get_args(hints[field.name])
+        numeric = base in (float, float | None)
+        declaration = typer.Option(
+            option.name or option_name(field.name),
+            help=option.help,
+            min=option.min,
+            max=option.max,
+            metavar=option.metavar,
+            callback=finite if numeric else None,
+        )
+        repeatable = base == tuple[str, ...]
+        annotation: Any = Annotated[list[str] | None if repeatable else base, declaration]  # type: ignore[valid-type]
+        default = None if repeatable else field.default
+        parameters.append(
+            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    return parameters
+
+
 def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls it; an OSError or MemoryError that nobody below has named becomes an Error, of the environment."""
+    """Calls a function; an OSError or MemoryError becomes an Error of the environment."""
     try:
         return function(*args, **kwargs)
     except BrokenPipeError:
         raise
     except OSError as error:
-        fix = "see that it is there, may be read and written, and that the disk has space"
+        fix = "check that the file exists, may be read and written, and that the disk has space"
         raise Error(
             Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix
         ) from error
     except MemoryError as error:
         what = f"not enough memory: {error}".rstrip(": ")
-        raise Error(Code.device_unavailable, what, "", "give the process more memory, or it less to do") from error
+        raise Error(Code.device_unavailable, what, "", "give the process more memory, or less data") from error
 
 
 def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
@@ -169,7 +247,7 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
 
 
 def bar(title: str) -> Callable[[Any], Iterator[Any]]:
-    """What wraps items of known number in a progress bar."""
+    """A function that wraps a sequence in a progress bar."""
     return lambda items: track(items, len(items), title)
 
 
@@ -179,22 +257,22 @@ def _progress(console: Console) -> Progress:
 
 
 class Phases:
-    """One progress bar for each phase under way; phases lie within each other."""
+    """One progress bar for each running phase; phases are nested."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, phase: str, steps: int) -> None:
-        """Shows a bar for a phase, indented below those under way."""
+        """Shows a bar for a phase, indented below the running ones."""
         self._tasks[phase] = self._progress.add_task("  " * len(self._tasks) + phase, total=steps)
 
     def step(self, phase: str, step: int) -> None:
-        """A step is done; they count from 0."""
+        """Advances a phase's bar; steps count from 0."""
         self._progress.update(self._tasks[phase], completed=step + 1)
 
     def finish(self, phase: str) -> None:
-        """Takes the bar of a phase away."""
+        """Removes a phase's bar."""
         self._progress.remove_task(self._tasks.pop(phase))
 
 
@@ -210,11 +288,16 @@ def phases() -> Iterator[Phases | None]:
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
-    """Imports a part that needs an extra; says which one where it is missing."""
+    """Imports a module that needs an extra.
+
+    Raises:
+        Error: missing_extra where a package of the extra, or a module of our own, is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "imkd_edge":
-            raise
+            what, fix = f"this installation lacks {error.name}", "pip install --force-reinstall imkd-edge"
+            raise Error(Code.missing_extra, what, module, fix) from error
         what = f"this needs {error.name}, which is not installed"
         raise Error(Code.missing_extra, what, module, f'pip install "imkd-edge[{extra}]"') from error

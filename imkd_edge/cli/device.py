@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from imkd_edge.bundle.files import check_writable
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
     ENVIRONMENT,
     GATE_FAILED,
     OK,
-    Device,
-    EngineName,
     Json,
-    Options,
+    SourceOptions,
     Threads,
     bar,
     examples,
@@ -29,9 +28,8 @@ from imkd_edge.cli.common import (
     track,
     verb,
 )
-from imkd_edge.engine_cache import check_place
 from imkd_edge.errors import Code, Error
-from imkd_edge.spec import SCORES
+from imkd_edge.options import BenchOptions, BuildOptions, InferOptions, RunOptions, changed
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[
@@ -39,19 +37,8 @@ BundleOption = Annotated[
 ]
 SourceName = Annotated[
     str,
-    typer.Argument(
-        metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth, or synth:SEED."
-    ),
+    typer.Argument(metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth[:SEED]."),
 ]
-FrameNames = Annotated[list[str] | None, typer.Option("--frame", help="Name of a frame; may be given several times.")]
-FrameRange = Annotated[str | None, typer.Option("--frames", help="FIRST-LAST, or a text file with one name per line.")]
-Score = Annotated[
-    float | None,
-    typer.Option(
-        min=SCORES[0], max=SCORES[1], callback=finite, help="Drop boxes below this score; the default is the bundle's."
-    ),
-]
-Theme = Annotated[str, typer.Option(help="Colours of pictures: dark or light.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -90,14 +77,14 @@ def demo(
     frame: Annotated[
         str | None, typer.Option(help="Name or number of the frame; the default is one that training has not seen.")
     ] = None,
-    option: Options = None,
+    option: SourceOptions = None,
     out: Annotated[Path, typer.Option(help="Folder for overview.png and result.json.")] = Path("runs/demo/latest"),
     threads: Threads = 0,
-    theme: Theme = "dark",
+    theme: Annotated[str, typer.Option(help="Colours of the picture: dark or light.")] = "dark",
     json: Json = False,
 ) -> int:
     """Detect objects in one frame, print them and draw an overview."""
-    from imkd_edge.demo import run_demo
+    from imkd_edge.cli.demo import run_demo
 
     result = run_demo(bundle, source, frame, out, threads, theme, parse_options(option))
     if json:
@@ -111,47 +98,35 @@ def demo(
 @verb
 def infer(
     source: SourceName,
+    options: InferOptions,
+    run: RunOptions,
     bundle: BundleOption = "tiny",
-    frame: FrameNames = None,
-    frames: FrameRange = None,
-    split: Annotated[str | None, typer.Option(help="Only the frames of this split.")] = None,
-    option: Options = None,
-    save: Annotated[bool, typer.Option("--save", help="Write OUT/FRAME/overview.png and result.json.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for --save.")] = Path("runs/infer"),
-    debug: Annotated[bool, typer.Option("--debug", help="With --save: also draw the gate maps.")] = False,
-    score: Score = None,
-    threads: Threads = 0,
-    device: Device = "auto",
-    engine: EngineName = "auto",
-    theme: Theme = "dark",
+    option: SourceOptions = None,
     json: Json = False,
 ) -> int:
     """Detect objects in the frames of a recording; with --json one line per frame."""
-    from imkd_edge.demo import save_frame
     from imkd_edge.detector import Detector
-    from imkd_edge.samples import infer_sample, select
+    from imkd_edge.sources.select import select
+    from imkd_edge.view.save import save_frame
 
-    if debug and not save:
-        raise Error(
-            Code.spec_bad_value,
-            "the maps would be seen by nobody",
-            "--debug",
-            "add --save: they are drawn into the picture",
-        )
-    chosen = select(source, split=split, names=frame or [], span=frames, options=parse_options(option))
-    rig = chosen.source[chosen.names[0]].rig
+    if options.debug and not options.save:
+        what = "the maps would not be shown"
+        raise Error(Code.spec_bad_value, what, "--debug", "add --save: they are drawn into the picture")
+    samples = select(source, options.split, options.frame, options.frames, parse_options(option))
+    rig = samples.source[samples.names[0]].rig
+
     with Detector(
-        bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score, debug=debug
+        bundle, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
     ) as detector:
-        for sample in track(chosen, len(chosen), "infer"):
-            result = infer_sample(detector, sample)
+        for sample in track(samples, len(samples), "infer"):
+            result = detector.infer_sample(sample)
             record = {"frame": sample.name, **result.to_dict()}
-            if save:
-                folder = save_frame(out, sample, result, detector.spec, bundle, record, theme)
+            if options.save:
+                folder = save_frame(options.out, sample, result, detector.spec, bundle, record, options.theme)
                 log().print(f"wrote {folder / 'overview.png'}")
             if json:
                 print_json(record, line=True)
-            elif len(chosen) == 1:
+            elif len(samples) == 1:
                 report.show_frame(record)
             else:
                 report.show_line(record)
@@ -161,7 +136,7 @@ def infer(
 @verb
 def inspect(bundle: BundleName, json: Json = False) -> int:
     """Verify a bundle and print what is in it: sizes, classes, files, metrics, origin."""
-    from imkd_edge.bundle import Bundle
+    from imkd_edge.bundle.format import Bundle
 
     loaded = Bundle.load(bundle)
     card = {"path": str(loaded.path), **loaded.manifest}
@@ -174,27 +149,24 @@ def inspect(bundle: BundleName, json: Json = False) -> int:
 
 @verb
 def doctor(json: Json = False) -> int:
-    """Check this machine and this installation; says how to mend what is wrong."""
-    from imkd_edge import doctor as checks
+    """Check this machine and this installation, and say how to mend what is wrong."""
+    from imkd_edge.checks.doctor import examine
 
-    found = checks.examine()
+    findings = examine()
     if json:
-        print_json(found)
+        print_json(findings)
     else:
-        report.show_checks(found)
-    return OK if found["status"] != "fail" else ENVIRONMENT
+        report.show_checks(findings)
+    return OK if findings["status"] != "fail" else ENVIRONMENT
 
 
 @verb
 def bench(
+    options: BenchOptions,
+    run: RunOptions,
     bundle: BundleName = "tiny",
-    frames: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="How many timed frames; 6636 by default.")
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(metavar="HZ", callback=finite, help="Pace frames as sensors do, and count missed deadlines."),
-    ] = None,
+    source: Annotated[str, typer.Option(help="Its first frames are loaded beforehand and repeated.")] = "synth",
+    option: SourceOptions = None,
     max_p99: Annotated[
         float | None,
         typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above."),
@@ -202,21 +174,13 @@ def bench(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")
     ] = None,
-    source: Annotated[
-        str, typer.Option(help="What to feed; its first frames are loaded beforehand and repeated.")
-    ] = "synth",
-    option: Options = None,
-    warmup: Annotated[int | None, typer.Option(min=0, help="Frames before the clock starts; 20 by default.")] = None,
-    threads: Threads = 0,
-    device: Device = "auto",
-    engine: EngineName = "auto",
     ops: Annotated[
         bool, typer.Option("--ops", help="Instead time our ops against the usual code and a plain copy.")
     ] = False,
     predict: Annotated[
         str | None,
         typer.Option(
-            metavar="DEVICE", help="Predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor instead; nothing is run."
+            metavar="DEVICE", help="Instead predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor; nothing is run."
         ),
     ] = None,
     precision: Annotated[
@@ -225,27 +189,28 @@ def bench(
     json: Json = False,
 ) -> int:
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
-    from imkd_edge import bench as benchmark
+    import imkd_edge.bench as benchmark
 
-    counts = {name: value for name, value in (("frames", frames), ("warmup", warmup)) if value is not None}
-    timing = {"--rate": rate, "--max-p99": max_p99, "--html": html, "--device": device, "--engine": engine}
-    timing |= {f"--{name}": str(value) for name, value in counts.items()}
-    options = parse_options(option)
+    source_options = parse_options(option)
+    timing = {**changed(options), **changed(run), "--max-p99": max_p99, "--html": html}
+    timing.pop("--threads", None)
     if predict is not None:
         refuse({**timing, "--ops": ops, "--option": option}, "nothing is run", "leave it out, or --predict")
-        result = import_extra("imkd_edge.quantization.roofline", "quantize").predict(bundle, predict, precision)
+        result = import_extra("imkd_edge.predict.roofline", "quantize").predict(bundle, predict, precision)
         print_json(result) if json else report.show_prediction(result)
         return OK
     refuse({"--precision": precision}, "belongs to --predict", "leave it out, or add --predict DEVICE")
     if ops:
         refuse(timing, "belongs to whole frames on a detector", "leave it out, or --ops")
-        result = benchmark.bench_ops(bundle, source, threads=threads, options=options, track=bar("bench --ops"))
+        result = benchmark.bench_ops(
+            bundle, source, threads=run.threads, options=source_options, track=bar("bench --ops")
+        )
         print_json(result) if json else report.show_ops(result)
         return OK
+
     if html is not None:
-        check_place(html)
-    settings: dict[str, Any] = {"threads": threads, "device": device, "engine": engine, "options": options, **counts}
-    result = benchmark.bench(bundle, source, rate=rate, track=bar("bench"), **settings)
+        check_writable(html)
+    result = benchmark.bench(bundle, source, options, source_options=source_options, run=run, track=bar("bench"))
     shown = {name: value for name, value in result.items() if name != "series"}
     print_json(shown) if json else report.show_bench(shown)
     if html is not None:
@@ -257,41 +222,16 @@ def bench(
 
 
 @verb
-def build_engine(
-    bundle: BundleName,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the engines; the default is NAME.engines beside NAME.imkd.")
-    ] = None,
-    workspace: Annotated[
-        int | None, typer.Option(min=1, metavar="MB", help="Most memory for one layer; the default is all.")
-    ] = None,
-    dla: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Core of the deep learning accelerator that takes what it can."),
-    ] = None,
-    timing_cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Kernel times of earlier builds: read, then written.")
-    ] = None,
-    io: Annotated[
-        str,
-        typer.Option(
-            help="The engines' tensors: auto, float16 where a part computes in it, context channels last; or onnx, as in it."
-        ),
-    ] = "auto",
-    builder: Annotated[
-        str, typer.Option(help="The Python package: tensorrt, or tensorrt_rtx, which also builds without a GPU.")
-    ] = "tensorrt",
-    json: Json = False,
-) -> int:
-    """Build TensorRT engines for this machine, then run the bundle's golden frame through them: exit code 1 where its boxes differ.
+def build_engine(bundle: BundleName, options: BuildOptions, json: Json = False) -> int:
+    """Build TensorRT engines for this machine and run the bundle's golden frame: exit code 1 where its boxes differ.
 
-    An engine that still fits this machine, its TensorRT and the bundle is kept."""
-    from imkd_edge.build_engine import build_engines
+    An engine that still fits this machine, its TensorRT and the bundle is not built again."""
+    from imkd_edge.checks.selftest import check_engines
+    from imkd_edge.engines.build import build_engines
 
     with phases() as progress:
-        result = build_engines(
-            bundle, out, workspace_mb=workspace, dla=dla, timing_cache=timing_cache, io=io, builder=builder, progress=progress
-        )  # fmt: skip
+        result = build_engines(bundle, options, progress=progress)
+    result["self_test"] = check_engines(result)
     if json:
         print_json(result)
     else:

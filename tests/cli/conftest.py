@@ -1,4 +1,4 @@
-"""Runs the command line in this process and takes its two streams apart."""
+"""Runs the command line in this process, with standard output and standard error apart."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from imkd_edge.cli import app
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call left behind."""
+    """Exit code and output of one call."""
 
     code: int
     stdout: str
     stderr: str
+
+    @property
+    def text(self) -> str:
+        """Standard output on one line, because a table's line breaks depend on the length of its paths."""
+        return " ".join(self.stdout.split())
 
     @property
     def json(self) -> Any:
@@ -35,7 +40,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run("infer", "synth", ...) -> Outcome; anything but a clean exit fails the test."""
+    """run("infer", "synth", ...) -> Outcome; an exception other than SystemExit fails the test."""
     monkeypatch.setenv("COLUMNS", "160")
 
     def call(*arguments: Any) -> Outcome:

@@ -11,7 +11,7 @@ from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.iou import box_iou
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.astyx import AstyxSource
-from imkd_edge.sources.sample import Truth
+from imkd_edge.sources.base import Truth
 
 CAR = [4.0, 1.8, 1.5, 0.0, 0.0, 0.0]  # l, w, h, yaw, vx, vy
 

@@ -11,9 +11,9 @@ import pytest
 from sources.nuscenes_folder import SENSORS, pcd, radar_rows, write_nuscenes
 
 from imkd_edge.errors import Error
-from imkd_edge.samples import open_with
 from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes import NuScenesSource
+from imkd_edge.sources.select import open_with
 
 
 @pytest.fixture

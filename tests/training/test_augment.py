@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imkd_edge import ops
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
-from imkd_edge.sources.sample import Sample, Truth
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.training import augment
 from imkd_edge.training.config import AugmentConfig, load_config
 from imkd_edge.training.data import FrameDataset

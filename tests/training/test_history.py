@@ -10,11 +10,11 @@ from helpers import write_toy_clip_config
 from imkd_edge import Detector, SensorRig
 from imkd_edge.bundle import write_bundle
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.quantization.export import to_onnx
-from imkd_edge.samples import infer_sample
+from imkd_edge.options import RunOptions
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
+from imkd_edge.training.export import to_onnx
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.temporal import warp_history
 
@@ -40,7 +40,7 @@ def test_the_history_is_byte_equal_and_the_outputs_agree(made, source):
     fused, filled = {}, []
     with Detector(bundle, source[source.names[0]].rig, threads=2, debug=True) as detector:
         for index, name in enumerate(source.names):
-            result = infer_sample(detector, source[name])
+            result = detector.infer_sample(source[name])
             seen = detector.tensors()
             fused[name] = torch.from_numpy(seen["fused"][0])
             batch = collate([dataset[index]], config.spec)
@@ -72,10 +72,12 @@ def test_a_calibration_of_every_sample_keeps_the_past(made, source):
             T = np.array(rig.cameras[0].T_ego_camera)
             T[0, 3] += 0.01 * (index + 1)
             rig.cameras[0].T_ego_camera = T
-            assert infer_sample(detector, dataclasses.replace(sample, rig=rig)).health.past_frames == index
+            assert detector.infer_sample(dataclasses.replace(sample, rig=rig)).health.past_frames == index
 
 
 def test_a_bundle_that_segments_has_its_ratio_measured(made):
     pytest.importorskip("nuscenes")
-    result = evaluate_bundle(str(made[0]), "synth", options={"scenes": 8, "frames_per_scene": 2}, threads=2)
+    result = evaluate_bundle(
+        str(made[0]), "synth", source_options={"scenes": 8, "frames_per_scene": 2}, run=RunOptions(threads=2)
+    )
     assert 0 <= result["metrics"]["vehicle_iou"] <= 1

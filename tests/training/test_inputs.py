@@ -15,7 +15,7 @@ from imkd_edge.training.models.student import Student
 
 
 def untrained_bundle(name: str, folder):
-    from imkd_edge.quantization.export import to_onnx
+    from imkd_edge.training.export import to_onnx
 
     torch.manual_seed(0)
     config = load_config(name)

@@ -7,9 +7,10 @@ import pytest
 
 from helpers import write_toy_config
 from imkd_edge.evaluation import nuscenes
-from imkd_edge.evaluation.run import choose, run
+from imkd_edge.evaluation.run import choose, predict
+from imkd_edge.options import TrainOptions
 from imkd_edge.training.evaluate import CheckpointDetector
-from imkd_edge.training.main import train
+from imkd_edge.training.program import train
 
 REACH = 25.6  # m: a small grid, so that its cells can be fine
 CONFIG = """scenes = 1
@@ -45,7 +46,6 @@ def within_reach(truth):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # about a minute on a free core
 def test_four_frames_are_learnt_by_heart(tmp_path):
     path = write_toy_config(tmp_path / "toy.toml", CONFIG)
     text = path.read_text()
@@ -53,9 +53,9 @@ def test_four_frames_are_learnt_by_heart(tmp_path):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)
-    checkpoint = train(path, out=tmp_path / "run", seed=0)["checkpoint"]
+    checkpoint = train(path, TrainOptions(out=tmp_path / "run", seed=0))["checkpoint"]
     chosen = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
-    _, detected, _ = run(chosen, CheckpointDetector(checkpoint, 0.05))
+    detected = predict(chosen, CheckpointDetector(checkpoint, 0.05)).frames
     truths = [within_reach(item[0]) for item in detected]
     assert sum(label == "car" for truth in truths for label in truth.labels) > 20
     metrics = nuscenes.evaluate(truths, [item[1:] for item in detected], classes=["car", "truck"])

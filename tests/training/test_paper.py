@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from imkd_edge import Detector, ops
-from imkd_edge.quantization.export import export
-from imkd_edge.samples import infer_sample
+from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
-from imkd_edge.sources.nuscenes_writer import write_nuscenes
+from imkd_edge.sources.nuscenes.writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
+from imkd_edge.training.checkpoint import load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
-from imkd_edge.training.main import load_student, train
+from imkd_edge.training.export import export
+from imkd_edge.training.program import train
 
 
 class Street:
@@ -49,14 +50,13 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)]
 )
 def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
     path = tmp_path / "step.toml"
     path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\nworkers = 1\n')
-    result = train(path, data=str(folder), out=tmp_path / "run")
+    result = train(path, TrainOptions(data=str(folder), out=tmp_path / "run"))
     assert result["frames"] == 2 and all(np.isfinite(value) for value in result["losses"].values())
     card = export(tmp_path / "run" / "checkpoint.pt", tmp_path / "paper.imkd", data=str(folder))
     manifest = json.loads((tmp_path / "paper.imkd" / "manifest.json").read_text())
@@ -73,7 +73,7 @@ def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, class
     dataset = FrameDataset(source, source.names, settings, 0, train=False)
     with Detector(tmp_path / "paper.imkd", source[source.names[0]].rig) as detector:
         for index, sample in enumerate(source):
-            result = infer_sample(detector, sample)
+            result = detector.infer_sample(sample)
             assert result.health.past_frames == index and result.health.mode == "full"
         seen = detector.tensors()
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 from imkd_edge import ModelSpec, ops
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources import open_source
-from imkd_edge.sources.sample import Sample, Truth
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.targets import depth_bin, depth_targets, head_targets

@@ -1,0 +1,66 @@
+"""Files that are written completely or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a temporary file in the same folder and renames it.
+
+    Args:
+        path: of the file; missing folders are created.
+        data: the content.
+
+    Raises:
+        Error: write_failed; the old file is unchanged and the temporary file is removed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            temporary = Path(folder) / "new"
+            write_synced(temporary, data)
+            temporary.replace(path)
+    except OSError as error:
+        fix = "free space, or choose another folder with --out"
+        raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
+
+
+def check_writable(path: Path) -> None:
+    """Checks that `write_atomically` can write the file and changes nothing; call it before a long computation.
+
+    Raises:
+        Error: write_failed where the path is a folder or its folder is read-only.
+    """
+    folder = next((parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
+    if os.path.isdir(path) or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        problem = "is a folder" if os.path.isdir(path) else f"cannot be written in {folder}"
+        raise Error(Code.write_failed, f"{path.name} {problem}", str(path), "choose another file")
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes a file and flushes it to the disk; raises OSError."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of an .npz file that depend on the arrays alone: it has sorted names and no times."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(arrays):
+            data = io.BytesIO()
+            np.lib.format.write_array(data, np.asarray(arrays[name]), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()

@@ -1,0 +1,197 @@
+"""Bundle: a model in one folder, NAME.imkd, whose manifest lists every file with its size and SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import imkd_edge._core as _core
+from imkd_edge.bundle.files import npz_bytes, write_synced
+from imkd_edge.errors import Code, Error
+from imkd_edge.spec import ModelSpec
+
+SHIPPED = Path(__file__).parents[1] / "bundles"
+PARTS = ("camera", "bev")  # each an ONNX file of this name
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files match the checksums of its manifest."""
+
+    path: Path
+    spec: ModelSpec
+    manifest: dict[str, Any]
+
+    @classmethod
+    def load(cls, bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+        """Reads and checks a bundle.
+
+        Args:
+            bundle: path of a folder, or the name of a shipped bundle such as "tiny"; a Bundle is returned unchanged.
+
+        Raises:
+            Error: 401 to 410 (bundle_*).
+        """
+        if isinstance(bundle, Bundle):
+            return bundle
+        core = _core.Bundle.load(str(find(bundle)))
+        return cls(Path(core.path), core.spec, json.loads(core.manifest))
+
+    def file(self, name: str) -> Path:
+        """Path of a file in the manifest; raises Error bundle_missing_file for any other name."""
+        if name not in self.manifest["files"]:
+            known = ", ".join(sorted(self.manifest["files"]))
+            raise Error(Code.bundle_missing_file, f"the bundle has no file {name}", str(self.path), f"it has {known}")
+        return self.path / name
+
+
+def shipped() -> list[str]:
+    """Names of the bundles in the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.imkd") if path.is_dir())
+
+
+def find(bundle: str | os.PathLike[str]) -> Path:
+    """The folder of a bundle given by its path or its shipped name; a shipped name takes precedence.
+
+    Raises:
+        Error: bundle_missing where there is no such folder, bundle_bad_path for a name that is not UTF-8.
+    """
+    if isinstance(bundle, str) and bundle in shipped():
+        return SHIPPED / f"{bundle}.imkd"
+    if not os.path.isdir(bundle):  # unlike Path.is_dir no OSError, for example of a name that is too long
+        names = ", ".join(shipped()) or "none"
+        fix = f"give the path of a folder NAME.imkd, or the name of a shipped bundle: {names}"
+        raise Error(Code.bundle_missing, f'there is no bundle "{os.fspath(bundle)}"', os.fspath(bundle), fix)
+    try:
+        os.fspath(bundle).encode()
+    except UnicodeEncodeError:
+        problem = "the name of the folder is not UTF-8"
+        raise Error(Code.bundle_bad_path, problem, os.fspath(bundle), "rename it") from None
+    return Path(bundle)
+
+
+def bundle_name(bundle: str | os.PathLike[str]) -> str:
+    """The short name of a bundle's folder, for titles."""
+    return Path(bundle).name.removesuffix(".imkd")
+
+
+def write_bundle(
+    folder: str | os.PathLike[str],
+    spec: ModelSpec,
+    camera_onnx: bytes,
+    bev_onnx: bytes,
+    golden: Mapping[str, np.ndarray],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    extra: Mapping[str, bytes] | None = None,
+) -> Bundle:
+    """Writes a bundle to a temporary folder, loads it, then renames it; only an old bundle may be replaced.
+
+    Args:
+        folder: path ending in .imkd.
+        spec: the constants of the model.
+        camera_onnx, bev_onnx: the two parts.
+        golden: the arrays of golden.npz, from `make_golden`.
+        metrics: name -> finite number, or a dict of these.
+        provenance: data, licence, commit, seed and other JSON values.
+        extra: name -> content of further files, e.g. {"card.md": b"..."}.
+
+    Raises:
+        Error: bundle_bad_value for values without a JSON form (NaN included), bundle_* for what Bundle.load rejects,
+            write_failed for an error of the disk, and for a target that is not a bundle (`check_target`).
+    """
+    check_target(folder)
+    files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
+    files["manifest.json"] = _manifest(spec, files, metrics, provenance)
+    target = Path(folder).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
+            for name, data in files.items():
+                _write_file(new, name, data)
+            Bundle.load(new)
+            _replace(target, new, Path(temporary) / "old")  # the old bundle is deleted with the temporary folder
+    except OSError as error:
+        fix = "free space, or choose another folder"
+        raise Error(Code.write_failed, f"the bundle cannot be written: {error}", str(target), fix) from error
+    return Bundle.load(target)
+
+
+def check_target(folder: str | os.PathLike[str]) -> None:
+    """Checks that writing a bundle to this path deletes nothing but an old bundle.
+
+    Raises:
+        Error: write_failed where the path is something else, or a bundle with files that its manifest does not list.
+    """
+    target = Path(folder)
+    if not os.path.lexists(target):
+        return
+    fix = "choose another folder with --out, or move it away"
+    try:
+        listed = {"manifest.json", *json.loads((target / "manifest.json").read_bytes())["files"]}
+        foreign = sorted({entry.name for entry in target.iterdir()} - listed)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise Error(Code.write_failed, "the target exists and is not a bundle", str(target), fix) from None
+    if foreign:
+        problem = f"the old bundle holds a file that its manifest does not list: {foreign[0]}"
+        raise Error(Code.write_failed, problem, str(target), fix)
+
+
+def _manifest(
+    spec: ModelSpec, files: Mapping[str, bytes], metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> bytes:
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    manifest = {
+        "schema": _core.Bundle.kVersion,
+        "spec": json.loads(spec.to_json()),
+        "files": entries,
+        "metrics": dict(metrics),
+        "provenance": dict(provenance),
+    }
+    return _canonical_json(manifest)
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    """Renames `new` to `target`, and the bundle at `target` to `old`; restores it where the first fails."""
+    if not target.exists():
+        new.rename(target)
+        return
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+
+
+def _canonical_json(value: Any) -> bytes:
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
+    except (ValueError, TypeError) as error:
+        problem = f"the manifest cannot be written as JSON: {error}"
+        fix = "metrics and provenance take finite numbers, text, lists and objects"
+        raise Error(Code.bundle_bad_value, problem, "manifest.json", fix) from error
+    return text.encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _write_file(folder: Path, name: str, data: bytes) -> None:
+    if Path(name).name != name:
+        problem = f'"{name}" is not a plain file name'
+        raise Error(Code.bundle_bad_path, problem, str(folder), "a bundle is one flat folder: give names without /")
+    write_synced(folder / name, data)

@@ -1,0 +1,1 @@
+"""Whether a bundle, an installation, a machine is fit."""

@@ -1,0 +1,311 @@
+"""Two bundles of one model, tensor by tensor, on any engines: on the golden frame and on frames of a source."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from imkd_edge.bundle import PARTS, Bundle, golden_rig
+from imkd_edge.bundle.shapes import infer_shapes, static_shape
+from imkd_edge.checks.observe import Observable, observe
+from imkd_edge.checks.selftest import replay
+from imkd_edge.detector import Detector
+from imkd_edge.engines.load import EngineFactory, engine_names
+from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
+from imkd_edge.errors import Code, Error
+from imkd_edge.options import CompareOptions
+from imkd_edge.progress import Track
+from imkd_edge.result import Result
+from imkd_edge.sources.select import select
+
+INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
+DEFAULTS = CompareOptions()
+MATCH = 1.0  # m, largest distance between the centres of two boxes that match
+Shapes = dict[str, tuple[int, ...]]  # tensor -> shape
+
+
+@dataclass
+class Difference:
+    """Of one tensor, over all frames."""
+
+    part: str
+    name: str
+    output: bool
+    largest: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+    reference: float = 0.0
+    count: int = 0
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Adds a frame: the reference a, and b of the same shape."""
+        reference = a.astype(np.float64)
+        difference = np.abs(reference - b)
+        difference[np.isnan(difference)] = np.inf  # NaN is above every tolerance
+        self.largest = max(self.largest, float(difference.max(initial=0.0)))
+        self.total += float(difference.sum())
+        self.count += a.size
+        self.squares += float((difference**2).sum())
+        self.reference += float((reference**2).sum())
+
+    @property
+    def nmse(self) -> float:
+        """Squared error over squared reference; infinite where only the reference is all zero."""
+        return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
+
+    def row(self) -> dict[str, Any]:
+        """The tensor's entry of the report; max and mean are of the absolute difference."""
+        return {
+            "part": self.part,
+            "tensor": self.name,
+            "output": self.output,
+            "max": self.largest,
+            "mean": self.total / self.count,
+            "nmse": self.nmse,
+        }
+
+
+@dataclass
+class Boxes:
+    """Agreement of the boxes of both, over all frames."""
+
+    a: int = 0
+    b: int = 0
+    distances: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, one: Result, other: Result) -> None:
+        """Matches each box of the first with the nearest free box of its class in the second."""
+        self.a, self.b = self.a + len(one.boxes), self.b + len(other.boxes)
+        free = np.ones(len(other.boxes), bool)
+        for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
+            distance = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
+            distance[~free | (other.labels != label)] = np.inf
+            if len(distance) and distance.min() <= MATCH:
+                best = int(distance.argmin())
+                free[best] = False
+                self.distances.append(float(distance[best]))
+                self.scores.append(abs(float(score - other.scores[best])))
+
+    def row(self) -> dict[str, Any]:
+        """Their entry of the report.
+
+        Numbers of boxes and of matches; of matches the mean and largest distance of centres (m) and the largest
+        difference of scores.
+        """
+        row: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
+        if self.distances:
+            row["mean_m"] = float(np.mean(self.distances))
+            row["max_m"] = max(self.distances)
+            row["max_score"] = max(self.scores)
+        return row
+
+
+def compare(
+    a: str | os.PathLike[str] | Bundle,
+    b: str | os.PathLike[str] | Bundle,
+    data: str | None = None,
+    options: CompareOptions = DEFAULTS,
+    *,
+    source_options: Mapping[str, Any] | None = None,
+    threads: int = 0,
+    track: Track | None = None,
+) -> dict[str, Any]:
+    """Runs both on the golden frame of the first, and on frames spread over a source.
+
+    The first bundle on the first engine is the reference; the second one is compared with it on each of the engines.
+
+    Args:
+        data: the source; None: the golden frame only.
+        options: frames, tolerance and engines. Engines of `INNER` expose inner tensors, others of `engine_names` only
+            outputs: TensorRT fuses inner tensors away. Most values of the box output are read nowhere, so that an NMSE
+            of 0.05 may change no box.
+        source_options: of the source's reader.
+
+    Returns:
+        {"frames", "tolerance", "within", "reference", "engines": {name: {"within", "worst_output_nmse",
+        "first_divergence": {"part", "tensor", ...} or None, "tensors": in the graph's order, "boxes"}}};
+        first_divergence: the first tensor above the tolerance.
+
+    Raises:
+        Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra,
+            engine_load, engine_stale for an engine that cannot be opened; those of the source and the bundles.
+    """
+    engines = options.engines.split(",")
+    bundles = Bundle.load(a), Bundle.load(b)
+    if bundles[0].spec.to_json() != bundles[1].spec.to_json():
+        fix = "compare two forms of one model, such as NAME.imkd and NAME.int8.imkd"
+        raise Error(Code.bundle_tensor_mismatch, "the bundles' specs differ", str(bundles[1].path), fix)
+    shapes = _common(bundles)
+    outputs = {name for part in PARTS for name in _outputs(bundles[0], part)}
+    comparisons = {engine: Comparison.empty(shapes, outputs) for engine in dict.fromkeys(engines)}
+
+    frames = 0
+    with ExitStack() as stack:
+        reference = open_side(bundles[0], engines[0], shapes, threads, stack)
+        others = [open_side(bundles[1], engine, shapes, threads, stack) for engine in comparisons]
+        detectors = [side.detector for side in (reference, *others)]
+        for results in _frames(bundles[0], detectors, data, options, source_options or {}, track):
+            for comparison, side, result in zip(comparisons.values(), others, results[1:], strict=True):
+                comparison.add(reference, side, results[0], result)
+            frames += 1
+
+    rows = {engine: comparison.row(options.tolerance) for engine, comparison in comparisons.items()}
+    return {
+        "frames": frames,
+        "tolerance": options.tolerance,
+        "within": all(row["within"] for row in rows.values()),
+        "reference": engines[0],
+        "engines": rows,
+    }
+
+
+@dataclass
+class Side:
+    """A bundle on an engine.
+
+    Args:
+        tensor: the tensor of a Difference on the last frame; None where the engine does not expose it.
+    """
+
+    detector: Detector
+    tensor: Callable[[Difference], np.ndarray | None]
+
+
+def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
+    """Opens a bundle on an engine; torch-tensorrt exposes inner tensors as outputs and therefore fuses less."""
+    if engine in INNER:
+        parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
+        detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine))
+        return Side(stack.enter_context(detector), lambda item: engines[item.part].tensors[item.name])
+    if engine not in engine_names():
+        fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
+        raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
+    detector = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
+
+    def output(item: Difference) -> np.ndarray | None:
+        values = detector.tensors().get(item.name) if item.output else None
+        return None if values is None else values.reshape(shapes[item.part][item.name])
+
+    return Side(detector, output)
+
+
+def _inner(engine: str) -> EngineFactory:
+    """An engine of INNER."""
+    if engine == "onnxruntime":
+        return OnnxRuntimeEngine
+    try:
+        from imkd_edge.engines.torch import TorchEngine
+    except ModuleNotFoundError as error:
+        what, fix = f"this needs {error.name}", 'pip install "imkd-edge[train]"'
+        raise Error(Code.missing_extra, what, "--engines torch", fix) from error
+    return functools.partial(TorchEngine, compiler=engine)
+
+
+@dataclass
+class Comparison:
+    """Of two sides, over all frames."""
+
+    differences: list[Difference]
+    boxes: Boxes
+
+    @classmethod
+    def empty(cls, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
+        """Before the first frame.
+
+        Args:
+            shapes: of each part's tensors.
+            outputs: names of the tensors that are outputs.
+        """
+        return cls([Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]], Boxes())
+
+    def add(self, a: Side, b: Side, one: Result, other: Result) -> None:
+        """Adds the last frame of both sides and its results; a and `one` are the reference.
+
+        Tensors that a side does not expose are left out.
+        """
+        for item in self.differences:
+            reference, values = a.tensor(item), b.tensor(item)
+            if reference is not None and values is not None:
+                item.add(reference, values)
+        self.boxes.add(one, other)
+
+    def row(self, tolerance: float) -> dict[str, Any]:
+        """An engine's entry of the report; it is "within" where no output's NMSE is above the tolerance."""
+        compared = [item for item in self.differences if item.count]
+        first = next((item for item in compared if not item.nmse <= tolerance), None)
+        worst = float(np.max([item.nmse for item in compared if item.output]))  # NaN where one is; max() may drop it
+        return {
+            "within": bool(worst <= tolerance),
+            "worst_output_nmse": worst,
+            "first_divergence": first and first.row(),
+            "boxes": self.boxes.row(),
+            "tensors": [item.row() for item in compared],
+        }
+
+
+def _frames(
+    bundle: Bundle,
+    detectors: Sequence[Detector],
+    data: str | None,
+    options: CompareOptions,
+    source_options: Mapping[str, Any],
+    track: Track | None,
+) -> Iterator[list[Result]]:
+    """Results of all detectors, frame by frame."""
+    yield [replay(bundle, detector) for detector in detectors]
+    if data is None:
+        return
+    selection = select(data, split=options.split, options=source_options)
+    names = selection.names[:: max(1, len(selection.names) // options.limit)][: options.limit]
+    for detector in detectors:
+        detector.reset()
+    for name in names if track is None else track(names):
+        sample = selection.source[name]
+        yield [detector.infer_sample(sample) for detector in detectors]
+
+
+def _observable(path: Path, shapes: Shapes) -> Observable:
+    model = onnx.load(str(path))
+    outputs = {item.name for item in model.graph.output}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+        if name not in outputs
+    )
+    return Observable(model.SerializeToString(), outputs)
+
+
+def _outputs(bundle: Bundle, part: str) -> list[str]:
+    return [item.name for item in onnx.load(str(bundle.file(f"{part}.onnx"))).graph.output]
+
+
+def _common(bundles: tuple[Bundle, Bundle]) -> dict[str, Shapes]:
+    """Tensors of both bundles with equal shapes, by part, in the first one's order."""
+    shapes = {}
+    for part in PARTS:
+        one, other = (_tensors(bundle.file(f"{part}.onnx")) for bundle in bundles)
+        shapes[part] = {name: shape for name, shape in one.items() if other.get(name) == shape}
+    return shapes
+
+
+def _tensors(path: Path) -> Shapes:
+    """Float tensors that depend on an input, in the graph's order."""
+    graph = infer_shapes(onnx.load(str(path)))
+    items = {item.name: item for item in [*graph.value_info, *graph.output]}
+    floats = {name for name, item in items.items() if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    variable = {item.name for item in graph.input}
+    shapes: Shapes = {}
+    for node in graph.node:
+        if variable & set(node.input):
+            variable |= set(node.output)
+            shapes |= {name: tuple(static_shape(items[name])) for name in node.output if name in floats}
+    return shapes

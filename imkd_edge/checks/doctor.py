@@ -1,0 +1,266 @@
+"""Checks the machine and the installation; each check reports a detail and how to mend a fault."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import Any
+
+from imkd_edge.engines.gpu import find_gpu
+from imkd_edge.errors import Error
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check."""
+
+    name: str
+    status: str  # ok; warn: works with limits; fail: does not work
+    detail: str
+    fix: str = ""
+
+
+def examine() -> dict[str, Any]:
+    """Runs every check; an exception in a check becomes a failure.
+
+    Returns:
+        {"status": the worst of all, "checks": [{"name", "status", "detail", "fix"}]}.
+    """
+    checks: list[Check] = []
+    for name, check in CHECKS.items():
+        try:
+            result = check()
+        except Error as error:
+            result = _failure(name, error)
+        except Exception as error:
+            result = Check(name, FAIL, f"{type(error).__name__}: {error}", "install the package again")
+        checks += result if isinstance(result, list) else [result]
+    worst = max((check.status for check in checks), key=[OK, WARN, FAIL].index)
+    return {"status": worst, "checks": [asdict(check) for check in checks]}
+
+
+def _failure(name: str, error: Error) -> Check:
+    return Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+
+
+def _python() -> Check:
+    version = platform.python_version()
+    detail = f"{version} on {platform.system()} {platform.machine()}, {platform.platform()}"
+    return Check("python", OK, detail)
+
+
+def _core() -> Check:
+    import imkd_edge._core as _core
+
+    version, library = metadata.version("imkd-edge"), Path(_core.__file__).name
+    engines = ", ".join(_core.native_engines()) or "none"
+    return Check("core", OK, f"imkd-edge {version}, {library}, native engines: {engines}")
+
+
+# A module of each part of the package -> the extra that it needs.
+_PARTS = {
+    "imkd_edge.live": "",
+    "imkd_edge.sources.synth": "",
+    "imkd_edge.view.save": "",
+    "imkd_edge.bench": "",
+    "imkd_edge.evaluation.run": "",
+    "imkd_edge.calibration.collect": "",
+    "imkd_edge.checks.compare": "quantize",
+    "imkd_edge.predict.roofline": "quantize",
+    "imkd_edge.quantization.quantize": "quantize",
+    "imkd_edge.training.program": "train",
+    "imkd_edge.quantization.qat": "train",
+}
+
+
+def _parts() -> list[Check]:
+    """Imports every part of the package; packages of an extra may be missing, modules of imkd_edge may not."""
+    missing, extras = [], {}
+    for module, extra in _PARTS.items():
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            name = error.name or module
+            if name.split(".")[0] == "imkd_edge":
+                missing.append(name)
+            else:
+                extras[extra] = name
+    if missing:
+        fix = "pip install --force-reinstall imkd-edge"
+        parts = Check("parts", FAIL, f"this installation lacks {', '.join(missing)}", fix)
+    else:
+        parts = Check("parts", OK, f"{len(_PARTS)} of {len(_PARTS)} import")
+    return [parts, *(_missing_extra(extra, name) for extra, name in extras.items())]
+
+
+def _missing_extra(extra: str, package: str) -> Check:
+    return Check(f"extra {extra}", OK, f"not installed: no {package}", f'pip install "imkd-edge[{extra}]"')
+
+
+def _numpy() -> Check:
+    return Check("numpy", OK, metadata.version("numpy"))
+
+
+def _opencv() -> Check:
+    fix = 'pip install "opencv-python-headless<5"'
+    if util.find_spec("cv2") is None:
+        return Check("opencv", WARN, "not installed: recordings cannot be read, pictures not drawn", fix)
+    import cv2
+
+    if int(cv2.__version__.split(".")[0]) >= 5:
+        return Check("opencv", WARN, f"{cv2.__version__} is not tested", fix)
+    return Check("opencv", OK, cv2.__version__)
+
+
+def _onnxruntime() -> Check:
+    if util.find_spec("onnxruntime") is None:
+        return Check("onnxruntime", FAIL, "not installed", "pip install onnxruntime")
+    import onnxruntime
+
+    names = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
+    detail = f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
+    if len(names) > 1:
+        fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of the two"
+        return Check(
+            "onnxruntime", FAIL, "onnxruntime and onnxruntime-gpu are both installed and overwrite each other", fix
+        )
+    return Check("onnxruntime", OK, detail)
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _cuda() -> Check:
+    """Queries the driver for a device: a library that loads does not prove that there is one."""
+    try:
+        gpu = find_gpu()
+    except Error as error:
+        return Check("cuda", WARN, f"{error.what}: the networks run on the CPU", error.fix)
+    return Check("cuda", OK, f"{gpu.name}, sm {gpu.sm}, driver {gpu.driver} for CUDA {gpu.cuda}")
+
+
+def _device() -> Check:
+    """The device that Detector(device="auto") chooses on this machine."""
+    import imkd_edge._core as _core
+
+    try:
+        _core.require_cuda()
+    except Error as error:
+        return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
+    if "tensorrt" not in _core.native_engines():
+        detail, fix = "auto is the CPU here: the core was built without TensorRT", "build it where NvInfer.h is found"
+        return Check("device", WARN, detail, fix)
+    detail = "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
+    return Check("device", OK, detail)
+
+
+def _tensorrt() -> Check:
+    package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
+    for major in (11, 10):
+        try:
+            ctypes.CDLL(f"libnvinfer.so.{major}")
+        except OSError:
+            continue
+        return Check("tensorrt", OK, f"libnvinfer.so.{major} found, {package}")
+    return Check("tensorrt", OK, f"no libnvinfer on the loader's path, {package}")
+
+
+def _threads() -> Check:
+    usable, present = len(os.sched_getaffinity(0)), os.cpu_count() or 1
+    quota = _cgroup_quota()
+    detail = f"{usable} of {present} cores usable" + (f", container limit {quota:g} cores" if quota else "")
+    if quota and quota < usable:
+        fix = f"give --threads {max(1, int(quota))}: more threads than cores wait for each other"
+        return Check("threads", WARN, detail, fix)
+    return Check("threads", OK, detail)
+
+
+def _cgroup_quota() -> float | None:
+    """The container's limit in cores; None without a limit."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _bundles() -> list[Check]:
+    from imkd_edge.bundle.format import shipped
+
+    names = shipped()
+    if not names:
+        return [Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")]
+    return [_bundle(name) for name in names]
+
+
+def _bundle(name: str) -> Check:
+    from imkd_edge.bundle.format import Bundle
+
+    title = f"bundle {name}"
+    try:
+        bundle = Bundle.load(name)
+    except Error as error:
+        return _failure(title, error)
+    size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
+    return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
+
+
+def _golden() -> list[Check]:
+    from imkd_edge.bundle.format import shipped
+
+    return [_replay(name) for name in shipped()]
+
+
+def _replay(name: str) -> Check:
+    """Runs the bundle's golden frame here and compares the results with the exporter's."""
+    from imkd_edge.checks.selftest import beyond_tolerance, check_golden
+
+    title = f"golden {name}"
+    try:
+        differences = check_golden(name)
+    except Error as error:
+        return _failure(title, error)
+    if excess := beyond_tolerance(differences):
+        tensors = ", ".join(f"{key} by {value:.3g}" for key, value in excess.items())
+        fix = "install the versions on its card, or export again here"
+        return Check(title, FAIL, f"this machine differs from the exporter's in {tensors}", fix)
+    boxes, scores = differences["boxes"], differences["scores"]
+    return Check(title, OK, f"same boxes as the exporter's to {boxes:.1g} m, scores to {scores:.1g}")
+
+
+def _synth() -> Check:
+    from imkd_edge.sources import open_source
+
+    source = open_source("synth")
+    sample = source[source.names[0]]
+    points = sum(len(sweep.points) for sweep in sample.radar)
+    return Check("sensor data", OK, f"synth frame {sample.name}: {len(sample.frames)} images, {points} radar points")
+
+
+CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
+    "python": _python,
+    "core": _core,
+    "parts": _parts,
+    "numpy": _numpy,
+    "opencv": _opencv,
+    "onnxruntime": _onnxruntime,
+    "cuda": _cuda,
+    "tensorrt": _tensorrt,
+    "device": _device,
+    "threads": _threads,
+    "bundles": _bundles,
+    "golden": _golden,
+    "sensor data": _synth,
+}

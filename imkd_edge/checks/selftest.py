@@ -1,0 +1,189 @@
+"""Self-test of a bundle: runs its golden frame on this machine and compares the results with the exporter's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import imkd_edge._core as _core
+from imkd_edge.bundle.format import Bundle
+from imkd_edge.bundle.golden import bad_golden, infer_arguments, pack_frame, read_golden, tensor_names
+from imkd_edge.detector import Detector
+from imkd_edge.engines.build import NO_GPU, engine_folder
+from imkd_edge.engines.load import EngineFactory
+from imkd_edge.errors import Error
+from imkd_edge.result import Result
+from imkd_edge.rig import SensorRig
+from imkd_edge.sources.base import Sample
+
+# Largest difference between the CPUs of two machines: our ops are exact, networks are not.
+CPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.05, "scores": 0.01, "labels": 0.0}
+NETWORK_TOLERANCE = 0.02  # of the other tensors
+# Largest difference of a GPU, whose TF32 and FP16 arithmetic rounds more coarsely; our ops differ as on the CPU.
+GPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.2, "scores": 0.03, "labels": 0.0}
+ROUNDING = {"float32": 0.0, "float16": float(np.finfo(np.float16).eps)}  # dtype -> relative step
+
+
+def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[str, np.ndarray]:
+    """Runs the detector on a sample and returns the arrays of golden.npz.
+
+    Args:
+        detector: gets the sample's rig and loses its past frames.
+        sample: one moment of a source.
+        values: approximate number of values to store of each tensor.
+    """
+    detector.set_rig(sample.rig)
+    detector.reset()  # `replay` has no past frames either
+    times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in sample.rig.cameras]
+    result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+    return {**pack_frame(sample, times), **_pack_result(detector, result, values)}
+
+
+def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
+    """The bundle's golden frame with the results of another form of its model.
+
+    Args:
+        bundle: of the sensor data.
+        detector: the other form; gets the rig of the golden frame and loses its past frames.
+        values: as in `make_golden`.
+    """
+    golden, _ = read_golden(bundle)
+    return {**golden, **_pack_result(detector, replay(bundle, detector), values)}
+
+
+def replay(bundle: Bundle, detector: Detector) -> Result:
+    """Runs the bundle's golden frame through a detector of the same spec, which gets its rig and loses past frames."""
+    golden, rig = read_golden(bundle)
+    detector.set_rig(rig)
+    detector.reset()
+    return _infer(detector, golden, rig, bundle)
+
+
+def check_golden(
+    bundle: str | os.PathLike[str] | Bundle,
+    engine: str | EngineFactory = "onnxruntime",
+    threads: int = 0,
+    device: str = "auto",
+) -> dict[str, float]:
+    """Runs the bundle's golden frame and compares the results with the exporter's.
+
+    Args:
+        bundle: a Bundle, the path of one, or the name of a shipped one.
+        engine, threads, device: of the Detector.
+
+    Returns:
+        Name -> the largest absolute difference of each tensor beyond rounding to the engine's dtype, of boxes (m, rad,
+        m/s) and of scores; "labels": the number of different ones. Infinite where shapes or the number of boxes differ,
+        or a value is NaN.
+
+    Raises:
+        Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
+    """
+    bundle = Bundle.load(bundle)
+    golden, rig = read_golden(bundle)
+    with Detector(bundle, rig, device, engine, threads) as detector:
+        result = _infer(detector, golden, rig, bundle)
+        tensors = detector.tensors()
+        rounding = {name: ROUNDING[tensor.dtype] for name, tensor in detector.device_tensors().items()}
+    differences = {}
+    for name in tensor_names(bundle.spec):
+        values = tensors[name].ravel()[:: int(golden[f"stride_{name}"])]
+        differences[name] = _difference(values, golden[f"tensor_{name}"], rounding[name])
+    return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
+
+
+def beyond_tolerance(differences: Mapping[str, float]) -> dict[str, float]:
+    """The differences of `check_golden` that exceed the tolerance between two CPUs."""
+    return {k: value for k, value in differences.items() if not value <= CPU_TOLERANCE.get(k, NETWORK_TOLERANCE)}
+
+
+def check_engines(build: Mapping[str, Any]) -> str:
+    """Runs the bundle's golden frame through newly built engines on this GPU.
+
+    Args:
+        build: from `build_engines`.
+
+    Returns:
+        "passed: ...", "failed: ..." or "not run: ...", with the reason.
+    """
+    if reason := _why_not_run(build):
+        return f"not run: {reason}"
+    try:
+        differences = check_golden(build["bundle"], engine="tensorrt", device="cuda")
+    except Error as error:
+        return f"failed: {error}"
+    excess = [
+        f"{name} by {differences[name]:.3g}, allowed {limit:g}"
+        for name, limit in GPU_TOLERANCE.items()
+        if not differences[name] <= limit
+    ]
+    if excess:
+        return f"failed: differs from the exporter's in {'; '.join(excess)}"
+    return f"passed: boxes differ by {differences['boxes']:.2g} m at most, scores by {differences['scores']:.2g}"
+
+
+def _why_not_run(build: Mapping[str, Any]) -> str:
+    """The reason why no Detector can run the engines here; empty where one can."""
+    first, builder = build["engines"][0], build["builder"]
+    if first["key"]["gpu"] == NO_GPU.name:
+        return "no GPU"
+    if builder != "tensorrt":
+        return f"no Detector runs what {builder} builds"
+    expected = engine_folder(Bundle.load(build["bundle"]))
+    if Path(first["path"]).parent.absolute() != expected:
+        return f"a Detector looks for engines in {expected.name} beside the bundle"
+    try:
+        _core.require_cuda()
+    except Error as error:
+        return error.what
+    return "" if "tensorrt" in _core.native_engines() else "this build of the core has no TensorRT"
+
+
+def _infer(detector: Detector, golden: Mapping[str, np.ndarray], rig: SensorRig, bundle: Bundle) -> Result:
+    try:
+        return detector.infer(*infer_arguments(golden, rig))
+    except Error as error:
+        if not error.code.startswith("E02"):
+            raise
+        # E02xx is a mistake of the caller; here the arguments are the bundle's.
+        raise bad_golden(bundle, f"{error.what} ({error.where})") from error
+
+
+def _pack_result(detector: Detector, result: Result, values: int) -> dict[str, np.ndarray]:
+    golden = {"boxes": result.boxes, "scores": result.scores, "labels": result.labels}
+    tensors = detector.tensors()
+    for name in tensor_names(detector.spec):
+        tensor = tensors[name]
+        stride = -(-tensor.size // values) | 1  # odd: samples every column, because most rows have an even length
+        golden[f"stride_{name}"] = np.array(stride, np.int64)
+        golden[f"tensor_{name}"] = tensor.ravel()[::stride].copy()
+    return golden
+
+
+def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0) -> float:
+    """The largest absolute difference beyond a relative rounding step; infinite for different shapes or NaN."""
+    if values.shape != expected.shape:
+        return float("inf")
+    reference = expected.astype(np.float64)
+    largest = float((np.abs(values - reference) - rounding * np.abs(reference)).max(initial=0.0))
+    return float("inf") if np.isnan(largest) else largest
+
+
+def _box_differences(
+    golden: Mapping[str, np.ndarray], boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    expected = golden["boxes"].astype(np.float64)
+    if boxes.shape != expected.shape:
+        return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
+    # Each yaw within half a turn of the expected one, since -pi equals pi.
+    unwrapped = boxes.astype(np.float64)
+    unwrapped[:, 6] = expected[:, 6] + (unwrapped[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi
+    return {
+        "boxes": _difference(unwrapped, expected),
+        "scores": _difference(scores, golden["scores"]),
+        "labels": float(np.count_nonzero(labels != golden["labels"])),
+    }

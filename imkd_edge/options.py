@@ -1,0 +1,183 @@
+"""Options of the long verbs: each is a field with its type, default, help and limits, stated once.
+
+The command line makes its options of the fields, and the function behind the verb takes the object:
+`imkd-edge compare A B --limit 4` is `compare(A, B, options=CompareOptions(limit=4))`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from imkd_edge.spec import SCORES
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line shows a field."""
+
+    help: str
+    name: str = ""  # such as "--frame"; empty: the field's name
+    min: float | None = None
+    max: float | None = None
+    metavar: str | None = None
+
+
+def changed(options: Any) -> dict[str, Any]:
+    """{"--name": value} of the fields that differ from their default."""
+    values = {field: getattr(options, field.name) for field in fields(options)}
+    return {option_name(field.name): value for field, value in values.items() if value != field.default}
+
+
+def option_name(field: str) -> str:
+    """A field's name on the command line."""
+    return "--" + field.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a Detector runs."""
+
+    device: Annotated[str, Option("Where the networks run: auto, cpu or cuda.")] = "auto"
+    engine: Annotated[
+        str, Option("auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
+    ] = "auto"
+    threads: Annotated[int, Option("Threads of our ops and of the engine; 0 is one per core.", min=0)] = 0
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """Which frames to run, and what to do with the results."""
+
+    frame: Annotated[tuple[str, ...], Option("Name of a frame; repeatable.")] = ()
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    split: Annotated[str | None, Option("Only the frames of this split.")] = None
+    save: Annotated[bool, Option("Write OUT/FRAME/overview.png and result.json.")] = False
+    out: Annotated[Path, Option("Folder for --save.")] = Path("runs/infer")
+    debug: Annotated[bool, Option("With --save: also draw the gate maps.")] = False
+    score: Annotated[
+        float | None,
+        Option("Discard boxes below this score; the default is the bundle's.", min=SCORES[0], max=SCORES[1]),
+    ] = None
+    theme: Annotated[str, Option("Colours of the pictures: dark or light.")] = "dark"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How many frames to time, and at which pace."""
+
+    frames: Annotated[int, Option("Timed frames.", min=1, max=10_000_000)] = 6636
+    warmup: Annotated[int, Option("Frames before the clock starts.", min=0)] = 20
+    rate: Annotated[
+        float | None, Option("Pace the frames as sensors do, and count missed deadlines.", metavar="HZ")
+    ] = None
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build TensorRT engines."""
+
+    out: Annotated[Path | None, Option("Folder for the engines; the default is NAME.engines beside NAME.imkd.")] = None
+    workspace_mb: Annotated[
+        int | None,
+        Option("Largest memory of one layer, MiB; the default is the device's.", "--workspace", min=1, metavar="MB"),
+    ] = None
+    dla: Annotated[
+        int | None, Option("Deep learning accelerator for the layers that it can run.", min=0, metavar="N")
+    ] = None
+    timing_cache: Annotated[
+        Path | None, Option("Kernel times of earlier builds: read, then written.", metavar="FILE")
+    ] = None
+    io: Annotated[
+        str,
+        Option(
+            "Types of the engines' tensors: auto is float16 where a part computes in it, with the context's channels "
+            "last; onnx is as in the ONNX part."
+        ),
+    ] = "auto"
+    builder: Annotated[
+        str, Option("The Python package: tensorrt, or tensorrt_rtx, which also builds without a GPU.")
+    ] = "tensorrt"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One training, besides its config."""
+
+    data: Annotated[str | None, Option("Folder or name of the source; the default is the config's.")] = None
+    split: Annotated[str | None, Option("Train on this split; the default is the config's.")] = None
+    out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
+    seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
+    resume: Annotated[bool, Option("Continue from OUT/checkpoint.pt.")] = False
+    epochs: Annotated[int | None, Option("Epochs of the student, instead of the config's.", min=1)] = None
+    teacher: Annotated[
+        Path | None, Option("OUT of an earlier run whose LiDAR teacher and label encoder are used again.")
+    ] = None
+    cache: Annotated[
+        Path | None, Option("Folder for decoded samples and frozen features; several runs may share it.")
+    ] = None
+    device: Annotated[str, Option("Where to train: auto (CUDA where there is one), cpu or cuda.")] = "auto"
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """Post-training quantization, and training of the quantized model."""
+
+    method: Annotated[str, Option("Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse"
+    kappa: Annotated[float, Option("riac: extra weight of the strongest radar return over the weakest, 0 to 1.")] = 0.5
+    percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
+    bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
+    frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
+    split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
+    keep_float: Annotated[
+        tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
+    ] = ()
+    gate: Annotated[float | None, Option("Keep layers in float until no output's NMSE is above this.", min=0)] = None
+    collection: Annotated[
+        Path | None, Option("File of the histograms, for an interrupted pass to continue; beside OUT by default.")
+    ] = None
+    typing: Annotated[
+        str, Option("Of the float rest: float32, or float16 for TensorRT; the other form lies beside it.")
+    ] = "float32"
+    evaluate: Annotated[
+        str | None, Option("Measure the float and the INT8 bundle on this split of the source, for the model card.")
+    ] = None
+    qat: Annotated[bool, Option("Then train it on the calibration frames to reproduce the float bundle's outputs.")] = (
+        False
+    )
+    refine: Annotated[bool, Option("The same with fixed weights: only the scales are trained.")] = False
+    steps: Annotated[int, Option("Steps of --qat and --refine, for each part, of two frames each.", min=1)] = 150
+    seed: Annotated[int, Option("Of the order of frames in --qat and --refine.")] = 0
+    html: Annotated[Path | None, Option("Write a page on ranges, weights and layers, and its data as JSON.")] = None
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Which frames to compare two bundles on, and how close they must be."""
+
+    split: Annotated[str | None, Option("Of the source; the default is every frame.")] = None
+    limit: Annotated[int, Option("Frames, spread over the source.", min=1)] = 8
+    tolerance: Annotated[float, Option("Largest NMSE of an output; above it the exit code is 1.", min=0)] = 0.1
+    engines: Annotated[str, Option("What runs B; A runs on the first of them: onnxruntime,torch,tensorrt.")] = (
+        "onnxruntime"
+    )
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Which frames to evaluate, under which condition, and what to report."""
+
+    split: Annotated[str, Option("Of the source; all is every frame.")] = "val"
+    score: Annotated[float, Option("Boxes below this score do not count.", min=SCORES[0], max=SCORES[1])] = 0.01
+    per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False
+    per_block: Annotated[bool, Option("Also for each run of consecutive frames (Astyx).")] = False
+    per_radar: Annotated[bool, Option("Also by the radar returns in a box: none, any, thirds (Astyx).")] = False
+    condition: Annotated[
+        str,
+        Option(
+            "Change the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."
+        ),
+    ] = "none"
+    limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
+    resamples: int = 0  # draws of frames for intervals, KITTI's protocol only; not on the command line

@@ -1,0 +1,1 @@
+"""Predicted times of a bundle on a Jetson, from its graph and a roofline; nothing is run."""

@@ -1,0 +1,1 @@
+"""Visualisation: pictures of frames and results."""

@@ -1,0 +1,76 @@
+"""PyTorch as an engine of any bundle, and torch.export, which torch-tensorrt reads parts with.
+
+torch-tensorrt itself needs a GPU; a stand-in replaces it.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from imkd_edge import Detector  # noqa: E402
+from imkd_edge.bundle import PARTS, Bundle, golden_rig  # noqa: E402
+from imkd_edge.checks.selftest import replay  # noqa: E402
+from imkd_edge.engines import torch_graph  # noqa: E402
+from imkd_edge.engines.torch import TorchEngine  # noqa: E402
+from imkd_edge.errors import Error  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return Bundle.load("tiny")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: str) -> None:
+    graph = onnx.load(bundle.file(f"{part}.onnx")).graph
+    module = torch_graph.GraphModule(graph).eval()
+    torch.manual_seed(0)
+    inputs = tuple(torch.rand([d.dim_value for d in item.type.tensor_type.shape.dim]) for item in graph.input)
+    with torch.no_grad():
+        exported = torch.export.export(module, inputs).module()(*inputs)
+        expected = module(*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True))
+    assert all(value.any() for value in expected)
+
+
+def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:
+    with Detector(bundle, golden_rig(bundle), device="cpu", engine=engine, threads=1) as detector:
+        replay(bundle, detector)
+        return detector.tensors()
+
+
+def test_a_compiled_part_is_what_the_detector_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_part(part, ir, inputs):
+        compiled.append((ir, [tuple(value.shape) for value in inputs]))
+        return lambda *arrays: tuple(2 * value for value in part(*arrays))
+
+    def on_the_cpu(threads: int) -> TorchEngine:
+        engine = TorchEngine(threads, "torch-tensorrt")
+        assert engine.name() == "torch-tensorrt" and engine._device == "cuda"
+        engine._device = "cpu"
+        return engine
+
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", types.SimpleNamespace(compile=compile_part))
+    plain, doubled = tensors(bundle, TorchEngine), tensors(bundle, on_the_cpu)
+    image = bundle.spec.image
+    assert ("dynamo", [(bundle.spec.cameras, 3, image.height, image.width)]) in compiled and len(compiled) == 2
+    assert np.array_equal(doubled["depth"], 2 * plain["depth"]) and plain["depth"].any()
+
+
+def test_without_torch_tensorrt_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)  # as if it were not installed
+    with pytest.raises(Error) as raised:
+        TorchEngine(1, "torch-tensorrt")
+    assert raised.value.code == "E0501" and "pip install torch-tensorrt" in raised.value.fix
+    with pytest.raises(Error) as raised:
+        TorchEngine(1, "tensorflow")
+    assert raised.value.code == "E0501" and "torch, torch-tensorrt" in raised.value.fix

@@ -1,0 +1,171 @@
+"""The overview picture: its content and layout, and that its file is written completely."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import random_spec
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.result import Health, Result
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.view import draw
+from imkd_edge.view.draw import bev, maps
+from imkd_edge.view.draw.canvas import DARK, Canvas, class_color, ramp
+
+LOOKING_FORWARD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], float)
+STAGES = {
+    "preprocess": 900.0,
+    "camera": 9000.0,
+    "lift": 700.0,
+    "radar": 150.0,
+    "warp": 0.0,
+    "bev": 8000.0,
+    "decode": 60.0,
+}
+
+
+def rig(count: int, size: tuple[int, int] = (320, 180)) -> SensorRig:
+    K = np.array([[250, 0, size[0] / 2 - 0.5], [0, 250, size[1] / 2 - 0.5], [0, 0, 1]], float)
+    cameras = [
+        CameraCalibration(name=f"cam{i}", width=size[0], height=size[1], K=K, T_ego_camera=LOOKING_FORWARD)
+        for i in range(count)
+    ]
+    return SensorRig(cameras=cameras, radars=[RadarCalibration(name="radar", T_ego_radar=np.eye(4))])
+
+
+def sample(sensors: SensorRig, boxes: np.ndarray, points: np.ndarray | None = None) -> Sample:
+    truth = Truth(boxes, ["car"] * len(boxes), *(np.zeros(len(boxes), kind) for kind in (np.int8, np.int32, np.int32)))
+    frames = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in sensors.cameras}
+    sweep = RadarSweep("radar", np.zeros((0, 5), np.float32) if points is None else points.astype(np.float32))
+    return Sample("000001", 0, sensors, frames, [sweep], truth=truth)
+
+
+def result(boxes: np.ndarray, mode: str = "full", sensors: dict[str, str] | None = None) -> Result:
+    health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, False, 0.0, 0.0, 0)
+    count = len(boxes)
+    scores, labels = np.full(count, 0.9, np.float32), np.zeros(count, np.int32)
+    return Result(
+        0, boxes.astype(np.float32), scores, labels, ("car", "pedestrian"), health, STAGES, sum(STAGES.values())
+    )
+
+
+ONE_CAR = np.array([[20, 0, 0.8, 4.5, 1.9, 1.6, 0.3, 5, 0]], float)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_any_number_of_cameras_makes_a_legible_picture(count: int, theme: str) -> None:
+    sensors = rig(count)
+    picture = draw.overview(sample(sensors, ONE_CAR), result(ONE_CAR), random_spec(count), "random", theme)
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    assert 500 <= picture.shape[0] <= 1400 and 1000 <= picture.shape[1] <= 2300
+    assert (np.abs(picture.astype(int) - class_color("car")).sum(2) < 12).sum() > 50  # the detection's colour is there
+
+
+def test_a_wide_image_is_above_the_view() -> None:
+    sensors = rig(1, (1024, 309))
+    picture = draw.overview(sample(sensors, ONE_CAR), result(ONE_CAR), random_spec(1))
+    assert picture.shape[1] == 1400 and picture.shape[0] > 900
+
+
+GATES = {name: np.full((64, 64), 0.5, np.float32) for name in ("i_cam", "i_rad")}
+
+
+@pytest.mark.parametrize("size", [(320, 180), (1024, 309)])
+def test_gates_and_segmentation_are_below_the_view(size: tuple[int, int]) -> None:
+    frame, detections = sample(rig(1, size), ONE_CAR), result(ONE_CAR)
+    plain = draw.overview(frame, detections, random_spec(1))
+    segmentation = {"segmentation": GATES["i_cam"]}
+    for more in ({"debug": GATES}, segmentation, {"debug": GATES, **segmentation}):
+        picture = draw.overview(frame, replace(detections, **more), random_spec(1))
+        assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
+        assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
+        middle = ramp(np.array([0.5]), maps.SCALE)[0]
+        limit = 0.3 if "debug" in more else 0.2  # a single map is as high as a row of three
+        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > limit
+
+
+@pytest.mark.parametrize("forward_right", [False, True])
+def test_a_cell_of_a_map_is_drawn_at_its_position(forward_right: bool) -> None:
+    """The cell 40 m ahead and 24 m to the left is bright: up and left, or right and up."""
+    spec = random_spec(1)
+    values = np.zeros((64, 64), np.float32)
+    values[(24 + 51) * 10 // 16, (40 + 51) * 10 // 16] = 1
+    canvas = Canvas(256, 256 + maps.HEAD, DARK.panel)
+    maps.draw_maps(canvas, {"i_cam": values}, spec.grid, bev.Extent(-51.2, 51.2, -51.2, 51.2), forward_right, [], DARK)
+    bright = np.argwhere(np.abs(canvas.picture()[maps.HEAD :].astype(int) - maps.SCALE[-1]).sum(2) < 60)
+    across, ahead = 128 - 24 * 2.5, 40 * 2.5  # 2.5 px per metre
+    expected = (across, 128 + ahead) if forward_right else (128 - ahead, across)
+    assert len(bright) >= 9 and np.abs(bright.mean(0) - expected).max() < 3
+
+
+def test_no_sensor_and_no_result_still_make_a_picture() -> None:
+    empty = replace(sample(rig(6), np.zeros((0, 9))), frames={}, radar=[], truth=None)
+    assert draw.overview(empty, None, random_spec()).any()
+
+
+def test_a_result_without_boxes_and_with_dead_sensors_is_drawn() -> None:
+    states = {f"cam{i}": "missing" for i in range(6)} | {"radar": "stale"}
+    assert draw.overview(sample(rig(6), ONE_CAR), result(np.zeros((0, 9)), "blind", states), random_spec()).any()
+
+
+def test_unknown_and_infinite_numbers_do_not_stop_the_drawing() -> None:
+    boxes = np.array([[20, 0, 1, 4, 2, 2, 0, np.nan, np.nan], [1e6, 1e6, 0, 4, 2, 2, 0, 0, 0]], float)
+    points = np.array([[np.nan, 0, 0, 0, 0], [5, 5, 0, np.inf, np.nan], [1e9, 0, 0, 0, 0]])
+    assert draw.overview(sample(rig(6), boxes, points), result(boxes), random_spec()).any()
+
+
+def test_forward_is_up_or_right() -> None:
+    extent = bev.Extent(-50, 50, -50, 50)
+    canvas = Canvas(200, 200, DARK.panel)
+    ahead, left = np.array([[10.0, 0.0]]), np.array([[0.0, 10.0]])
+    up, right = bev.View(canvas, extent, False), bev.View(canvas, extent, True)
+    np.testing.assert_allclose(up(ahead)[0], [100, 80])
+    np.testing.assert_allclose(up(left)[0], [80, 100])
+    np.testing.assert_allclose(right(ahead)[0], [120, 100])
+    np.testing.assert_allclose(right(left)[0], [100, 80])
+
+
+def test_old_sweeps_are_transformed_to_the_reference_pose() -> None:
+    """The vehicle has driven 3 m since the sweep: a post 10 m ahead then is 7 m ahead now."""
+    then, now = np.eye(4), np.eye(4)
+    now[0, 3] = 3
+    sensors = rig(1)
+    sweep = RadarSweep("radar", np.array([[10, 0, 0, 5, -1]], np.float32), T_world_ego=then)
+    returns = bev.radar_returns(sensors, [sweep], Ego(T_world_ego=now))
+    np.testing.assert_allclose(returns.points, [[7, 0]])
+    assert returns.is_velocity and returns.value[0] == -1
+
+
+def test_an_aliased_radar_is_coloured_by_intensity() -> None:
+    radar = RadarCalibration(name="radar", T_ego_radar=np.eye(4), velocity="aliased", period=10.0)
+    sensors = SensorRig(cameras=list(rig(1).cameras), radars=[radar])
+    returns = bev.radar_returns(sensors, [RadarSweep("radar", np.array([[1, 2, 0, 55, 3]], np.float32))], None)
+    assert not returns.is_velocity and returns.value[0] == 55
+
+
+def test_the_ramp_interpolates_between_its_stops() -> None:
+    colors = ramp(np.array([-1, 0, 0.5, 1, 2, np.nan]), [(0, 0, 0), (100, 50, 20), (200, 0, 0)])
+    np.testing.assert_array_equal(colors, [[0, 0, 0], [0, 0, 0], [100, 50, 20], [200, 0, 0], [200, 0, 0], [0, 0, 0]])
+
+
+def test_a_window_clips_what_is_drawn_in_it() -> None:
+    canvas = Canvas(40, 40, (0, 0, 0))
+    canvas.window(10, 10, 20, 20).fill(np.array([[-50, -50], [90, -50], [90, 90], [-50, 90]]), (255, 255, 255), 0.5)
+    picture = canvas.picture()
+    assert picture[10:30, 10:30].min() > 100
+    picture[10:30, 10:30] = 0
+    assert not picture.any()
+
+
+def test_the_png_is_the_picture(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    draw.write_png(tmp_path / "a.png", picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "a.png"))[:, :, ::-1], picture)

@@ -1,0 +1,123 @@
+"""`imkd-edge train`: config -> teacher and label encoder, where the config distils -> student."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.options import TrainOptions
+from imkd_edge.sources.nuscenes import GET_DEVKIT
+from imkd_edge.sources.select import open_with
+from imkd_edge.training import distributed
+from imkd_edge.training.cache import CachedSource
+from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, TEACHER, load_teacher
+from imkd_edge.training.config import Config, load_config
+from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.run import Progress, Run
+from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
+
+
+def train(config: str | Path, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to options.out.
+
+    A config that distils trains the LiDAR teacher first, in OUT/teacher, and for a label term the label encoder, in
+    OUT/labels. Processes that torchrun starts share every batch. Their result equals that of one process, except for
+    [augment] mix, which joins examples of one process. Only the first process writes. (CUDA is untested.)
+
+    Args:
+        config: TOML file or the name of a shipped one.
+        options: `resume` continues from the checkpoints in `out`, bit-equal to an uninterrupted run; `cache` replaces
+            memory, and several processes share OUT/cache by default.
+        progress: wraps the batches of an epoch, for a progress bar.
+
+    Returns:
+        The last line of the log, with "checkpoint" and "frames"; {} in all processes but the first.
+
+    Raises:
+        Error: train_config, train_checkpoint, train_no_data, train_diverged, device_unavailable; those of the spec and
+            the source.
+    """
+    settings = load_config(config)
+    if options.epochs is not None:
+        settings = replace(settings, train=replace(settings.train, epochs=options.epochs))
+    if options.teacher is not None and not settings.distill.active:
+        problem, fix = "a teacher for a config whose [distill] uses none", "leave --teacher out, or set [distill]"
+        raise Error(Code.train_config, problem, str(options.teacher), fix)
+    source, split = options.data or settings.data.source, options.split or settings.data.split
+    settings = replace(settings, data=replace(settings.data, source=source, split=split))
+    return train_stages(settings, options, progress=progress)
+
+
+def train_stages(settings: Config, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains every stage of a loaded config; see `train`. The config, not the options, says data, split and epochs."""
+    _check_folder(options.out, options.resume)
+    device = distributed.join(options.device)
+    cache = options.cache
+    if cache is None and distributed.size() > 1 and settings.data.keep:
+        cache = options.out / "cache"
+    dataset = open_dataset(settings, options.seed, cache)
+
+    # The frozen networks that the student learns from, trained here or in an earlier run.
+    networks: tuple = (None, None)
+    if settings.distill.active:
+        labels = settings.distill.label > 0
+        if options.teacher is None:
+            train_teacher(settings, options, dataset, labels=labels, progress=progress)
+        networks = load_teacher(options.teacher or options.out, settings, labels)
+
+    torch.manual_seed(options.seed)
+    stage = StudentStage(settings, *networks).to(device)
+    return Run(settings, options.seed, options.out, stage, dataset).train(options.resume, progress)
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Raises Error train_checkpoint where a new run would overwrite one, or where there is none to resume."""
+    present = any((out / stage / CHECKPOINT).is_file() for stage in (".", TEACHER, LABELS))
+    if resume and not present:
+        fix = "train first, or name the folder of the run"
+        raise Error(Code.train_checkpoint, "no checkpoint to resume from", str(out), fix)
+    if present and not resume:
+        fix = "add --resume to continue it, or name another --out"
+        raise Error(Code.train_checkpoint, "the folder already holds a run", str(out), fix)
+
+
+def train_teacher(
+    settings: Config,
+    options: TrainOptions,
+    dataset: FrameDataset,
+    *,
+    labels: bool = True,
+    progress: Progress | None = None,
+) -> None:
+    """Trains the LiDAR teacher in OUT/teacher and, with `labels`, the label encoder in OUT/labels."""
+    device = distributed.join(options.device)
+    config = settings.teacher
+    settings = replace(settings, train=replace(settings.train, epochs=config.epochs, rate=config.rate))
+    torch.manual_seed(options.seed)
+    teacher = TeacherStage(settings).to(device)
+    Run(settings, options.seed, options.out / TEACHER, teacher, dataset).train(options.resume, progress)
+    if not labels:
+        return
+
+    frozen, _ = load_teacher(options.out, settings, labels=False)
+    settings = replace(settings, train=replace(settings.train, epochs=config.label_epochs))
+    torch.manual_seed(options.seed)
+    encoder = LabelStage(settings, frozen).to(device)
+    Run(settings, options.seed, options.out / LABELS, encoder, dataset).train(options.resume, progress)
+
+
+def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:
+    """Opens the frames that a config trains on. Raises Error train_no_data, those of the source."""
+    source = open_with(settings.data.source, settings.data.options)
+    splits, split = getattr(source, "splits", {}), settings.data.split
+    if not splits.get(split):
+        fix = f"splits of this source: {', '.join(sorted(splits)) or 'none'}"
+        if source.kind == "nuscenes" and not splits:
+            fix += f"; the official ones come with nuscenes-devkit: {GET_DEVKIT}"
+        raise Error(Code.train_no_data, f"the split '{split}' is missing or empty", settings.data.source, fix)
+    names = list(splits[split])
+    return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
