@@ -241,7 +241,7 @@ def test_the_check_sees_an_import_inside_a_function(tmp_path: Path) -> None:
     module = tmp_path / "m.py"
     module.write_text("def f():\n    import torch.nn\n    from imkd_edge.training import program\n")
     items = imports(module, "imkd_edge")
-    assert {"torch.nn", "imkd_edge.training.main"} <= {item.module for item in items}
+    assert {"torch.nn", "imkd_edge.training.program"} <= {item.module for item in items}
     assert not any(item.at_load for item in items)
 
 
