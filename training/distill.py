@@ -1,4 +1,4 @@
-"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), for training alone.
+"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), used only in training.
 
 Every term is a pure function that returns a scalar. It is 0 where student and target agree.
 No gradient enters its target. Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].

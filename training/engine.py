@@ -82,7 +82,7 @@ def train_one_epoch(
         if part == 0:
             optimizer.zero_grad(set_to_none=True)
 
-        # DDP averages the gradients in the last micro-batch of a step alone.
+        # DDP averages the gradients only in the last micro-batch of a step.
         with contextlib.nullcontext() if last or model is stage else model.no_sync():
             terms = model(to_device(batch, stage.device), step / steps * config.epochs)
             values = distributed.mean(torch.stack([v.detach() for v in terms.values()])).tolist()

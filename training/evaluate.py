@@ -116,7 +116,7 @@ class CheckpointDetector:
         return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions))
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
-        """F_fused (1,C,H,W) of a sample alone, and its ego pose; both go to the cache."""
+        """F_fused (1,C,H,W) of a sample without its past, and its ego pose; both go to the cache."""
         batch = self.batch(network_inputs(self.spec, self.select_sensors(sample)))
         self.maps[sample.name] = self.network.encode(batch)["f_fused"], sample.ego
         while len(self.maps) > CACHED_MAPS:

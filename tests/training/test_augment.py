@@ -206,7 +206,7 @@ def test_dropping_removes_and_never_adds(config):
     [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)],
 )
 def test_the_radar_gives_an_unknown_ego_speed_before_the_world_rotates(ego, earlier, estimated):
-    """A pose gives a motion with another one at least 10 ms away alone.
+    """A pose gives a motion only with another pose at least 10 ms away.
 
     At 14 m/s static returns have a radial velocity of -14 m/s times the cosine of their bearing.
     """

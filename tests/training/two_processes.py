@@ -46,7 +46,7 @@ def check_batch_norm() -> None:
 
 
 def check_accumulation() -> None:
-    """Micro-batches of two processes, averaged in the last one alone, take the steps of whole batches."""
+    """Micro-batches of two processes, averaged only in the last one, take the steps of whole batches."""
     batches = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(1))
     results = []
     for parts, wrap in ((1, False), (2, True)):
