@@ -1,26 +1,35 @@
 # Four targets. Stamps in .venv and build/ make a second run quick; `rm -rf .venv build` starts afresh.
 PYTHON ?= python3
 JOBS ?= $(shell nproc)
+TORCH ?= torch==2.14.1 torchvision==0.29.1
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON_OF_VENV := -DPython_EXECUTABLE=$(CURDIR)/$(VENV)/bin/python
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+BUILD := cmake -S . -G Ninja -DIMKD_BUILD_TESTS=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 TESTS := not slow# make test TESTS=: every test
+SKIPS := report# make test SKIPS=ledger: fails where a test is skipped for a reason that tests/skips.toml does not list
+CTEST := --output-on-failure --output-junit ctest.xml -j $(JOBS)
 export PYTHON PYTHONUNBUFFERED := 1
+export CXX  # g++ if nobody says otherwise: ccache takes g++ and c++ for two compilers
+export CMAKE_C_COMPILER_LAUNCHER := $(CURDIR)/.ci/compile
+export CMAKE_CXX_COMPILER_LAUNCHER := $(CMAKE_C_COMPILER_LAUNCHER)
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
 CPP_CODE := $(shell find cpp tests/cpp -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
 
 .PHONY: demo test lint format
 .DELETE_ON_ERROR:
+MAKEFLAGS += -j2  # packages come and are unpacked while the C++ tests are compiled
 
 demo: $(VENV)/.installed
 	$(BIN)/imkd-edge demo
 
 test: $(VENV)/.test-extras build/.tests build/.tests-sanitized
-	ctest --test-dir build/tests --output-on-failure -j $(JOBS)
-	ctest --test-dir build/tests-sanitized --output-on-failure -j $(JOBS)
-	$(BIN)/python -m pytest -q -m "$(TESTS)"
+	.ci/stage ctest ctest --test-dir build/tests $(CTEST)
+	.ci/stage ctest-sanitized ctest --test-dir build/tests-sanitized $(CTEST)
+	$(BIN)/python tests/ledger.py $(SKIPS) build/tests/ctest.xml build/tests-sanitized/ctest.xml
+	.ci/stage pytest $(BIN)/python -m pytest -q -n $(JOBS) --durations=25 -m "$(TESTS)" --skips $(SKIPS)
 
 lint: $(VENV)/.lint-tools
 	$(BIN)/ruff check .
@@ -39,21 +48,25 @@ $(BIN)/python:
 	.ci/packages build
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(CORE) | $(BIN)/python
-	.ci/packages build
+# Without build isolation pybind11 stays in one folder, so a second build compiles only what has changed.
+$(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),build/onnxruntime)
+	.ci/packages $(if $(filter test,$(MAKECMDGOALS)),test,build)
 	@echo "building and installing imkd-edge into $(VENV)"
-	$(PIP) --editable .
+	$(PIP) 'scikit-build-core>=0.11' 'pybind11>=3.0,<4'
+	.ci/stage wheel $(PIP) --no-build-isolation --editable .
 	touch $@
 
-# The torch pair is pinned: a request without a version can fetch another build of several gigabytes.
-# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer, without needing them; what they
-# import is in the extra. vod-tudelft also brings a package named tests: pytest finds ours by their path, so it is in nobody's way.
-$(VENV)/.test-extras: $(CORE) | $(VENV)/.installed build/onnxruntime
-	.ci/packages test
+# torch and torchvision (timm does not import without it) are pinned, so that every run has the same numbers. From PyPI,
+# torch for x86_64 is the CUDA build: with NVIDIA's libraries the environment has 5.5 GB. The tests need no GPU. Where
+# an index has the CPU wheels, of 200 MB: make test TORCH='--index-url URL torch==2.14.1 torchvision==0.29.1'
+# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer; neither needs them, and
+# the extra has what they import. vod-tudelft also brings a package named tests; pytest finds ours by their path.
+$(VENV)/.test-extras: pyproject.toml | $(VENV)/.installed
 	@echo "installing what the tests need (torch among it)"
-	$(PIP) --editable '.[train,test]' torch==2.14.1 torchvision==0.29.1
+	.ci/stage torch $(PIP) $(TORCH)
+	.ci/stage packages $(PIP) 'imkd-edge[train,test]'
 	$(PIP) --no-deps nuscenes-devkit==1.2.0 vod-tudelft==1.0.3
-	touch $(VENV)/.installed $@
+	touch $@
 
 build/onnxruntime:
 	.ci/onnxruntime-headers $@
@@ -63,12 +76,12 @@ $(VENV)/.lint-tools: | $(BIN)/python
 	$(PIP) ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5 'numpy>=1.24'
 	touch $@
 
-build/.tests: $(CORE) $(shell find tests/cpp -type f) | $(VENV)/.test-extras
-	cmake -S . -B build/tests -G Ninja -DCMAKE_BUILD_TYPE=Release -DIMKD_BUILD_TESTS=ON $(PYTHON_OF_VENV) -DIMKD_BUILD_EXAMPLES=ON
-	cmake --build build/tests -j $(JOBS)
+build/.tests: $(CORE) $(shell find tests/cpp -type f) | $(VENV)/.installed
+	$(BUILD) -B build/tests -DCMAKE_BUILD_TYPE=Release -DIMKD_BUILD_EXAMPLES=ON
+	.ci/stage build cmake --build build/tests
 	touch $@
 
 build/.tests-sanitized: $(CORE) $(shell find tests/cpp -type f) | build/.tests
-	cmake -S . -B build/tests-sanitized -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DIMKD_BUILD_TESTS=ON $(PYTHON_OF_VENV) -DIMKD_SANITIZE=address,undefined
-	cmake --build build/tests-sanitized -j $(JOBS)
+	$(BUILD) -B build/tests-sanitized -DIMKD_SANITIZE=address,undefined
+	.ci/stage build-sanitized cmake --build build/tests-sanitized
 	touch $@

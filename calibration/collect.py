@@ -1,4 +1,4 @@
-"""The one pass over the calibration frames: a histogram of every watched tensor, under every weight; an interrupted one is gone on with."""
+"""The pass over the calibration frames: histograms of every observed tensor; an interrupted pass can be resumed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from imkd_edge.bundle.files import npz_bytes, write_atomically
-from imkd_edge.bundle.format import PARTS
-from imkd_edge.calibration.frames import Track
+from imkd_edge.bundle import PARTS, npz_bytes, write_atomically
 from imkd_edge.calibration.histogram import ROWS, Histogram
 from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
 from imkd_edge.checks.observe import Observable, ObservingEngine, observe
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
 from imkd_edge.spec import ModelSpec
 
@@ -26,14 +25,14 @@ SAVE_EVERY = 16  # frames
 
 
 @dataclass(frozen=True)
-class Watched:
+class ObservedTensor:
     """A tensor to be observed."""
 
     part: str
     name: str
     shape: tuple[int, ...]
-    weighted: bool = False  # radar reaches it, and it lies over the ground
-    radius: int = 0  # cells of its grid that its receptive field reaches from the radar grid
+    weighted: bool = False  # it depends on radar and lies over the ground
+    radius: int = 0  # of its receptive field in the radar grid, in cells of its own grid
 
     @property
     def key(self) -> str:
@@ -43,110 +42,117 @@ class Watched:
 
 @dataclass
 class Collection:
-    """What the pass has seen so far."""
+    """Histograms of the frames that were observed so far."""
 
-    key: str  # of everything that it depends on
-    histograms: dict[str, Histogram]  # by Watched.key
-    done: list[str] = field(default_factory=list)  # names of frames
-    before: np.ndarray | None = None  # (2, H, W) maps of the last frame, the placebo of the next
+    key: str  # hash of everything that the pass depends on
+    histograms: dict[str, Histogram]  # by ObservedTensor.key
+    frames: list[str] = field(default_factory=list)  # names, in the order of the pass
+    last_maps: np.ndarray | None = None  # (2, H, W) of the last frame, the placebo of the next
 
 
 def collect(
     spec: ModelSpec,
     parts: Mapping[str, Observable],
-    watched: Sequence[Watched],
+    tensors: Sequence[ObservedTensor],
     source: Source,
     names: Sequence[str],
     state: Path | None = None,
     threads: int = 0,
     track: Track | None = None,
 ) -> Collection:
-    """Runs the float model over the frames, in their order, and counts.
+    """Runs the float model over the frames, in their order, and counts the values of its tensors.
 
     Args:
         parts: "camera" and "bev".
         names: of the frames.
-        state: file that is written every few frames and at the end; one of the same model and frames is gone on with.
-        track: wraps the names that are left, for a progress bar.
+        state: file that is written every few frames and at the end; a pass over the same model and frames resumes
+            from it.
+        track: makes a progress bar of the remaining names.
 
     Raises:
-        Error: train_diverged where the model's values are not finite.
+        Error: train_diverged where a value of the model is not finite.
     """
-    collection = _open(state, _key(parts, watched, names), watched)
-    left = list(names[len(collection.done) :])
-    if not left:
+    collection = _open(state, _key(parts, tensors, names), tensors)
+    remaining = list(names[len(collection.frames) :])
+    if not remaining:
         return collection
-    shapes = {part: {w.name: w.shape for w in watched if w.part == part} for part in PARTS}
-    detector, engines = observe(spec, source[left[0]].rig, parts, shapes, threads)
+    shapes = {part: {t.name: t.shape for t in tensors if t.part == part} for part in PARTS}
+    detector, engines = observe(spec, source[remaining[0]].rig, parts, shapes, threads)
     with detector:
-        for name in left if track is None else track(left):
+        for name in remaining if track is None else track(remaining):
             run_alone(detector, spec, source, name)
-            _count(collection, watched, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
-            collection.done.append(name)
-            if state is not None and (len(collection.done) % SAVE_EVERY == 0 or len(collection.done) == len(names)):
+            _count(collection, tensors, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
+            collection.frames.append(name)
+            count = len(collection.frames)
+            if state is not None and (count % SAVE_EVERY == 0 or count == len(names)):
                 write_atomically(state, _pack(collection))
     return collection
 
 
 def run_alone(detector: Detector, spec: ModelSpec, source: Source, name: str) -> None:
-    """One frame by itself; a model with past frames sees those before it first, for the order of calibration is not that of time."""
+    """Runs one frame independently of the last one, because calibration frames are not in temporal order.
+
+    A model with past frames runs the frames before it first.
+    """
     detector.reset()
-    here = source.names.index(name) if spec.history.frames else 0
-    for earlier in source.names[max(0, here - 4 * spec.history.frames) : here]:
+    index = source.names.index(name) if spec.history.frames else 0
+    for earlier in source.names[max(0, index - 4 * spec.history.frames) : index]:
         detector.infer_sample(source[earlier])
     detector.infer_sample(source[name])
 
 
 def _count(
     collection: Collection,
-    watched: Sequence[Watched],
+    tensors: Sequence[ObservedTensor],
     engines: Mapping[str, ObservingEngine],
     maps: np.ndarray,
     name: str,
 ) -> None:
-    placebo = collection.before
+    """Adds a frame's tensors to the histograms; maps: `radar_maps` of the frame."""
+    placebo = collection.last_maps
     if placebo is None:
         placebo = np.stack([np.full(maps.shape[1:], 1 - EMPTY), np.zeros(maps.shape[1:])]).astype(np.float32)
-    both, grids = np.concatenate([maps, placebo]), {}
-    for item in watched:
+    both, resampled = np.concatenate([maps, placebo]), {}
+    for item in tensors:
         values = engines[item.part].tensors[item.name]
         if not np.isfinite(values).all():
             raise Error(Code.train_diverged, f"{item.key} is not finite", name, "check the model on this frame")
-        place = (*item.shape[-2:], item.radius)
-        if item.weighted and place not in grids:
-            grids[place] = resample(both, *place)
-        collection.histograms[item.key].add(values, grids[place] if item.weighted else None)
-    collection.before = maps
+        grid = (*item.shape[-2:], item.radius)
+        if item.weighted and grid not in resampled:
+            resampled[grid] = resample(both, *grid)
+        collection.histograms[item.key].add(values, resampled[grid] if item.weighted else None)
+    collection.last_maps = maps
 
 
-def _key(parts: Mapping[str, Observable], watched: Sequence[Watched], names: Sequence[str]) -> str:
-    what = [
+def _key(parts: Mapping[str, Observable], tensors: Sequence[ObservedTensor], names: Sequence[str]) -> str:
+    inputs = [
         ROWS,
         EMPTY,
         [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS],
-        [repr(w) for w in watched],
+        [repr(item) for item in tensors],
         list(names),
     ]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def _pack(collection: Collection) -> bytes:
+    """The state file, an .npz archive."""
     histograms = collection.histograms.values()
-    before = np.zeros((0, 0, 0), np.float32) if collection.before is None else collection.before
+    last_maps = np.zeros((0, 0, 0), np.float32) if collection.last_maps is None else collection.last_maps
     return npz_bytes(
         {
             "key": np.array(collection.key),
-            "done": np.array(collection.done),
-            "before": before,
+            "done": np.array(collection.frames),
+            "before": last_maps,
             "counts": np.stack([h.counts for h in histograms]),
             "numbers": np.array([[h.top, h.largest, h.zeros] for h in histograms]),
         }
     )
 
 
-def _open(state: Path | None, key: str, watched: Sequence[Watched]) -> Collection:
-    """The state in the file where it is of this very pass, else an empty one."""
-    fresh = Collection(key, {w.key: Histogram(w.weighted) for w in watched})
+def _open(state: Path | None, key: str, tensors: Sequence[ObservedTensor]) -> Collection:
+    """The content of the state file where it is of the same pass, else an empty collection."""
+    fresh = Collection(key, {item.key: Histogram(item.weighted) for item in tensors})
     if state is None or not os.path.isfile(state):
         return fresh
     try:
@@ -154,9 +160,9 @@ def _open(state: Path | None, key: str, watched: Sequence[Watched]) -> Collectio
             if str(file["key"]) != key:
                 return fresh
             counts, numbers = file["counts"], file["numbers"]
-            fresh.done, fresh.before = file["done"].tolist(), file["before"]
+            fresh.frames, fresh.last_maps = file["done"].tolist(), file["before"]
     except (OSError, ValueError, KeyError, EOFError):
-        return Collection(key, {w.key: Histogram(w.weighted) for w in watched})
+        return Collection(key, {item.key: Histogram(item.weighted) for item in tensors})
     for histogram, count, number in zip(fresh.histograms.values(), counts, numbers, strict=True):
         histogram.counts, (histogram.top, histogram.largest, histogram.zeros) = count, number.tolist()
     return fresh

@@ -1,56 +1,51 @@
-"""Which frames to calibrate on: those whose radar statistics together look like the whole recording's (herding)."""
+"""The calibration frames: chosen by herding, so that their radar statistics match the whole recording's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import valid_points
+from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.select import Selection
 
 MIN_FRAMES = 16
 BINS = 8  # of each histogram in the descriptor
-STRESS = 8  # extreme frames kept aside, at most a tenth of all
-Track = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
+STRESS = 8  # extreme frames that are held out, at most a tenth of all
 
 
 @dataclass(frozen=True)
 class Frames:
     """Frames of a source, chosen for calibration."""
 
-    names: list[str]  # in the order of choice: any first part of it is a good choice too
-    stress: list[str]  # extremes, never calibrated on
-    unusable: dict[str, str]  # name -> why
+    names: list[str]  # in the order of herding: every prefix is a good choice too
+    stress: list[str]  # extreme frames, held out
+    unusable: dict[str, str]  # name -> reason
 
 
-def choose_frames(chosen: Selection, rig: SensorRig, count: int, track: Track | None = None) -> Frames:
-    """Reads the radar of every frame and picks `count` by herding.
+def choose_frames(selection: Selection, rig: SensorRig, count: int, track: Track | None = None) -> Frames:
+    """Reads the radar of every frame and chooses `count` frames by herding.
 
     Args:
-        rig: of the bundle; its sensors' names must be the source's.
-        track: wraps the names, for a progress bar.
+        rig: of the bundle; the source must have sensors of the same names.
+        track: makes a progress bar of the names.
 
     Raises:
         Error: calibration_other_rig, calibration_no_radar, calibration_few_frames.
     """
-    clouds, unusable = _read(chosen, rig, track)
+    clouds, unusable = _read(selection, rig, track)
+    kind = selection.source.kind
     if len(clouds) < MIN_FRAMES:
-        why = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
         what = f"{len(clouds)} usable frames, and a calibration needs {MIN_FRAMES}"
-        raise Error(
-            Code.calibration_few_frames,
-            f"{what}; {why}" if why else what,
-            chosen.source.kind,
-            "give a longer recording",
-        )
+        what += f"; {reasons}" if reasons else ""
+        raise Error(Code.calibration_few_frames, what, kind, "give a longer recording")
     if not any(len(cloud) for cloud in clouds.values()):
-        raise Error(
-            Code.calibration_no_radar, "no frame has a radar return", chosen.source.kind, "give a recording with radar"
-        )
+        raise Error(Code.calibration_no_radar, "no frame has a radar return", kind, "give a recording with radar")
+
     points = descriptors(list(clouds.values()))
     names = np.array(list(clouds))
     extremes = farthest(points, min(STRESS, len(names) // 10))
@@ -59,42 +54,40 @@ def choose_frames(chosen: Selection, rig: SensorRig, count: int, track: Track | 
     return Frames(names[order].tolist(), names[extremes].tolist(), unusable)
 
 
-def _read(chosen: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """name -> returns (N, 3): range m, intensity dB, radial velocity m/s; and what cannot be used."""
+def _read(selection: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Name -> returns (N, 3): range m, intensity dB, radial velocity m/s; and name -> reason of unusable frames."""
     expected = _sensors(rig)
-    clouds, unusable, others = {}, {}, 0
-    for name in chosen.names if track is None else track(chosen.names):
+    clouds, unusable, other_rigs = {}, {}, 0
+    for name in selection.names if track is None else track(selection.names):
         try:
-            sample = chosen.source[name]
+            sample = selection.source[name]
         except Error as error:
             unusable[name] = error.what
             continue
         if _sensors(sample.rig) != expected:
-            unusable[name], others = f"sensors {_sensors(sample.rig)}", others + 1
+            unusable[name], other_rigs = f"sensors {_sensors(sample.rig)}", other_rigs + 1
             continue
         points = np.concatenate([np.zeros((0, 5), np.float32), *(sweep.points for sweep in sample.radar)])
         points = points[valid_points(points)]
         clouds[name] = np.column_stack([np.hypot(points[:, 0], points[:, 1]), points[:, 3], points[:, 4]])
-    if others and not clouds:
+    if other_rigs and not clouds:
         what = f"the frames are of other sensors than the bundle's {expected}"
-        raise Error(
-            Code.calibration_other_rig,
-            what,
-            chosen.source.kind,
-            "calibrate with the sensors that the model was trained for",
-        )
+        fix = "calibrate with the sensors that the model was trained for"
+        raise Error(Code.calibration_other_rig, what, selection.source.kind, fix)
     return clouds, unusable
 
 
 def _sensors(rig: SensorRig) -> tuple[list[str], list[str]]:
+    """Names of the cameras, and of the radars."""
     return [camera.name for camera in rig.cameras], [radar.name for radar in rig.radars]
 
 
 def descriptors(clouds: list[np.ndarray]) -> np.ndarray:
-    """What a frame's radar looks like, (frames, 3 * BINS + 2), each column standardised over the frames.
+    """Radar statistics of each frame, (frames, 3 * BINS + 2), each column standardised over the frames.
 
     Args:
-        clouds: (N, 3) each: range m, intensity dB, radial velocity m/s. The histograms' edges are quantiles over all of them.
+        clouds: (N, 3) each: range m, intensity dB, radial velocity m/s. The edges of the histograms are quantiles over
+            all clouds.
     """
     every = np.concatenate(clouds)
     edges = [np.quantile(every[:, i], np.linspace(0, 1, BINS + 1)[1:-1]) for i in range(3)]
@@ -114,7 +107,10 @@ def farthest(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def herd(points: np.ndarray, count: int) -> np.ndarray:
-    """Indices (count,) whose running mean stays closest to the mean of all rows; greedy, ties by index (Welling 2009)."""
+    """Indices (count,) of rows whose running mean stays closest to the mean of all rows (Welling 2009).
+
+    Greedy; ties go to the lowest index.
+    """
     mean, total = points.mean(0), np.zeros(points.shape[1])
     free = np.ones(len(points), bool)
     order = []

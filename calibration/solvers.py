@@ -1,4 +1,4 @@
-"""From a histogram to the largest value that a tensor's integers reach (amax): the usual calibrators and the weighted ones."""
+"""Calibrators: from a tensor's histogram to amax, the largest value that its integers represent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from imkd_edge.calibration.weights import EMPTY
 from imkd_edge.errors import Code, Error
 
 CANDIDATES = 160
-LOWEST = 0.06  # of the largest value; below it a step of 8 bits is finer than a bin
-GUARD = 0.9995  # of what occupied cells hold must not be clipped
+LOWEST = 0.06  # lowest candidate over the largest value; below it a step of 8 bits is finer than a bin
+GUARD = 0.9995  # share of the values in occupied cells that must not be clipped
 
 
 @dataclass(frozen=True)
 class Method:
-    """How scales are chosen.
+    """A calibrator and its settings.
 
     Args:
-        name: max, percentile, entropy, mse, occupancy (riac with kappa 0), riac, or placebo (riac with another frame's map).
-        bits: 8, or fewer for a study: the integers stay int8, but use only so many levels.
-        kappa: how much more a strong return counts than a weak one, 0..1.
+        name: max, percentile, entropy, mse, occupancy (riac with kappa 0), riac, or placebo (riac with another frame's
+            map).
+        bits: 8, or fewer for a study: the integers stay int8 but use only so many levels.
+        kappa: extra weight of the strongest return over the weakest, 0..1.
         percentile: of |x|, zeros included, 0..100.
     """
 
@@ -33,9 +34,8 @@ class Method:
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
-            raise Error(
-                Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", f"choose one of: {', '.join(METHODS)}"
-            )
+            fix = f"choose one of: {', '.join(METHODS)}"
+            raise Error(Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", fix)
         if not 3 <= self.bits <= 8 or not 0 <= self.kappa <= 1 or not 0 < self.percentile <= 100:
             what = f"bits {self.bits}, kappa {self.kappa}, percentile {self.percentile}"
             raise Error(Code.spec_bad_value, what, "method", "bits 3..8, kappa 0..1, percentile above 0, up to 100")
@@ -47,7 +47,7 @@ class Method:
 
 
 def solve(histogram: Histogram, method: Method) -> float:
-    """amax of a tensor, > 0 unless every value was 0."""
+    """amax of a tensor; 0 only where every value is 0."""
     return METHODS[method.name](histogram, method) if histogram.largest > 0 else 0.0
 
 
@@ -63,12 +63,12 @@ def _percentile(histogram: Histogram, method: Method) -> float:
 
 
 def _entropy(histogram: Histogram, method: Method) -> float:
-    """The range whose quantized histogram diverges least from the clipped one (Migacz 2017), zeros in the lowest bin."""
+    """The range whose quantized histogram diverges least from the clipped one (Migacz 2017); zeros are in bin 0."""
     counts = histogram.counts[ALL].reshape(-1, 2).sum(1)
     counts[0] += histogram.zeros
-    levels, used = method.levels + 1, int(np.flatnonzero(counts)[-1]) + 1
-    best, choice = np.inf, used
-    for stop in [*range(levels, used, 8), used]:
+    levels, last = method.levels + 1, int(np.flatnonzero(counts)[-1]) + 1
+    best, choice = np.inf, last
+    for stop in [*range(levels, last, 8), last]:
         divergence = _divergence(counts, stop, min(levels, stop))
         if divergence < best:
             best, choice = divergence, stop
@@ -76,15 +76,16 @@ def _entropy(histogram: Histogram, method: Method) -> float:
 
 
 def _divergence(counts: np.ndarray, stop: int, levels: int) -> float:
+    """Kullback-Leibler divergence of the counts clipped to `stop` bins from the same in `levels` levels."""
     clipped = counts[:stop].copy()
     clipped[-1] += counts[stop:].sum()
     level = np.arange(stop) * levels // stop
-    held = (counts[:stop] > 0).astype(float)
-    mean = np.bincount(level, counts[:stop], levels) / np.maximum(np.bincount(level, held, levels), 1)
-    quantized = mean[level] * held
+    occupied = (counts[:stop] > 0).astype(float)
+    mean = np.bincount(level, counts[:stop], levels) / np.maximum(np.bincount(level, occupied, levels), 1)
+    quantized = mean[level] * occupied
     p, q = clipped / clipped.sum(), quantized / max(quantized.sum(), 1e-300)
-    at = p > 0
-    return float(np.sum(p[at] * np.log(p[at] / np.maximum(q[at], 1e-12))))
+    positive = p > 0
+    return float(np.sum(p[positive] * np.log(p[positive] / np.maximum(q[positive], 1e-12))))
 
 
 def _mse(histogram: Histogram, method: Method) -> float:
@@ -108,7 +109,10 @@ def _placebo(histogram: Histogram, method: Method) -> float:
 
 
 def least_squares(histogram: Histogram, counts: np.ndarray, levels: int) -> float:
-    """The amax on a geometric grid with the least squared error, of values counted (BINS,) with weights; ties: the larger."""
+    """The amax on a geometric grid with the least squared error of values with weighted counts (BINS,).
+
+    Ties go to the larger one.
+    """
     centers = histogram.centers()
     ranges = histogram.largest * np.geomspace(1, LOWEST, CANDIDATES)
     step = ranges[:, None] / levels
@@ -117,7 +121,7 @@ def least_squares(histogram: Histogram, counts: np.ndarray, levels: int) -> floa
 
 
 def quantile(histogram: Histogram, counts: np.ndarray, share: float) -> float:
-    """The upper edge of the bin that holds this quantile of values counted (BINS,) with weights."""
+    """The upper edge of the bin with this quantile of values with weighted counts (BINS,)."""
     below = np.cumsum(counts)
     return float((int(np.searchsorted(below, share * below[-1])) + 1) * histogram.top / len(counts))
 

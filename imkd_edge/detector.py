@@ -33,17 +33,20 @@ Times = Mapping[str, int] | Sequence[int]
 
 @dataclass(frozen=True)
 class DeviceTensor:
-    """A tensor of the last frame, not copied: for `torch.as_tensor(t, device="cuda")`, `cupy.asarray` or `numpy.asarray`.
+    """A tensor of the last frame without a copy.
 
-    Its memory lives as long as it, and as long as what those made of it, closed detector or not."""
+    `torch.as_tensor(t, device="cuda")`, `cupy.asarray` and `numpy.asarray` take it. The memory stays valid while this
+    object or an array made from it lives, even after the detector is closed.
+    """
 
     address: int
     shape: tuple[int, ...]
     dtype: str  # "float32" or "float16"
     on_cuda: bool
-    owner: Any = field(default=None, repr=False, compare=False)  # the core, whose buffers and engines the memory is
+    owner: Any = field(default=None, repr=False, compare=False)  # the core, which owns the memory
 
-    def __getattr__(self, name: str) -> dict[str, Any]:  # each interface is there only where it holds
+    def __getattr__(self, name: str) -> dict[str, Any]:
+        """Exactly one array interface: CUDA's for device memory, NumPy's for host memory."""
         if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
             return {
                 "shape": self.shape,
@@ -55,25 +58,44 @@ class DeviceTensor:
         raise AttributeError(name)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The keyword arguments of Detector that bundle and ONNX files have in common."""
+
+    device: str = "auto"
+    engine: str | EngineFactory = "auto"
+    threads: int = 0
+    score_threshold: float | None = None
+    debug: bool = False
+    stage_times: bool = False
+
+    def __post_init__(self) -> None:
+        threshold = self.score_threshold
+        if threshold is not None and not SCORES[0] <= threshold <= SCORES[1]:
+            fix = f"give a number from {SCORES[0]} to {SCORES[1]}"
+            raise Error(Code.spec_bad_value, f"{threshold} is out of range", "score_threshold", fix)
+
+
 class Detector:
     """Detects objects in 3D from cameras and radars; a context manager.
 
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
         rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden frame.
-        device: "cpu", "cuda", or "auto": the GPU where nothing is missing for it, else the CPU; `why_not_cuda` says what is missing.
-        engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after `imkd-edge build-engine`),
-            a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+        device: "cpu", "cuda", or "auto": the GPU where it is usable, else the CPU; `why_not_cuda` holds the reason.
+        engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after
+            `imkd-edge build-engine`), a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime"
+            on the CPU.
         threads: cores for the ops and for the engine; 0 is one per core.
         score_threshold: replaces the spec's; from 1e-6 to 1 - 1e-6 (`spec.SCORES`).
-        debug: also give the gate maps in `Result.debug`; needs a bundle whose network has them, free when off.
-        stage_times: on the GPU also time each stage, at some cost; on the CPU that is always done.
+        debug: also return the gate maps in `Result.debug`; needs a bundle whose network has them.
+        stage_times: also time each stage on the GPU, which costs time; the CPU always does.
 
     Raises:
         Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
     """
 
-    _scene: str | None = None  # of the sample that `prepare` was last called with
+    _scene: str | None = None  # of the last sample that `prepare` received
 
     def __init__(
         self,
@@ -91,8 +113,8 @@ class Detector:
             rig = golden_rig(bundle)
         elif not isinstance(rig, SensorRig):
             rig = SensorRig.load(os.fspath(rig))
-        parts = bundle.file("camera.onnx"), bundle.file("bev.onnx")
-        self._open(bundle.spec, rig, *parts, device, engine, threads, score_threshold, debug, stage_times)
+        options = _Options(device, engine, threads, score_threshold, debug, stage_times)
+        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), options)
 
     @classmethod
     def from_onnx(
@@ -107,30 +129,32 @@ class Detector:
         score_threshold: float | None = None,
         debug: bool = False,
     ) -> Detector:
-        """A detector on two ONNX files that are not in a bundle yet; an exporter needs it."""
+        """A detector on two ONNX files outside a bundle, for exporters.
+
+        Args:
+            spec: the constants of the model.
+            rig: the sensors.
+            camera_onnx, bev_onnx: paths of the two parts.
+            device, engine, threads, score_threshold, debug: as in Detector.
+
+        Raises:
+            Error: as Detector.
+        """
         detector = cls.__new__(cls)
-        detector._open(spec, rig, camera_onnx, bev_onnx, device, engine, threads, score_threshold, debug, False)
+        options = _Options(device, engine, threads, score_threshold, debug)
+        detector._open(spec, rig, camera_onnx, bev_onnx, options)
         return detector
 
     def _open(
-        self,
-        spec: ModelSpec,
-        rig: SensorRig,
-        camera_onnx: PathLike,
-        bev_onnx: PathLike,
-        device: str,
-        engine: str | EngineFactory,
-        threads: int,
-        score_threshold: float | None,
-        debug: bool,
-        stage_times: bool,
+        self, spec: ModelSpec, rig: SensorRig, camera_onnx: PathLike, bev_onnx: PathLike, options: _Options
     ) -> None:
-        camera, bev, device, self.why_not_cuda = load_engines(camera_onnx, bev_onnx, device, engine, threads)
-        if score_threshold is not None and not SCORES[0] <= score_threshold <= SCORES[1]:
-            fix = f"give a number from {SCORES[0]} to {SCORES[1]}"
-            raise Error(Code.spec_bad_value, f"{score_threshold} is out of range", "score_threshold", fix)
-        threshold = -1.0 if score_threshold is None else score_threshold
-        self._core: Any = _core.Detector(spec, rig, camera, bev, device, threads, threshold, debug, stage_times)
+        camera, bev, device, self.why_not_cuda = load_engines(
+            camera_onnx, bev_onnx, options.device, options.engine, options.threads
+        )
+        threshold = -1.0 if options.score_threshold is None else options.score_threshold  # -1: the spec's
+        self._core: Any = _core.Detector(
+            spec, rig, camera, bev, device, options.threads, threshold, options.debug, options.stage_times
+        )
         self.device: str = self._core.device  # "cpu" or "cuda"
         self.engine = camera.name()
         self._class_names = tuple(item.name for item in spec.head.classes)
@@ -143,32 +167,35 @@ class Detector:
         timestamp_ns: int = 0,
         camera_timestamps_ns: Times | None = None,
     ) -> Result:
-        """Boxes of one moment. A sensor that is absent, late or broken is told in `health` and never raises.
+        """Detects the objects of one frame; an absent, late or broken sensor is reported in `health` and never raises.
 
         Args:
-            frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any strides. Or NV12 as
-                (Y (H, W), UV (H/2, W/2, 2)), with "bt601" (the default), "bt601_full", "bt709" or "bt709_full" as a third element. On
-                device "cuda" also RGB on the GPU (DLPack, CUDA array interface), whose data must be ready; pinned arrays are not copied.
-            radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or sweeps.
-            ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar velocities.
+            frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any
+                strides. Or NV12 as (Y (H, W), UV (H/2, W/2, 2)) uint8, with "bt601" (the default), "bt601_full",
+                "bt709" or "bt709_full" as a third element. Device "cuda" also takes RGB on the GPU (DLPack, CUDA array
+                interface), whose data must be ready; pinned arrays are not copied.
+            radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or
+                a list of RadarSweep.
+            ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar
+                velocities.
             timestamp_ns: the reference time; boxes are in the ego frame of that time.
             camera_timestamps_ns: camera name -> ns, or a list in the rig's order; left out: the reference time.
 
         Raises:
-            Error: 201 to 205, 215 for what only a mistake in the caller's program can bring.
+            Error: 201 to 205, 215 for a mistake of the calling program.
         """
-        found = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns)
-        health = Health(**found.pop("health"))
-        return Result(**found, class_names=self._class_names, health=health)
+        fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns)
+        health = Health(**fields.pop("health"))
+        return Result(**fields, class_names=self._class_names, health=health)
 
     def infer_sample(self, sample: Sample) -> Result:
-        """Boxes of one sample of a source, after `prepare`; raises as `infer`."""
+        """Detects the objects of one sample of a source, after `prepare`; raises as `infer`."""
         self.prepare(sample)
         times = sample.camera_timestamps_ns or None
         return self.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
 
     def prepare(self, sample: Sample) -> None:
-        """Takes the sample's rig where it differs from the present one; discards past frames where its scene does."""
+        """Sets the sample's rig if it differs from the present one; discards past frames if its scene differs."""
         if sample.rig != self.rig:
             self.set_rig(sample.rig)
         if self._scene not in (None, sample.scene):
@@ -176,11 +203,15 @@ class Detector:
         self._scene = sample.scene
 
     def set_rig(self, rig: SensorRig) -> None:
-        """Takes another calibration: the lookup tables are rebuilt; past frames stay, for their maps are the ego's. Raises Error 21x."""
+        """Sets another calibration and rebuilds the lookup tables; past maps are in the ego frame and stay.
+
+        Raises:
+            Error: 21x for a rig that contradicts itself or the spec.
+        """
         self._open_core().set_rig(rig)
 
     def reset(self) -> None:
-        """Forgets past frames: to be called before the first frame of another recording."""
+        """Discards past frames; call it before the first frame of another recording."""
         self._open_core().reset()
 
     @property
@@ -194,23 +225,24 @@ class Detector:
         return self._open_core().rig
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap, box; all float32.
+        """Float32 copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap and box.
 
-        Where the spec has them also history, fused and segmentation (logits); with debug i_cam and i_rad.
+        Where the spec has them also history, fused and segmentation (logits); with debug also i_cam and i_rad.
         """
         return self._open_core().tensors()
 
     def device_tensors(self) -> dict[str, DeviceTensor]:
-        """The same where the networks read and write them, not copied: on device "cuda" memory of the GPU. Valid until the next infer.
+        """The tensors of `tensors()` without a copy, on device "cuda" in GPU memory; the next infer overwrites them.
 
-        They have the networks' types and order of axes: float16 where an engine was built so, context perhaps as (N, h, w, C).
+        They have the networks' dtype and order of axes: float16 where an engine was built so, and context as
+        (N, h, w, C) where its channels are last.
         """
         core, on_cuda = self._open_core(), self.device == "cuda"
-        found = core.device_tensors().items()
-        return {name: DeviceTensor(address, shape, dtype, on_cuda, core) for name, (address, shape, dtype) in found}
+        tensors = core.device_tensors().items()
+        return {name: DeviceTensor(address, shape, dtype, on_cuda, core) for name, (address, shape, dtype) in tensors}
 
     def close(self) -> None:
-        """Frees the engines and buffers, as soon as no DeviceTensor needs them."""
+        """Frees the engines and buffers once no DeviceTensor refers to them."""
         self._core = None
 
     def __enter__(self) -> Detector:

@@ -1,4 +1,4 @@
-"""The one exception of the package and its catalogue of codes."""
+"""Error, the only exception of the package, and Code, its catalogue of codes."""
 
 from imkd_edge._core import Code, Error
 

@@ -1,4 +1,4 @@
-"""What the sensors delivered for one moment, besides images."""
+"""The sensor data of one moment besides images: radar sweeps and ego motion."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ class RadarSweep:
     """One measurement cycle of one radar."""
 
     radar: str  # name in the rig
-    points: (
-        np.ndarray
-    )  # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive)
-    timestamp_ns: int | None = None  # None: taken at the frame's reference time
+    # (N, 5) float32: x, y, z m in the radar frame, intensity dB, radial velocity m/s (receding positive).
+    points: np.ndarray
+    timestamp_ns: int | None = None  # None: the frame's reference time
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 ego pose at timestamp_ns
 
 
 def valid_points(points: np.ndarray) -> np.ndarray:
-    """(N,) bool: which of (N, 5) points the runtime does not drop as invalid."""
+    """(N,) bool: False for those of (N, 5) points that the runtime discards as invalid."""
     return np.isfinite(points).all(1) & (np.abs(points[:, 3]) <= MAX_INTENSITY) & (np.abs(points[:, 4]) <= MAX_VELOCITY)
 
 
 @dataclass(frozen=True)
 class Ego:
-    """Motion of the vehicle; both parts are optional, poses win over the twist where a sweep has one."""
+    """Motion of the vehicle; both fields are optional, and for sweeps with a pose poses precede the twist."""
 
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 pose at the reference time
     twist: np.ndarray | tuple[float, float, float] | None = None  # vx, vy m/s and yaw rate rad/s in the ego frame

@@ -1,4 +1,4 @@
-"""Live sensors: Synchronizer makes frames of what arrives, Monitor tells how the sensors do, Watchdog when results stay away."""
+"""Live sensors: Synchronizer assembles frames, Monitor reports sensor states, Watchdog reports missing results."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from imkd_edge.spec import ModelSpec
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """One moment of all sensors; its fields but `complete` are what `Detector.infer` takes."""
+    """One moment of all sensors. Its fields except `complete` are the arguments of `Detector.infer`."""
 
     timestamp_ns: int  # of the reference item
-    frames: dict[str, Any]  # camera name -> the very image that was pushed; absent cameras are not in it
+    frames: dict[str, Any]  # camera name -> the pushed image itself; absent cameras have no entry
     camera_timestamps_ns: dict[str, int]
-    radar: list[
-        RadarSweep
-    ]  # of the last spec.radar.max_age seconds, each with the ego pose of its time where that is known
+    # Of the last spec.radar.max_age seconds, each with the ego pose at its own time where that is known.
+    radar: list[RadarSweep]
     ego: Ego | None  # at timestamp_ns
-    complete: bool  # every sensor of the rig, and the ego motion where there was any, was there
+    complete: bool  # holds an item of every sensor of the rig, and the ego motion where any was ever pushed
 
 
 class Synchronizer:
     """Timestamped images, radar sweeps and ego motion, in any order -> one LiveFrame per item of the reference sensor.
 
-    Every time is an int of nanoseconds; `now_ns` is on the clock of the timestamps, so a recording can be replayed at any pace.
-    What late, early, repeated and jumping times do is written in cpp/include/imkd/synchronizer.hpp.
+    Every time is an int of nanoseconds, and `now_ns` is on the clock of the timestamps: a recording can be replayed at
+    any speed. cpp/include/imkd/synchronizer.hpp defines the effect of late, early, repeated and jumping times.
 
     Args:
         rig: the sensors.
-        spec: the model that the frames are for; its radar.max_age is how far back sweeps are accumulated.
-        reference: name of the sensor whose items make the frames; "": the rig's first camera, else its first radar.
-        tolerance: s from the reference time within which a sensor counts as there; best below half of the sensors' period.
-        timeout: s that a frame waits for what is missing, from the arrival of its reference item.
-        max_delay: s from an item's time to its arrival; older ones are late.
-        max_future: s that an item's time may lie beyond now.
+        spec: the model that the frames are for; sweeps are accumulated over its radar.max_age.
+        reference: name of the sensor whose items define the frames; "": the rig's first camera, else its first radar.
+        tolerance: s between the frame's time and an item that counts as part of the frame; best below half of the
+            sensors' period.
+        timeout: s that a frame waits for missing items, from the arrival of its reference item.
+        max_delay: s from an item's time to its arrival; an older item is late.
+        max_future: s that an item's time may exceed now.
         lost_after: s of silence after which no frame waits for a sensor.
-        max_images: kept per camera.
-        max_sweeps: kept per radar.
+        max_images: images stored per camera.
+        max_sweeps: sweeps stored per radar.
 
     Raises:
-        Error: 104 for an option out of range, 203 for an unknown reference, 21x for a rig that is none.
+        Error: 104 for an option out of range, 203 for an unknown reference, 21x for an invalid rig.
     """
 
     def __init__(
@@ -68,90 +68,103 @@ class Synchronizer:
         )
 
     def push_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> str:
-        """Takes an image; says "kept", or why not: "late", "duplicate", "future".
+        """Add an image; return "kept", or the reason of a refusal: "late", "duplicate" or "future".
 
         Args:
             camera: name in the rig.
-            image: as in Detector.infer, on the host or the GPU; kept, not copied, so it must not change any more.
+            image: as in Detector.infer, on the host or the GPU. It is referenced, not copied: do not change it later.
+            timestamp_ns: time of exposure.
+            now_ns: current time.
 
         Raises:
-            Error: 201, 202, 203, 205 for what only a mistake in the caller's program can bring.
+            Error: 201 (dtype), 202 (shape), 203 (unknown camera), 205 (time is no int64).
         """
         return self._core.push_camera(camera, image, timestamp_ns, now_ns)
 
     def push_radar(self, sweep: RadarSweep, now_ns: int) -> str:
-        """Takes a sweep, which must have its time; its points are kept, copied only to make them dense rows.
+        """Add a sweep, which needs its own time. Its points are referenced, and copied only to make their rows dense.
 
-        As push_camera; "invalid" for a pose that is none.
+        Returns and raises as push_camera; "invalid" for a pose that is not rigid.
         """
         return self._core.push_radar(sweep, now_ns)
 
     def push_ego(self, ego: Ego, timestamp_ns: int, now_ns: int) -> str:
-        """Takes the motion of the vehicle at a time, pose and twist together; "invalid" where its numbers make none. As push_camera."""
+        """Add the vehicle's motion at a time, pose and twist together.
+
+        Returns and raises as push_camera; "invalid" for a pose that is not rigid or numbers that are not finite.
+        """
         return self._core.push_ego(ego, timestamp_ns, now_ns)
 
     def pop(self, now_ns: int) -> LiveFrame | None:
-        """The oldest frame that is ready; None where there is none. To catch up, call it until then and use the last."""
-        found = self._core.pop(now_ns)
-        if found is None:
+        """The oldest frame that is ready, or None. To catch up, call it until it returns None; use the last frame."""
+        fields = self._core.pop(now_ns)
+        if fields is None:
             return None
-        found["radar"] = [RadarSweep(*sweep) for sweep in found["radar"]]
-        pose, twist = found["ego"]
-        found["ego"] = None if pose is None and twist is None else Ego(pose, twist)
-        return LiveFrame(**found)
+        fields["radar"] = [RadarSweep(*sweep) for sweep in fields["radar"]]
+        pose, twist = fields["ego"]
+        fields["ego"] = None if pose is None and twist is None else Ego(pose, twist)
+        return LiveFrame(**fields)
 
     def reset(self) -> None:
-        """Forgets everything but the counts."""
+        """Discard everything but the counts."""
         self._core.reset()
 
     def counts(self) -> dict[str, int]:
-        """Items kept, late, duplicate, future, invalid; frames complete, incomplete, dropped, expired; restarts of the clock."""
+        """Items kept, late, duplicate, future, invalid; frames complete, incomplete, dropped, expired; restarts."""
         return self._core.counts()
 
 
 class Monitor:
-    """State of each sensor between the frames: ok, late, stale, frozen, invalid, lost or (nothing came yet) missing; and the mode.
+    """State of each sensor between the frames (ok, late, stale, frozen, invalid, lost, missing), and the mode.
 
-    What each state means is written in cpp/include/imkd/monitor.hpp.
+    cpp/include/imkd/monitor.hpp defines the states.
 
     Args:
         rig: the sensors.
-        spec: the model; a sensor is late at half of its radar.max_age and stale at the whole, as the Detector counts.
-        lost_after: s of silence that make a sensor lost; above spec.radar.max_age.
-        frozen_after: items in a row with the same contents that make a sensor frozen.
+        spec: the model. As in the Detector, a sensor is late after half of its radar.max_age and stale after all of it.
+        lost_after: s of silence after which a sensor is lost; more than spec.radar.max_age.
+        frozen_after: number of consecutive items with the same contents that make a sensor frozen.
 
     Raises:
-        Error: 104 for an option out of range, 21x for a rig that is none.
+        Error: 104 for an option out of range, 21x for an invalid rig.
     """
 
     def __init__(self, rig: SensorRig, spec: ModelSpec, lost_after: float = 2.0, frozen_after: int = 3) -> None:
         self._core: Any = _core.Monitor(rig, spec, lost_after, frozen_after)
 
     def observe_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> None:
-        """Sees an image on the host, RGB or NV12; None, or one of another size, makes the camera invalid. Raises Error 201 to 205."""
+        """Observe an image in host memory, RGB or NV12. None, or another size, makes the camera invalid.
+
+        Raises:
+            Error: 201 (dtype), 202 (shape), 203 (unknown camera), 205 (time is no int64).
+        """
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:
-        """Sees a sweep, which must have its time; one whose every point is invalid makes the radar invalid. Raises Error 201-205."""
+        """Observe a sweep, which needs its own time. A sweep without a valid point makes the radar invalid.
+
+        Raises:
+            Error: 201 (dtype), 202 (shape), 203 (unknown radar), 205 (no time, or no int64).
+        """
         self._core.observe_radar(sweep, now_ns)
 
     def check(self, now_ns: int) -> Health:
-        """Mode and sensors as of now; the other fields, which belong to a frame, are 0."""
+        """Mode and sensor states at now_ns. The other fields, which describe a frame, are 0."""
         return Health(**self._core.check(now_ns))
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Discard everything."""
         self._core.reset()
 
 
 class Watchdog:
-    """Tells when a result did not come in time, on a thread of its own, whatever the frame loop does; a context manager.
+    """Reports a result that misses its deadline, from its own thread, independent of the frame loop; a context manager.
 
     Args:
         deadline: s from one beat to the next.
         missed: called with the seconds since the last beat, once per miss, on the watchdog's thread.
-        clock: ns that never go back, where it raises a miss is counted; None: the machine's steady clock.
-        timer: False: no thread; `poll` does its work.
+        clock: returns ns and never decreases; if it raises, a miss is counted. None: the machine's steady clock.
+        timer: False: no thread, and `poll` does its work.
 
     Raises:
         Error: 104 for a deadline out of range.
@@ -165,26 +178,25 @@ class Watchdog:
         timer: bool = True,
     ) -> None:
         self._core: Any = _core.Watchdog(deadline, missed, clock, timer)
-        self.close = weakref.finalize(
-            self, self._core.close
-        )  # at the latest when Python ends: a thread must not call into what is gone
+        # At interpreter exit at the latest: the timer's thread must not call into a finalized interpreter.
+        self.close = weakref.finalize(self, self._core.close)
 
     def beat(self) -> None:
-        """A result is out: the deadline starts anew."""
+        """Restart the deadline: a result is available."""
         self._core.beat()
 
     def poll(self) -> None:
-        """Looks at the clock now, as the timer does."""
+        """Check the clock now, as the timer does."""
         self._core.poll()
 
     @property
     def overdue(self) -> bool:
-        """Whether the deadline passed since the last beat."""
+        """Whether a deadline was missed since the last beat."""
         return self._core.overdue()
 
     @property
     def misses(self) -> int:
-        """Deadlines missed so far."""
+        """Number of missed deadlines."""
         return self._core.misses()
 
     def __enter__(self) -> Watchdog:

@@ -1,4 +1,4 @@
-"""The geometry and pre-/post-processing that training and the runtime share (C++, GIL released, deterministic)."""
+"""Geometry, pre- and post-processing shared by training and runtime: deterministic C++ that releases the GIL."""
 
 from imkd_edge._core import (
     EgoSpeed,
@@ -9,6 +9,7 @@ from imkd_edge._core import (
     decode,
     estimate_ego_speed,
     image_crop,
+    image_rays,
     lift,
     lift_table,
     preprocess_images,
@@ -27,6 +28,7 @@ __all__ = [
     "decode",
     "estimate_ego_speed",
     "image_crop",
+    "image_rays",
     "lift",
     "lift_table",
     "preprocess_images",

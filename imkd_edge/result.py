@@ -1,4 +1,4 @@
-"""Result: boxes in the ego frame, the health of the sensors, and where the time went."""
+"""Result: boxes in the ego frame, the health of the sensors, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Detection:
 
 @dataclass(frozen=True)
 class Health:
-    """What the sensors delivered; the world's faults are told here, never raised."""
+    """State of the sensors in one frame; their faults are reported here and never raised."""
 
     mode: str  # full, partial, camera_only, radar_only, blind
     sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing; from a Monitor also frozen, lost
     radar_points: int  # in the grid
-    radar_points_invalid: int  # not finite, or an intensity or velocity beyond 300 dB or m/s; dropped
-    radar_points_outside: int  # beyond the grid
+    radar_points_invalid: int  # discarded: not finite, or beyond 300 dB of intensity or 300 m/s
+    radar_points_outside: int  # outside the grid
     radar_points_overflow: int  # beyond the spec's max_points
-    boxes_invalid: int  # non-finite network outputs, dropped
-    ego_speed_estimated: bool  # from the static returns, for want of odometry
-    ego_speed: float  # m/s; 0 where neither odometry nor poses nor the radars tell
-    ego_speed_residual: float  # m/s, median absolute of the inliers
-    past_frames: int  # fused maps of the past that the network got, of the spec's history.frames
+    boxes_invalid: int  # discarded: the network's output is not finite
+    ego_speed_estimated: bool  # from static radar returns, because there is no odometry
+    ego_speed: float  # m/s; 0 without odometry, poses and an estimate
+    ego_speed_residual: float  # m/s, median absolute residual of the inliers
+    past_frames: int  # past fused maps that the network read, at most the spec's history.frames
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -54,7 +54,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Result:
-    """What `Detector.infer` found in one frame; arrays are its own."""
+    """The detections of one frame; the arrays belong to this object."""
 
     timestamp_ns: int
     boxes: np.ndarray  # (M, 9) float32 x, y, z, length, width, height m, yaw rad, vx, vy m/s; best first
@@ -64,12 +64,10 @@ class Result:
     health: Health
     timings_us: dict[str, float]  # stage -> µs
     total_us: float
-    segmentation: np.ndarray | None = (
-        None  # (H, W) float32 probability of a vehicle per BEV cell, where the model gives it
-    )
-    debug: dict[str, np.ndarray] = field(
-        default_factory=dict
-    )  # Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1
+    # (H, W) float32 probability of a vehicle in each BEV cell, for models that segment.
+    segmentation: np.ndarray | None = None
+    # With Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1.
+    debug: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -96,5 +94,5 @@ class Result:
 
 
 def _short(value: float) -> float:
-    """Four decimals: a tenth of a millimetre."""
+    """Rounds to four decimals: a tenth of a millimetre."""
     return round(float(value), 4)

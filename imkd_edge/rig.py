@@ -1,4 +1,4 @@
-"""SensorRig: which cameras and radars there are, and where they sit."""
+"""SensorRig: the cameras and radars with their calibration and mounting."""
 
 from imkd_edge._core import CameraCalibration, RadarCalibration, SensorRig
 

@@ -1,7 +1,10 @@
-"""ModelSpec: the only home of a model's constants."""
+"""ModelSpec: the constants of a model, stored nowhere else."""
 
 from imkd_edge._core import (
     BOX_CHANNELS,
+    BOX_SLICES,
+    SCORES,
+    BoxChannel,
     ClassSpec,
     DepthSpec,
     GridSpec,
@@ -13,14 +16,11 @@ from imkd_edge._core import (
     RadarSpec,
 )
 
-SCORES = (
-    1e-6,
-    1 - 1e-6,
-)  # least and largest score threshold, as the core checks them: at 0 and 1 the logit is infinite
-
 __all__ = [
     "BOX_CHANNELS",
+    "BOX_SLICES",
     "SCORES",
+    "BoxChannel",
     "ClassSpec",
     "DepthSpec",
     "GridSpec",

@@ -1,4 +1,4 @@
-"""An ONNX part as quantization sees it: float weights, who makes and who reads each tensor, and what must share a precision."""
+"""A float ONNX part for quantization: its weights, the producer and readers of each tensor, its fusion groups."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import onnx
 from onnx import numpy_helper
 
 from imkd_edge.bundle.half import restore_float
-from imkd_edge.calibration.collect import Watched
+from imkd_edge.bundle.shapes import infer_shapes, static_shapes
+from imkd_edge.calibration.collect import ObservedTensor
 from imkd_edge.calibration.weights import REACH
 from imkd_edge.checks.observe import Observable
 from imkd_edge.errors import Code, Error
 from imkd_edge.predict.layers import multiply_adds
 
-WEIGHTED = ("Conv", "Gemm")  # what has INT8 kernels worth the name; ConvTranspose stays float
+WEIGHTED = ("Conv", "Gemm")  # layers with fast INT8 kernels; ConvTranspose has none and stays float
 ARITHMETIC = (*WEIGHTED, "ConvTranspose", "MatMul")
 ACTIVATIONS = ("Relu", "Clip")
 
 
 @dataclass(frozen=True)
 class Group:
-    """A weighted layer and what a kernel does with it at once; its precision is one."""
+    """A weighted layer and the nodes that its kernel fuses; they share one precision."""
 
     name: str  # of the weighted node
     nodes: tuple[str, ...]
@@ -50,7 +51,7 @@ class Part:
         if kinds & {"QuantizeLinear", "DequantizeLinear"}:
             raise Error(Code.quantized_already, f"{name}.onnx holds Q/DQ pairs", name, "quantize the float bundle")
         if "BatchNormalization" in kinds:
-            what = f"{name}.onnx holds a batch normalisation that is not folded"
+            what = f"{name}.onnx holds a batch normalisation that is not folded into its convolution"
             raise Error(Code.bundle_bad_value, what, name, "export the checkpoint with imkd-edge export")
         self.stored_half = restore_float(model.graph)
         self.name, self.model, self.graph = name, model, model.graph
@@ -62,66 +63,64 @@ class Part:
 
     @cached_property
     def producer(self) -> dict[str, onnx.NodeProto]:
-        """The node that makes each tensor; inputs and initializers have none."""
+        """Tensor -> the node that computes it; inputs and initializers have none."""
         return {out: node for node in self.graph.node for out in node.output}
 
     @cached_property
     def readers(self) -> dict[str, list[onnx.NodeProto]]:
-        """The nodes that read each tensor, in the graph's order; twice a node that reads it twice."""
-        found: dict[str, list[onnx.NodeProto]] = {}
+        """Tensor -> the nodes that read it, in the graph's order; a node that reads it twice comes twice."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.graph.node:
             for name in node.input:
-                found.setdefault(name, []).append(node)
-        return found
+                readers.setdefault(name, []).append(node)
+        return readers
 
     @cached_property
     def outputs(self) -> set[str]:
+        """Names of the part's outputs."""
         return {item.name for item in self.graph.output}
 
     @cached_property
     def shapes(self) -> dict[str, list[int]]:
-        """Of every tensor, initializers included."""
-        graph = onnx.shape_inference.infer_shapes(self.model, strict_mode=True, data_prop=True).graph
-        every = [*graph.input, *graph.value_info, *graph.output]
-        known = {item.name: [d.dim_value for d in item.type.tensor_type.shape.dim] for item in every}
-        return {**known, **{name: list(item.dims) for name, item in self.weights.items()}}
+        """Tensor -> shape, initializers included."""
+        return static_shapes(infer_shapes(self.model))
 
     @cached_property
     def constants(self) -> set[str]:
-        """Tensors that no input reaches."""
-        found = set(self.weights)
+        """Tensors that depend on no input."""
+        names = set(self.weights)
         for node in self.graph.node:
-            if all(name in found or not name for name in node.input):
-                found |= set(node.output)
-        return found
+            if all(name in names or not name for name in node.input):
+                names |= set(node.output)
+        return names
 
     def layers(self) -> list[onnx.NodeProto]:
-        """Weighted nodes of data that the inputs reach, with a constant weight."""
+        """Weighted nodes whose data depends on an input."""
         return [n for n in self.graph.node if n.op_type in ARITHMETIC and n.input[0] not in self.constants]
 
-    def reached(self, source: str) -> dict[str, float]:
-        """Tensors that depend on an input -> radius of their receptive field in its cells."""
-        found, shapes = {source: 0.0}, self.shapes
+    def receptive_radii(self, source: str) -> dict[str, float]:
+        """Tensors that depend on an input -> radius of their receptive field, in cells of that input."""
+        radii, shapes = {source: 0.0}, self.shapes
         for node in self.graph.node:
-            radii = [found[name] for name in node.input if name in found]
-            if radii:
-                grown = max(radii) + _half_kernel(node) * shapes[source][-2] / max(1, shapes[node.input[0]][-2])
-                found |= dict.fromkeys(node.output, grown)
-        return found
+            inputs = [radii[name] for name in node.input if name in radii]
+            if inputs:
+                radius = max(inputs) + _half_kernel(node) * shapes[source][-2] / max(1, shapes[node.input[0]][-2])
+                radii |= dict.fromkeys(node.output, radius)
+        return radii
 
-    def watched(self, names: set[str]) -> list[Watched]:
-        """How to observe these tensors, in the graph's order; only radar's are weighted."""
-        radar = self.reached("radar_grid") if "radar_grid" in self.shapes else {}
+    def observed_tensors(self, names: set[str]) -> list[ObservedTensor]:
+        """How to observe these tensors, in the graph's order; only those that depend on radar are weighted."""
+        radii = self.receptive_radii("radar_grid") if "radar_grid" in self.shapes else {}
         order = [item.name for item in self.graph.input] + [out for node in self.graph.node for out in node.output]
-        found = []
+        tensors = []
         for name in order:
-            if name in names:
-                shape = tuple(self.shapes[name])
-                cells = radar.get(name, 0.0) * (shape[-2] / self.shapes["radar_grid"][-2] if radar else 0)
-                found.append(
-                    Watched(self.name, name, shape, name in radar and len(shape) == 4, min(REACH, int(np.ceil(cells))))
-                )
-        return found
+            if name not in names:
+                continue
+            shape = tuple(self.shapes[name])
+            cells = radii.get(name, 0.0) * (shape[-2] / self.shapes["radar_grid"][-2] if radii else 0)
+            weighted = name in radii and len(shape) == 4
+            tensors.append(ObservedTensor(self.name, name, shape, weighted, min(REACH, int(np.ceil(cells)))))
+        return tensors
 
     def with_outputs(self, names: list[str]) -> Observable:
         """The part with these tensors among its outputs."""
@@ -146,10 +145,14 @@ class Part:
         return Part(model.SerializeToString(), self.name)
 
     def groups(self, keep_float: tuple[str, ...] = ()) -> list[Group]:
-        """Fusion groups in the graph's order; keep_float: names of groups that stay float beside those that stay float by rule."""
+        """Fusion groups in the graph's order.
+
+        Args:
+            keep_float: names of groups that stay float beside those that stay float by rule.
+        """
         raw = self._unweighted_from("radar_grid")
         last = self._last_layers()
-        found = []
+        groups = []
         for node in self.layers():
             because = ""
             if node.op_type not in WEIGHTED or node.input[1] not in self.weights:
@@ -160,11 +163,11 @@ class Part:
                 because = "last layer of an output"
             elif node.name in keep_float:
                 because = "chosen"
-            found.append(Group(node.name, self._fused(node), multiply_adds(node, self.shapes), because))
-        return found
+            groups.append(Group(node.name, self._fused(node), multiply_adds(node, self.shapes), because))
+        return groups
 
     def _fused(self, node: onnx.NodeProto) -> tuple[str, ...]:
-        """The layer, then the addition and activation that only follow it."""
+        """The layer, then the additions and the activation that are its only readers."""
         nodes = [node.name]
         while len(readers := self.readers.get(node.output[0], [])) == 1 and node.output[0] not in self.outputs:
             node = readers[0]
@@ -176,41 +179,55 @@ class Part:
         return tuple(nodes)
 
     def _unweighted_from(self, source: str) -> set[str]:
-        found = {source}
+        """Tensors between an input and the first weighted layers."""
+        names = {source}
         for node in self.graph.node:
-            if node.op_type not in ARITHMETIC and found & set(node.input):
-                found |= set(node.output)
-        return found
+            if node.op_type not in ARITHMETIC and names & set(node.input):
+                names |= set(node.output)
+        return names
 
     def _last_layers(self) -> set[str]:
         """1x1 layers with an output of the part behind them and no further layer in between."""
-        ends, found = set(self.outputs), set()
+        ends, names = set(self.outputs), set()
         for node in reversed(self.graph.node):
             if not ends & set(node.output):
                 continue
             if node.op_type not in ARITHMETIC:
                 ends |= set(node.input)
             elif node.op_type != "Conv" or self.shapes[node.input[1]][2:] == [1, 1]:
-                found.add(node.name)
-        return found
+                names.add(node.name)
+        return names
 
 
-def layers_called(names: Sequence[str], parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
-    """Of each part the layers that the names mean, LAYER or PART/LAYER; raises Error spec_bad_value for one that means none, or several."""
-    known = {(part, node.name): f"{part}/{node.name}" for part in parts for node in parts[part].layers()}
-    layers = list(dict.fromkeys(layer for _, layer in known))
-    found: dict[str, list[str]] = {part: [] for part in parts}
+def resolve_layers(names: Sequence[str], parts: Mapping[str, Part]) -> dict[str, tuple[str, ...]]:
+    """The named layers of each part.
+
+    Args:
+        names: LAYER or PART/LAYER.
+
+    Raises:
+        Error: spec_bad_value for a name that fits no layer, or several.
+    """
+    known = [(part, node.name) for part in parts for node in parts[part].layers()]
+    layers: dict[str, list[str]] = {part: [] for part in parts}
     for name in names:
-        meant = [place for place, full in known.items() if name in (place[1], full)]
-        if len(meant) > 1:  # exporters number the nodes of each part anew
-            fix = f"say which: {' or '.join(known[place] for place in meant)}"
-            raise Error(Code.spec_bad_value, f"{len(meant)} layers are called {name!r}", "--keep-float", fix)
-        if not meant:
-            near = get_close_matches(name.removeprefix("camera/").removeprefix("bev/"), layers)
-            fix = f"near ones are {', '.join(full for layer in near or layers[:3] for place, full in known.items() if place[1] == layer)}"
+        matches = [(part, layer) for part, layer in known if name in (layer, f"{part}/{layer}")]
+        if len(matches) > 1:  # exporters number the nodes of each part from 0
+            fix = f"give the part: {' or '.join('/'.join(match) for match in matches)}"
+            raise Error(Code.spec_bad_value, f"{len(matches)} layers are called {name!r}", "--keep-float", fix)
+        if not matches:
+            fix = f"similar names: {', '.join(_similar(name, known))}"
             raise Error(Code.spec_bad_value, f"no layer is called {name!r}", "--keep-float", fix)
-        found[meant[0][0]].append(meant[0][1])
-    return {part: tuple(layers) for part, layers in found.items()}
+        part, layer = matches[0]
+        layers[part].append(layer)
+    return {part: tuple(names) for part, names in layers.items()}
+
+
+def _similar(name: str, known: Sequence[tuple[str, str]]) -> list[str]:
+    """PART/LAYER of the layers whose names are most like this one; the first layers where none is."""
+    names = list(dict.fromkeys(layer for _, layer in known))
+    close = get_close_matches(name.removeprefix("camera/").removeprefix("bev/"), names) or names[:3]
+    return [f"{part}/{layer}" for match in close for part, layer in known if layer == match]
 
 
 def _half_kernel(node: onnx.NodeProto) -> float:

@@ -1,4 +1,7 @@
-"""The float rest of a Q/DQ part written in float16, for TensorRT's strongly typed networks; inputs, outputs and softmax stay float32."""
+"""A Q/DQ part whose float operators compute in float16, for TensorRT's strongly typed networks.
+
+Inputs, outputs and softmax stay float32.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 19  # the first whose QuantizeLinear takes a float16; TensorRT 10.3 and later read it
-FULL = ("Softmax",)  # nodes that compute in float32
-SHAPES = {"Resize": (1, 2, 3)}  # inputs that say where, not what
+OPSET = 19  # the first whose QuantizeLinear takes float16; TensorRT 10.3 and later read it
+FLOAT32 = ("Softmax",)  # operators that compute in float32
+COORDINATES = {"Resize": (1, 2, 3)}  # operator -> inputs that hold regions, scales or sizes: never float16
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of an opset 18 part with float16 between its inputs and its outputs."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    types = {
-        item.name: item.type.tensor_type.elem_type
-        for item in [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
-    }
+    items = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
+    types = {item.name: item.type.tensor_type.elem_type for item in items}
     types |= {item.name: item.data_type for item in inferred.graph.initializer}
     writer = _Writer(inferred, {name for name, kind in types.items() if kind == TensorProto.FLOAT})
     for node in inferred.graph.node:
@@ -26,6 +27,12 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 class _Writer:
+    """The float16 graph under construction.
+
+    Args:
+        floats: names of the float32 tensors of the model.
+    """
+
     def __init__(self, model: onnx.ModelProto, floats: set[str]) -> None:
         self._model, self._floats = model, floats
         self._weights = {item.name: item for item in model.graph.initializer}
@@ -35,11 +42,12 @@ class _Writer:
         self._casts: dict[tuple[str, bool], str] = {}
 
     def add(self, node: onnx.NodeProto) -> None:
+        """Copies a node; its float inputs and outputs become float16."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        half = node.op_type not in FULL
-        places = SHAPES.get(node.op_type, ())
-        copy.input[:] = [self._read(name, half, i in places) for i, name in enumerate(node.input)]
+        half = node.op_type not in FLOAT32
+        fixed = COORDINATES.get(node.op_type, ())
+        copy.input[:] = [self._input(name, half, i in fixed) for i, name in enumerate(node.input)]
         for attribute in copy.attribute:
             if copy.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
@@ -47,39 +55,39 @@ class _Writer:
             self._half |= {name for name in node.output if name in self._floats}
         self._nodes.append(copy)
 
-    def _read(self, name: str, half: bool, as_it_is: bool) -> str:
+    def _input(self, name: str, half: bool, fixed: bool) -> str:
+        """The name of an input in the type that its reader computes in; fixed: a constant that keeps its type."""
         if name in self._weights:
-            return self._constant(name, half and not as_it_is and name in self._floats)
+            return self._constant(name, half and not fixed and name in self._floats)
         if name not in self._floats or (name in self._half) == half:
             return name
         return self._cast(name, half)
 
     def _constant(self, name: str, half: bool) -> str:
         values = numpy_helper.to_array(self._weights[name])
-        made = f"{name}_half" if half else name
-        self._constants[made] = numpy_helper.from_array(values.astype(np.float16) if half else values, made)
-        return made
+        copy = f"{name}_half" if half else name
+        self._constants[copy] = numpy_helper.from_array(values.astype(np.float16) if half else values, copy)
+        return copy
 
     def _cast(self, name: str, half: bool) -> str:
         if (name, half) not in self._casts:
-            made = f"{name}_{'half' if half else 'full'}"
+            cast = f"{name}_{'half' if half else 'full'}"
             to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-            self._nodes.append(helper.make_node("Cast", [name], [made], name=made, to=to))
-            self._casts[name, half] = made
+            self._nodes.append(helper.make_node("Cast", [name], [cast], name=cast, to=to))
+            self._casts[name, half] = cast
         return self._casts[name, half]
 
     def finish(self) -> onnx.ModelProto:
+        """The model, with float16 outputs cast to float32."""
         graph = self._model.graph
-        for out in graph.output:
-            if out.name in self._half:
-                self._rename(out.name, f"{out.name}_half_out")
-                self._nodes.append(
-                    helper.make_node("Cast", [f"{out.name}_half_out"], [out.name], name=out.name, to=TensorProto.FLOAT)
-                )
-        made = helper.make_graph(self._nodes, graph.name, graph.input, graph.output, list(self._constants.values()))
-        model = helper.make_model(
-            made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=self._model.ir_version
-        )
+        for name in [out.name for out in graph.output if out.name in self._half]:
+            self._rename(name, f"{name}_half_out")
+            cast = helper.make_node("Cast", [f"{name}_half_out"], [name], name=name, to=TensorProto.FLOAT)
+            self._nodes.append(cast)
+        constants = list(self._constants.values())
+        half = helper.make_graph(self._nodes, graph.name, graph.input, graph.output, constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(half, opset_imports=opsets, ir_version=self._model.ir_version)
         onnx.checker.check_model(model, full_check=True)
         return model
 

@@ -1,4 +1,4 @@
-"""Explicit symmetric Q/DQ in a float part, where TensorRT fuses it."""
+"""Explicit symmetric Q/DQ pairs in a float part, before the inputs where TensorRT fuses them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from onnx import helper, numpy_helper
 
 from imkd_edge.quantization.graph import Group, Part
 
-SMALLEST = 2.0**-20  # a scale is never 0, not even of a dead channel; a float16 holds it exactly
+SMALLEST = 2.0**-20  # lower limit of a scale, for channels that are all zero; exact in float16
 
 
 @dataclass
 class Scales:
-    """Steps of one part: of activations by tensor, of weights (channels,) by initializer; all of them float16 numbers."""
+    """Steps of one part, exact in float16: of activations by tensor, of weights (channels,) by initializer."""
 
     activations: dict[str, float] = field(default_factory=dict)
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def step(amax: float | np.ndarray, levels: int) -> np.ndarray:
-    """The scale that lets `levels` steps reach amax, float32 of a value that a float16 holds: both typings share it."""
+    """The scale with which `levels` steps reach amax: float32, exact in float16, so that both typings share it."""
     return np.maximum(np.asarray(amax, np.float64) / levels, SMALLEST).astype(np.float16).astype(np.float32)
 
 
@@ -34,42 +34,47 @@ def channel_steps(weight: np.ndarray, axis: int, levels: int) -> np.ndarray:
 
 def quantized_tensors(part: Part, groups: list[Group]) -> list[str]:
     """Activations that get a Q/DQ pair."""
-    return list(dict.fromkeys(place.tensor for place in places(part, groups) if place.axis is None))
+    return list(dict.fromkeys(item.tensor for item in quantized_inputs(part, groups) if item.axis is None))
 
 
 def residuals(part: Part, integer: set[str]) -> list[tuple[onnx.NodeProto, int]]:
-    """Additions that fuse into an INT8 layer, with the index of the operand that is not that layer's own output."""
+    """Additions that fuse into an INT8 layer, with the index of the operand that is not the layer's output."""
     order = {node.name: i for i, node in enumerate(part.graph.node)}
-    found = []
+    additions = []
     for node in part.graph.node:
         if node.op_type != "Add" or part.constants & set(node.input):
             continue
         fusing = [i for i, name in enumerate(node.input) if _only_added(part, name, integer)]
-        if fusing:  # of two layers the later one takes the addition in
-            own = max(fusing, key=lambda i: order[part.producer[node.input[i]].name])
-            found.append((node, 1 - own))
-    return found
+        if fusing:  # the later one of two layers fuses the addition
+            layer = max(fusing, key=lambda i: order[part.producer[node.input[i]].name])
+            additions.append((node, 1 - layer))
+    return additions
 
 
 def _only_added(part: Part, name: str, integer: set[str]) -> bool:
+    """Whether a tensor is the output of an INT8 layer and has one reader."""
     layer = part.producer.get(name)
     return layer is not None and layer.name in integer and len(part.readers[name]) == 1 and name not in part.outputs
 
 
 def shared_scales(part: Part, tensors: list[str]) -> list[set[str]]:
-    """Concatenations of which any tensor is quantized: output and inputs have one scale; overlapping ones are one set."""
-    found: list[set[str]] = []
+    """Tensors with one common scale: inputs and output of each concatenation with a quantized tensor.
+
+    Concatenations that share a tensor are one set.
+    """
+    groups: list[set[str]] = []
     for node in part.graph.node:
-        if node.op_type == "Concat":
-            members = {name for name in [*node.input, *node.output] if name not in part.constants}
-            if members & set(tensors):
-                touching = [other for other in found if other & members]
-                found = [other for other in found if not other & members] + [members.union(*touching)]
-    return found
+        if node.op_type != "Concat":
+            continue
+        members = {name for name in [*node.input, *node.output] if name not in part.constants}
+        if members & set(tensors):
+            overlapping = [group for group in groups if group & members]
+            groups = [group for group in groups if not group & members] + [members.union(*overlapping)]
+    return groups
 
 
 @dataclass(frozen=True)
-class Place:
+class QuantizedInput:
     """An input of a node that reads integers."""
 
     node: str
@@ -78,14 +83,15 @@ class Place:
     axis: int | None = None  # of a weight: that of its output channels; None: an activation
 
 
-def places(part: Part, groups: list[Group]) -> list[Place]:
-    """Where pairs stand: before both operands of INT8 layers, and before the addend that a residual layer fuses with."""
+def quantized_inputs(part: Part, groups: list[Group]) -> list[QuantizedInput]:
+    """Where pairs are inserted: at data and weight of INT8 layers, and at the addend that a residual layer fuses."""
     integer = {group.name for group in groups if not group.float_because}
-    found = []
+    inputs = []
     for node in part.layers():
         if node.name in integer:
-            found += [Place(node.name, 0, node.input[0]), Place(node.name, 1, node.input[1], _channel_axis(node))]
-    return found + [Place(node.name, k, node.input[k]) for node, k in residuals(part, integer)]
+            data, weight = node.input[:2]
+            inputs += [QuantizedInput(node.name, 0, data), QuantizedInput(node.name, 1, weight, _channel_axis(node))]
+    return inputs + [QuantizedInput(node.name, k, node.input[k]) for node, k in residuals(part, integer)]
 
 
 def insert(
@@ -95,32 +101,32 @@ def insert(
     levels: int = 127,
     weight_steps: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[onnx.ModelProto, Scales]:
-    """The part with Q/DQ pairs written in.
+    """Inserts Q/DQ pairs into a part.
 
     Args:
         groups: precision of each layer.
-        amax: of every tensor of `quantized_tensors`.
-        levels: largest integer, 127; fewer clip the values before they are quantized, for a study of fewer bits.
-        weight_steps: (channels,) of weights whose steps were learnt; of others the largest value of each channel is the range.
+        amax: range of every tensor of `quantized_tensors`.
+        levels: largest integer; below 127 values are clipped before they are quantized, for a study of fewer bits.
+        weight_steps: (channels,) of weights with trained steps; otherwise a channel's range is its largest value.
 
     Returns:
         The model (opset 18; weights stored as int8 behind a DequantizeLinear), and its scales.
     """
     writer = _Writer(part, amax, levels, weight_steps or {})
     nodes = {node.name: node for node in writer.model.graph.node}
-    for place in places(part, groups):
-        pair = writer.activation(place.tensor) if place.axis is None else writer.weight(place.tensor, place.axis)
-        nodes[place.node].input[place.index] = pair
+    for item in quantized_inputs(part, groups):
+        pair = writer.activation(item.tensor) if item.axis is None else writer.weight(item.tensor, item.axis)
+        nodes[item.node].input[item.index] = pair
     return writer.finish(), writer.scales
 
 
 def _channel_axis(node: onnx.NodeProto) -> int:
-    """Of the output channels in the weight."""
+    """Axis of the output channels in a layer's weight."""
     return 1 if node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute) else 0
 
 
 class _Writer:
-    """A copy of a part under change; each tensor is quantized once and read by all."""
+    """A copy of a part with pairs; each tensor is quantized once, for all its readers."""
 
     def __init__(
         self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]
@@ -132,6 +138,7 @@ class _Writer:
         self._nodes: list[onnx.NodeProto] = []
 
     def activation(self, name: str) -> str:
+        """Adds a pair for an activation; returns the dequantized tensor."""
         if name not in self._pairs:
             scale = step(self._amax[name], self._levels)
             self.scales.activations[name] = float(scale)
@@ -142,6 +149,7 @@ class _Writer:
         return self._pairs[name]
 
     def weight(self, name: str, axis: int) -> str:
+        """Replaces a weight by its integers and a DequantizeLinear; returns the dequantized tensor."""
         if name not in self._pairs:
             values = numpy_helper.to_array(self._weights[name])
             scale = self._steps[name] if name in self._steps else channel_steps(values, axis, self._levels)
@@ -172,24 +180,25 @@ class _Writer:
         self.model.graph.initializer.append(numpy_helper.from_array(np.asarray(values), name))
 
     def finish(self) -> onnx.ModelProto:
-        """Each new node stands before its first reader; weights that nothing reads any more are gone."""
+        """The model; each new node is before its first reader, and initializers that no node reads are gone."""
         graph = self.model.graph
-        made = {node.output[0]: node for node in self._nodes}
+        pending = {node.output[0]: node for node in self._nodes}
         order: list[onnx.NodeProto] = []
 
-        def place(name: str) -> None:
-            if node := made.pop(name, None):
+        def schedule(name: str) -> None:
+            if node := pending.pop(name, None):
                 for source in node.input:
-                    place(source)
+                    schedule(source)
                 order.append(node)
 
         for node in list(graph.node):
             for name in node.input:
-                place(name)
+                schedule(name)
             order.append(node)
-        used = {name for node in order for name in node.input}
-        kept = [item for item in graph.initializer if item.name in used]
-        for target, items in ((graph.node, order), (graph.initializer, kept)):
+
+        read = {name for node in order for name in node.input}
+        initializers = [item for item in graph.initializer if item.name in read]
+        for target, items in ((graph.node, order), (graph.initializer, initializers)):
             copies = [type(item).FromString(item.SerializeToString()) for item in items]
             del target[:]
             target.extend(copies)

@@ -1,8 +1,11 @@
-"""Which layers suffer most from INT8, and which to put back to float until a gate holds, the most accuracy per modelled time first."""
+"""Sensitivity of each layer to INT8, and the layers that stay float until a gate holds.
+
+Layers go back to float in the order of error saved per modelled time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,11 +19,13 @@ from imkd_edge.calibration.solvers import Method
 from imkd_edge.detector import Detector
 from imkd_edge.predict.layers import layers
 from imkd_edge.predict.roofline import DEVICES, layer_time
+from imkd_edge.progress import Bar, Track
 from imkd_edge.quantization.graph import Group, Part
 from imkd_edge.quantization.ptq import quantize_part
+from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.base import Source
 
-Track = Callable[[list[Group]], Iterable[Group]]
+PROBE_FRAMES = 4  # frames on which layers are compared
 
 
 class Latency(Protocol):
@@ -29,15 +34,15 @@ class Latency(Protocol):
     def __call__(self, group: Group, int8: bool) -> float: ...
 
 
-def predicted(part: Part, device: str = "orin-agx-64") -> Latency:
+def predicted_latency(part: Part, device: str = "orin-agx-64") -> Latency:
     """The latency model of `bench --predict`."""
-    found = {layer.name: layer for layer in layers(part.model.SerializeToString())}
-    return lambda group, int8: layer_time(replace(found[group.name], int8=int8, int8_out=int8), DEVICES[device])[0]
+    by_name = {layer.name: layer for layer in layers(part.model.SerializeToString())}
+    return lambda group, int8: layer_time(replace(by_name[group.name], int8=int8, int8_out=int8), DEVICES[device])[0]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A part's inputs on some frames, and what its float form makes of them."""
+    """A part's inputs on some frames, and the outputs of its float form."""
 
     inputs: list[dict[str, np.ndarray]]
     outputs: list[list[np.ndarray]]
@@ -51,33 +56,38 @@ class Probe:
                 detector.reset()
                 detector.infer_sample(source[name])
                 tensors = detector.tensors()
-                inputs.append(
-                    {item.name: tensors[item.name].reshape(part.shapes[item.name]).copy() for item in part.graph.input}
-                )
-        run = exact_session(part.model, threads)
-        return cls(inputs, [run.run(None, given) for given in inputs])
+                shapes = {item.name: part.shapes[item.name] for item in part.graph.input}
+                inputs.append({name: tensors[name].reshape(shape).copy() for name, shape in shapes.items()})
+        session = exact_session(part.model, threads)
+        return cls(inputs, [session.run(None, frame) for frame in inputs])
 
     def error(self, model: onnx.ModelProto, threads: int = 0) -> float:
         """The largest NMSE of an output, over all frames; inf where an output is not a number."""
-        run = exact_session(model, threads)
-        found = [run.run(None, given) for given in self.inputs]
+        session = exact_session(model, threads)
+        outputs = [session.run(None, frame) for frame in self.inputs]
         errors = [0.0]
         for k in range(len(self.outputs[0])):
-            apart = sum(float(((a[k] - b[k]) ** 2).sum()) for a, b in zip(found, self.outputs, strict=True))
-            errors.append(apart / max(sum(float((b[k] ** 2).sum()) for b in self.outputs), 1e-30))
+            squares = sum(float(((a[k] - b[k]) ** 2).sum()) for a, b in zip(outputs, self.outputs, strict=True))
+            errors.append(squares / max(sum(float((b[k] ** 2).sum()) for b in self.outputs), 1e-30))
         return float(np.nan_to_num(np.max(errors), nan=np.inf))
+
+
+def calibration_probe(calibration: Calibration, part: Part, threads: int) -> Probe:
+    """A part on the first calibration frames."""
+    names = calibration.frames.names[:PROBE_FRAMES]
+    return Probe.of(calibration.bundle, part, calibration.source, names, threads)
 
 
 def sensitivities(
     part: Part, collection: Collection, method: Method, probe: Probe, threads: int = 0, track: Track | None = None
 ) -> dict[str, float]:
-    """For each group that may be INT8: the error where it alone is."""
-    able = [group for group in part.groups() if not group.float_because]
-    found = {}
-    for group in able if track is None else track(able):
-        others = tuple(other.name for other in able if other != group)
-        found[group.name] = probe.error(quantize_part(part, collection, method, others).model, threads)
-    return found
+    """Of each group that may be INT8: the part's error where this group alone is INT8."""
+    candidates = [group for group in part.groups() if not group.float_because]
+    errors = {}
+    for group in candidates if track is None else track(candidates):
+        others = tuple(other.name for other in candidates if other != group)
+        errors[group.name] = probe.error(quantize_part(part, collection, method, others).model, threads)
+    return errors
 
 
 def mixed_precision(
@@ -85,31 +95,45 @@ def mixed_precision(
     collection: Collection,
     method: Method,
     probe: Probe,
-    suffering: Mapping[str, float],
+    sensitivity: Mapping[str, float],
     gate: float,
     latency: Latency | None = None,
     threads: int = 0,
 ) -> tuple[str, ...]:
-    """Names of groups to keep float so that the part's error is at most `gate`; all of them where even that is not enough.
+    """Names of groups to keep float so that the part's error is at most `gate`; every group where that is not enough.
 
     Args:
-        suffering: of `sensitivities`.
+        sensitivity: group -> error, of `sensitivities`.
         gate: largest NMSE of an output.
-        latency: a group's time in either precision; None: `predicted`.
+        latency: a group's time in either precision; None: `predicted_latency`.
     """
-    latency = latency or predicted(part)
-    price = {group.name: latency(group, False) - latency(group, True) for group in part.groups()}
-    order = sorted(suffering, key=lambda name: (-suffering[name] / max(price[name], 1e-12), name))
-    kept: list[str] = []
-    while probe.error(quantize_part(part, collection, method, tuple(kept)).model, threads) > gate and len(kept) < len(
-        order
-    ):
-        kept.append(order[len(kept)])
-    return tuple(kept)
+    latency = latency or predicted_latency(part)
+    cost = {group.name: latency(group, False) - latency(group, True) for group in part.groups()}
+    order = sorted(sensitivity, key=lambda name: (-sensitivity[name] / max(cost[name], 1e-12), name))
+
+    def error(count: int) -> float:
+        return probe.error(quantize_part(part, collection, method, tuple(order[:count])).model, threads)
+
+    count = 0
+    while error(count) > gate and count < len(order):
+        count += 1
+    return tuple(order[:count])
+
+
+def float_layers_for_gate(
+    calibration: Calibration, method: Method, gate: float, threads: int, bar: Bar | None
+) -> dict[str, tuple[str, ...]]:
+    """Layers of each part that stay float so that its error on the first calibration frames is at most the gate."""
+    float_layers, collection = {}, calibration.collection
+    for name, part in calibration.parts.items():
+        probe, track = calibration_probe(calibration, part, threads), bar and bar(f"layers of {name}")
+        sensitivity = sensitivities(part, collection, method, probe, threads, track)
+        float_layers[name] = mixed_precision(part, collection, method, probe, sensitivity, gate, threads=threads)
+    return float_layers
 
 
 def exact_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    """A CPU session that computes Q/DQ pairs as written, in float; 0 threads leave the number to ONNX Runtime."""
+    """A CPU session that computes Q/DQ pairs as written, in float; with 0 threads ONNX Runtime chooses the number."""
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     options.add_session_config_entry("session.disable_quant_qdq", "1")

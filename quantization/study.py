@@ -1,7 +1,8 @@
-"""Every calibrator from one observing pass, evaluated: `python -m imkd_edge.quantization.study BUNDLE ... --data DATA --out FILE`.
+"""Every calibrator evaluated, from one calibration pass: `python -m imkd_edge.quantization.study BUNDLE --data DATA`.
 
-Several bundles are trained seeds of one model: the summary has means and standard errors over them, differences paired by seed, and on
-KITTI's protocol intervals from frames drawn anew in blocks. The same command goes on where an interrupted one stopped.
+Several bundles are trained seeds of one model: the summary has means and standard errors over them, differences paired
+by seed, and on KITTI's protocol intervals from frames resampled in blocks. An interrupted command resumes where it
+stopped.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle import Bundle
-from imkd_edge.bundle.files import write_atomically
-from imkd_edge.bundle.golden import golden_rig
+from imkd_edge.bundle import PARTS, Bundle, golden_rig, write_atomically
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.selftest import replay
 from imkd_edge.cli.common import bar, log, parse_options, plain
+from imkd_edge.detector import Detector
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_tensors
-from imkd_edge.quantization.ptq import Quantized, quantize_part, solve_all, with_amax
-from imkd_edge.quantization.quantize import Calibrated, Training, calibrate, gated, write
+from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all, with_amax
+from imkd_edge.quantization.quantize import Recipe, calibrate, write
+from imkd_edge.quantization.sensitivity import float_layers_for_gate
+from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.training.ablation_report import summary, table
 
-NAMED = [
+CALIBRATORS = [
     ("max", {}),
     ("percentile", {"percentile": 99.9}),
     ("percentile", {"percentile": 99.99}),
@@ -46,13 +49,14 @@ NAMED = [
     ("riac", {"kappa": 1.0}),
     ("placebo", {"kappa": 0.5}),
 ]
-LEARNT = {True: "mse, trained", False: "mse, refined"}  # Training.weights
+TRAINING_ROWS = {True: "mse, trained", False: "mse, refined"}  # Training.weights -> start of the row's name
+JITTER = 0.02  # largest relative change of a range
 
 
 def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]:
     """The rows of the table; names: only these calibrators."""
     for width in bits:
-        for name, settings in NAMED:
+        for name, settings in CALIBRATORS:
             if names is None or name in names:
                 yield Method(name, width, **settings)
 
@@ -68,149 +72,184 @@ class Study:
 
     Args:
         run: the command's arguments.
-        seed: the bundle's place in the command.
+        seed: index of the bundle among the command's.
         result: of all bundles; "runs" grows.
+        folder: for the bundles that are measured.
     """
 
-    def __init__(self, run: argparse.Namespace, seed: int, result: dict[str, Any]) -> None:
-        self._run, self._seed, self._options, self.result = run, seed, parse_options(run.option), result
+    def __init__(self, run: argparse.Namespace, seed: int, result: dict[str, Any], folder: Path) -> None:
+        self._run, self._seed, self._folder, self.result = run, seed, folder, result
+        self._source_options = parse_options(run.option)
         state = run.state / f"{seed}.npz" if run.state else None
-        self.seen = calibrate(
-            run.bundles[seed], run.data, run.calibration_split, self._options, run.frames, state, run.threads, bar
-        )
-        result.update(frames=self.seen.frames.names, stress=self.seen.frames.stress)
+        bundle, split = run.bundles[seed], run.calibration_split
+        self.calibration = calibrate(bundle, run.data, split, self._source_options, run.frames, state, run.threads, bar)
+        result.update(frames=self.calibration.frames.names, stress=self.calibration.frames.stress)
 
-    def row(self, title: str, make: Callable[[], Bundle], **more: Any) -> Bundle | None:
-        """Makes and measures a bundle, unless that was done before."""
-        if any((found["row"], found["seed"]) == (title, self._seed) for found in self.result["runs"]):
+    def row(self, title: str, make_bundle: Callable[[], Bundle], **settings: Any) -> Bundle | None:
+        """Makes and measures a bundle; None where the file has this row already."""
+        if any((row["row"], row["seed"]) == (title, self._seed) for row in self.result["runs"]):
             return None
-        run, kitti_protocol, made = self._run, self.seen.source.kind == "astyx", make()
-        found = evaluate_bundle(
-            str(made.path), run.data, run.split, self._options, threads=run.threads, limit=run.limit, track=bar("eval"),
-            per_block=kitti_protocol, per_radar=kitti_protocol, resamples=kitti.RESAMPLES,
-        )  # fmt: skip
-        card = made.manifest["provenance"].get("quantization")
-        more |= {"bytes": _bytes(made), "int8_share": card["int8_share"]} if card else {}
-        drawn = {metric: np.round(values, 3).tolist() for metric, values in found.get("bootstrap", {}).items()}
-        self.result["runs"].append(
-            plain({"row": title, "seed": self._seed, **more, "metrics": found["metrics"], "bootstrap": drawn})
-        )
+        bundle = make_bundle()
+        measured = self._evaluate(bundle)
+        card = bundle.manifest["provenance"].get("quantization")
+        if card:
+            sizes = {name: entry["bytes"] for name, entry in bundle.manifest["files"].items()}
+            settings |= {"bytes": sizes, "int8_share": card["int8_share"]}
+        draws = {metric: np.round(values, 3).tolist() for metric, values in measured.get("bootstrap", {}).items()}
+        row = {"row": title, "seed": self._seed, **settings, "metrics": measured["metrics"], "bootstrap": draws}
+        self.result["runs"].append(plain(row))
         self.result["summary"] = summaries(self.result["runs"])
-        write_atomically(
-            run.out, (json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-        )
-        log().print(f"{run.bundles[self._seed]}: {title}")
-        return made
+        text = json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        write_atomically(self._run.out, text.encode())
+        log().print(f"{self._run.bundles[self._seed]}: {title}")
+        return bundle
 
-    def calibrators(self, folder: Path) -> None:
-        """The float bundle, every method at every width, the float16 typing of one, the default refined and trained."""
-        self.row("float", lambda: self.seen.bundle)
+    def _evaluate(self, bundle: Bundle) -> dict[str, Any]:
+        run, kitti_protocol = self._run, self.calibration.source.kind == "astyx"
+        options = EvalOptions(
+            split=run.split,
+            limit=run.limit,
+            per_block=kitti_protocol,
+            per_radar=kitti_protocol,
+            resamples=kitti.RESAMPLES,
+        )
+        return evaluate_bundle(
+            str(bundle.path),
+            run.data,
+            options,
+            source_options=self._source_options,
+            run=RunOptions(threads=run.threads),
+            track=bar("eval"),
+        )
+
+    def calibrators(self) -> None:
+        """The float bundle, every method at every width, one in the float16 typing, the default refined and trained."""
+        self.row("float", lambda: self.calibration.bundle)
         for method in methods(self._run.bits, self._run.methods):
-            made = self.row(label(method), lambda m=method: make(self.seen, m, folder / "row.imkd"), **asdict(method))  # type: ignore[misc]
-            if made and (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
-                self.result["speed"] = speed(self.seen.bundle, made, self._run.threads)
-            if self._run.halves and (method.name, method.bits, method.kappa) == ("riac", 8, 0.5):
-                half = lambda m=method: make(self.seen, m, folder / "half.imkd", typing="float16")  # noqa: E731
+            reference = (method.name, method.bits, method.kappa) == ("riac", 8, 0.5)
+            bundle = self.row(label(method), self._maker(Recipe(method)), **asdict(method))
+            if bundle and reference:
+                self.result["speed"] = speed(self.calibration.bundle, bundle, self._run.threads)
+            if reference and self._run.halves:
+                half = self._maker(Recipe(method, typing="float16"))
                 self.row(f"{label(method)}, float16 typing", half, **asdict(method))
         for bits, (steps, weights) in product(self._run.bits, ((self._run.refine, False), (self._run.qat, True))):
             if steps:
-                self.trained(Method("mse", bits), Training(steps, seed=self._seed, weights=weights), folder)
+                self.trained(Method("mse", bits), Training(steps, seed=self._seed, weights=weights))
 
-    def trained(self, method: Method, training: Training, folder: Path) -> None:
+    def trained(self, method: Method, training: Training) -> None:
         """Training, or refinement, from a method's scales."""
-        from imkd_edge.quantization.qat import learn
+        from imkd_edge.quantization.qat import train_parts
 
-        state = (self._run.state or folder) / f"{self._seed}.{method.bits}{'' if training.weights else '.scales'}.pt"
+        suffix = "" if training.weights else ".scales"
+        state = (self._run.state or self._folder) / f"{self._seed}.{method.bits}{suffix}.pt"
 
-        def made() -> Bundle:
-            parts = learn(self.seen, method, {"camera": (), "bev": ()}, training, state, self._run.threads, bar)
-            return write(self.seen, parts, folder / "row.imkd", method, training=training)
+        def make_bundle() -> Bundle:
+            float_layers = dict.fromkeys(PARTS, ())
+            parts = train_parts(self.calibration, method, float_layers, training, state, self._run.threads, bar)
+            return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method, training))
 
-        self.row(f"{LEARNT[training.weights]}, {method.bits} bits", made, **asdict(method), training=asdict(training))
+        title = f"{TRAINING_ROWS[training.weights]}, {method.bits} bits"
+        self.row(title, make_bundle, **asdict(method), training=asdict(training))
 
-    def jitter(self, folder: Path) -> None:
-        """Methods with ranges changed at random by up to 2 %: no better and no worse a choice, so their spread is noise."""
-        for draw, method in product(range(self._run.jitter), self._few()):
+    def jitter(self) -> None:
+        """Methods with ranges changed at random by up to 2 %: as good a choice as before, so their spread is noise."""
+        for draw, method in product(range(self._run.jitter), self._selected_methods()):
 
-            def made(draw: int = draw, method: Method = method) -> Bundle:
-                parts = {name: _jittered(self.seen, part, method, draw) for name, part in self.seen.parts.items()}
-                return write(self.seen, parts, folder / "row.imkd", method)
+            def make_bundle(draw: int = draw, method: Method = method) -> Bundle:
+                parts = {
+                    name: _jittered(self.calibration, part, method, draw)
+                    for name, part in self.calibration.parts.items()
+                }
+                return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method))
 
-            self.row(f"{label(method)}, jitter {draw}", made, **asdict(method), jitter=draw)
+            self.row(f"{label(method)}, jitter {draw}", make_bundle, **asdict(method), jitter=draw)
 
-    def gates(self, folder: Path) -> None:
+    def gates(self) -> None:
         """Methods with the most sensitive layers in float."""
-        for gate, method in product(self._run.gate, self._few()):
-            kept = {
-                name: gated(self.seen, part, method, gate, self._run.threads, bar)
-                for name, part in self.seen.parts.items()
-            }
-            made = lambda m=method, k=kept: make(self.seen, m, folder / "row.imkd", k)  # noqa: E731
-            self.row(f"{label(method)}, gate {gate:g}", made, **asdict(method), gate=gate, float=kept)
+        for gate, method in product(self._run.gate, self._selected_methods()):
+            float_layers = float_layers_for_gate(self.calibration, method, gate, self._run.threads, bar)
+            make_bundle = self._maker(Recipe(method), float_layers)
+            self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, float=float_layers)
 
-    def _few(self) -> list[Method]:
+    def _maker(self, recipe: Recipe, float_layers: Mapping[str, tuple[str, ...]] | None = None) -> Callable[[], Bundle]:
+        """A function that makes one row's bundle; float_layers: names of each part's layers that stay float."""
+        calibration = self.calibration
+
+        def make_bundle() -> Bundle:
+            parts = {
+                name: quantize_part(part, calibration.collection, recipe.method, (float_layers or {}).get(name, ()))
+                for name, part in calibration.parts.items()
+            }
+            return write(calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe)
+
+        return make_bundle
+
+    def _selected_methods(self) -> list[Method]:
         return [Method(name, bits) for bits in self._run.bits for name in self._run.methods or ["mse", "riac"]]
 
 
 def summaries(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over the seeds: every row against the float one, and against "mse" at the same number of bits (ablation_report.summary)."""
-    found = {"float": summary(runs)}
+    """Over the seeds: every row against float, and against "mse" at the same bits (ablation_report.summary)."""
+    by_reference = {"float": summary(runs)}
     for bits in sorted({run["bits"] for run in runs if "bits" in run}, reverse=True):
-        first = label(Method("mse", bits))
-        own = [run for run in runs if run.get("bits") == bits]
-        if any(run["row"] == first for run in own):
-            found[first] = summary(sorted(own, key=lambda run: run["row"] != first))
-    return found
+        reference = label(Method("mse", bits))
+        same_bits = [run for run in runs if run.get("bits") == bits]
+        if any(run["row"] == reference for run in same_bits):
+            by_reference[reference] = summary(sorted(same_bits, key=lambda run: run["row"] != reference))
+    return by_reference
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Writes one JSON file of rows, and their table to the log."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--calibration-split", default=None)
-    parser.add_argument("--frames", type=int, default=128)
-    parser.add_argument("--limit", type=int, default=None, help="measure on the first frames only, for a quick look")
-    parser.add_argument("--bits", type=int, nargs="+", default=[8, 6])
-    parser.add_argument("--methods", nargs="+", default=None, help="only these calibrators")
-    parser.add_argument("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
-    parser.add_argument("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
-    parser.add_argument(
-        "--refine",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="also mse with so many steps of refining its scales alone",
-    )
-    parser.add_argument("--state", type=Path, default=None, help="folder for what an interrupted command goes on from")
-    parser.add_argument("--option", action="append", help="KEY=VALUE of the source's reader")
-    parser.add_argument(
-        "--jitter", type=int, default=0, help="instead: so many copies of --methods with ranges changed by up to 2 %%"
-    )
-    parser.add_argument("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
-    parser.add_argument("--threads", type=int, default=0)
-    run = parser.parse_args(arguments)
+    run = _parser().parse_args(arguments)
     if run.state:
         run.state.mkdir(parents=True, exist_ok=True)
     result = begin(run)
     for seed in range(len(run.bundles)):
-        study = Study(run, seed, result)
         with tempfile.TemporaryDirectory() as folder:
-            (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)(Path(folder))
+            study = Study(run, seed, result, Path(folder))
+            (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)()
     for rows in summaries(result["runs"]).values():
         log().print(table(rows))
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("bundles", nargs="+", metavar="BUNDLE")
+    add("--data", required=True, help="source of the calibration frames and of the measured ones")
+    add("--option", action="append", help="KEY=VALUE of the source's reader")
+    add("--split", default="val", help="to measure on")
+    add("--limit", type=int, default=None, help="measure on the first frames only, for a quick look")
+    add("--calibration-split", default=None, help="the default is train, where the source has it")
+    add("--frames", type=int, default=128, help="calibration frames")
+    add("--out", type=Path, required=True, help="JSON file of the rows")
+    add("--state", type=Path, default=None, help="folder for the files that an interrupted command resumes from")
+    add("--threads", type=int, default=0)
+    add("--bits", type=int, nargs="+", default=[8, 6])
+    add("--methods", nargs="+", default=None, help="only these calibrators")
+    add("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
+    add("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
+    add("--refine", type=int, default=0, metavar="STEPS", help="also mse with so many steps of refining its scales")
+    add(
+        "--jitter",
+        type=int,
+        default=0,
+        metavar="COPIES",
+        help="instead: copies of --methods with ranges jittered by 2 %%",
+    )
+    add("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
+    return parser
+
+
 def begin(run: argparse.Namespace) -> dict[str, Any]:
-    """What the file holds, or an empty result where there is none. Raises Error write_failed where it is of other bundles or frames."""
+    """The file's content, or an empty result; raises Error write_failed where it is of other bundles or frames."""
     manifests = [(Bundle.load(bundle).path / "manifest.json").read_bytes() for bundle in run.bundles]
     asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option")}
     asked["manifests"] = [hashlib.sha256(manifest).hexdigest()[:16] for manifest in manifests]
-    names = [Path(bundle).name for bundle in run.bundles]
     fresh: dict[str, Any] = {
-        "bundles": names,
+        "bundles": [Path(bundle).name for bundle in run.bundles],
         "split": run.split,
         "limit": run.limit,
         "asked": asked,
@@ -221,42 +260,24 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
         return fresh
     saved = json.loads(run.out.read_text())
     if any(saved.get(key) != fresh[key] for key in ("bundles", "split", "limit", "asked")):
-        fix = "name another --out, or repeat the first command to go on"
+        fix = "name another --out, or repeat the first command to resume it"
         raise Error(Code.write_failed, "the file holds rows of other bundles or frames", str(run.out), fix)
     return saved
 
 
-def make(
-    seen: Calibrated,
-    method: Method,
-    out: Path,
-    kept: Mapping[str, tuple[str, ...]] | None = None,
-    typing: str = "float32",
-) -> Bundle:
-    """One row's bundle; kept: names of the layers of each part that stay float."""
-    parts = {
-        name: quantize_part(part, seen.collection, method, (kept or {}).get(name, ()))
-        for name, part in seen.parts.items()
-    }
-    return write(seen, parts, out, method, {}, typing)
-
-
-def _jittered(seen: Calibrated, part: Part, method: Method, seed: int) -> Quantized:
-    """With every range changed at random, alike where it is shared."""
+def _jittered(calibration: Calibration, part: Part, method: Method, seed: int) -> QuantizedPart:
+    """The part with every range scaled at random; tensors that share a range share its factor."""
     groups, random = part.groups(), np.random.default_rng(seed)
-    amax = solve_all(part, quantized_tensors(part, groups), seen.collection, method)
-    factors = {value: random.uniform(0.98, 1.02) for value in dict.fromkeys(amax.values())}
+    amax = solve_all(part, quantized_tensors(part, groups), calibration.collection, method)
+    factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(amax.values())}
     return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
 
 
-def _bytes(made: Bundle) -> dict[str, int]:
-    return {name: entry["bytes"] for name, entry in made.manifest["files"].items()}
-
-
 def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
-    """Median milliseconds of both parts on the golden frame, float and INT8 in integer kernels, taken in turns; and their ratio."""
-    from imkd_edge.detector import Detector
+    """Median milliseconds of both parts on the golden frame, float and INT8 in integer kernels, and their ratio.
 
+    The two run in alternation.
+    """
     times: dict[str, list[float]] = {"float_ms": [], "int8_ms": []}
     rig = golden_rig(one)
     with (
@@ -265,9 +286,9 @@ def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str,
     ):
         for _ in range(runs):
             for name, detector in zip(times, (a, b), strict=True):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 replay(one, detector)
-                times[name].append(1e3 * (time.perf_counter() - began))
+                times[name].append(1e3 * (time.perf_counter() - start))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     return {**medians, "int8_over_float": medians["int8_ms"] / medians["float_ms"]}
 

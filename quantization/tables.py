@@ -12,29 +12,26 @@ CACHE_HEADER = "TRT-{version}-EntropyCalibration2"
 
 
 def calibration_cache(scales: Mapping[str, float], version: int = 100300) -> bytes:
-    """A TensorRT calibration cache: one line per tensor of the float part, its scale as big-endian float32 in hexadecimal.
+    """A TensorRT calibration cache: `TENSOR: SCALE` a line, the scale as big-endian float32 in hexadecimal.
 
     Args:
-        scales: step of each tensor, in the graph's order.
+        scales: step of each tensor of the float part, in the graph's order.
         version: TensorRT's, as major * 10000 + minor * 100 + patch; TensorRT ignores the cache of another one.
     """
-    lines = [
-        CACHE_HEADER.format(version=version),
-        *(f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items()),
-    ]
-    return ("\n".join(lines) + "\n").encode()
+    header = CACHE_HEADER.format(version=version)
+    lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items()]
+    return ("\n".join([header, *lines]) + "\n").encode()
 
 
 def overrides(parts: Mapping[str, Scales]) -> bytes:
-    """JSON of {part: {tensor: [{"quant_type", "scale", "zero_point"}]}}: onnxruntime.quantization's extra option TensorQuantOverrides.
+    """JSON for onnxruntime.quantization's extra option TensorQuantOverrides, of activations.
 
-    Of activations; weights have the scale of their largest value, which that tool finds itself.
+    {part: {tensor: [{"quant_type", "scale", "zero_point"}]}}. Weights are left out: the tool uses the scale of their
+    largest value by itself.
     """
-    table = {
-        part: {
-            name: [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}]
-            for name, scale in scales.activations.items()
-        }
-        for part, scales in parts.items()
-    }
+
+    def entry(scale: float) -> list[dict]:
+        return [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}]
+
+    table = {part: {name: entry(scale) for name, scale in scales.activations.items()} for part, scales in parts.items()}
     return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()

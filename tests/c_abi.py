@@ -1,4 +1,4 @@
-"""imkd.h in ctypes: its structs, and arrays made into them."""
+"""imkd.h in ctypes: its structs, and their construction from arrays."""
 
 from __future__ import annotations
 
@@ -18,16 +18,9 @@ F32Array, F64Array, U8Array = ctypes.POINTER(F32), ctypes.POINTER(ctypes.c_doubl
 
 
 def fields(text: str) -> list[tuple[str, type]]:
-    """ "u32 a b, f32 c" """
-    kinds = {
-        "u32": U32,
-        "i32": I32,
-        "i64": I64,
-        "f32": F32,
-        "size": Size,
-        "text": ctypes.c_char_p,
-        "pointer": ctypes.c_void_p,
-    }
+    """ "u32 a b, f32 c" -> the fields of a struct."""
+    kinds: dict[str, type] = {"u32": U32, "i32": I32, "i64": I64, "f32": F32, "size": Size}
+    kinds |= {"text": ctypes.c_char_p, "pointer": ctypes.c_void_p}
     kinds |= {"f32*": F32Array, "f64*": F64Array, "u8*": U8Array}
     return [(name, kinds[kind]) for kind, *names in (part.split() for part in text.split(",")) for name in names]
 
@@ -40,8 +33,8 @@ class Options(ctypes.Structure):
 
 class Image(ctypes.Structure):
     _fields_ = fields(
-        "u32 struct_size, i32 width height, u32 has_timestamp, i64 timestamp_ns, u8* data, size row pixel channel, u8* chroma,"
-        "size chroma_stride, u32 yuv reserved"
+        "u32 struct_size, i32 width height, u32 has_timestamp, i64 timestamp_ns, u8* data, size row pixel channel,"
+        "u8* chroma, size chroma_stride, u32 yuv reserved"
     )
 
 
@@ -64,11 +57,13 @@ class Box(ctypes.Structure):
     _fields_ = fields("f32 x y z length width height yaw vx vy score, i32 label")
 
 
-class Found(ctypes.Structure):
+class Result(ctypes.Structure):
     _fields_ = fields(
-        "u32 struct_size count, i64 timestamp_ns, pointer boxes, u32 stride, i32 mode, u32 cameras radars, u8* camera_states radar_states,"
-        "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual, u32 stages, f32* timings,"
-        "f32 total_us, i32 rows columns, u32 reserved, f32* segmentation, pointer debug, u32 debug_count debug_stride"
+        "u32 struct_size count, i64 timestamp_ns, pointer boxes, u32 stride, i32 mode,"
+        "u32 cameras radars, u8* camera_states radar_states,"
+        "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual,"
+        "u32 stages, f32* timings, f32 total_us, i32 rows columns, u32 reserved, f32* segmentation,"
+        "pointer debug, u32 debug_count debug_stride"
     )
 
 
@@ -85,7 +80,8 @@ class SynchronizerOptions(ctypes.Structure):
 
 class Counts(ctypes.Structure):
     _fields_ = fields(
-        "u32 struct_size reserved, i64 kept late duplicate future invalid, i64 complete incomplete dropped expired, i64 restarts"
+        "u32 struct_size reserved, i64 kept late duplicate future invalid,"
+        "i64 complete incomplete dropped expired, i64 restarts"
     )
 
 
@@ -122,7 +118,7 @@ def load() -> ctypes.CDLL:
 
 
 def pointer(array: np.ndarray | None, kind, alive: list):
-    """To dense rows, which `alive` keeps: a ctypes struct does not."""
+    """A pointer to dense rows. `alive` keeps a reference to them, which a ctypes struct does not."""
     if array is None:
         return None
     alive.append(np.ascontiguousarray(array))
@@ -130,7 +126,7 @@ def pointer(array: np.ndarray | None, kind, alive: list):
 
 
 def image_of(pixels, alive: list, timestamp_ns: int | None = None) -> Image:
-    """RGB, or Y and UV, with the strides that the arrays have."""
+    """RGB, or Y and UV, with the strides of the arrays."""
     luma = pixels[0] if isinstance(pixels, tuple) else pixels
     image = Image(
         struct_size=ctypes.sizeof(Image), height=luma.shape[0], width=luma.shape[1], data=luma.ctypes.data_as(U8Array)
@@ -146,28 +142,25 @@ def image_of(pixels, alive: list, timestamp_ns: int | None = None) -> Image:
 
 
 def sweep_of(sweep: RadarSweep, rig, alive: list) -> Sweep:
-    given = Sweep(struct_size=ctypes.sizeof(Sweep), radar=rig.radar_index(sweep.radar), count=len(sweep.points))
-    given.points, given.T_world_ego = (
-        pointer(sweep.points, F32Array, alive),
-        pointer(sweep.T_world_ego, F64Array, alive),
-    )
+    struct = Sweep(struct_size=ctypes.sizeof(Sweep), radar=rig.radar_index(sweep.radar), count=len(sweep.points))
+    struct.points = pointer(sweep.points, F32Array, alive)
+    struct.T_world_ego = pointer(sweep.T_world_ego, F64Array, alive)
     if sweep.timestamp_ns is not None:
-        given.has_timestamp, given.timestamp_ns = 1, sweep.timestamp_ns
-    return given
+        struct.has_timestamp, struct.timestamp_ns = 1, sweep.timestamp_ns
+    return struct
 
 
 def twist_of(ego: Ego, alive: list):
     return pointer(None if ego.twist is None else np.asarray(ego.twist, np.float64), F64Array, alive)
 
 
-def infer_frames(library: ctypes.CDLL, handle, frames: Frames) -> Found:
-    found = Found(struct_size=ctypes.sizeof(Found))
-    assert library.imkd_detector_infer(handle, ctypes.byref(frames), ctypes.byref(found)) == 0, (
-        library.imkd_detector_error(handle)
-    )
-    return found
+def infer_frames(library: ctypes.CDLL, handle, frames: Frames) -> Result:
+    result = Result(struct_size=ctypes.sizeof(Result))
+    code = library.imkd_detector_infer(handle, ctypes.byref(frames), ctypes.byref(result))
+    assert code == 0, library.imkd_detector_error(handle)
+    return result
 
 
-def boxes_of(found: Found) -> np.ndarray:
-    rows = [Box.from_address(found.boxes + i * found.stride) for i in range(found.count)]
+def boxes_of(result: Result) -> np.ndarray:
+    rows = [Box.from_address(result.boxes + i * result.stride) for i in range(result.count)]
     return np.array([[getattr(box, name) for name, _ in Box._fields_] for box in rows], np.float64).reshape(-1, 11)

@@ -48,4 +48,4 @@ def open_in_browser(page: Path, picture: Path, height: int = 1600) -> None:
     if browser is None:
         pytest.skip("no Chromium: the page is NOT opened in a browser")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--screenshot={picture}", f"--window-size=1000,{height}"]
-    subprocess.run([browser, *flags, page.as_uri()], check=True, timeout=120, capture_output=True)
+    subprocess.run([browser, *flags, page.as_uri()], check=True, capture_output=True)

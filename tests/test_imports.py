@@ -28,7 +28,7 @@ ROOMS = [
     ["_core"],
     ["errors"],
     ["spec", "rig", "frames", "result", "ops"],
-    ["live", "options"],
+    ["live", "options", "progress"],
     ["bundle"],
     ["engines"],
     ["detector"],
@@ -46,6 +46,7 @@ WITH_EXTRAS = {
     "imkd_edge.engines.torch_graph": {"torch", "onnx"},
     "imkd_edge.checks.compare": {"onnx"},
     "imkd_edge.bundle.half": {"onnx"},
+    "imkd_edge.bundle.shapes": {"onnx"},
     "imkd_edge.predict.layers": {"onnx"},
     "imkd_edge.predict.cost": {"onnx"},
     "imkd_edge.bench.references": {"torch", "torchvision"},  # among the references, where they are installed

@@ -1,4 +1,4 @@
-"""What the README tells to type works: blocks marked <!-- test --> are run as they stand."""
+"""The README's commands work: blocks marked <!-- test --> are run verbatim."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def commands() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder, with the rig of the README and a model for it."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new folder with the README's rig and a random bundle for it."""
     from helpers import random_spec, write_random_bundle
 
-    folder = tmp_path_factory.mktemp("readme")
+    path = tmp_path_factory.mktemp("readme")
     rig = next(block for block in blocks() if block.language == "json" and block.note == "rig.json")
-    (folder / "rig.json").write_text(rig.text)
-    write_random_bundle(folder / "my-model.imkd", random_spec(cameras=1))
-    return folder
+    (path / "rig.json").write_text(rig.text)
+    write_random_bundle(path / "my-model.imkd", random_spec(cameras=1))
+    return path
 
 
-def execute(command: list[str], place: Path) -> str:
+def execute(command: list[str], folder: Path) -> str:
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(
-        command, cwd=place, env={**os.environ, "PATH": paths}, capture_output=True, text=True, timeout=280
+        command, cwd=folder, env={**os.environ, "PATH": paths}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -70,16 +70,16 @@ def test_the_readme_has_blocks_to_run() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
-def test_command(command: str, place: Path) -> None:
+def test_command(command: str, folder: Path) -> None:
     needs_tiny(command)
-    assert execute(["bash", "-c", command], place)
+    assert execute(["bash", "-c", command], folder)
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_python(number: int, place: Path) -> None:
+def test_python(number: int, folder: Path) -> None:
     block = [block for block in blocks() if block.language == "python"][number]
     needs_tiny(block.text)
-    assert execute([sys.executable, "-c", block.text], place)
+    assert execute([sys.executable, "-c", block.text], folder)
 
 
 def test_every_verb_that_the_readme_names_exists() -> None:

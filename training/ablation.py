@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
-from imkd_edge.evaluation.run import check_protocol, choose, measure, run
+from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
 from imkd_edge.options import EvalOptions, TrainOptions
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, TEACHER, load_checkpoint
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
@@ -206,15 +206,16 @@ def teacher_record(folder: Path) -> dict[str, Any]:
 
 def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """The record of a trained run: row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap."""
-    frames = choose(plan.data, plan.split, row.settings.data.options)
-    kind = frames.source.kind
-    detect = CheckpointDetector(folder / CHECKPOINT, EvalOptions.score, frames.source)
-    names, detected, tallies = run(frames, detect, row.condition, progress)
+    selection = choose(plan.data, plan.split, row.settings.data.options)
+    kind = selection.source.kind
+    options = EvalOptions(split=plan.split, per_range=kind == "astyx", condition=row.condition)
+    detect = CheckpointDetector(folder / CHECKPOINT, options.score, selection.source)
+    predictions = predict(selection, detect, options, progress)
     samples = {}
     if kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        samples = kitti.bootstrap(detected, names, plan.metrics, kitti.RESAMPLES, kitti.CHUNK)
+        samples = kitti.bootstrap(predictions.frames, predictions.names, plan.metrics, kitti.RESAMPLES, kitti.CHUNK)
     return {
         "row": row.name,
         "seed": seed,
@@ -224,7 +225,7 @@ def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Progre
         # Results are shared, so they hold the kind of the source, not its path.
         "config": merged(row.settings.to_dict(), {"data": {"source": kind}}),
         "curve": [json.loads(line) for line in (folder / LOG).read_text().splitlines()],
-        "metrics": measure(frames, names, detected, tallies, per_range=kind == "astyx", per_block=False),
+        "metrics": measure(predictions, options),
         "bootstrap": samples,
     }
 

@@ -13,7 +13,7 @@ import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import Found, Track, choose, evaluate
+from imkd_edge.evaluation.run import DEFAULTS, Prediction, Track, choose, evaluate
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.options import EvalOptions
@@ -32,17 +32,16 @@ CACHED_MAPS = 16  # fused maps of the last samples
 def evaluate_checkpoint(
     checkpoint: Path | str,
     data: str,
-    options: EvalOptions,
+    options: EvalOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle."""
-    frames = choose(data, options.split, source_options, options.limit)
-    detect = CheckpointDetector(Path(checkpoint), options.score, frames.source)
-    reports = options.per_range, options.per_block, options.per_radar
-    metrics = evaluate(frames, detect, *reports, options.condition, track)
-    return {"dataset": frames.source.kind, "split": options.split, "frames": len(frames), "metrics": metrics}
+    selection = choose(data, options.split, source_options, options.limit)
+    detect = CheckpointDetector(Path(checkpoint), options.score, selection.source)
+    metrics = evaluate(selection, detect, options, track)
+    return {"dataset": selection.source.kind, "split": options.split, "frames": len(selection), "metrics": metrics}
 
 
 class CheckpointDetector:
@@ -70,7 +69,7 @@ class CheckpointDetector:
             self.network.eval()
 
     @torch.inference_mode()
-    def __call__(self, sample: Sample) -> Found:
+    def __call__(self, sample: Sample) -> Prediction:
         """Boxes (M,9), scores (M,), class names, and of a student that segments the logits of segmentation.on_grid."""
         out = self.run_student(sample) if self.lidar is None else self.run_teacher(sample, self.lidar)
         boxes, scores, labels = ops.decode(self.decode_spec, out["heatmap"][0].numpy(), out["box"][0].numpy())

@@ -1,4 +1,4 @@
-// Synchronizer, Monitor and Watchdog, by the names of the rig's sensors; see imkd_edge.live.
+// Synchronizer, Monitor and Watchdog of imkd_edge.live; sensors are named as in the rig.
 #include <pybind11/functional.h>
 
 #include "common.hpp"
@@ -6,21 +6,22 @@
 #include "fields.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
+#include "live_fields.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
 
 namespace {
 
-int camera_of(const SensorRig& rig, const std::string& name) {
+int camera_index(const SensorRig& rig, const std::string& name, const char* where) {
   const int camera = rig.camera_index(name);
   if (camera < 0)
-    throw Error(Code::frame_unknown_sensor, "the rig has no camera \"" + name + "\"", "push_camera",
-                "use a name of the rig");
+    throw Error(Code::frame_unknown_sensor, "the rig has no camera \"" + name + "\"", where,
+                "use the name of a camera of the rig");
   return camera;
 }
 
-// Holds a Python object; the last to let go may be any thread.
+// Holds a Python object. The last copy may be destroyed on any thread.
 std::shared_ptr<const void> owner_of(py::object object) {
   return std::shared_ptr<const py::object>(new py::object(std::move(object)), [](const py::object* held) {
     py::gil_scoped_acquire gil;
@@ -28,33 +29,37 @@ std::shared_ptr<const void> owner_of(py::object object) {
   });
 }
 
-py::object owned(const std::shared_ptr<const void>& owner) {
+py::object object_of(const std::shared_ptr<const void>& owner) {
   return owner ? *static_cast<const py::object*>(owner.get()) : py::object(py::none());
 }
 
-py::object array4(const std::optional<Mat4>& T) { return T ? to_python(*T) : py::object(py::none()); }
+template <class Array>
+py::object array_or_none(const std::optional<Array>& array) {
+  return array ? to_python(*array) : py::object(py::none());
+}
 
-// One sweep of imkd_edge.frames.RadarSweep.
+// One imkd_edge.frames.RadarSweep.
 Sweeps one_sweep(py::handle sweep, const SensorRig& rig) {
   if (py::hasattr(sweep, "timestamp_ns") && sweep.attr("timestamp_ns").is_none())
-    throw Error(Code::frame_bad_time, "a live sweep needs its time", "RadarSweep.timestamp_ns", "an int, nanoseconds");
+    throw Error(Code::frame_bad_time, "is None, but a live sweep needs its own time", "RadarSweep.timestamp_ns",
+                "give an int, nanoseconds");
   return radar_sweeps(py::make_tuple(sweep), rig, 0, Values::as_given);
 }
 
-// The GIL is held throughout. The core runs no code of Python's under its lock, so nobody waits for that lock longer
-// than a call takes.
+// Every method holds the GIL. The core runs no Python code under its lock, so a thread waits for that lock at most as
+// long as one call takes.
 struct PySynchronizer {
   SensorRig rig;
   Synchronizer core;
 
   std::string push_camera(const std::string& name, const py::object& image, py::handle time, py::handle now) {
     const std::string where = "image of camera \"" + name + "\"";
-    const int camera = camera_of(rig, name);
+    const int camera = camera_index(rig, name, "push_camera");
     if (image.is_none()) throw Error(Code::frame_bad_dtype, "is None", where, "push nothing where there is no image");
-    std::vector<py::object> keep;
-    const ImageView view = any_image(image, where, true, keep);
+    std::vector<py::object> planes;
+    const ImageView view = any_image(image, where, true, planes);
     return enum_name(core.push_camera(camera, view, timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"),
-                                      owner_of(py::make_tuple(image, py::cast(keep)))));
+                                      owner_of(py::make_tuple(image, py::cast(planes)))));
   }
 
   std::string push_radar(py::handle sweep, py::handle now) {
@@ -67,31 +72,40 @@ struct PySynchronizer {
         core.push_ego(ego_motion(ego, Values::as_given), timestamp(time, "timestamp_ns"), timestamp(now, "now_ns")));
   }
 
+  // The keyword arguments of imkd_edge.LiveFrame, with sweeps and ego motion as tuples.
   py::object pop(py::handle now) {
     const std::optional<LiveFrame> live = core.pop(timestamp(now, "now_ns"));
     if (!live) return py::none();
-    const FrameSet& f = live->frames;
-    py::dict frames, times, out;
-    py::list sweeps;
+    const FrameSet& frame = live->frames;
+
+    py::dict images, image_times;
     for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
       if (!live->cameras[i]) continue;
-      frames[py::str(rig.cameras[i].name)] = owned(live->cameras[i]).cast<py::tuple>()[0];
-      times[py::str(rig.cameras[i].name)] = f.camera_timestamps_ns[i];
+      const py::str name(rig.cameras[i].name);
+      images[name] = object_of(live->cameras[i]).cast<py::tuple>()[0];
+      image_times[name] = frame.camera_timestamps_ns[i];
     }
-    for (std::size_t i = 0; i < f.sweeps.size(); ++i)
-      sweeps.append(py::make_tuple(rig.radars[static_cast<std::size_t>(f.sweeps[i].radar)].name, owned(live->sweeps[i]),
-                                   f.sweeps[i].timestamp_ns, array4(f.sweeps[i].T_world_ego)));
-    out["timestamp_ns"] = f.timestamp_ns;
-    out["frames"] = frames, out["camera_timestamps_ns"] = times, out["radar"] = sweeps;
-    out["ego"] =
-        py::make_tuple(array4(f.ego.T_world_ego), f.ego.twist ? to_python(*f.ego.twist) : py::object(py::none()));
-    out["complete"] = live->complete;
-    return out;
+
+    py::list sweeps;
+    for (std::size_t i = 0; i < frame.sweeps.size(); ++i) {
+      const RadarSweep& sweep = frame.sweeps[i];
+      sweeps.append(py::make_tuple(rig.radars[static_cast<std::size_t>(sweep.radar)].name, object_of(live->sweeps[i]),
+                                   sweep.timestamp_ns, array_or_none(sweep.T_world_ego)));
+    }
+
+    py::dict result;
+    result["timestamp_ns"] = frame.timestamp_ns;
+    result["frames"] = images;
+    result["camera_timestamps_ns"] = image_times;
+    result["radar"] = sweeps;
+    result["ego"] = py::make_tuple(array_or_none(frame.ego.T_world_ego), array_or_none(frame.ego.twist));
+    result["complete"] = live->complete;
+    return result;
   }
 
   py::dict counts() const {
     const SynchronizerCounts c = core.counts();
-    py::dict out;
+    py::dict result;
     for (const auto& [name, value] : {std::pair<const char*, std::int64_t>{"kept", c.kept},
                                       {"late", c.late},
                                       {"duplicate", c.duplicate},
@@ -102,8 +116,8 @@ struct PySynchronizer {
                                       {"dropped", c.dropped},
                                       {"expired", c.expired},
                                       {"restarts", c.restarts}})
-      out[name] = value;
-    return out;
+      result[name] = value;
+    return result;
   }
 };
 
@@ -112,8 +126,9 @@ struct PyMonitor {
   Monitor core;
 
   void observe_camera(const std::string& name, py::handle image, py::handle time, py::handle now) {
-    std::vector<py::object> keep;
-    core.observe_camera(camera_of(rig, name), any_image(image, "image of camera \"" + name + "\"", false, keep),
+    std::vector<py::object> planes;
+    core.observe_camera(camera_index(rig, name, "observe_camera"),
+                        any_image(image, "image of camera \"" + name + "\"", false, planes),
                         timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"));
   }
   void observe_radar(py::handle sweep, py::handle now) {
@@ -136,39 +151,46 @@ std::unique_ptr<PyMonitor> make_monitor(const SensorRig& rig, const ModelSpec& s
   return std::unique_ptr<PyMonitor>(new PyMonitor{rig, Monitor(rig, spec, {lost_after, frozen_after})});
 }
 
-// The timer's thread takes the GIL for the callback and the clock, so whoever may wait for that thread gives it up
-// first.
+Watchdog::Missed missed_callback(const py::object& missed) {
+  if (missed.is_none()) return {};
+  return [owner = owner_of(missed)](double seconds) {
+    py::gil_scoped_acquire gil;
+    try {
+      (*static_cast<const py::object*>(owner.get()))(seconds);
+    } catch (py::error_already_set& error) {
+      error.discard_as_unraisable("the callback of an imkd_edge.Watchdog");
+    }
+  };
+}
+
+// The timer's thread takes the GIL for the callback and the clock. Every call that may wait for that thread releases
+// the GIL first.
 struct PyWatchdog {
-  std::shared_ptr<Watchdog> core;  // shared with the calls under way: another thread may close it
+  std::shared_ptr<Watchdog> core;  // shared with the calls in progress: another thread may close it
+
   PyWatchdog(double deadline, const py::object& missed, const py::object& clock, bool timer) {
-    Watchdog::Missed told;
-    if (!missed.is_none())
-      told = [held = owner_of(missed)](double seconds) {
-        py::gil_scoped_acquire gil;
-        try {
-          (*static_cast<const py::object*>(held.get()))(seconds);
-        } catch (py::error_already_set& error) {
-          error.discard_as_unraisable("the callback of an imkd_edge.Watchdog");
-        }
-      };
-    Watchdog::Clock asked = clock.is_none() ? Watchdog::Clock{} : clock.cast<Watchdog::Clock>();
+    Watchdog::Missed core_missed = missed_callback(missed);
+    Watchdog::Clock core_clock = clock.is_none() ? Watchdog::Clock{} : clock.cast<Watchdog::Clock>();
     py::gil_scoped_release release;
-    core = std::make_shared<Watchdog>(deadline, std::move(told), std::move(asked), timer);
+    core = std::make_shared<Watchdog>(deadline, std::move(core_missed), std::move(core_clock), timer);
   }
   ~PyWatchdog() { close(); }
+
   void close() {
     std::shared_ptr<Watchdog> last = std::move(core);
     py::gil_scoped_release release;
     last.reset();
   }
+
   template <class Call>
-  auto open(Call&& call) {
+  auto with_core(Call&& call) {
     if (!core)
-      throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog", "use it inside its with block");
-    std::shared_ptr<Watchdog> mine = core;
+      throw Error(Code::device_unavailable, "the watchdog is closed", "Watchdog",
+                  "use it inside its with block, or create another one");
+    std::shared_ptr<Watchdog> copy = core;
     py::gil_scoped_release release;
-    const std::shared_ptr<Watchdog> held = std::move(mine);  // let go of before the GIL is taken again
-    return call(*held);
+    const std::shared_ptr<Watchdog> local = std::move(copy);  // destroyed before the GIL is taken again
+    return call(*local);
   }
 };
 
@@ -194,9 +216,9 @@ void bind_live(py::module_& m) {
   py::class_<PyWatchdog>(m, "Watchdog")
       .def(py::init<double, py::object, py::object, bool>(), py::arg("deadline"), py::arg("missed"), py::arg("clock"),
            py::arg("timer"))
-      .def("beat", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.beat(); }); })
-      .def("poll", [](PyWatchdog& self) { self.open([](Watchdog& dog) { dog.poll(); }); })
-      .def("overdue", [](PyWatchdog& self) { return self.open([](Watchdog& dog) { return dog.overdue(); }); })
-      .def("misses", [](PyWatchdog& self) { return self.open([](Watchdog& dog) { return dog.misses(); }); })
+      .def("beat", [](PyWatchdog& self) { self.with_core([](Watchdog& core) { core.beat(); }); })
+      .def("poll", [](PyWatchdog& self) { self.with_core([](Watchdog& core) { core.poll(); }); })
+      .def("overdue", [](PyWatchdog& self) { return self.with_core([](Watchdog& core) { return core.overdue(); }); })
+      .def("misses", [](PyWatchdog& self) { return self.with_core([](Watchdog& core) { return core.misses(); }); })
       .def("close", &PyWatchdog::close);
 }

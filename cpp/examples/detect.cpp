@@ -1,6 +1,6 @@
 // The C++ API on one frame: detect BUNDLE.imkd RIG.json FRAME
-// FRAME is a folder with CAMERA.ppm (binary P6, RGB, 8 bits) and RADAR.bin (float32 rows x, y, z, intensity, velocity)
-// by sensor name; a sensor without a file is absent.
+// FRAME is a folder with one CAMERA.ppm (binary P6, RGB, 8 bits) per camera and one RADAR.bin (float32 rows x, y, z,
+// intensity, velocity) per radar, under the sensors' names. A sensor without a file is absent.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -19,12 +19,12 @@ static Bytes read(const std::string& path) {  // empty where there is no file
 static imkd::ImageView ppm_view(const Bytes& bytes, const std::string& name) {
   imkd::ImageView view;
   if (bytes.empty()) return view;
-  int header = 0;  // bytes before the single white space that precedes the pixels
+  int header = 0;  // bytes up to the single white space before the pixels
   const std::string start(bytes.begin(), bytes.begin() + std::min<std::ptrdiff_t>(64, bytes.end() - bytes.begin()));
-  const int found = std::sscanf(start.c_str(), "P6 %5d %5d 255%n", &view.width, &view.height, &header);
-  if (found != 2 || header == 0 || view.width <= 0 || view.height <= 0 ||
+  const int numbers = std::sscanf(start.c_str(), "P6 %5d %5d 255%n", &view.width, &view.height, &header);
+  if (numbers != 2 || header == 0 || view.width <= 0 || view.height <= 0 ||
       bytes.size() != header + 1 + 3ull * view.width * view.height)
-    throw imkd::Error(imkd::Code::source_bad_image, "is not a whole binary PPM image", name,
+    throw imkd::Error(imkd::Code::source_bad_image, "is no complete binary PPM image", name,
                       "write it as P6 with 8 bits");
   view.data = reinterpret_cast<const std::uint8_t*>(bytes.data()) + header + 1;
   view.row_stride = 3 * view.width;
@@ -37,7 +37,7 @@ int main(int argc, char** argv) try {
   imkd::Detector detector = imkd::Detector::load(argv[1], rig);
   const std::string folder = std::string(argv[3]) + "/";
 
-  std::vector<Bytes> files;  // the views below look into these
+  std::vector<Bytes> files;  // the views below point into these
   files.reserve(rig.cameras.size() + rig.radars.size());
   imkd::FrameSet frames;
   for (const auto& camera : rig.cameras) {
@@ -46,10 +46,9 @@ int main(int argc, char** argv) try {
   }
   for (std::size_t i = 0; i < rig.radars.size(); ++i) {
     files.push_back(read(folder + rig.radars[i].name + ".bin"));
-    const int points = static_cast<int>(files.back().size() / (5 * sizeof(float)));
-    if (points)
-      frames.sweeps.push_back(
-          {static_cast<int>(i), 0, reinterpret_cast<const float*>(files.back().data()), points, {}});
+    const auto* points = reinterpret_cast<const float*>(files.back().data());
+    const int count = static_cast<int>(files.back().size() / (5 * sizeof(float)));
+    if (count) frames.sweeps.push_back({static_cast<int>(i), 0, points, count, {}});
   }
 
   const imkd::Result& result = detector.infer(frames);

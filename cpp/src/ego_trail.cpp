@@ -9,9 +9,9 @@ namespace imkd {
 namespace {
 
 constexpr std::size_t kMaxEntries = 1024;
-constexpr std::int64_t kGap = 500'000'000;    // ns between two poses that are interpolated
-constexpr std::int64_t kReach = 100'000'000;  // ns that a pose is carried on, and that a twist holds
-constexpr double kFastest = 100;              // m/s; more is a jump of the pose, not a motion
+constexpr std::int64_t kMaxGap = 500'000'000;            // ns between two poses that are interpolated
+constexpr std::int64_t kMaxExtrapolation = 100'000'000;  // ns from a pose or a twist to the time that it is used for
+constexpr double kPoseNoise = 1;                         // m, of two poses that lie close in time
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) {
   return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
@@ -20,23 +20,24 @@ double seconds(std::int64_t from_ns, std::int64_t to_ns) {
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
   const Mat4 &A = *a.ego.T_world_ego, &B = *b.ego.T_world_ego;
-  const double moved = std::hypot(B[3] - A[3], B[7] - A[7], B[11] - A[11]);
-  return moved <= 1 + kFastest * std::abs(seconds(a.timestamp_ns, b.timestamp_ns));  // 1 m: noise of close poses
+  const double distance = std::hypot(B[3] - A[3], B[7] - A[7], B[11] - A[11]);
+  return distance <= kPoseNoise + kMaxEgoSpeed * std::abs(seconds(a.timestamp_ns, b.timestamp_ns));
 }
 
 }  // namespace
 
-std::optional<Mat4> between(const Mat4& T_world_a, const Mat4& T_world_b, double share) {
+std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction) {
   const Mat4 T = compose(inverse_rigid(T_world_a), T_world_b);
   const Vec3 v{(T[9] - T[6]) / 2, (T[2] - T[8]) / 2, (T[4] - T[1]) / 2};  // axis * sin(angle)
   const double sine = std::hypot(v[0], v[1], v[2]), angle = std::atan2(sine, (T[0] + T[5] + T[10] - 1) / 2);
   if (angle > 3) return std::nullopt;
   const double x = sine > 0 ? v[0] / sine : 0, y = sine > 0 ? v[1] / sine : 0, z = sine > 0 ? v[2] / sine : 0;
-  const double s = std::sin(share * angle), c = std::cos(share * angle), k = 1 - c;  // Rodrigues' formula
+  // Rodrigues' formula
+  const double s = std::sin(fraction * angle), c = std::cos(fraction * angle), k = 1 - c;
   // clang-format off
-  return compose(T_world_a, {c + k * x * x, k * x * y - s * z, k * x * z + s * y, share * T[3],
-                             k * x * y + s * z, c + k * y * y, k * y * z - s * x, share * T[7],
-                             k * x * z - s * y, k * y * z + s * x, c + k * z * z, share * T[11],
+  return compose(T_world_a, {c + k * x * x, k * x * y - s * z, k * x * z + s * y, fraction * T[3],
+                             k * x * y + s * z, c + k * y * y, k * y * z - s * x, fraction * T[7],
+                             k * x * z - s * y, k * y * z + s * x, c + k * z * z, fraction * T[11],
                              0, 0, 0, 1});
   // clang-format on
 }
@@ -48,72 +49,85 @@ bool EgoTrail::has(std::int64_t timestamp_ns) const {
 
 bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   const Entry entry{timestamp_ns, ego};
-  const auto posed = [](const Entry& e) { return e.ego.T_world_ego.has_value(); };
+  const auto has_pose = [](const Entry& e) { return e.ego.T_world_ego.has_value(); };
   const auto later =
       std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns > timestamp_ns; });
-  const auto next = std::find_if(later, entries_.end(), posed);
-  if (next != entries_.end() && !plausible(entry, *next)) return false;
-  const auto last = std::find_if(entries_.rbegin(), entries_.rend(), posed);
-  if (next == entries_.end() && last != entries_.rend() && !plausible(*last, entry)) {
+  const auto next_pose = std::find_if(later, entries_.end(), has_pose);
+  if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
+
+  const auto last_pose = std::find_if(entries_.rbegin(), entries_.rend(), has_pose);
+  if (next_pose == entries_.end() && last_pose != entries_.rend() && !plausible(*last_pose, entry)) {
     entries_.assign(1, entry);
     return true;
   }
+
   entries_.insert(later, entry);
   if (entries_.size() > kMaxEntries) entries_.pop_front();
   return true;
 }
 
-// The one from an entry's pose to the nearest other pose, where that is not too far away. Entries of twists alone may
-// lie between.
-std::optional<Vec3> EgoTrail::twist_of_poses(const Entry& entry) const {
+// From an entry's pose to the nearest other pose within kMaxGap; entries without a pose may lie between them.
+std::optional<Vec3> EgoTrail::twist_from_poses(const Entry& entry) const {
   const Entry* nearest = nullptr;
-  std::int64_t best = kGap + 1;
+  std::int64_t best_distance = kMaxGap + 1;
   for (const Entry& other : entries_) {
-    const std::int64_t off = distance_ns(entry.timestamp_ns, other.timestamp_ns);
-    if (&other != &entry && other.ego.T_world_ego && off < best) best = off, nearest = &other;
+    const std::int64_t distance = distance_ns(entry.timestamp_ns, other.timestamp_ns);
+    if (&other == &entry || !other.ego.T_world_ego || distance >= best_distance) continue;
+    best_distance = distance;
+    nearest = &other;
   }
   if (!nearest) return std::nullopt;
-  const Mat4 moved = compose(inverse_rigid(*entry.ego.T_world_ego), *nearest->ego.T_world_ego);
-  return twist_between(moved, seconds(entry.timestamp_ns, nearest->timestamp_ns));
+  const Mat4 T_entry_nearest = compose(inverse_rigid(*entry.ego.T_world_ego), *nearest->ego.T_world_ego);
+  return twist_between(T_entry_nearest, seconds(entry.timestamp_ns, nearest->timestamp_ns));
 }
 
-// The pose of an entry, moved on at its own twist, else at the given one, else at that of the poses.
-std::optional<Mat4> EgoTrail::carried_on(const Entry& from, std::optional<Vec3> twist, double time) const {
-  if (from.ego.twist) twist = from.ego.twist;
-  if (!twist) twist = twist_of_poses(from);
+// The pose of an entry after so many seconds, at the first of: the entry's twist, the given twist, the twist from
+// poses.
+std::optional<Mat4> EgoTrail::extrapolate(const Entry& entry, std::optional<Vec3> twist, double seconds) const {
+  if (entry.ego.twist) twist = entry.ego.twist;
+  if (!twist) twist = twist_from_poses(entry);
   if (!twist) return std::nullopt;
-  return compose(*from.ego.T_world_ego, after(*twist, time));
+  return compose(*entry.ego.T_world_ego, after(*twist, seconds));
 }
 
-Ego EgoTrail::at(std::int64_t time) const {
-  Ego found;
-  std::optional<std::size_t> before, behind;  // the poses around that time
-  std::int64_t nearest = kReach + 1;
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    const Entry& entry = entries_[i];
-    const std::int64_t off = distance_ns(time, entry.timestamp_ns);
-    if (entry.ego.twist && off < nearest) nearest = off, found.twist = entry.ego.twist;
+Ego EgoTrail::at(std::int64_t timestamp_ns) const {
+  Ego ego;
+  std::int64_t best_distance = kMaxExtrapolation + 1;
+  for (const Entry& entry : entries_) {
+    const std::int64_t distance = distance_ns(timestamp_ns, entry.timestamp_ns);
+    if (!entry.ego.twist || distance >= best_distance) continue;
+    best_distance = distance;
+    ego.twist = entry.ego.twist;
+  }
+  ego.T_world_ego = pose_at(timestamp_ns, ego.twist);
+  return ego;
+}
+
+std::optional<Mat4> EgoTrail::pose_at(std::int64_t timestamp_ns, const std::optional<Vec3>& nearest_twist) const {
+  const Entry *before = nullptr, *behind = nullptr;  // the nearest poses on both sides; one that fits exactly is both
+  for (const Entry& entry : entries_) {
     if (!entry.ego.T_world_ego) continue;
-    if (entry.timestamp_ns <= time) before = i;
-    if (entry.timestamp_ns >= time && !behind) behind = i;
+    if (entry.timestamp_ns <= timestamp_ns) before = &entry;
+    if (entry.timestamp_ns >= timestamp_ns && !behind) behind = &entry;
   }
-  if (before && behind && minus_ns(entries_[*behind].timestamp_ns, entries_[*before].timestamp_ns) <= kGap) {
-    const Entry &a = entries_[*before], &b = entries_[*behind];
-    const double span = seconds(a.timestamp_ns, b.timestamp_ns);
-    if (span == 0)
-      found.T_world_ego = a.ego.T_world_ego;
-    else
-      found.T_world_ego = between(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds(a.timestamp_ns, time) / span);
-    return found;
+
+  if (before && behind && minus_ns(behind->timestamp_ns, before->timestamp_ns) <= kMaxGap) {
+    const double span = seconds(before->timestamp_ns, behind->timestamp_ns);
+    if (span == 0) return before->ego.T_world_ego;
+    const double fraction = seconds(before->timestamp_ns, timestamp_ns) / span;
+    return interpolate(*before->ego.T_world_ego, *behind->ego.T_world_ego, fraction);
   }
-  for (const auto& side : {before, behind})
-    if (side && !found.T_world_ego && distance_ns(time, entries_[*side].timestamp_ns) <= kReach)
-      found.T_world_ego = carried_on(entries_[*side], found.twist, seconds(entries_[*side].timestamp_ns, time));
-  return found;
+
+  for (const Entry* side : {before, behind}) {
+    if (!side || distance_ns(timestamp_ns, side->timestamp_ns) > kMaxExtrapolation) continue;
+    const auto pose = extrapolate(*side, nearest_twist, seconds(side->timestamp_ns, timestamp_ns));
+    if (pose) return pose;
+  }
+  return std::nullopt;
 }
 
-void EgoTrail::forget(std::int64_t before_ns) {
-  while (!entries_.empty() && minus_ns(before_ns, entries_.front().timestamp_ns) > kGap) entries_.pop_front();
+void EgoTrail::discard_before(std::int64_t timestamp_ns) {
+  while (!entries_.empty() && minus_ns(timestamp_ns, entries_.front().timestamp_ns) > kMaxGap) entries_.pop_front();
 }
 
 }  // namespace imkd

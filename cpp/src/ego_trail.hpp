@@ -1,4 +1,4 @@
-// The ego motion of the last moments, by time.
+// The recent ego motion, by time.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,9 +9,9 @@
 
 namespace imkd {
 
-// The pose a share (0..1) of the way from one pose to another: straight, and turning at a constant rate. None for half
-// a turn or more.
-std::optional<Mat4> between(const Mat4& T_world_a, const Mat4& T_world_b, double share);
+// The pose at a fraction (0..1) of the way from a to b: translation along a straight line, rotation at a constant rate.
+// None where the rotation between them exceeds 3 rad: its axis is then ill-conditioned.
+std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction);
 
 class EgoTrail {
  public:
@@ -20,18 +20,21 @@ class EgoTrail {
     Ego ego;
   };
   bool has(std::int64_t timestamp_ns) const;
-  // False where it contradicts a newer pose. A newest pose that contradicts the one before forgets what is older.
+  // False where the pose contradicts a newer one. A newest pose that contradicts the pose before it replaces all older
+  // entries.
   bool add(std::int64_t timestamp_ns, const Ego& ego);
-  Ego at(std::int64_t timestamp_ns) const;  // either part may be missing
-  void forget(std::int64_t before_ns);      // but for what interpolation at that time needs
+  Ego at(std::int64_t timestamp_ns) const;  // pose and twist; either may be absent
+  // Keeps what an interpolation at that time needs.
+  void discard_before(std::int64_t timestamp_ns);
   void clear() { entries_.clear(); }
   std::size_t size() const { return entries_.size(); }
   const Entry* newest() const { return entries_.empty() ? nullptr : &entries_.back(); }
 
  private:
-  std::optional<Mat4> carried_on(const Entry& from, std::optional<Vec3> twist, double seconds) const;
-  std::optional<Vec3> twist_of_poses(const Entry& entry) const;
-  std::deque<Entry> entries_;  // rising times
+  std::optional<Mat4> pose_at(std::int64_t timestamp_ns, const std::optional<Vec3>& nearest_twist) const;
+  std::optional<Mat4> extrapolate(const Entry& entry, std::optional<Vec3> twist, double seconds) const;
+  std::optional<Vec3> twist_from_poses(const Entry& entry) const;
+  std::deque<Entry> entries_;  // sorted by time
 };
 
 }  // namespace imkd

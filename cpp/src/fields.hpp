@@ -1,10 +1,11 @@
-// The one list of the members of the spec and the rig: reading, writing and the Python binding all walk it.
+// The one list of the members of the spec and the rig: the JSON reader, the JSON writer and the Python binding walk it.
 #pragma once
+#include <string>
+
 #include "imkd/error.hpp"
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"
 #include "imkd/spec.hpp"
-#include "imkd/synchronizer.hpp"
 
 namespace imkd {
 
@@ -36,10 +37,6 @@ struct EnumNames<SensorState> {
 template <>
 struct EnumNames<Mode> {
   static constexpr const char* names[] = {"full", "partial", "camera_only", "radar_only", "blind"};
-};
-template <>
-struct EnumNames<Pushed> {
-  static constexpr const char* names[] = {"kept", "late", "duplicate", "future", "invalid"};
 };
 
 template <class Enum>

@@ -34,7 +34,8 @@ static std::shared_ptr<const void> copy_nv12(ImageView& image) {
     std::memcpy(out, image.data + row * image.row_stride, width);
   for (int row = 0; row < image.height / 2; ++row, out += width)
     std::memcpy(out, image.chroma + row * image.chroma_stride, width);
-  image.data = planes->data(), image.chroma = planes->data() + width * height;
+  image.data = planes->data();
+  image.chroma = planes->data() + width * height;
   image.row_stride = image.chroma_stride = std::ptrdiff_t(width);
   return planes;
 }
@@ -47,33 +48,45 @@ std::shared_ptr<const void> copy_points(RadarSweep& sweep) {
   return points;
 }
 
+// "an index of 7, but the rig has 2 cameras"
+static Error unknown_sensor(const std::string& kind, int index, std::size_t count) {
+  return Error(Code::frame_unknown_sensor,
+               "an index of " + std::to_string(index) + ", but the rig has " + std::to_string(count) + " " + kind + "s",
+               kind, "use an index into the rig, counted from 0");
+}
+
+static std::string size_text(int width, int height) { return std::to_string(width) + "x" + std::to_string(height); }
+
 const CameraCalibration& checked_camera(const SensorRig& rig, int camera) {
   if (camera < 0 || static_cast<std::size_t>(camera) >= rig.cameras.size())
-    throw Error(Code::frame_unknown_sensor, "there is no camera " + std::to_string(camera), "camera",
-                "use an index into the rig");
+    throw unknown_sensor("camera", camera, rig.cameras.size());
   return rig.cameras[static_cast<std::size_t>(camera)];
 }
 
 void check_image(const SensorRig& rig, int camera, const ImageView& image) {
-  const CameraCalibration& c = checked_camera(rig, camera);
-  if (!image.data || image.width != c.width || image.height != c.height)
+  const CameraCalibration& calibration = checked_camera(rig, camera);
+  const std::string where = "camera " + calibration.name;
+  if (!image.data)
+    throw Error(Code::frame_bad_shape, "the image has no data", where, "push nothing where there is no image");
+  if (image.width != calibration.width || image.height != calibration.height)
     throw Error(Code::frame_bad_shape,
-                "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
-                    (image.data ? "" : " without data") + ", calibrated for " + std::to_string(c.width) + "x" +
-                    std::to_string(c.height),
-                "camera " + c.name, "push the raw image, or nothing");
+                "the image has " + size_text(image.width, image.height) + " pixels, the calibration " +
+                    size_text(calibration.width, calibration.height),
+                where, "push the raw image, at the size that it was calibrated at");
   if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-    throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + c.name,
-                "crop a row or column, and the calibration with it");
+    throw Error(Code::frame_bad_shape,
+                "an NV12 image has " + size_text(image.width, image.height) + " pixels, but both must be even", where,
+                "crop a row or column, and change the calibration with it");
 }
 
 void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {
   if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
-    throw Error(Code::frame_unknown_sensor, "there is no radar " + std::to_string(sweep.radar), "radar",
-                "use an index into the rig");
+    throw unknown_sensor("radar", sweep.radar, rig.radars.size());
   if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
-    throw Error(Code::frame_bad_shape, "a sweep has no points but a count of " + std::to_string(sweep.count),
-                "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32");
+    throw Error(
+        Code::frame_bad_shape,
+        "the sweep has a count of " + std::to_string(sweep.count) + (sweep.points ? ", below 0" : " and no points"),
+        "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32, or a count of 0");
 }
 
 }  // namespace imkd

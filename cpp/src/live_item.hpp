@@ -1,5 +1,4 @@
-// One image or sweep as a sensor's driver hands it over: checked against the rig, and copied where nobody else keeps
-// it.
+// One image or sweep as a sensor's driver delivers it: checks against the rig, and copies of memory without an owner.
 #pragma once
 #include <memory>
 
@@ -8,11 +7,13 @@
 
 namespace imkd {
 
-const CameraCalibration& checked_camera(const SensorRig& rig, int camera);  // throws Error frame_unknown_sensor
-void check_image(const SensorRig& rig, int camera,
-                 const ImageView& image);                         // throws Error frame_unknown_sensor, frame_bad_shape
-void check_sweep(const SensorRig& rig, const RadarSweep& sweep);  // the same
-std::shared_ptr<const void> copy_image(ImageView& image);         // the view is of the copy afterwards, which is dense
+// These throw Error frame_unknown_sensor (index) and frame_bad_shape (size, count, missing data).
+const CameraCalibration& checked_camera(const SensorRig& rig, int camera);
+void check_image(const SensorRig& rig, int camera, const ImageView& image);
+void check_sweep(const SensorRig& rig, const RadarSweep& sweep);
+
+// Return the owner of a copy in host memory and make the argument a view of it. The copy of an image has dense rows.
+std::shared_ptr<const void> copy_image(ImageView& image);
 std::shared_ptr<const void> copy_points(RadarSweep& sweep);
 
 }  // namespace imkd

@@ -6,9 +6,9 @@
 #include <mutex>
 #include <optional>
 
-#include "health.hpp"
-#include "imkd/error.hpp"
 #include "live_item.hpp"
+#include "live_options.hpp"
+#include "ops/radar_point.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -23,7 +23,7 @@ class Digest {  // FNV-1a, 64 bits
   std::uint64_t hash_ = 14695981039346656037u;
 };
 
-// Of 64 x 64 pixels spread over the image (of NV12 their luma): enough for a sensor with noise, and quick.
+// Of 64 x 64 pixels spread over the image, of NV12 their luma: enough to detect a sensor's noise.
 std::uint64_t digest(const ImageView& image) {
   constexpr int kSide = 64;
   const int channels = image.chroma ? 1 : 3;
@@ -48,47 +48,47 @@ std::uint64_t digest(const RadarSweep& sweep) {
   return digest.value();
 }
 
-struct Track {                            // of one sensor
+struct SensorRecord {
   std::optional<std::int64_t> newest_ns;  // time of the newest item
-  std::int64_t heard_ns = 0;              // when it came
+  std::int64_t arrival_ns = 0;            // of the newest item
   bool valid = false;
-  int repeats = 0;  // items in a row with these contents
+  int repeats = 0;  // consecutive items with these contents
   std::uint64_t contents = 0;
+
+  void set_contents(bool is_valid, std::uint64_t digest) {
+    repeats = digest == contents ? repeats + 1 : 1;
+    valid = is_valid;
+    contents = digest;
+  }
 };
 
 }  // namespace
 
 struct Monitor::State {
   SensorRig rig;
-  std::int64_t max_age, lost_after;
+  std::int64_t max_age, lost_after;  // ns
   int frozen_after;
-  std::vector<Track> cameras, radars;
+  std::vector<SensorRecord> cameras, radars;
   std::optional<std::int64_t> started_ns;
   mutable std::mutex mutex;
 
-  // False where the item is no news.
-  bool note(Track& track, std::int64_t timestamp_ns, std::int64_t now_ns) {
+  // False where the item is not newer than the newest one.
+  bool set_time(SensorRecord& record, std::int64_t timestamp_ns, std::int64_t now_ns) {
     if (!started_ns) started_ns = now_ns;
-    const bool restart = track.newest_ns && minus_ns(*track.newest_ns, timestamp_ns) > max_age;
-    if (track.newest_ns && !restart && timestamp_ns <= *track.newest_ns) return false;
-    track.newest_ns = timestamp_ns;
-    track.heard_ns = now_ns;
+    const bool restart = record.newest_ns && minus_ns(*record.newest_ns, timestamp_ns) > max_age;
+    if (record.newest_ns && !restart && timestamp_ns <= *record.newest_ns) return false;
+    record.newest_ns = timestamp_ns;
+    record.arrival_ns = now_ns;
     return true;
   }
 
-  static void take(Track& track, bool valid, std::uint64_t contents) {
-    track.repeats = contents == track.contents ? track.repeats + 1 : 1;
-    track.valid = valid;
-    track.contents = contents;
-  }
-
-  SensorState of(const Track& track, std::int64_t now_ns) const {
-    if (!track.newest_ns) return minus_ns(now_ns, *started_ns) > lost_after ? SensorState::lost : SensorState::missing;
-    if (minus_ns(now_ns, track.heard_ns) > lost_after) return SensorState::lost;
-    const std::int64_t age = distance_ns(now_ns, *track.newest_ns);
+  SensorState state_of(const SensorRecord& record, std::int64_t now_ns) const {
+    if (!record.newest_ns) return minus_ns(now_ns, *started_ns) > lost_after ? SensorState::lost : SensorState::missing;
+    if (minus_ns(now_ns, record.arrival_ns) > lost_after) return SensorState::lost;
+    const std::int64_t age = distance_ns(now_ns, *record.newest_ns);
     if (age > max_age) return SensorState::stale;
-    if (!track.valid) return SensorState::invalid;
-    if (track.repeats >= frozen_after) return SensorState::frozen;
+    if (!record.valid) return SensorState::invalid;
+    if (record.repeats >= frozen_after) return SensorState::frozen;
     return age > max_age / 2 ? SensorState::late : SensorState::ok;
   }
 };
@@ -97,10 +97,8 @@ Monitor::Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptio
   rig.check();
   spec.check();
   if (!(options.lost_after > spec.radar.max_age && options.lost_after <= 3600))
-    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::lost_after",
-                "above spec.radar.max_age, at most 3600 s");
-  if (options.frozen_after < 2)
-    throw Error(Code::spec_bad_value, "is out of range", "MonitorOptions::frozen_after", "at least 2");
+    refuse_option("MonitorOptions::lost_after", options.lost_after, "more than spec.radar.max_age, at most 3600 s");
+  if (options.frozen_after < 2) refuse_option("MonitorOptions::frozen_after", options.frozen_after, "2 or more");
   state_.reset(
       new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}});
   reset();
@@ -116,8 +114,8 @@ void Monitor::observe_camera(int camera, const ImageView& image, std::int64_t ti
   const bool valid = image.data && image.width == calibration.width && image.height == calibration.height;
   const std::uint64_t contents = valid ? digest(image) : 0;
   const std::lock_guard<std::mutex> lock(s.mutex);
-  Track& track = s.cameras[static_cast<std::size_t>(camera)];
-  if (s.note(track, timestamp_ns, now_ns)) State::take(track, valid, contents);
+  SensorRecord& record = s.cameras[static_cast<std::size_t>(camera)];
+  if (s.set_time(record, timestamp_ns, now_ns)) record.set_contents(valid, contents);
 }
 
 void Monitor::observe_radar(const RadarSweep& sweep, std::int64_t now_ns) {
@@ -126,8 +124,8 @@ void Monitor::observe_radar(const RadarSweep& sweep, std::int64_t now_ns) {
   const bool valid = any_valid(sweep);
   const std::uint64_t contents = digest(sweep);
   const std::lock_guard<std::mutex> lock(s.mutex);
-  Track& track = s.radars[static_cast<std::size_t>(sweep.radar)];
-  if (s.note(track, sweep.timestamp_ns, now_ns)) State::take(track, valid, contents);
+  SensorRecord& record = s.radars[static_cast<std::size_t>(sweep.radar)];
+  if (s.set_time(record, sweep.timestamp_ns, now_ns)) record.set_contents(valid, contents);
 }
 
 Health Monitor::check(std::int64_t now_ns) {
@@ -135,8 +133,8 @@ Health Monitor::check(std::int64_t now_ns) {
   const std::lock_guard<std::mutex> lock(s.mutex);
   if (!s.started_ns) s.started_ns = now_ns;
   Health health;
-  for (const Track& track : s.cameras) health.cameras.push_back(s.of(track, now_ns));
-  for (const Track& track : s.radars) health.radars.push_back(s.of(track, now_ns));
+  for (const SensorRecord& record : s.cameras) health.cameras.push_back(s.state_of(record, now_ns));
+  for (const SensorRecord& record : s.radars) health.radars.push_back(s.state_of(record, now_ns));
   health.mode = mode_of(health.cameras, health.radars);
   return health;
 }

@@ -2,34 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
 #include <mutex>
 
 #include "ego_trail.hpp"
+#include "frame_rule.hpp"
 #include "imkd/error.hpp"
 #include "live_item.hpp"
+#include "sensor_queue.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
 namespace {
-
-constexpr std::int64_t kNever = std::numeric_limits<std::int64_t>::min();
-
-using Owner = std::shared_ptr<const void>;
-
-struct Item {  // an image or a sweep
-  std::int64_t timestamp_ns = 0, arrival_ns = 0;
-  ImageView image;
-  RadarSweep sweep;
-  Owner owner;
-};
-
-struct Stream {  // of one sensor: cameras first, then radars, as in the rig
-  bool camera = false;
-  int index = 0;
-  std::deque<Item> items;  // rising times
-  std::optional<std::int64_t> heard_ns;
-};
 
 template <class Numbers>
 bool finite(const Numbers& numbers) {
@@ -46,59 +29,59 @@ bool valid(const Ego& ego) {
   return true;
 }
 
-void check_options(const SynchronizerOptions& o, double max_age) {
-  const auto refuse = [](const char* name, const std::string& fix) {
-    throw Error(Code::spec_bad_value, "is out of range", std::string("SynchronizerOptions::") + name, fix);
-  };
-  if (!(o.tolerance > 0 && o.tolerance <= max_age)) refuse("tolerance", "above 0, at most spec.radar.max_age");
-  for (const auto& [name, value] : {std::pair<const char*, double>{"timeout", o.timeout},
-                                    {"max_delay", o.max_delay},
-                                    {"max_future", o.max_future},
-                                    {"lost_after", o.lost_after}})
-    if (!(value >= 0 && value <= 3600)) refuse(name, "from 0 to 3600 s");
-  if (o.max_images < 1 || o.max_images > 4096) refuse("max_images", "from 1 to 4096");
-  if (o.max_sweeps < 1 || o.max_sweeps > 4096) refuse("max_sweeps", "from 1 to 4096");
+// Index among the queues: cameras first, then radars, as in the rig.
+std::size_t queue_of_reference(const SensorRig& rig, const std::string& name) {
+  if (name.empty()) return 0;
+  const int camera = rig.camera_index(name), radar = rig.radar_index(name);
+  if (camera < 0 && radar < 0)
+    throw Error(Code::frame_unknown_sensor, "the rig has no sensor \"" + name + "\"", "SynchronizerOptions::reference",
+                "use the name of a camera or radar of the rig");
+  return camera >= 0 ? static_cast<std::size_t>(camera) : rig.cameras.size() + static_cast<std::size_t>(radar);
 }
 
 }  // namespace
 
+// What the lock guards: the queues, the ego trail and the clock. The decisions are FrameRule's.
 struct Synchronizer::State {
   class Locked;
 
   SensorRig rig;
-  SynchronizerOptions options;
-  std::int64_t tolerance, timeout, max_delay, max_future, lost_after, max_age;  // ns
-  std::vector<Stream> streams;
+  FrameRule rule;
+  std::vector<SensorQueue> queues;  // cameras first, then radars, as in the rig
   EgoTrail trail;
-  std::optional<std::int64_t> ego_heard_ns;
-  std::size_t preferred = 0, reference = 0;  // the reference sensor by choice, and at present
+  std::optional<std::int64_t> last_ego_arrival_ns;
+  std::size_t preferred, reference;  // the reference sensor: as configured, and at present
   std::optional<std::int64_t> now_ns, started_ns;
-  std::int64_t done_ns = kNever;  // time of the last frame handed out
+  // Time of the last frame that was handed out or expired. A substitute reference sets it to just before its newest
+  // item.
+  std::int64_t last_frame_ns = kNever;
   SynchronizerCounts counts;
-  std::vector<Owner> released;  // of items that are no more, until Locked ends
+  std::vector<QueueSummary> summaries;  // of the frame that is being decided; a member to reuse its memory
+  std::vector<Owner> released;          // owners of discarded items, until Locked ends
   std::mutex mutex;
 
-  State(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options);
+  State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options);
   void reset();
-  std::int64_t advance(std::int64_t given_ns);
-  bool silent(const std::optional<std::int64_t>& heard_ns) const;
+
+  std::int64_t advance(std::int64_t call_ns);
+  bool silent(std::optional<std::int64_t> last_arrival_ns) const;
   void choose_reference();
-  Pushed gate(std::int64_t timestamp_ns, std::int64_t floor_ns) const;
-  std::int64_t floor_of(std::size_t stream) const;
-  Pushed push(std::size_t stream, Item& item, std::int64_t given_ns);
+
+  std::int64_t floor_of(std::size_t queue) const;
+  Pushed push(std::size_t which, SensorItem& item, std::int64_t call_ns);
+  Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns);
   Pushed count(Pushed pushed);
-  Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t given_ns);
-  const Item* nearest(const Stream& stream, std::int64_t time) const;
-  bool all_there(std::int64_t time, bool patience) const;
-  const Item* pending() const;
-  LiveFrame frame(std::int64_t time) const;
-  std::optional<LiveFrame> pop(std::int64_t given_ns);
-  void finish(std::int64_t time);
-  void drop_oldest(Stream& stream);
+
+  FrameDecision decide(const SensorItem& reference_item);
+  void add_image(LiveFrame& live, const SensorQueue& queue) const;
+  void add_sweeps(LiveFrame& live, const SensorQueue& queue) const;
+  LiveFrame assemble(std::int64_t frame_ns, bool complete) const;
+  void finish(std::int64_t frame_ns);
+  std::optional<LiveFrame> pop(std::int64_t call_ns);
 };
 
-// The lock. What was let go of under it is destroyed after it: an owner may run any code, such as a Python finalizer
-// that gives the GIL up or calls the synchronizer.
+// Holds the lock. Owners that are released under it are destroyed after it: their deleters may run any code, such as a
+// Python finalizer that yields the GIL or calls the synchronizer.
 class Synchronizer::State::Locked {
  public:
   explicit Locked(State& state) : state_(state), lock_(state.mutex) {}
@@ -112,182 +95,83 @@ class Synchronizer::State::Locked {
   const std::lock_guard<std::mutex> lock_;
 };
 
-Synchronizer::State::State(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& o)
-    : rig(rig),
-      options(o),
-      tolerance(to_ns(o.tolerance)),
-      timeout(to_ns(o.timeout)),
-      max_delay(to_ns(o.max_delay)),
-      max_future(to_ns(o.max_future)),
-      lost_after(to_ns(o.lost_after)),
-      max_age(to_ns(spec.radar.max_age)) {
-  for (std::size_t i = 0; i < rig.cameras.size(); ++i) streams.push_back({true, static_cast<int>(i), {}, {}});
-  for (std::size_t i = 0; i < rig.radars.size(); ++i) streams.push_back({false, static_cast<int>(i), {}, {}});
-  if (!o.reference.empty()) {
-    const int camera = rig.camera_index(o.reference), radar = rig.radar_index(o.reference);
-    if (camera < 0 && radar < 0)
-      throw Error(Code::frame_unknown_sensor, "the rig has no sensor \"" + o.reference + "\"",
-                  "SynchronizerOptions::reference", "use a name of the rig");
-    preferred = static_cast<std::size_t>(camera >= 0 ? camera : static_cast<int>(rig.cameras.size()) + radar);
-  }
-  reference = preferred;
+Synchronizer::State::State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options)
+    : rig(rig), rule(rule), preferred(queue_of_reference(rig, options.reference)), reference(preferred) {
+  const auto max_images = static_cast<std::size_t>(options.max_images);
+  const auto max_sweeps = static_cast<std::size_t>(options.max_sweeps);
+  for (std::size_t i = 0; i < rig.cameras.size(); ++i) queues.emplace_back(true, max_images);
+  for (std::size_t i = 0; i < rig.radars.size(); ++i) queues.emplace_back(false, max_sweeps);
 }
 
 void Synchronizer::State::reset() {
-  for (Stream& stream : streams) {
-    while (!stream.items.empty()) drop_oldest(stream);
-    stream.heard_ns.reset();
-  }
+  for (SensorQueue& queue : queues) queue.clear(released);
   trail.clear();
-  ego_heard_ns.reset(), now_ns.reset(), started_ns.reset();
+  last_ego_arrival_ns.reset();
+  now_ns.reset();
+  started_ns.reset();
   reference = preferred;
-  done_ns = kNever;
+  last_frame_ns = kNever;
 }
 
-// The time that counts as now: it does not go back, or everything starts afresh.
-std::int64_t Synchronizer::State::advance(std::int64_t given_ns) {
-  if (now_ns && minus_ns(*now_ns, given_ns) > max_delay) reset(), ++counts.restarts;
-  if (!started_ns) started_ns = given_ns;
-  if (!now_ns || given_ns > *now_ns) now_ns = given_ns;
+// The current time, which never decreases. A jump back by more than max_delay resets everything.
+std::int64_t Synchronizer::State::advance(std::int64_t call_ns) {
+  if (now_ns && minus_ns(*now_ns, call_ns) > rule.max_delay) {
+    reset();
+    ++counts.restarts;
+  }
+  if (!started_ns) started_ns = call_ns;
+  if (!now_ns || call_ns > *now_ns) now_ns = call_ns;
   choose_reference();
   return *now_ns;
 }
 
-bool Synchronizer::State::silent(const std::optional<std::int64_t>& heard_ns) const {
-  return minus_ns(*now_ns, heard_ns.value_or(*started_ns)) > lost_after;
+bool Synchronizer::State::silent(std::optional<std::int64_t> last_arrival_ns) const {
+  return rule.silent(last_arrival_ns, *started_ns, *now_ns);
 }
 
-// The preferred sensor, else the first that is not silent; one that steps in starts with its newest item.
+// The preferred sensor, otherwise the first one that is not silent. A substitute starts with its newest item.
 void Synchronizer::State::choose_reference() {
-  std::size_t chosen = preferred;
-  for (std::size_t i = 0; silent(streams[chosen].heard_ns) && i < streams.size(); ++i)
-    if (!silent(streams[i].heard_ns)) chosen = i;
-  if (chosen == reference || silent(streams[chosen].heard_ns)) return;
-  reference = chosen;
-  const std::deque<Item>& items = streams[chosen].items;
-  if (chosen != preferred && !items.empty()) done_ns = std::max(done_ns, minus_ns(items.back().timestamp_ns, 1));
+  const auto awake = [&](const SensorQueue& queue) { return !silent(queue.last_arrival_ns()); };
+  std::size_t candidate = preferred;
+  if (!awake(queues[candidate]))
+    candidate = static_cast<std::size_t>(std::find_if(queues.begin(), queues.end(), awake) - queues.begin());
+  if (candidate == queues.size() || candidate == reference) return;
+  reference = candidate;
+  const std::deque<SensorItem>& items = queues[reference].items();
+  if (reference != preferred && !items.empty())
+    last_frame_ns = std::max(last_frame_ns, minus_ns(items.back().timestamp_ns, 1));
 }
 
-// Items at or before this time are of no use any more.
-std::int64_t Synchronizer::State::floor_of(std::size_t stream) const {
-  if (done_ns == kNever) return kNever;
-  if (!streams[stream].camera) return minus_ns(done_ns, max_age);
-  return stream == reference ? done_ns : minus_ns(done_ns, tolerance);
+std::int64_t Synchronizer::State::floor_of(std::size_t queue) const {
+  return queues[queue].is_camera() ? rule.image_floor(last_frame_ns, queue == reference)
+                                   : rule.sweep_floor(last_frame_ns);
 }
 
-Pushed Synchronizer::State::gate(std::int64_t timestamp_ns, std::int64_t floor_ns) const {
-  if (minus_ns(timestamp_ns, *now_ns) > max_future) return Pushed::future;
-  if (minus_ns(*now_ns, timestamp_ns) > max_delay || timestamp_ns <= floor_ns) return Pushed::late;
-  return Pushed::kept;
-}
+// Moves from the item only where it is kept.
+Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64_t call_ns) {
+  item.arrival_ns = advance(call_ns);
+  const Pushed admission = rule.admit(item.timestamp_ns, floor_of(which), *now_ns);
+  if (admission != Pushed::kept) return admission;
+  SensorQueue& queue = queues[which];
+  if (!queue.insert(item)) return Pushed::duplicate;
+  choose_reference();  // the sensor may have been silent
 
-void Synchronizer::State::drop_oldest(Stream& stream) {
-  released.push_back(std::move(stream.items.front().owner));
-  stream.items.pop_front();
-}
-
-// Takes the item only where it is kept.
-Pushed Synchronizer::State::push(std::size_t which, Item& item, std::int64_t given_ns) {
-  item.arrival_ns = advance(given_ns);
-  Stream& stream = streams[which];
-  const Pushed refused = gate(item.timestamp_ns, floor_of(which));
-  if (refused != Pushed::kept) return refused;
-  auto place = stream.items.end();
-  while (place != stream.items.begin() && std::prev(place)->timestamp_ns >= item.timestamp_ns) --place;
-  if (place != stream.items.end() && place->timestamp_ns == item.timestamp_ns) return Pushed::duplicate;
-  stream.items.insert(place, std::move(item));
-  stream.heard_ns = *now_ns;
-  choose_reference();  // it may have been silent
-  if (stream.items.size() > static_cast<std::size_t>(stream.camera ? options.max_images : options.max_sweeps)) {
-    if (which == reference && stream.items.front().timestamp_ns > done_ns) ++counts.dropped;
-    drop_oldest(stream);
+  if (queue.exceeds_capacity()) {
+    if (which == reference && queue.items().front().timestamp_ns > last_frame_ns) ++counts.dropped;
+    queue.drop_oldest(released);
   }
   return Pushed::kept;
 }
 
-Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t given_ns) {
-  advance(given_ns);
+Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
+  advance(call_ns);
   if (!valid(ego)) return Pushed::invalid;
-  const Pushed refused = gate(timestamp_ns, done_ns == kNever ? kNever : minus_ns(done_ns, max_age));
-  if (refused != Pushed::kept) return refused;
+  const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
+  if (admission != Pushed::kept) return admission;
   if (trail.has(timestamp_ns)) return Pushed::duplicate;
   if (!trail.add(timestamp_ns, ego)) return Pushed::invalid;
-  ego_heard_ns = *now_ns;
+  last_ego_arrival_ns = *now_ns;
   return Pushed::kept;
-}
-
-const Item* Synchronizer::State::nearest(const Stream& stream, std::int64_t time) const {
-  const Item* best = nullptr;
-  for (const Item& item : stream.items) {
-    const std::int64_t off = distance_ns(item.timestamp_ns, time);
-    if (off <= tolerance && (!best || off < distance_ns(best->timestamp_ns, time))) best = &item;
-  }
-  return best;
-}
-
-// Whether every sensor has something near that time and the ego motion has reached it; with patience false silent ones
-// do not matter.
-bool Synchronizer::State::all_there(std::int64_t time, bool patience) const {
-  const bool reached = trail.newest() && trail.newest()->timestamp_ns >= time;
-  if (ego_heard_ns && !reached && (patience || !silent(ego_heard_ns))) return false;
-  return std::all_of(streams.begin(), streams.end(), [&](const Stream& stream) {
-    return nearest(stream, time) || (!patience && silent(stream.heard_ns));
-  });
-}
-
-const Item* Synchronizer::State::pending() const {
-  for (const Item& item : streams[reference].items)
-    if (item.timestamp_ns > done_ns) return &item;
-  return nullptr;
-}
-
-LiveFrame Synchronizer::State::frame(std::int64_t time) const {
-  LiveFrame live;
-  live.complete = all_there(time, true);
-  live.frames.timestamp_ns = time;
-  live.frames.ego = trail.at(time);
-  for (const Stream& stream : streams) {
-    if (stream.camera) {
-      const Item* item = nearest(stream, time);
-      live.frames.cameras.push_back(item ? item->image : ImageView{});
-      live.frames.camera_timestamps_ns.push_back(item ? item->timestamp_ns : time);
-      live.cameras.push_back(item ? item->owner : nullptr);
-      continue;
-    }
-    for (const Item& item : stream.items) {
-      if (minus_ns(time, item.timestamp_ns) > max_age || minus_ns(item.timestamp_ns, time) > tolerance) continue;
-      live.frames.sweeps.push_back(item.sweep);
-      if (!item.sweep.T_world_ego) live.frames.sweeps.back().T_world_ego = trail.at(item.timestamp_ns).T_world_ego;
-      live.sweeps.push_back(item.owner);
-    }
-  }
-  return live;
-}
-
-// Forgets what no later frame can use.
-void Synchronizer::State::finish(std::int64_t time) {
-  done_ns = time;
-  for (std::size_t i = 0; i < streams.size(); ++i)
-    while (!streams[i].items.empty() && streams[i].items.front().timestamp_ns <= floor_of(i)) drop_oldest(streams[i]);
-  trail.forget(minus_ns(time, max_age));
-}
-
-std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t given_ns) {
-  const std::int64_t now = advance(given_ns);
-  while (const Item* next = pending()) {
-    const std::int64_t time = next->timestamp_ns;
-    if (minus_ns(now, time) > max_delay + timeout) {
-      ++counts.expired;
-      finish(time);
-      continue;
-    }
-    if (!all_there(time, false) && minus_ns(now, next->arrival_ns) < timeout) return std::nullopt;
-    LiveFrame live = frame(time);
-    ++(live.complete ? counts.complete : counts.incomplete);
-    finish(time);
-    return live;
-  }
-  return std::nullopt;
 }
 
 Pushed Synchronizer::State::count(Pushed pushed) {
@@ -296,11 +180,75 @@ Pushed Synchronizer::State::count(Pushed pushed) {
   return pushed;
 }
 
+FrameDecision Synchronizer::State::decide(const SensorItem& reference_item) {
+  const std::int64_t frame_ns = reference_item.timestamp_ns;
+  summaries.clear();
+  for (const SensorQueue& queue : queues)
+    summaries.push_back({queue.nearest(frame_ns, rule.tolerance) != nullptr, silent(queue.last_arrival_ns())});
+  if (last_ego_arrival_ns) {
+    const EgoTrail::Entry* newest = trail.newest();
+    summaries.push_back({newest && newest->timestamp_ns >= frame_ns, silent(last_ego_arrival_ns)});
+  }
+  return rule.decide(frame_ns, reference_item.arrival_ns, summaries, *now_ns);
+}
+
+void Synchronizer::State::add_image(LiveFrame& live, const SensorQueue& queue) const {
+  FrameSet& frames = live.frames;
+  const SensorItem* item = queue.nearest(frames.timestamp_ns, rule.tolerance);
+  frames.cameras.push_back(item ? item->image : ImageView{});
+  frames.camera_timestamps_ns.push_back(item ? item->timestamp_ns : frames.timestamp_ns);
+  live.cameras.push_back(item ? item->owner : nullptr);
+}
+
+void Synchronizer::State::add_sweeps(LiveFrame& live, const SensorQueue& queue) const {
+  for (const SensorItem& item : queue.items()) {
+    if (!rule.in_sweep_window(item.timestamp_ns, live.frames.timestamp_ns)) continue;
+    live.frames.sweeps.push_back(item.sweep);
+    if (!item.sweep.T_world_ego) live.frames.sweeps.back().T_world_ego = trail.at(item.timestamp_ns).T_world_ego;
+    live.sweeps.push_back(item.owner);
+  }
+}
+
+LiveFrame Synchronizer::State::assemble(std::int64_t frame_ns, bool complete) const {
+  LiveFrame live;
+  live.complete = complete;
+  live.frames.timestamp_ns = frame_ns;
+  live.frames.ego = trail.at(frame_ns);
+  for (const SensorQueue& queue : queues) queue.is_camera() ? add_image(live, queue) : add_sweeps(live, queue);
+  return live;
+}
+
+// Discards what no later frame can use.
+void Synchronizer::State::finish(std::int64_t frame_ns) {
+  last_frame_ns = frame_ns;
+  for (std::size_t i = 0; i < queues.size(); ++i) queues[i].discard_until(floor_of(i), released);
+  trail.discard_before(minus_ns(frame_ns, rule.max_age));
+}
+
+std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t call_ns) {
+  advance(call_ns);
+  while (const SensorItem* next = queues[reference].first_after(last_frame_ns)) {
+    const std::int64_t frame_ns = next->timestamp_ns;
+    const FrameDecision decision = decide(*next);
+    if (decision == FrameDecision::wait) return std::nullopt;
+    if (decision == FrameDecision::expired) {
+      ++counts.expired;
+      finish(frame_ns);
+      continue;
+    }
+    const bool complete = decision == FrameDecision::complete;
+    LiveFrame live = assemble(frame_ns, complete);
+    ++(complete ? counts.complete : counts.incomplete);
+    finish(frame_ns);
+    return live;
+  }
+  return std::nullopt;
+}
+
 Synchronizer::Synchronizer(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options) {
   rig.check();
   spec.check();
-  check_options(options, spec.radar.max_age);
-  state_ = std::make_unique<State>(rig, spec, options);
+  state_ = std::make_unique<State>(rig, FrameRule(options, spec.radar.max_age), options);
 }
 
 Synchronizer::~Synchronizer() = default;
@@ -309,22 +257,25 @@ Synchronizer& Synchronizer::operator=(Synchronizer&&) noexcept = default;
 
 Pushed Synchronizer::push_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns,
                                  std::shared_ptr<const void> owner) {
-  State& s = *state_;
-  check_image(s.rig, camera, image);
-  Item item{timestamp_ns, 0, image, {}, std::move(owner)};
+  State& state = *state_;
+  check_image(state.rig, camera, image);
+  SensorItem item{timestamp_ns, 0, image, {}, std::move(owner)};  // outlives the lock, as its owner must
   if (!item.owner) item.owner = copy_image(item.image);
-  const State::Locked locked(s);
-  return s.count(s.push(static_cast<std::size_t>(camera), item, now_ns));
+  const State::Locked locked(state);
+  return state.count(state.push(static_cast<std::size_t>(camera), item, now_ns));
 }
 
 Pushed Synchronizer::push_radar(const RadarSweep& sweep, std::int64_t now_ns, std::shared_ptr<const void> owner) {
-  State& s = *state_;
-  check_sweep(s.rig, sweep);
-  Item item{sweep.timestamp_ns, 0, {}, sweep, std::move(owner)};
+  State& state = *state_;
+  check_sweep(state.rig, sweep);
+  SensorItem item{sweep.timestamp_ns, 0, {}, sweep, std::move(owner)};  // outlives the lock, as its owner must
   if (!item.owner) item.owner = copy_points(item.sweep);
-  const State::Locked locked(s);
-  if (sweep.T_world_ego && !valid({sweep.T_world_ego, {}})) return s.count((s.advance(now_ns), Pushed::invalid));
-  return s.count(s.push(s.rig.cameras.size() + static_cast<std::size_t>(sweep.radar), item, now_ns));
+  const State::Locked locked(state);
+  if (sweep.T_world_ego && !valid({sweep.T_world_ego, {}})) {
+    state.advance(now_ns);
+    return state.count(Pushed::invalid);
+  }
+  return state.count(state.push(state.rig.cameras.size() + static_cast<std::size_t>(sweep.radar), item, now_ns));
 }
 
 Pushed Synchronizer::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t now_ns) {

@@ -1,4 +1,4 @@
-"""Bundle: a model in one folder, NAME.imkd, whose every byte is checked. Reads and writes files, knows no Detector."""
+"""Bundle: a model in one folder, NAME.imkd, protected by checksums. Reads and writes files, knows no Detector."""
 
 from imkd_edge.bundle.files import check_writable, npz_bytes, write_atomically
 from imkd_edge.bundle.format import PARTS, Bundle, bundle_name, check_target, find, shipped, write_bundle

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from imkd_edge.errors import Code, Error
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a temporary file in the same folder and renames it.
 
+    Args:
+        path: of the file; missing folders are created.
+        data: the content.
+
     Raises:
-        Error: write_failed; the former file is still there and no temporary file is left.
+        Error: write_failed; the old file is unchanged and the temporary file is removed.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,15 +36,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Checks before long work that `write_atomically` can write the file; changes nothing.
+    """Checks that `write_atomically` can write the file and changes nothing; call it before a long computation.
 
     Raises:
         Error: write_failed where the path is a folder or its folder is read-only.
     """
     folder = next((parent for parent in path.absolute().parents if os.path.lexists(parent)), path)
     if os.path.isdir(path) or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        what = "is a folder" if os.path.isdir(path) else f"cannot be written in {folder}"
-        raise Error(Code.write_failed, f"{path.name} {what}", str(path), "choose another file")
+        problem = "is a folder" if os.path.isdir(path) else f"cannot be written in {folder}"
+        raise Error(Code.write_failed, f"{path.name} {problem}", str(path), "choose another file")
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -52,7 +56,7 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An .npz file whose bytes depend on nothing but the arrays: no times, sorted names."""
+    """The bytes of an .npz file that depend on the arrays alone: it has sorted names and no times."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(arrays):

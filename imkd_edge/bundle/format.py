@@ -1,4 +1,4 @@
-"""Bundle: a model in one folder, NAME.imkd, that says what is in it and notices when a byte changes."""
+"""Bundle: a model in one folder, NAME.imkd, whose manifest lists every file with its size and SHA-256."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = ("camera", "bev")  # each an ONNX file of this name
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every byte has been checked."""
+    """A bundle whose files match the checksums of its manifest."""
 
     path: Path
     spec: ModelSpec
@@ -35,10 +35,10 @@ class Bundle:
         """Reads and checks a bundle.
 
         Args:
-            bundle: path of a folder, or the name of a shipped bundle such as "tiny".
+            bundle: path of a folder, or the name of a shipped bundle such as "tiny"; a Bundle is returned unchanged.
 
         Raises:
-            Error: 401 to 410 (bundle_*), each with what is wrong, where, and how to mend it.
+            Error: 401 to 410 (bundle_*).
         """
         if isinstance(bundle, Bundle):
             return bundle
@@ -46,7 +46,7 @@ class Bundle:
         return cls(Path(core.path), core.spec, json.loads(core.manifest))
 
     def file(self, name: str) -> Path:
-        """Path of one of the files that the manifest names."""
+        """Path of a file in the manifest; raises Error bundle_missing_file for any other name."""
         if name not in self.manifest["files"]:
             known = ", ".join(sorted(self.manifest["files"]))
             raise Error(Code.bundle_missing_file, f"the bundle has no file {name}", str(self.path), f"it has {known}")
@@ -54,12 +54,16 @@ class Bundle:
 
 
 def shipped() -> list[str]:
-    """Names of the bundles that came with the package."""
+    """Names of the bundles in the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.imkd") if path.is_dir())
 
 
 def find(bundle: str | os.PathLike[str]) -> Path:
-    """The folder meant by a path or by a shipped name; a bare name means the shipped bundle where there is one."""
+    """The folder of a bundle given by its path or its shipped name; a shipped name takes precedence.
+
+    Raises:
+        Error: bundle_missing where there is no such folder, bundle_bad_path for a name that is not UTF-8.
+    """
     if isinstance(bundle, str) and bundle in shipped():
         return SHIPPED / f"{bundle}.imkd"
     if not os.path.isdir(bundle):  # unlike Path.is_dir no OSError, for example of a name that is too long
@@ -69,9 +73,8 @@ def find(bundle: str | os.PathLike[str]) -> Path:
     try:
         os.fspath(bundle).encode()
     except UnicodeEncodeError:
-        raise Error(
-            Code.bundle_bad_path, "the name of the folder is not UTF-8", os.fspath(bundle), "rename it"
-        ) from None
+        problem = "the name of the folder is not UTF-8"
+        raise Error(Code.bundle_bad_path, problem, os.fspath(bundle), "rename it") from None
     return Path(bundle)
 
 
@@ -90,19 +93,22 @@ def write_bundle(
     provenance: Mapping[str, Any],
     extra: Mapping[str, bytes] | None = None,
 ) -> Bundle:
-    """Writes a bundle, checks it as a reader would, and only then gives it its name; an old bundle of that name is replaced, nothing else.
+    """Writes a bundle to a temporary folder, loads it, then renames it; only an old bundle may be replaced.
 
     Args:
         folder: path ending in .imkd.
-        golden: what `make_golden` returned.
-        metrics: names to finite numbers (may be nested).
-        provenance: data, licence, commit, seed, ...: whatever JSON can say.
-        extra: more files by name, e.g. {"card.md": b"..."}.
+        spec: the constants of the model.
+        camera_onnx, bev_onnx: the two parts.
+        golden: the arrays of golden.npz, from `make_golden`.
+        metrics: name -> finite number, or a dict of these.
+        provenance: data, licence, commit, seed and other JSON values.
+        extra: name -> content of further files, e.g. {"card.md": b"..."}.
 
     Raises:
-        Error: bundle_bad_value for what JSON cannot say (NaN included), bundle_* for what a reader would refuse,
-            write_failed when the disk does, and for a target that is not a bundle (`check_target`).
+        Error: bundle_bad_value for values without a JSON form (NaN included), bundle_* for what Bundle.load rejects,
+            write_failed for an error of the disk, and for a target that is not a bundle (`check_target`).
     """
+    # 1. the content: parts, golden frame, and a manifest with their checksums
     check_target(folder)
     files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
     manifest = {
@@ -115,50 +121,51 @@ def write_bundle(
         "provenance": dict(provenance),
     }
     files["manifest.json"] = _canonical_json(manifest)
+    # 2. a complete bundle beside the target, which is loaded before it takes the target's name
     target = Path(folder).absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-            made = Path(beside) / "new"
-            made.mkdir()
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            new = Path(temporary) / "new"
+            new.mkdir()
             for name, data in files.items():
-                _write_file(made, name, data)
-            Bundle.load(made)
-            _replace(target, made, Path(beside) / "old")  # what was there goes with the temporary folder
+                _write_file(new, name, data)
+            Bundle.load(new)
+            _replace(target, new, Path(temporary) / "old")  # the old bundle is deleted with the temporary folder
     except OSError as error:
-        raise Error(
-            Code.write_failed,
-            f"the bundle cannot be written: {error}",
-            str(target),
-            "free space, or choose another folder",
-        ) from error
+        fix = "free space, or choose another folder"
+        raise Error(Code.write_failed, f"the bundle cannot be written: {error}", str(target), fix) from error
     return Bundle.load(target)
 
 
 def check_target(folder: str | os.PathLike[str]) -> None:
-    """Raises Error write_failed where something bears the name that is not a bundle, or holds more than one: writing would delete it."""
+    """Checks that writing a bundle to this path deletes nothing but an old bundle.
+
+    Raises:
+        Error: write_failed where the path is something else, or a bundle with files that its manifest does not list.
+    """
     target = Path(folder)
     if not os.path.lexists(target):
         return
     fix = "choose another folder with --out, or move it away"
     try:
-        known = {"manifest.json", *json.loads((target / "manifest.json").read_bytes())["files"]}
-        foreign = sorted({entry.name for entry in target.iterdir()} - known)
+        listed = {"manifest.json", *json.loads((target / "manifest.json").read_bytes())["files"]}
+        foreign = sorted({entry.name for entry in target.iterdir()} - listed)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise Error(Code.write_failed, "what is there is not a bundle and is not replaced", str(target), fix) from None
+        raise Error(Code.write_failed, "the target exists and is not a bundle", str(target), fix) from None
     if foreign:
-        raise Error(
-            Code.write_failed, f"the bundle there holds a file that is not its own: {foreign[0]}", str(target), fix
-        )
+        problem = f"the old bundle holds a file that its manifest does not list: {foreign[0]}"
+        raise Error(Code.write_failed, problem, str(target), fix)
 
 
-def _replace(target: Path, made: Path, old: Path) -> None:
+def _replace(target: Path, new: Path, old: Path) -> None:
+    """Renames `new` to `target`, and the bundle at `target` to `old`; restores it where the first fails."""
     if not target.exists():
-        made.rename(target)
+        new.rename(target)
         return
     target.rename(old)
     try:
-        made.rename(target)
+        new.rename(target)
     except OSError:
         old.rename(target)
         raise
@@ -168,10 +175,9 @@ def _canonical_json(value: Any) -> bytes:
     try:
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
     except (ValueError, TypeError) as error:
+        problem = f"the manifest cannot be written as JSON: {error}"
         fix = "metrics and provenance take finite numbers, text, lists and objects"
-        raise Error(
-            Code.bundle_bad_value, f"the manifest cannot be written as JSON: {error}", "manifest.json", fix
-        ) from error
+        raise Error(Code.bundle_bad_value, problem, "manifest.json", fix) from error
     return text.encode() + b"\n"
 
 
@@ -183,7 +189,6 @@ def _plain(value: Any) -> Any:
 
 def _write_file(folder: Path, name: str, data: bytes) -> None:
     if Path(name).name != name:
-        raise Error(
-            Code.bundle_bad_path, f'"{name}" is not a plain file name', str(folder), "a bundle is one flat folder"
-        )
+        problem = f'"{name}" is not a plain file name'
+        raise Error(Code.bundle_bad_path, problem, str(folder), "a bundle is one flat folder: give names without /")
     write_synced(folder / name, data)

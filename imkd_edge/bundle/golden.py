@@ -1,10 +1,10 @@
-"""The golden frame of a bundle: one raw moment of the sensors, and what the model gave for it on the exporter's machine.
+"""The golden frame of a bundle: raw data of one moment, and the model's outputs for it on the exporter's machine.
 
-golden.npz holds, with S sweeps and P points in all (NaN: an unknown pose or motion):
+golden.npz holds these arrays, with S sweeps of P points in total; NaN is an unknown pose or motion:
 
     rig                   (bytes,) uint8    UTF-8 JSON of the SensorRig
     timestamp_ns          () int64
-    image_{i}             (H, W, 3) uint8   of camera i in the rig's order; an absent camera has none
+    image_{i}             (H, W, 3) uint8   of camera i in the rig's order; left out for an absent camera
     camera_timestamps_ns  (cameras,) int64
     sweep_radar           (S,) int32        index in the rig's order
     sweep_timestamp_ns    (S,) int64
@@ -37,27 +37,27 @@ from imkd_edge.spec import ModelSpec
 if TYPE_CHECKING:
     from imkd_edge.sources.base import Sample
 
-# Of every bundle; where the spec has history also fused, where it has segmentation also that.
+# Of every bundle; with history in the spec also fused, with segmentation also segmentation.
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
-UNREADABLE = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+READ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def golden_rig(bundle: Bundle) -> SensorRig:
-    """The rig of the bundle's golden frame; raises Error bundle_bad_value."""
+    """The rig of the bundle's golden frame; raises Error bundle_bad_value for a broken golden.npz."""
     return read_golden(bundle)[1]
 
 
 def tensor_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the tensors that the golden frame of such a model keeps."""
+    """Names of the tensors in the golden frame of a model."""
     return TENSORS + ("fused",) * (spec.history.frames > 0) + ("segmentation",) * spec.segmentation
 
 
 def pack_frame(sample: Sample, camera_timestamps_ns: list[int]) -> dict[str, np.ndarray]:
-    """The sensors' part of golden.npz.
+    """The arrays of golden.npz that hold sensor data.
 
     Args:
         sample: one moment of a source.
-        camera_timestamps_ns: one per camera of the sample's rig.
+        camera_timestamps_ns: one per camera, in the order of the sample's rig.
     """
     rig = sample.rig
     images = [sample.frames.get(camera.name) for camera in rig.cameras]
@@ -72,23 +72,23 @@ def pack_frame(sample: Sample, camera_timestamps_ns: list[int]) -> dict[str, np.
 
 
 def read_golden(bundle: Bundle) -> tuple[dict[str, np.ndarray], SensorRig]:
-    """The arrays of golden.npz and its rig; raises Error bundle_bad_value for any other form than this module's."""
+    """The arrays of golden.npz and its rig; raises Error bundle_bad_value where they differ from the table above."""
     path = bundle.file("golden.npz")
     try:
         with np.load(path, allow_pickle=False) as archive:
             golden = {name: np.asarray(archive[name]) for name in archive.files}
         return golden, _check(golden, bundle.spec)
-    except (*UNREADABLE, Error) as fault:  # a UnicodeDecodeError is a ValueError
-        raise bad_golden(bundle, str(getattr(fault, "what", fault))) from fault
+    except (*READ_ERRORS, Error) as error:  # a UnicodeDecodeError is a ValueError
+        raise bad_golden(bundle, str(getattr(error, "what", error))) from error
 
 
-def bad_golden(bundle: Bundle, what: str) -> Error:
+def bad_golden(bundle: Bundle, problem: str) -> Error:
     """The Error for a golden frame that cannot be used."""
     path = str(bundle.file("golden.npz"))
-    return Error(Code.bundle_bad_value, f"golden.npz: {what}", path, "export the bundle anew")
+    return Error(Code.bundle_bad_value, f"golden.npz: {problem}", path, "export the bundle again")
 
 
-# dtype and shape of the table above; a name is a length that is the same wherever it stands.
+# dtype and shape of the table above; equal names stand for equal lengths.
 _FORM: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "rig": ("uint8", ("bytes",)),
     "timestamp_ns": ("int64", ()),
@@ -107,7 +107,7 @@ _FORM: dict[str, tuple[str, tuple[int | str, ...]]] = {
 
 
 def _check(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
-    """The rig of a golden frame; raises ValueError, or Error of the rig, where arrays are missing or contradict."""
+    """The rig of a golden frame; raises ValueError for missing or contradicting arrays, Error for a bad rig."""
     names = tensor_names(spec)
     form = {
         **_FORM,
@@ -118,31 +118,29 @@ def _check(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
         raise ValueError(f"it has no {', '.join(missing)}")
     _check_form(golden, form, {"cameras": spec.cameras})
     rig = SensorRig.from_json(golden["rig"].tobytes().decode())
-    radars, counts = golden["sweep_radar"], golden["sweep_count"]
+    radars, counts, points = golden["sweep_radar"], golden["sweep_count"], golden["sweep_points"]
+    unknown_radar = (radars < 0) | (radars >= len(rig.radars))
     faults = {
-        f"its rig has {len(rig.cameras)} cameras": len(rig.cameras) != spec.cameras,
-        f"sweep_radar is not one of the rig's {len(rig.radars)} radars": (
-            (radars < 0) | (radars >= len(rig.radars))
-        ).any(),
-        "sweep_count does not sum to the number of points": (counts < 0).any()
-        or counts.sum() != len(golden["sweep_points"]),
+        f"its rig has {len(rig.cameras)} cameras, not {spec.cameras}": len(rig.cameras) != spec.cameras,
+        f"sweep_radar is not one of the rig's {len(rig.radars)} radars": unknown_radar.any(),
+        "sweep_count does not sum to the number of points": (counts < 0).any() or counts.sum() != len(points),
         **{f"stride_{name} is below 1": golden[f"stride_{name}"] < 1 for name in names},
     }
-    if problems := [what for what, wrong in faults.items() if wrong]:
+    if problems := [problem for problem, is_wrong in faults.items() if is_wrong]:
         raise ValueError(", ".join(problems))
     return rig
 
 
 def _check_form(
-    golden: Mapping[str, np.ndarray], form: Mapping[str, tuple[str, tuple[int | str, ...]]], known: dict[str, int]
+    golden: Mapping[str, np.ndarray], form: Mapping[str, tuple[str, tuple[int | str, ...]]], lengths: dict[str, int]
 ) -> None:
-    """Raises ValueError for another dtype or shape; the first array with an unknown length defines it."""
+    """Raises ValueError for another dtype or shape; the first array with a named length defines it in `lengths`."""
     for name, (dtype, shape) in form.items():
         array = golden[name]
         for length, extent in zip(shape, array.shape):
             if isinstance(length, str):
-                known.setdefault(length, extent)
-        expected = tuple(known.get(length, length) if isinstance(length, str) else length for length in shape)
+                lengths.setdefault(length, extent)
+        expected = tuple(lengths.get(length, length) if isinstance(length, str) else length for length in shape)
         if array.shape != expected or not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {expected}")
 
@@ -174,14 +172,14 @@ def infer_arguments(golden: Mapping[str, np.ndarray], rig: SensorRig) -> tuple[A
     ends = np.cumsum(golden["sweep_count"])
     points = np.split(golden["sweep_points"], ends[:-1]) if len(ends) else []
     sweeps = [
-        RadarSweep(rig.radars[int(radar)].name, cloud, int(time), _known(pose))
+        RadarSweep(rig.radars[int(radar)].name, cloud, int(time), _none_if_nan(pose))
         for radar, cloud, time, pose in zip(
             golden["sweep_radar"], points, golden["sweep_timestamp_ns"], golden["sweep_T_world_ego"], strict=True
         )
     ]
-    ego = Ego(_known(golden["ego_T_world_ego"]), _known(golden["ego_twist"]))
+    ego = Ego(_none_if_nan(golden["ego_T_world_ego"]), _none_if_nan(golden["ego_twist"]))
     return frames, sweeps, ego, int(golden["timestamp_ns"]), golden["camera_timestamps_ns"].tolist()
 
 
-def _known(values: np.ndarray) -> np.ndarray | None:
+def _none_if_nan(values: np.ndarray) -> np.ndarray | None:
     return None if np.isnan(values).any() else values

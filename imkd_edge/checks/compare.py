@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 import onnx
 
-from imkd_edge.bundle.format import PARTS, Bundle
-from imkd_edge.bundle.golden import golden_rig
+from imkd_edge.bundle import PARTS, Bundle, golden_rig
+from imkd_edge.bundle.shapes import infer_shapes, static_shape
 from imkd_edge.checks.observe import Observable, observe
 from imkd_edge.checks.selftest import replay
 from imkd_edge.detector import Detector
 from imkd_edge.engines.load import EngineFactory, engine_names
 from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import CompareOptions
+from imkd_edge.progress import Track
 from imkd_edge.result import Result
 from imkd_edge.sources.select import select
 
-INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that show inner tensors
-MATCH = 1.0  # m between the centres of two boxes that are one
-Shapes = dict[str, tuple[int, ...]]
-Track = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
+INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
+DEFAULTS = CompareOptions()
+MATCH = 1.0  # m, largest distance between the centres of two boxes that match
+Shapes = dict[str, tuple[int, ...]]  # tensor -> shape
 
 
 @dataclass
@@ -44,16 +46,15 @@ class Difference:
     count: int = 0
 
     def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        """One more frame: the reference a, and b of the same shape."""
+        """Adds a frame: the reference a, and b of the same shape."""
         reference = a.astype(np.float64)
-        apart = np.abs(reference - b)
-        apart[np.isnan(apart)] = np.inf  # a NaN is never close
-        self.largest = max(self.largest, float(apart.max(initial=0.0)))
-        self.total, self.count = self.total + float(apart.sum()), self.count + a.size
-        self.squares, self.reference = (
-            self.squares + float((apart**2).sum()),
-            self.reference + float((reference**2).sum()),
-        )
+        difference = np.abs(reference - b)
+        difference[np.isnan(difference)] = np.inf  # NaN is above every tolerance
+        self.largest = max(self.largest, float(difference.max(initial=0.0)))
+        self.total += float(difference.sum())
+        self.count += a.size
+        self.squares += float((difference**2).sum())
+        self.reference += float((reference**2).sum())
 
     @property
     def nmse(self) -> float:
@@ -61,21 +62,20 @@ class Difference:
         return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
 
     def row(self) -> dict[str, Any]:
-        """Its entry of the report; max and mean are of the absolute difference."""
-        mean = self.total / self.count
+        """The tensor's entry of the report; max and mean are of the absolute difference."""
         return {
             "part": self.part,
             "tensor": self.name,
             "output": self.output,
             "max": self.largest,
-            "mean": mean,
+            "mean": self.total / self.count,
             "nmse": self.nmse,
         }
 
 
 @dataclass
 class Boxes:
-    """How the boxes of both agree, over all frames."""
+    """Agreement of the boxes of both, over all frames."""
 
     a: int = 0
     b: int = 0
@@ -83,94 +83,105 @@ class Boxes:
     scores: list[float] = field(default_factory=list)
 
     def add(self, one: Result, other: Result) -> None:
-        """Each box of the first takes the nearest free one of its class in the second."""
+        """Matches each box of the first with the nearest free box of its class in the second."""
         self.a, self.b = self.a + len(one.boxes), self.b + len(other.boxes)
         free = np.ones(len(other.boxes), bool)
         for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
-            apart = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
-            apart[~free | (other.labels != label)] = np.inf
-            if len(apart) and apart.min() <= MATCH:
-                best = int(apart.argmin())
+            distance = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
+            distance[~free | (other.labels != label)] = np.inf
+            if len(distance) and distance.min() <= MATCH:
+                best = int(distance.argmin())
                 free[best] = False
-                self.distances.append(float(apart[best]))
+                self.distances.append(float(distance[best]))
                 self.scores.append(abs(float(score - other.scores[best])))
 
     def row(self) -> dict[str, Any]:
-        """Their entry of the report: boxes of each, matches, and of these mean and largest distance of centres (m), largest of scores."""
-        found: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
+        """Their entry of the report.
+
+        Numbers of boxes and of matches; of matches the mean and largest distance of centres (m) and the largest
+        difference of scores.
+        """
+        row: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
         if self.distances:
-            found |= {
-                "mean_m": float(np.mean(self.distances)),
-                "max_m": max(self.distances),
-                "max_score": max(self.scores),
-            }
-        return found
+            row["mean_m"] = float(np.mean(self.distances))
+            row["max_m"] = max(self.distances)
+            row["max_score"] = max(self.scores)
+        return row
 
 
 def compare(
     a: str | os.PathLike[str] | Bundle,
     b: str | os.PathLike[str] | Bundle,
     data: str | None = None,
+    options: CompareOptions = DEFAULTS,
     *,
-    split: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    limit: int = 8,
-    tolerance: float = 0.1,
-    engines: Sequence[str] = ("onnxruntime",),
+    source_options: Mapping[str, Any] | None = None,
     threads: int = 0,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Runs both on the golden frame of the first, and on frames spread over a source.
 
-    The first on the first engine is the reference; the second is compared with it on each of the engines.
+    The first bundle on the first engine is the reference; the second one is compared with it on each of the engines.
 
     Args:
-        data, split, options: of the source; None: the golden frame only.
-        limit: frames of the source.
-        tolerance: largest NMSE of an output; boxes' regressions are mostly read where nothing is, so that 0.05 may change no box.
-        engines: onnxruntime, torch, or another of `engine_names`, of which only outputs are seen: TensorRT fuses inner tensors away.
+        data: the source; None: the golden frame only.
+        options: frames, tolerance and engines. Engines of `INNER` expose inner tensors, others of `engine_names` only
+            outputs: TensorRT fuses inner tensors away. Most values of the box output are read nowhere, so that an NMSE
+            of 0.05 may change no box.
+        source_options: of the source's reader.
 
     Returns:
-        {"frames", "tolerance", "within", "reference", "engines": {name: {"within", "worst_output_nmse", "first_divergence": {"part",
-        "tensor", ...} or None, "tensors": in the graph's order, "boxes"}}}; first_divergence: the first tensor above the tolerance.
+        {"frames", "tolerance", "within", "reference", "engines": {name: {"within", "worst_output_nmse",
+        "first_divergence": {"part", "tensor", ...} or None, "tensors": in the graph's order, "boxes"}}};
+        first_divergence: the first tensor above the tolerance.
 
     Raises:
-        Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra, engine_load, engine_stale
-            for an engine that cannot be opened; those of the source and the bundles.
+        Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra,
+            engine_load, engine_stale for an engine that cannot be opened; those of the source and the bundles.
     """
+    engines = options.engines.split(",")
     bundles = Bundle.load(a), Bundle.load(b)
     if bundles[0].spec.to_json() != bundles[1].spec.to_json():
         fix = "compare two forms of one model, such as NAME.imkd and NAME.int8.imkd"
         raise Error(Code.bundle_tensor_mismatch, "the bundles' specs differ", str(bundles[1].path), fix)
     shapes = _common(bundles)
     outputs = {name for part in PARTS for name in _outputs(bundles[0], part)}
-    found = {engine: Comparison.empty(shapes, outputs) for engine in dict.fromkeys(engines)}
+    comparisons = {engine: Comparison.empty(shapes, outputs) for engine in dict.fromkeys(engines)}
+
     frames = 0
     with ExitStack() as stack:
-        wanted = [(bundles[0], engines[0]), *((bundles[1], engine) for engine in found)]
-        reference, *others = (open_side(bundle, engine, shapes, threads, stack) for bundle, engine in wanted)
+        reference = open_side(bundles[0], engines[0], shapes, threads, stack)
+        others = [open_side(bundles[1], engine, shapes, threads, stack) for engine in comparisons]
         detectors = [side.detector for side in (reference, *others)]
-        for results in _frames(bundles[0], detectors, data, split, options or {}, limit, track):
-            for comparison, side, result in zip(found.values(), others, results[1:], strict=True):
+        for results in _frames(bundles[0], detectors, data, options, source_options or {}, track):
+            for comparison, side, result in zip(comparisons.values(), others, results[1:], strict=True):
                 comparison.add(reference, side, results[0], result)
             frames += 1
-    rows = {engine: comparison.row(tolerance) for engine, comparison in found.items()}
-    within = all(row["within"] for row in rows.values())
-    return {"frames": frames, "tolerance": tolerance, "within": within, "reference": engines[0], "engines": rows}
+
+    rows = {engine: comparison.row(options.tolerance) for engine, comparison in comparisons.items()}
+    return {
+        "frames": frames,
+        "tolerance": options.tolerance,
+        "within": all(row["within"] for row in rows.values()),
+        "reference": engines[0],
+        "engines": rows,
+    }
 
 
 @dataclass
 class Side:
-    """A bundle on an engine."""
+    """A bundle on an engine.
+
+    Args:
+        tensor: the tensor of a Difference on the last frame; None where the engine does not expose it.
+    """
 
     detector: Detector
-    seen: Callable[
-        [Difference], np.ndarray | None
-    ]  # the tensor on the last frame; None where the engine does not show it
+    tensor: Callable[[Difference], np.ndarray | None]
 
 
 def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
-    """Opens a bundle; onnxruntime and torch show inner tensors, also torch-tensorrt, which makes them outputs and so fuses less."""
+    """Opens a bundle on an engine; torch-tensorrt exposes inner tensors as outputs and therefore fuses less."""
     if engine in INNER:
         parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
         detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine))
@@ -178,24 +189,24 @@ def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads
     if engine not in engine_names():
         fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
         raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
-    outer = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
+    detector = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
 
-    def seen(item: Difference) -> np.ndarray | None:
-        found = outer.tensors().get(item.name) if item.output else None
-        return None if found is None else found.reshape(shapes[item.part][item.name])
+    def output(item: Difference) -> np.ndarray | None:
+        values = detector.tensors().get(item.name) if item.output else None
+        return None if values is None else values.reshape(shapes[item.part][item.name])
 
-    return Side(outer, seen)
+    return Side(detector, output)
 
 
 def _inner(engine: str) -> EngineFactory:
+    """An engine of INNER."""
     if engine == "onnxruntime":
         return OnnxRuntimeEngine
     try:
         from imkd_edge.engines.torch import TorchEngine
     except ModuleNotFoundError as error:
-        raise Error(
-            Code.missing_extra, f"this needs {error.name}", "--engines torch", 'pip install "imkd-edge[train]"'
-        ) from error
+        what, fix = f"this needs {error.name}", 'pip install "imkd-edge[train]"'
+        raise Error(Code.missing_extra, what, "--engines torch", fix) from error
     return functools.partial(TorchEngine, compiler=engine)
 
 
@@ -208,28 +219,36 @@ class Comparison:
 
     @classmethod
     def empty(cls, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
-        """Before the first frame; `shapes` holds each part's tensors, `outputs` the names of those that are outputs."""
+        """Before the first frame.
+
+        Args:
+            shapes: of each part's tensors.
+            outputs: names of the tensors that are outputs.
+        """
         return cls([Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]], Boxes())
 
     def add(self, a: Side, b: Side, one: Result, other: Result) -> None:
-        """The last frame of both sides and its results, a and `one` being the reference; tensors that a side does not show are left out."""
+        """Adds the last frame of both sides and its results; a and `one` are the reference.
+
+        Tensors that a side does not expose are left out.
+        """
         for item in self.differences:
-            values = a.seen(item), b.seen(item)
-            if values[0] is not None and values[1] is not None:
-                item.add(values[0], values[1])
+            reference, values = a.tensor(item), b.tensor(item)
+            if reference is not None and values is not None:
+                item.add(reference, values)
         self.boxes.add(one, other)
 
     def row(self, tolerance: float) -> dict[str, Any]:
         """An engine's entry of the report; it is "within" where no output's NMSE is above the tolerance."""
-        shown = [item for item in self.differences if item.count]
-        first = next((item for item in shown if not item.nmse <= tolerance), None)
-        worst = float(np.max([item.nmse for item in shown if item.output]))  # nan where one is, which max() may drop
+        compared = [item for item in self.differences if item.count]
+        first = next((item for item in compared if not item.nmse <= tolerance), None)
+        worst = float(np.max([item.nmse for item in compared if item.output]))  # NaN where one is; max() may drop it
         return {
             "within": bool(worst <= tolerance),
             "worst_output_nmse": worst,
             "first_divergence": first and first.row(),
             "boxes": self.boxes.row(),
-            "tensors": [item.row() for item in shown],
+            "tensors": [item.row() for item in compared],
         }
 
 
@@ -237,32 +256,32 @@ def _frames(
     bundle: Bundle,
     detectors: Sequence[Detector],
     data: str | None,
-    split: str | None,
-    options: Mapping[str, Any],
-    limit: int,
+    options: CompareOptions,
+    source_options: Mapping[str, Any],
     track: Track | None,
 ) -> Iterator[list[Result]]:
+    """Results of all detectors, frame by frame."""
     yield [replay(bundle, detector) for detector in detectors]
     if data is None:
         return
-    chosen = select(data, split=split, options=options)
-    names = chosen.names[:: max(1, len(chosen.names) // limit)][:limit]
+    selection = select(data, split=options.split, options=source_options)
+    names = selection.names[:: max(1, len(selection.names) // options.limit)][: options.limit]
     for detector in detectors:
         detector.reset()
     for name in names if track is None else track(names):
-        sample = chosen.source[name]
+        sample = selection.source[name]
         yield [detector.infer_sample(sample) for detector in detectors]
 
 
 def _observable(path: Path, shapes: Shapes) -> Observable:
     model = onnx.load(str(path))
-    own = {item.name for item in model.graph.output}
+    outputs = {item.name for item in model.graph.output}
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         for name, shape in shapes.items()
-        if name not in own
+        if name not in outputs
     )
-    return Observable(model.SerializeToString(), own)
+    return Observable(model.SerializeToString(), outputs)
 
 
 def _outputs(bundle: Bundle, part: str) -> list[str]:
@@ -270,24 +289,23 @@ def _outputs(bundle: Bundle, part: str) -> list[str]:
 
 
 def _common(bundles: tuple[Bundle, Bundle]) -> dict[str, Shapes]:
-    """Tensors that both have, in the first one's order."""
-    found = {}
+    """Tensors of both bundles with equal shapes, by part, in the first one's order."""
+    shapes = {}
     for part in PARTS:
         one, other = (_tensors(bundle.file(f"{part}.onnx")) for bundle in bundles)
-        found[part] = {name: shape for name, shape in one.items() if other.get(name) == shape}
-    return found
+        shapes[part] = {name: shape for name, shape in one.items() if other.get(name) == shape}
+    return shapes
 
 
 def _tensors(path: Path) -> Shapes:
-    """Float tensors that an input reaches, in the graph's order."""
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=True, data_prop=True).graph
-    every = {item.name: item.type.tensor_type for item in [*graph.value_info, *graph.output]}
-    reached, found = {item.name for item in graph.input}, {}
+    """Float tensors that depend on an input, in the graph's order."""
+    graph = infer_shapes(onnx.load(str(path)))
+    items = {item.name: item for item in [*graph.value_info, *graph.output]}
+    floats = {name for name, item in items.items() if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    variable = {item.name for item in graph.input}
+    shapes: Shapes = {}
     for node in graph.node:
-        if not reached & set(node.input):
-            continue
-        reached |= set(node.output)
-        for name in node.output:
-            if name in every and every[name].elem_type == onnx.TensorProto.FLOAT:
-                found[name] = tuple(d.dim_value for d in every[name].shape.dim)
-    return found
+        if variable & set(node.input):
+            variable |= set(node.output)
+            shapes |= {name: tuple(static_shape(items[name])) for name in node.output if name in floats}
+    return shapes

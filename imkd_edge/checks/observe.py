@@ -1,4 +1,4 @@
-"""A Detector whose engines keep inner tensors, for comparing and calibrating."""
+"""A Detector whose engines expose inner tensors, for comparison and calibration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imkd_edge._core import Engine, TensorInfo
-from imkd_edge.bundle.format import PARTS
+from imkd_edge.bundle import PARTS
 from imkd_edge.detector import Detector
 from imkd_edge.engines.load import EngineFactory
 from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
@@ -19,12 +19,14 @@ from imkd_edge.spec import ModelSpec
 
 
 class ObservingEngine(Engine):
-    """An engine that also keeps chosen tensors, as `tensors`; they are outputs of its graph that the Detector does not see.
+    """An engine that also exposes inner tensors, as `tensors`.
+
+    They are outputs of its graph that the Detector does not see.
 
     Args:
-        inner: what runs the graph.
-        shapes: of the tensors, by name.
-        outputs: those that the part has without them.
+        inner: the engine that runs the graph.
+        shapes: of the exposed tensors, by name.
+        outputs: names of the part's own outputs.
     """
 
     def __init__(self, inner: Engine, shapes: Mapping[str, tuple[int, ...]], outputs: set[str]) -> None:
@@ -51,7 +53,7 @@ class ObservingEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         self._inner.bind(tensor, array)
         if tensor in self.tensors:
-            self.tensors[tensor] = array  # an input, or an output that the Detector wants too
+            self.tensors[tensor] = array  # an input, or an output that the Detector binds too
 
     def run(self) -> None:
         self._inner.run()
@@ -59,10 +61,10 @@ class ObservingEngine(Engine):
 
 @dataclass(frozen=True)
 class Observable:
-    """A part whose inner tensors are outputs."""
+    """A part with inner tensors among its outputs."""
 
-    data: bytes  # ONNX, with the tensors among its outputs
-    outputs: set[str]  # of the part itself
+    data: bytes  # ONNX
+    outputs: set[str]  # names of the part's own outputs
 
 
 def observe(
@@ -73,15 +75,15 @@ def observe(
     threads: int = 0,
     engine: EngineFactory = OnnxRuntimeEngine,
 ) -> tuple[Detector, dict[str, ObservingEngine]]:
-    """A Detector whose engines keep tensors.
+    """A Detector whose engines expose tensors.
 
     Args:
         parts: "camera" and "bev".
-        shapes: of each part's tensors to keep, by name.
-        engine: makes what runs the parts; it must hand out every output that a graph names.
+        shapes: of each part's exposed tensors, by name.
+        engine: makes the engine that runs a part; it must be able to bind every output of the graph.
     """
     engines = {part: ObservingEngine(engine(threads), shapes[part], parts[part].outputs) for part in PARTS}
-    order = iter(engines.values())  # in which the Detector asks for them
+    order = iter(engines.values())  # the Detector makes its engines in the order of PARTS
     return open_parts(spec, rig, {part: parts[part].data for part in PARTS}, lambda _: next(order), threads), engines
 
 

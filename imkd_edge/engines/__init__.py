@@ -1,4 +1,4 @@
-"""Engines run one ONNX part each: ONNX Runtime by default, TensorRT on a GPU, or anything derived from `Engine`."""
+"""Engines, each of which runs one ONNX part: ONNX Runtime, TensorRT on a GPU, or any subclass of `Engine`."""
 
 from imkd_edge._core import Engine, TensorInfo
 from imkd_edge.engines.load import EngineFactory, engine_names, load_engines, make_engine

@@ -1,6 +1,6 @@
-"""Builds TensorRT engines from a bundle's ONNX parts, on the machine that will run them; written against TensorRT 10.3 to 11.
+"""Builds TensorRT engines from a bundle's ONNX parts on the machine that runs them; for TensorRT 10.3 to 11.
 
-The network is strongly typed: the types and Q/DQ pairs written into the ONNX file are the engine's. No calibrator, no precision flags.
+The network is strongly typed: dtypes and Q/DQ pairs come from the ONNX file, without a calibrator or precision flags.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from imkd_edge.engines.cache import cache_key, mismatches, store
 from imkd_edge.engines.gpu import Gpu, find_gpu
 from imkd_edge.engines.io import IO, set_io
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BuildOptions
 
-BUILDERS = ("tensorrt", "tensorrt_rtx")  # the second also builds without a GPU; its engines serve TensorRT for RTX only
+BUILDERS = (
+    "tensorrt",
+    "tensorrt_rtx",
+)  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
 NO_GPU = Gpu("none", "none", "none", "none")
 
 
 class Progress(Protocol):
-    """What hears of the phases of a build; phases lie within each other."""
+    """Receives the phases of a build; phases are nested."""
 
     def start(self, phase: str, steps: int) -> None: ...
     def step(self, phase: str, step: int) -> None: ...
@@ -32,77 +36,66 @@ class Progress(Protocol):
 
 
 def engine_folder(bundle: Bundle) -> Path:
-    """Where engines lie if nothing else is said: beside NAME.imkd, in NAME.engines; a bundle itself takes no files."""
+    """The default folder of engines: NAME.engines beside NAME.imkd, because a bundle rejects additional files."""
     return bundle.path.absolute().with_suffix(".engines")
 
 
 def build_engines(
-    bundle: str | os.PathLike[str] | Bundle,
-    out: str | os.PathLike[str] | None = None,
-    *,
-    workspace_mb: int | None = None,
-    dla: int | None = None,
-    timing_cache: str | os.PathLike[str] | None = None,
-    io: str = "auto",
-    builder: str = "tensorrt",
-    progress: Progress | None = None,
+    bundle: str | os.PathLike[str] | Bundle, options: BuildOptions, *, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Builds camera.engine and bev.engine; one whose key is still right is kept.
+    """Builds camera.engine and bev.engine; an engine whose key still matches is not built again.
 
     Args:
-        out: folder for the engines and their JSON; the default is NAME.engines beside the bundle.
-        workspace_mb: most memory that a layer may use while it runs, MiB; the default is TensorRT's, the whole device.
-        dla: core of the deep learning accelerator that takes the layers it can; the GPU takes the rest.
-        timing_cache: file of measured kernel times, read where it exists and written after each build.
-        io: the engines' tensors. "auto": as our kernels like them best, float16 where a part computes in it, the context's channels last;
-            "onnx": as in the ONNX part.
-        builder: the Python package, "tensorrt" or "tensorrt_rtx".
+        bundle: a Bundle, the path of one, or the name of a shipped one.
+        options: what to build and where to write it.
+        progress: receives the phases of TensorRT's builder.
 
     Returns:
-        {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}], "timing_cache"}:
-        why lists what was wrong with the engine that was there.
+        {"bundle", "builder", "engines": [{"part", "path", "bytes", "built", "why", "seconds", "warnings", "key"}],
+        "timing_cache"}; "why" lists the reasons for building, "seconds" is the time of build and check.
 
     Raises:
-        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU or that DLA core,
-            engine_load for what TensorRT refuses, write_failed when the disk does.
+        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU
+            or that DLA core, engine_load for an error of TensorRT, write_failed for an error of the disk.
     """
-    if io not in IO:
-        raise Error(Code.spec_bad_value, f"no form of tensors {io!r}", "--io", f"choose one of: {', '.join(IO)}")
+    # 1. check options, package and machine
+    if options.io not in IO:
+        fix = f"choose one of: {', '.join(IO)}"
+        raise Error(Code.spec_bad_value, f"no form of tensors {options.io!r}", "--io", fix)
     bundle = Bundle.load(bundle)
-    trt = _package(builder)
-    gpu = _gpu(builder)
-    folder = Path(out) if out is not None else engine_folder(bundle)
-    cache = Path(timing_cache) if timing_cache is not None else None
-    flags = {"dla": dla, "io": io, "workspace_mb": workspace_mb}
+    trt = _package(options.builder)
+    gpu = _gpu(options.builder)
+    # 2. build each part whose key differs
+    folder = Path(options.out) if options.out is not None else engine_folder(bundle)
+    flags = {"dla": options.dla, "io": options.io, "workspace_mb": options.workspace_mb}
     engines = []
     for part in PARTS:
         onnx = bundle.file(f"{part}.onnx")
         sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
-        key = cache_key(sha256, f"{builder} {trt.__version__}", gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
-        engines.append(
-            _build_part(onnx, folder / f"{part}.engine", key, _Build(trt, workspace_mb, dla, cache, progress, io))
-        )
+        package = f"{options.builder} {trt.__version__}"
+        key = cache_key(sha256, package, gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
+        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, options, progress)))
     return {
         "bundle": str(bundle.path),
-        "builder": builder,
+        "builder": options.builder,
         "engines": engines,
-        "timing_cache": str(cache) if cache else None,
+        "timing_cache": str(options.timing_cache) if options.timing_cache is not None else None,
     }
 
 
 def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:
-    started = time.monotonic()
+    start = time.monotonic()
     warnings: list[str] = []
-    if why := mismatches(engine, key):
+    if reasons := mismatches(engine, key):
         data, warnings = build.run(onnx.read_bytes(), str(onnx))
         store(engine, data, key)
     return {
         "part": onnx.stem,
         "path": str(engine),
         "bytes": engine.stat().st_size,
-        "built": bool(why),
-        "why": why,
-        "seconds": time.monotonic() - started,
+        "built": bool(reasons),
+        "why": reasons,
+        "seconds": time.monotonic() - start,
         "warnings": warnings,
         "key": key,
     }
@@ -110,23 +103,20 @@ def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) ->
 
 def _package(builder: str) -> Any:
     if builder not in BUILDERS:
-        raise Error(
-            Code.engine_unavailable,
-            f'there is no builder "{builder}"',
-            "--builder",
-            f"choose one of: {', '.join(BUILDERS)}",
-        )
+        fix = f"choose one of: {', '.join(BUILDERS)}"
+        raise Error(Code.engine_unavailable, f'there is no builder "{builder}"', "--builder", fix)
     try:
         return importlib.import_module(builder)
     except ImportError as error:
-        fix = "on a Jetson: sudo apt install python3-libnvinfer, and a venv made with --system-site-packages; elsewhere: pip install tensorrt"
+        jetson = "sudo apt install python3-libnvinfer, and create the venv with --system-site-packages"
+        fix = f"on a Jetson: {jetson}; elsewhere: pip install tensorrt"
         if builder == "tensorrt_rtx":
             fix = "pip install tensorrt-rtx"
         raise Error(Code.engine_unavailable, f"{builder} cannot be imported: {error}", "", fix) from error
 
 
 def _gpu(builder: str) -> Gpu:
-    """TensorRT times kernels on the GPU; without a driver its first call may crash, so the driver is asked before."""
+    """The GPU on which TensorRT times kernels; found first, as TensorRT may crash without a driver."""
     try:
         return find_gpu()
     except Error:
@@ -136,60 +126,57 @@ def _gpu(builder: str) -> Gpu:
 
 
 class _Build:
-    """One build. TensorRT's classes exist only once its package is imported, so ours derive from them here."""
+    """Builds one engine. Subclasses of TensorRT's classes are defined inside, because its package is imported late."""
 
-    def __init__(
-        self,
-        trt: Any,
-        workspace_mb: int | None,
-        dla: int | None,
-        cache: Path | None,
-        progress: Progress | None,
-        io: str = "auto",
-    ) -> None:
-        self._trt, self._workspace_mb, self._dla, self._cache, self._progress, self._io = (
-            trt,
-            workspace_mb,
-            dla,
-            cache,
-            progress,
-            io,
-        )
-        self._said: dict[str, list[str]] = {"error": [], "warning": []}
+    def __init__(self, trt: Any, options: BuildOptions, progress: Progress | None = None) -> None:
+        self._trt, self._options, self._progress = trt, options, progress
+        self._cache = None if options.timing_cache is None else Path(options.timing_cache)
+        self._messages: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
 
     def run(self, onnx: bytes, where: str) -> tuple[bytes, list[str]]:
-        """The engine's bytes, and TensorRT's warnings."""
+        """Builds one engine.
+
+        Args:
+            onnx: content of the ONNX file.
+            where: its path, for errors.
+
+        Returns:
+            The engine's bytes and TensorRT's warnings.
+        """
+        # 1. parse the ONNX file into a network
         trt = self._trt
         logger = self._logger()
         builder = trt.Builder(logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, logger)
         if not parser.parse(onnx):
-            self._said["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
-            raise self._refused("does not take this ONNX file", where)
-        if self._io == "auto":
+            self._messages["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            raise self._failure("cannot parse this ONNX file", where)
+        if self._options.io == "auto":
             set_io(trt, network)
-        config = self._config(builder, network, where)
+        # 2. build it
+        config = self._config(builder, where)
         data = builder.build_serialized_network(network, config)
         if self._interrupted:
             raise KeyboardInterrupt
         if data is None:
-            raise self._refused("cannot build this network", where)
+            raise self._failure("cannot build this network", where)
+        # 3. keep the kernel times for the next build
         if self._cache and (timings := config.get_timing_cache()) is not None:
             write_atomically(self._cache, bytes(timings.serialize()))
-        return bytes(data), list(dict.fromkeys(self._said["warning"]))
+        return bytes(data), list(dict.fromkeys(self._messages["warning"]))
 
-    def _config(self, builder: Any, network: Any, where: str) -> Any:
-        trt = self._trt
+    def _config(self, builder: Any, where: str) -> Any:
+        trt, workspace_mb, dla = self._trt, self._options.workspace_mb, self._options.dla
         config = builder.create_builder_config()
-        if self._workspace_mb is not None:
-            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._workspace_mb << 20)
-        if self._dla is not None:
-            if self._dla >= builder.num_DLA_cores:
-                problem = f"there is no DLA core {self._dla}: this machine has {builder.num_DLA_cores}"
+        if workspace_mb is not None:
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
+        if dla is not None:
+            if dla >= builder.num_DLA_cores:
+                problem = f"there is no DLA core {dla}: this machine has {builder.num_DLA_cores}"
                 raise Error(Code.device_unavailable, problem, "--dla", "leave --dla out to build for the GPU")
-            config.default_device_type, config.DLA_core = trt.DeviceType.DLA, self._dla
+            config.default_device_type, config.DLA_core = trt.DeviceType.DLA, dla
             config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
         if self._cache:
             self._load_timings(config)
@@ -197,26 +184,23 @@ class _Build:
         return config
 
     def _load_timings(self, config: Any) -> None:
-        """Times of another machine or version would be wrong here: they are dropped, and that is said."""
+        """Loads the timing cache; times of another machine or version are discarded with a warning."""
         data = self._cache.read_bytes() if self._cache and self._cache.is_file() else b""
         timings = config.create_timing_cache(data)
         if timings is None or not config.set_timing_cache(timings, False):
-            self._said["warning"].append(f"{self._cache} is of another machine or version: its times are not used")
+            problem = f"{self._cache} is of another machine or version: its times are not used"
+            self._messages["warning"].append(problem)
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
-    def _refused(self, what: str, where: str) -> Error:
-        said = "; ".join(dict.fromkeys(self._said["error"])) or "no reason given"
-        return Error(
-            Code.engine_load,
-            f"TensorRT {what}: {said}",
-            where,
-            "export the model again, or see TensorRT's list of ONNX operators",
-        )
+    def _failure(self, problem: str, where: str) -> Error:
+        reasons = "; ".join(dict.fromkeys(self._messages["error"])) or "no reason given"
+        fix = "export the model again, or see TensorRT's list of ONNX operators"
+        return Error(Code.engine_load, f"TensorRT {problem}: {reasons}", where, fix)
 
     def _logger(self) -> Any:
-        said = self._said
+        messages = self._messages
         base: Any = self._trt.ILogger
-        kinds = {
+        levels = {
             base.Severity.INTERNAL_ERROR: "error",
             base.Severity.ERROR: "error",
             base.Severity.WARNING: "warning",
@@ -227,13 +211,13 @@ class _Build:
                 base.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity in kinds:
-                    said[kinds[severity]].append(message)
+                if severity in levels:
+                    messages[levels[severity]].append(message)
 
         return Logger()
 
     def _monitor(self) -> Any:
-        """Hands the phases on. Exceptions must not pass through TensorRT: an interruption stops the build and is raised after it."""
+        """Forwards the phases; no exception may pass through TensorRT, so `run` raises an interruption."""
         build, progress = self, self._progress
         base: Any = self._trt.IProgressMonitor
 
@@ -242,16 +226,16 @@ class _Build:
                 base.__init__(self)
 
             def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-                self._tell("start", phase, steps)
+                self._report("start", phase, steps)
 
             def step_complete(self, phase: str, step: int) -> bool:
-                self._tell("step", phase, step)
+                self._report("step", phase, step)
                 return not build._interrupted
 
             def phase_finish(self, phase: str) -> None:
-                self._tell("finish", phase)
+                self._report("finish", phase)
 
-            def _tell(self, event: str, *arguments: Any) -> None:
+            def _report(self, event: str, *arguments: Any) -> None:
                 try:
                     if progress is not None:
                         getattr(progress, event)(*arguments)

@@ -1,9 +1,9 @@
-"""Whether an engine file may be used: it serves one ONNX file, one TensorRT and one machine, and NAME.engine.json says which.
+"""Decides whether an engine file may be used: NAME.engine.json records its ONNX file, TensorRT version and machine.
 
     {"key": {what cache_key returns}, "engine": {"sha256": hex, "bytes": n}}
 
-The file is written beside its place and renamed, the engine before its JSON: whoever is interrupted leaves a pair that does not
-match, which is built again.
+Each file is written to a temporary file and renamed, the engine first. An interruption between the two leaves an
+engine that does not match its JSON, which is built again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from imkd_edge.bundle.files import write_atomically
 def cache_key(
     onnx_sha256: str, tensorrt: str, cuda: str, driver: str, gpu: str, sm: str, flags: Mapping[str, str | int | None]
 ) -> dict[str, Any]:
-    """All that an engine file depends on; two engines with the same key may stand for each other.
+    """Everything that an engine file depends on; engines with equal keys are interchangeable.
 
     Args:
         onnx_sha256: of the ONNX file, in hex.
         tensorrt: package and version, "tensorrt 10.3.0".
         cuda: version of CUDA that the driver implements, "12.6".
-        driver: version of the kernel's driver, "540.4.0".
+        driver: version of the kernel driver, "540.4.0".
         gpu: name of the device, "Orin".
-        sm: its compute capability, "87".
-        flags: how it was built, by option.
+        sm: compute capability of the device, "87".
+        flags: build option -> value.
     """
     return {
         "onnx_sha256": onnx_sha256,
@@ -43,24 +43,24 @@ def cache_key(
 
 
 def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
-    """Why the engine file must not be used for this key, one reason each; empty where it may.
+    """The reasons why the engine file does not fit this key; empty where it does.
 
     Args:
         engine: path of NAME.engine; it and NAME.engine.json may be absent or broken.
-        key: what `cache_key` returned.
+        key: from `cache_key`.
     """
-    record = card(engine)
+    record = record_path(engine)
     if not engine.is_file() or not record.is_file():
         return [f"there is no {(record if engine.is_file() else engine).name}"]
     try:
-        written = json.loads(record.read_text(encoding="utf-8"))
-        found, sha256 = dict(written["key"]), written["engine"]["sha256"]
+        content = json.loads(record.read_text(encoding="utf-8"))
+        engine_key, sha256 = dict(content["key"]), content["engine"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{record.name} cannot be read: {error}"]
     reasons = [
-        f"{name} is {key.get(name)!r}, the engine's {found.get(name)!r}"
-        for name in sorted({*key, *found})
-        if key.get(name) != found.get(name)
+        f"{name} is {key.get(name)!r}, the engine's {engine_key.get(name)!r}"
+        for name in sorted({*key, *engine_key})
+        if key.get(name) != engine_key.get(name)
     ]
     if _sha256(engine) != sha256:
         reasons.append(f"{engine.name} is not the file that {record.name} describes")
@@ -68,18 +68,23 @@ def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
 
 
 def store(engine: Path, data: bytes, key: Mapping[str, Any]) -> None:
-    """Writes NAME.engine and its JSON, each whole or not at all.
+    """Writes NAME.engine and its JSON, each completely or not at all.
+
+    Args:
+        engine: path of NAME.engine.
+        data: its content.
+        key: from `cache_key`.
 
     Raises:
-        Error: write_failed; what stood there before is still there, or is found stale.
+        Error: write_failed; the old pair is unchanged or no longer matches.
     """
     record = {"key": dict(key), "engine": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
     write_atomically(engine, data)
-    write_atomically(card(engine), json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_atomically(record_path(engine), json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def card(engine: Path) -> Path:
-    """The JSON beside an engine file."""
+def record_path(engine: Path) -> Path:
+    """Path of the JSON file beside an engine file."""
     return engine.with_name(f"{engine.name}.json")
 
 

@@ -1,19 +1,20 @@
-"""The tensors at an engine's border as the device's kernels like them best, written into a TensorRT network before it is built.
+"""Adapts the inputs and outputs of a TensorRT network to the device's kernels before it is built.
 
-An ONNX part has float32 tensors of the axes N, C, H, W. A part that computes in float16 begins and ends in conversions, and the lift would
-turn the context first: both are bytes that pass the memory for nothing. The engine reports what it has, and the frame loop follows.
+An ONNX part has float32 tensors with axes N, C, H, W. A part that computes in float16 converts every input and output,
+and the lift has to transpose the context; both cost memory traffic. `set_io` removes both. The engine reports dtype and
+order of axes, and the frame loop follows them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-IO = ("auto", "onnx")  # as described here; as the ONNX part has it
-TURNED = "context"
+IO = ("auto", "onnx")  # what `set_io` makes of them; the tensors of the ONNX part
+CHANNELS_LAST = "context"  # the output with axes N, H, W, C
 
 
 def set_io(trt: Any, network: Any) -> None:
-    """Makes a part that computes in float16 read and write float16, and puts the context's channels last.
+    """Lets a part that computes in float16 read and write float16, and transposes the context to channels last.
 
     Args:
         trt: the Python package, TensorRT 10.3 or later or TensorRT for RTX.
@@ -21,22 +22,23 @@ def set_io(trt: Any, network: Any) -> None:
     """
     readers = _readers(network)
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    half = all(_is_halved(trt, readers.get(tensor.name, [])) for tensor in inputs)
+    half = all(_is_cast_to_half(trt, readers.get(tensor.name, [])) for tensor in inputs)
     if half:
         for tensor in inputs:
             _read_half(trt, network, tensor, readers[tensor.name])
     writers = {layer.get_output(k).name: layer for layer in _layers(network) for k in range(layer.num_outputs)}
     for tensor in [network.get_output(i) for i in range(network.num_outputs)]:
-        name, made = tensor.name, tensor
+        name, output = tensor.name, tensor
         if half:
-            made = _as_half(trt, network, tensor, writers[name])
-        if name == TURNED and len({*tuple(tensor.shape)[1:]}) > 1:  # a cube's shape would not tell
-            made = _with_channels_last(trt, network, made)
-        if made is not tensor:
+            output = _as_half(trt, network, tensor, writers[name])
+        # With three equal lengths the engine's shape would not show the order of axes.
+        if name == CHANNELS_LAST and len({*tuple(tensor.shape)[1:]}) > 1:
+            output = _to_channels_last(trt, network, output)
+        if output is not tensor:
             tensor.name = f"{name}_of_onnx"
-            made.name = name
+            output.name = name
             network.unmark_output(tensor)
-            network.mark_output(made)
+            network.mark_output(output)
 
 
 def _layers(network: Any) -> list[Any]:
@@ -44,6 +46,7 @@ def _layers(network: Any) -> list[Any]:
 
 
 def _readers(network: Any) -> dict[str, list[tuple[Any, int]]]:
+    """Name of a tensor -> the layers that read it, each with the index of the input."""
     readers: dict[str, list[tuple[Any, int]]] = {}
     for layer in _layers(network):
         for k in range(layer.num_inputs):
@@ -52,31 +55,31 @@ def _readers(network: Any) -> dict[str, list[tuple[Any, int]]]:
     return readers
 
 
-def _is_halved(trt: Any, readers: list[tuple[Any, int]]) -> bool:
-    """Whether all that reads a tensor first makes it float16."""
+def _is_cast_to_half(trt: Any, readers: list[tuple[Any, int]]) -> bool:
+    """True where every reader of a tensor is a cast to float16."""
     return bool(readers) and all(
         layer.type == trt.LayerType.CAST and layer.get_output(0).dtype == trt.float16 for layer, _ in readers
     )
 
 
 def _read_half(trt: Any, network: Any, tensor: Any, readers: list[tuple[Any, int]]) -> None:
-    """A float16 input in the place of a float32 one; its casts are left with nothing to do."""
+    """Replaces a float32 input by a float16 one; its casts become no-ops."""
     name, shape = tensor.name, tensor.shape
     tensor.name = f"{name}_of_onnx"
-    made = network.add_input(name, trt.float16, shape)
+    half = network.add_input(name, trt.float16, shape)
     for layer, k in readers:
-        layer.set_input(k, made)
+        layer.set_input(k, half)
     network.remove_tensor(tensor)
 
 
 def _as_half(trt: Any, network: Any, tensor: Any, writer: Any) -> Any:
-    """What a cast to float32 was made from, else a cast (a softmax computes in float32)."""
+    """The float16 input of a final cast to float32; else a new cast to float16 (softmax computes in float32)."""
     if writer.type == trt.LayerType.CAST and writer.get_input(0).dtype == trt.float16:
         return writer.get_input(0)
     return network.add_cast(tensor, trt.float16).get_output(0)
 
 
-def _with_channels_last(trt: Any, network: Any, tensor: Any) -> Any:
+def _to_channels_last(trt: Any, network: Any, tensor: Any) -> Any:
     layer = network.add_shuffle(tensor)
     layer.first_transpose = trt.Permutation([0, 2, 3, 1])
     return layer.get_output(0)

@@ -1,4 +1,4 @@
-"""Engines by name, and the device that they run on."""
+"""Creates engines by name and chooses their device."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from imkd_edge._core import Engine
 from imkd_edge.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine, onnxruntime_library
 from imkd_edge.errors import Code, Error
 
-DEVICES = ("auto", "cpu", "cuda")
-EngineFactory = Callable[[int], Engine]  # threads -> an engine that has loaded nothing yet
+EngineFactory = Callable[[int], Engine]  # threads -> an engine without a model
 
 
 def _native_onnxruntime(threads: int) -> Engine:
@@ -21,7 +20,7 @@ def _native_onnxruntime(threads: int) -> Engine:
 
 
 def engine_names() -> list[str]:
-    """Names that `make_engine` takes in this installation."""
+    """Names of the engines in this installation."""
     return [
         "onnxruntime",
         *PROVIDERS,
@@ -30,18 +29,19 @@ def engine_names() -> list[str]:
 
 
 def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
-    """A new engine by its name, or by the factory given.
+    """A new engine without a model.
+
+    Args:
+        engine: one of `engine_names()`, or a callable threads -> Engine.
+        threads: cores for one run; 0 is one per core.
 
     Raises:
-        Error: engine_unavailable for a name that this installation does not have, device_unavailable for a wrong number of threads.
+        Error: engine_unavailable for a name that this installation does not have, device_unavailable for a number of
+            threads out of range.
     """
     if not isinstance(threads, int) or not 0 <= threads <= _core.MAX_THREADS:
-        raise Error(
-            Code.device_unavailable,
-            f"{threads!r} threads",
-            "threads",
-            f"from 1 to {_core.MAX_THREADS}, or 0 for one per core",
-        )
+        fix = f"give 1 to {_core.MAX_THREADS}, or 0 for one per core"
+        raise Error(Code.device_unavailable, f"{threads!r} threads", "threads", fix)
     if callable(engine):
         return engine(threads)
     if engine == "onnxruntime" or engine in PROVIDERS:
@@ -61,35 +61,29 @@ def load_engines(
     engine: str | EngineFactory,
     threads: int,
 ) -> tuple[Engine, Engine, str, str]:
-    """Both engines with their networks loaded, the device they are for, and why that is not the GPU where "auto" would have liked it.
+    """Creates both engines and loads their networks.
 
     Args:
-        camera_onnx, bev_onnx: the two parts; "tensorrt" finds the engine files that build-engine made of them.
-        device: "cpu", "cuda", or "auto": the GPU where nothing is missing for it.
+        camera_onnx, bev_onnx: the two parts; "tensorrt" loads the engine files that build-engine built from them.
+        device: "cpu", "cuda", or "auto": the GPU where it is usable.
         engine: a name, a factory, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+        threads: cores for one run; 0 is one per core.
+
+    Returns:
+        The camera engine, the bev engine, the device ("cpu", "cuda", or "auto" for the core to choose), and the reason
+        why device and engine "auto" fell back to the CPU, else "".
 
     Raises:
         Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
     """
-    if device not in DEVICES:
-        raise Error(
-            Code.device_unavailable, f'there is no device "{device}"', "device", f"choose one of: {', '.join(DEVICES)}"
-        )
+    engines: list[Engine] = []
 
-    def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
-        camera, bev = make_engine(name, threads), make_engine(name, threads)
-        camera.load(os.fspath(camera_onnx))
-        bev.load(os.fspath(bev_onnx))
-        return camera, bev
+    def load(name: str) -> None:
+        pair = [make_engine(name if isinstance(engine, str) else engine, threads) for _ in range(2)]
+        for part, onnx in zip(pair, (camera_onnx, bev_onnx)):
+            part.load(os.fspath(onnx))
+        engines[:] = pair
 
-    if device == "cuda":
-        _core.require_cuda()
-        return (*load("tensorrt" if engine == "auto" else engine), "cuda", "")
-    if device == "cpu" or engine != "auto":
-        return (*load("onnxruntime" if engine == "auto" else engine), "cpu" if device == "cpu" else "auto", "")
-    try:
-        _core.require_cuda()
-        return (*load("tensorrt"), "cuda", "")
-    except Error as error:
-        reason = str(error)
-    return (*load("onnxruntime"), "cpu", reason)
+    device, why_not_cuda = _core.load_for_device(device, engine if isinstance(engine, str) else "factory", load)
+    camera, bev = engines
+    return camera, bev, device, why_not_cuda

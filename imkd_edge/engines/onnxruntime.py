@@ -1,4 +1,4 @@
-"""ONNX Runtime from its wheel as an engine."""
+"""An engine on ONNX Runtime's wheel."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ import numpy as np
 from imkd_edge._core import Engine, TensorInfo
 from imkd_edge.errors import Code, Error
 
+# Of onnxruntime-gpu, for comparison; the tensors pass through host memory.
+PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
+
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-PROVIDERS = {  # of onnxruntime-gpu, for comparison; the tensors pass through the host's memory
-    "onnxruntime-cuda": "CUDAExecutionProvider",
-    "onnxruntime-tensorrt": "TensorrtExecutionProvider",
-}
-
-
 class OnnxRuntimeEngine(Engine):
-    """The `onnxruntime` wheel with fixed, bound buffers; an output that is not bound is not wanted.
+    """The `onnxruntime` wheel with bound buffers of fixed size; outputs that are not bound are not computed.
 
     Args:
         threads: cores for one run; 0 is one per core.
-        name: "onnxruntime", or one of PROVIDERS: refused where the session falls back to the CPU.
-        integer: run Q/DQ pairs in integer kernels, for timing; the default computes exactly what the graph says, in float.
+        name: "onnxruntime", or one of PROVIDERS, which raises where the session falls back to the CPU.
+        integer: run Q/DQ pairs in integer kernels, for timing; by default they are computed in float, as the graph
+            defines them.
 
     Raises:
-        Error: engine_unavailable without the wheel or the provider; engine_load, engine_bind, engine_run for what ONNX Runtime refuses.
+        Error: engine_unavailable without the wheel or the provider; engine_load, engine_bind, engine_run for an error
+            of ONNX Runtime.
     """
 
     def __init__(self, threads: int = 0, name: str = "onnxruntime", integer: bool = False) -> None:
@@ -55,39 +54,40 @@ class OnnxRuntimeEngine(Engine):
         try:
             import onnxruntime as ort
         except ImportError as error:
-            raise Error(
-                Code.engine_unavailable, f"onnxruntime cannot be imported: {error}", "", "pip install onnxruntime"
-            ) from error
+            problem = f"onnxruntime cannot be imported: {error}"
+            raise Error(Code.engine_unavailable, problem, "", "pip install onnxruntime") from error
+        self._path = str(onnx_path)
+        self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
+        providers = [*([self._provider] if self._provider else []), "CPUExecutionProvider"]
+        try:
+            self._session = ort.InferenceSession(self._path, self._session_options(ort), providers=providers)
+        except Exception as error:  # the classes of onnxruntime's exceptions differ between versions
+            fix = "export the model again, or check the file"
+            raise Error(Code.engine_load, f"ONNX Runtime: {error}", self._path, fix) from error
+        problem = "the session fell back to the CPU: its libraries or a GPU are missing"
+        self._require_provider(self._session.get_providers(), problem)
+        self._binding = self._session.io_binding()
+        self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
+
+    def _session_options(self, ort: Any) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 4  # errors come as exceptions, nothing is printed
+        options.log_severity_level = 4  # errors are raised as exceptions, nothing is printed
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
-        )  # idle workers leave the cores to our ops
-        if (
-            not self._provider
-        ):  # without VNNI, the CPU's integer kernels saturate unless the first key is set; they round biases too
+        )  # idle workers free the cores for our ops
+        if not self._provider:
+            # Without VNNI the CPU's integer kernels saturate unless x64quantprecision is set; they also round biases.
             exact = "session.x64quantprecision" if self._integer else "session.disable_quant_qdq"
             options.add_session_config_entry(exact, "1")
-        self._path = str(onnx_path)
-        self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
-        providers = [self._provider] if self._provider else []
-        try:
-            self._session = ort.InferenceSession(self._path, options, providers=[*providers, "CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes differ between versions
-            fix = "export the model again, or check the file"
-            raise Error(Code.engine_load, f"ONNX Runtime says: {error}", self._path, fix) from error
-        self._require_provider(
-            self._session.get_providers(), "the session fell back to the CPU: its libraries or a GPU are missing"
-        )
-        self._binding = self._session.io_binding()
-        self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
+        return options
 
-    def _require_provider(self, there: list[str], problem: str) -> None:
-        if self._provider and self._provider not in there:
-            fix = "pip uninstall onnxruntime, then pip install onnxruntime-gpu, on a machine with an NVIDIA GPU; or use engine onnxruntime"
+    def _require_provider(self, available: list[str], problem: str) -> None:
+        if self._provider and self._provider not in available:
+            install = "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            fix = f"{install}, on a machine with an NVIDIA GPU; or use engine onnxruntime"
             raise Error(Code.engine_unavailable, f"no {self._provider}: {problem}", self._name, fix)
 
     def inputs(self) -> list[TensorInfo]:
@@ -99,9 +99,8 @@ class OnnxRuntimeEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
         if tensor not in inputs and tensor not in outputs:
-            raise Error(
-                Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()"
-            )
+            fix = "see inputs() and outputs()"
+            raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, fix)
         shape = inputs.get(tensor, outputs.get(tensor))
         if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
             problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
@@ -118,18 +117,17 @@ class OnnxRuntimeEngine(Engine):
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise Error(Code.engine_run, f"ONNX Runtime says: {error}", self._path) from error
+            raise Error(Code.engine_run, f"ONNX Runtime: {error}", self._path) from error
 
     def _info(self, value: Any) -> TensorInfo:
         if value.type != "tensor(float)":
-            raise Error(
-                Code.bundle_tensor_mismatch, f'"{value.name}" is a {value.type}', self._path, "export it as float32"
-            )
+            problem = f'"{value.name}" is a {value.type}, not a tensor(float)'
+            raise Error(Code.bundle_tensor_mismatch, problem, self._path, "export it as float32")
         return TensorInfo(value.name, [extent if isinstance(extent, int) else -1 for extent in value.shape])
 
 
 def onnxruntime_library() -> Path | None:
-    """The shared library in the onnxruntime wheel, which is not imported; None without the wheel."""
+    """Path of the shared library in the onnxruntime wheel, without importing it; None without the wheel."""
     spec = importlib.util.find_spec("onnxruntime")
     libraries = sorted(Path(spec.origin).parent.glob("capi/libonnxruntime.so*")) if spec and spec.origin else []
     return libraries[-1] if libraries else None

@@ -1,4 +1,4 @@
-"""PyTorch as an engine, to compare others with: on the CPU, written apart from them; or on the GPU, compiled by torch-tensorrt."""
+"""PyTorch as an engine, for comparison: independent operators on the CPU, or torch-tensorrt on the GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 import torch
 
 from imkd_edge._core import Engine, TensorInfo
+from imkd_edge.bundle.shapes import static_shape
 from imkd_edge.engines import torch_graph
 from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.errors import Code, Error
@@ -20,29 +21,29 @@ COMPILERS = ("torch", "torch-tensorrt")
 class TorchEngine(Engine):
     """Runs a part of any bundle: `Detector("tiny", engine=TorchEngine)`.
 
-    "torch-tensorrt" compiles the part when it is loaded; its tensors pass through the host's memory, so it times networks, not frames.
+    "torch-tensorrt" compiles the part at load. Its tensors are copied through the host's memory: it is fit for timing
+    networks, not frames.
 
     Args:
-        threads: cores for one run; 0 is one per core.
+        threads: of one run; 0 is one per core.
         compiler: "torch", node by node on the CPU, or "torch-tensorrt", on the GPU.
 
     Raises:
-        Error: engine_unavailable for another compiler, or where torch-tensorrt or its GPU is missing; engine_load, engine_bind, engine_run
-            for what it cannot read, bind or run.
+        Error: engine_unavailable for another compiler, or where torch-tensorrt or its GPU is missing; engine_load,
+            engine_bind, engine_run for a part that cannot be read, bound or run.
     """
 
     def __init__(self, threads: int = 0, compiler: str = "torch") -> None:
         super().__init__()
         if compiler not in COMPILERS:
-            raise Error(
-                Code.engine_unavailable, f'there is no compiler "{compiler}"', "", f"choose of: {', '.join(COMPILERS)}"
-            )
+            fix = f"choose one of: {', '.join(COMPILERS)}"
+            raise Error(Code.engine_unavailable, f'there is no compiler "{compiler}"', "compiler", fix)
         self._threads, self._name = threads or cores(), compiler
         self._compile = None if compiler == "torch" else _torch_tensorrt().compile
         self._device = "cuda" if self._compile else "cpu"
         self._path, self._arrays = "", dict[str, np.ndarray]()
         self._graph = onnx.GraphProto()
-        self._part: Any = None
+        self._module: Any = None
 
     def name(self) -> str:
         return self._name
@@ -52,17 +53,16 @@ class TorchEngine(Engine):
         try:
             self._graph = onnx.load_from_string(Path(onnx_path).read_bytes()).graph
         except Exception as error:  # protobuf's own classes differ between versions
-            raise Error(
-                Code.engine_load, f"this is no ONNX file: {error}", self._path, "export the model again"
-            ) from error
-        strange = {node.op_type for node in self._graph.node} - set(torch_graph.OPERATORS)
-        if strange:
-            what = f"PyTorch is not told how to run {', '.join(sorted(strange))}"
+            what = f"this is no ONNX file: {error}"
+            raise Error(Code.engine_load, what, self._path, "export the model again") from error
+        unknown = {node.op_type for node in self._graph.node} - set(torch_graph.OPERATORS)
+        if unknown:
+            what = f"the torch engine has no operator {', '.join(sorted(unknown))}"
             raise Error(Code.engine_load, what, self._path, "leave torch out of --engines")
-        self._part = torch_graph.Part(self._graph).eval().to(self._device)
+        self._module = torch_graph.GraphModule(self._graph).eval().to(self._device)
         if self._compile:
-            given = [torch.zeros(info.shape, device=self._device) for info in self.inputs()]
-            self._part = self._compile(self._part, ir="dynamo", inputs=given)
+            examples = [torch.zeros(info.shape, device=self._device) for info in self.inputs()]
+            self._module = self._compile(self._module, ir="dynamo", inputs=examples)
 
     def inputs(self) -> list[TensorInfo]:
         return [_info(item) for item in self._graph.input]
@@ -73,9 +73,8 @@ class TorchEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         shapes = {info.name: info.shape for info in [*self.inputs(), *self.outputs()]}
         if tensor not in shapes:
-            raise Error(
-                Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, "see inputs() and outputs()"
-            )
+            what = f'the model has no tensor "{tensor}"'
+            raise Error(Code.engine_bind, what, self._path, "see inputs() and outputs()")
         if array.dtype != np.float32 or array.shape != shapes[tensor]:
             problem = f'"{tensor}" is float32 {shapes[tensor]}; the array is {array.dtype} {array.shape}'
             raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")
@@ -89,8 +88,8 @@ class TorchEngine(Engine):
             raise Error(Code.engine_run, problem, self._path, "load a model, then bind every input")
         torch.set_num_threads(self._threads)
         with torch.no_grad():
-            found = self._part(*(torch.from_numpy(self._arrays[name]).to(self._device) for name in names))
-        for item, value in zip(self._graph.output, found, strict=True):
+            outputs = self._module(*(torch.from_numpy(self._arrays[name]).to(self._device) for name in names))
+        for item, value in zip(self._graph.output, outputs, strict=True):
             if item.name in self._arrays and item.name not in names:
                 self._arrays[item.name][...] = value.float().cpu().numpy()
 
@@ -98,11 +97,11 @@ class TorchEngine(Engine):
 def _torch_tensorrt() -> Any:
     try:
         import torch_tensorrt
-    except Exception as error:  # without a GPU its own libraries raise what they like
-        fix = "on a machine with an NVIDIA GPU: pip install torch-tensorrt, of the torch that is installed"
+    except Exception as error:  # without a GPU its libraries raise errors of many kinds
+        fix = "on a machine with an NVIDIA GPU: pip install torch-tensorrt, built for the installed torch"
         raise Error(Code.engine_unavailable, f"torch_tensorrt cannot be imported: {error}", "", fix) from error
     return torch_tensorrt
 
 
 def _info(item: onnx.ValueInfoProto) -> TensorInfo:
-    return TensorInfo(item.name, [d.dim_value for d in item.type.tensor_type.shape.dim])
+    return TensorInfo(item.name, static_shape(item))

@@ -1,4 +1,7 @@
-"""An ONNX part in PyTorch, node by node: what training and `compare` run. It shares nothing with ONNX Runtime or the inserter."""
+"""An ONNX part in PyTorch, node by node, for training and `compare`.
+
+It shares no code with ONNX Runtime or with the insertion of Q/DQ.
+"""
 
 from __future__ import annotations
 
@@ -14,43 +17,41 @@ from torch.nn import functional as F
 
 from imkd_edge.errors import Code, Error
 
-Values = dict[str, Any]  # tensors, but for a few constants
-Read = Callable[
-    [onnx.NodeProto, int, torch.Tensor], torch.Tensor
-]  # node, which input, its value -> what the node reads instead
+Values = dict[str, Any]  # name -> tensor; NumPy array for shapes and regions
+Read = Callable[[onnx.NodeProto, int, torch.Tensor], torch.Tensor]  # node, index of the input, value -> new value
 
 
 def constants(graph: onnx.GraphProto) -> Values:
-    """The initializers; what only says how large or where, as NumPy arrays, so that torch.export finds shapes that are fixed."""
+    """The initializers as tensors; sizes and regions as NumPy arrays, so that torch.export finds static shapes."""
     fixed = {name for node in graph.node if node.op_type in ("Resize", "Slice") for name in node.input[1:]}
     arrays = {item.name: numpy_helper.to_array(item).copy() for item in graph.initializer}
     return {name: array if name in fixed else torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def execute(graph: onnx.GraphProto, values: Values, read: Read | None = None) -> Values:
-    """Adds every tensor of the graph to the values, which hold its inputs and initializers, and returns them.
+    """Computes every tensor of the graph.
+
+    Args:
+        values: inputs and initializers; the other tensors are added to it.
+        read: replaces the inputs of nodes.
 
     Raises:
-        Error: engine_load for an operator that no part of ours has.
+        Error: engine_load for an operator that is not in OPERATORS.
     """
     for node in graph.node:
         if node.op_type not in OPERATORS:
-            raise Error(
-                Code.engine_load,
-                f"PyTorch is not told how to run {node.op_type}",
-                node.name,
-                "use the engine onnxruntime",
-            )
-        given = [values[name] if name else None for name in node.input]
+            what = f"the torch engine has no operator {node.op_type}"
+            raise Error(Code.engine_load, what, node.name, "use the engine onnxruntime")
+        inputs = [values[name] if name else None for name in node.input]
         if read is not None:
-            given = [value if value is None else read(node, i, value) for i, value in enumerate(given)]
+            inputs = [value if value is None else read(node, i, value) for i, value in enumerate(inputs)]
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        values[node.output[0]] = OPERATORS[node.op_type](given, attributes)
+        values[node.output[0]] = OPERATORS[node.op_type](inputs, attributes)
     return values
 
 
-class Part(nn.Module):
-    """A part as a module: what torch.export reads, and torch-tensorrt compiles. Takes and returns tensors in the graph's order."""
+class GraphModule(nn.Module):
+    """A part as a module, for torch.export and torch-tensorrt. Takes and returns tensors in the graph's order."""
 
     def __init__(self, graph: onnx.GraphProto):
         super().__init__()
@@ -62,86 +63,80 @@ class Part(nn.Module):
             else:
                 self.fixed[name] = value
 
-    def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         known = {name: getattr(self, buffer) for name, buffer in self.buffer_of.items()} | self.fixed
-        values = execute(self.graph, known | dict(zip((item.name for item in self.graph.input), given, strict=True)))
+        values = execute(self.graph, known | dict(zip((item.name for item in self.graph.input), inputs, strict=True)))
         return tuple(values[item.name] for item in self.graph.output)
 
 
 def run(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every output of a float32-typed part."""
+    """Every output of a part in the float32 typing."""
     with torch.no_grad():
-        found = Part(model.graph)(*(torch.from_numpy(inputs[item.name]) for item in model.graph.input))
-    return {item.name: value.numpy() for item, value in zip(model.graph.output, found, strict=True)}
+        outputs = GraphModule(model.graph)(*(torch.from_numpy(inputs[item.name]) for item in model.graph.input))
+    return {item.name: value.numpy() for item, value in zip(model.graph.output, outputs, strict=True)}
 
 
-def _padded(given: list, attributes: dict, value: float = 0.0) -> torch.Tensor:
+def _padded(inputs: list, attributes: dict, value: float = 0.0) -> torch.Tensor:
     top, left, bottom, right = attributes.get("pads", [0] * 4)
-    return F.pad(given[0], (left, right, top, bottom), value=value) if top or left or bottom or right else given[0]
+    return F.pad(inputs[0], (left, right, top, bottom), value=value) if any((top, left, bottom, right)) else inputs[0]
 
 
-def _conv(given: list, attributes: dict) -> torch.Tensor:
+def _conv(inputs: list, attributes: dict) -> torch.Tensor:
     top, left, bottom, right = attributes.get("pads", [0] * 4)
     even = top == bottom and left == right
-    x, pads = (given[0], (top, left)) if even else (_padded(given, attributes), (0, 0))
-    bias = given[2] if len(given) > 2 else None
-    return F.conv2d(
-        x,
-        given[1],
-        bias,
+    x, pads = (inputs[0], (top, left)) if even else (_padded(inputs, attributes), (0, 0))
+    bias = inputs[2] if len(inputs) > 2 else None
+    strides, dilations = attributes.get("strides", 1), attributes.get("dilations", 1)
+    return F.conv2d(x, inputs[1], bias, strides, pads, dilations, attributes.get("group", 1))
+
+
+def _conv_transpose(inputs: list, attributes: dict) -> torch.Tensor:
+    top, left, bottom, right = attributes.get("pads", [0] * 4)
+    if (top, left) != (bottom, right) or attributes.get("output_shape"):
+        what = "a ConvTranspose with uneven pads or an output_shape"
+        raise Error(Code.engine_load, what, "ConvTranspose", "use the engine onnxruntime")
+    return F.conv_transpose2d(
+        inputs[0],
+        inputs[1],
+        inputs[2] if len(inputs) > 2 else None,
         attributes.get("strides", 1),
-        pads,
-        attributes.get("dilations", 1),
+        (top, left),
+        attributes.get("output_padding", 0),
         attributes.get("group", 1),
+        attributes.get("dilations", 1),
     )
 
 
-def _conv_transpose(given: list, attributes: dict) -> torch.Tensor:
-    top, left, bottom, right = attributes.get("pads", [0] * 4)
-    if (top, left) != (bottom, right) or attributes.get("output_shape"):
-        raise Error(
-            Code.engine_load,
-            "a ConvTranspose with uneven pads or an output_shape",
-            "ConvTranspose",
-            "use the engine onnxruntime",
-        )
-    bias = given[2] if len(given) > 2 else None
-    more, group, apart = attributes.get("output_padding", 0), attributes.get("group", 1), attributes.get("dilations", 1)
-    return F.conv_transpose2d(given[0], given[1], bias, attributes.get("strides", 1), (top, left), more, group, apart)
-
-
 def along(values: torch.Tensor, like: torch.Tensor, axis: int) -> torch.Tensor:
-    """(n,) values shaped so that they lie along one axis of another tensor; a scalar stays one."""
+    """(n,) values reshaped to broadcast along one axis of another tensor; a scalar stays a scalar."""
     return values if values.ndim == 0 else values.reshape([-1 if i == axis else 1 for i in range(like.ndim)])
 
 
-def _quantize(given: list, attributes: dict) -> torch.Tensor:
-    x, scale, zero = given
+def _quantize(inputs: list, attributes: dict) -> torch.Tensor:
+    x, scale, zero = inputs
     assert zero.dtype == torch.int8
-    return torch.clamp(torch.round(x / scale) + zero, -128, 127).to(
-        torch.int8
-    )  # rounds half to even, and divides, as ONNX does
+    # Divides and rounds half to even, as ONNX does.
+    return torch.clamp(torch.round(x / scale) + zero, -128, 127).to(torch.int8)
 
 
-def _dequantize(given: list, attributes: dict) -> torch.Tensor:
-    x, scale, zero = given
+def _dequantize(inputs: list, attributes: dict) -> torch.Tensor:
+    x, scale, zero = inputs
     axis = attributes.get("axis", 1)
     return (x.float() - along(zero, x, axis)) * along(scale, x, axis)
 
 
-def _resize(given: list, attributes: dict) -> torch.Tensor:
-    x, _, scales, sizes = (given + [None] * 4)[:4]
-    target = (
-        [int(s) for s in sizes[2:]]
-        if sizes is not None
-        else [round(n * float(s)) for n, s in zip(x.shape[2:], scales[2:])]
-    )
+def _resize(inputs: list, attributes: dict) -> torch.Tensor:
+    x, _, scales, sizes = (inputs + [None] * 4)[:4]
     assert attributes["mode"] == b"nearest"
+    if sizes is not None:
+        target = [int(size) for size in sizes[2:]]
+    else:
+        target = [round(extent * float(scale)) for extent, scale in zip(x.shape[2:], scales[2:])]
     return F.interpolate(x, size=target, mode="nearest")
 
 
-def _slice(given: list, attributes: dict) -> torch.Tensor:
-    x, starts, ends, axes, steps = given
+def _slice(inputs: list, attributes: dict) -> torch.Tensor:
+    x, starts, ends, axes, steps = inputs
     index = [slice(None)] * x.ndim
     for start, end, axis, step in zip(*(v.tolist() for v in (starts, ends, axes, steps)), strict=True):
         index[axis] = slice(start, end, step)

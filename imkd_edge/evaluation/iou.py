@@ -1,4 +1,4 @@
-"""Overlap of oriented boxes: exact polygon intersection on the ground plane, times the common height."""
+"""Overlap of oriented boxes: exact intersection of polygons on the ground plane, times the common height."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def _crossings(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     start, edge = a[:, :, None], (np.roll(a, -1, 1) - a)[:, :, None]  # (P, 4, 1, 2)
     other_start, other = b[:, None], (np.roll(b, -1, 1) - b)[:, None]  # (P, 1, 4, 2)
     area = _cross(edge, other)
-    parallel = np.abs(area) <= 1e-12 * np.sqrt((edge**2).sum(-1) * (other**2).sum(-1))  # their ends are corners inside
+    # of parallel edges the ends are corners inside, so they need no crossing
+    parallel = np.abs(area) <= 1e-12 * np.sqrt((edge**2).sum(-1) * (other**2).sum(-1))
     area = np.where(parallel, 1.0, area)
     t, u = _cross(other_start - start, other) / area, _cross(other_start - start, edge) / area
     exists = ~parallel & (np.abs(t - 0.5) <= 0.5 + _TOLERANCE) & (np.abs(u - 0.5) <= 0.5 + _TOLERANCE)
@@ -43,22 +44,27 @@ def _crossings(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def intersection_area(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Common area of pairs of convex quadrilaterals (P, 4, 2), counter-clockwise: (P,) m2.
 
-    The vertices of the intersection are the corners of each inside the other and the crossings of their edges; sorted
-    by angle around their mean they give its outline (repeated vertices add nothing)."""
+    The vertices of the intersection are the corners of each inside the other and the crossings of their edges. Sorted
+    by angle around their mean they are its outline; repeated vertices add no area.
+    """
     if not len(a):
         return np.zeros(0)
-    origin = a.mean(1, keepdims=True)  # near the origin little is cancelled
+    origin = a.mean(1, keepdims=True)  # near the origin there is little cancellation
     a, b = a - origin, b - origin
-    crossings, crossed = _crossings(a, b)
+
+    # candidate vertices
+    crossings, exists = _crossings(a, b)
     points = np.concatenate([a, b, crossings], 1)  # (P, 24, 2)
-    valid = np.concatenate([_inside(a, b), _inside(b, a), crossed], 1)
+    valid = np.concatenate([_inside(a, b), _inside(b, a), exists], 1)
     count = valid.sum(1)
+
+    # their outline, and its area
     points = np.where(valid[..., None], points, 0)
     points = points - (points.sum(1) / np.maximum(count, 1)[:, None])[:, None]
     angle = np.where(valid, np.arctan2(points[..., 1], points[..., 0]), np.inf)
     order = np.argsort(angle, 1)
     points, valid = np.take_along_axis(points, order[..., None], 1), np.take_along_axis(valid, order, 1)
-    points = np.where(valid[..., None], points, points[:, :1])  # the unused ones repeat the first
+    points = np.where(valid[..., None], points, points[:, :1])  # invalid ones repeat the first
     area = _cross(points, np.roll(points, -1, 1)).sum(1) / 2
     return np.where(count >= 3, np.maximum(area, 0), 0)
 

@@ -1,44 +1,50 @@
-"""A bundle on the labelled frames of a source, measured with the protocol that belongs to the data set."""
+"""A bundle on the labelled frames of a source, measured with the protocol of that data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import radar, segmentation
-from imkd_edge.evaluation.conditions import condition as condition_of
-from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.evaluation.conditions import condition
+from imkd_edge.evaluation.detections import Detections, LabelledFrame
+from imkd_edge.options import EvalOptions, RunOptions, changed, option_name
+from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.select import Selection, select
 from imkd_edge.sources.vod import VodSource
+from imkd_edge.spec import SCORES
 
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
-Track = Callable[[Selection], Iterable[Sample]]
-Boxes = tuple[np.ndarray, np.ndarray, list[str]]  # boxes (M, 9), scores (M,), labels
-Found = (
-    Boxes | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
-)  # and the logits of segmentation.on_grid, from a model that segments
-Detected = tuple[Truth, np.ndarray, np.ndarray, list[str]]
+KITTI_ONLY = ("per_range", "per_block", "per_radar")  # options of EvalOptions
+DEFAULTS, RUN_DEFAULTS = EvalOptions(), RunOptions()
+
+Track: TypeAlias = Callable[[Selection], Iterable[Sample]]  # wraps the frames, for a progress bar
+# Detections, and from a model that segments the logits of segmentation.on_grid
+Prediction: TypeAlias = Detections | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector predicts for the labelled frames of a selection."""
+
+    source: Source
+    names: list[str]  # of the N frames
+    frames: list[LabelledFrame]  # N
+    tallies: list[np.ndarray]  # segmentation.tally of each frame; none without segmentation
 
 
 def evaluate_bundle(
     bundle: str,
     data: str,
-    split: str = "val",
-    options: Mapping[str, Any] | None = None,
-    score: float = 0.01,
-    limit: int | None = None,
-    per_range: bool = False,
-    per_block: bool = False,
-    per_radar: bool = False,
-    threads: int = 0,
-    device: str = "auto",
-    engine: str = "auto",
-    condition: str = "none",
-    resamples: int = 0,
+    options: EvalOptions = DEFAULTS,
+    *,
+    source_options: Mapping[str, Any] | None = None,
+    run: RunOptions = RUN_DEFAULTS,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Runs the Detector over a split and measures its boxes.
@@ -46,64 +52,67 @@ def evaluate_bundle(
     Args:
         bundle: folder or shipped name.
         data: folder of a labelled recording, or "synth".
-        split: of the source; "all" takes every frame.
-        options: of the source's reader.
-        score: boxes below it do not count, as a Detector's score_threshold; low, because average precision needs the whole curve.
-        limit: only the first frames.
-        per_range, per_block, per_radar: KITTI protocol also by distance, by run of consecutive frames, and by the returns in a box.
-        resamples: draws of frames for intervals (kitti.bootstrap), KITTI protocol only.
-        threads, device, engine: of the Detector.
-        condition: what happens to the sensors first, one of conditions.CONDITIONS.
+        options: which frames, under which condition, what to report. `score` is low by default, because average
+            precision needs the whole curve; `resamples` are draws of frames (kitti.bootstrap).
+        source_options: of the source's reader.
+        run: of the Detector.
         track: wraps the frames, for a progress bar.
 
     Returns:
-        {"dataset", "split", "frames", "metrics", and with resamples "bootstrap": {metric: values}}: KITTI's AP in percent for Astyx, the
-        official devkit's numbers for View-of-Delft (percent), the official nuScenes devkit's for others.
+        {"dataset", "split", "frames", "metrics", and with resamples "bootstrap": {metric: values}}: KITTI's AP in
+        percent for Astyx, the official devkit's numbers for View-of-Delft (percent) and for others nuScenes'.
 
     Raises:
-        Error: those of `check_protocol`, the source and the bundle before any frame runs; train_no_data where no frame has labels.
+        Error: those of `check_protocol`, the source and the bundle before any frame runs; train_no_data where no frame
+            has labels.
     """
-    chosen = choose(data, split, options, limit)
-    check_protocol(chosen.source, per_range, per_block, per_radar)
-    rig = chosen.source[chosen.names[0]].rig
-    with Detector(bundle, rig, device=device, engine=engine, threads=threads, score_threshold=score) as detector:
-        grid = detector.spec.grid
-
-        def detect(sample: Sample) -> Found:
-            result = detector.infer_sample(sample)
-            if result.segmentation is None:
-                return result.boxes, result.scores, result.names
-            p = result.segmentation.clip(1e-6, 1 - 1e-6)
-            return result.boxes, result.scores, result.names, segmentation.on_grid(np.log(p / (1 - p)), grid)
-
-        names, detected, tallies = run(chosen, detect, condition, track)
-    metrics = measure(chosen, names, detected, tallies, per_range, per_block, per_radar)
-    result = {"dataset": chosen.source.kind, "split": split, "frames": len(chosen), "metrics": metrics}
-    if resamples and chosen.source.kind == "astyx":
+    selection = choose(data, options.split, source_options, options.limit)
+    check_protocol(selection.source, options)
+    rig = selection.source[selection.names[0]].rig
+    with Detector(
+        bundle, rig, device=run.device, engine=run.engine, threads=run.threads, score_threshold=options.score
+    ) as detector:
+        predictions = predict(selection, lambda sample: _infer(detector, sample), options, track)
+    metrics = measure(predictions, options)
+    kind = selection.source.kind
+    result = {"dataset": kind, "split": options.split, "frames": len(selection), "metrics": metrics}
+    if options.resamples and kind == "astyx":
         from imkd_edge.evaluation import kitti
 
-        result["bootstrap"] = kitti.bootstrap(detected, names, RESAMPLED, resamples, kitti.CHUNK)
+        frames, names = predictions.frames, predictions.names
+        result["bootstrap"] = kitti.bootstrap(frames, names, RESAMPLED, options.resamples, kitti.CHUNK)
     return result
 
 
-def choose(data: str, split: str, options: Mapping[str, Any] | None = None, limit: int | None = None) -> Selection:
+def _infer(detector: Detector, sample: Sample) -> Prediction:
+    result = detector.infer_sample(sample)
+    if result.segmentation is None:
+        return result.boxes, result.scores, result.names
+    p = result.segmentation.clip(*SCORES)  # a finite logit
+    return result.boxes, result.scores, result.names, segmentation.on_grid(np.log(p / (1 - p)), detector.spec.grid)
+
+
+def choose(
+    data: str, split: str, source_options: Mapping[str, Any] | None = None, limit: int | None = None
+) -> Selection:
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
-    chosen = select(data, split=None if split == "all" else split, options=options)
-    if not chosen.names[:limit]:
+    selection = select(data, split=None if split == "all" else split, options=source_options)
+    if not selection.names[:limit]:
         raise Error(Code.train_no_data, f"no frame of the split {split!r} is left", data, "choose a limit from 1")
-    return Selection(chosen.source, chosen.names[:limit])
+    return Selection(selection.source, selection.names[:limit])
 
 
-def check_protocol(source: Source, per_range: bool = False, per_block: bool = False, per_radar: bool = False) -> None:
-    """Asks before the long work what the protocol of a source needs: raises Error spec_bad_value, missing_extra without its devkit."""
+def check_protocol(source: Source, options: EvalOptions = DEFAULTS) -> None:
+    """Checks that the protocol of a source can do what the options say, before any frame runs.
+
+    Raises: Error spec_bad_value for options of KITTI's protocol on another source, missing_extra without the devkit.
+    """
     if source.kind == "astyx":
         return
-    if per_range or per_block or per_radar:
-        what, fix = (
-            "ranges, blocks and returns belong to KITTI's protocol",
-            "leave --per-range, --per-block and --per-radar out",
-        )
-        raise Error(Code.spec_bad_value, what, source.kind, fix)
+    foreign = [name for name in map(option_name, KITTI_ONLY) if name in changed(options)]
+    if foreign:
+        what = "ranges, blocks and returns belong to KITTI's protocol, which is Astyx's"
+        raise Error(Code.spec_bad_value, what, source.kind, f"leave out {', '.join(foreign)}")
     if isinstance(source, VodSource):
         from imkd_edge.evaluation import vod
 
@@ -115,75 +124,72 @@ def check_protocol(source: Source, per_range: bool = False, per_block: bool = Fa
 
 
 def evaluate(
-    chosen: Selection,
-    detect: Callable[[Sample], Found],
-    per_range: bool = False,
-    per_block: bool = False,
-    per_radar: bool = False,
-    condition: str = "none",
+    selection: Selection,
+    detect: Callable[[Sample], Prediction],
+    options: EvalOptions = DEFAULTS,
     track: Track | None = None,
 ) -> dict[str, Any]:
-    """The metrics of whatever finds boxes in a sample. Raises Error of `check_protocol`; train_no_data where no frame has labels."""
-    check_protocol(chosen.source, per_range, per_block, per_radar)
-    names, detected, tallies = run(chosen, detect, condition, track)
-    return measure(chosen, names, detected, tallies, per_range, per_block, per_radar)
+    """The metrics of a detector on the labelled frames of a selection.
 
-
-def measure(
-    chosen: Selection,
-    names: list[str],
-    detected: list[Detected],
-    tallies: list[np.ndarray],
-    per_range: bool = False,
-    per_block: bool = False,
-    per_radar: bool = False,
-) -> dict[str, Any]:
-    """The metrics of what `run` found, by a protocol that `check_protocol` has let pass."""
-    metrics = _boxes(chosen, names, detected, per_range, per_block, per_radar)
-    return {**metrics, "vehicle_iou": segmentation.vehicle_iou(tallies)} if tallies else metrics
-
-
-def _boxes(
-    chosen: Selection, names: list[str], detected: list[Detected], per_range: bool, per_block: bool, per_radar: bool
-) -> dict[str, Any]:
-    if chosen.source.kind == "astyx":
-        from imkd_edge.evaluation import kitti
-
-        clouds = [radar.returns(chosen.source[name]) for name in names] if per_radar else []
-        parts = radar.parts(clouds, [item[0] for item in detected]) if per_radar else None
-        return kitti.evaluate(
-            detected, ranges=kitti.RANGES if per_range else (), names=names if per_block else None, parts=parts
-        )
-    if isinstance(chosen.source, VodSource):
-        from imkd_edge.evaluation import vod
-
-        rigs = [chosen.source.rig(name) for name in names]
-        return vod.evaluate(chosen.source.labels, names, rigs, [item[1:] for item in detected])
-    return _nuscenes(chosen, detected)
-
-
-def run(
-    chosen: Selection, detect: Callable[[Sample], Found], condition: str = "none", track: Track | None = None
-) -> tuple[list[str], list[Detected], list[np.ndarray]]:
-    """Names, truths and detections of the labelled samples; of a model that segments, segmentation.tally of each.
-
-    Raises: Error train_no_data where there is none.
+    Args:
+        detect: sample -> Prediction.
+        options: its split, score and limit have no effect here.
+        track: wraps the frames, for a progress bar.
+    Raises:
+        Error of `check_protocol`; train_no_data where no frame has labels.
     """
-    names, detected, tallies, change = [], [], [], condition_of(condition)
-    for sample in chosen if track is None else track(chosen):
+    check_protocol(selection.source, options)
+    return measure(predict(selection, detect, options, track), options)
+
+
+def predict(
+    selection: Selection,
+    detect: Callable[[Sample], Prediction],
+    options: EvalOptions = DEFAULTS,
+    track: Track | None = None,
+) -> Predictions:
+    """Runs a detector over a selection under the condition of the options; frames without labels are run, not kept.
+
+    Raises: Error train_no_data where no frame has labels; spec_bad_value for an unknown condition.
+    """
+    names, frames, tallies, change = [], [], [], condition(options.condition)
+    for sample in selection if track is None else track(selection):
         boxes, scores, labels, *logits = detect(change(sample))
         if sample.truth is not None:
             names.append(sample.name)
-            detected.append((sample.truth, boxes, scores, labels))
+            frames.append((sample.truth, boxes, scores, labels))
             tallies += [segmentation.tally(sample.truth, values) for values in logits]
-    if not detected:
-        raise Error(Code.train_no_data, "no frame has labels", chosen.source.kind, "evaluate on a labelled recording")
-    return names, detected, tallies
+    if not frames:
+        fix = "evaluate on a labelled recording"
+        raise Error(Code.train_no_data, "no frame has labels", selection.source.kind, fix)
+    return Predictions(selection.source, names, frames, tallies)
 
 
-def _nuscenes(chosen: Selection, detected: list[Detected]) -> dict[str, Any]:
+def measure(predictions: Predictions, options: EvalOptions = DEFAULTS) -> dict[str, Any]:
+    """The metrics of predictions, by the protocol of their source; the options must have passed `check_protocol`."""
+    metrics = _box_metrics(predictions, options)
+    tallies = predictions.tallies
+    return {**metrics, "vehicle_iou": segmentation.vehicle_iou(tallies)} if tallies else metrics
+
+
+def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, Any]:
+    source, names, frames = predictions.source, predictions.names, predictions.frames
+    truths = [truth for truth, *_ in frames]
+    detections = [(boxes, scores, labels) for _, boxes, scores, labels in frames]
+    if source.kind == "astyx":
+        from imkd_edge.evaluation import kitti
+
+        return kitti.evaluate(
+            frames,
+            ranges=kitti.RANGES if options.per_range else (),
+            names=names if options.per_block else None,
+            groups=radar.groups([radar.returns(source[name]) for name in names], truths) if options.per_radar else None,
+        )
+    if isinstance(source, VodSource):
+        from imkd_edge.evaluation import vod
+
+        return vod.evaluate(source.labels, names, [source.rig(name) for name in names], detections)
     from imkd_edge.evaluation import nuscenes
 
-    truths, found = [item[0] for item in detected], [item[1:] for item in detected]
-    metrics = nuscenes.evaluate(truths, found, classes=getattr(chosen.source, "classes", None))
-    return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, found)}
+    metrics = nuscenes.evaluate(truths, detections, classes=getattr(source, "classes", None))
+    return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, detections)}

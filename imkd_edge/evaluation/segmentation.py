@@ -1,15 +1,17 @@
 """Vehicle segmentation on the ground, measured as intersection over union.
 
-The protocol is the one of Cross-View Transformers with its visibility mask (Zhou & Krähenbühl, CVPR 2022;
-bradyz/cross_view_transformers, metrics.py), that is the one of Lift, Splat, Shoot (Philion & Fidler, ECCV 2020) less hidden vehicles:
+The protocol is that of Cross-View Transformers with its visibility mask (Zhou & Krähenbühl, CVPR 2022;
+bradyz/cross_view_transformers, metrics.py): that of Lift, Splat, Shoot (Philion & Fidler, ECCV 2020) less hidden
+vehicles.
 
 - 100 m x 100 m around the ego, 200 x 200 cells of 0.5 m; a cell is a vehicle's where the probability is at least 0.5.
 - Vehicles are VEHICLES together, as the footprints of their labelled boxes.
-- Cells of vehicles that are less than 40 % visible count neither as hit nor as error; where visibility is unknown, they count.
+- Cells of vehicles that are less than 40 % visible count neither as hit nor as error; with unknown visibility they
+  count.
 - One ratio over all samples: the sum of the intersections by the sum of the unions.
 
-What is ours: a footprint holds the cells whose centres lie in it (the reference fills polygons with rounded corners); logits of a
-network with other cells are read bilinearly at the centres of the protocol's; beyond the network's grid there is background.
+Ours: a footprint is the cells whose centres lie in it (the reference fills polygons with rounded corners); logits of a
+network with other cells are interpolated bilinearly at the centres of the protocol's; background lies beyond its grid.
 """
 
 from __future__ import annotations
@@ -18,19 +20,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from imkd_edge.sources.base import Truth
+from imkd_edge.sources.base import HIDDEN, Truth
 from imkd_edge.spec import GridSpec
 
 VEHICLES = ("car", "truck", "bus", "trailer", "construction_vehicle", "motorcycle", "bicycle")
 GRID = GridSpec(x_min=-50.0, x_max=50.0, y_min=-50.0, y_max=50.0, cell=0.5)
-HIDDEN = 3  # Truth.occlusion: less than 40 % visible
 
 
 def centres(grid: GridSpec) -> tuple[np.ndarray, np.ndarray]:
     """x (W,) and y (H,) of the cells' centres, m."""
-    return grid.x_min + (np.arange(grid.width()) + 0.5) * grid.cell, grid.y_min + (
-        np.arange(grid.height()) + 0.5
-    ) * grid.cell
+    x = grid.x_min + (np.arange(grid.width()) + 0.5) * grid.cell
+    y = grid.y_min + (np.arange(grid.height()) + 0.5) * grid.cell
+    return x, y
 
 
 def footprints(boxes: np.ndarray, grid: GridSpec) -> np.ndarray:  # boxes (M, 9) -> (H, W) bool
@@ -45,17 +46,17 @@ def footprints(boxes: np.ndarray, grid: GridSpec) -> np.ndarray:  # boxes (M, 9)
 
 
 def vehicle_map(truth: Truth, grid: GridSpec, vehicles: Sequence[str] = VEHICLES) -> np.ndarray:  # (H, W) float32
-    """1 in the footprint of a vehicle, 0 elsewhere, nan where a vehicle is hidden and so nothing counts."""
-    own = np.array([label in vehicles for label in truth.labels], bool)
+    """1 in the footprint of a vehicle, 0 elsewhere, nan in that of a hidden vehicle, where nothing counts."""
+    is_vehicle = np.array([label in vehicles for label in truth.labels], bool)
     hidden = np.asarray(truth.occlusion) >= HIDDEN
     result = np.zeros((grid.height(), grid.width()), np.float32)
-    result[footprints(truth.boxes[own & hidden], grid)] = np.nan
-    result[footprints(truth.boxes[own & ~hidden], grid)] = 1
+    result[footprints(truth.boxes[is_vehicle & hidden], grid)] = np.nan
+    result[footprints(truth.boxes[is_vehicle & ~hidden], grid)] = 1
     return result
 
 
 def on_grid(logits: np.ndarray, grid: GridSpec) -> np.ndarray:  # (H, W) -> (200, 200)
-    """A network's logits at the centres of the protocol's cells, bilinear, edges repeated; -inf beyond the network's grid."""
+    """A network's logits at the centres of the protocol's cells: bilinear, edges repeated, -inf beyond its grid."""
     x, y = centres(GRID)
     columns, rows = _Axis(x, grid.x_min, grid.cell, logits.shape[1]), _Axis(y, grid.y_min, grid.cell, logits.shape[0])
     upper, lower = logits[rows.below], logits[rows.below + 1]
@@ -65,25 +66,25 @@ def on_grid(logits: np.ndarray, grid: GridSpec) -> np.ndarray:  # (H, W) -> (200
 
 
 class _Axis:
-    """Between which two cells of a grid, and where between them, each position lies; the grid has at least two cells."""
+    """Interpolation along one axis of a grid of two cells or more: the lower neighbour and the weight of the upper."""
 
     def __init__(self, position: np.ndarray, start: float, cell: float, count: int):
-        at = (position - start) / cell - 0.5
-        self.inside = (at >= -0.5) & (at < count - 0.5)
-        at = at.clip(0, count - 1)
-        self.below = np.minimum(at.astype(int), count - 2)
-        self.share = at - self.below
+        index = (position - start) / cell - 0.5
+        self.inside = (index >= -0.5) & (index < count - 0.5)
+        index = index.clip(0, count - 1)
+        self.below = np.minimum(index.astype(int), count - 2)
+        self.share = index - self.below
 
 
 def tally(truth: Truth, logits: np.ndarray) -> np.ndarray:  # (200, 200) -> (2,) int64
     """Cells of the intersection and of the union of one sample; logits as from on_grid."""
-    wanted = vehicle_map(truth, GRID)
-    counts = np.isfinite(wanted)
-    found, real = (logits >= 0) & counts, (wanted == 1) & counts
-    return np.array([(found & real).sum(), (found | real).sum()])
+    target = vehicle_map(truth, GRID)
+    counts = np.isfinite(target)
+    predicted, real = (logits >= 0) & counts, (target == 1) & counts
+    return np.array([(predicted & real).sum(), (predicted | real).sum()])
 
 
 def vehicle_iou(tallies: Iterable[np.ndarray]) -> float:
-    """Intersection over union of all samples, 0..1; nan where there is no vehicle and none was found."""
+    """Intersection over union of all samples, 0..1; nan without a vehicle and a prediction of one."""
     intersection, union = np.sum([np.zeros(2, np.int64), *tallies], 0)
     return float(intersection / union) if union else float("nan")

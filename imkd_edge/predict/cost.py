@@ -1,13 +1,13 @@
-"""What an ONNX part costs: its parameters and its arithmetic, from the graph's static shapes."""
+"""Parameters and arithmetic of an ONNX part, from the graph's static shapes."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import onnx
 from onnx import numpy_helper
 
+from imkd_edge.bundle.shapes import infer_shapes, static_shapes
 from imkd_edge.predict.layers import multiply_adds
 
 
@@ -18,15 +18,11 @@ def cost(model: bytes) -> dict[str, Any]:
         model: a float ONNX model with static shapes.
 
     Returns:
-        {"parameters": values of its floating-point weights, "gflops": 1e-9 x 2 x multiply-adds of Conv, ConvTranspose, Gemm and MatMul};
-        what is done between those layers is not counted, as is usual.
+        {"parameters": values of its floating-point weights, "gflops": 1e-9 x 2 x multiply-adds of Conv, ConvTranspose,
+        Gemm and MatMul}; other operators are not counted, as is usual.
     """
-    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True, data_prop=True).graph
-    shapes = {
-        x.name: [d.dim_value for d in x.type.tensor_type.shape.dim]
-        for x in [*graph.input, *graph.value_info, *graph.output]
-    }
-    shapes |= {w.name: list(w.dims) for w in graph.initializer}
-    weights = [w for w in graph.initializer if numpy_helper.to_array(w).dtype.kind == "f"]
+    graph = infer_shapes(model)
+    shapes = static_shapes(graph)
+    weights = [item for item in graph.initializer if numpy_helper.to_array(item).dtype.kind == "f"]
     products = sum(multiply_adds(node, shapes) for node in graph.node)
-    return {"parameters": sum(math.prod(w.dims) for w in weights), "gflops": round(2e-9 * products, 4)}
+    return {"parameters": sum(math.prod(item.dims) for item in weights), "gflops": round(2e-9 * products, 4)}

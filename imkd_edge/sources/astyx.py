@@ -1,8 +1,8 @@
 """Astyx HiRes2019: one camera, one 4D radar, one VLP-16 LiDAR, 3D boxes (Meyer & Kuschk, EuRAD 2019).
 
-The only file that knows its conventions. Point tables are read as plain text with any further columns (as published)
-or gzipped. Ego frame = the set's reference frame = the radar frame (x forward, y left, z up). Calibration is taken from
-each frame's own file.
+Its conventions end here. Point tables are plain text (as published) or gzipped; further columns are ignored. The ego
+frame is the set's reference frame, which is the radar frame (x forward, y left, z up). Calibration is read from each
+frame's own file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,18 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample, Truth
-from imkd_edge.sources.files import decode_image, image_size, read_bytes, read_json, read_table
+from imkd_edge.sources.files import (
+    decode_image,
+    image_size,
+    read_bytes,
+    read_json,
+    read_splits,
+    read_table,
+    reason,
+    unknown_frame,
+)
 from imkd_edge.sources.geometry import rotation_of, transform, truth_of, yaw_of
+from imkd_edge.sources.times import nominal_ns
 
 CAMERA, RADAR, LIDAR = "camera_front", "radar_6455", "lidar_vlp16"
 LABELS = "groundtruth_obj3d"
@@ -32,8 +42,9 @@ class AstyxSource:
     """Frames of an Astyx HiRes2019 folder.
 
     Args:
-        path: folder with camera_front/, radar_6455/, calibration/, perhaps groundtruth_obj3d/, lidar_vlp16/, splits/.
-        frames: names to keep, in this order; all by default.
+        path: folder with camera_front/, radar_6455/, calibration/, and optionally groundtruth_obj3d/, lidar_vlp16/,
+            splits/.
+        frames: frame names, in this order; all by default.
         images, lidar: False leaves these out of the samples (not decoded, faster).
     Raises:
         Error source_unknown: not such a folder; source_unknown_frame: a name that is not in it.
@@ -47,24 +58,17 @@ class AstyxSource:
         if not is_astyx(self.path):
             what = f"no {RADAR}/ and {CAMERA}/ in the folder"
             raise Error(Code.source_unknown, what, str(path), "give the folder that holds them")
-        found = {file.name.split(".")[0] for file in (self.path / RADAR).iterdir() if file.name.endswith(_SUFFIXES)}
-        found |= {file.stem for file in (self.path / CAMERA).glob("*.jpg")}
-        self.names = sorted(found) if frames is None else list(frames)
+        stems = {file.name.split(".")[0] for file in (self.path / RADAR).iterdir() if file.name.endswith(_SUFFIXES)}
+        stems |= {file.stem for file in (self.path / CAMERA).glob("*.jpg")}
+        self.names = sorted(stems) if frames is None else list(frames)
         for name in self.names:
-            if name not in found:
-                raise self._unknown(name, found)
-
-    def _unknown(self, name: str, found: Sequence[str] | set[str]) -> Error:
-        known = f"it has {len(found)}: {min(found)} to {max(found)}" if found else "it has none"
-        return Error(Code.source_unknown_frame, f"no frame {name!r}", str(self.path), known)
+            if name not in stems:
+                raise unknown_frame(name, stems, self.path)
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Frame names by split, from splits/NAME.txt; empty where the folder has none."""
-        return {
-            file.stem: read_bytes(file).decode("utf-8", "replace").split()
-            for file in sorted((self.path / "splits").glob("*.txt"))
-        }
+        return read_splits(self.path / "splits")
 
     def subset(self, names: Sequence[str]) -> AstyxSource:
         """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
@@ -78,21 +82,21 @@ class AstyxSource:
 
     def __getitem__(self, name: str) -> Sample:
         if name not in self.names:
-            raise self._unknown(name, self.names)
+            raise unknown_frame(name, self.names, self.path)
         image_path = self.path / CAMERA / f"{name}.jpg"
         image = read_bytes(image_path)
         rig, T_ego_lidar = self.calibration(name, image_size(image, image_path))
-        timestamp_ns = (int(name) if name.isdecimal() else self.names.index(name)) * FRAME_TIME_NS
+        timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
         radar = self.radar_points(name)
         lidar = self.lidar_points(name, T_ego_lidar) if (self.path / LIDAR).is_dir() else None
-        in_ego = transform(np.asarray(rig.radars[0].T_ego_radar), radar[:, :3].astype(np.float64))
+        points = transform(np.asarray(rig.radars[0].T_ego_radar), radar[:, :3].astype(np.float64))
         return Sample(
             name=name,
             timestamp_ns=timestamp_ns,
             rig=rig,
             frames={CAMERA: decode_image(image, image_path)} if self.images else {},
             radar=[RadarSweep(RADAR, radar, timestamp_ns)],
-            truth=self.truth(name, in_ego, lidar),
+            truth=self.truth(name, points, lidar),
             lidar=lidar,
             camera_timestamps_ns={CAMERA: timestamp_ns},
             scene="astyx",
@@ -105,11 +109,11 @@ class AstyxSource:
     def radar_points(self, name: str) -> np.ndarray:
         """(N, 5) float32: x, y, z m in the radar frame, magnitude dB, aliased radial velocity m/s (receding +)."""
         table = read_table(self._points_path(RADAR, name), ("X", "Y", "Z", "Mag", "V_r"))
-        table[:, 4] = -table[:, 4]  # published positive when closing
+        table[:, 4] = -table[:, 4]  # as published, positive when approaching
         return table.astype(np.float32)
 
     def lidar_points(self, name: str, T_ego_lidar: np.ndarray | None) -> np.ndarray | None:
-        """(N, 4) float32: x, y, z m in the ego frame, reflectivity 0..255; None where left out or not calibrated."""
+        """(N, 4) float32: x, y, z m in the ego frame, reflectivity 0..255; None with lidar=False or uncalibrated."""
         if not self.lidar or T_ego_lidar is None:
             return None
         table = read_table(self._points_path(LIDAR, name), ("X", "Y", "Z", "Reflectivity"))
@@ -117,7 +121,10 @@ class AstyxSource:
         return table[np.isfinite(table).all(1)].astype(np.float32)
 
     def calibration(self, name: str, size: tuple[int, int]) -> tuple[SensorRig, np.ndarray | None]:
-        """The rig of one frame, for an image of size (width, height) px, and (4, 4) T_ego_lidar where there is one."""
+        """The rig of one frame, for an image of size (width, height) px, and (4, 4) T_ego_lidar or None.
+
+        Raises: Error source_bad_calibration.
+        """
         path = self.path / "calibration" / f"{name}.json"
         content = read_json(path, Code.source_bad_calibration)
         try:
@@ -131,16 +138,15 @@ class AstyxSource:
             )
             rig.check()
         except (KeyError, TypeError, ValueError, Error) as fault:
-            what = f"missing {fault}" if isinstance(fault, KeyError) else getattr(fault, "what", str(fault))
             fix = "each frame needs K of the camera and a rigid T_to_ref_COS of every sensor"
-            raise Error(Code.source_bad_calibration, str(what), str(path), fix) from None
+            raise Error(Code.source_bad_calibration, reason(fault), str(path), fix) from None
         return rig, T_ego_lidar
 
     def truth(self, name: str, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
         """Labelled boxes of a frame; None where the set has no labels.
 
         Args:
-            radar, lidar: (N, 3+) m in the ego frame, to count how many lie in each box.
+            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box.
         """
         if not (self.path / LABELS).is_dir():
             return None
@@ -149,10 +155,8 @@ class AstyxSource:
         try:
             objects = [_box(item) for item in content["objects"]]
         except (KeyError, TypeError, ValueError) as fault:
-            what = f"missing {fault}" if isinstance(fault, KeyError) else str(fault)
-            raise Error(
-                Code.source_bad_label, what, str(path), "correct the object or leave it out of the file"
-            ) from None
+            fix = "correct the object or leave it out of the file"
+            raise Error(Code.source_bad_label, reason(fault), str(path), fix) from None
         return truth_of(objects, radar, lidar)
 
 
@@ -169,7 +173,7 @@ def _matrix(values: Any, rows: int) -> np.ndarray:
 
 
 def _box(item: dict[str, Any]) -> tuple[np.ndarray, str, int]:
-    """Box (9,) with unknown velocity, label and occlusion of one labelled object."""
+    """Box (9,) with velocity nan, label and occlusion of one labelled object."""
     center, size = (np.array(item[key], np.float64) for key in ("center3d", "dimension3d"))
     if center.shape != (3,) or size.shape != (3,) or not np.isfinite([center, size]).all() or (size <= 0).any():
         raise ValueError(f"an object with center3d {item['center3d']} and dimension3d {item['dimension3d']}")

@@ -1,4 +1,4 @@
-"""Reading single files of a data set; every fault becomes an Error that names the file and how to mend it."""
+"""Reads single files of a data set; every fault is raised as an Error that names the file and how to mend it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import warnings
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,28 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 
-_AGAIN = "copy the file again from the data set"
+COPY_AGAIN = "copy the file again from the data set"
 
 
-def read_bytes(path: Path, fix: str = _AGAIN) -> bytes:
+def reason(fault: Exception) -> str:
+    """What was wrong: of an Error its `what`, of a KeyError the missing key, of others their text."""
+    if isinstance(fault, KeyError):
+        return f"missing {fault}"
+    return str(getattr(fault, "what", fault))
+
+
+def unknown_frame(name: str, names: Collection[str], path: Path) -> Error:
+    """Error source_unknown_frame for a name that is not among `names`."""
+    known = f"it has {len(names)}: {min(names)} to {max(names)}" if names else "it has none"
+    return Error(Code.source_unknown_frame, f"no frame {name!r}", str(path), known)
+
+
+def read_splits(folder: Path) -> dict[str, list[str]]:
+    """Frame names by split, from the files NAME.txt of a folder; empty where it has none."""
+    return {file.stem: read_bytes(file).decode("utf-8", "replace").split() for file in sorted(folder.glob("*.txt"))}
+
+
+def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
     """Content of a file; raises Error source_missing_file."""
     try:
         return path.read_bytes()
@@ -25,41 +44,42 @@ def read_bytes(path: Path, fix: str = _AGAIN) -> bytes:
 
 
 def read_json(path: Path, code: Code) -> Any:
-    """A JSON file; raises Error with `code` when it is not JSON, source_missing_file when it is absent."""
+    """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file without the file."""
     data = read_bytes(path)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as fault:
-        raise Error(code, f"not valid JSON ({fault})", str(path), _AGAIN) from None
+        raise Error(code, f"not valid JSON ({fault})", str(path), COPY_AGAIN) from None
 
 
 def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
-    """(width, height) and the offset of the first scan of a JPEG; (None, -1) where its markers break off."""
-    at, size = 2, None
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+    """(width, height) and the offset of the first scan of a JPEG; offset -1 where the markers end before a scan."""
+    offset, size = 2, None
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4], "big")
         if marker == 0xFF:  # fill byte
-            at += 1
+            offset += 1
             continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 <= len(data):  # start of frame
-            size = int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        if marker == 0xDA:
-            return size, at
-        at += 2 + length
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and offset + 9 <= len(data):  # start of frame
+            height, width = data[offset + 5 : offset + 7], data[offset + 7 : offset + 9]
+            size = int.from_bytes(width, "big"), int.from_bytes(height, "big")
+        if marker == 0xDA:  # start of scan
+            return size, offset
+        offset += 2 + length
     return size, -1
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a PNG that has its last chunk."""
-    whole = data[12:16] == b"IHDR" and data.rfind(b"IEND\xaeB`\x82") > 0
-    return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if whole else None
+    """(width, height) of a PNG; None where its last chunk is missing."""
+    complete = data[12:16] == b"IHDR" and data.rfind(b"IEND\xaeB`\x82") > 0
+    return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if complete else None
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
     """(width, height) of a complete JPEG or PNG file's content, without decoding it; raises Error source_bad_image.
 
-    A decoder fills a truncated JPEG with grey and says nothing, so the end-of-image marker is looked for after the
-    first scan (within a scan 0xFF is always stuffed, so it cannot occur by chance; a thumbnail's lies before it)."""
+    A decoder fills a truncated JPEG with grey and reports nothing. So the end-of-image marker is searched for after the
+    start of the first scan: scan data stuff every 0xFF, so it cannot occur by chance, and a thumbnail's lies before."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         size = _png_size(data)
     elif data.startswith(b"\xff\xd8"):
@@ -67,14 +87,17 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
         size = size if scan > 0 and data.find(b"\xff\xd9", scan) > 0 else None
     else:
         what = "not a JPEG or PNG image" if data else "the image file is empty"
-        raise Error(Code.source_bad_image, what, str(path), _AGAIN)
+        raise Error(Code.source_bad_image, what, str(path), COPY_AGAIN)
     if size is None:
-        raise Error(Code.source_bad_image, f"the image breaks off after {len(data)} bytes", str(path), _AGAIN)
+        raise Error(Code.source_bad_image, f"the image breaks off after {len(data)} bytes", str(path), COPY_AGAIN)
     return size
 
 
 def decode_image(data: bytes, path: Path) -> np.ndarray:
-    """A JPEG or PNG file's content as (H, W, 3) uint8 RGB, never rotated by EXIF; raises Error source_bad_image."""
+    """A JPEG or PNG file's content as (H, W, 3) uint8 RGB, not rotated by EXIF.
+
+    Raises: Error source_bad_image; missing_extra without OpenCV.
+    """
     try:
         import cv2
     except ImportError:
@@ -83,46 +106,48 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
     width, height = image_size(data, path)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # a size beyond its limit
+    except cv2.error:  # a size above OpenCV's limit
         pixels = None
     if pixels is None:
-        raise Error(Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), _AGAIN)
+        raise Error(
+            Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), COPY_AGAIN
+        )
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> np.ndarray:
     """Named columns of a text table, plain or gzipped, one header line: (N, len(columns)) float64.
 
-    Raises Error source_bad_points: no header, a column absent, a row that is not numbers, a last row cut off."""
+    Raises: Error source_bad_points: no header, a column missing, a row that is not numbers, a last row cut off.
+    """
     data = read_bytes(path)
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as fault:
-            raise Error(Code.source_bad_points, f"broken gzip data ({fault})", str(path), _AGAIN) from None
+            raise Error(Code.source_bad_points, f"broken gzip data ({fault})", str(path), COPY_AGAIN) from None
     lines = data.decode("ascii", "replace").split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), None)
     if first is None:
-        raise Error(Code.source_bad_points, "the point file is empty", str(path), _AGAIN)
+        raise Error(Code.source_bad_points, "the point file is empty", str(path), COPY_AGAIN)
     header = lines[first].split()
-    absent = [name for name in columns if name not in header]
-    if absent:
-        raise Error(
-            Code.source_bad_points, f"the header has no column {absent[0]}: {lines[first][:60]!r}", str(path), _AGAIN
-        )
-    if lines[-1].strip():  # every complete file ends with a line end
-        raise Error(Code.source_bad_points, f"the file breaks off in line {len(lines)}", str(path), _AGAIN)
+    missing = [name for name in columns if name not in header]
+    if missing:
+        what = f"the header has no column {missing[0]}: {lines[first][:60]!r}"
+        raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
+    if lines[-1].strip():  # a complete file ends with a line end
+        raise Error(Code.source_bad_points, f"the file breaks off in line {len(lines)}", str(path), COPY_AGAIN)
     return _numbers(lines[first + 1 :], len(header), path)[:, [header.index(name) for name in columns]]
 
 
 def _numbers(lines: list[str], columns: int, path: Path) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a header without rows is a sensor that saw nothing
+        warnings.simplefilter("ignore", UserWarning)  # a header without rows: no returns
         try:
             table = np.loadtxt(lines, dtype=np.float64, comments=None, ndmin=2)
         except ValueError as fault:
-            raise Error(Code.source_bad_points, f"a row is not numbers ({fault})", str(path), _AGAIN) from None
+            raise Error(Code.source_bad_points, f"a row is not numbers ({fault})", str(path), COPY_AGAIN) from None
     if table.size and table.shape[1] != columns:
         what = f"rows of {table.shape[1]} numbers under a header of {columns}"
-        raise Error(Code.source_bad_points, what, str(path), _AGAIN)
+        raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
     return table.reshape(-1, columns)

@@ -1,4 +1,4 @@
-"""Small geometry shared by the readers: quaternions, rigid transforms, points inside boxes, and the truth that follows from them."""
+"""Geometry shared by the readers: quaternions, rigid transforms, points inside boxes, Truth from labelled boxes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,28 @@ def rotation_of(quaternion: np.ndarray) -> np.ndarray:
     ])  # fmt: skip
 
 
+def quaternion_of(R: np.ndarray) -> list[float]:
+    """Unit quaternion w, x, y, z of a rotation (3, 3); divides by its largest component, so by no small number."""
+    trace = np.array([R.trace(), R[0, 0], R[1, 1], R[2, 2]])
+    k = int(trace.argmax())
+    if k == 0:
+        q = np.array([1 + trace[0], R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]])
+    else:
+        i = k - 1
+        j, m = (i + 1) % 3, (i + 2) % 3
+        q = np.zeros(4)
+        q[0], q[1 + i] = R[m, j] - R[j, m], 1 + R[i, i] - R[j, j] - R[m, m]
+        q[1 + j], q[1 + m] = R[j, i] + R[i, j], R[m, i] + R[i, m]
+    return (q / np.linalg.norm(q)).tolist()
+
+
 def yaw_of(rotation: np.ndarray) -> float:
     """Heading, rad: the rotated x axis projected on the ground plane."""
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))
 
 
 def transform_of(translation: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-    """(4, 4) T_to_from of a sensor's or vehicle's pose; raises ValueError where it is not one."""
+    """(4, 4) T_to_from of a pose; raises ValueError for a zero quaternion or a number that is not finite."""
     result = np.eye(4)
     result[:3, :3] = rotation_of(quaternion)
     result[:3, 3] = np.asarray(translation, np.float64)
@@ -47,7 +62,7 @@ def inverse(T: np.ndarray) -> np.ndarray:
 
 
 def transform(T: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, 3) points brought through a (4, 4) transform, float64."""
+    """(N, 3) points, float64, in the target frame of a (4, 4) transform."""
     return points @ T[:3, :3].T + T[:3, 3]
 
 
@@ -71,7 +86,7 @@ def truth_of(
     radar: np.ndarray,  # (N, 3+) m in the ego frame
     lidar: np.ndarray | None,  # (N, 3+) m in the ego frame; None: unknown
 ) -> Truth:
-    """The truth of one sample, with the returns counted that lie in each box."""
+    """The truth of one sample, with the number of radar and LiDAR returns in each box."""
     boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
     return Truth(
         boxes=boxes,

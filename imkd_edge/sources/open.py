@@ -11,11 +11,12 @@ from imkd_edge.sources.base import Source
 
 
 def open_source(path: str | Path, **options: Any) -> Source:
-    """Open a data set, guessing its kind.
+    """Opens a data set by its folder, whose content tells its kind.
 
     Args:
-        path: a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it) or View-of-Delft, "synth" or "synth:SEED".
-        options: passed on to the reader (AstyxSource, NuScenesSource, VodSource, SynthSource).
+        path: a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it) or View-of-Delft, "synth" or
+            "synth:SEED".
+        options: of the reader (AstyxSource, NuScenesSource, VodSource, SynthSource).
     Raises:
         Error source_unknown: no reader knows this folder; source_missing_file: it does not exist or may not be read.
     """
@@ -23,20 +24,14 @@ def open_source(path: str | Path, **options: Any) -> Source:
     if name == "synth" or name.startswith("synth:"):
         return _synth(name, options)
     folder = Path(path)
-    if not os.path.isdir(folder):  # unlike Path.is_dir no OSError, for example of a name that is too long
-        raise Error(
-            Code.source_missing_file,
-            "no such folder",
-            name,
-            "give a data set's folder, or synth for the synthetic world",
-        )
+    if not os.path.isdir(folder):  # unlike Path.is_dir, without OSError for a name that is too long
+        fix = "give a data set's folder, or synth for the synthetic world"
+        raise Error(Code.source_missing_file, "no such folder", name, fix)
     try:
         return _recording(folder, options)
     except OSError as fault:
-        what = f"the folder cannot be read ({fault.strerror})"
-        raise Error(
-            Code.source_missing_file, what, str(fault.filename or name), "give yourself the right to read it"
-        ) from None
+        what, where = f"the folder cannot be read ({fault.strerror})", str(fault.filename or name)
+        raise Error(Code.source_missing_file, what, where, "give yourself the right to read it") from None
 
 
 def _recording(folder: Path, options: dict[str, Any]) -> Source:
@@ -50,10 +45,8 @@ def _recording(folder: Path, options: dict[str, Any]) -> Source:
         return NuScenesSource(folder, **options)
     if is_vod(folder):
         return VodSource(folder, **options)
-    known = (
-        "Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/)"
-    )
-    fix = f"known are {known}; or give synth"
+    astyx, nuscenes = "Astyx HiRes2019 (camera_front/, radar_6455/)", "nuScenes (v1.0-*/sample.json)"
+    fix = f"known are {astyx}, {nuscenes}, View-of-Delft (lidar/, radar/); or give synth"
     raise Error(Code.source_unknown, "no reader knows this folder", str(folder), fix)
 
 
@@ -61,12 +54,8 @@ def _synth(name: str, options: dict[str, Any]) -> Source:
     _, _, seed = name.partition(":")
     if seed:
         if not seed.isdecimal():
-            raise Error(
-                Code.source_unknown,
-                f"not a seed: {seed!r}",
-                name,
-                "write synth:SEED with a whole number, such as synth:7",
-            )
+            fix = "write synth:SEED with a whole number, such as synth:7"
+            raise Error(Code.source_unknown, f"not a seed: {seed!r}", name, fix)
         options = {"seed": int(seed), **options}
     from imkd_edge.sources.synth import SynthSource
 

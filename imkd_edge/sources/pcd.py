@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.files import read_bytes
+from imkd_edge.sources.files import COPY_AGAIN, read_bytes
 
-_KINDS = {"F": "f", "I": "i", "U": "u"}
-_SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}
+_KINDS = {"F": "f", "I": "i", "U": "u"}  # TYPE -> numpy's kind
+_TYPES = {kind: name for name, kind in _KINDS.items()}
+_SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}  # bytes
 _HEADER_LIMIT = 4096  # bytes
 
 
 def _bad(what: str, path: Path) -> Error:
-    return Error(
-        Code.source_bad_points, what, str(path), "copy the file again from the data set; only binary PCD 0.7 is read"
-    )
+    return Error(Code.source_bad_points, what, str(path), f"{COPY_AGAIN}; only binary PCD 0.7 is read")
 
 
 def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
@@ -33,12 +32,12 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
 def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
     """Points of a binary PCD file as a structured array (N,) with all its fields.
 
-    The header's POINTS decides how many there are: what follows them (zero padding, say) is not looked at.
+    N is the header's POINTS: bytes after the last point (zero padding, say) are ignored.
 
     Args:
-        fields: names that must be there.
+        fields: names that the file must have.
     Raises:
-        Error source_missing_file; source_bad_points: not binary PCD, a field absent, or fewer bytes than POINTS needs.
+        Error source_missing_file; source_bad_points: not binary PCD, a field missing, or fewer bytes than POINTS needs.
     """
     data = read_bytes(path)
     header, start = _header(data, path)
@@ -53,10 +52,29 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
         raise _bad(f"DATA {' '.join(header['DATA'])}, POINTS {points} is not supported", path)
     if any(kind not in _KINDS or size not in _SIZES[kind] or count != 1 for _, kind, size, count in columns):
         raise _bad("a field of unknown TYPE, SIZE or COUNT", path)
-    absent = [name for name in fields if name not in header["FIELDS"]]
-    if absent or len(set(header["FIELDS"])) < len(columns):
-        raise _bad(f"no field {absent[0]}" if absent else "a field named twice", path)
+    missing = [name for name in fields if name not in header["FIELDS"]]
+    if missing or len(set(header["FIELDS"])) < len(columns):
+        raise _bad(f"no field {missing[0]}" if missing else "a field named twice", path)
     dtype = np.dtype([(name, f"<{_KINDS[kind]}{size}") for name, kind, size, _ in columns])
     if len(data) - start < points * dtype.itemsize:
         raise _bad(f"POINTS {points} needs {points * dtype.itemsize} bytes, the file holds {len(data) - start}", path)
     return np.frombuffer(data, dtype, points, start)
+
+
+def pcd_bytes(points: np.ndarray) -> bytes:
+    """A structured array (N,) of scalar fields as the content of a binary PCD file."""
+    dtypes = [points.dtype[name] for name in points.dtype.names or ()]
+    header = [
+        "# .PCD v0.7 - Point Cloud Data file format",
+        "VERSION 0.7",
+        " ".join(["FIELDS", *(points.dtype.names or ())]),
+        " ".join(["SIZE", *(str(dtype.itemsize) for dtype in dtypes)]),
+        " ".join(["TYPE", *(_TYPES[dtype.kind] for dtype in dtypes)]),
+        " ".join(["COUNT", *("1" for _ in dtypes)]),
+        f"WIDTH {len(points)}",
+        "HEIGHT 1",
+        "VIEWPOINT 0 0 0 1 0 0 0",
+        f"POINTS {len(points)}",
+        "DATA binary",
+    ]
+    return ("\n".join(header) + "\n").encode() + points.tobytes() + b"\0"  # readers expect a byte after the last point

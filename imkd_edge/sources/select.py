@@ -1,4 +1,4 @@
-"""Chooses samples of a source: by split, by name, or as a range."""
+"""Selects samples of a source: by split, by name, or as a range."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def select(
     span: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Selection:
-    """Opens a source and chooses frames of it.
+    """Opens a source and selects frames of it.
 
     Args:
         source: folder of a recording, "synth" or "synth:SEED".
@@ -45,31 +45,30 @@ def select(
         options: of the source's reader, such as {"scenes": 68} for synth.
 
     Raises:
-        Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for options (`open_with`),
-            and for both names and a span.
+        Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for
+            options (`open_with`), and for both names and a span.
     """
     if names and span:
-        raise Error(
-            Code.spec_bad_value, "each of them chooses the frames alone", "--frame, --frames", "leave one of them out"
-        )
-    opened = open_with(source, options or {})
-    chosen = _split_names(opened, split, source) if split else list(opened.names)
-    if not chosen:
-        what, fix = (
-            (f"the split {split!r} is empty", "choose another split")
-            if split
-            else ("no frames are there", "copy the recording again")
-        )
-        raise Error(Code.source_unknown_frame, what, source, fix)
+        what = "each of them selects the frames alone"
+        raise Error(Code.spec_bad_value, what, "--frame, --frames", "leave one of them out")
+    reader = open_with(source, options or {})
+    selected = _split_names(reader, split, source) if split else list(reader.names)
+    if not selected and split:
+        raise Error(Code.source_unknown_frame, f"the split {split!r} is empty", source, "choose another split")
+    if not selected:
+        raise Error(Code.source_unknown_frame, "no frames are there", source, "copy the recording again")
     if names:
-        chosen = [resolve_name(chosen, name, source) for name in names]
+        selected = [resolve_name(selected, name, source) for name in names]
     elif span:
-        chosen = _span(chosen, span, source)
-    return Selection(opened, chosen)
+        selected = _span(selected, span, source)
+    return Selection(reader, selected)
 
 
 def open_with(source: str, options: Mapping[str, Any]) -> Source:
-    """open_source; raises Error spec_unknown_key for an option that the reader lacks, spec_bad_value for a value that it cannot take."""
+    """open_source with the reader's options.
+
+    Raises: Error spec_unknown_key for an option that the reader does not have, spec_bad_value for a value of it.
+    """
     try:
         return open_source(source, **options)
     except (TypeError, ValueError, AttributeError) as error:
@@ -77,20 +76,19 @@ def open_with(source: str, options: Mapping[str, Any]) -> Source:
             raise
         unknown = "unexpected keyword" in str(error)
         code, what = (Code.spec_unknown_key, "option") if unknown else (Code.spec_bad_value, "value of an option")
-        raise Error(
-            code, f"the reader takes no such {what}: {error}", source, f"check --option {', '.join(options)}"
-        ) from error
+        fix = f"check --option {', '.join(options)}"
+        raise Error(code, f"the reader takes no such {what}: {error}", source, fix) from error
 
 
 def _split_names(source: Source, split: str, where: str) -> list[str]:
     splits: dict[str, list[str]] = getattr(source, "splits", {}) or {}
     if split not in splits:
-        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, _splits_there(source, splits))
+        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, _split_hint(source, splits))
     return list(splits[split])
 
 
-def _splits_there(source: Source, splits: Mapping[str, list[str]]) -> str:
-    """What to choose instead of a split that is not there, or how to get some."""
+def _split_hint(source: Source, splits: Mapping[str, list[str]]) -> str:
+    """Which splits there are, or how to get some."""
     if splits:
         return f"choose one of: {', '.join(sorted(splits))}"
     from imkd_edge.sources.nuscenes import GET_DEVKIT, official_splits
@@ -100,34 +98,35 @@ def _splits_there(source: Source, splits: Mapping[str, list[str]]) -> str:
     return "it has none: for every frame say --split all (eval, quantize) or leave --split out"
 
 
-def resolve_name(names: Sequence[str], wanted: str, where: str) -> str:
-    """The frame called `wanted`: its exact name, its number, or its position for names that are not numbers."""
-    if wanted in names:
-        return wanted
-    if wanted.isdecimal():
-        same = [name for name in names if name.isdecimal() and int(name) == int(wanted)]
-        if len(same) == 1:
-            return same[0]
-        if not any(name.isdecimal() for name in names) and int(wanted) < len(names):
-            return names[int(wanted)]
+def resolve_name(names: Sequence[str], query: str, where: str) -> str:
+    """The frame of a query: its exact name, its number, or its position where no name is a number.
+
+    Raises: Error source_unknown_frame.
+    """
+    if query in names:
+        return query
+    if query.isdecimal():
+        matches = [name for name in names if name.isdecimal() and int(name) == int(query)]
+        if len(matches) == 1:
+            return matches[0]
+        if not any(name.isdecimal() for name in names) and int(query) < len(names):
+            return names[int(query)]
     known = f"{names[0]} ... {names[-1]}" if names else "none"
-    raise Error(
-        Code.source_unknown_frame, f"there is no frame {wanted!r}", where, f"the {len(names)} frames are {known}"
-    )
+    fix = f"the {len(names)} frames are {known}"
+    raise Error(Code.source_unknown_frame, f"there is no frame {query!r}", where, fix)
 
 
 def _span(names: Sequence[str], span: str, where: str) -> list[str]:
-    if os.path.isfile(span):  # False for what is too long for a name
+    if os.path.isfile(span):  # False for a text that is too long for a name
         try:
             lines = Path(span).read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
-            raise Error(
-                Code.source_missing_file, f"the list of frames cannot be read: {error}", span, "give a text file"
-            ) from error
+            what = f"the list of frames cannot be read: {error}"
+            raise Error(Code.source_missing_file, what, span, "give a text file") from error
         if not lines:
             raise Error(Code.source_unknown_frame, "the list names no frame", span, "write one name per line")
         return [resolve_name(names, line, where) for line in lines]
-    for dash in re.finditer("-", span):  # names may hold dashes themselves
+    for dash in re.finditer("-", span):  # names may contain dashes
         try:
             first = names.index(resolve_name(names, span[: dash.start()], where))
             last = names.index(resolve_name(names, span[dash.end() :], where))
@@ -136,6 +135,5 @@ def _span(names: Sequence[str], span: str, where: str) -> list[str]:
         if first <= last:
             return list(names[first : last + 1])
     known = f"{names[0]}-{names[-1]}" if names else "none"
-    raise Error(
-        Code.source_unknown_frame, f"{span!r} is neither a file nor FIRST-LAST", where, f"e.g. --frames {known}"
-    )
+    what = f"{span!r} is neither a file nor FIRST-LAST"
+    raise Error(Code.source_unknown_frame, what, where, f"e.g. --frames {known}")

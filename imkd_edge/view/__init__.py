@@ -1,1 +1,1 @@
-"""Results for the eye: pictures."""
+"""Visualisation: pictures of frames and results."""

@@ -1,4 +1,4 @@
-"""One frame's picture and result on disk, both or neither."""
+"""Writes the picture and the result of one frame, both or neither."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from imkd_edge.result import Result
 from imkd_edge.sources.base import Sample
 from imkd_edge.spec import ModelSpec
 
-FILES = {"overview.png", "result.json"}  # all that a frame's folder may hold
+FILES = {"overview.png", "result.json"}  # of a frame's folder
+FIX = "choose another folder with --out"
 
 
 def save_frame(
     out: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str
 ) -> Path:
-    """Writes one frame to `out`/NAME and returns that folder."""
+    """Writes one frame to the folder `out`/NAME and returns the folder; arguments as in `write_frame`."""
     folder = out / re.sub(r"[^A-Za-z0-9._-]", "_", sample.name).lstrip(".")
     write_frame(folder, sample, result, spec, bundle, record, theme)
     return folder
@@ -37,48 +38,55 @@ def write_frame(
     record: dict[str, Any],
     theme: str = "dark",
 ) -> None:
-    """Writes overview.png and result.json to a folder beside the target, then swaps the two."""
+    """Writes overview.png and result.json to a temporary folder, then renames it to `folder`.
+
+    Args:
+        folder: the target; an old result in it is replaced.
+        sample, result, spec: as in `draw.overview`.
+        bundle: path or name, for the title.
+        record: content of result.json.
+        theme: "dark" or "light".
+
+    Raises:
+        Error: spec_bad_value for another theme, write_failed for a target that is not a result or an error of the disk.
+    """
     from imkd_edge.view import draw
 
     if theme not in draw.THEMES:
         raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "--theme", "choose dark or light")
     picture = draw.overview(sample, result, spec, bundle_name(bundle), theme)
     try:
-        _refuse_foreign(folder)
+        _check_replaceable(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
-            draw.write_png(fresh / "overview.png", picture)
-            (fresh / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            fresh.chmod(0o755)
-            _swap(fresh, folder)
+            draw.write_png(new / "overview.png", picture)
+            (new / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            new.chmod(0o755)
+            _replace(folder, new)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
     except OSError as error:
-        raise Error(
-            Code.write_failed, f"cannot write: {error.strerror}", str(folder), "choose another folder with --out"
-        ) from error
+        raise Error(Code.write_failed, f"cannot write: {error.strerror}", str(folder), FIX) from error
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """What is there is replaced as a whole, so it must be a folder with nothing but a result in it."""
+def _check_replaceable(folder: Path) -> None:
+    """The target is replaced as a whole, so it must be absent or a folder that holds a result and nothing else."""
     if not os.path.lexists(folder):
         return
-    foreign = sorted({entry.name for entry in folder.iterdir()} - FILES) if folder.is_dir() else []
-    if foreign or not folder.is_dir():
-        what = (
-            f"the folder holds something else than a result: {foreign[0]}"
-            if foreign
-            else "what is there is not a folder"
-        )
-        raise Error(Code.write_failed, what, str(folder), "choose another folder with --out")
+    if not folder.is_dir():
+        raise Error(Code.write_failed, "the target exists and is not a folder", str(folder), FIX)
+    if foreign := sorted({entry.name for entry in folder.iterdir()} - FILES):
+        problem = f"the folder holds something else than a result: {foreign[0]}"
+        raise Error(Code.write_failed, problem, str(folder), FIX)
 
 
-def _swap(fresh: Path, folder: Path) -> None:
+def _replace(folder: Path, new: Path) -> None:
+    """Renames `new` to `folder` and deletes an old folder of that name."""
     if folder.exists():
-        stale = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        os.replace(folder, stale / "old")
-        os.replace(fresh, folder)
-        shutil.rmtree(stale)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        os.replace(folder, temporary / "old")
+        os.replace(new, folder)
+        shutil.rmtree(temporary)
     else:
-        os.replace(fresh, folder)
+        os.replace(new, folder)

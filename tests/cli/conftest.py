@@ -22,6 +22,11 @@ class Outcome:
     stderr: str
 
     @property
+    def text(self) -> str:
+        """Standard output in one line: where a table breaks its lines depends on the length of the paths in it."""
+        return " ".join(self.stdout.split())
+
+    @property
     def json(self) -> Any:
         return json.loads(self.stdout)
 

@@ -16,10 +16,11 @@ from fake_tensorrt import FakeTensorRT
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
-from imkd_edge.engines.build import build_engines, engine_folder
+from imkd_edge.engines.build import engine_folder
 from imkd_edge.engines.gpu import Gpu
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BuildOptions
 
 ORIN = Gpu("Orin", "87", "12.6", "540.4.0")
 
@@ -36,6 +37,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(build_engine, "find_gpu", lambda: ORIN)
     return module
+
+
+def build_engines(bundle: Any, out: Path | None = None, progress: Any = None, **options: Any) -> dict[str, Any]:
+    return build_engine.build_engines(bundle, BuildOptions(out, **options), progress=progress)
 
 
 def built(result: dict[str, Any]) -> list[bool]:
@@ -133,7 +138,7 @@ def test_the_border_may_stay_as_in_the_onnx_part(
 def test_the_command_says_what_it_did_not_do(rtx: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
     result = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx", "--json").json
     assert result["self_test"] == "not run: no GPU"
-    text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").stdout
+    text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").text
     assert "kept" in text and "golden frame: not run: no GPU" in text
 
 
@@ -146,7 +151,7 @@ def test_what_tensorrt_cannot_parse_is_refused_with_its_reason(rtx: Any) -> None
         graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("no.such", 1)], ir_version=9
     )
     with pytest.raises(Error, match="Mystery") as error:
-        build_engine._Build(rtx, None, None, None, None).run(model.SerializeToString(), "part.onnx")
+        build_engine._Build(rtx, BuildOptions()).run(model.SerializeToString(), "part.onnx")
     assert error.value.code == "E0502" and error.value.where == "part.onnx"
 
 
@@ -367,7 +372,7 @@ def test_a_golden_frame_that_differs_fails_the_command(
     found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
     monkeypatch.setattr(selftest, "check_golden", lambda bundle, **_: found)
     outcome = run("build-engine", random_bundle)
-    text = " ".join(outcome.stdout.split())
+    text = outcome.text
     assert (
         outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
     )

@@ -23,7 +23,7 @@ def test_inspect_is_the_manifest(run, random_bundle: Path) -> None:
 
 
 def test_inspect_names_what_matters(run, random_bundle: Path) -> None:
-    text = run("inspect", random_bundle).stdout
+    text = run("inspect", random_bundle).text
     for word in ("6 of 128 × 64 px", "64 × 64", "car, pedestrian", "camera.onnx", "none: random weights"):
         assert word in text
 
@@ -33,7 +33,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(run, tmp_path: Path
     spec.name = "v2 [/b]"
     spec.head.classes[0].name = "car [/red]"
     bundle = write_random_bundle(tmp_path / "m.imkd", spec)
-    text = run("inspect", bundle).stdout
+    text = run("inspect", bundle).text
     assert "v2 [/b]" in text and "car [/red]" in text
     for arguments in (["--frame", "0"], ["--frames", "0-1"]):  # a table; a line for each frame
         assert "car [/red]" in run("infer", "synth", "--bundle", bundle, *arguments, "--score", "0.01").stdout
@@ -46,7 +46,7 @@ def test_inspect_shows_metrics_of_any_form(run, random_bundle: Path, tmp_path: P
     shutil.copytree(random_bundle, tmp_path / "m.imkd")
     manifest = json.loads((random_bundle / "manifest.json").read_text())
     (tmp_path / "m.imkd" / "manifest.json").write_text(json.dumps({**manifest, "metrics": metrics}))
-    assert "0.25" in run("inspect", tmp_path / "m.imkd").stdout
+    assert "0.25" in run("inspect", tmp_path / "m.imkd").text
 
 
 def test_inspect_tells_what_each_part_costs(run, random_bundle: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_inspect_survives_costs_that_make_no_sense(run, random_bundle: Path, tmp
     loaded = Bundle.load(random_bundle)
     models = [loaded.file(name).read_bytes() for name in ("camera.onnx", "bev.onnx")]
     write_bundle(tmp_path / "odd.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
-    assert "camera.onnx" in run("inspect", tmp_path / "odd.imkd").stdout
+    assert "camera.onnx" in run("inspect", tmp_path / "odd.imkd").text
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_doctor_without_a_shipped_bundle_fails(run, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
     outcome = run("doctor")
-    assert outcome.code == 3 and "no bundle is shipped" in outcome.stdout
+    assert outcome.code == 3 and "no bundle is shipped" in outcome.text
 
 
 def test_a_broken_check_is_a_finding_not_a_crash(run, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_a_prediction_is_the_sum_of_its_stages_and_says_what_it_is(run: Any, dev
     assert result["total_ms"] == pytest.approx(sum(stage["ms"] for stage in result["stages_ms"].values()))
     for part, found in result["layers"].items():
         assert sum(layer["us"] for layer in found) == pytest.approx(1e3 * result["stages_ms"][part]["ms"])
-    text = run("bench", "tiny", "--predict", device).stdout
+    text = run("bench", "tiny", "--predict", device).text
     assert "PREDICTED, not measured" in text and "us between kernels" in text
 
 

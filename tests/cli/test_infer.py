@@ -230,9 +230,9 @@ def test_a_recording_is_followed_with_its_past(run, tmp_path: Path) -> None:
     options = ["--option", "scenes=2", "--option", "frames_per_scene=4"]
     lines = run("infer", "synth", "--bundle", bundle, "--json", *options).lines
     assert [line["health"]["past_frames"] for line in lines] == [0, 1, 2, 2, 0, 1, 2, 2]
-    table = run("infer", "synth", "--bundle", bundle, "--frame", "0", *options).stdout
+    table = run("infer", "synth", "--bundle", bundle, "--frame", "0", *options).text
     assert "warp" in table
-    card = run("inspect", bundle).stdout
+    card = run("inspect", bundle).text
     assert "past frames" in card and "2, one every 0.5 s, 4 channels" in card
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import Once
 
 from helpers import random_spec, write_random_bundle
 from imkd_edge import Bundle, CameraCalibration, Detector, Ego, RadarCalibration, RadarSweep, SensorRig
@@ -35,7 +36,7 @@ def small_rig() -> SensorRig:
 
 @dataclass
 class Scene:
-    """One made-up moment; what `Sample` has, as far as a detector cares."""
+    """A random frame with the fields of `Sample` that a detector reads."""
 
     rig: SensorRig = field(default_factory=small_rig)
     seed: int = 0
@@ -64,15 +65,17 @@ def scene() -> Scene:
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return Bundle.load(write_random_bundle(tmp_path_factory.mktemp("detector") / "two.imkd", random_spec(cameras=2)))
+def bundle(once: Once) -> Bundle:
+    spec = random_spec(cameras=2)
+    return Bundle.load(once("two", lambda folder: write_random_bundle(folder / "two.imkd", spec)) / "two.imkd")
 
 
 @pytest.fixture(scope="session")
-def history_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def history_bundle(once: Once) -> Bundle:
     """Three past maps, segmentation and gate maps."""
-    folder = tmp_path_factory.mktemp("history") / "past.imkd"
-    return Bundle.load(write_random_bundle(folder, random_spec(cameras=2, past=3, segmentation=True), gates=True))
+    spec = random_spec(cameras=2, past=3, segmentation=True)
+    folder = once("past", lambda folder: write_random_bundle(folder / "past.imkd", spec, gates=True))
+    return Bundle.load(folder / "past.imkd")
 
 
 @pytest.fixture

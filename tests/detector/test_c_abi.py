@@ -1,4 +1,4 @@
-"""The C ABI through ctypes: the boxes of Python's Detector, on a real frame."""
+"""The C ABI through ctypes gives the boxes of Python's Detector, on a real frame and on synthetic ones."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from c_abi import (
     Box,
     Counts,
     F64Array,
-    Found,
     Frames,
     Health,
     Image,
     Map,
     MonitorOptions,
     Options,
+    Result,
     Sweep,
     SynchronizerOptions,
     WatchdogOptions,
@@ -34,7 +34,7 @@ from c_abi import (
 from imkd_edge import Bundle, Detector
 
 
-def infer(library: ctypes.CDLL, handle, sample) -> Found:
+def infer(library: ctypes.CDLL, handle, sample) -> Result:
     alive: list[np.ndarray] = []
     images = (Image * len(sample.rig.cameras))(
         *[image_of(sample.frames[camera.name], alive) for camera in sample.rig.cameras]
@@ -47,25 +47,26 @@ def infer(library: ctypes.CDLL, handle, sample) -> Found:
 
 
 def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = False) -> int:
+    """Check that C and Python give the same result; return the number of boxes."""
     options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, debug, 0)
     rig = sample.rig.to_json().encode()
     code = library.imkd_detector_load(handle, str(bundle.path).encode(), rig, ctypes.byref(options))
     assert code == 0, library.imkd_detector_error(handle)
-    found = infer(library, handle, sample)
+    c_result = infer(library, handle, sample)
     with Detector(
         bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05, debug=debug
     ) as detector:
         result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns)
-    boxes = boxes_of(found)
+    boxes = boxes_of(c_result)
     assert np.array_equal(boxes[:, :9], result.boxes) and np.array_equal(boxes[:, 9], result.scores)
     names = [library.imkd_detector_name(handle, 0, int(label)).decode() for label in boxes[:, 10]]
-    assert names == result.names and found.radar_points == result.health.radar_points
-    assert library.imkd_detector_name(handle, 4, found.mode).decode() == result.health.mode
-    states = [library.imkd_detector_name(handle, 5, found.camera_states[i]).decode() for i in range(found.cameras)]
-    states += [library.imkd_detector_name(handle, 5, found.radar_states[i]).decode() for i in range(found.radars)]
+    assert names == result.names and c_result.radar_points == result.health.radar_points
+    assert library.imkd_detector_name(handle, 4, c_result.mode).decode() == result.health.mode
+    numbers = c_result.camera_states[: c_result.cameras] + c_result.radar_states[: c_result.radars]
+    states = [library.imkd_detector_name(handle, 5, number).decode() for number in numbers]
     assert states == list(result.health.sensors.values())
-    assert found.timestamp_ns == result.timestamp_ns and found.total_us > 0
-    maps = [Map.from_address(found.debug + i * found.debug_stride) for i in range(found.debug_count)]
+    assert c_result.timestamp_ns == result.timestamp_ns and c_result.total_us > 0
+    maps = [Map.from_address(c_result.debug + i * c_result.debug_stride) for i in range(c_result.debug_count)]
     assert [entry.name.decode() for entry in maps] == list(result.debug) == (["i_cam", "i_rad"] if debug else [])
     for entry, expected in zip(maps, result.debug.values(), strict=True):
         assert np.array_equal(np.ctypeslib.as_array(entry.data, (entry.rows, entry.columns)), expected)
@@ -73,20 +74,18 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
 
 
 @pytest.mark.parametrize("name", ["000105", "000283"])
-def test_a_real_frame_gives_the_boxes_that_python_finds(
-    library: ctypes.CDLL, handle, shared_data: Path, name: str
-) -> None:
+def test_a_real_frame_gives_the_boxes_of_python(library: ctypes.CDLL, handle, shared_data: Path, name: str) -> None:
     from imkd_edge.sources.astyx import AstyxSource
 
     assert compare(library, handle, Bundle.load("astyx-lite"), AstyxSource(shared_data / "astyx")[name], debug=True) > 0
 
 
-def test_a_made_up_frame_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
+def test_a_synthetic_frame_gives_the_boxes_of_python(library: ctypes.CDLL, handle, bundle, scene) -> None:
     assert compare(library, handle, bundle, scene) > 0
 
 
-def test_nv12_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
-    """Y with padded rows, UV dense."""
+def test_nv12_gives_the_boxes_of_python(library: ctypes.CDLL, handle, bundle, scene) -> None:
+    """Y with padded rows, UV with dense rows."""
     random = np.random.default_rng(5)
     for camera in scene.rig.cameras:
         luma = random.integers(16, 236, (camera.height, camera.width + 24), np.uint8)[:, : camera.width]
@@ -94,7 +93,7 @@ def test_nv12_does_so_too(library: ctypes.CDLL, handle, bundle, scene) -> None:
     assert compare(library, handle, bundle, scene) > 0
 
 
-# What pixels to keep of (H, W, channels) memory, and the strides that say so; what is 0 is left to the default.
+# Channels of the memory (H, W, channels), its RGB pixels, and the strides that are not 0, the default.
 STRIDES = {
     "RGB": (3, lambda memory: memory, {}),
     "RGB, pixels": (3, lambda memory: memory, {"pixel": 3}),
@@ -106,7 +105,7 @@ STRIDES = {
 
 @pytest.mark.parametrize("name", STRIDES)
 def test_each_stride_has_a_default_of_its_own(library: ctypes.CDLL, handle, bundle, scene, name: str) -> None:
-    channels, kept, strides = STRIDES[name]
+    channels, pixels_of, strides = STRIDES[name]
     shapes = {camera.name: (camera.height, camera.width, channels) for camera in scene.rig.cameras}
     memory = {camera: np.random.default_rng(8).integers(0, 256, shape, np.uint8) for camera, shape in shapes.items()}
     alive: list[np.ndarray] = []
@@ -114,62 +113,27 @@ def test_each_stride_has_a_default_of_its_own(library: ctypes.CDLL, handle, bund
     for image in images:
         image.row, image.pixel, image.channel = 0, strides.get("pixel", 0), strides.get("channel", 0)
     options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0)
-    assert (
-        library.imkd_detector_load(
-            handle, str(bundle.path).encode(), scene.rig.to_json().encode(), ctypes.byref(options)
-        )
-        == 0
-    )
-    found = infer_frames(
-        library, handle, Frames(ctypes.sizeof(Frames), 2, scene.timestamp_ns, images, None, 0, 0, None, None)
-    )
+    path, rig = str(bundle.path).encode(), scene.rig.to_json().encode()
+    assert library.imkd_detector_load(handle, path, rig, ctypes.byref(options)) == 0
+    frames = Frames(ctypes.sizeof(Frames), 2, scene.timestamp_ns, images, None, 0, 0, None, None)
+    c_result = infer_frames(library, handle, frames)
     with Detector(bundle, scene.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05) as detector:
-        wanted = detector.infer(
-            {camera: kept(pixels) for camera, pixels in memory.items()}, None, timestamp_ns=scene.timestamp_ns
-        )
-    assert len(wanted.boxes) > 0 and np.array_equal(boxes_of(found)[:, :9], wanted.boxes)
+        rgb = {camera: pixels_of(pixels) for camera, pixels in memory.items()}
+        expected = detector.infer(rgb, None, timestamp_ns=scene.timestamp_ns)
+    assert len(expected.boxes) > 0 and np.array_equal(boxes_of(c_result)[:, :9], expected.boxes)
 
 
-def test_the_structs_here_are_those_of_the_header(tmp_path: Path) -> None:
-    """A C compiler's sizes, not our own count."""
-    names = {
-        "options": Options,
-        "image": Image,
-        "sweep": Sweep,
-        "frames": Frames,
-        "detection": Box,
-        "map": Map,
-        "result": Found,
-    }
-    names |= {
-        "synchronizer_options": SynchronizerOptions,
-        "counts": Counts,
-        "monitor_options": MonitorOptions,
-        "health": Health,
-    }
-    names |= {"watchdog_options": WatchdogOptions}
+def test_the_ctypes_structs_have_the_sizes_of_the_header(tmp_path: Path) -> None:
+    """The sizes come from a C compiler."""
+    names = {"options": Options, "image": Image, "sweep": Sweep, "frames": Frames, "detection": Box, "map": Map}
+    names |= {"result": Result, "synchronizer_options": SynchronizerOptions, "counts": Counts}
+    names |= {"monitor_options": MonitorOptions, "health": Health, "watchdog_options": WatchdogOptions}
     lines = [f'printf("%zu\\n", sizeof(imkd_{name}));' for name in names]
-    (tmp_path / "sizes.c").write_text(
-        f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n'
-    )
-    subprocess.run(
-        ["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror", "sizes.c", "-o", "sizes"],
-        cwd=tmp_path,
-        check=True,
-    )
+    program = f'#include <stdio.h>\n#include "{HEADER}"\nint main(void) {{ {" ".join(lines)} return 0; }}\n'
+    (tmp_path / "sizes.c").write_text(program)
+    compile_command = "cc -std=c99 -Wall -Wextra -pedantic -Werror sizes.c -o sizes"
+    subprocess.run(compile_command.split(), cwd=tmp_path, check=True)
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
-    assert [int(size) for size in sizes] == [
-        40,
-        80,
-        40,
-        56,
-        44,
-        24,
-        144,
-        64,
-        88,
-        16,
-        32,
-        40,
-    ]  # of version 3: none may shrink
+    version_3 = [40, 80, 40, 56, 44, 24, 144, 64, 88, 16, 32, 40]  # no struct may become smaller
+    assert [int(size) for size in sizes] == version_3

@@ -1,4 +1,4 @@
-"""Live input in the C ABI through ctypes: of random streams what Python's Synchronizer, Monitor and Watchdog say, item by item."""
+"""Live input in the C ABI through ctypes: for random streams the results of Python's classes, item by item."""
 
 from __future__ import annotations
 
@@ -45,20 +45,18 @@ from imkd_edge import (
 MS = 1_000_000
 
 
-class Live:
-    """A synchronizer and a monitor, each twice: in C and in Python."""
+class LivePair:
+    """A synchronizer and a monitor, each in C and in Python."""
 
     def __init__(self, library: ctypes.CDLL, rig, spec, model: bytes, reference: str = "B") -> None:
         self.library, self.rig, self.released, self.lent = library, rig, 0, 0
-        self.sync, self.monitor = (
-            Synchronizer(rig, spec, reference, timeout=0.05, max_images=3),
-            Monitor(rig, spec, lost_after=0.7),
-        )
+        self.sync = Synchronizer(rig, spec, reference, timeout=0.05, max_images=3)
+        self.monitor = Monitor(rig, spec, lost_after=0.7)
         options = SynchronizerOptions(ctypes.sizeof(SynchronizerOptions), 3, 0, 0, reference.encode(), 0, 0.05, 0, 0, 0)
-        watching = MonitorOptions(ctypes.sizeof(MonitorOptions), 0, 0.7)
+        monitor_options = MonitorOptions(ctypes.sizeof(MonitorOptions), 0, 0.7)
         self.s, self.m = ctypes.c_void_p(library.imkd_synchronizer_new()), ctypes.c_void_p(library.imkd_monitor_new())
-        for kind, handle, chosen in (("synchronizer", self.s, options), ("monitor", self.m, watching)):
-            code = getattr(library, f"imkd_{kind}_load")(handle, model, rig.to_json().encode(), ctypes.byref(chosen))
+        for kind, handle, struct in (("synchronizer", self.s, options), ("monitor", self.m, monitor_options)):
+            code = getattr(library, f"imkd_{kind}_load")(handle, model, rig.to_json().encode(), ctypes.byref(struct))
             assert code == 0, getattr(library, f"imkd_{kind}_error")(handle)
         self.release, self.alive = Release(self._release), []
 
@@ -69,43 +67,46 @@ class Live:
         self.library.imkd_synchronizer_destroy(self.s)
         self.library.imkd_monitor_destroy(self.m)
 
-    def _said(self, push, *arguments, lend: bool = False, owned: bool = True) -> str:
+    def _push(self, push, *arguments, lend: bool = False, has_release: bool = True) -> str:
         pushed = I32(-1)
-        ways = (self.release if lend else None, None) if owned else ()
+        release = (self.release if lend else None, None) if has_release else ()
         self.lent += lend
-        assert push(self.s, *arguments, *ways, ctypes.byref(pushed)) == 0, self.library.imkd_synchronizer_error(self.s)
+        code = push(self.s, *arguments, *release, ctypes.byref(pushed))
+        assert code == 0, self.library.imkd_synchronizer_error(self.s)
         return self.library.imkd_detector_name(None, 6, pushed).decode()
 
     def camera(self, name: str, pixels, time: int, now: int, lend: bool) -> tuple[str, str]:
-        mine = self.alive if lend else []
-        copies = (
-            tuple(plane.copy() for plane in pixels) if isinstance(pixels, tuple) else pixels[:, ::-1].copy()[:, ::-1]
-        )
-        mine.append(copies)
-        image, index = image_of(copies, mine, time), self.rig.camera_index(name)
+        alive: list = self.alive if lend else []
+        if isinstance(pixels, tuple):
+            copies = tuple(plane.copy() for plane in pixels)
+        else:
+            copies = pixels[:, ::-1].copy()[:, ::-1]  # negative strides
+        alive.append(copies)
+        image, index = image_of(copies, alive, time), self.rig.camera_index(name)
         assert self.library.imkd_monitor_observe_camera(self.m, index, ctypes.byref(image), I64(now)) == 0
         self.monitor.observe_camera(name, pixels, time, now)
-        said = self._said(self.library.imkd_synchronizer_push_camera, index, ctypes.byref(image), I64(now), lend=lend)
+        result = self._push(self.library.imkd_synchronizer_push_camera, index, ctypes.byref(image), I64(now), lend=lend)
         for plane in () if lend else copies if isinstance(copies, tuple) else (copies,):
-            plane[:] = 0  # what was not lent has been copied
-        return said, self.sync.push_camera(name, pixels, time, now)
+            plane[:] = 0  # without a release the pixels were copied
+        return result, self.sync.push_camera(name, pixels, time, now)
 
     def radar(self, sweep: RadarSweep, now: int, lend: bool) -> tuple[str, str]:
         points = sweep.points.copy()
         self.alive.append(points)
-        given = sweep_of(RadarSweep(sweep.radar, points, sweep.timestamp_ns, sweep.T_world_ego), self.rig, self.alive)
-        assert self.library.imkd_monitor_observe_radar(self.m, ctypes.byref(given), I64(now)) == 0
+        struct = sweep_of(RadarSweep(sweep.radar, points, sweep.timestamp_ns, sweep.T_world_ego), self.rig, self.alive)
+        assert self.library.imkd_monitor_observe_radar(self.m, ctypes.byref(struct), I64(now)) == 0
         self.monitor.observe_radar(sweep, now)
-        said = self._said(self.library.imkd_synchronizer_push_radar, ctypes.byref(given), I64(now), lend=lend)
+        result = self._push(self.library.imkd_synchronizer_push_radar, ctypes.byref(struct), I64(now), lend=lend)
         if not lend:
             self.alive[-1 if sweep.T_world_ego is None else -2][:] = 0
-        return said, self.sync.push_radar(sweep, now)
+        return result, self.sync.push_radar(sweep, now)
 
     def ego(self, ego: Ego, time: int, now: int) -> tuple[str, str]:
         alive: list = []
         pose, twist = pointer(ego.T_world_ego, F64Array, alive), twist_of(ego, alive)
-        said = self._said(self.library.imkd_synchronizer_push_ego, pose, twist, I64(time), I64(now), owned=False)
-        return said, self.sync.push_ego(ego, time, now)
+        function = self.library.imkd_synchronizer_push_ego
+        result = self._push(function, pose, twist, I64(time), I64(now), has_release=False)
+        return result, self.sync.push_ego(ego, time, now)
 
     def pop(self, now: int):
         frames, complete = ctypes.POINTER(Frames)(), U32(7)
@@ -117,12 +118,10 @@ class Live:
         health = Health(struct_size=ctypes.sizeof(Health))
         assert self.library.imkd_monitor_check(self.m, I64(now), ctypes.byref(health)) == 0
         numbers = health.camera_states[: health.cameras] + health.radar_states[: health.radars]
-        words = [self.library.imkd_detector_name(None, 5, number).decode() for number in numbers]
+        states = [self.library.imkd_detector_name(None, 5, number).decode() for number in numbers]
+        mode = self.library.imkd_detector_name(None, 4, health.mode).decode()
         expected = self.monitor.check(now)
-        return [self.library.imkd_detector_name(None, 4, health.mode).decode(), *words], [
-            expected.mode,
-            *expected.sensors.values(),
-        ]
+        return [mode, *states], [expected.mode, *expected.sensors.values()]
 
 
 def plane(data, height: int, width: int, channels: int, strides: tuple[int, int, int]) -> np.ndarray:
@@ -133,37 +132,34 @@ def numbers(data, count: int) -> list[float]:
     return data[:count] if data else []
 
 
-def check_frame(found: Frames, complete: bool, expected, rig) -> None:
-    assert found.timestamp_ns == expected.timestamp_ns and complete == expected.complete
+def flat(array) -> list[float]:
+    return [] if array is None else np.ravel(array).tolist()
+
+
+def check_frame(frames: Frames, complete: bool, expected, rig) -> None:
+    assert frames.timestamp_ns == expected.timestamp_ns and complete == expected.complete
     for i, camera in enumerate(rig.cameras):
-        image, pixels = found.images[i], expected.frames.get(camera.name)
+        image, pixels = frames.images[i], expected.frames.get(camera.name)
         assert bool(image.data) == (pixels is not None)
         if pixels is None:
             continue
         assert image.has_timestamp == 1 and image.timestamp_ns == expected.camera_timestamps_ns[camera.name]
         luma, uv = pixels if isinstance(pixels, tuple) else (pixels, None)
         channels, inner = (1, (1, 1)) if uv is not None else (3, (image.pixel, image.channel))
-        there = plane(image.data, camera.height, camera.width, channels, (image.row, *inner))
-        assert np.array_equal(there.reshape(luma.shape), luma) and bool(image.chroma) == (uv is not None)
+        copy = plane(image.data, camera.height, camera.width, channels, (image.row, *inner))
+        assert np.array_equal(copy.reshape(luma.shape), luma) and bool(image.chroma) == (uv is not None)
         if uv is not None:
-            assert np.array_equal(
-                plane(image.chroma, camera.height // 2, camera.width // 2, 2, (image.chroma_stride, 2, 1)), uv
-            )
-    assert found.image_count == len(rig.cameras) and found.sweep_count == len(expected.radar)
-    for given, sweep in zip(found.sweeps[: found.sweep_count], expected.radar, strict=True):
-        assert (
-            rig.radars[given.radar].name == sweep.radar
-            and given.has_timestamp == 1
-            and given.timestamp_ns == sweep.timestamp_ns
-        )
-        assert given.count == len(sweep.points)
-        assert np.array_equal(numbers(given.points, 5 * given.count), sweep.points.ravel(), equal_nan=True)
-        assert numbers(given.T_world_ego, 16) == (
-            [] if sweep.T_world_ego is None else sweep.T_world_ego.ravel().tolist()
-        )
+            chroma = plane(image.chroma, camera.height // 2, camera.width // 2, 2, (image.chroma_stride, 2, 1))
+            assert np.array_equal(chroma, uv)
+    assert frames.image_count == len(rig.cameras) and frames.sweep_count == len(expected.radar)
+    for struct, sweep in zip(frames.sweeps[: frames.sweep_count], expected.radar, strict=True):
+        assert rig.radars[struct.radar].name == sweep.radar and struct.count == len(sweep.points)
+        assert struct.has_timestamp == 1 and struct.timestamp_ns == sweep.timestamp_ns
+        assert np.array_equal(numbers(struct.points, 5 * struct.count), sweep.points.ravel(), equal_nan=True)
+        assert numbers(struct.T_world_ego, 16) == flat(sweep.T_world_ego)
     ego = expected.ego or Ego()
-    assert numbers(found.T_world_ego, 16) == ([] if ego.T_world_ego is None else np.ravel(ego.T_world_ego).tolist())
-    assert numbers(found.twist, 3) == ([] if ego.twist is None else list(ego.twist))
+    assert numbers(frames.T_world_ego, 16) == flat(ego.T_world_ego)
+    assert numbers(frames.twist, 3) == flat(ego.twist)
 
 
 # ---- random streams ----
@@ -180,14 +176,14 @@ def pose_at(ms: float, scale: float = 1.0) -> np.ndarray:
 
 
 def image_at(random: np.random.Generator):
-    """NV12 now and then; now and then what a frozen camera gives."""
+    """A random RGB image; sometimes NV12, sometimes the constant image of a frozen camera."""
     kind = random.integers(5)
     if kind == 0:
         return random.integers(16, 236, (4, 6), np.uint8), random.integers(16, 241, (2, 3, 2), np.uint8)
     return np.full((4, 6, 3), 9, np.uint8) if kind < 3 else random.integers(0, 256, (4, 6, 3), np.uint8)
 
 
-def push(live: Live, random: np.random.Generator, sensor: str, time: int, now: int) -> tuple[str, str]:
+def push(live: LivePair, random: np.random.Generator, sensor: str, time: int, now: int) -> tuple[str, str]:
     lend = bool(random.integers(2))
     if sensor in "AB":
         return live.camera(sensor, image_at(random), time * MS, now * MS, lend)
@@ -201,42 +197,42 @@ def push(live: Live, random: np.random.Generator, sensor: str, time: int, now: i
     return live.radar(RadarSweep(sensor, points, time * MS, pose), now * MS, lend)
 
 
-def drive(live: Live, seed: int, steps: int = 600) -> tuple[set[str], set[str], int]:
-    """What became of items, which states were seen, and how many frames came."""
-    random, now, became, seen, count = np.random.default_rng(seed), 10_000, set(), set(), 0
+def drive(live: LivePair, seed: int, steps: int = 600) -> tuple[set[str], set[str], int]:
+    """The results of the pushes, the states of the sensors, and the number of frames."""
+    random, now, results, states, count = np.random.default_rng(seed), 10_000, set(), set(), 0
     for step in range(steps):
         now += int(random.integers(0, 25))
         if step == steps // 2:
-            now -= 3000  # a recording that starts again
+            now -= 3000  # a recording restarts
         elif random.random() < 0.01:
-            now += int(random.integers(300, 900))  # all fall silent
+            now += int(random.integers(300, 900))  # all sensors are silent
         sensor = ("A", "B", "B", "R", "S", "ego")[random.integers(6)]
         off = int(random.choice([0, 5, 30, 60, 700, 1500, -99, -200], p=[0.3, 0.2, 0.2, 0.2, 0.02, 0.03, 0.02, 0.03]))
-        said, expected = push(live, random, sensor, (now - off) // 20 * 20, now)
-        assert said == expected
-        became.add(said)
+        result, expected = push(live, random, sensor, (now - off) // 20 * 20, now)
+        assert result == expected
+        results.add(result)
         if step % 3 == 0:
-            found, complete, frame = live.pop(now * MS)
-            assert (found is None) == (frame is None)
-            if found is not None:
-                check_frame(found, complete, frame, live.rig)
+            c_frame, complete, frame = live.pop(now * MS)
+            assert (c_frame is None) == (frame is None)
+            if c_frame is not None:
+                check_frame(c_frame, complete, frame, live.rig)
                 count += 1
-            states, told = live.states(now * MS)
-            assert states == told
-            seen |= set(states[1:])
-    return became, seen, count
+            c_health, health = live.states(now * MS)
+            assert c_health == health
+            states |= set(health[1:])
+    return results, states, count
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_streams_give_what_python_gives(library: ctypes.CDLL, seed: int) -> None:
     spec = random_spec(cameras=2)
-    live = Live(library, small_rig(), spec, spec.to_json().encode())
-    became, seen, count = drive(live, seed)
+    live = LivePair(library, small_rig(), spec, spec.to_json().encode())
+    results, states, count = drive(live, seed)
     counts = Counts(struct_size=ctypes.sizeof(Counts))
     assert library.imkd_synchronizer_counts(live.s, ctypes.byref(counts)) == 0
     assert {name: getattr(counts, name) for name, _ in Counts._fields_[2:]} == live.sync.counts()
-    assert became == {"kept", "late", "duplicate", "future", "invalid"} and count > 20 and counts.restarts == 1
-    assert seen >= {"ok", "late", "stale", "invalid", "frozen", "lost"}
+    assert results == {"kept", "late", "duplicate", "future", "invalid"} and count > 20 and counts.restarts == 1
+    assert states >= {"ok", "late", "stale", "invalid", "frozen", "lost"}
     live.close()
     assert live.released == live.lent > 100
 
@@ -245,18 +241,17 @@ def test_random_streams_give_what_python_gives(library: ctypes.CDLL, seed: int) 
 def test_a_popped_frame_goes_straight_into_the_detector(library: ctypes.CDLL, handle, bundle, scene) -> None:
     rig, path = scene.rig.to_json().encode(), str(bundle.path).encode()
     options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0)
-    assert library.imkd_detector_load(handle, path, rig, ctypes.byref(options)) == 0, library.imkd_detector_error(
-        handle
-    )
-    live, now = Live(library, scene.rig, bundle.spec, path, reference="AHEAD"), scene.timestamp_ns
+    code = library.imkd_detector_load(handle, path, rig, ctypes.byref(options))
+    assert code == 0, library.imkd_detector_error(handle)
+    live, now = LivePair(library, scene.rig, bundle.spec, path, reference="AHEAD"), scene.timestamp_ns
     for i, name in enumerate(("BEHIND", "AHEAD")):
         assert live.camera(name, scene.frames[name], now - 7 * MS * i, now, lend=bool(i)) == ("kept", "kept")
     for i, sweep in enumerate(scene.radar):
         late = RadarSweep(sweep.radar, sweep.points, now - 11 * MS, None)
         assert live.radar(late, now, lend=bool(i)) == ("kept", "kept")
-    found, complete, frame = live.pop(now)
-    assert found is not None and complete
-    boxes = boxes_of(infer_frames(library, handle, found))
+    c_frame, complete, frame = live.pop(now)
+    assert c_frame is not None and complete
+    boxes = boxes_of(infer_frames(library, handle, c_frame))
     with Detector(bundle, scene.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05) as detector:
         result = detector.infer(frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns)
     assert len(boxes) > 0 and np.array_equal(boxes[:, :9], result.boxes) and np.array_equal(boxes[:, 9], result.scores)
@@ -264,10 +259,10 @@ def test_a_popped_frame_goes_straight_into_the_detector(library: ctypes.CDLL, ha
 
 
 # ---- watchdog ----
-def test_the_watchdog_tells_what_pythons_tells(library: ctypes.CDLL) -> None:
+def test_the_watchdog_reports_what_pythons_reports(library: ctypes.CDLL) -> None:
     """The same clock for both, polled at the same times; beats in between."""
-    now, told, expected = [5], [], []
-    missed, clock = Missed(lambda seconds, _: told.append(seconds)), Clock(lambda _: now[0])
+    now, reports, expected = [5], [], []
+    missed, clock = Missed(lambda seconds, _: reports.append(seconds)), Clock(lambda _: now[0])
     options = WatchdogOptions(ctypes.sizeof(WatchdogOptions), 1, 0.1, missed, clock, None)
     handle, overdue, misses = ctypes.c_void_p(library.imkd_watchdog_new()), U32(), I64()
     assert library.imkd_watchdog_start(handle, ctypes.byref(options)) == 0, library.imkd_watchdog_error(handle)
@@ -283,4 +278,4 @@ def test_the_watchdog_tells_what_pythons_tells(library: ctypes.CDLL) -> None:
             assert library.imkd_watchdog_state(handle, ctypes.byref(overdue), ctypes.byref(misses)) == 0
             assert (bool(overdue.value), misses.value) == (dog.overdue, dog.misses)
     library.imkd_watchdog_destroy(handle)
-    assert told == expected and len(told) > 10
+    assert reports == expected and len(reports) > 10

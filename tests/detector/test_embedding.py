@@ -1,4 +1,4 @@
-"""The installed library in a stranger's project, built from scratch, on a real frame; what the library shows, and what it never calls."""
+"""The installed library in a separate project, on a real frame; the symbols that it exports and must not use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ NATIVE = pytest.mark.skipif(
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+    process = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process
 
 
 @pytest.fixture(scope="module")
 def embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example in cpp/examples/embed, built against an installed tree and nothing else."""
+    """The example in cpp/examples/embed, built against an installed tree only."""
     if not (BUILD / "libimkd.a").is_file() or not shutil.which("cmake"):
         pytest.skip("the C++ library was not built: embedding is NOT tested")
     folder = tmp_path_factory.mktemp("embed")
@@ -42,29 +42,28 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def boxes(program: Path, bundle: Bundle, sample, folder: Path, absent: str = "") -> list[list[str]]:
     for name, image in sample.frames.items():
-        (folder / f"{name}.rgb").write_bytes(
-            np.ascontiguousarray(image).tobytes() if name != absent else b"half an image"
-        )
+        pixels = np.ascontiguousarray(image).tobytes() if name != absent else b"a truncated image"
+        (folder / f"{name}.rgb").write_bytes(pixels)
     for sweep in sample.radar:
         (folder / f"{sweep.radar}.bin").write_bytes(np.ascontiguousarray(sweep.points).tobytes())
     (folder / "rig.json").write_text(sample.rig.to_json())
     environment = {**os.environ, "IMKD_ORT_LIBRARY": str(onnxruntime_library())}
-    done = run(program, bundle.path, folder / "rig.json", folder, env=environment)
-    assert done.stderr == ""
-    return [line.split() for line in done.stdout.splitlines()]
+    process = run(program, bundle.path, folder / "rig.json", folder, env=environment)
+    assert process.stderr == ""
+    return [line.split() for line in process.stdout.splitlines()]
 
 
-def check(found: list[list[str]], bundle: Bundle, sample, frames) -> None:
+def check(printed: list[list[str]], bundle: Bundle, sample, frames) -> None:
     with Detector(bundle, sample.rig, engine="onnxruntime-native") as detector:
         result = detector.infer(frames, {sweep.radar: sweep.points for sweep in sample.radar})
-    assert len(found) == len(result.boxes) > 0
-    for words, d in zip(found, result.detections, strict=True):
+    assert len(printed) == len(result.boxes) > 0
+    for words, d in zip(printed, result.detections, strict=True):
         assert words[0] == d.label
         assert [float(word) for word in words[1:]] == pytest.approx([d.score, *d.center, d.yaw], rel=1e-5, abs=1e-5)
 
 
 @NATIVE
-def test_a_real_frame_goes_in_and_pythons_boxes_come_out(embed: Path, shared_data: Path, tmp_path: Path) -> None:
+def test_a_real_frame_gives_the_boxes_of_python(embed: Path, shared_data: Path, tmp_path: Path) -> None:
     from imkd_edge.sources.astyx import AstyxSource
 
     bundle, sample = Bundle.load("astyx-lite"), AstyxSource(shared_data / "astyx")["000283"]
@@ -73,7 +72,7 @@ def test_a_real_frame_goes_in_and_pythons_boxes_come_out(embed: Path, shared_dat
 
 @NATIVE
 @pytest.mark.parametrize("absent", ["", "BEHIND"])
-def test_a_made_up_frame_too_and_one_without_a_camera(
+def test_a_synthetic_frame_gives_the_boxes_of_python_with_and_without_a_camera(
     embed: Path, bundle: Bundle, scene, tmp_path: Path, absent: str
 ) -> None:
     frames = {name: image for name, image in scene.frames.items() if name != absent}
@@ -85,7 +84,7 @@ def test_the_example_is_one_short_file() -> None:
     assert [path.name for path in sources] == ["embed.cpp"] and len(sources[0].read_text().splitlines()) <= 60
 
 
-# ---- what the library shows and asks for ----
+# ---- exported and undefined symbols ----
 def symbols(library: Path, *options: str) -> set[str]:
     if not library.is_file():
         pytest.skip("the C++ library was not built: its symbols are NOT tested")
@@ -95,44 +94,42 @@ def symbols(library: Path, *options: str) -> set[str]:
     return {line.split()[-1].split("@")[0] for line in lines if line.strip() and not line.endswith(":")}
 
 
-def test_the_c_library_shows_what_its_header_declares_and_nothing_else() -> None:
+def test_the_c_library_exports_exactly_what_its_header_declares() -> None:
     header = (ROOT / "cpp" / "include" / "imkd" / "imkd.h").read_text()
     declared = re.findall(r"^IMKD_API .*?\b(imkd_\w+)\(", header, re.MULTILINE)
     assert symbols(BUILD / "libimkd.so", "-D", "--defined-only") == set(declared)
-    assert (
-        len(declared) == 35
-    )  # 8 of the detector, 10 of the synchronizer, 8 of the monitor, 7 of the watchdog, 2 without a handle
+    # 8 of the detector, 10 of the synchronizer, 8 of the monitor, 7 of the watchdog, 2 without a handle
+    assert len(declared) == 35
 
 
-def standard_streams(symbol: str) -> bool:
-    """std::cin, cout, cerr, clog and their wide kin; what <iostream> makes of itself at the start of a program."""
-    return (
-        re.fullmatch(
-            r"_ZSt3cin|_ZSt4(cout|cerr|clog|wcin)|_ZSt5(wcout|wcerr|wclog)|_ZNSt8ios_base4Init[CD]\dEv", symbol
-        )
-        is not None
-    )
+def is_standard_stream(symbol: str) -> bool:
+    """std::cin, cout, cerr, clog, their wide variants, and the initialiser that <iostream> adds to a program."""
+    pattern = r"_ZSt3cin|_ZSt4(cout|cerr|clog|wcin)|_ZSt5(wcout|wcerr|wclog)|_ZNSt8ios_base4Init[CD]\dEv"
+    return re.fullmatch(pattern, symbol) is not None
 
 
-NEVER = {"exit", "_exit", "_Exit", "quick_exit", "abort", "__assert_fail", "raise", "kill", "fork", "system", "signal", "sigaction",
-         "printf", "puts", "putchar", "fprintf", "fputs", "perror", "stdout", "stderr", "__printf_chk", "__fprintf_chk"}  # fmt: skip
+# Symbols that end the process or print.
+FORBIDDEN = {
+    *("exit", "_exit", "_Exit", "quick_exit", "abort", "__assert_fail", "raise", "kill", "fork", "system"),
+    *("signal", "sigaction", "printf", "puts", "putchar", "fprintf", "fputs", "perror", "stdout", "stderr"),
+    *("__printf_chk", "__fprintf_chk"),
+}
 
 
 @pytest.mark.parametrize("library", ["libimkd.a", "libimkd.so"])
 def test_the_library_neither_prints_nor_ends_the_program(library: str) -> None:
     options = ["-D", "-u"] if library.endswith(".so") else ["-u"]
-    asked = symbols(BUILD / library, *options)
+    undefined = symbols(BUILD / library, *options)
     if library.endswith(".so") and "cudaMalloc" in symbols(BUILD / library):
-        pytest.skip("it holds NVIDIA's static runtime, whose calls are not ours; libimkd.a is tested")
-    assert "dlopen" in asked  # the list is not empty for a wrong reason
-    assert not asked & NEVER and not any(map(standard_streams, asked))
+        pytest.skip("it contains NVIDIA's static runtime, which may call them; libimkd.a is tested")
+    assert "dlopen" in undefined  # the list of symbols was read
+    assert not undefined & FORBIDDEN and not any(map(is_standard_stream, undefined))
 
 
-def test_the_check_sees_an_exit_and_a_cout(tmp_path: Path) -> None:
-    """The check itself must be able to fail."""
-    (tmp_path / "bad.cpp").write_text(
-        "#include <cstdlib>\n#include <iostream>\nvoid f() { std::cout << 1; std::exit(1); }\n"
-    )
+def test_the_check_detects_an_exit_and_a_cout(tmp_path: Path) -> None:
+    """Shows that the check can fail."""
+    program = "#include <cstdlib>\n#include <iostream>\nvoid f() { std::cout << 1; std::exit(1); }\n"
+    (tmp_path / "bad.cpp").write_text(program)
     run("c++", "-c", "bad.cpp", cwd=tmp_path)
-    asked = symbols(tmp_path / "bad.o", "-u")
-    assert asked & NEVER == {"exit"} and any(map(standard_streams, asked))
+    undefined = symbols(tmp_path / "bad.o", "-u")
+    assert undefined & FORBIDDEN == {"exit"} and any(map(is_standard_stream, undefined))

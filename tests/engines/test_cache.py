@@ -1,4 +1,4 @@
-"""An engine file is used only where every element of its key is still what it was."""
+"""An engine file is used only where every element of its key still matches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from imkd_edge.engines.cache import cache_key, card, mismatches, store
+from imkd_edge.engines import cache
+from imkd_edge.engines.cache import cache_key, mismatches, record_path, store
 from imkd_edge.errors import Code, Error
 
 ELEMENTS = {
@@ -72,13 +73,13 @@ def test_every_flag_counts_absent_ones_too(engine: Path, flags: dict[str, Any]) 
 
 
 def test_an_element_that_only_the_file_has_counts(engine: Path) -> None:
-    record = json.loads(card(engine).read_text())
+    record = json.loads(record_path(engine).read_text())
     record["key"]["cudnn"] = "9"
-    card(engine).write_text(json.dumps(record))
+    record_path(engine).write_text(json.dumps(record))
     assert mismatches(engine, key()) == ["cudnn is None, the engine's '9'"]
 
 
-def test_a_changed_byte_of_the_engine_is_seen(engine: Path) -> None:
+def test_a_changed_byte_of_the_engine_is_a_reason(engine: Path) -> None:
     engine.write_bytes(b"the engine.")
     assert mismatches(engine, key()) == ["camera.engine is not the file that camera.engine.json describes"]
 
@@ -93,13 +94,13 @@ def test_a_missing_file_is_named(engine: Path, absent: str) -> None:
     "text", ["", "{", "[]", "null", '{"key": {}}', '{"key": 3, "engine": {"sha256": ""}}', '{"key": {}, "engine": 1}']
 )
 def test_a_broken_record_is_a_reason_not_a_crash(engine: Path, text: str) -> None:
-    card(engine).write_text(text)
+    record_path(engine).write_text(text)
     (reason,) = mismatches(engine, key())
     assert "camera.engine.json cannot be read" in reason
 
 
 def test_a_record_that_is_not_text_is_a_reason(engine: Path) -> None:
-    card(engine).write_bytes(b"\xff\xfe\x00")
+    record_path(engine).write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in mismatches(engine, key())[0]
 
 
@@ -117,17 +118,15 @@ def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
     assert sorted(path.name for path in engine.parent.iterdir()) == ["camera.engine", "camera.engine.json"]
 
 
-def test_a_death_between_the_two_files_is_found(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imkd_edge import engine_cache
+def test_an_interruption_between_the_two_files_leaves_a_mismatch(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = cache.write_atomically
 
-    write = engine_cache.write_atomically
-
-    def die_at_the_record(path: Path, data: bytes) -> None:
+    def interrupt_the_record(path: Path, data: bytes) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, data)
 
-    monkeypatch.setattr(engine_cache, "write_atomically", die_at_the_record)
+    monkeypatch.setattr(cache, "write_atomically", interrupt_the_record)
     with pytest.raises(KeyboardInterrupt):
         store(engine, b"a new engine", key())
     assert mismatches(engine, key()) == ["camera.engine is not the file that camera.engine.json describes"]

@@ -11,7 +11,7 @@ from helpers import without_package
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.nuscenes import counted, evaluate, recall
 from imkd_edge.sources.base import Truth
-from imkd_edge.sources.nuscenes_labels import CATEGORIES, attribute_of
+from imkd_edge.sources.nuscenes.labels import CATEGORIES, attribute_of
 
 CLASSES = ("car", "truck", "bicycle", "pedestrian")
 
@@ -155,7 +155,7 @@ def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
         [random.uniform([-14, -14, -0.5], [16, 8, 1.5], (3000, 3)), np.tile([1.8, 0.6, 1.8, 0, 0, 0], (3000, 1))]
     )
     labels = random.choice(["bicycle", "motorcycle", "pedestrian"], 3000)
-    made = [nuscenes._box(devkit, "0", box, label, 0.5) for box, label in zip(boxes, labels)]
+    detections = [nuscenes._box(devkit, "0", box, label, 0.5) for box, label in zip(boxes, labels)]
 
     class Tables:
         def get(self, table: str, token):
@@ -163,18 +163,16 @@ def test_cycles_in_a_rack_do_not_count_as_with_the_devkit():
                 return {"anns": [0, 1]}
             x, y, z, length, width, height, yaw = racks[token, :7]
             rotation = list(Quaternion(axis=[0, 0, 1], radians=yaw))
-            place = {"translation": [x, y, z], "size": [width, length, height], "rotation": rotation}
-            return {"category_name": "static_object.bicycle_rack", **place}
+            box = {"translation": [x, y, z], "size": [width, length, height], "rotation": rotation}
+            return {"category_name": "static_object.bicycle_rack", **box}
 
-    given = devkit["EvalBoxes"]()
-    given.add_boxes("0", made)
-    expected = filter_eval_boxes(Tables(), given, dict.fromkeys(labels, 100.0))["0"]
-    ours = nuscenes._outside(devkit, racks, made)
+    boxes_of = devkit["EvalBoxes"]()
+    boxes_of.add_boxes("0", detections)
+    expected = filter_eval_boxes(Tables(), boxes_of, dict.fromkeys(labels, 100.0))["0"]
+    ours = nuscenes._outside_racks(devkit, racks, detections)
     assert [id(box) for box in ours] == [id(box) for box in expected]
-    assert (
-        20 < len(made) - len(ours) < 300
-        and sum(box.detection_name == "pedestrian" for box in ours) == (labels == "pedestrian").sum()
-    )
+    assert 20 < len(detections) - len(ours) < 300
+    assert sum(box.detection_name == "pedestrian" for box in ours) == (labels == "pedestrian").sum()
 
 
 def test_a_cycle_in_a_rack_is_neither_missed_nor_a_false_alarm():

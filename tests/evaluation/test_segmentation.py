@@ -8,6 +8,7 @@ from helpers import bev_onnx, camera_onnx, random_spec
 from imkd_edge.bundle import write_bundle
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.evaluation.segmentation import GRID, centres, footprints, on_grid, tally, vehicle_iou, vehicle_map
+from imkd_edge.options import EvalOptions
 from imkd_edge.sources.base import Truth
 from imkd_edge.sources.nuscenes import DETECTION_CLASSES
 from imkd_edge.sources.synth import SynthSource
@@ -150,7 +151,9 @@ def test_a_bundle_that_sees_vehicles_everywhere_scores_their_share_of_the_map(tm
     conv.input.append("everywhere")
     write_bundle(tmp_path / "b.imkd", spec, camera_onnx(spec), bev.SerializeToString(), {}, {}, {})
     options = {"scenes": 1, "frames_per_scene": 2}
-    metrics = evaluate_bundle(str(tmp_path / "b.imkd"), "synth", "train", options)["metrics"]
+    metrics = evaluate_bundle(str(tmp_path / "b.imkd"), "synth", EvalOptions(split="train"), source_options=options)[
+        "metrics"
+    ]
     real = counted = 0
     for sample in SynthSource(**options):
         boxes = [(*box[:2], *box[3:5], box[6], label, hidden) for box, label, hidden in

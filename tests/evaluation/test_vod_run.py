@@ -10,6 +10,7 @@ from sources.vod_folder import NAMES, write_vod
 
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import choose, evaluate
+from imkd_edge.options import EvalOptions
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def true_boxes(sample):
     return np.nan_to_num(sample.truth.boxes), np.linspace(0.9, 0.5, len(sample.truth.labels)), sample.truth.labels
 
 
-def test_the_truth_itself_is_found_everywhere(folder):
+def test_the_truth_itself_scores_the_highest_possible_ap(folder):
     """Two to four objects of a class: only the first of the 11 recall points has a threshold."""
     result = evaluate(choose(str(folder), "val"), true_boxes)
     assert result["mAP_entire_area"] == result["mAP_driving_corridor"] == pytest.approx(100 / 11)
@@ -36,14 +37,15 @@ def test_frames_without_published_labels_are_not_evaluated(folder):
         frames.append(sample.name)
         return (np.zeros((0, 9)), np.zeros(0), []) if sample.truth is None else true_boxes(sample)
 
-    assert evaluate(choose(str(folder), "full"), detect)["car_ap_entire_area"] == pytest.approx(
-        200 / 11
-    )  # eight cars: numbers 0 and 4
+    # eight cars: numbers 0 and 4
+    assert evaluate(choose(str(folder), "full"), detect)["car_ap_entire_area"] == pytest.approx(200 / 11)
     assert frames == NAMES
     with pytest.raises(Error, match="E0604"):
         evaluate(choose(str(folder), "test"), detect)
 
 
-def test_ranges_and_blocks_are_another_protocols(folder):
+def test_ranges_and_blocks_belong_to_another_protocol(folder):
     with pytest.raises(Error, match="E0104"):
-        evaluate(choose(str(folder), "val"), lambda sample: pytest.fail("a frame ran first"), per_range=True)
+        evaluate(
+            choose(str(folder), "val"), lambda sample: pytest.fail("a frame ran first"), EvalOptions(per_range=True)
+        )

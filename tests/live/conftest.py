@@ -1,4 +1,4 @@
-"""Two cameras of 4 x 2 pixels and two radars; a synchronizer whose times are written in milliseconds."""
+"""Two cameras of 4 x 2 pixels and two radars; a synchronizer with times in milliseconds."""
 
 from __future__ import annotations
 
@@ -31,42 +31,41 @@ def pose(x: float, y: float = 0) -> np.ndarray:
 
 
 @dataclass
-class Bench:
-    """A synchronizer in milliseconds that checks on the way that what comes out is what was put in."""
+class SynchronizerBench:
+    """A synchronizer with times in milliseconds. It checks that a frame holds the very items that were pushed."""
 
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sync = Synchronizer(tiny_rig(), random_spec(cameras=2), **self.options)
-        self.given: dict[tuple[str, int], np.ndarray] = {}
+        self.items: dict[tuple[str, int], np.ndarray] = {}
 
     def push(self, sensor: str, time: int, now: int) -> str:
         if sensor == "ego":
             return self.sync.push_ego(Ego(T_world_ego=pose(time / 100)), time * MS, now * MS)  # 10 m/s along x
         if sensor in CAMERAS:
             item = np.full((2, 4, 3), time % 251, np.uint8)
-            said = self.sync.push_camera(sensor, item, time * MS, now * MS)
+            result = self.sync.push_camera(sensor, item, time * MS, now * MS)
         else:
             item = np.full((3, 5), time % 251 + 1, np.float32)
-            said = self.sync.push_radar(RadarSweep(sensor, item, time * MS), now * MS)
-        if said == "kept":
-            self.given[sensor, time] = item
-        return said
+            result = self.sync.push_radar(RadarSweep(sensor, item, time * MS), now * MS)
+        if result == "kept":
+            self.items[sensor, time] = item
+        return result
 
     def pop(self, now: int) -> LiveFrame | None:
         frame = self.sync.pop(now * MS)
         if frame is not None:
             for name, image in frame.frames.items():
-                assert image is self.given[name, frame.camera_timestamps_ns[name] // MS]
+                assert image is self.items[name, frame.camera_timestamps_ns[name] // MS]
             for sweep in frame.radar:
-                assert (
-                    sweep.timestamp_ns is not None and sweep.points is self.given[sweep.radar, sweep.timestamp_ns // MS]
-                )
+                assert sweep.timestamp_ns is not None
+                assert sweep.points is self.items[sweep.radar, sweep.timestamp_ns // MS]
         return frame
 
 
-def written(frame: LiveFrame | None) -> str:
-    """ "100 A100 B103 R60 R110 S95", with " incomplete" where it is; "-" for none."""
+def frame_text(frame: LiveFrame | None) -> str:
+    """ "100 A100 B103 R60 R110 S95", then " incomplete" if it is; "-" for None."""
     if frame is None:
         return "-"
     words = [f"{frame.timestamp_ns // MS}"]
@@ -76,15 +75,15 @@ def written(frame: LiveFrame | None) -> str:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> SynchronizerBench:
+    return SynchronizerBench()
 
 
 @pytest.fixture(scope="session")
-def make_bench() -> type[Bench]:
-    return Bench
+def make_bench() -> type[SynchronizerBench]:
+    return SynchronizerBench
 
 
 @pytest.fixture(scope="session")
 def write() -> Any:
-    return written
+    return frame_text

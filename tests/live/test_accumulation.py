@@ -1,4 +1,4 @@
-"""Sweeps of a moving radar, taken at odd times, put a post that stands still into one cell; real frames pass through unchanged."""
+"""Sweeps of a moving radar at irregular times put a static post into one cell; real frames pass through unchanged."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from helpers import random_spec
 from imkd_edge import Detector, Ego, RadarCalibration, RadarSweep, SensorRig, Synchronizer, ops
 
 MS = 1_000_000
-POST = np.array([31.6, 4.4, 0.5])  # m in the world: the middle of a cell of 0.8 m as seen from where the frame is taken
+POST = np.array([31.6, 4.4, 0.5])  # m in the world: the centre of a 0.8 m cell of the frame's grid
 RADAR_TIMES = (418, 493, 571, 647, 724, 801, 877, 953, 1004)  # ms; the frame's is 1000
 POSE_TIMES = range(390, 1050, 20)
 
 
 def pose(time: float) -> np.ndarray:
-    """Ego motion at 12 m/s along x and, with a yaw rate of 0.3 rad/s, along an arc; at rest in the world's origin at 1000 ms."""
+    """Ego motion at 12 m/s along an arc with a yaw rate of 0.3 rad/s; at 1000 ms the pose is the world's origin."""
     rate, speed, seconds = 0.3, 12.0, (time - 1000) / 1000
     T = np.eye(4)
     T[:3, :3] = Rotation.from_rotvec([0, 0, rate * seconds]).as_matrix()
@@ -31,8 +31,8 @@ def radar_rig() -> SensorRig:
     return SensorRig(radars=[RadarCalibration(name="R", T_ego_radar=mounting)])
 
 
-def seen(rig: SensorRig, time: float) -> np.ndarray:
-    """(1, 5): the post in the radar's frame, at rest."""
+def post_sweep(rig: SensorRig, time: float) -> np.ndarray:
+    """(1, 5): the post in the radar's frame, with velocity 0."""
     T_radar_world = np.linalg.inv(pose(time) @ rig.radars[0].T_ego_radar)
     return np.array([[*(T_radar_world @ [*POST, 1])[:3], 10, 0]], np.float32)
 
@@ -43,11 +43,11 @@ def accumulated(with_ego: bool) -> np.ndarray:
     sync = Synchronizer(rig, spec)
     random = np.random.default_rng(1)
     events = [("R", time) for time in RADAR_TIMES] + [("ego", time) for time in POSE_TIMES if with_ego]
-    for kind, time in sorted(events, key=lambda event: event[1] + random.integers(0, 60)):  # in no order
+    for kind, time in sorted(events, key=lambda event: event[1] + random.integers(0, 60)):  # in random order
         if kind == "ego":
             assert sync.push_ego(Ego(pose(time)), time * MS, 1100 * MS) == "kept"
         else:
-            assert sync.push_radar(RadarSweep("R", seen(rig, time), time * MS), 1100 * MS) == "kept"
+            assert sync.push_radar(RadarSweep("R", post_sweep(rig, time), time * MS), 1100 * MS) == "kept"
     frames = []
     while (frame := sync.pop(1100 * MS)) is not None:
         frames.append(frame)
@@ -58,7 +58,7 @@ def accumulated(with_ego: bool) -> np.ndarray:
     return np.round(np.expm1(grid[0])).astype(int)
 
 
-def test_a_post_that_stands_still_falls_into_one_cell() -> None:
+def test_a_static_post_falls_into_one_cell() -> None:
     counts = accumulated(with_ego=True)
     (row, column), T = np.argwhere(counts > 0)[0], np.linalg.inv(pose(1004))
     x, y = (T @ [*POST, 1])[:2]
@@ -67,17 +67,17 @@ def test_a_post_that_stands_still_falls_into_one_cell() -> None:
 
 
 def test_without_ego_motion_it_smears() -> None:
-    """The check can fail: at 12 m/s the sweeps lie up to 7 m apart."""
+    """Shows that the check can fail: at 12 m/s the sweeps lie up to 7 m apart."""
     assert (accumulated(with_ego=False) > 0).sum() > 5
 
 
-def test_real_frames_give_the_boxes_that_they_give_one_by_one(shared_data: Path) -> None:
-    """Every fourth frame of 10 Hz: the sweep before is older than the model's 0.3 s, so each frame has its own alone."""
+def test_real_frames_give_the_same_boxes_live_and_one_by_one(shared_data: Path) -> None:
+    """Every fourth frame of 10 Hz: the previous sweep is older than the model's 0.3 s, so each frame has one sweep."""
     from imkd_edge.sources.astyx import AstyxSource
 
     source = AstyxSource(shared_data / "astyx", lidar=False)
     samples = [source[name] for name in ("000105", "000109", "000113", "000117", "000121")]
-    found = 0
+    box_count = 0
     with Detector("astyx-lite", samples[0].rig) as detector:
         sync = Synchronizer(samples[0].rig, detector.spec)
         for sample in samples:  # radar first, the camera 30 ms later
@@ -92,5 +92,5 @@ def test_real_frames_give_the_boxes_that_they_give_one_by_one(shared_data: Path)
             live = detector.infer(frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns)
             direct = detector.infer(sample.frames, sample.radar, sample.ego, time)
             assert np.array_equal(live.boxes, direct.boxes) and live.health == direct.health
-            found += len(live.boxes)
-    assert found > 0
+            box_count += len(live.boxes)
+    assert box_count > 0

@@ -1,4 +1,4 @@
-"""The ego pose of each sweep and of the frame: interpolated as SciPy does it, carried on along the arc, or absent."""
+"""The ego pose of each sweep and of the frame: interpolated as by SciPy, extrapolated along an arc, or absent."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ MS = 1_000_000
 ALL = ("A", "B", "R", "S")
 
 
-def transform(rotation: Rotation, place) -> np.ndarray:
+def transform(rotation: Rotation, translation) -> np.ndarray:
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = rotation.as_matrix(), place
+    T[:3, :3], T[:3, 3] = rotation.as_matrix(), translation
     return T
 
 
 def frame_at(bench, time: int, radar: tuple[int, ...] = ()):
-    """Of everything, and of radar R at more times."""
+    """A frame of all sensors, with more sweeps of radar R."""
     for sensor in ALL:
         bench.push(sensor, time, time)
     for other in radar:
@@ -33,22 +33,22 @@ def frame_at(bench, time: int, radar: tuple[int, ...] = ()):
 def test_a_pose_between_two_is_interpolated(bench, seed: int) -> None:
     random = np.random.default_rng(seed)
     times = np.sort(random.choice(np.arange(1000, 1400), 4, replace=False))
-    turns = Rotation.from_rotvec(np.cumsum(random.normal(0, 0.4, (4, 3)), 0))
-    places = np.cumsum(random.uniform(-1, 1, (4, 3)), 0)
+    rotations = Rotation.from_rotvec(np.cumsum(random.normal(0, 0.4, (4, 3)), 0))
+    positions = np.cumsum(random.uniform(-1, 1, (4, 3)), 0)
     for i in random.permutation(4):
-        assert bench.sync.push_ego(Ego(transform(turns[i], places[i])), int(times[i]) * MS, 1400 * MS) == "kept"
-    asked = sorted({int(t) for t in random.integers(times[0], times[-1], 6)} | {int(times[1])})
-    for time in asked:
+        assert bench.sync.push_ego(Ego(transform(rotations[i], positions[i])), int(times[i]) * MS, 1400 * MS) == "kept"
+    queries = sorted({int(t) for t in random.integers(times[0], times[-1], 6)} | {int(times[1])})
+    for time in queries:
         bench.push("R", time, 1400)
     for sensor in ALL:
         bench.push(sensor, int(times[-1]), 1400)
     frame = bench.pop(1400)
-    assert frame.complete and np.array_equal(frame.ego.T_world_ego, transform(turns[3], places[3]))
-    slerp = Slerp(times, turns)
+    assert frame.complete and np.array_equal(frame.ego.T_world_ego, transform(rotations[3], positions[3]))
+    slerp = Slerp(times, rotations)
     for sweep in (s for s in frame.radar if s.radar == "R"):
         time = sweep.timestamp_ns / MS
-        place = [np.interp(time, times, places[:, axis]) for axis in range(3)]
-        assert np.allclose(sweep.T_world_ego, transform(slerp(time), place), atol=1e-9), time
+        position = [np.interp(time, times, positions[:, axis]) for axis in range(3)]
+        assert np.allclose(sweep.T_world_ego, transform(slerp(time), position), atol=1e-9), time
 
 
 def test_poses_too_far_apart_are_not_interpolated(bench) -> None:
@@ -60,8 +60,8 @@ def test_poses_too_far_apart_are_not_interpolated(bench) -> None:
 
 
 @pytest.mark.parametrize("ahead", [100, 99, 1])
-def test_a_pose_is_carried_on_at_its_twist(bench, ahead: int) -> None:
-    """A quarter of a circle a second to the left at 10 m/s: radius 10 / (pi / 2)."""
+def test_a_pose_is_extrapolated_at_its_twist(bench, ahead: int) -> None:
+    """A quarter of a circle per second to the left at 10 m/s: radius 10 / (pi / 2)."""
     bench.sync.push_ego(Ego(np.eye(4), (10.0, 0.0, np.pi / 2)), 1000 * MS, 1000 * MS)
     frame = frame_at(bench, 1000 + ahead)
     angle, radius = np.pi / 2 * ahead / 1000, 10 / (np.pi / 2)
@@ -70,7 +70,7 @@ def test_a_pose_is_carried_on_at_its_twist(bench, ahead: int) -> None:
     assert not frame.complete
 
 
-def test_a_pose_is_carried_on_at_the_speed_of_the_last_two(bench) -> None:
+def test_a_pose_is_extrapolated_at_the_speed_of_the_last_two(bench) -> None:
     for time in (900, 1000):
         bench.push("ego", time, 1000)  # 10 m/s along x
     frame = frame_at(bench, 1050)
@@ -78,13 +78,13 @@ def test_a_pose_is_carried_on_at_the_speed_of_the_last_two(bench) -> None:
 
 
 @pytest.mark.parametrize("phase", [5, 15, 25, 45])
-def test_poses_and_twists_may_come_one_by_one(bench, phase: int) -> None:
-    """Poses at 50 Hz, twists at 50 Hz between them, frames at 20 Hz: each lies on the straight line driven at 10 m/s."""
-    heading, found = Rotation.from_rotvec([0, 0, 0.7]), 0
+def test_poses_and_twists_may_arrive_separately(bench, phase: int) -> None:
+    """Poses at 50 Hz, twists at 50 Hz between them, frames at 20 Hz: each pose lies on the line driven at 10 m/s."""
+    heading, count = Rotation.from_rotvec([0, 0, 0.7]), 0
     for time in range(1000, 2000, 5):
-        place = heading.apply([time / 100, 0, 0])
+        position = heading.apply([time / 100, 0, 0])
         if time % 20 == 0:
-            bench.sync.push_ego(Ego(transform(heading, place)), time * MS, time * MS)
+            bench.sync.push_ego(Ego(transform(heading, position)), time * MS, time * MS)
         elif time % 20 == 10:
             bench.sync.push_ego(Ego(twist=(10.0, 0.0, 0.0)), time * MS, time * MS)
         elif time % 50 == phase:
@@ -92,16 +92,16 @@ def test_poses_and_twists_may_come_one_by_one(bench, phase: int) -> None:
                 bench.push(sensor, time, time)
         frame = bench.pop(time)
         if frame is not None:
-            found += 1
-            there = heading.apply([frame.timestamp_ns / MS / 100, 0, 0])
+            count += 1
+            expected = heading.apply([frame.timestamp_ns / MS / 100, 0, 0])
             assert frame.complete and frame.ego.T_world_ego is not None, frame.timestamp_ns
-            assert np.allclose(frame.ego.T_world_ego, transform(heading, there), atol=1e-6)  # m
+            assert np.allclose(frame.ego.T_world_ego, transform(heading, expected), atol=1e-6)  # m
             assert frame.ego.twist == (10.0, 0.0, 0.0)
-    assert found >= 19
+    assert count >= 19
 
 
-def test_a_pose_is_carried_on_at_the_speed_of_the_last_two_over_what_lies_between(bench) -> None:
-    """The twist at 740 ms is too old for 950 ms; it hides neither pose from the other."""
+def test_a_twist_between_two_poses_does_not_hide_their_speed(bench) -> None:
+    """The twist at 740 ms is too old for 950 ms; the speed comes from the poses at 700 and 900 ms."""
     for time in (700, 900):
         bench.push("ego", time, 900)  # 10 m/s along x
     bench.sync.push_ego(Ego(twist=(3.0, 0.0, 0.0)), 740 * MS, 900 * MS)
@@ -109,36 +109,36 @@ def test_a_pose_is_carried_on_at_the_speed_of_the_last_two_over_what_lies_betwee
     assert np.allclose(frame.ego.T_world_ego[:3, 3], (9.5, 0, 0)) and frame.ego.twist is None
 
 
-def test_a_pose_is_carried_back_to_sweeps_before_it(bench) -> None:
+def test_a_pose_is_extrapolated_back_to_sweeps_before_it(bench) -> None:
     bench.sync.push_ego(Ego(np.eye(4), (10.0, 0.0, 0.0)), 1000 * MS, 1000 * MS)
     frame = frame_at(bench, 1000, radar=(900, 899))
     poses = {sweep.timestamp_ns // MS: sweep.T_world_ego for sweep in frame.radar if sweep.radar == "R"}
     assert np.allclose(poses[900][:3, 3], (-1, 0, 0)) and poses[899] is None
 
 
-def test_no_pose_is_carried_on_for_longer(bench) -> None:
+def test_no_pose_is_extrapolated_beyond_100_ms(bench) -> None:
     bench.sync.push_ego(Ego(np.eye(4), (10.0, 0.0, 0.0)), 1000 * MS, 1000 * MS)
     assert frame_at(bench, 1101).ego is None
 
 
-def test_a_lone_pose_without_a_twist_is_not_carried_on(bench) -> None:
+def test_a_single_pose_without_a_twist_is_not_extrapolated(bench) -> None:
     bench.push("ego", 1000, 1000)
     assert frame_at(bench, 1001).ego is None
 
 
-def test_a_twist_alone_is_handed_on(bench) -> None:
+def test_a_twist_without_a_pose_reaches_the_frame(bench) -> None:
     bench.sync.push_ego(Ego(twist=(3.0, 0.0, 0.1)), 1000 * MS, 1000 * MS)
     frame = frame_at(bench, 1000)
     assert frame.complete and frame.ego.T_world_ego is None and frame.ego.twist == (3.0, 0.0, 0.1)
 
 
-def test_a_jump_of_the_pose_forgets_the_world_before(bench) -> None:
+def test_a_jump_of_the_pose_discards_the_poses_before(bench) -> None:
     bench.push("ego", 900, 1000)  # at x = 9
     bench.sync.push_ego(Ego(transform(Rotation.identity(), (5000, 0, 0))), 950 * MS, 1000 * MS)
     bench.sync.push_ego(Ego(transform(Rotation.identity(), (5001, 0, 0))), 1000 * MS, 1000 * MS)
     frame = frame_at(bench, 1000, radar=(900, 840))
     poses = {sweep.timestamp_ns // MS: sweep.T_world_ego for sweep in frame.radar if sweep.radar == "R"}
-    assert np.allclose(poses[900][:3, 3], (4999, 0, 0))  # carried back at 20 m/s, in the new world
+    assert np.allclose(poses[900][:3, 3], (4999, 0, 0))  # extrapolated back at 20 m/s from the new poses
     assert poses[840] is None
 
 
@@ -157,19 +157,19 @@ def test_a_pose_that_a_newer_one_contradicts_is_invalid(bench) -> None:
         Ego(np.eye(4), (0.0, np.inf, 0.0)),
     ],
 )
-def test_what_is_no_motion_is_invalid(bench, ego: Ego) -> None:
+def test_an_impossible_motion_is_invalid(bench, ego: Ego) -> None:
     assert bench.sync.push_ego(ego, 1000 * MS, 1000 * MS) == "invalid"
     frame = frame_at(bench, 1000)
     assert frame.complete and frame.ego is None
 
 
-def test_a_sweep_keeps_the_pose_it_came_with(bench) -> None:
+def test_a_sweep_keeps_its_own_pose(bench) -> None:
     bench.push("ego", 1000, 1000)
     T = transform(Rotation.from_rotvec([0, 0, 1]), (1, 2, 3))
     points = np.ones((2, 5), np.float32)
     assert bench.sync.push_radar(RadarSweep("S", points, 990 * MS, np.full((4, 4), np.nan)), 1000 * MS) == "invalid"
     assert bench.sync.push_radar(RadarSweep("S", points, 990 * MS, T), 1000 * MS) == "kept"
-    bench.given["S", 990] = points
+    bench.items["S", 990] = points
     frame = frame_at(bench, 1000)
-    (own,) = [sweep.T_world_ego for sweep in frame.radar if sweep.timestamp_ns == 990 * MS]
-    assert np.array_equal(own, T)
+    (pose,) = [sweep.T_world_ego for sweep in frame.radar if sweep.timestamp_ns == 990 * MS]
+    assert np.array_equal(pose, T)

@@ -1,4 +1,4 @@
-"""2,000 frames through Synchronizer and Detector with a fault every 50: no crash, no leak, and all is well two frames after its end."""
+"""2,000 frames through Synchronizer and Detector, a fault every 50: no crash, no leak, recovery within two frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers import random_spec, write_random_bundle
 from imkd_edge import CameraCalibration, Detector, Ego, Monitor, RadarCalibration, RadarSweep, SensorRig, Synchronizer
 
 MS = 1_000_000
-PERIOD, EVERY, LENGTH = 50, 50, 25  # ms from frame to frame, frames from fault to fault, frames that one lasts
+PERIOD, EVERY, LENGTH = 50, 50, 25  # ms between frames, frames between faults, frames of one fault
 LOOK_AHEAD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], np.float64)
 HALF_TURN = np.diag([-1.0, -1, 1, 1])
 K = np.array([[130.0, 0, 80], [0, 130, 45], [0, 0, 1]])
@@ -43,7 +43,7 @@ def pose(time: int, start: float = 0) -> np.ndarray:
 
 
 def tick(time: int, random: np.random.Generator) -> list[Item]:
-    """What the sensors deliver from one frame to the next."""
+    """The items of all sensors during one period."""
     items = [Item("ego", t, t + 1, pose(t)) for t in range(time, time + PERIOD, 10)]
     for sensor, lag in (("A", 4), ("B", 9), ("R", 12), ("S", 2)):
         if sensor in "AB":
@@ -58,13 +58,13 @@ def without(*sensors: str) -> Callable[[list[Item]], list[Item]]:
     return lambda items: [item for item in items if item.sensor not in sensors]
 
 
-def moved(sensor: str, by: int, late: int = 0) -> Callable[[list[Item]], list[Item]]:
+def shifted(sensor: str, by: int, late: int = 0) -> Callable[[list[Item]], list[Item]]:
     return lambda items: [
         replace(i, time=i.time + by, arrival=i.arrival + late) if i.sensor == sensor else i for i in items
     ]
 
 
-def valued(sensor: str, value: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Item]], list[Item]]:
+def mapped(sensor: str, value: Callable[[np.ndarray], np.ndarray]) -> Callable[[list[Item]], list[Item]]:
     return lambda items: [replace(i, value=value(i.value)) if i.sensor == sensor else i for i in items]
 
 
@@ -75,20 +75,20 @@ FAULTS: dict[str, Callable[[list[Item]], list[Item]]] = {
     "nothing but ego motion": without("A", "B", "R", "S"),
     "nothing": lambda items: [],
     "no ego motion": without("ego"),
-    "camera of a day ago": moved("B", -86_400_000),
-    "reference of tomorrow": moved("A", 86_400_000),
-    "radar's clock a little off": moved("R", -70),
-    "reference delayed": moved("A", 0, late=120),
-    "camera delayed beyond use": moved("B", 0, late=700),
+    "camera of a day ago": shifted("B", -86_400_000),
+    "reference of tomorrow": shifted("A", 86_400_000),
+    "radar's clock a little off": shifted("R", -70),
+    "reference delayed": shifted("A", 0, late=120),
+    "camera delayed beyond use": shifted("B", 0, late=700),
     "everything five times": lambda items: items * 5,
     "the other way round": lambda items: [replace(i, arrival=items[-1].arrival + 20 - k) for k, i in enumerate(items)],
-    "frozen camera": valued("A", np.zeros_like),
-    "radar of NaN": valued("R", lambda points: np.full_like(points, np.nan)),
-    "empty sweeps": valued("S", lambda points: points[:0]),
-    "ten thousand points": valued("S", lambda points: np.tile(points, (100, 1))),
-    "pose of NaN": valued("ego", lambda T: np.full((4, 4), np.nan)),
-    "pose elsewhere": valued("ego", lambda T: T + np.outer([1e6, 0, 0, 0], [0, 0, 0, 1])),
-    "clock set back": lambda items: items,  # the whole stand's, below
+    "frozen camera": mapped("A", np.zeros_like),
+    "radar of NaN": mapped("R", lambda points: np.full_like(points, np.nan)),
+    "empty sweeps": mapped("S", lambda points: points[:0]),
+    "ten thousand points": mapped("S", lambda points: np.tile(points, (100, 1))),
+    "pose of NaN": mapped("ego", lambda T: np.full((4, 4), np.nan)),
+    "pose elsewhere": mapped("ego", lambda T: T + np.outer([1e6, 0, 0, 0], [0, 0, 0, 1])),
+    "clock set back": lambda items: items,  # the jump is that of the whole bench, see JUMPS
     "clock set ahead": lambda items: items,
 }
 JUMPS = {"clock set back": -5000, "clock set ahead": 3000}
@@ -98,11 +98,11 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
-class Stand:
+class SoakBench:
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.sync, self.monitor = Synchronizer(rig(), detector.spec), Monitor(rig(), detector.spec)
-        self.shift, self.queue = 0, []  # ms; items under way
+        self.shift, self.queue = 0, []  # ms; items in transit
 
     def push(self, item: Item) -> None:
         time, now = (item.time + self.shift) * MS, (item.arrival + self.shift) * MS
@@ -116,49 +116,44 @@ class Stand:
             self.monitor.observe_radar(RadarSweep(item.sensor, item.value, time), now)
 
     def step(self, items: list[Item], until: int):
-        """Everything that arrives up to then; gives (frame, result) of what became ready."""
+        """Push everything that arrives until then; yield (frame, result) of every frame that becomes ready."""
         self.queue = sorted(self.queue + items, key=lambda item: item.arrival)
         while self.queue and self.queue[0].arrival <= until:
             self.push(self.queue.pop(0))
         while (frame := self.sync.pop((until + self.shift) * MS)) is not None:
-            yield (
-                frame,
-                self.detector.infer(
-                    frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns
-                ),
-            )
+            inputs = frame.frames, frame.radar, frame.ego, frame.timestamp_ns, frame.camera_timestamps_ns
+            yield frame, self.detector.infer(*inputs)
 
 
 def test_two_thousand_frames_with_a_fault_every_fifty(tmp_path: Path) -> None:
     random, faults = np.random.default_rng(0), list(FAULTS)
     bundle = write_random_bundle(tmp_path / "two.imkd", random_spec(cameras=2))
-    found, slow_to_recover, modes, memory = 0, [], Counter(), {}
+    frames, slow_to_recover, modes, memory = 0, [], Counter(), {}
     with Detector(bundle, rig(), threads=1) as detector:
-        stand, index, since = Stand(detector), 0, 0
-        while found < 2000:
+        bench, index, since = SoakBench(detector), 0, 0
+        while frames < 2000:
             name, phase = faults[index // EVERY % len(faults)], index % EVERY
             if phase == 0:
-                stand.shift += JUMPS.get(name, 0)
+                bench.shift += JUMPS.get(name, 0)
             items = tick(index * PERIOD, random)
-            for frame, result in stand.step(FAULTS[name](items) if phase < LENGTH else items, (index + 1) * PERIOD):
-                found, since = found + 1, since + 1
+            for frame, result in bench.step(FAULTS[name](items) if phase < LENGTH else items, (index + 1) * PERIOD):
+                frames, since = frames + 1, since + 1
                 modes[result.health.mode] += 1
                 assert np.isfinite(result.boxes).all() and result.timestamp_ns == frame.timestamp_ns
-                well = (
-                    frame.complete and result.health.mode == "full" and frame.ego is not None and len(result.boxes) > 0
-                )
-                if phase >= LENGTH and since > 2 and not well:
+                full = frame.complete and result.health.mode == "full"
+                recovered = full and frame.ego is not None and len(result.boxes) > 0
+                if phase >= LENGTH and since > 2 and not recovered:
                     slow_to_recover.append((name, since, frame.complete, result.health))
             if phase >= LENGTH + 2:
-                health = stand.monitor.check(((index + 1) * PERIOD + stand.shift) * MS)
+                health = bench.monitor.check(((index + 1) * PERIOD + bench.shift) * MS)
                 assert set(health.sensors.values()) == {"ok"}, (name, phase, health.sensors)
             since = 0 if phase < LENGTH else since
             index += 1
-            if found in (500, 1999):
+            if frames in (500, 1999):
                 gc.collect()
-                memory.setdefault(found, resident_mb())
+                memory.setdefault(frames, resident_mb())
     assert not slow_to_recover
     assert modes["full"] > 1000 and {"partial", "camera_only", "radar_only"} <= set(modes)
-    assert memory[1999] - memory[500] < 10, memory  # one image too many per frame were 62 MB
-    counts = stand.sync.counts()
+    assert memory[1999] - memory[500] < 10, memory  # MB; a leak of one image per frame would be 62 MB
+    counts = bench.sync.counts()
     assert all(counts[kind] > 0 for kind in ("late", "duplicate", "future", "invalid", "incomplete", "restarts"))

@@ -1,4 +1,4 @@
-"""Random streams against a model of the synchronizer that keeps plain dicts and looks at everything anew each time."""
+"""Random streams against a reference model of the synchronizer that stores plain dicts and recomputes everything."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ TOLERANCE, TIMEOUT, MAX_DELAY, MAX_FUTURE, LOST, MAX_AGE = 40, 100, 1000, 100, 1
 LIMIT = {"A": 8, "B": 8, "R": 32, "S": 32}
 
 
-class Model:
-    """Times in ms; items are their times, with their arrival."""
+class ReferenceModel:
+    """Times in ms. Items are dicts from time to arrival."""
 
     def __init__(self, preferred: str = "A") -> None:
         self.preferred, self.restarts = preferred, 0
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.items: dict[str, dict[int, int]] = {sensor: {} for sensor in SENSORS}
         self.ego: list[int] = []
-        self.heard: dict[str, int] = {}
+        self.arrivals: dict[str, int] = {}
         self.now: int | None = None
         self.start = 0
         self.done = -(10**12)
         self.active = self.preferred
 
-    def look(self, now: int) -> None:
+    def advance(self, now: int) -> None:
         if self.now is not None and now < self.now - MAX_DELAY:
-            self.forget()
+            self.reset()
             self.restarts += 1
         if self.now is None:
             self.now = self.start = now
         self.now = max(self.now, now)
-        self.elect()
+        self.choose_reference()
 
     def silent(self, sensor: str) -> bool:
-        return self.now - self.heard.get(sensor, self.start) > LOST
+        return self.now - self.arrivals.get(sensor, self.start) > LOST
 
-    def elect(self) -> None:
+    def choose_reference(self) -> None:
         awake = [sensor for sensor in (self.preferred, *SENSORS) if not self.silent(sensor)]
         if awake and awake[0] != self.active:
             self.active = awake[0]
@@ -51,7 +51,7 @@ class Model:
         return time <= (self.done if sensor == self.active else self.done - TOLERANCE)
 
     def push(self, sensor: str, time: int, now: int) -> str:
-        self.look(now)
+        self.advance(now)
         if time > self.now + MAX_FUTURE:
             return "future"
         if time < self.now - MAX_DELAY or self.useless(sensor, time):
@@ -60,16 +60,16 @@ class Model:
             if time in self.ego:
                 return "duplicate"
             self.ego.append(time)
-            self.heard["ego"] = self.now
+            self.arrivals["ego"] = self.now
             return "kept"
-        kept = self.items[sensor]
-        if time in kept:
+        items = self.items[sensor]
+        if time in items:
             return "duplicate"
-        kept[time] = self.now
-        self.heard[sensor] = self.now
-        self.elect()
-        if len(kept) > LIMIT[sensor]:
-            del kept[min(kept)]
+        items[time] = self.now
+        self.arrivals[sensor] = self.now
+        self.choose_reference()
+        if len(items) > LIMIT[sensor]:
+            del items[min(items)]
         return "kept"
 
     def near(self, sensor: str, time: int) -> int | None:
@@ -80,11 +80,11 @@ class Model:
         )
 
     def missing(self, time: int) -> set[str]:
-        lacking = {sensor for sensor in SENSORS if self.near(sensor, time) is None}
-        return lacking | ({"ego"} if "ego" in self.heard and max(self.ego, default=-(10**12)) < time else set())
+        sensors = {sensor for sensor in SENSORS if self.near(sensor, time) is None}
+        return sensors | ({"ego"} if "ego" in self.arrivals and max(self.ego, default=-(10**12)) < time else set())
 
     def pop(self, now: int) -> str:
-        self.look(now)
+        self.advance(now)
         for time in sorted(t for t in self.items[self.active] if t > self.done):
             if self.now - time > MAX_DELAY + TIMEOUT:
                 self.done = time
@@ -102,28 +102,26 @@ class Model:
         words += [f"{r}{t}" for r in "RS" for t in sorted(self.items[r]) if time - MAX_AGE <= t <= time + TOLERANCE]
         words += ["incomplete"] if self.missing(time) else []
         self.done = time
-        for sensor, kept in self.items.items():
-            self.items[sensor] = {t: arrival for t, arrival in kept.items() if not self.useless(sensor, t)}
+        for sensor, items in self.items.items():
+            self.items[sensor] = {t: arrival for t, arrival in items.items() if not self.useless(sensor, t)}
         return " ".join(words)
 
 
 def streams(random: np.random.Generator, seconds: int, wild: bool) -> list[tuple[int, str, int]]:
-    """(arrival, sensor, time) of every item; wild ones are repeated, lost, delayed, early or of another clock."""
+    """(arrival, sensor, time) of every item; wild ones are repeated, lost, delayed, early or from another clock."""
     events = []
     for sensor, period in zip((*SENSORS, "ego"), random.choice([33, 50, 77, 100], 4).tolist() + [20], strict=True):
-        offset, gone = (
-            int(random.integers(0, period)),
-            (int(random.integers(0, seconds * 1000)), int(random.integers(0, 3000))),
-        )
+        offset = int(random.integers(0, period))
+        gap_start, gap_length = int(random.integers(0, seconds * 1000)), int(random.integers(0, 3000))
         for time in range(offset, seconds * 1000, period):
-            arrival, what = time + int(random.exponential(15)), random.random()
-            if wild and gone[0] <= time < gone[0] + gone[1]:
+            arrival, draw = time + int(random.exponential(15)), random.random()
+            if wild and gap_start <= time < gap_start + gap_length:
                 continue
-            if wild and what < 0.05:
+            if wild and draw < 0.05:
                 arrival += int(random.integers(0, 1500))
-            elif wild and what < 0.08:
+            elif wild and draw < 0.08:
                 events.append((arrival + int(random.integers(0, 200)), sensor, time))
-            elif wild and what < 0.11:
+            elif wild and draw < 0.11:
                 time += int(random.choice([-5000, -900, -60, 60, 99, 101, 5000]))
             events.append((arrival, sensor, time))
     return sorted(events, key=lambda event: event[0])
@@ -131,18 +129,15 @@ def streams(random: np.random.Generator, seconds: int, wild: bool) -> list[tuple
 
 @pytest.mark.parametrize("reference", ["A", "B", "R"])
 @pytest.mark.parametrize("seed", range(60))
-def test_random_streams_as_in_the_model(seed: int, reference: str, make_bench, write) -> None:
+def test_random_streams_give_what_the_model_gives(seed: int, reference: str, make_bench, write) -> None:
     random = np.random.default_rng(seed)
-    bench, model, shift, frames = make_bench({"reference": reference}), Model(reference), 0, 0
+    bench, model, shift, frames = make_bench({"reference": reference}), ReferenceModel(reference), 0, 0
     for arrival, sensor, time in streams(random, 8, wild=seed > 5):
-        if seed > 5 and random.random() < 0.002:  # the clock itself jumps: a recording starts again, or a machine slept
+        if seed > 5 and random.random() < 0.002:  # the clock jumps
             shift += int(random.choice([-3000, -999, 700, 4000]))
         now = arrival + shift
-        assert bench.push(sensor, time + shift, now) == model.push(sensor, time + shift, now), (
-            now,
-            sensor,
-            time + shift,
-        )
+        item = sensor, time + shift, now
+        assert bench.push(*item) == model.push(*item), item
         for _ in range(int(random.integers(0, 3))):
             now += int(random.integers(0, 30))
             expected = model.pop(now)
@@ -154,32 +149,29 @@ def test_random_streams_as_in_the_model(seed: int, reference: str, make_bench, w
 
 @pytest.mark.parametrize("seed", range(20))
 def test_the_order_of_arrival_does_not_matter_within_the_timeout(seed: int, make_bench, write) -> None:
-    """Periods of 100 ms, a tolerance of 40: the frames are the same however each item's way took, below the timeout."""
+    """Periods of 100 ms, tolerance 40 ms: the frames do not depend on the items' delays below the timeout."""
     random = np.random.default_rng(seed)
     items = [(sensor, 1000 + 100 * i + int(random.integers(-20, 20))) for i in range(30) for sensor in SENSORS]
-    found = []
+    results = []
     for _ in range(3):
         bench, frames = make_bench(), []
         arrivals = sorted((time + int(random.integers(0, 59)), sensor, time) for sensor, time in items)
         for now, sensor, time in arrivals:
             assert bench.push(sensor, time, now) == "kept"
             frames += iter(lambda: write(bench.pop(now)), "-")  # noqa: B023
-        found.append([" ".join(w for w in frame.split() if w[0] not in "RS") for frame in frames])
-    assert (
-        found[0] == found[1] == found[2]
-        and len(found[0]) == 30
-        and not any("incomplete" in frame for frame in found[0])
-    )
+        results.append([" ".join(w for w in frame.split() if w[0] not in "RS") for frame in frames])
+    assert results[0] == results[1] == results[2] and len(results[0]) == 30
+    assert not any("incomplete" in frame for frame in results[0])
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_times_of_frames_rise_whatever_comes(seed: int, make_bench) -> None:
+def test_times_of_frames_increase_for_any_input(seed: int, make_bench) -> None:
     random = np.random.default_rng(seed)
-    bench, last, found = make_bench(), -(10**12), 0
+    bench, last, count = make_bench(), -(10**12), 0
     for now in range(0, 20000, 5):
         bench.push(str(random.choice([*SENSORS, "ego"])), now + int(random.normal(0, 200)), now)
         frame = bench.pop(now)
         if frame is not None:
             assert frame.timestamp_ns > last
-            last, found = frame.timestamp_ns, found + 1
-    assert found > 100
+            last, count = frame.timestamp_ns, count + 1
+    assert count > 100

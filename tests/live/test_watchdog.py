@@ -1,4 +1,4 @@
-"""The watchdog tells each miss once, and neither its callback, its clock nor its end harms the process."""
+"""The watchdog reports each miss once; its callback, its clock and its destruction do not harm the process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Clock:
 
 
 @pytest.fixture
-def watched() -> Iterator[tuple[Clock, list[float], Watchdog]]:
+def bench() -> Iterator[tuple[Clock, list[float], Watchdog]]:
     clock, missed = Clock(), []
     with Watchdog(0.05, missed.append, clock, timer=False) as dog:
         yield clock, missed, dog
 
 
-def test_a_miss_is_told_once_until_the_next_beat(watched) -> None:
-    clock, missed, dog = watched
+def test_a_miss_is_reported_once_until_the_next_beat(bench) -> None:
+    clock, missed, dog = bench
     for clock.now, overdue, misses in ((50, False, 0), (51, True, 1), (90, True, 1), (500, True, 1)):
         dog.poll()
         assert (dog.overdue, dog.misses) == (overdue, misses)
@@ -43,8 +43,8 @@ def test_a_miss_is_told_once_until_the_next_beat(watched) -> None:
     assert missed == pytest.approx([0.051, 0.051])
 
 
-def test_beats_in_time_miss_nothing(watched) -> None:
-    clock, missed, dog = watched
+def test_beats_in_time_miss_nothing(bench) -> None:
+    clock, missed, dog = bench
     for clock.now in range(0, 5000, 50):
         dog.poll()
         dog.beat()
@@ -52,22 +52,22 @@ def test_beats_in_time_miss_nothing(watched) -> None:
 
 
 def until(condition: Callable[[], bool]) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 600  # s: against a hang
     while not condition() and time.monotonic() < end:
         time.sleep(0.001)
     return condition()
 
 
-def test_the_timer_runs_by_itself_and_on_its_own_thread() -> None:
-    told: list[tuple[int, float]] = []
-    with Watchdog(0.02, lambda late: told.append((threading.get_ident(), late))) as dog:
-        assert until(lambda: len(told) == 1)
+def test_the_timer_runs_on_its_own_thread() -> None:
+    reports: list[tuple[int, float]] = []
+    with Watchdog(0.02, lambda seconds: reports.append((threading.get_ident(), seconds))) as dog:
+        assert until(lambda: len(reports) == 1)
         dog.beat()
-        assert until(lambda: len(told) == 2) and dog.misses == 2
-    assert all(thread != threading.get_ident() and late > 0.02 for thread, late in told)
+        assert until(lambda: len(reports) == 2) and dog.misses == 2
+    assert all(thread != threading.get_ident() and seconds > 0.02 for thread, seconds in reports)
 
 
-def test_the_timer_asks_a_clock_of_ones_own() -> None:
+def test_the_timer_reads_a_custom_clock() -> None:
     clock = Clock()
     with Watchdog(5.0, clock=clock) as dog:
         time.sleep(0.15)
@@ -76,21 +76,21 @@ def test_the_timer_asks_a_clock_of_ones_own() -> None:
         assert until(lambda: dog.overdue)
 
 
-def test_a_callback_may_beat_and_may_fail(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(str(unraisable.exc_value)))
+def test_a_callback_may_beat_and_may_raise(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: errors.append(str(unraisable.exc_value)))
 
-    def missed(late: float) -> None:
+    def missed(seconds: float) -> None:
         dog.beat()
-        raise RuntimeError("the caller's own trouble")
+        raise RuntimeError("raised by the callback")
 
     with Watchdog(0.01, missed) as dog:
         assert until(lambda: dog.misses >= 3)
-    assert seen.count("the caller's own trouble") >= 3
+    assert errors.count("raised by the callback") >= 3
 
 
 def test_a_callback_may_close_its_watchdog() -> None:
-    dog = Watchdog(0.01, lambda late: dog.close())
+    dog = Watchdog(0.01, lambda seconds: dog.close())
 
     def closed() -> bool:
         try:
@@ -104,7 +104,7 @@ def test_a_callback_may_close_its_watchdog() -> None:
 
 def test_closing_while_others_call_is_safe() -> None:
     for _ in range(50):
-        dog = Watchdog(0.0005, lambda late: sum(range(999)))
+        dog = Watchdog(0.0005, lambda seconds: sum(range(999)))
 
         def beat(dog: Watchdog = dog) -> None:
             with pytest.raises(Error):
@@ -116,34 +116,34 @@ def test_closing_while_others_call_is_safe() -> None:
             thread.start()
         dog.close()
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=600)
         assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_closed_watchdog_says_so_and_an_unclosed_one_does_not_hang_at_exit() -> None:
+def test_a_closed_watchdog_raises_and_an_open_one_does_not_hang_at_exit() -> None:
     dog = Watchdog(1.0)
     dog.close()
     with pytest.raises(Error) as error:
         dog.beat()
     assert error.value.code == "E0511"
-    script = "import imkd_edge, time\nd = imkd_edge.Watchdog(0.001, lambda late: sum(range(9999)))\n"
+    script = "import imkd_edge, time\nd = imkd_edge.Watchdog(0.001, lambda seconds: sum(range(9999)))\n"
     script += "for _ in range(30): time.sleep(0.002); d.beat()"
-    run = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == ""
 
 
-def test_a_clock_that_raises_is_one_miss_and_not_the_end_of_the_process() -> None:
+def test_a_clock_that_raises_is_one_miss() -> None:
     script = """
 import itertools, time, imkd_edge
-told, calls = [], itertools.count()
+reports, calls = [], itertools.count()
 def clock():
     if next(calls) == 3: raise RuntimeError("no time")
     return 0
-with imkd_edge.Watchdog(0.5, told.append, clock) as dog:
-    while not told: time.sleep(0.01)
-    print(dog.misses, dog.overdue, told[0] > 0.5)
+with imkd_edge.Watchdog(0.5, reports.append, clock) as dog:
+    while not reports: time.sleep(0.01)
+    print(dog.misses, dog.overdue, reports[0] > 0.5)
 """
-    run = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (run.returncode, run.stdout.split()) == (0, ["1", "True", "True"]), run.stderr
 
 

@@ -24,7 +24,6 @@ def objects(tmp_path_factory):
     return folder, cuda_budget.compile_kernels(folder)
 
 
-@pytest.mark.timeout(900)
 def test_no_kernel_spills_or_outgrows_its_budget(objects):
     allowed, found = cuda_budget.budget()["kernels"], objects[1]
     assert set(found) == set(allowed)
@@ -48,7 +47,6 @@ def test_a_frame_moves_no_more_bytes_than_its_budget():
     assert total <= 1.25 * sum(op["fewest"] for op in found.values())
 
 
-@pytest.mark.timeout(1500)
 def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     tool = ROOT.parent / "shared" / "tools" / "ptxrun"  # translates PTX into C++
     if not tool.is_dir():
@@ -109,7 +107,6 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     run_cases(tmp_path, "../detector/test_cuda_detector.py", detector, PTX_CACHE=str(tmp_path / "cache"))
 
 
-@pytest.mark.timeout(900)
 def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers():
     build = ROOT / "build" / "tests-sanitized"
     if not list(build.glob("tests/cpp/cuda_on_host*.so")):

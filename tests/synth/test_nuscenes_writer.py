@@ -15,9 +15,9 @@ from imkd_edge.evaluation.nuscenes import evaluate
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes import NuScenesSource
-from imkd_edge.sources.nuscenes_labels import CATEGORIES, attribute_of
-from imkd_edge.sources.nuscenes_writer import write_nuscenes
-from imkd_edge.sources.pcd_writer import RADAR_POINT, radar_pcd
+from imkd_edge.sources.nuscenes.labels import CATEGORIES, attribute_of
+from imkd_edge.sources.nuscenes.radar import RADAR_POINT, radar_pcd
+from imkd_edge.sources.nuscenes.writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
 
 VERSION = "v1.0-synth"

@@ -11,7 +11,7 @@ from shapely import Polygon
 from imkd_edge.errors import Error
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources import open_source
-from imkd_edge.sources.synth import KEPT_SCENES, SynthSource, default_rig
+from imkd_edge.sources.synth import CACHED_SCENES, SynthSource, default_rig
 from imkd_edge.sources.synth.world import Scene
 
 SMALL = {"image": (160, 90), "frames_per_scene": 3}
@@ -40,7 +40,7 @@ def test_a_sample_is_the_same_bytes_whatever_was_read_before_it():
     names = ["s000-f000", "s001-f002", "s005-f001", "s000-f002"]
     forward, other = SynthSource(seed=3, lidar=True, **SMALL), SynthSource(seed=3, lidar=True, **SMALL)
     first = [digest(forward[n]) for n in names]
-    for scene in range(KEPT_SCENES + 1):  # push everything out of memory
+    for scene in range(CACHED_SCENES + 1):  # push everything out of memory
         other[f"s{scene:03d}-f001"]
     assert [digest(other[n]) for n in reversed(names)] == first[::-1]
     assert digest(other.subset(names[1:2])[names[1]]) == first[1]

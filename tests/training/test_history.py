@@ -10,6 +10,7 @@ from helpers import write_toy_clip_config
 from imkd_edge import Detector, SensorRig
 from imkd_edge.bundle import write_bundle
 from imkd_edge.evaluation.run import evaluate_bundle
+from imkd_edge.options import RunOptions
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
@@ -76,5 +77,6 @@ def test_a_calibration_per_sample_keeps_the_past(clip, source):
 
 def test_the_evaluation_of_a_bundle_that_segments_has_vehicle_iou(clip):
     pytest.importorskip("nuscenes")
-    result = evaluate_bundle(str(clip[0]), "synth", options={"scenes": 8, "frames_per_scene": 2}, threads=2)
+    source = {"scenes": 8, "frames_per_scene": 2}
+    result = evaluate_bundle(str(clip[0]), "synth", source_options=source, run=RunOptions(threads=2))
     assert 0 <= result["metrics"]["vehicle_iou"] <= 1

@@ -7,7 +7,7 @@ import pytest
 
 from helpers import write_toy_config
 from imkd_edge.evaluation import nuscenes
-from imkd_edge.evaluation.run import choose, run
+from imkd_edge.evaluation.run import choose, predict
 from imkd_edge.options import TrainOptions
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.program import train
@@ -43,7 +43,6 @@ def within_reach(truth):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # about a minute on a free core
 def test_a_student_overfits_four_frames(tmp_path):
     path = write_toy_config(tmp_path / "toy.toml", CONFIG)
     text = path.read_text()
@@ -52,8 +51,8 @@ def test_a_student_overfits_four_frames(tmp_path):
         text = text.replace(old, new)
     path.write_text(text)
     checkpoint = train(path, TrainOptions(out=tmp_path / "run", seed=0))["checkpoint"]
-    frames = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
-    _, detected, _ = run(frames, CheckpointDetector(checkpoint, 0.05))
+    selection = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
+    detected = predict(selection, CheckpointDetector(checkpoint, 0.05)).frames
     truths = [within_reach(item[0]) for item in detected]
     assert sum(label == "car" for truth in truths for label in truth.labels) > 20
     metrics = nuscenes.evaluate(truths, [item[1:] for item in detected], classes=["car", "truck"])

@@ -10,7 +10,7 @@ import torch
 from imkd_edge import Detector, ops
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
-from imkd_edge.sources.nuscenes_writer import write_nuscenes
+from imkd_edge.sources.nuscenes.writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.checkpoint import load_student
 from imkd_edge.training.config import load_config
@@ -50,7 +50,6 @@ def test_the_reader_yields_the_papers_inputs(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "name, classifier, last", [("r18-nuscenes", 11_689_512, 512), ("r50-nuscenes", 25_557_032, 2048)]
 )

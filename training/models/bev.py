@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 
-BOX_CHANNELS = 10  # per task group, in the order of spec.hpp
 INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # inputs of the radar gate besides F_rad
 
 

@@ -1,4 +1,4 @@
-// Monitor: how each sensor does between the frames, and a watchdog over the frames themselves.
+// Monitor: the state of each sensor between the frames. Watchdog: a deadline for the frames themselves.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -12,60 +12,64 @@
 namespace imkd {
 
 struct MonitorOptions {
-  double lost_after = 2.0;  // s of silence; above spec.radar.max_age
-  int frozen_after = 3;     // items in a row with the same contents under new times
+  double lost_after = 2.0;  // s of silence; more than spec.radar.max_age
+  int frozen_after = 3;     // consecutive items with the same contents and new times
 };
 
-// State of a sensor, the first that holds; ages count as the Detector counts them:
-//   missing  nothing came yet, for less than lost_after since the first call
-//   lost     nothing new came for lost_after
-//   stale    its newest item is older than spec.radar.max_age (or as far in the future)
-//   invalid  its newest item is unusable: no image or one of another size; a sweep whose every point is invalid, see
-//   ops.hpp frozen   the contents repeat. Real sensors have noise; a simulated camera in a still world freezes too.
+// The state of a sensor is the first that applies; ages are those of the Detector:
+//   missing  nothing has arrived yet, and the first call was at most lost_after ago
+//   lost     nothing new arrived for lost_after
+//   stale    its newest item is older than spec.radar.max_age, or as far in the future
+//   invalid  its newest item is unusable: no image, an image of another size, or a sweep without a valid point
+//   (ops.hpp) frozen   the contents repeat. Real sensors have noise; a simulated camera in a still scene is frozen too.
 //   late     its newest item is older than half of max_age
 //   ok
-// An item whose time its sensor had already is no news. One that is older than the newest by more than max_age restarts
-// that sensor's time. Every time is an argument, now_ns on the clock of the timestamps. Any thread may call any method.
+// An item whose time is not newer than its sensor's newest item is ignored. One that is older by more than max_age
+// restarts the time of that sensor. Every time is an argument, and now_ns is on the clock of the timestamps. Any thread
+// may call any method.
 class Monitor {
  public:
-  Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptions& options = {});  // throws Error 21x, 10x
+  // Throws Error 21x (rig), 10x (spec, options).
+  Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptions& options = {});
   ~Monitor();
   Monitor(Monitor&&) noexcept;
   Monitor& operator=(Monitor&&) noexcept;
 
-  // The image, RGB or NV12, must be in the host's memory. Throws Error frame_unknown_sensor.
+  // The image, RGB or NV12, must be in host memory. Throws Error frame_unknown_sensor.
   void observe_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns);
-  void observe_radar(const RadarSweep& sweep, std::int64_t now_ns);  // throws Error 202, 203
-  Health check(std::int64_t now_ns);                                 // mode, cameras and radars are set
-  void reset();
+  // Throws Error 202, 203.
+  void observe_radar(const RadarSweep& sweep, std::int64_t now_ns);
+  Health check(std::int64_t now_ns);  // sets mode, cameras and radars
+  void reset();                       // discards everything
 
  private:
   struct State;
   std::unique_ptr<State> state_;
 };
 
-// Tells when a result did not come in time: its timer runs on a thread of its own, whatever the frame loop does.
-// The deadline starts with beat(); a miss is told once, until the next beat.
+// Reports when a result misses its deadline. Its timer runs on its own thread, independent of the frame loop. beat()
+// starts the deadline; a miss is reported once until the next beat.
 class Watchdog {
  public:
-  using Clock = std::function<std::int64_t()>;  // ns, never back; where it throws, the timer and poll count a miss
-  using Missed =
-      std::function<void(double)>;  // s since the last beat; called on the timer's thread; what it throws is dropped
-  // timer false: no thread, poll() does its work. An own clock is asked by the timer too, which sleeps in real time.
-  Watchdog(double deadline /* s */, Missed missed = {}, Clock clock = {},
-           bool timer = true);  // throws Error spec_bad_value
+  using Clock = std::function<std::int64_t()>;  // ns, never decreasing; if it throws, timer and poll count a miss
+  // Receives the s since the last beat, on the timer's thread. Exceptions that it throws are discarded.
+  using Missed = std::function<void(double)>;
+
+  // deadline: s from one beat to the next. timer false: no thread, and poll() does its work. A custom clock is read by
+  // the timer too, which sleeps in real time. Throws Error spec_bad_value.
+  Watchdog(double deadline, Missed missed = {}, Clock clock = {}, bool timer = true);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
   void beat();
-  bool overdue() const;  // a miss since the last beat
-  std::int64_t misses() const;
-  void poll();  // what the timer does when it wakes
+  bool overdue() const;         // whether a deadline was missed since the last beat
+  std::int64_t misses() const;  // since construction
+  void poll();                  // what the timer does when it wakes
 
  private:
   struct State;
-  std::shared_ptr<State> state_;  // the timer's too, for a callback may destroy the watchdog
+  std::shared_ptr<State> state_;  // shared with the timer: a callback may destroy the watchdog
 };
 
 }  // namespace imkd

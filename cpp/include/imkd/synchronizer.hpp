@@ -1,6 +1,6 @@
 // Synchronizer: images, radar sweeps and ego motion with their times, in any order -> one FrameSet per item of the
-// reference sensor. Every time is an argument: now_ns is on the clock of the timestamps, so that a recording can be
-// replayed at any pace.
+// reference sensor. Every time is an argument, and now_ns is on the clock of the timestamps: a recording can be
+// replayed at any speed.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -15,71 +15,82 @@
 namespace imkd {
 
 struct SynchronizerOptions {
-  std::string reference;    // the sensor whose items make the frames; "": the rig's first camera, else its first radar
-  double tolerance = 0.04;  // s from the reference time within which a sensor counts as there
-  double timeout = 0.1;     // s that a frame waits for what is missing, from the arrival of its reference item
+  std::string reference;    // the sensor whose items define the frames; "": the rig's first camera, else first radar
+  double tolerance = 0.04;  // s between the frame's time and an item that counts as part of the frame
+  double timeout = 0.1;     // s that a frame waits for missing items, from the arrival of its reference item
   double max_delay = 1.0;   // s from an item's time to its arrival
-  double max_future = 0.1;  // s that an item's time may lie beyond now
+  double max_future = 0.1;  // s that an item's time may exceed now
   double lost_after = 1.0;  // s of silence after which no frame waits for a sensor
-  int max_images = 8;       // kept per camera; the oldest go first
-  int max_sweeps = 32;      // kept per radar, so the most of one radar in a frame
+  int max_images = 8;       // stored per camera; a newer image replaces the oldest
+  int max_sweeps = 32;      // stored per radar, hence the maximum of one radar in a frame
 };
 
-// What became of an item. Only a kept one changes anything.
-//   late:      no frame to come can use it, or it is more than max_delay older than now
-//   duplicate: its sensor has an item of that time; the first one stays
-//   future:    its time is more than max_future beyond now
-//   invalid:   an ego motion with numbers that are not finite, a pose that is not rigid, or one older than the newest
-//   that it contradicts
+// The result of a push. Only a kept item changes the synchronizer.
+//   late:      no frame to come can use the item, or it is more than max_delay older than now
+//   duplicate: its sensor has an item of that time already; the first one stays
+//   future:    its time exceeds now by more than max_future
+//   invalid:   ego motion whose numbers are not finite, whose pose is not rigid, or whose pose is older than the newest
+//              pose and contradicts it
 enum class Pushed : std::uint8_t { kept, late, duplicate, future, invalid };
 
 struct SynchronizerCounts {
-  std::int64_t kept = 0, late = 0, duplicate = 0, future = 0, invalid = 0;  // by what became of an item
+  std::int64_t kept = 0, late = 0, duplicate = 0, future = 0, invalid = 0;  // items, by the result of their push
   std::int64_t complete = 0, incomplete = 0;                                // frames handed out
-  std::int64_t dropped = 0;   // reference items pushed out by newer ones before anybody took their frame
-  std::int64_t expired = 0;   // reference items that nobody asked for within max_delay + timeout
-  std::int64_t restarts = 0;  // now went back
+  std::int64_t dropped = 0;   // reference items that newer ones replaced before their frame was popped
+  std::int64_t expired = 0;   // reference items whose frame was not popped within max_delay + timeout
+  std::int64_t restarts = 0;  // jumps of now back by more than max_delay
 };
 
-struct LiveFrame {  // a FrameSet and what keeps alive what it views
+// A FrameSet, and the owners of the memory that it views.
+struct LiveFrame {
   FrameSet frames;
   std::vector<std::shared_ptr<const void>> cameras, sweeps;  // in the order of frames.cameras and frames.sweeps
-  bool complete = false;  // every sensor of the rig, and the ego motion where there was any, was there
+  bool complete = false;  // holds an item of every sensor of the rig, and the ego motion where any was ever pushed
 };
 
-// A frame stands for the time t of one reference item and holds
-//   of each camera the image nearest to t within tolerance (of two as near the older);
-//   of each radar every sweep in [t - spec.radar.max_age, t + tolerance], with the ego pose of its own time: the
-//   Detector accumulates them; the ego pose at t: interpolated between poses at most 0.5 s apart, else carried on for
-//   at most 0.1 s at the nearest one's twist; where that pose came without one, at the twist nearest to t within 0.1 s,
-//   else at the speed from it to the next pose within 0.5 s; the twist nearest to t within 0.1 s.
-// It is ready when every sensor has something within tolerance of t, and the ego motion has reached t; or timeout after
-// its reference item arrived. Frames come in the order of their times, which rise. Below half the sensors' period of
-// tolerance, which items a complete frame holds does not depend on the order of their arrival. Silence: a sensor silent
-// for lost_after is waited for no more until it is back. If it is the reference, the first sensor of the rig that is
-// not silent stands in for it, from its newest item on. An ego motion that never came, or is silent for as long, is not
-// waited for. Jumps: a sensor whose clock jumps gives items that are late or future until its clock is back, and so
-// falls silent. Where now goes back by more than max_delay all is forgotten, as by reset(); by less, it stands still.
-// Where now leaps ahead, what is old expires. A pose that would need more than 100 m/s forgets the poses before it. Any
-// thread may call any method; none waits but for another's call.
+// A frame has the time t of one reference item. It holds
+//   per camera:  the image nearest to t within tolerance; of two at the same distance the older one;
+//   per radar:   every sweep in [t - spec.radar.max_age, t + tolerance], each with the ego pose at its own time, so
+//                that the Detector can accumulate them;
+//   the ego pose at t: interpolated between poses at most 0.5 s apart, otherwise extrapolated from the nearest pose by
+//                at most 0.1 s, at that pose's twist, else at the twist nearest to t within 0.1 s,
+//                else at the speed between that pose and the nearest other pose within 0.5 s;
+//   the twist nearest to t within 0.1 s.
+//
+// Readiness: a frame is ready when every sensor has an item within tolerance of t and the ego motion has reached t, or
+// timeout after its reference item arrived. Frames are handed out in the order of their times, which increase strictly.
+// With a tolerance below half of the sensors' period the items of a complete frame do not depend on the order of
+// arrival.
+//
+// Silence: no frame waits for a sensor that has been silent for lost_after, until it delivers again. If the reference
+// is silent, the first sensor of the rig that is not silent replaces it, from its newest item on. No frame waits for
+// ego motion that was never pushed or that has been silent for lost_after.
+//
+// Clock jumps: items of a sensor whose clock jumps are late or future until its clock is right again, so the sensor
+// becomes silent. If now jumps back by more than max_delay, everything is discarded as by reset(); if by less, the
+// current time stays as it is. If now jumps ahead, old items expire. A pose that would need a speed of more than
+// 100 m/s discards the poses before it.
+//
+// Any thread may call any method. A method waits for the calls of other threads and for nothing else.
 class Synchronizer {
  public:
-  Synchronizer(const SensorRig& rig, const ModelSpec& spec,
-               const SynchronizerOptions& options = {});  // throws Error 21x, 10x, 203
+  // Throws Error 21x (rig), 10x (spec, options), 203 (reference).
+  Synchronizer(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options = {});
   ~Synchronizer();
   Synchronizer(Synchronizer&&) noexcept;
   Synchronizer& operator=(Synchronizer&&) noexcept;
 
-  // owner keeps the pixels or points alive and unchanged; without one they are copied, so must be in the host's memory.
-  // Throws Error 202, 203 for the caller's mistakes.
+  // owner keeps the pixels or points alive and unchanged. Without one they are copied, and must be in host memory.
+  // Throws Error 202, 203.
   Pushed push_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns,
                      std::shared_ptr<const void> owner = {});
-  Pushed push_radar(const RadarSweep& sweep, std::int64_t now_ns,
-                    std::shared_ptr<const void> owner = {});  // a pose of its own is kept
+  // The sweep's own pose, where it has one, replaces the pose from push_ego.
+  Pushed push_radar(const RadarSweep& sweep, std::int64_t now_ns, std::shared_ptr<const void> owner = {});
   Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t now_ns);
-  // The oldest frame that is ready. To catch up, call it until there is none and use the last.
+
+  // The oldest frame that is ready. To catch up, call it until it returns none, and use the last frame.
   std::optional<LiveFrame> pop(std::int64_t now_ns);
-  void reset();
+  void reset();  // discards everything but the counts
   SynchronizerCounts counts() const;
 
  private:

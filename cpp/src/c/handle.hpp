@@ -1,5 +1,5 @@
-// What every handle of the C ABI shares: its turn and error text, exceptions into numbers, structs of older and newer
-// callers.
+// What the handles of the C ABI share: the lock against concurrent calls, the error text, exceptions as numbers, and
+// structs of older and newer callers.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -15,117 +15,126 @@
 namespace imkd::c {
 
 struct Handle {
-  mutable std::atomic<bool> busy{false};  // a call that takes turns is under way
+  mutable std::atomic<bool> busy{false};  // an exclusive call is in progress
   mutable std::mutex error_mutex;
   mutable std::string error;
 };
 
-[[noreturn]] inline void refuse(const std::string& what, const std::string& where, const std::string& fix) {
-  throw Error(Code::abi_mismatch, what, where, fix);
+[[noreturn]] inline void refuse(const std::string& problem, const std::string& where, const std::string& fix) {
+  throw Error(Code::abi_mismatch, problem, where, fix);
 }
 
-inline void keep(const Handle& handle, const char* text) noexcept {
+inline void set_error(const Handle& handle, const char* text) noexcept {
   try {
     const std::lock_guard<std::mutex> lock(handle.error_mutex);
     handle.error = text;
-  } catch (...) {  // NOLINT: no memory even for the text; the number still tells
+  } catch (...) {  // NOLINT: out of memory for the text; the caller still gets the number
   }
 }
 
 inline const char* error_of(const Handle* handle) noexcept try {
-  if (!handle) return "the handle is NULL";
+  if (!handle) return "the handle is NULL; create one with its _new function";
   static thread_local std::string text;
   const std::lock_guard<std::mutex> lock(handle->error_mutex);
   text = handle->error;
   return text.c_str();
 } catch (...) {
-  return "no memory for the text";
+  return "out of memory for the error text";
 }
 
-// Runs the body; no exception leaves it.
-template <class Given, class Body>
-int attempt(Given* handle, Body&& body) noexcept {
+// Runs the body and returns its error number; no exception leaves it.
+template <class AnyHandle, class Body>
+int call(AnyHandle* handle, Body&& body) noexcept {
   if (!handle) return IMKD_UNEXPECTED;
   try {
     body(*handle);
     return IMKD_OK;
   } catch (const Error& error) {
-    keep(*handle, error.what());
+    set_error(*handle, error.what());
     return static_cast<int>(error.code());
   } catch (const std::exception& error) {
-    keep(*handle, error.what());
+    set_error(*handle, error.what());
   } catch (...) {
-    keep(*handle, "an exception of no known type");
+    set_error(*handle, "an exception of unknown type");
   }
   return IMKD_UNEXPECTED;
 }
 
-class Turn {
+class BusyGuard {
  public:
-  explicit Turn(const Handle& handle) : busy_(handle.busy) {
+  explicit BusyGuard(const Handle& handle) : busy_(handle.busy) {
     if (busy_.exchange(true, std::memory_order_acquire))
-      throw Error(Code::detector_busy, "another thread's call is under way", "the handle",
-                  "give each thread a handle of its own");
+      throw Error(Code::detector_busy, "another thread's call is in progress", "the handle",
+                  "use one handle per thread, or wait for the other call");
   }
-  ~Turn() { busy_.store(false, std::memory_order_release); }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
+  ~BusyGuard() { busy_.store(false, std::memory_order_release); }
+  BusyGuard(const BusyGuard&) = delete;
+  BusyGuard& operator=(const BusyGuard&) = delete;
 
  private:
   std::atomic<bool>& busy_;
 };
 
-// As the one such call under way.
-template <class Given, class Body>
-int in_turn(Given* handle, Body&& body) noexcept {
-  return attempt(handle, [&](Given& given) {
-    const Turn turn(given);
-    body(given);
+// As call(), but error detector_busy while another exclusive call with the handle is in progress.
+template <class AnyHandle, class Body>
+int exclusive_call(AnyHandle* handle, Body&& body) noexcept {
+  return call(handle, [&](AnyHandle& h) {
+    const BusyGuard guard(h);
+    body(h);
   });
 }
 
-// Sizes of the version that brought a struct, the least that a caller can have; they stay when fields are added.
+// The size of a struct in the version that introduced it, hence the smallest that a caller can have. These stay as they
+// are when fields are added.
 template <class Struct>
-constexpr std::size_t kOldest = sizeof(Struct);
+constexpr std::size_t kMinSize = sizeof(Struct);
 template <>
-constexpr std::size_t kOldest<imkd_options> = offsetof(imkd_options, debug);
+constexpr std::size_t kMinSize<imkd_options> = offsetof(imkd_options, debug);
 template <>
-constexpr std::size_t kOldest<imkd_result> = offsetof(imkd_result, debug);
+constexpr std::size_t kMinSize<imkd_result> = offsetof(imkd_result, debug);
 
-// A struct as this library knows it: what an older caller lacks is 0; what a newer caller has besides must be 0.
+// The struct as this library defines it. Fields that an older caller lacks are 0; fields that only a newer caller has
+// must be 0.
 template <class Struct>
-Struct read(const Struct* given, const char* where) {
-  if (!given) refuse("is NULL", where, "give the address of one");
-  const std::size_t size = given->struct_size;
-  if (size < kOldest<Struct> || size > 65536)
-    refuse("a struct_size of " + std::to_string(size), where,
-           "set it to sizeof; this library's is " + std::to_string(sizeof(Struct)));
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
+Struct read(const Struct* input, const char* where) {
+  if (!input) refuse("is NULL", where, "give the address of a struct");
+  const std::size_t size = input->struct_size;
+  if (size < kMinSize<Struct> || size > 65536)
+    refuse(
+        "a struct_size of " + std::to_string(size) + ", allowed are " + std::to_string(kMinSize<Struct>) + " to 65536",
+        where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
+  const auto* bytes = reinterpret_cast<const unsigned char*>(input);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
-    if (bytes[i]) refuse("a field that this library does not know is set", where, "use a newer library");
-  Struct known{};
-  std::memcpy(&known, given, std::min(size, sizeof known));
-  return known;
+    if (bytes[i])
+      refuse("byte " + std::to_string(i) + " is not 0, in a field that this library does not know", where,
+             "use a newer library, or set the field to 0");
+  Struct output{};
+  std::memcpy(&output, input, std::min(size, sizeof output));
+  return output;
 }
 
 template <class Struct>
-void check_room(const Struct* out, const char* where) {
-  if (!out || out->struct_size < kOldest<Struct>)
-    refuse(out ? "a struct_size of " + std::to_string(out->struct_size) : "is NULL", where, "set it to sizeof");
+void check_output(const Struct* output, const char* where) {
+  if (!output) refuse("is NULL", where, "give the address of a struct");
+  if (output->struct_size < kMinSize<Struct>)
+    refuse("a struct_size of " + std::to_string(output->struct_size) + ", allowed are " +
+               std::to_string(kMinSize<Struct>) + " and more",
+           where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
 }
 
-// As much as the caller has room for.
+// Writes as much as the caller's struct has space for.
 template <class Struct>
-void fill(Struct all, Struct* out) {
-  all.struct_size = out->struct_size;
-  std::memcpy(out, &all, std::min<std::size_t>(out->struct_size, sizeof all));
+void write(Struct values, Struct* output) {
+  values.struct_size = output->struct_size;
+  std::memcpy(output, &values, std::min<std::size_t>(output->struct_size, sizeof values));
 }
 
-inline void check_reserved(std::uint32_t value, const char* where) {  // or it could never get a meaning
-  if (value) refuse("is not 0", where, "set the whole struct to 0 first");
+// Reserved fields must be 0: a later version can then give them a meaning.
+inline void check_reserved(std::uint32_t value, const char* where) {
+  if (value) refuse("is " + std::to_string(value) + ", not 0", where, "set the whole struct to 0 before its fields");
 }
 
-ImageView view(const imkd_image& image);
-SensorRig rig_of(const char* text);  // a path, or JSON where it begins with "{"
+ImageView image_view(const imkd_image& image);
+SensorRig load_rig(const char* text);  // a path, or JSON if it begins with "{"
 
 }  // namespace imkd::c

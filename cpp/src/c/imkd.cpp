@@ -1,4 +1,4 @@
-// The C ABI of the detector: structs checked and turned into the core's; see live.cpp for the rest.
+// The C ABI of the detector: checks the structs and converts them to the core's. The live handles are in live.cpp.
 #include "imkd/imkd.h"
 
 #include <cmath>
@@ -9,29 +9,30 @@
 
 #include "c/handle.hpp"
 #include "engine/ort.hpp"
-#include "fields.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
+#include "live_fields.hpp"
 
 using namespace imkd;
 using namespace imkd::c;
 
 struct imkd_detector : Handle {
   std::optional<Detector> detector;
-  FrameSet frames;  // keeps its memory from call to call
+  FrameSet frames;  // a member to reuse its memory
 };
 
 namespace imkd::c {
 
-ImageView view(const imkd_image& image) {
+ImageView image_view(const imkd_image& image) {
   check_reserved(image.reserved, "imkd_image.reserved");
   if (image.yuv > IMKD_BT709_FULL)
-    throw Error(Code::frame_bad_dtype, "there is no matrix " + std::to_string(image.yuv), "imkd_image.yuv",
-                "see imkd_yuv");
+    throw Error(Code::frame_bad_dtype, "is " + std::to_string(image.yuv) + ", no colour matrix", "imkd_image.yuv",
+                "use a value of imkd_yuv, 0 to 3");
   const std::ptrdiff_t width = image.width;
   ImageView view{image.data, image.width, image.height, image.row_stride, image.pixel_stride, image.channel_stride};
   if (image.chroma) {
-    view.pixel_stride = 1, view.channel_stride = 0;
+    view.pixel_stride = 1;
+    view.channel_stride = 0;
     view.chroma = image.chroma;
     view.chroma_stride = image.chroma_stride ? image.chroma_stride : width;
     view.yuv = static_cast<YuvMatrix>(image.yuv);
@@ -43,8 +44,8 @@ ImageView view(const imkd_image& image) {
   return view;
 }
 
-SensorRig rig_of(const char* text) {
-  if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON");
+SensorRig load_rig(const char* text) {
+  if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON itself");
   return text[0] == '{' ? SensorRig::from_json(text) : SensorRig::load(text);
 }
 
@@ -54,44 +55,56 @@ namespace {
 
 template <class Struct>
 Struct read_at(const Struct* first, std::size_t index, const char* where) {
-  if (!first) refuse("is NULL", where, "give as many as the count says");
+  if (!first) refuse("is NULL", where, "give an array of as many structs as the count says");
   const std::size_t stride = first->struct_size;
   const auto* item = reinterpret_cast<const Struct*>(reinterpret_cast<const char*>(first) + index * stride);
-  if (item->struct_size != stride) refuse("structs of different sizes", where, "set struct_size of each to sizeof");
+  if (item->struct_size != stride)
+    refuse("the struct_size of item " + std::to_string(index) + " is " + std::to_string(item->struct_size) +
+               ", that of item 0 is " + std::to_string(stride),
+           where, "set struct_size to sizeof in every item");
   return read(item, where);
 }
 
-Mat4 pose(const double* T, const char* where) {
-  Mat4 given;
-  std::memcpy(given.data(), T, sizeof given);
-  check_rigid(given, where);
-  return given;
+Mat4 read_pose(const double* T, const char* where) {
+  Mat4 pose;
+  std::memcpy(pose.data(), T, sizeof pose);
+  check_rigid(pose, where);
+  return pose;
 }
 
-void take(const imkd_frames& given, FrameSet& out) {
-  check_reserved(given.reserved, "imkd_frames.reserved");
-  out.timestamp_ns = given.timestamp_ns;
-  out.cameras.clear(), out.camera_timestamps_ns.clear(), out.sweeps.clear();
-  for (std::uint32_t i = 0; i < given.image_count; ++i) {
-    const imkd_image image = read_at(given.images, i, "imkd_frames.images");
-    out.cameras.push_back(view(image));
-    out.camera_timestamps_ns.push_back(image.has_timestamp ? image.timestamp_ns : given.timestamp_ns);
-  }
-  for (std::uint32_t i = 0; i < given.sweep_count; ++i) {
-    const imkd_sweep sweep = read_at(given.sweeps, i, "imkd_frames.sweeps");
-    out.sweeps.push_back(
-        {sweep.radar, sweep.has_timestamp ? sweep.timestamp_ns : given.timestamp_ns, sweep.points, sweep.count, {}});
-    if (sweep.T_world_ego) out.sweeps.back().T_world_ego = pose(sweep.T_world_ego, "imkd_sweep.T_world_ego");
-  }
-  out.ego = {};
-  if (given.T_world_ego) out.ego.T_world_ego = pose(given.T_world_ego, "imkd_frames.T_world_ego");
-  if (!given.twist) return;
-  out.ego.twist = Vec3{given.twist[0], given.twist[1], given.twist[2]};
-  for (double v : *out.ego.twist)
+Ego read_ego(const imkd_frames& input) {
+  Ego ego;
+  if (input.T_world_ego) ego.T_world_ego = read_pose(input.T_world_ego, "imkd_frames.T_world_ego");
+  if (!input.twist) return ego;
+  ego.twist = Vec3{input.twist[0], input.twist[1], input.twist[2]};
+  for (double v : *ego.twist)
     if (!std::isfinite(v))
-      throw Error(Code::frame_bad_dtype, "is not finite", "imkd_frames.twist", "NULL where the motion is unknown");
+      throw Error(Code::frame_bad_dtype, "holds " + std::to_string(v) + ", not a finite number", "imkd_frames.twist",
+                  "give NULL where the motion is unknown");
+  return ego;
 }
 
+void read_frames(const imkd_frames& input, FrameSet& output) {
+  check_reserved(input.reserved, "imkd_frames.reserved");
+  output.timestamp_ns = input.timestamp_ns;
+  output.cameras.clear();
+  output.camera_timestamps_ns.clear();
+  output.sweeps.clear();
+  for (std::uint32_t i = 0; i < input.image_count; ++i) {
+    const imkd_image image = read_at(input.images, i, "imkd_frames.images");
+    output.cameras.push_back(image_view(image));
+    output.camera_timestamps_ns.push_back(image.has_timestamp ? image.timestamp_ns : input.timestamp_ns);
+  }
+  for (std::uint32_t i = 0; i < input.sweep_count; ++i) {
+    const imkd_sweep sweep = read_at(input.sweeps, i, "imkd_frames.sweeps");
+    const std::int64_t time = sweep.has_timestamp ? sweep.timestamp_ns : input.timestamp_ns;
+    output.sweeps.push_back({sweep.radar, time, sweep.points, sweep.count, {}});
+    if (sweep.T_world_ego) output.sweeps.back().T_world_ego = read_pose(sweep.T_world_ego, "imkd_sweep.T_world_ego");
+  }
+  output.ego = read_ego(input);
+}
+
+// The C structs and enums are views of the core's: same values, same layout.
 static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode::blind) == IMKD_BLIND);
 static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK &&
               static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
@@ -108,7 +121,7 @@ static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
               offsetof(Detection, vy) == offsetof(imkd_detection, vy));
 
-void give(const Result& r, imkd_result* out) {
+void write_result(const Result& r, imkd_result* output) {
   imkd_result all{};
   all.detection_count = static_cast<std::uint32_t>(r.detections.size());
   all.timestamp_ns = r.timestamp_ns;
@@ -138,12 +151,12 @@ void give(const Result& r, imkd_result* out) {
   all.debug = r.debug.data();
   all.debug_count = static_cast<std::uint32_t>(r.debug.size());
   all.debug_stride = sizeof(MapView);
-  fill(all, out);
+  write(all, output);
 }
 
-Detector& loaded(imkd_detector& handle) {
+Detector& detector_of(imkd_detector& handle) {
   if (!handle.detector)
-    throw Error(Code::engine_unavailable, "nothing is loaded", "imkd_detector", "call imkd_detector_load");
+    throw Error(Code::engine_unavailable, "no model is loaded", "imkd_detector", "call imkd_detector_load first");
   return *handle.detector;
 }
 
@@ -174,38 +187,43 @@ imkd_detector* imkd_detector_new(void) try { return new imkd_detector; } catch (
 
 void imkd_detector_destroy(imkd_detector* handle) { delete handle; }
 
+static DetectorOptions read_options(const imkd_options* input) {
+  DetectorOptions options;
+  if (!input) return options;
+  const imkd_options values = read(input, "imkd_options");
+  check_reserved(values.reserved, "imkd_options.reserved");
+  if (values.engine) options.engine = values.engine;
+  if (values.device) options.device = values.device;
+  options.threads = values.threads;
+  options.debug = values.debug != 0;
+  options.stage_times = values.stage_times != 0;
+  if (values.score_threshold != 0) options.score_threshold = values.score_threshold;
+  return options;
+}
+
 int imkd_detector_load(imkd_detector* handle, const char* bundle, const char* rig, const imkd_options* options) {
-  return in_turn(handle, [&](imkd_detector& h) {
+  return exclusive_call(handle, [&](imkd_detector& h) {
     if (!bundle) throw Error(Code::bundle_missing, "is NULL", "bundle", "give the path of a folder NAME.imkd");
-    DetectorOptions chosen;
-    if (options) {
-      const imkd_options given = read(options, "imkd_options");
-      check_reserved(given.reserved, "imkd_options.reserved");
-      if (given.engine) chosen.engine = given.engine;
-      if (given.device) chosen.device = given.device;
-      chosen.threads = given.threads;
-      chosen.debug = given.debug != 0, chosen.stage_times = given.stage_times != 0;
-      if (given.score_threshold != 0) chosen.score_threshold = given.score_threshold;
-    }
-    h.detector = Detector::load(bundle, rig_of(rig), chosen);
+    const DetectorOptions detector_options = read_options(options);
+    h.detector = Detector::load(bundle, load_rig(rig), detector_options);
   });
 }
 
 int imkd_detector_set_rig(imkd_detector* handle, const char* rig) {
-  return in_turn(handle, [&](imkd_detector& h) { loaded(h).set_rig(rig_of(rig)); });
+  return exclusive_call(handle, [&](imkd_detector& h) { detector_of(h).set_rig(load_rig(rig)); });
 }
 
 int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_result* result) {
-  return in_turn(handle, [&](imkd_detector& h) {
-    check_room(result, "imkd_result");
-    Detector& detector = loaded(h);
-    take(read(frames, "imkd_frames"), h.frames);
-    give(detector.infer(h.frames), result);
+  return exclusive_call(handle, [&](imkd_detector& h) {
+    check_output(result, "imkd_result");
+    Detector& detector = detector_of(h);
+    read_frames(read(frames, "imkd_frames"), h.frames);
+    write_result(detector.infer(h.frames), result);
   });
 }
 
 int imkd_detector_reset(imkd_detector* handle) {
-  return in_turn(handle, [](imkd_detector& h) { loaded(h).reset(); });
+  return exclusive_call(handle, [](imkd_detector& h) { detector_of(h).reset(); });
 }
 
 const char* imkd_detector_error(const imkd_detector* handle) { return error_of(handle); }

@@ -1,4 +1,4 @@
-"""The overview picture: cameras with projected boxes beside a bird's-eye view. Import it only to draw: it loads OpenCV."""
+"""The overview picture: camera images with projected boxes beside a bird's-eye view. Importing it loads OpenCV."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ _COLUMNS = {1: 1, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}
 def overview(
     sample: Sample, result: Result | None, spec: ModelSpec, bundle: str = "", theme: str = "dark"
 ) -> np.ndarray:
-    """One picture of what the sensors saw and what was detected.
+    """One picture of a frame's sensor data, ground truth and detections.
 
     Args:
-        sample: the moment to show; its truth, where known, is dashed.
-        result: the detections; None shows the sample alone. Its gate maps (`Detector(debug=True)`) and segmentation stand below.
-        spec: gives the extent of the bird's-eye view and the class names.
+        sample: the frame to show; its ground truth, if present, is dashed.
+        result: the detections; None shows the sample alone. Gate maps (`Detector(debug=True)`) and segmentation are
+            drawn below.
+        spec: defines the extent of the bird's-eye view and the class names.
         bundle: name for the title line.
         theme: "dark" or "light".
 
@@ -42,11 +43,20 @@ def overview(
 
 
 def write_png(path: Path, picture: np.ndarray, compression: int = 6) -> None:
-    """Writes an RGB picture; the file appears whole or not at all."""
-    done, data = cv2.imencode(
-        ".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, compression]
-    )
-    if not done:
+    """Writes a PNG file completely or not at all.
+
+    Args:
+        path: of the file.
+        picture: (H, W, 3) uint8 RGB.
+        compression: of zlib, 0 to 9.
+
+    Raises:
+        Error: write_failed where OpenCV cannot encode the picture.
+        OSError: of the disk.
+    """
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    is_encoded, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    if not is_encoded:
         raise Error(Code.write_failed, "the picture could not be encoded as PNG", str(path), "check the free memory")
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
     with os.fdopen(handle, "wb") as file:
@@ -56,15 +66,14 @@ def write_png(path: Path, picture: np.ndarray, compression: int = 6) -> None:
 
 
 class _Scene:
-    """The parts of one overview, and the two ways to lay them out."""
+    """The content of one overview and its two layouts."""
 
     def __init__(self, sample: Sample, result: Result | None, spec: ModelSpec, bundle: str, theme: Theme):
         self.sample, self.result, self.spec, self.bundle, self.theme = sample, result, spec, bundle, theme
         self.classes = [entry.name for entry in spec.head.classes]
         self.truth = [] if sample.truth is None else [np.asarray(box) for box in sample.truth.boxes]
-        self.visible = (
-            [] if sample.truth is None else [box for box, level in zip(self.truth, sample.truth.occlusion) if level < 3]
-        )
+        occlusion = np.zeros(0) if sample.truth is None else sample.truth.occlusion
+        self.visible = [box for box, level in zip(self.truth, occlusion) if level < 3]
         detections = [] if result is None else result.detections
         self.shapes = [self._shape(detection) for detection in detections]
         self.rows = [
@@ -86,7 +95,8 @@ class _Scene:
         return bev.Extent(min(grid.x_min, -4.0), grid.x_max, grid.y_min, grid.y_max)
 
     def draw_wide(self) -> np.ndarray:
-        """One wide image on top; below it the view with forward to the right, and the facts."""
+        """A wide image; below it the bird's-eye view with forward to the right, and a column of figures."""
+        # 1. sizes, px
         extent, width = self._extent(), 1400
         inner = width - 2 * MARGIN
         camera = self.sample.rig.cameras[0]
@@ -95,25 +105,20 @@ class _Scene:
         bev_height = round(bev_width * (extent.y_max - extent.y_min) / (extent.x_max - extent.x_min))
         bev_height = min(max(bev_height, 520), 760)
         strip = self._strip(inner, True)
+        # 2. the canvas and what is on it
         canvas = Canvas(width, TITLE + image_height + GAP + bev_height + strip + MARGIN, self.theme.background)
         self._draw_title(canvas)
-        self._draw_camera(canvas.part(MARGIN, TITLE, inner, image_height), 0)
+        self._draw_camera(canvas.window(MARGIN, TITLE, inner, image_height), 0)
         top = TITLE + image_height + GAP
-        bev.draw_bev(
-            canvas.part(MARGIN, top, bev_width, bev_height),
-            extent,
-            True,
-            self.returns,
-            self.truth,
-            self.shapes,
-            self.theme,
-        )
-        self._draw_column(canvas.part(MARGIN + bev_width + GAP, top, 330, bev_height))
+        window = canvas.window(MARGIN, top, bev_width, bev_height)
+        bev.draw_bev(window, extent, True, self.returns, self.truth, self.shapes, self.theme)
+        self._draw_column(canvas.window(MARGIN + bev_width + GAP, top, 330, bev_height))
         self._draw_maps(canvas, top + bev_height, strip, True)
         return canvas.picture()
 
     def draw_grid(self) -> np.ndarray:
-        """Images in rows at the left with the facts below; the view with forward up at the right."""
+        """Images in rows at the left with figures below; the bird's-eye view with forward up at the right."""
+        # 1. sizes, px
         cameras = self.sample.rig.cameras
         columns = _COLUMNS.get(len(cameras), 4)
         rows = -(-len(cameras) // columns)
@@ -126,13 +131,14 @@ class _Scene:
         view = images + facts
         bev_width = min(round(view * (extent.y_max - extent.y_min) / (extent.x_max - extent.x_min)), 2 * view)
         strip = self._strip(left + GAP + bev_width, False)
+        # 2. the canvas and what is on it
         canvas = Canvas(2 * MARGIN + left + GAP + bev_width, TITLE + view + strip + MARGIN, self.theme.background)
         self._draw_title(canvas)
         for index, slot in enumerate(_grid_order([camera.name for camera in cameras])):
             x, y = MARGIN + (slot % columns) * (tile + GAP), TITLE + (slot // columns) * (height + GAP)
-            self._draw_camera(canvas.part(x, y, tile, height), index)
-        self._draw_row(canvas.part(MARGIN, TITLE + images, left, facts))
-        window = canvas.part(MARGIN + left + GAP, TITLE, bev_width, view)
+            self._draw_camera(canvas.window(x, y, tile, height), index)
+        self._draw_row(canvas.window(MARGIN, TITLE + images, left, facts))
+        window = canvas.window(MARGIN + left + GAP, TITLE, bev_width, view)
         bev.draw_bev(window, extent, False, self.returns, self.truth, self.shapes, self.theme)
         self._draw_maps(canvas, TITLE + view, strip, False)
         return canvas.picture()
@@ -143,7 +149,7 @@ class _Scene:
 
     def _draw_maps(self, canvas: Canvas, top: int, strip: int, forward_right: bool) -> None:
         if self.maps:
-            window = canvas.part(MARGIN, top + GAP, canvas.width - 2 * MARGIN, strip - GAP)
+            window = canvas.window(MARGIN, top + GAP, canvas.width - 2 * MARGIN, strip - GAP)
             maps.draw_maps(window, self.maps, self.spec.grid, self._extent(), forward_right, self.shapes, self.theme)
 
     def _draw_title(self, canvas: Canvas) -> None:
@@ -178,7 +184,7 @@ class _Scene:
     def _draw_row(self, canvas: Canvas) -> None:
         canvas.box(0, 0, canvas.width, canvas.height, self.theme.panel)
         third = canvas.width // 3
-        left, middle, right = (canvas.part(i * third, 0, third, canvas.height) for i in range(3))
+        left, middle, right = (canvas.window(i * third, 0, third, canvas.height) for i in range(3))
         if self.result is not None:
             limit = int((canvas.height - 75) / panel.ROW)
             panel.draw_detections(left, 6, self.rows, len(self.rows), self.theme, limit)
@@ -188,8 +194,8 @@ class _Scene:
 
 
 def _grid_order(names: list[str]) -> list[int]:
-    """The slot of each camera: nuScenes-like names as seen from the driver's seat, others in their order."""
-    places = {
+    """The slot of each camera: nuScenes' six as seen from the driver's seat, others in the rig's order."""
+    slots = {
         "CAM_FRONT_LEFT": 0,
         "CAM_FRONT": 1,
         "CAM_FRONT_RIGHT": 2,
@@ -197,6 +203,6 @@ def _grid_order(names: list[str]) -> list[int]:
         "CAM_BACK": 4,
         "CAM_BACK_RIGHT": 5,
     }
-    if len(names) == 6 and set(names) == set(places):
-        return [places[name] for name in names]
+    if len(names) == 6 and set(names) == set(slots):
+        return [slots[name] for name in names]
     return list(range(len(names)))

@@ -1,4 +1,4 @@
-"""Makes an overview small enough for a document: python -m imkd_edge.view.draw runs/demo/latest/overview.png docs/overview.png"""
+"""Shrinks an overview for a document: python -m imkd_edge.view.draw runs/demo/latest/overview.png docs/overview.png"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WIDTH, LEVELS = 1300, 32  # px; values per channel
 
 
 def main() -> None:
-    """Shrinks argv[1] to argv[2]."""
+    """Writes the picture argv[1] with fewer pixels and colours to argv[2]."""
     source, target = map(Path, sys.argv[1:])
     picture = cv2.imread(str(source))
     if picture is None:

@@ -1,4 +1,4 @@
-"""The bird's-eye view: range rings, radar returns, truth and detections around the ego vehicle."""
+"""The bird's-eye view: range rings, radar returns, ground truth and detections around the ego vehicle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOVING = 0.5  # m/s; slower objects get no velocity arrow
 
 @dataclass(frozen=True)
 class Extent:
-    """What of the ego plane is shown, m."""
+    """Section of the ego plane in the view, m."""
 
     x_min: float
     x_max: float
@@ -39,7 +39,7 @@ class Returns:
 
 
 class View:
-    """Ego metres to canvas pixels; forward is up, or right where `forward_right`."""
+    """Maps ego metres to canvas pixels; forward is up, or right with `forward_right`."""
 
     def __init__(self, canvas: Canvas, extent: Extent, forward_right: bool):
         self.forward_right = forward_right
@@ -57,7 +57,10 @@ class View:
 
 
 def radar_returns(rig: SensorRig, sweeps: list[RadarSweep], ego: Ego | None) -> Returns:
-    """All sweeps in the reference ego frame; coloured by velocity where every radar compensates it, otherwise by intensity."""
+    """Transforms all sweeps to the reference ego frame.
+
+    Their value is the velocity where every radar compensates it for ego motion, else the intensity.
+    """
     radars = {radar.name: radar for radar in rig.radars}
     compensated = all(str(radar.velocity) == "compensated" for radar in rig.radars)
     T_world_ref = None if ego is None else ego.T_world_ego
@@ -95,7 +98,7 @@ def draw_bev(
     shapes: list[Shape],
     theme: Theme,
 ) -> None:
-    """Draws everything from the ground up: rings, radar, truth, detections, ego."""
+    """Draws range rings, radar returns, ground truth, detections and the ego vehicle, in this order."""
     view = View(canvas, extent, forward_right)
     canvas.box(0, 0, canvas.width, canvas.height, theme.panel)
     _draw_rings(canvas, view, extent, theme)
@@ -131,7 +134,7 @@ def _draw_rings(canvas: Canvas, view: View, extent: Extent, theme: Theme) -> Non
 
 def _draw_returns(canvas: Canvas, view: View, returns: Returns, theme: Theme) -> None:
     if returns.is_velocity:
-        order = np.argsort(np.abs(np.nan_to_num(returns.value)))  # movers on top
+        order = np.argsort(np.abs(np.nan_to_num(returns.value)))  # fast ones on top
         colors = velocity_colors(returns.value, theme)
     else:
         low, high = intensity_range(returns)
@@ -154,20 +157,18 @@ def _draw_footprint(canvas: Canvas, view: View, box: np.ndarray, color: Color) -
 
 
 def _draw_arrow(canvas: Canvas, start: np.ndarray, end: np.ndarray, color: Color) -> None:
-    """Points where the object will be in one second."""
+    """An arrow to the object's position in one second."""
     direction = (end - start) / max(1e-9, float(np.hypot(*(end - start))))
     normal = np.array([-direction[1], direction[0]])
     canvas.lines(np.stack([start, end]), color, 0.9)
-    canvas.fill(
-        np.stack([end + direction * 2, end - direction * 4 + normal * 3, end - direction * 4 - normal * 3]), color
-    )
+    tip, back = end + direction * 2, end - direction * 4
+    canvas.fill(np.stack([tip, back + normal * 3, back - normal * 3]), color)
 
 
 def draw_ego(canvas: Canvas, view: View, theme: Theme) -> None:
-    """The ego vehicle."""
-    outline = np.array([[2.3, 0.55], [1.7, 0.95], [-2.2, 0.95], [-2.2, -0.95], [1.7, -0.95], [2.3, -0.55]]) * max(
-        1.0, 3.2 / view.scale
-    )
-    canvas.fill(view(outline), theme.text)
-    tip = np.array([[1.5, 0.0], [0.3, 0.6], [0.3, -0.6]]) * max(1.0, 3.2 / view.scale)
-    canvas.fill(view(tip), theme.panel)
+    """The outline of the ego vehicle, at least 3.2 px per metre."""
+    scale = max(1.0, 3.2 / view.scale)
+    outline = np.array([[2.3, 0.55], [1.7, 0.95], [-2.2, 0.95], [-2.2, -0.95], [1.7, -0.95], [2.3, -0.55]])
+    tip = np.array([[1.5, 0.0], [0.3, 0.6], [0.3, -0.6]])
+    canvas.fill(view(outline * scale), theme.text)
+    canvas.fill(view(tip * scale), theme.panel)

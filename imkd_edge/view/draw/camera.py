@@ -8,7 +8,7 @@ import numpy as np
 
 from imkd_edge.rig import CameraCalibration
 from imkd_edge.view.draw.canvas import Canvas, Color, Theme
-from imkd_edge.view.draw.geometry import EDGES, FRONT, box_corners, project_edges, seen
+from imkd_edge.view.draw.geometry import EDGES, FRONT, box_corners, is_visible, project_edges
 
 Shape = tuple[np.ndarray, Color, str]  # box (9,), colour, label
 
@@ -22,7 +22,7 @@ def draw_camera(
     theme: Theme,
     absent: str = "no image",
 ) -> None:
-    """Fills the canvas with the image, the truth (thin, dashed) and the detections (solid, with class and score)."""
+    """Fills the canvas with the image, the ground truth (thin, dashed) and the detections (solid, with labels)."""
     if image is None:
         canvas.box(0, 0, canvas.width, canvas.height, theme.panel)
         canvas.text(canvas.width / 2, canvas.height / 2 + 5, absent, theme.bad, 15, bold=True, anchor="center")
@@ -33,10 +33,10 @@ def draw_camera(
         _draw_truth(canvas, camera, box, scale)
     shapes = sorted(shapes, key=lambda shape: -float(np.hypot(*shape[0][:2])))  # far ones first
     anchors = [_draw_box(canvas, camera, box, color, scale) for box, color, _ in shapes]
-    taken: list[tuple[float, float, float]] = []
+    labels: list[tuple[float, float, float]] = []  # left, bottom, width of those on the canvas, px
     for anchor, (_, color, label) in reversed(list(zip(anchors, shapes, strict=True))):
         if anchor is not None:
-            _draw_label(canvas, label, anchor, color, taken)
+            _draw_label(canvas, label, anchor, color, labels)
     name_width = canvas.text_width(camera.name, 11) + 12
     canvas.box(0, 0, name_width, 19, (0, 0, 0), 0.55)
     canvas.text(6, 13.5, camera.name, (255, 255, 255), 11)
@@ -48,7 +48,7 @@ def _to_canvas(path: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def _draw_truth(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, scale: np.ndarray) -> None:
     paths = project_edges(camera, box_corners(box), EDGES)
-    if not seen(camera, paths):
+    if not is_visible(camera, paths):
         return
     for path in paths:
         points = _to_canvas(path, scale)
@@ -59,10 +59,10 @@ def _draw_truth(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, scal
 def _draw_box(
     canvas: Canvas, camera: CameraCalibration, box: np.ndarray, color: Color, scale: np.ndarray
 ) -> tuple[float, float] | None:
-    """Draws one box; returns where its label belongs (middle, top), or None where the box is out of view."""
+    """Draws one box; returns the anchor of its label (middle, top) in px, or None where the box is out of view."""
     corners = box_corners(box)
     paths = project_edges(camera, corners, EDGES)
-    if not seen(camera, paths):
+    if not is_visible(camera, paths):
         return None
     front = project_edges(camera, corners, FRONT)
     if len(front) == 4:
@@ -85,9 +85,9 @@ def _draw_heading(canvas: Canvas, camera: CameraCalibration, box: np.ndarray, co
 
 
 def _draw_label(
-    canvas: Canvas, label: str, anchor: tuple[float, float], color: Color, taken: list[tuple[float, float, float]]
+    canvas: Canvas, label: str, anchor: tuple[float, float], color: Color, labels: list[tuple[float, float, float]]
 ) -> None:
-    """Writes above the box, higher where a nearer box's label stands already; left out when there is no room at all."""
+    """Writes the label above its box, or above the labels of nearer boxes; omits it after four collisions."""
     size, height = 10.5, 14.0
     width = canvas.text_width(label, size) + 6
     left = float(np.clip(anchor[0] - width / 2, 0, max(0.0, canvas.width - width)))
@@ -95,10 +95,10 @@ def _draw_label(
         bottom = float(np.clip(anchor[1] - 3, height, canvas.height)) - step * (height + 1)
         if bottom < height:
             return
-        if all(left + width < x or x + w < left or abs(bottom - y) >= height for x, y, w in taken):
+        if all(left + width < x or x + w < left or abs(bottom - y) >= height for x, y, w in labels):
             break
     else:
         return
-    taken.append((left, bottom, width))
+    labels.append((left, bottom, width))
     canvas.box(left, bottom - 13, width, 14, color, 0.85)
     canvas.text(left + 3, bottom - 3, label, (10, 14, 20), size)

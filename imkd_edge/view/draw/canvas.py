@@ -1,4 +1,4 @@
-"""A small anti-aliased drawing surface on OpenCV: drawn at twice the size, then averaged down."""
+"""An anti-aliased drawing surface on OpenCV, with 2 x 2 supersampling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from imkd_edge.errors import Code, Error
 
 try:
     import cv2
-except ImportError as error:  # imported only when a picture is asked for
-    raise Error(
-        Code.missing_extra,
-        "pictures need OpenCV, which is not installed",
-        "imkd_edge.view.draw",
-        'pip install "opencv-python-headless<5"',
-    ) from error
+except ImportError as error:  # this module is imported only to draw
+    problem, fix = "pictures need OpenCV, which is not installed", 'pip install "opencv-python-headless<5"'
+    raise Error(Code.missing_extra, problem, "imkd_edge.view.draw", fix) from error
 
 Color = tuple[int, int, int]  # RGB
 SUPERSAMPLING = 2
@@ -89,34 +85,42 @@ _SPARE: list[Color] = [
 
 
 def class_color(name: str, index: int = 0) -> Color:
-    """The colour of a class: fixed for the usual names, from a spare list by index for others."""
+    """The colour of a class: from the palette for the usual names, else from a spare list by index."""
     return PALETTE.get(name, _SPARE[index % len(_SPARE)])
 
 
 def rgb(color: np.ndarray) -> Color:
-    """An array of three as a colour."""
+    """A colour from an array of three."""
     return int(color[0]), int(color[1]), int(color[2])
 
 
 def ramp(value: np.ndarray, stops: Sequence[Color]) -> np.ndarray:
-    """Colours (N, 3) uint8 for values (N,) in [0, 1] between equally spaced stops."""
+    """Interpolates colours between equally spaced stops.
+
+    Args:
+        value: (N,), clamped to [0, 1]; NaN counts as 0.
+        stops: at least two.
+
+    Returns:
+        (N, 3) uint8 RGB.
+    """
     table = np.asarray(stops, np.float64)
     position = np.clip(np.nan_to_num(value, nan=0.0), 0, 1) * (len(table) - 1)
     low = np.minimum(position.astype(int), len(table) - 2)
-    part = (position - low)[:, None]
-    return (table[low] * (1 - part) + table[low + 1] * part).round().astype(np.uint8)
+    fraction = (position - low)[:, None]
+    return (table[low] * (1 - fraction) + table[low + 1] * fraction).round().astype(np.uint8)
 
 
 class Canvas:
-    """Drawing in logical pixels (floats); `part` gives a clipped window that shares the memory."""
+    """A surface drawn in logical pixels (floats); `window` is a clipped view that shares its memory."""
 
     def __init__(self, width: int, height: int, color: Color, pixels: np.ndarray | None = None):
         self.width, self.height = width, height
         s = SUPERSAMPLING
         self.pixels = np.full((height * s, width * s, 3), color, np.uint8) if pixels is None else pixels
 
-    def part(self, x: int, y: int, width: int, height: int) -> Canvas:
-        """A window with its own origin; nothing drawn in it leaves it."""
+    def window(self, x: int, y: int, width: int, height: int) -> Canvas:
+        """A rectangle with its own origin, to which drawing is clipped."""
         s = SUPERSAMPLING
         return Canvas(width, height, (0, 0, 0), self.pixels[y * s : (y + height) * s, x * s : (x + width) * s])
 
@@ -143,14 +147,11 @@ class Canvas:
             return
         for begin in np.arange(0, length, 2 * dash):
             stop = min(begin + dash, length)
-            self.lines(
-                np.stack([start + (end - start) * (begin / length), start + (end - start) * (stop / length)]),
-                color,
-                width,
-            )
+            fractions = np.array([[begin], [stop]]) / length
+            self.lines(start + (end - start) * fractions, color, width)
 
     def fill(self, points: np.ndarray, color: Color, alpha: float = 1.0) -> None:
-        """A filled polygon, (N, 2), blended with what lies below."""
+        """A filled polygon (N, 2), blended with the pixels below by alpha."""
         fixed = self._fixed(points)
         if alpha >= 1:
             cv2.fillPoly(self.pixels, [fixed], color, cv2.LINE_AA, _SHIFT)
@@ -191,13 +192,12 @@ class Canvas:
     def text(
         self, x: float, y: float, text: str, color: Color, size: float = 12, bold: bool = False, anchor: str = "left"
     ) -> float:
-        """Writes with the baseline at y and capital letters `size` * 0.72 px high; returns the width."""
+        """Writes text with the baseline at y and capitals `size` * 0.72 px high; returns the width in px."""
         width = self.text_width(text, size, bold)
         left = x - {"left": 0.0, "center": width / 2, "right": width}[anchor]
         origin = (round(left * SUPERSAMPLING), round(y * SUPERSAMPLING))
-        cv2.putText(
-            self.pixels, _ascii(text), origin, _font(bold), _scale(size), color, _stroke(size, bold), cv2.LINE_AA
-        )
+        font, scale, stroke = _font(bold), _scale(size), _stroke(size, bold)
+        cv2.putText(self.pixels, _ascii(text), origin, font, scale, color, stroke, cv2.LINE_AA)
         return width
 
 

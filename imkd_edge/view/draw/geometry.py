@@ -1,4 +1,4 @@
-"""Boxes as corners, and their way into a camera image: near-plane clipping, projection, lens distortion."""
+"""Corners of boxes and their projection into a camera image: near-plane clipping, projection, lens distortion."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 
 from imkd_edge.rig import CameraCalibration
 
-NEAR = 0.2  # m of optical depth; what is nearer or behind is clipped
+NEAR = 0.2  # m of optical depth; points nearer or behind are clipped
 # Corners 0..3 are the bottom (front left, front right, rear right, rear left), 4..7 the top in the same order.
 EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 FRONT = [(0, 1), (4, 5), (0, 4), (1, 5)]
 
 
 def box_corners(box: np.ndarray) -> np.ndarray:
-    """Corners (8, 3) m of a box (x, y, z centre, length, width, height, yaw, ...)."""
+    """Corners (8, 3) m of a box (x, y, z centre, length, width, height m, yaw rad, ...), in the order above."""
     length, width, height, yaw = box[3:7]
     x = np.array([1, 1, -1, -1] * 2) * length / 2
     y = np.array([1, -1, -1, 1] * 2) * width / 2
@@ -23,13 +23,13 @@ def box_corners(box: np.ndarray) -> np.ndarray:
 
 
 def to_camera(camera: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Ego points (N, 3) in the optical frame: x right, y down, z forward."""
+    """Transforms ego points (N, 3) m to the optical frame: x right, y down, z forward."""
     T_camera_ego = np.linalg.inv(np.asarray(camera.T_ego_camera))
     return points @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
 
 
 def clip_near(start: np.ndarray, end: np.ndarray, near: float = NEAR) -> tuple[np.ndarray, np.ndarray] | None:
-    """The part of a segment (optical frame) with z >= near, or None."""
+    """Clips a segment in the optical frame to z >= near; None where nothing is left."""
     if start[2] < near and end[2] < near:
         return None
     if start[2] >= near and end[2] >= near:
@@ -39,7 +39,7 @@ def clip_near(start: np.ndarray, end: np.ndarray, near: float = NEAR) -> tuple[n
 
 
 def project(camera: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Optical points (N, 3) with z > 0 to pixels (N, 2), OpenCV's lens models; nan where a lens model has no image."""
+    """Projects optical points (N, 3) m with z > 0 to pixels (N, 2) by OpenCV's lens models; NaN beyond their range."""
     x, y = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
     model = str(camera.distortion)
     if model != "none":
@@ -57,13 +57,13 @@ def _distort(model: str, k: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[n
         return x * scale, y * scale
     k1, k2, p1, p2, k3 = k[:5]
     radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    slope = 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3))  # of r * radial: where it turns the polynomial folds back
+    slope = 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3))  # of r * radial; where it is negative the image folds back
     radial = np.where(slope > 0, radial, np.nan)
     return x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
 
 
 def project_edges(camera: CameraCalibration, corners: np.ndarray, edges: list[tuple[int, int]]) -> list[np.ndarray]:
-    """Image polylines, each (K, 2) px, of the edges between ego corners; what is behind the camera is cut away."""
+    """Projects edges between ego corners, clipped to the front of the camera, to polylines of (K, 2) px each."""
     optical = to_camera(camera, corners)
     steps = np.linspace(0, 1, 2 if str(camera.distortion) == "none" else 9)[:, None]
     paths = []
@@ -77,8 +77,8 @@ def project_edges(camera: CameraCalibration, corners: np.ndarray, edges: list[tu
     return paths
 
 
-def seen(camera: CameraCalibration, paths: list[np.ndarray]) -> bool:
-    """Whether the rectangle around the paths touches the image."""
+def is_visible(camera: CameraCalibration, paths: list[np.ndarray]) -> bool:
+    """True where the bounding rectangle of the paths overlaps the image."""
     if not paths:
         return False
     points = np.concatenate(paths)

@@ -1,4 +1,4 @@
-"""Maps over the bird's-eye view, beside each other: the gates of camera and radar, and the segmentation."""
+"""A row of bird's-eye-view maps: the gates of camera and radar, and the segmentation."""
 
 from __future__ import annotations
 
@@ -12,29 +12,23 @@ from imkd_edge.view.draw.canvas import Canvas, Color, Theme, ramp, rgb
 from imkd_edge.view.draw.geometry import box_corners
 
 TITLES = {"i_cam": "camera gate I_cam", "i_rad": "radar gate I_rad", "segmentation": "vehicle probability"}
-SCALE: list[Color] = [
-    (24, 20, 58),
-    (84, 40, 120),
-    (176, 58, 106),
-    (238, 116, 72),
-    (250, 190, 90),
-    (252, 248, 190),
-]  # 0 to 1
-HEAD, GAP, HIGHEST = 24, 6, 440  # px
+# Colours of 0 to 1.
+SCALE: list[Color] = [(24, 20, 58), (84, 40, 120), (176, 58, 106), (238, 116, 72), (250, 190, 90), (252, 248, 190)]
+HEAD, GAP, MAX_HEIGHT = 24, 6, 440  # px
 
 
 def maps_of(result: Result | None) -> dict[str, np.ndarray]:
-    """The maps to show, (H, W) 0..1 by name: the gates where they were asked for, the segmentation where the model gives it."""
+    """Name -> (H, W) map of 0..1: the gates of Detector(debug=True), and the segmentation of models that have it."""
     if result is None:
         return {}
     return result.debug | ({} if result.segmentation is None else {"segmentation": result.segmentation})
 
 
 def strip_height(width: int, count: int, extent: Extent, forward_right: bool) -> int:
-    """How high a row of `count` maps is, of `width` px or narrower."""
+    """Height of a row of `count` maps that is `width` px wide, px."""
     along, across = extent.x_max - extent.x_min, extent.y_max - extent.y_min
     aspect = across / along if forward_right else along / across
-    return HEAD + min(HIGHEST, round((width - (count - 1) * GAP) / count * aspect))
+    return HEAD + min(MAX_HEIGHT, round((width - (count - 1) * GAP) / count * aspect))
 
 
 def draw_maps(
@@ -46,17 +40,17 @@ def draw_maps(
     shapes: list[Shape],
     theme: Theme,
 ) -> None:
-    """One view per map, with the detections' outlines, under its name and its scale."""
+    """Draws each map below its name and colour scale, with the footprints of the detections."""
     width = (canvas.width - (len(maps) - 1) * GAP) // len(maps)
     for index, (name, values) in enumerate(maps.items()):
-        part = canvas.part(index * (width + GAP), 0, width, canvas.height)
-        part.box(0, 0, width, canvas.height, theme.panel)
-        _draw_head(part, TITLES.get(name, name), theme)
-        window = part.part(0, HEAD, width, canvas.height - HEAD)
+        panel = canvas.window(index * (width + GAP), 0, width, canvas.height)
+        panel.box(0, 0, width, canvas.height, theme.panel)
+        _draw_head(panel, TITLES.get(name, name), theme)
+        window = panel.window(0, HEAD, width, canvas.height - HEAD)
         view = View(window, extent, forward_right)
         _draw_map(window, view, values, grid, forward_right)
         for box, _, _ in shapes:
-            for color, line in (((0, 0, 0), 3.0), ((255, 255, 255), 1.2)):  # to be seen on any colour
+            for color, line in (((0, 0, 0), 3.0), ((255, 255, 255), 1.2)):  # contrasts with every colour
                 window.lines(view(box_corners(box)[:4]), color, line, closed=True)
         draw_ego(window, view, theme)
 
@@ -71,12 +65,11 @@ def _draw_head(canvas: Canvas, title: str, theme: Theme) -> None:
 
 
 def _draw_map(canvas: Canvas, view: View, values: np.ndarray, grid: GridSpec, forward_right: bool) -> None:
-    """Rows run along y and columns along x: y points up where forward is right, else x points up and y left."""
+    """Draws values (rows along y, columns along x) with y up where forward is right, else with x up and y left."""
     corners = view(np.array([[grid.x_min, grid.y_min], [grid.x_max, grid.y_max]]))
     left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, None)
     right, bottom = np.minimum(np.ceil(corners.max(0)).astype(int), [canvas.width, canvas.height])
     cells = values[::-1] if forward_right else values.T[::-1, ::-1]
     colors = ramp(cells.ravel(), SCALE).reshape(*cells.shape, 3)
-    canvas.part(left, top, right - left, bottom - top).image(
-        colors.repeat(8, 0).repeat(8, 1)
-    )  # enlarged first: cells keep sharp edges
+    enlarged = colors.repeat(8, 0).repeat(8, 1)  # keeps the edges of cells sharp
+    canvas.window(left, top, right - left, bottom - top).image(enlarged)

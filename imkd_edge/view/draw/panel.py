@@ -1,4 +1,4 @@
-"""The facts beside the pictures: strongest detections, legend, where the time went, which sensors are well."""
+"""The panels beside the pictures: strongest detections, legend, time of the stages, state of the sensors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _heading(canvas: Canvas, y: float, text: str, theme: Theme) -> float:
 
 
 def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, theme: Theme, limit: int) -> float:
-    """Rows of (class, colour, score, distance m, speed m/s), strongest first."""
+    """Lists rows of (class, colour, score, distance m, speed m/s), strongest first; returns the next free y."""
     y = _heading(canvas, y, f"Detections: {total}", theme)
     columns = [
         ("class", 30, "left"),
@@ -57,7 +57,8 @@ def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, the
 
 
 def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, has_truth: bool, theme: Theme) -> float:
-    """Class colours, truth, radar colours."""
+    """Explains the colours of classes, ground truth and radar returns; returns the next free y."""
+    # 1. the classes, in lines
     y = _heading(canvas, y, "Legend", theme)
     x = 14.0
     for index, name in enumerate(classes):
@@ -69,6 +70,7 @@ def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, 
         canvas.lines(np.array([[x, y + 2], [x + 11, y + 2], [x + 11, y + 13], [x, y + 13]]), color, 1.4, closed=True)
         canvas.text(x + 17, y + 11.5, name, theme.text, 11.5)
         x += width
+    # 2. ground truth and velocity, in one line
     y += ROW
     if has_truth:
         canvas.dashes(np.array([14.0, y + 8]), np.array([40.0, y + 8]), theme.truth, 1.2, 3)
@@ -85,12 +87,8 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
     steps = np.linspace(0, 1, int(width))
     if returns.is_velocity:
         colors = ramp(steps, [APPROACHING, theme.static, RECEDING])
-        title, low, middle, high = (
-            "radar return: radial velocity",
-            f"-{SPEED_LIMIT:.0f}",
-            "approaching | receding",
-            f"+{SPEED_LIMIT:.0f} m/s",
-        )
+        title, middle = "radar return: radial velocity", "approaching | receding"
+        low, high = f"-{SPEED_LIMIT:.0f}", f"+{SPEED_LIMIT:.0f} m/s"
     else:
         colors = ramp(steps, INTENSITY)
         bottom, top = intensity_range(returns)
@@ -105,7 +103,7 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
 
 
 def draw_timing(canvas: Canvas, y: float, timings_us: dict[str, float], total_us: float, theme: Theme) -> float:
-    """One stacked bar and its key."""
+    """Draws the stages' times as one stacked bar with a key; returns the next free y."""
     y = _heading(canvas, y, f"Time: {total_us / 1000:.1f} ms", theme)
     width, x = canvas.width - 28, 14.0
     canvas.box(14, y, width, 10, theme.line)
@@ -124,12 +122,12 @@ def draw_timing(canvas: Canvas, y: float, timings_us: dict[str, float], total_us
 
 
 def draw_sensors(canvas: Canvas, y: float, mode: str, sensors: dict[str, str], theme: Theme) -> float:
-    """The mode, and every sensor that is not well by name."""
+    """Writes the mode and the names of the first three sensors that are not ok; returns the next free y."""
     y = _heading(canvas, y, "Sensors", theme)
-    well = sum(state == "ok" for state in sensors.values())
+    healthy = sum(state == "ok" for state in sensors.values())
     color = theme.good if mode == "full" else theme.bad
     canvas.disc(19, y + 8, 4.5, color)
-    canvas.text(30, y + 12, f"mode {mode}: {well} of {len(sensors)} ok", theme.text, 11.5)
+    canvas.text(30, y + 12, f"mode {mode}: {healthy} of {len(sensors)} ok", theme.text, 11.5)
     y += ROW
     failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
     for text in failing[:3]:

@@ -1,5 +1,5 @@
-/* The C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all held; 77: no
- * engine, the model was not run. */
+/* The detector of the C ABI from C99: test_c_abi BUNDLE.imkd, a bundle for six cameras and a 3D radar. Exit code 0: all
+ * checks passed; 77: no engine, and the model was not run. */
 #include <pthread.h>
 
 #include "moment.h"
@@ -22,7 +22,8 @@ static void test_without_a_model(const char* bundle) {
   CHECK(imkd_detector_load(d, bundle, "{", NULL) == 211);
   CHECK(imkd_detector_load(d, bundle, NULL, NULL) == 211);
   CHECK(imkd_detector_load(d, bundle, rig, &options) == 703); /* struct_size 0 */
-  options.struct_size = sizeof options, options.engine = "no such engine";
+  options.struct_size = sizeof options;
+  options.engine = "no such engine";
   CHECK(imkd_detector_load(d, bundle, rig, &options) == 501);
   CHECK(imkd_detector_name(d, IMKD_CLASSES, 0) == NULL);
   CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 &&
@@ -53,15 +54,20 @@ static void test_infer(imkd_detector* d) {
     CHECK(first[i].length > 0 && imkd_detector_name(d, IMKD_CLASSES, (uint32_t)first[i].label) != NULL);
   }
   CHECK(imkd_detector_reset(d) == IMKD_OK && imkd_detector_set_rig(d, rig) == IMKD_OK);
-  for (int i = 0; i < kCameras; ++i)
-    images[i].row_stride = kWidth * 3, images[i].pixel_stride = 3, images[i].channel_stride = 1;
+  for (int i = 0; i < kCameras; ++i) {
+    images[i].row_stride = kWidth * 3;
+    images[i].pixel_stride = 3;
+    images[i].channel_stride = 1;
+  }
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count == count);
   for (uint32_t i = 0; i < count; ++i) CHECK(memcmp(&first[i], imkd_detection_at(&result, i), sizeof *first) == 0);
   images[2].data = NULL;
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_PARTIAL &&
         result.camera_states[2] == IMKD_SENSOR_MISSING);
   images[2].data = pixels[2];
-  sweep.has_timestamp = 1, sweep.timestamp_ns = 1; /* a second ago */
+  /* a second ago */
+  sweep.has_timestamp = 1;
+  sweep.timestamp_ns = 1;
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_CAMERA_ONLY &&
         result.radar_states[0] == IMKD_SENSOR_STALE);
   sweep.has_timestamp = 0;
@@ -78,27 +84,34 @@ static void test_callers_mistakes(imkd_detector* d) {
   result.struct_size = sizeof result;
   f.struct_size = 0;
   CHECK(imkd_detector_infer(d, &f, &result) == 703);
-  f = frames, f.reserved = 1;
+  f = frames;
+  f.reserved = 1;
   CHECK(imkd_detector_infer(d, &f, &result) == 703);
-  f = frames, f.image_count = 5;
+  f = frames;
+  f.image_count = 5;
   CHECK(imkd_detector_infer(d, &f, &result) == 204);
-  f = frames, f.images = NULL;
+  f = frames;
+  f.images = NULL;
   CHECK(imkd_detector_infer(d, &f, &result) == 703);
-  f = frames, f.T_world_ego = skewed;
+  f = frames;
+  f.T_world_ego = skewed;
   CHECK(imkd_detector_infer(d, &f, &result) == 215);
-  f = frames, f.twist = still;
+  f = frames;
+  f.twist = still;
   CHECK(imkd_detector_infer(d, &f, &result) == IMKD_OK);
   images[3].struct_size = 4;
   CHECK(imkd_detector_infer(d, &frames, &result) == 703);
-  images[3].struct_size = sizeof images[3], images[3].width = kWidth - 1;
+  images[3].struct_size = sizeof images[3];
+  images[3].width = kWidth - 1;
   CHECK(imkd_detector_infer(d, &frames, &result) == 202 && strstr(imkd_detector_error(d), "C3"));
-  images[3].width = kWidth, sweep.radar = 7;
+  images[3].width = kWidth;
+  sweep.radar = 7;
   CHECK(imkd_detector_infer(d, &frames, &result) == 203);
   sweep.radar = 0;
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_FULL);
 }
 
-/* A caller compiled against a later header, whose structs have fields at the end that this library does not know. */
+/* A caller compiled against a later header: its structs end with fields that this library does not know. */
 static void test_newer_caller(imkd_detector* d) {
   struct {
     imkd_frames known;
@@ -113,25 +126,33 @@ static void test_newer_caller(imkd_detector* d) {
     uint64_t more;
   } wide[kCameras];
   for (int i = 0; i < kCameras; ++i) {
-    wide[i].known = images[i], wide[i].known.struct_size = sizeof wide[i], wide[i].more = 0;
+    wide[i].known = images[i];
+    wide[i].known.struct_size = sizeof wide[i];
+    wide[i].more = 0;
   }
-  later.known.struct_size = sizeof later, later.known.images = &wide[0].known, result.known.struct_size = sizeof result;
+  later.known.struct_size = sizeof later;
+  later.known.images = &wide[0].known;
+  result.known.struct_size = sizeof result;
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == IMKD_FULL);
   CHECK(result.more[0] == 7 && result.more[1] == 7 && result.known.struct_size == sizeof result);
   later.more[1] = 1;
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703 && strstr(imkd_detector_error(d), "newer"));
-  later.more[1] = 0, wide[5].more = 1;
+  later.more[1] = 0;
+  wide[5].more = 1;
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703);
 }
 
-/* A caller compiled against version 1, whose structs end where its header did; and what version 2 adds. */
+/* A caller compiled against version 1, with shorter structs; then the fields that version 2 adds. */
 static void test_older_caller_and_debug_maps(const char* bundle, imkd_options options) {
   enum { kOptions1 = offsetof(imkd_options, debug), kResult1 = offsetof(imkd_result, debug) };
   imkd_result result = empty_result();
   imkd_detector* d = imkd_detector_new();
-  options.struct_size = kOptions1, options.debug = 1; /* beyond its end: not read */
+  /* beyond the end of the struct: not read */
+  options.struct_size = kOptions1;
+  options.debug = 1;
   CHECK(imkd_detector_load(d, bundle, rig, &options) == IMKD_OK);
-  result.struct_size = kResult1, result.debug_count = 77;
+  result.struct_size = kResult1;
+  result.debug_count = 77;
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.detection_count > 0 && result.debug_count == 77);
   result.struct_size = kResult1 - 1;
   CHECK(imkd_detector_infer(d, &frames, &result) == 703);
@@ -153,59 +174,61 @@ static void test_older_caller_and_debug_maps(const char* bundle, imkd_options op
   imkd_detector_destroy(d);
 }
 
-struct other {
+struct caller {
   imkd_detector* d;
-  int ok, busy, else_;
+  int ok, busy, failed; /* calls, by their result */
 };
 
 static void* infer_on(void* context) {
-  struct other* other = context;
-  while (other->ok < 10 && other->else_ == 0) {
+  struct caller* caller = context;
+  while (caller->ok < 10 && caller->failed == 0) {
     imkd_result result = empty_result();
-    const int code = imkd_detector_infer(other->d, &frames, &result);
-    ++*(code == IMKD_OK ? &other->ok : code == 506 ? &other->busy : &other->else_);
+    const int code = imkd_detector_infer(caller->d, &frames, &result);
+    ++*(code == IMKD_OK ? &caller->ok : code == 506 ? &caller->busy : &caller->failed);
   }
   return NULL;
 }
 
-static void test_a_second_thread_is_refused(imkd_detector* d) {
-  struct other a = {d, 0, 0, 0}, b = {d, 0, 0, 0};
+static void test_a_call_of_a_second_thread_is_refused(imkd_detector* d) {
+  struct caller a = {d, 0, 0, 0}, b = {d, 0, 0, 0};
   pthread_t thread;
   CHECK(pthread_create(&thread, NULL, infer_on, &a) == 0);
   infer_on(&b);
   pthread_join(thread, NULL);
-  CHECK(a.ok == 10 && b.ok == 10 && a.busy + b.busy > 0 && a.else_ + b.else_ == 0);
+  CHECK(a.ok == 10 && b.ok == 10 && a.busy + b.busy > 0 && a.failed + b.failed == 0);
   CHECK(strncmp(imkd_detector_error(d), "error[E0506]", 12) == 0);
 }
 
-struct alone {
+struct run {
   imkd_detector* d;
   uint32_t count;
-  uint8_t found[1 << 14];
+  uint8_t detections[1 << 14];
 };
 
-static void* infer_alone(void* context) { /* the last of ten, copied out */
-  struct alone* alone = context;
+/* Ten calls; copies the detections of the last one. */
+static void* infer_ten_times(void* context) {
+  struct run* run = context;
   imkd_result result = empty_result();
-  for (int i = 0; i < 10; ++i) CHECK(imkd_detector_infer(alone->d, &frames, &result) == IMKD_OK);
-  alone->count = result.detection_count;
-  if (alone->count * sizeof(imkd_detection) <= sizeof alone->found)
-    memcpy(alone->found, result.detections, alone->count * sizeof(imkd_detection));
+  for (int i = 0; i < 10; ++i) CHECK(imkd_detector_infer(run->d, &frames, &result) == IMKD_OK);
+  run->count = result.detection_count;
+  if (run->count * sizeof(imkd_detection) <= sizeof run->detections)
+    memcpy(run->detections, result.detections, run->count * sizeof(imkd_detection));
   return NULL;
 }
 
 static void test_two_handles_at_once(imkd_detector* d, const char* bundle, const imkd_options* options) {
-  static struct alone one, two, before;
+  static struct run one, two, before;
   pthread_t thread;
-  one.d = before.d = d, two.d = imkd_detector_new();
+  one.d = before.d = d;
+  two.d = imkd_detector_new();
   CHECK(imkd_detector_load(two.d, bundle, rig, options) == IMKD_OK);
-  infer_alone(&before);
-  CHECK(pthread_create(&thread, NULL, infer_alone, &one) == 0);
-  infer_alone(&two);
+  infer_ten_times(&before);
+  CHECK(pthread_create(&thread, NULL, infer_ten_times, &one) == 0);
+  infer_ten_times(&two);
   pthread_join(thread, NULL);
   CHECK(before.count > 0 && one.count == before.count && two.count == before.count);
-  CHECK(memcmp(one.found, before.found, sizeof one.found) == 0 &&
-        memcmp(two.found, before.found, sizeof two.found) == 0);
+  CHECK(memcmp(one.detections, before.detections, sizeof one.detections) == 0 &&
+        memcmp(two.detections, before.detections, sizeof two.detections) == 0);
   imkd_detector_destroy(two.d);
 }
 
@@ -217,7 +240,7 @@ int main(int argc, char** argv) {
   imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0};
   const int code = imkd_detector_load(d, argv[1], rig, &options);
   if (code == 501) {
-    fprintf(stderr, "no engine, the C ABI's infer is NOT tested: %s\n", imkd_detector_error(d));
+    fprintf(stderr, "no engine: imkd_detector_infer is NOT tested: %s\n", imkd_detector_error(d));
     imkd_detector_destroy(d);
     return failures ? 1 : 77;
   }
@@ -228,9 +251,10 @@ int main(int argc, char** argv) {
     test_callers_mistakes(d);
     test_newer_caller(d);
     test_older_caller_and_debug_maps(argv[1], options);
-    test_a_second_thread_is_refused(d);
+    test_a_call_of_a_second_thread_is_refused(d);
     test_two_handles_at_once(d, argv[1], &options);
-    CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401); /* and what was loaded is still there: */
+    /* A failed load leaves the loaded model in place. */
+    CHECK(imkd_detector_load(d, "no such.imkd", rig, NULL) == 401);
     imkd_result result = empty_result();
     CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
   }

@@ -7,7 +7,7 @@
 static const char* model;
 
 /* ---- monitor ---- */
-static int state_at(imkd_monitor* m, int now, int camera) { /* of the camera, or the radar where it is negative */
+static int state_at(imkd_monitor* m, int now, int camera) { /* of the camera; of the radar if negative */
   imkd_health health;
   memset(&health, 0, sizeof health);
   health.struct_size = sizeof health;
@@ -18,7 +18,8 @@ static int state_at(imkd_monitor* m, int now, int camera) { /* of the camera, or
 
 static void observe(imkd_monitor* m, int camera, int now, int contents) {
   imkd_image image = images[camera];
-  image.has_timestamp = 1, image.timestamp_ns = now * MS;
+  image.has_timestamp = 1;
+  image.timestamp_ns = now * MS;
   pixels[camera][0] = (uint8_t)contents;
   CHECK(imkd_monitor_observe_camera(m, camera, &image, now * MS) == IMKD_OK);
 }
@@ -34,19 +35,26 @@ static void test_a_sensor_goes_through_its_states(void) {
         state_at(m, 1601, 0) == IMKD_SENSOR_STALE);
   CHECK(state_at(m, 3000, 0) == IMKD_SENSOR_STALE && state_at(m, 3001, 0) == IMKD_SENSOR_LOST &&
         state_at(m, 3001, 1) == IMKD_SENSOR_LOST);
-  for (int i = 0; i < 3; ++i)
-    CHECK((observe(m, 0, 4000 + i, 7), state_at(m, 4000 + i, 0)) == (i < 2 ? IMKD_SENSOR_OK : IMKD_SENSOR_FROZEN));
+  for (int i = 0; i < 3; ++i) {
+    observe(m, 0, 4000 + i, 7);
+    CHECK(state_at(m, 4000 + i, 0) == (i < 2 ? IMKD_SENSOR_OK : IMKD_SENSOR_FROZEN));
+  }
   observe(m, 0, 4003, 8);
   CHECK(state_at(m, 4003, 0) == IMKD_SENSOR_OK);
-  image.has_timestamp = 1, image.timestamp_ns = 4003 * MS, image.width = kWidth - 1;
+  image.has_timestamp = 1;
+  image.timestamp_ns = 4003 * MS;
+  image.width = kWidth - 1;
   CHECK(imkd_monitor_observe_camera(m, 1, &image, 4003 * MS) == IMKD_OK && state_at(m, 4003, 1) == IMKD_SENSOR_INVALID);
-  image.data = NULL, image.timestamp_ns = 4004 * MS;
+  image.data = NULL;
+  image.timestamp_ns = 4004 * MS;
   CHECK(imkd_monitor_observe_camera(m, 1, &image, 4004 * MS) == IMKD_OK && state_at(m, 4004, 1) == IMKD_SENSOR_INVALID);
-  item.has_timestamp = 1, item.timestamp_ns = 4004 * MS;
+  item.has_timestamp = 1;
+  item.timestamp_ns = 4004 * MS;
   CHECK(imkd_monitor_observe_radar(m, &item, 4004 * MS) == IMKD_OK && state_at(m, 4004, -1) == IMKD_SENSOR_OK);
   health.struct_size = sizeof health;
   CHECK(imkd_monitor_check(m, 4004 * MS, &health) == IMKD_OK && health.mode == IMKD_PARTIAL);
-  CHECK(imkd_monitor_check(m, 4500 * MS, &health) == IMKD_OK && health.mode == IMKD_PARTIAL); /* late both */
+  CHECK(imkd_monitor_check(m, 4500 * MS, &health) == IMKD_OK &&
+        health.mode == IMKD_PARTIAL); /* camera 0 and the radar are late */
   CHECK(imkd_monitor_check(m, 4604 * MS, &health) == IMKD_OK && health.mode == IMKD_RADAR_ONLY);
   CHECK(imkd_monitor_check(m, 4605 * MS, &health) == IMKD_OK && health.mode == IMKD_BLIND);
   CHECK(imkd_monitor_reset(m) == IMKD_OK && state_at(m, 9000, 0) == IMKD_SENSOR_MISSING);
@@ -57,7 +65,7 @@ static void test_a_sensor_goes_through_its_states(void) {
 /* ---- watchdog ---- */
 struct dog {
   int64_t now;
-  int told;
+  int reports;
   double seconds;
   imkd_watchdog* destroyed_by_callback;
   pthread_mutex_t mutex;
@@ -69,13 +77,14 @@ static int64_t clock_of(void* user) { return ((struct dog*)user)->now; }
 static void missed(double seconds, void* user) {
   struct dog* dog = user;
   pthread_mutex_lock(&dog->mutex);
-  ++dog->told, dog->seconds = seconds;
+  ++dog->reports;
+  dog->seconds = seconds;
   imkd_watchdog_destroy(dog->destroyed_by_callback);
   pthread_cond_signal(&dog->wake);
   pthread_mutex_unlock(&dog->mutex);
 }
 
-static void test_a_miss_is_told_once_until_the_next_beat(void) {
+static void test_a_miss_is_reported_once_until_the_next_beat(void) {
   struct dog dog = {0, 0, 0, NULL, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
   imkd_watchdog_options options = {sizeof options, 1, 0.1, missed, clock_of, &dog};
   imkd_watchdog* w = imkd_watchdog_new();
@@ -83,31 +92,31 @@ static void test_a_miss_is_told_once_until_the_next_beat(void) {
   int64_t misses = 7;
   CHECK(imkd_watchdog_start(w, &options) == IMKD_OK);
   dog.now = 100 * MS;
-  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.told == 0 && imkd_watchdog_state(w, &overdue, &misses) == IMKD_OK);
+  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.reports == 0 && imkd_watchdog_state(w, &overdue, &misses) == IMKD_OK);
   CHECK(overdue == 0 && misses == 0);
   dog.now = 101 * MS;
-  CHECK(imkd_watchdog_poll(w) == IMKD_OK && imkd_watchdog_poll(w) == IMKD_OK && dog.told == 1);
+  CHECK(imkd_watchdog_poll(w) == IMKD_OK && imkd_watchdog_poll(w) == IMKD_OK && dog.reports == 1);
   CHECK(dog.seconds > 0.10099 && dog.seconds < 0.10101);
   CHECK(imkd_watchdog_state(w, &overdue, &misses) == IMKD_OK && overdue == 1 && misses == 1);
   CHECK(imkd_watchdog_beat(w) == IMKD_OK && imkd_watchdog_state(w, &overdue, NULL) == IMKD_OK && overdue == 0);
   dog.now = 300 * MS;
-  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.told == 2 && imkd_watchdog_state(w, NULL, &misses) == IMKD_OK &&
+  CHECK(imkd_watchdog_poll(w) == IMKD_OK && dog.reports == 2 && imkd_watchdog_state(w, NULL, &misses) == IMKD_OK &&
         misses == 2);
   imkd_watchdog_destroy(w);
 }
 
-static void test_the_timer_tells_by_itself_and_may_end_its_watchdog(void) {
+static void test_the_timer_reports_by_itself_and_its_callback_may_destroy_the_watchdog(void) {
   struct dog dog = {0, 0, 0, imkd_watchdog_new(), PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER};
   imkd_watchdog_options options = {sizeof options, 0, 0.001, missed, NULL, &dog};
   pthread_mutex_lock(&dog.mutex);
   CHECK(imkd_watchdog_start(dog.destroyed_by_callback, &options) == IMKD_OK);
-  while (dog.told == 0) pthread_cond_wait(&dog.wake, &dog.mutex);
+  while (dog.reports == 0) pthread_cond_wait(&dog.wake, &dog.mutex);
   pthread_mutex_unlock(&dog.mutex);
-  CHECK(dog.told == 1 && dog.seconds > 0.001);
+  CHECK(dog.reports == 1 && dog.seconds > 0.001);
 }
 
 /* ---- the caller's mistakes ---- */
-static void test_monitors_and_watchdogs_mistakes(void) {
+static void test_callers_mistakes(void) {
   imkd_monitor* m = imkd_monitor_new();
   imkd_watchdog* w = imkd_watchdog_new();
   imkd_monitor_options options = {sizeof options, 0, 0.6}; /* not above max_age */
@@ -128,7 +137,10 @@ static void test_monitors_and_watchdogs_mistakes(void) {
   CHECK(imkd_watchdog_start(w, NULL) == 703 && imkd_watchdog_start(w, &deadline) == 104 &&
         imkd_watchdog_beat(w) == 501);
   CHECK(strncmp(imkd_watchdog_error(w), "error[E0501]", 12) == 0 && imkd_watchdog_beat(NULL) == IMKD_UNEXPECTED);
-  imkd_monitor_destroy(m), imkd_monitor_destroy(NULL), imkd_watchdog_destroy(w), imkd_watchdog_destroy(NULL);
+  imkd_monitor_destroy(m);
+  imkd_monitor_destroy(NULL);
+  imkd_watchdog_destroy(w);
+  imkd_watchdog_destroy(NULL);
 }
 
 int main(int argc, char** argv) {
@@ -136,8 +148,8 @@ int main(int argc, char** argv) {
   model = argv[1];
   make_moment();
   test_a_sensor_goes_through_its_states();
-  test_a_miss_is_told_once_until_the_next_beat();
-  test_the_timer_tells_by_itself_and_may_end_its_watchdog();
-  test_monitors_and_watchdogs_mistakes();
+  test_a_miss_is_reported_once_until_the_next_beat();
+  test_the_timer_reports_by_itself_and_its_callback_may_destroy_the_watchdog();
+  test_callers_mistakes();
   return failures ? 1 : 0;
 }

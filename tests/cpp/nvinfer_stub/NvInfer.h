@@ -1,5 +1,5 @@
-// What trt.cpp uses of TensorRT, declared anew from its documentation, for compilers that have not got NvInfer.h. The
-// binary layout is NOT TensorRT's: code compiled against this file can only meet the stand-in beside it.
+// The part of TensorRT that trt.cpp uses, declared from its documentation, for machines without the real NvInfer.h. The
+// binary layout is NOT TensorRT's: link code compiled against this file to the fake in this folder only.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -16,14 +16,14 @@ State& state() {
 
 namespace {
 
-// True when the call shall fail; it also says so.
+// Records the call. True if it shall fail; the failure is then logged.
 bool fails(const std::string& call) {
   cuda().calls.push_back(call);
   if (cuda().fails != call) return false;
   if (!state().logger) return true;
   state().logger->log(ILogger::Severity::kVERBOSE, "chatter");
   for (int i = 0; i < state().repeats; ++i)
-    state().logger->log(ILogger::Severity::kERROR, ("the fake was told to fail in " + call).c_str());
+    state().logger->log(ILogger::Severity::kERROR, ("the fake fails in " + call).c_str());
   return true;
 }
 
@@ -37,12 +37,12 @@ const Tensor& find(const char* name) {
   return *std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& tensor) { return tensor.name == name; });
 }
 
-struct Alive {
-  Alive() { ++cuda().alive; }
-  ~Alive() { --cuda().alive; }
+struct CountsAlive {
+  CountsAlive() { ++cuda().alive; }
+  ~CountsAlive() { --cuda().alive; }
 };
 
-struct Context : IExecutionContext, Alive {
+struct Context : IExecutionContext, CountsAlive {
   bool setTensorAddress(const char* name, void* data) noexcept override {
     if (fails("setTensorAddress")) return false;
     state().addresses[name] = data;
@@ -75,7 +75,7 @@ struct Context : IExecutionContext, Alive {
   }
 };
 
-struct EngineOfFake : ICudaEngine, Alive {
+struct FakeEngine : ICudaEngine, CountsAlive {
   std::int32_t getNbIOTensors() const noexcept override { return static_cast<std::int32_t>(state().tensors.size()); }
   const char* getIOTensorName(std::int32_t i) const noexcept override {
     return state().tensors[static_cast<std::size_t>(i)].name.c_str();
@@ -95,12 +95,12 @@ struct EngineOfFake : ICudaEngine, Alive {
   }
 };
 
-struct Runtime : IRuntime, Alive {
+struct Runtime : IRuntime, CountsAlive {
   void setDLACore(std::int32_t core) noexcept override { state().dla = core; }
   ICudaEngine* deserializeCudaEngine(const void* blob, std::size_t size) noexcept override {
     if (fails("deserializeCudaEngine")) return nullptr;
     state().blob.assign(static_cast<const char*>(blob), size);
-    return new EngineOfFake;
+    return new FakeEngine;
   }
 };
 

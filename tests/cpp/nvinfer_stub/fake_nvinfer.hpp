@@ -1,5 +1,5 @@
-// A TensorRT of our own behind the declarations in this folder, on the CUDA runtime of our own; its calls are counted
-// and fail with CUDA's.
+// A fake TensorRT behind the declarations in this folder, on the fake CUDA runtime. Its calls are recorded among CUDA's
+// and can be made to fail like them.
 #pragma once
 #include <NvInfer.h>
 
@@ -21,14 +21,15 @@ struct Tensor {
 struct State {
   std::vector<Tensor> tensors{
       {"x", {1, 4}, true}, {"scale", {1, 4}, true}, {"y", {1, 4}, false}, {"debug", {2, 2}, false}};
-  int repeats = 1;   // how often TensorRT says so
-  std::string blob;  // what deserializeCudaEngine was given
+  int repeats = 1;   // how often a failing call logs its message
+  std::string blob;  // argument of the last deserializeCudaEngine
   std::map<std::string, void*> addresses;
   cudaStream_t stream = nullptr;  // of the last enqueueV3
   int dla = -1;
   nvinfer1::ILogger* logger = nullptr;
 };
 
-State& state();  // enqueueV3 makes every output's value i the sum over all inputs of their value i
+// enqueueV3 sets value i of every output to the sum over all inputs of their value i.
+State& state();
 
 }  // namespace fake

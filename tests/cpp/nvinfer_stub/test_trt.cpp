@@ -1,5 +1,5 @@
-// The TensorRT engine against a TensorRT and a CUDA of our own: what it asks of them, and what becomes of their
-// failures.
+// The TensorRT engine on a fake TensorRT and a fake CUDA runtime: the calls that it makes, and the errors that their
+// failures become.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -47,15 +47,16 @@ std::shared_ptr<float> device_memory(std::size_t values, float value = 0) {
 class Trt : public testing::Test {
  protected:
   void SetUp() override {
-    setenv("IMKD_TRT_LIBRARY", FAKE_NVINFER, 1);  // never the real one: these declarations are not its
-    state() = {}, cuda() = {};
+    setenv("IMKD_TRT_LIBRARY", FAKE_NVINFER, 1);  // never the real one, whose binary layout differs
+    state() = {};
+    cuda() = {};
     folder_ = fs::temp_directory_path() / ("imkd_trt_" + std::to_string(::getpid()));
     fs::create_directories(folder_);
     write("null");
   }
   void TearDown() override {
     fs::remove_all(folder_);
-    EXPECT_EQ(cuda().alive, 0) << "something outlives its engine";
+    EXPECT_EQ(cuda().alive, 0) << "an object outlives its engine";
   }
 
   void write(const std::string& dla, const std::string& gpu = "Orin") {
@@ -84,34 +85,35 @@ class Trt : public testing::Test {
   fs::path folder_;
 };
 
-// The first test: once opened, a library stays open. That it is opened in the next ones shows that it was tried again.
-TEST_F(Trt, a_library_that_is_not_there_is_named) {
+// This test comes first: once opened, a library stays open. The next tests open it, hence each call tries again.
+TEST_F(Trt, a_missing_library_is_named) {
   if (dlopen("libnvinfer.so.10", RTLD_NOW | RTLD_LOCAL)) GTEST_SKIP() << "this machine has TensorRT";
   setenv("IMKD_TRT_LIBRARY", "/no/such/libnvinfer.so", 1);
   const Error error = error_of([] { make_trt_engine(); });
   EXPECT_EQ(error.code(), Code::engine_unavailable);
-  for (const char* tried : {"/no/such/libnvinfer.so", "libnvinfer.so.10"})
-    EXPECT_NE(error.where().find(tried), std::string::npos);
+  for (const char* name : {"/no/such/libnvinfer.so", "libnvinfer.so.10"})
+    EXPECT_NE(error.where().find(name), std::string::npos);
 }
 
 TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
   cuda().devices = 0;
   EXPECT_EQ(code_of([] { make_trt_engine(); }), Code::device_unavailable);
-  cuda().devices = 1, cuda().fails = "cudaGetDeviceCount";
+  cuda().devices = 1;
+  cuda().fails = "cudaGetDeviceCount";
   const Error error = error_of([] { make_trt_engine(); });
   EXPECT_EQ(error.code(), Code::device_unavailable);
   EXPECT_NE(error.problem().find("no driver"), std::string::npos);
   EXPECT_EQ(cuda().calls, std::vector<std::string>(2, "cudaGetDeviceCount"));
 }
 
-TEST_F(Trt, a_driver_that_went_away_is_noticed_at_load) {
+TEST_F(Trt, a_driver_that_fails_is_detected_at_load) {
   auto engine = make_trt_engine();
   cuda().fails = "cudaGetDeviceCount";
   EXPECT_EQ(code_of([&] { engine->load(path()); }), Code::device_unavailable);
   EXPECT_FALSE(called("createInferRuntime"));
 }
 
-TEST_F(Trt, tells_its_tensors) {
+TEST_F(Trt, lists_its_tensors) {
   const auto engine = loaded();
   EXPECT_EQ(engine->name(), "tensorrt");
   ASSERT_EQ(engine->inputs().size(), 2u);
@@ -145,7 +147,7 @@ TEST_F(Trt, only_enqueues_in_the_callers_stream) {
   cudaStreamDestroy(stream);
 }
 
-TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
+TEST_F(Trt, an_unbound_output_gets_memory_once) {
   const auto engine = loaded();
   bind_inputs(*engine);
   engine->run();
@@ -161,11 +163,11 @@ TEST_F(Trt, an_output_that_nobody_wants_gets_memory_once) {
 TEST_F(Trt, keeps_bound_memory_alive) {
   auto engine = loaded();
   auto y = device_memory(4);
-  const std::weak_ptr<float> watched = y;
+  const std::weak_ptr<float> weak = y;
   engine->bind("y", std::move(y));
-  EXPECT_FALSE(watched.expired());
+  EXPECT_FALSE(weak.expired());
   engine.reset();
-  EXPECT_TRUE(watched.expired());
+  EXPECT_TRUE(weak.expired());
 }
 
 TEST_F(Trt, refuses_what_cannot_be_bound) {
@@ -193,7 +195,8 @@ TEST_F(Trt, refuses_to_run_too_early) {
 
 TEST_F(Trt, tensors_are_of_the_engines_types_and_may_be_float16_and_int8) {
   using nvinfer1::DataType;
-  state().tensors[0].type = DataType::kHALF, state().tensors[1].type = DataType::kINT8,
+  state().tensors[0].type = DataType::kHALF;
+  state().tensors[1].type = DataType::kINT8;
   state().tensors[2].type = DataType::kHALF;
   const auto engine = loaded();
   EXPECT_EQ(engine->inputs()[0].type, Type::float16);
@@ -211,14 +214,16 @@ TEST_F(Trt, float16_tensors_are_read_and_written_and_memory_for_them_is_half) {
     ASSERT_EQ(cudaMalloc(&at, 4 * sizeof(std::uint16_t)), cudaSuccess);
     m = {at, [](void* p) { cudaFree(p); }};
   }
-  const std::uint16_t x[4] = {0x3c00, 0xc000, 0x0001, 0x7bff},
-                      scale[4] = {0x3800, 0x3c00, 0, 0};  // 1, -2, 2^-24, 65504; 0.5, 1
+  const std::uint16_t x[4] = {0x3c00, 0xc000, 0x0001, 0x7bff};  // 1, -2, 2^-24, 65504
+  const std::uint16_t scale[4] = {0x3800, 0x3c00, 0, 0};        // 0.5, 1, 0, 0
   std::copy_n(x, 4, static_cast<std::uint16_t*>(memory[0].get()));
   std::copy_n(scale, 4, static_cast<std::uint16_t*>(memory[1].get()));
-  engine->bind("x", memory[0]), engine->bind("scale", memory[1]), engine->bind("y", memory[2]);
+  engine->bind("x", memory[0]);
+  engine->bind("scale", memory[1]);
+  engine->bind("y", memory[2]);
   engine->run();
-  const std::uint16_t wanted[4] = {0x3e00, 0xbc00, 0x0001, 0x7bff};  // 1.5, -1, 2^-24, 65504
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(static_cast<std::uint16_t*>(memory[2].get())[i], wanted[i]);
+  const std::uint16_t expected[4] = {0x3e00, 0xbc00, 0x0001, 0x7bff};  // 1.5, -1, 2^-24, 65504
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(static_cast<std::uint16_t*>(memory[2].get())[i], expected[i]);
 }
 
 TEST_F(Trt, refuses_other_types_and_layouts) {
@@ -235,7 +240,7 @@ TEST_F(Trt, refuses_shapes_that_are_not_fixed) {
   EXPECT_EQ(code_of([&] { loaded(); }), Code::engine_load);
 }
 
-TEST_F(Trt, an_engine_of_another_machine_never_reaches_tensorrt) {
+TEST_F(Trt, an_engine_of_another_machine_is_never_deserialized) {
   write("null", "NVIDIA Thor");
   const Error error = error_of([&] { loaded(); });
   EXPECT_EQ(error.code(), Code::engine_stale);
@@ -251,7 +256,7 @@ TEST_F(Trt, an_engine_for_the_dla_runs_on_its_core) {
   EXPECT_EQ(state().dla, 1);
 }
 
-TEST_F(Trt, after_a_load_that_failed_nothing_is_loaded) {
+TEST_F(Trt, after_a_failed_load_nothing_is_loaded) {
   const auto engine = loaded();
   bind_inputs(*engine);
   EXPECT_EQ(code_of([&] { engine->load("/no/such.engine"); }), Code::engine_load);
@@ -271,7 +276,7 @@ void PrintTo(const Failure& failure, std::ostream* out) { *out << failure.call; 
 
 class TrtFailure : public Trt, public testing::WithParamInterface<Failure> {};
 
-TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaves_nothing) {
+TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaks_nothing) {
   const auto [call, code] = GetParam();
   const auto x = device_memory(4), scale = device_memory(4);
   const auto use = [&, this] {
@@ -284,8 +289,8 @@ TEST_P(TrtFailure, is_an_error_with_its_reason_and_leaves_nothing) {
   const Error error = error_of(use);
   EXPECT_EQ(error.code(), code) << error.what();
   const bool is_cuda = std::string(call).rfind("cuda", 0) == 0;
-  const std::string cuda_says = std::string(call) == "cudaMalloc" ? "out of memory" : "unspecified launch failure";
-  const std::string reason = is_cuda ? cuda_says : std::string("the fake was told to fail in ") + call;
+  const std::string cuda_reason = std::string(call) == "cudaMalloc" ? "out of memory" : "unspecified launch failure";
+  const std::string reason = is_cuda ? cuda_reason : std::string("the fake fails in ") + call;
   EXPECT_NE(error.problem().find(call), std::string::npos) << error.what();
   EXPECT_NE(error.problem().find(reason), std::string::npos) << error.what();
   EXPECT_EQ(error.problem().find("chatter"), std::string::npos) << "only warnings and errors are kept";
@@ -304,7 +309,7 @@ INSTANTIATE_TEST_SUITE_P(
         Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
     [](const auto& info) { return std::string(info.param.call); });
 
-TEST_F(Trt, only_what_is_said_during_a_call_is_its_reason) {
+TEST_F(Trt, only_messages_logged_during_a_call_are_its_reason) {
   const auto engine = loaded();
   bind_inputs(*engine);
   state().logger->log(nvinfer1::ILogger::Severity::kWARNING, "yesterday's warning");
@@ -315,9 +320,10 @@ TEST_F(Trt, only_what_is_said_during_a_call_is_its_reason) {
 TEST_F(Trt, a_flood_of_messages_is_cut) {
   const auto engine = loaded();
   bind_inputs(*engine);
-  cuda().fails = "enqueueV3", state().repeats = 10000;
+  cuda().fails = "enqueueV3";
+  state().repeats = 10000;
   const std::string text = error_of([&] { engine->run(); }).problem();
-  EXPECT_NE(text.find("told to fail"), std::string::npos);
+  EXPECT_NE(text.find("the fake fails"), std::string::npos);
   EXPECT_LT(text.size(), 1000u);
 }
 

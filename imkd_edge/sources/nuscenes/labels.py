@@ -1,10 +1,10 @@
-"""Names of nuScenes classes and attributes, as written and as evaluated."""
+"""Names of nuScenes: categories, classes of the detection task, attributes, levels of visibility."""
 
 from __future__ import annotations
 
 import numpy as np
 
-CATEGORIES = {
+CATEGORIES = {  # class -> the category that is written for it
     "car": "vehicle.car",
     "truck": "vehicle.truck",
     "bus": "vehicle.bus.rigid",
@@ -16,7 +16,7 @@ CATEGORIES = {
     "traffic_cone": "movable_object.trafficcone",
     "barrier": "movable_object.barrier",
 }
-# Official mapping of the 23 categories to the 10 classes of the detection task; the others are left out.
+# Official mapping of the 23 categories to the 10 classes of the detection task; the others have no class.
 DETECTION_CLASSES = {
     "movable_object.barrier": "barrier",
     "movable_object.trafficcone": "traffic_cone",
@@ -38,13 +38,24 @@ ATTRIBUTES = (
     *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"),
     *("pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving"),
 )
+VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")  # visible share in percent, tokens "1" to "4"
 MOVING = 0.2  # m/s, slower is standing
 
 
-def attribute_of(label: str, speed: float) -> str:
-    """The nuScenes attribute that a class has at a speed in m/s, "" where it has none or the speed is unknown.
+def occlusion_of(level: str) -> int:
+    """Truth.occlusion of a level of visibility: 0 visible to 3 hidden; -1 for an unknown level."""
+    return len(VISIBILITY) - 1 - VISIBILITY.index(level) if level in VISIBILITY else -1
 
-    Nobody can see from a speed whether a vehicle is parked or stopped, or a cycle ridden: parked and ridden are written.
+
+def visibility_token(occlusion: int) -> str:
+    """Token of the level of visibility of Truth.occlusion; "" where it is unknown."""
+    return str(len(VISIBILITY) - occlusion) if occlusion >= 0 else ""
+
+
+def attribute_of(label: str, speed: float) -> str:
+    """The nuScenes attribute of a class at a speed in m/s; "" where it has none or the speed is unknown.
+
+    A speed does not distinguish parked from stopped, nor with from without a rider: the result is parked, with a rider.
     """
     if label in ("traffic_cone", "barrier") or label not in CATEGORIES or not np.isfinite(speed):
         return ""

@@ -1,4 +1,4 @@
-"""The relational tables of a nuScenes v1.0 folder, joined; also those of a single scene that lack some rows."""
+"""The relational tables of a nuScenes v1.0 folder and their joins; of a single scene some rows are missing."""
 
 from __future__ import annotations
 
@@ -9,67 +9,63 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.files import read_json
+from imkd_edge.sources.files import COPY_AGAIN, read_json
 from imkd_edge.sources.geometry import transform_of
 
 Row = dict[str, Any]
 
 _LABEL_TABLES = ("sample_annotation", "instance", "category", "visibility")
 _SENSOR_TABLES = ("scene", "sample", "sample_data", "calibrated_sensor", "sensor", "ego_pose")
-_KEYS = {  # besides token, what each row of a table must have
+_KEYS = {  # that each row of a table must have, besides token
     "scene": ("name",),
     "sample": ("timestamp", "scene_token"),
     "sample_data": (
-        "sample_token",
-        "ego_pose_token",
-        "calibrated_sensor_token",
-        "timestamp",
-        "is_key_frame",
-        "filename",
+        *("sample_token", "ego_pose_token", "calibrated_sensor_token"),
+        *("timestamp", "is_key_frame", "filename"),
     ),
     "calibrated_sensor": ("sensor_token", "translation", "rotation", "camera_intrinsic"),
     "sensor": ("channel",),
     "ego_pose": ("translation", "rotation"),
     "sample_annotation": ("sample_token", "translation", "rotation", "size", "prev", "next"),
 }
-_PARTIAL = "tables_as_found"  # a scene whose tables lack rows; boxes beside them in annotations.json
+_PARTIAL = "tables_as_found"  # of a single scene: rows are missing, boxes lie beside them in annotations.json
+_COPY_TABLE = "copy the table again from the data set"
+_COPY_TABLES = "copy the tables again from the data set, all of one version"
 
 
 def table_folders(path: Path) -> list[Path]:
-    """Folders of tables in or at a path."""
-    inside = [*sorted(path.glob("v1.0-*")), path / _PARTIAL, path]
-    return [
-        folder for folder in inside if (folder / "sample.json").is_file() and (folder / "sample_data.json").is_file()
-    ]
+    """The folders of tables in a path, or the path itself where it is one."""
+    folders = [*sorted(path.glob("v1.0-*")), path / _PARTIAL, path]
+    needed = ("sample.json", "sample_data.json")
+    return [folder for folder in folders if all((folder / name).is_file() for name in needed)]
 
 
 class Tables:
-    """Rows by token, and the joins that a reader needs.
+    """Rows by token, and the joins that the reader needs.
 
     Args:
         path: the data set's folder (or its folder of tables).
         version: name of the folder of tables where there are several.
+    Raises:
+        Error source_unknown: no folder of tables, or several; source_missing_file; source_bad_calibration and
+            source_bad_label: a table that is not JSON, or a row without one of its keys.
     """
 
     def __init__(self, path: Path, version: str | None = None):
         folders = [folder for folder in table_folders(path) if version in (None, folder.name)]
         if len(folders) != 1:
-            what = (
-                "several folders of tables: " + ", ".join(f.name for f in folders)
-                if folders
-                else f"no tables {version or 'v1.0-*'}"
-            )
+            several = "several folders of tables: " + ", ".join(folder.name for folder in folders)
+            what = several if folders else f"no tables {version or 'v1.0-*'}"
             raise Error(Code.source_unknown, what, str(path), "name one with version=, such as v1.0-mini")
         self.folder = folders[0]
         self.root = path if self.folder != path else path.parent
         self._rows = {name: self._load(name, True) for name in _SENSOR_TABLES}
         self._rows |= {name: self._load(name, False) for name in _LABEL_TABLES}
-        self._adopt_partial_radars()
+        self._add_partial_radars()
         self._channels = {row["token"]: self._channel(row) for row in self.all("calibrated_sensor")}
         self.samples = self._ordered_samples()
-        self.keyframes: dict[str, dict[str, Row]] = {
-            sample["token"]: {} for sample in self.samples
-        }  # sample -> channel -> sample_data
+        # sample -> channel -> sample_data
+        self.keyframes: dict[str, dict[str, Row]] = {sample["token"]: {} for sample in self.samples}
         for row in self.all("sample_data"):
             if row["is_key_frame"] and row["sample_token"] in self.keyframes:
                 self.keyframes[row["sample_token"]][self.channel(row)] = row
@@ -84,25 +80,22 @@ class Tables:
         code = Code.source_bad_label if name in _LABEL_TABLES else Code.source_bad_calibration
         rows, keys = read_json(path, code), ("token", *_KEYS.get(name, ()))
         for row in rows if isinstance(rows, list) else [None]:
-            absent = [key for key in keys if not isinstance(row, dict) or key not in row]
-            if absent:
-                raise Error(code, f"a row has no {absent[0]}", str(path), "copy the table again from the data set")
+            missing = [key for key in keys if not isinstance(row, dict) or key not in row]
+            if missing:
+                raise Error(code, f"a row has no {missing[0]}", str(path), _COPY_TABLE)
         return {row["token"]: row for row in rows}
 
     def all(self, table: str) -> list[Row]:
-        """Rows of a table in the order of its file; none of a table of labels that is missing."""
+        """Rows of a table in the order of its file; [] for a table of labels that is missing."""
         return list(self._rows[table].values())
 
     def row(self, table: str, token: str) -> Row:
-        """One row; raises Error where a token leads nowhere."""
+        """One row; raises Error source_bad_calibration or source_bad_label for an unknown token."""
         try:
             return self._rows[table][token]
         except KeyError:
             code = Code.source_bad_label if table in _LABEL_TABLES else Code.source_bad_calibration
-            where = str(self.folder / f"{table}.json")
-            raise Error(
-                code, f"no row {token!r}", where, "copy the tables again from the data set, all of one version"
-            ) from None
+            raise Error(code, f"no row {token!r}", str(self.folder / f"{table}.json"), _COPY_TABLES) from None
 
     def _channel(self, calibration: Row) -> str:
         return str(self.row("sensor", calibration["sensor_token"])["channel"])
@@ -113,9 +106,8 @@ class Tables:
 
     def _ordered_samples(self) -> list[Row]:
         scenes = {token: i for i, token in enumerate(self._rows["scene"])}
-        samples = [
-            (scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in self.all("sample")
-        ]
+        rows = self.all("sample")
+        samples = [(scenes.get(row["scene_token"], len(scenes)), row["timestamp"], row["token"]) for row in rows]
         return [self._rows["sample"][token] for *_, token in sorted(samples)]
 
     def transform(self, table: str, token: str) -> np.ndarray:
@@ -128,12 +120,12 @@ class Tables:
             raise Error(Code.source_bad_calibration, f"row {token}: {fault}", where, fix) from None
 
     def pose(self, data: Row) -> np.ndarray:
-        """(4, 4) T_world_ego when a sample_data row was taken."""
+        """(4, 4) T_world_ego at the time of a sample_data row."""
         return self.transform("ego_pose", data["ego_pose_token"])
 
     @cached_property
     def scene_rows(self) -> dict[str, dict[str, Row]]:
-        """By scene a reading of each of its sensors, for the calibration of those that a sample lacks."""
+        """Scene -> channel -> one reading: the calibration of sensors that a sample lacks."""
         result: dict[str, dict[str, Row]] = {}
         for sample in self.samples:
             known = result.setdefault(sample["scene_token"], {})
@@ -148,36 +140,34 @@ class Tables:
             rows.append(self.row("sample_data", rows[-1]["prev"]))
         return rows
 
-    def loose_annotations(self) -> list[Row] | None:
-        """Boxes of annotations.json, in the LiDAR frame, where a single sample has no table of them."""
+    def scene_name(self, sample: Row) -> str:
+        """Name of the scene of a sample row."""
+        return str(self.row("scene", sample["scene_token"])["name"])
+
+    def single_annotations(self) -> list[Row] | None:
+        """Boxes of annotations.json, in the LiDAR frame, for a single sample without sample_annotation; else None."""
         path = self.root / "annotations.json"
         if self._rows["sample_annotation"] or len(self.samples) != 1 or not path.is_file():
             return None
         return list(read_json(path, Code.source_bad_label))
 
-    def _adopt_partial_radars(self) -> None:
-        """Radars found apart from the tables: radar_partial/CHANNEL_calib_and_pose.json and CHANNEL__TIME*.pcd."""
+    def _add_partial_radars(self) -> None:
+        """Radars beside the tables: radar_partial/CHANNEL_calib_and_pose.json and CHANNEL__TIME*.pcd."""
         for path in sorted((self.root / "radar_partial").glob("*_calib_and_pose.json")):
-            found = read_json(path, Code.source_bad_calibration)
+            entry = read_json(path, Code.source_bad_calibration)
             try:
-                token, time = f"{found['channel']}@{found['timestamp']}", found["timestamp"]
-                calibration = found["calibrated_sensor"]
-                files = sorted(path.parent.glob(f"{found['channel']}__{time}*.pcd"))
+                channel, time = entry["channel"], entry["timestamp"]
+                token, calibration = f"{channel}@{time}", entry["calibrated_sensor"]
+                files = sorted(path.parent.glob(f"{channel}__{time}*.pcd"))
                 self._rows["calibrated_sensor"][calibration["token"]] = calibration
-                self._rows["ego_pose"][token] = {"token": token, "timestamp": time, **found["ego_pose"]}
+                self._rows["ego_pose"][token] = {"token": token, "timestamp": time, **entry["ego_pose"]}
                 links = {
-                    "sample_token": found["sample_token"],
+                    "sample_token": entry["sample_token"],
                     "ego_pose_token": token,
                     "calibrated_sensor_token": calibration["token"],
                 }
             except (KeyError, TypeError) as fault:
-                raise Error(Code.source_bad_calibration, f"missing {fault}", str(path), "copy the file again") from None
+                raise Error(Code.source_bad_calibration, f"missing {fault}", str(path), COPY_AGAIN) from None
             if files:
-                name = str(files[0].relative_to(self.root))
-                self._rows["sample_data"][token] = {
-                    "token": token,
-                    "timestamp": time,
-                    "is_key_frame": True,
-                    "filename": name,
-                    **links,
-                }
+                row = {"token": token, "timestamp": time, "is_key_frame": True, **links}
+                self._rows["sample_data"][token] = {**row, "filename": str(files[0].relative_to(self.root))}

@@ -1,0 +1,224 @@
+"""Reader of nuScenes v1.0 folders.
+
+Ego frame of a sample: the vehicle at the time of LIDAR_TOP. Each camera's T_ego_camera includes the motion between its
+exposure and that moment.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from operator import index
+from pathlib import Path
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.files import COPY_AGAIN, decode_image, read_bytes, reason
+from imkd_edge.sources.geometry import inverse, transform
+from imkd_edge.sources.nuscenes import vehicle
+from imkd_edge.sources.nuscenes.annotations import Annotations
+from imkd_edge.sources.nuscenes.radar import (
+    AMBIGUITY_STATES,
+    DYNAMIC_PROPERTIES,
+    INVALID_STATES,
+    RADAR_FIELDS,
+    filter_points,
+    radar_points,
+)
+from imkd_edge.sources.nuscenes.splits import official_splits
+from imkd_edge.sources.nuscenes.tables import Row, Tables, table_folders
+from imkd_edge.sources.pcd import read_pcd
+from imkd_edge.sources.times import ns_from_us
+
+LIDAR = vehicle.LIDAR
+
+
+class NuScenesSource:
+    """Samples (annotated key frames) of a nuScenes v1.0 folder, by token.
+
+    Args:
+        path: folder with v1.0-*/ (or tables_as_found/) and samples/, sweeps/.
+        version: which v1.0-*, where there are several.
+        frames: sample tokens, in this order; all by default, by scene and time.
+        sweeps: radar readings per radar and sample, newest first.
+        images, lidar: False leaves these out of the samples (not read, faster).
+        invalid_states, dynamic_properties, ambiguity_states: of the radar returns that pass; None passes all.
+    Raises:
+        Error source_unknown, source_missing_file, source_bad_calibration, source_bad_label, source_unknown_frame.
+    """
+
+    kind = "nuscenes"
+
+    def __init__(
+        self,
+        path: str | Path,
+        version: str | None = None,
+        frames: Sequence[str] | None = None,
+        sweeps: int = 6,
+        images: bool = True,
+        lidar: bool = True,
+        invalid_states: Collection[int] | None = INVALID_STATES,
+        dynamic_properties: Collection[int] | None = DYNAMIC_PROPERTIES,
+        ambiguity_states: Collection[int] | None = AMBIGUITY_STATES,
+    ):
+        self.path, self.sweeps, self.images, self.lidar = Path(path), index(sweeps), images, lidar
+        filters = {"invalid_state": invalid_states, "dyn_prop": dynamic_properties, "ambig_state": ambiguity_states}
+        self.filters = {
+            field: None if values is None else [index(value) for value in values] for field, values in filters.items()
+        }
+        self.tables = Tables(self.path, version)
+        self.root = self.tables.root
+        self._samples = {row["token"]: row for row in self.tables.samples}
+        self._annotations = Annotations(self.tables, self._samples)
+        self.names = list(self._samples)
+        if frames is not None:
+            self.names = self.subset(frames).names
+
+    def subset(self, names: Sequence[str]) -> NuScenesSource:
+        """The same folder with these samples only, in this order; raises Error source_unknown_frame."""
+        known = set(self.names)
+        for name in names:
+            if name not in known:
+                raise self._unknown(name)
+        result = copy.copy(self)
+        result.names = list(names)
+        return result
+
+    def _unknown(self, name: str) -> Error:
+        fix = f"names are sample tokens; it has {len(self)}"
+        return Error(Code.source_unknown_frame, f"no sample {name!r}", str(self.path), fix)
+
+    @cached_property
+    def scenes(self) -> dict[str, list[str]]:
+        """Sample tokens by scene name, in order of time."""
+        result: dict[str, list[str]] = {}
+        for name in self.names:
+            result.setdefault(self.tables.scene_name(self._samples[name]), []).append(name)
+        return result
+
+    @cached_property
+    def splits(self) -> dict[str, list[str]]:
+        """Sample tokens of the official splits (train, mini_val, ...) that have any; {} without nuscenes-devkit."""
+        official = official_splits() or {}
+        tokens = {
+            split: [name for scene in scenes for name in self.scenes.get(scene, [])]
+            for split, scenes in official.items()
+        }
+        return {split: names for split, names in tokens.items() if names}
+
+    def moment(self, name: str) -> tuple[str, int]:
+        """Scene and timestamp (ns) of a sample, without reading it."""
+        if name not in self._samples:
+            raise self._unknown(name)
+        row = self._samples[name]
+        return self.tables.scene_name(row), ns_from_us(row["timestamp"])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[name] for name in self.names)
+
+    def __getitem__(self, name: str) -> Sample:
+        if name not in self._samples:
+            raise self._unknown(name)
+        sample, rows = self._samples[name], self.tables.keyframes[name]
+        T_world_ego = self.tables.pose(self._reference(sample, rows))
+        cameras = vehicle.cameras(rows)
+        return Sample(
+            name=name,
+            timestamp_ns=ns_from_us(sample["timestamp"]),
+            rig=self._rig(sample, rows, T_world_ego),
+            frames={channel: self._image(rows[channel]) for channel in cameras} if self.images else {},
+            radar=[
+                self._sweep(channel, row)
+                for channel in vehicle.radars(rows)
+                for row in self.tables.history(rows[channel], self.sweeps)
+            ],
+            ego=Ego(T_world_ego=T_world_ego),
+            truth=self._annotations.truth(sample, T_world_ego),
+            lidar=self._lidar_points(rows[LIDAR], T_world_ego) if self.lidar and LIDAR in rows else None,
+            camera_timestamps_ns={channel: ns_from_us(rows[channel]["timestamp"]) for channel in cameras},
+            scene=self.tables.scene_name(sample),
+        )
+
+    # ---- poses and calibration ----
+    def _fault(self, table: str, what: str, fix: str) -> Error:
+        return Error(Code.source_bad_calibration, what, str(self.tables.folder / f"{table}.json"), fix)
+
+    def _reference(self, sample: Row, rows: dict[str, Row]) -> Row:
+        """The reading whose ego pose is the sample's: the LiDAR's, else the one nearest in time."""
+        if not rows:
+            raise self._fault("sample_data", f"no sensor reading of sample {sample['token']}", "copy the tables again")
+        return rows.get(LIDAR) or min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
+
+    def _rig(self, sample: Row, rows: dict[str, Row], T_world_ego: np.ndarray) -> SensorRig:
+        """Every camera and radar of the scene, also those without a reading in this sample."""
+        readings = {**self.tables.scene_rows[sample["scene_token"]], **rows}
+        cameras = []
+        for channel in vehicle.cameras(readings):
+            motion = inverse(T_world_ego) @ self.tables.pose(rows[channel]) if channel in rows else np.eye(4)
+            cameras.append(self._camera(channel, readings[channel], motion))
+        radars = [
+            RadarCalibration(
+                name=channel,
+                T_ego_radar=self.tables.transform("calibrated_sensor", readings[channel]["calibrated_sensor_token"]),
+                velocity="compensated",
+            )
+            for channel in vehicle.radars(readings)
+        ]
+        rig = SensorRig(cameras=cameras, radars=radars)
+        try:
+            rig.check()
+        except Error as fault:
+            raise self._fault("calibrated_sensor", f"sample {sample['token']}: {fault.what}", fault.fix) from None
+        return rig
+
+    def _camera(self, channel: str, row: Row, motion: np.ndarray) -> CameraCalibration:
+        calibration = self.tables.row("calibrated_sensor", row["calibrated_sensor_token"])
+        T_ego_camera = motion @ self.tables.transform("calibrated_sensor", calibration["token"])
+        try:
+            K = np.array(calibration["camera_intrinsic"], np.float64).reshape(3, 3)
+            width, height = int(row["width"]), int(row["height"])
+            return CameraCalibration(name=channel, width=width, height=height, K=K, T_ego_camera=T_ego_camera)
+        except (KeyError, TypeError, ValueError, Error) as fault:
+            fix = "correct camera_intrinsic, width, height"
+            raise self._fault("calibrated_sensor", f"{channel}: {reason(fault)}", fix) from None
+
+    # ---- sensor readings ----
+    def _image(self, row: Row) -> np.ndarray:
+        path = self.root / row["filename"]
+        image = decode_image(read_bytes(path), path)
+        if image.shape[:2] != (row["height"], row["width"]):
+            what = f"the image is {image.shape[1]} x {image.shape[0]}, its table says {row['width']} x {row['height']}"
+            raise Error(Code.source_bad_image, what, str(path), COPY_AGAIN)
+        return image
+
+    def _sweep(self, channel: str, row: Row) -> RadarSweep:
+        path = self.root / row["filename"]
+        if not row["is_key_frame"] and not path.exists():
+            raise Error(Code.source_missing_file, "no such sweep", str(path), "copy sweeps/ too, or open with sweeps=1")
+        points = filter_points(read_pcd(path, RADAR_FIELDS), self.filters)
+        return RadarSweep(channel, radar_points(points), ns_from_us(row["timestamp"]), self.tables.pose(row))
+
+    def _lidar_points(self, row: Row, T_world_ego: np.ndarray) -> np.ndarray:
+        """(N, 4) float32: x, y, z m in the sample's ego frame, intensity 0..255."""
+        path = self.root / row["filename"]
+        data = read_bytes(path)
+        if not data or len(data) % 20:
+            what = f"{len(data)} bytes are no rows of five float32"
+            raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
+        points = np.frombuffer(data, "<f4").reshape(-1, 5)[:, :4].astype(np.float64)  # x, y, z, intensity, ring
+        T_ego_lidar = self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
+        points[:, :3] = transform(inverse(T_world_ego) @ self.tables.pose(row) @ T_ego_lidar, points[:, :3])
+        return points[np.isfinite(points).all(1)].astype(np.float32)
+
+
+def is_nuscenes(path: Path) -> bool:
+    """Whether a folder looks like this schema."""
+    return bool(table_folders(path))

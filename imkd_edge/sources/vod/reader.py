@@ -1,0 +1,234 @@
+"""Reader of View-of-Delft folders. Calibration is read from each frame's own files."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.files import (
+    COPY_AGAIN,
+    decode_image,
+    image_size,
+    read_bytes,
+    read_splits,
+    reason,
+    unknown_frame,
+)
+from imkd_edge.sources.geometry import inverse, transform, truth_of
+from imkd_edge.sources.times import nominal_ns
+from imkd_edge.sources.vod.formats import read_calibration, read_objects, read_points, read_pose
+
+CAMERA, RADAR = "camera_front", "radar_front"
+RADAR_FOLDERS = {  # by scans: as shipped, as documented
+    1: ("radar",),
+    3: ("radar_3frames", "radar_3_scans"),
+    5: ("radar_5frames", "radar_5_scans"),
+}
+VELOCITY_FIELDS = {"raw": 4, "compensated": 5}  # column of v_r, v_r_compensated; both positive when receding
+FRAME_TIME_NS = 100_000_000  # nominal, the LiDAR leads at 10 Hz: the set publishes no times
+SCAN_TIME_NS = 76_923_077  # nominal, the radar measures at 13 Hz
+SCENES = {  # recording delft_N -> its first frame
+    1: 0, 2: 544, 3: 1312, 4: 1803, 6: 2200, 7: 2532, 8: 2798, 9: 3277, 10: 3575, 11: 3610, 12: 4049, 13: 4387,
+    14: 4652, 16: 6334, 18: 6571, 19: 6759, 20: 7543, 21: 7900, 22: 8198, 23: 8481, 24: 8749, 25: 9096, 26: 9518,
+    27: 9776,
+}  # fmt: skip
+_SUBSETS = ("training", "testing")  # folders of frames
+
+
+class VodSource:
+    """Frames of a View-of-Delft folder.
+
+    Args:
+        path: folder with lidar/ and radar/, radar_3frames/ or radar_5frames/, each with training/{calib,velodyne};
+            lidar/ also with training/{image_2,label_2,pose} and ImageSets/. lidar/training/{velodyne,label_2,pose} are
+            optional.
+        frames: frame names, in this order; all by default.
+        scans: 1, 3 or 5 accumulated radar scans, as the set ships them: all in the frame of the newest.
+        velocity: "compensated" for ego motion, or "raw"; several scans have a common frame, which only the former fits.
+        images, lidar: False leaves these out of the samples (not decoded, faster).
+    Raises:
+        Error source_unknown: not such a folder; source_missing_file: no such scans; source_unknown_frame: a name that
+            is not in it; spec_bad_value: scans or velocity that the set does not have.
+    """
+
+    kind = "vod"
+
+    def __init__(
+        self,
+        path: str | Path,
+        frames: Sequence[str] | None = None,
+        scans: int = 5,
+        velocity: str = "compensated",
+        images: bool = True,
+        lidar: bool = True,
+    ):
+        self.path, self.scans, self.velocity, self.images, self.lidar = Path(path), scans, velocity, images, lidar
+        if not is_vod(self.path):
+            what, fix = "no lidar/training/calib/ and radar*/ in the folder", "give the folder that holds them"
+            raise Error(Code.source_unknown, what, str(path), fix)
+        if scans not in RADAR_FOLDERS or velocity not in VELOCITY_FIELDS or (velocity == "raw" and scans > 1):
+            what = f"no radar clouds of {scans} scans with {velocity} velocity"
+            fix = "give scans 1, 3 or 5; velocity raw goes with scans=1 only"
+            raise Error(Code.spec_bad_value, what, str(path), fix)
+        folders = [self.path / name for name in RADAR_FOLDERS[scans]]
+        self.radar_folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+        if not self.radar_folder.is_dir():
+            fix = "copy it too, or open with scans=1, 3 or 5"
+            raise Error(Code.source_missing_file, "no such folder", str(self.radar_folder), fix)
+        self._subset = {name: subset for subset in reversed(_SUBSETS) for name in self._frames(subset)}
+        self.names = sorted(self._subset) if frames is None else list(frames)
+        for name in self.names:
+            if name not in self._subset:
+                raise unknown_frame(name, self._subset, self.path)
+
+    def _frames(self, subset: str) -> set[str]:
+        images, clouds = self.path / "lidar" / subset / "image_2", self.radar_folder / subset / "velodyne"
+        return {file.stem for file in (*images.glob("*.jpg"), *images.glob("*.png"), *clouds.glob("*.bin"))}
+
+    @cached_property
+    def splits(self) -> dict[str, list[str]]:
+        """Frame names by split, from ImageSets/NAME.txt; empty where the folder has none."""
+        folders = [folder / "ImageSets" for folder in (self.path / "lidar", self.radar_folder)]
+        return read_splits(next((folder for folder in folders if folder.is_dir()), folders[0]))
+
+    @property
+    def labels(self) -> Path:
+        """The folder of label files."""
+        return self.path / "lidar" / "training" / "label_2"
+
+    def subset(self, names: Sequence[str]) -> VodSource:
+        """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
+        return VodSource(self.path, names, self.scans, self.velocity, self.images, self.lidar)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[name] for name in self.names)
+
+    def __getitem__(self, name: str) -> Sample:
+        if name not in self.names:
+            raise unknown_frame(name, self._subset, self.path)
+        image, image_path = self._image(name)
+        rig = self.calibration(name, image_size(image, image_path))
+        timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
+        T_lidar_camera = np.asarray(rig.cameras[0].T_ego_camera)
+        T_world_ego = self.pose(name, T_lidar_camera)
+        radar = self.sweeps(name, timestamp_ns, T_world_ego)
+        lidar = self.lidar_points(name)
+        points = np.concatenate([np.zeros((0, 3)), *(sweep.points[:, :3].astype(np.float64) for sweep in radar)])
+        return Sample(
+            name=name,
+            timestamp_ns=timestamp_ns,
+            rig=rig,
+            frames={CAMERA: decode_image(image, image_path)} if self.images else {},
+            radar=radar,
+            ego=None if T_world_ego is None else Ego(T_world_ego=T_world_ego),
+            truth=self.truth(name, T_lidar_camera, transform(np.asarray(rig.radars[0].T_ego_radar), points), lidar),
+            lidar=lidar,
+            camera_timestamps_ns={CAMERA: timestamp_ns},
+            scene=_scene(name),
+        )
+
+    def _image(self, name: str) -> tuple[bytes, Path]:
+        folder = self.path / "lidar" / self._subset[name] / "image_2"
+        files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")]
+        path = next((file for file in files if file.exists()), files[0])
+        return read_bytes(path), path
+
+    # ---- calibration and poses ----
+    def rig(self, name: str) -> SensorRig:
+        """The rig of one frame, without reading the rest of it."""
+        return self.calibration(name, image_size(*self._image(name)))
+
+    def calibration(self, name: str, size: tuple[int, int]) -> SensorRig:
+        """The rig of one frame, for an image of size (width, height) px; raises Error source_bad_calibration."""
+        file = Path(self._subset[name]) / "calib" / f"{name}.txt"
+        paths = [folder / file for folder in (self.path / "lidar", self.radar_folder)]
+        P2, T_camera_lidar = read_calibration(paths[0], "P2", "Tr_velo_to_cam")
+        [T_camera_radar] = read_calibration(paths[1], "Tr_velo_to_cam")
+        where, (width, height) = paths[0], size
+        try:
+            if P2[:3, 3].any():
+                raise ValueError("P2 has an offset: its camera is not the labels'")
+            T_ego_camera, K = inverse(T_camera_lidar), P2[:3, :3]
+            camera = CameraCalibration(name=CAMERA, width=width, height=height, K=K, T_ego_camera=T_ego_camera)
+            SensorRig(cameras=[camera], radars=[]).check()
+            where = paths[1]
+            radar = RadarCalibration(name=RADAR, T_ego_radar=T_ego_camera @ T_camera_radar, velocity=self.velocity)
+            rig = SensorRig(cameras=[camera], radars=[radar])
+            rig.check()
+        except (ValueError, Error) as fault:
+            fix = "each file needs P2 and a rigid Tr_velo_to_cam"
+            raise Error(Code.source_bad_calibration, reason(fault), str(where), fix) from None
+        return rig
+
+    def pose(self, name: str, T_lidar_camera: np.ndarray) -> np.ndarray | None:
+        """(4, 4) T_odometry_ego of one frame; None where the set has no poses. Each recording has its own odometry."""
+        folder = self.path / "lidar" / self._subset[name] / "pose"
+        if not folder.is_dir():
+            return None
+        return read_pose(folder / f"{name}.json") @ inverse(T_lidar_camera)  # published: the pose of the camera
+
+    # ---- points ----
+    def sweeps(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
+        """The scans of one radar cloud, newest first; all points lie in the radar frame of the newest.
+
+        So the older ones have no pose: with that of the newest the vehicle would seem to have stood still since.
+        """
+        path = self.radar_folder / self._subset[name] / "velodyne" / f"{name}.bin"
+        table = read_points(path, 7)  # x, y, z, RCS, v_r, v_r_compensated, time: 0 for the newest scan, then -1, -2 ...
+        scans = table[:, 6]
+        unknown = ~np.isin(scans, -np.arange(self.scans))
+        if unknown.any():
+            what = f"a point of scan {scans[unknown][0]:g} in a cloud of {self.scans} scans"
+            raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
+        points = table[:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
+        return [
+            RadarSweep(
+                RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego
+            )
+            for scan in sorted(set(scans.tolist()), reverse=True)
+        ]
+
+    def lidar_points(self, name: str) -> np.ndarray | None:
+        """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or no folder."""
+        folder = self.path / "lidar" / self._subset[name] / "velodyne"
+        if not self.lidar or not folder.is_dir():
+            return None
+        points = read_points(folder / f"{name}.bin", 4)
+        return points[np.isfinite(points).all(1)]
+
+    # ---- labels ----
+    def truth(self, name: str, T_lidar_camera: np.ndarray, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
+        """Labelled boxes of a frame; None without label_2/ or for the test split, whose labels are not published.
+
+        Args:
+            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box.
+        """
+        path = self.labels / f"{name}.txt"
+        published = self._subset[name] == "training" and (path.exists() or name not in self.splits.get("test", ()))
+        if not self.labels.is_dir() or not published:
+            return None
+        return truth_of(read_objects(path, T_lidar_camera), radar, lidar)
+
+
+def is_vod(path: Path) -> bool:
+    """Whether a folder looks like this set."""
+    radars = [path / name for names in RADAR_FOLDERS.values() for name in names]
+    return (path / "lidar" / "training" / "calib").is_dir() and any(radar.is_dir() for radar in radars)
+
+
+def _scene(name: str) -> str:
+    """The recording of a frame."""
+    if not name.isdecimal():
+        return "vod"
+    return f"delft_{list(SCENES)[bisect(list(SCENES.values()), int(name)) - 1]}"
