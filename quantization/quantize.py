@@ -32,15 +32,16 @@ from imkd_edge.sources.select import Selection, select
 
 LARGE_ERROR = 0.05  # NMSE of an output above which boxes were lost: quantization/README.md
 TYPINGS = ("float32", "float16")
+DEFAULTS = QuantizeOptions()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the parts of a bundle were made from the float ones.
+    """How the parts of an INT8 bundle are made from the float ones.
 
     Args:
         method: of the scales.
-        training: after the method, if any.
+        training: after the method; None: post-training quantization only.
         typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
             typed).
 
@@ -77,7 +78,7 @@ def quantize(
     bundle: str | os.PathLike[str] | Bundle,
     data: str,
     out: str | os.PathLike[str],
-    options: QuantizeOptions | None = None,
+    options: QuantizeOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
     threads: int = 0,
@@ -89,7 +90,7 @@ def quantize(
         data: source of the calibration frames.
         out: folder to write, NAME.imkd. The default files of an interrupted run's state are OUT.collection.npz and
             OUT.qat.pt.
-        options: method, frames, float layers and training; None: the defaults. Training needs PyTorch.
+        options: method, frames, float layers and training. Training needs PyTorch.
         source_options: of the source's reader.
         bar: makes progress bars.
 
@@ -101,8 +102,7 @@ def quantize(
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
-    # What can be refused is refused here, before minutes of work.
-    options = options or QuantizeOptions()
+    # Check everything that can be checked, before minutes of work.
     check_target(out)
     recipe = Recipe.of(options)
     if options.html is not None:
@@ -117,10 +117,7 @@ def quantize(
     state = options.collection or target.with_suffix(".collection.npz")
     calibration = calibrate(bundle, data, options.split, source_options or {}, options.frames, state, threads, bar)
     if options.gate is not None:
-        float_layers = {
-            name: float_layers_for_gate(calibration, part, recipe.method, options.gate, threads, bar)
-            for name, part in calibration.parts.items()
-        }
+        float_layers = float_layers_for_gate(calibration, recipe.method, options.gate, threads, bar)
     parts = _quantize_parts(calibration, recipe, float_layers, target.with_suffix(".qat.pt"), threads, bar)
 
     # Write the bundle; metrics need a bundle that can be run, and are then written into it.
@@ -133,11 +130,11 @@ def quantize(
         from imkd_edge.quantization.report import write_report
 
         write_report(calibration, parts, recipe.method, options.html, threads, bar)
-    error = {
-        name: calibration_probe(calibration, part, threads).error(parts[name].model, threads)
-        for name, part in calibration.parts.items()
+    return {
+        **_summary(calibration, quantized),
+        "collection": str(state),
+        "error": _errors(calibration, parts, threads),
     }
-    return {**_summary(calibration, quantized), "collection": str(state), "error": error}
 
 
 def _quantize_parts(
@@ -176,6 +173,14 @@ def _metrics(
     return metrics
 
 
+def _errors(calibration: Calibration, parts: Mapping[str, QuantizedPart], threads: int) -> dict[str, float]:
+    """The largest NMSE of an output of each part on the first calibration frames."""
+    return {
+        name: calibration_probe(calibration, part, threads).error(parts[name].model, threads)
+        for name, part in calibration.parts.items()
+    }
+
+
 def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
     card = quantized.manifest["provenance"]["quantization"]
     return {
@@ -212,12 +217,14 @@ def calibrate(
     bundle = Bundle.load(bundle)
     parts = _parts(bundle)
     selection = _select(data, split, source_options)
-    chosen = choose_frames(selection, golden_rig(bundle), frames, bar and bar("choose frames"))
+    calibration_frames = choose_frames(selection, golden_rig(bundle), frames, bar and bar("choose frames"))
     tensors = [item for part in parts.values() for item in tensors_to_observe(part)]
     observable = {name: part.with_outputs([t.name for t in tensors if t.part == name]) for name, part in parts.items()}
     track = bar and bar("observe")
-    collection = collect(bundle.spec, observable, tensors, selection.source, chosen.names, state, threads, track)
-    return Calibration(bundle, parts, selection.source, chosen, collection)
+    collection = collect(
+        bundle.spec, observable, tensors, selection.source, calibration_frames.names, state, threads, track
+    )
+    return Calibration(bundle, parts, selection.source, calibration_frames, collection)
 
 
 def _parts(bundle: Bundle) -> dict[str, Part]:

@@ -121,12 +121,15 @@ def mixed_precision(
 
 
 def float_layers_for_gate(
-    calibration: Calibration, part: Part, method: Method, gate: float, threads: int, bar: Bar | None
-) -> tuple[str, ...]:
-    """Layers of a part that stay float so that its error on the first calibration frames is at most the gate."""
-    probe, track = calibration_probe(calibration, part, threads), bar and bar(f"layers of {part.name}")
-    sensitivity = sensitivities(part, calibration.collection, method, probe, threads, track)
-    return mixed_precision(part, calibration.collection, method, probe, sensitivity, gate, threads=threads)
+    calibration: Calibration, method: Method, gate: float, threads: int, bar: Bar | None
+) -> dict[str, tuple[str, ...]]:
+    """Layers of each part that stay float so that its error on the first calibration frames is at most the gate."""
+    float_layers, collection = {}, calibration.collection
+    for name, part in calibration.parts.items():
+        probe, track = calibration_probe(calibration, part, threads), bar and bar(f"layers of {name}")
+        sensitivity = sensitivities(part, collection, method, probe, threads, track)
+        float_layers[name] = mixed_precision(part, collection, method, probe, sensitivity, gate, threads=threads)
+    return float_layers
 
 
 def exact_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:

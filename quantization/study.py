@@ -168,10 +168,7 @@ class Study:
     def gates(self) -> None:
         """Methods with the most sensitive layers in float."""
         for gate, method in product(self._run.gate, self._selected_methods()):
-            float_layers = {
-                name: float_layers_for_gate(self.calibration, part, method, gate, self._run.threads, bar)
-                for name, part in self.calibration.parts.items()
-            }
+            float_layers = float_layers_for_gate(self.calibration, method, gate, self._run.threads, bar)
             make_bundle = self._maker(Recipe(method), float_layers)
             self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, float=float_layers)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from imkd_edge import Bundle, Detector
-from imkd_edge.bench.race import Others
+from imkd_edge.bench.race import BackgroundLoad
 from imkd_edge.engines import onnxruntime_library
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources import open_source
@@ -68,7 +68,7 @@ def compare(
     detectors = {name: Detector(bundle, rig, device="cpu", engine=name, threads=threads) for name in ENGINES}
     totals: dict[str, list[float]] = {name: [] for name in ("c++", *ENGINES)}
     around: dict[str, list[float]] = {name: [] for name in ENGINES}
-    others, boxes = Others(), set()
+    others, boxes = BackgroundLoad(), set()
     with example(bundle, rig, images, points, threads) as frame:
         for turn in range(turns + 5):
             taken, count = frame()

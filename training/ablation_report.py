@@ -1,4 +1,4 @@
-"""From results.json to a table and a plot: mean and standard error over seeds, and differences to the baseline paired by seed."""
+"""results.json -> table and plot: mean and standard error over seeds, and gains over the baseline, paired by seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS = {  # metric -> head of its column; only those that were measured appear
+COLUMNS = {  # metric -> head of its column; metrics without a value are left out
     "car_bev_ap40_moderate": "BEV",
     "car_bev_ap40_moderate_0-20m": "BEV 0-20",
     "car_bev_ap40_moderate_20-40m": "BEV 20-40",
@@ -37,6 +37,8 @@ COLUMNS = {  # metric -> head of its column; only those that were measured appea
     "mAOE": "mAOE",
     "vehicle_iou": "IoU",
 }
+NUSCENES = ("mAP", "NDS", "mAVE")
+PLOTTED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate", *NUSCENES)
 Runs = list[dict[str, Any]]
 
 
@@ -45,14 +47,14 @@ def report(results: dict[str, Any], out: Path) -> list[dict[str, Any]]:
 
     Args:
         results: of ablation.ablate.
-        out: folder.
+        out: existing folder.
 
     Returns:
         The rows of `summary`.
     """
     rows = summary(results["runs"])
     teachers = {json.dumps(run["teacher"], sort_keys=True) for run in results["runs"] if "teacher" in run}
-    note = f"\nThe runs had {len(teachers)} different teachers, see results.json.\n" if len(teachers) > 1 else ""
+    note = f"\nThe runs used {len(teachers)} different teachers; see results.json.\n" if len(teachers) > 1 else ""
     (out / "table.md").write_text(table(rows) + note)
     if rows:
         plot(rows, out / "plot.png")
@@ -60,36 +62,37 @@ def report(results: dict[str, Any], out: Path) -> list[dict[str, Any]]:
 
 
 def summary(runs: Runs) -> list[dict[str, Any]]:
-    """One entry per row of the plan, in its order.
+    """Summarises the runs of each row of the plan, in its order.
 
     Returns:
-        {"row", "seeds", "metrics": {name: {"mean", "sem", and against the first row, over the seeds that both have,
-        "gain", "gain_sem", and where frames were resampled "gain_low", "gain_high" (95 %)}}}; sem is nan for one seed.
+        {"row", "seeds", "metrics": {name: {"mean", "sem", ...}}} per row. Against the first row, over the seeds of
+        both: "gain", "gain_sem", and for resampled metrics "gain_low", "gain_high" (95 %). sem is nan for one seed.
     """
     rows: dict[str, Runs] = {}
     for run in runs:
         rows.setdefault(run["row"], []).append(run)
-    base = {run["seed"]: run for run in next(iter(rows.values()), [])}
+    baseline = {run["seed"]: run for run in next(iter(rows.values()), [])}
     return [
-        {"row": name, "seeds": [run["seed"] for run in own], "metrics": _metrics(own, base)}
-        for name, own in rows.items()
+        {"row": name, "seeds": [run["seed"] for run in row_runs], "metrics": _metrics(row_runs, baseline)}
+        for name, row_runs in rows.items()
     ]
 
 
-def _metrics(own: Runs, base: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _metrics(runs: Runs, baseline: dict[int, dict[str, Any]]) -> dict[str, dict[str, float]]:
     result = {}
     for name in COLUMNS:
-        values = [run["metrics"].get(name) for run in own]
+        values = [run["metrics"].get(name) for run in runs]
         if any(value is None for value in values):
             continue
         entry = dict(zip(("mean", "sem"), _mean(values)))
-        pairs = [(run, base[run["seed"]]) for run in own if name in base.get(run["seed"], {"metrics": ()})["metrics"]]
+        pairs = [(run, baseline[run["seed"]]) for run in runs if run["seed"] in baseline]
+        pairs = [(run, base) for run, base in pairs if name in base["metrics"]]
         if pairs:
             entry |= zip(("gain", "gain_sem"), _mean([a["metrics"][name] - b["metrics"][name] for a, b in pairs]))
-            both = [(a["bootstrap"], b["bootstrap"]) for a, b in pairs]
-            drawn = [np.subtract(a[name], b[name]) for a, b in both if name in a and name in b]
-            if drawn:
-                low, high = np.nanpercentile(np.mean(drawn, axis=0), [2.5, 97.5])
+            samples = [(a["bootstrap"], b["bootstrap"]) for a, b in pairs]
+            gains = [np.subtract(a[name], b[name]) for a, b in samples if name in a and name in b]
+            if gains:
+                low, high = np.nanpercentile(np.mean(gains, axis=0), [2.5, 97.5])
                 entry |= {"gain_low": float(low), "gain_high": float(high)}
         result[name] = entry
     return result
@@ -102,7 +105,7 @@ def _mean(values: Sequence[float]) -> tuple[float, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown: mean ± standard error of every metric, then the paired gains where frames were resampled."""
+    """Markdown: mean ± standard error of every metric, then the paired gains of resampled or of nuScenes' metrics."""
     if not rows:
         return "No run is finished.\n"
     names = [name for name in COLUMNS if all(name in row["metrics"] for row in rows)]
@@ -111,9 +114,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [_plus_minus(row["metrics"][n]["mean"], row["metrics"][n]["sem"], digits[n]) for n in names]
         lines.append(f"| {row['row']} | {len(row['seeds'])} | " + " | ".join(cells) + " |")
-    compared = [n for n in names if "gain_low" in rows[0]["metrics"][n]] or [
-        n for n in ("mAP", "NDS", "mAVE") if n in names
-    ]
+
+    resampled = [n for n in names if "gain_low" in rows[0]["metrics"][n]]
+    compared = resampled or [n for n in NUSCENES if n in names]
     lines += ["", f"| against {rows[0]['row']}, paired by seed | " + " | ".join(COLUMNS[n] for n in compared) + " |"]
     lines.append("|---" * (len(compared) + 1) + "|")
     for row in rows[1:]:
@@ -135,39 +138,39 @@ def _gain(entry: dict[str, float], digits: int) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Differences to the first row: a dot per row, bars of one standard error over seeds, thin lines of the resampled frames' 95 %."""
+    """Plots gains over the first row: dots, bars of one standard error over seeds, thin 95 % intervals over frames."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     first = rows[0]["metrics"]
-    shown = [n for n in ("car_bev_ap40_moderate", "car_3d_ap40_moderate", "mAP", "NDS", "mAVE") if n in first]
-    figure = Figure(figsize=(4 * len(shown) + 2, 0.34 * len(rows) + 1.7), layout="constrained")
+    names = [name for name in PLOTTED if name in first]
+    figure = Figure(figsize=(4 * len(names) + 2, 0.34 * len(rows) + 1.7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
-    for axis, name in zip(axes, shown):
-        _dots(axis, [row["metrics"].get(name, {}) for row in rows[1:]])
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names):
+        _plot_gains(axis, [row["metrics"].get(name, {}) for row in rows[1:]])
         mean = _plus_minus(first[name]["mean"], first[name]["sem"], 1 if "ap40" in name else 3)
         axis.set_title(f"{COLUMNS[name]}: {rows[0]['row']} {mean}", fontsize=10)
         axis.set_xlabel("difference (left is better)" if name == "mAVE" else "difference (right is better)")
     axes[0].set_yticks(range(len(rows) - 1), [f"{row['row']} ({len(row['seeds'])})" for row in rows[1:]])
     axes[0].invert_yaxis()
-    drawn = any("gain_low" in first[name] for name in shown)
-    intervals = "; thin: 95 % of the same frames drawn anew" if drawn else ""
-    figure.supxlabel(
-        f"(n): seeds, paired with {rows[0]['row']}'s; bar: one standard error over them{intervals}", fontsize=9
-    )
+
+    resampled = any("gain_low" in first[name] for name in names)
+    intervals = "; thin: 95 % over resampled frames" if resampled else ""
+    legend = f"(n): seeds, paired with {rows[0]['row']}'s; bar: one standard error over seeds{intervals}"
+    figure.supxlabel(legend, fontsize=9)
     figure.savefig(path, dpi=120)
 
 
-def _dots(axis: Any, entries: Sequence[dict[str, float]]) -> None:
-    """One metric's differences, from top to bottom; nothing where none was measured."""
+def _plot_gains(axis: Any, entries: Sequence[dict[str, float]]) -> None:
+    """Plots the gains of one metric from top to bottom; a row without a gain stays empty."""
     axis.axvline(0, color="0.6", linewidth=1)
-    for place, entry in enumerate(entries):
+    for y, entry in enumerate(entries):
         if "gain" not in entry:
             continue
         error = 0 if math.isnan(entry["gain_sem"]) else entry["gain_sem"]
         if "gain_low" in entry:
-            axis.plot([entry["gain_low"], entry["gain_high"]], [place, place], color="0.7", linewidth=1)
-        axis.errorbar(entry["gain"], place, xerr=error, fmt="o", color="C0", capsize=3, linewidth=2)
+            axis.plot([entry["gain_low"], entry["gain_high"]], [y, y], color="0.7", linewidth=1)
+        axis.errorbar(entry["gain"], y, xerr=error, fmt="o", color="C0", capsize=3, linewidth=2)
     axis.locator_params(axis="x", nbins=6)
     axis.grid(axis="x", alpha=0.3)

@@ -1,7 +1,7 @@
-"""Decoded samples and frozen features on disk: made once, then mapped into every worker, process and run that shares the folder.
+"""Decoded samples and frozen features on disk, mapped into every worker, process and run that shares the folder.
 
-One safetensors file per frame, written beside and renamed, in a folder named after the hash of all that its content depends on:
-what is stale has another name and is never read. Old folders may be deleted at any time.
+Each frame has a safetensors file, written to a temporary name and renamed. Its folder is named after a hash of all
+dependencies of the content, so that stale files are never read. Old folders may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -31,46 +31,48 @@ from imkd_edge.training.temporal import moment
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}
+SAMPLES, FEATURES = "samples-", "features-"  # prefixes of the folders in a cache
 Tensors = dict[str, torch.Tensor]
 
 
 class FrameFiles:
-    """A folder with one file per frame, each whole or absent."""
+    """A folder with one file per frame, each complete or absent."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
-        """Where the file of a frame lies, whatever characters the name holds."""
+        """The file of a frame; characters that a file name cannot hold are quoted."""
         return self.folder / f"{quote(name, safe='')}.safetensors"
 
     def write(self, name: str, tensors: Tensors, note: str) -> None:
-        """Keeps tensors and note as the file of a frame, in place of an older one."""
+        """Writes tensors and note as the file of a frame, replacing an older one."""
         path = self.path(name)
-        beside = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
-            save_file(tensors, beside, {"note": note})
-            os.replace(beside, path)
+            save_file(tensors, temporary, {"note": note})
+            os.replace(temporary, path)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def read(self, name: str) -> tuple[Tensors, str] | None:
-        """The tensors, mapped rather than read, and the note; None where there is no whole file."""
+        """The tensors, memory-mapped, and the note; None without a complete file."""
         try:
             with safe_open(self.path(name), "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()["note"]  # noqa: SIM118 (no mapping)
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (file is no mapping)
+                return tensors, file.metadata()["note"]
         except (FileNotFoundError, SafetensorError):
             return None
 
 
 class CachedSource:
-    """A source whose samples are decoded once and then come from files in `folder`."""
+    """A source that decodes each sample once and then reads it from a file in `folder`."""
 
     def __init__(self, source: Source, data: DataConfig, folder: Path):
         self.source, self.kind, self.names, self.folder = source, source.kind, source.names, folder
         self.key = _key(_origin(source, data))
-        self.files = FrameFiles(folder / f"samples-{self.key}")
+        self.files = FrameFiles(folder / f"{SAMPLES}{self.key}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,74 +85,70 @@ class CachedSource:
         return moment(self.source, name)
 
     def __getitem__(self, name: str) -> Sample:
-        found = self.files.read(name)
-        if found is not None:
-            return _unpack(json.loads(found[1]), found[0])
+        file = self.files.read(name)
+        if file is not None:
+            return _unpack(json.loads(file[1]), file[0])
         sample = self.source[name]
-        arrays: Tensors = {}
-        note = json.dumps(_pack(sample, arrays))
-        self.files.write(name, arrays, note)
+        tensors: Tensors = {}
+        note = json.dumps(_pack(sample, tensors))
+        self.files.write(name, tensors, note)
         return sample
 
 
 class FeatureFiles:
-    """What a frozen backbone says of every image variant of a frame: name -> variant -> level (N,C,h,w) float16, channels last."""
+    """Features of a frozen backbone: frame name -> image variant -> level (N,C,h,w) float16, channels last."""
 
     def __init__(self, source: CachedSource, settings: Config, backbone: torch.nn.Module):
         image = json.loads(settings.spec.to_json())["image"]
         augment = settings.augment
-        drawn = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour]
+        draws = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour]
         code = [_hash(path.read_bytes()) for path in (HERE / "augment.py", HERE / "data.py", Path(_core.__file__))]
-        key = _key(source.key, image, drawn, code, _weights(backbone), torch.__version__)
-        self.files = FrameFiles(source.folder / f"features-{key}")
+        key = _key(source.key, image, draws, code, _weights(backbone), torch.__version__)
+        self.files = FrameFiles(source.folder / f"{FEATURES}{key}")
 
     def __contains__(self, name: str) -> bool:
         return self.files.read(name) is not None
 
     def __getitem__(self, name: str) -> list[list[torch.Tensor]]:
-        found = self.files.read(name)
-        if found is None:
+        file = self.files.read(name)
+        if file is None:
             raise KeyError(name)
-        tensors, variants = found[0], json.loads(found[1])
+        tensors, variants = file[0], json.loads(file[1])
         levels = range(len(tensors) // variants)
         return [[tensors[f"{v}.{i}"].permute(0, 3, 1, 2) for i in levels] for v in range(variants)]
 
     def __setitem__(self, name: str, variants: list[list[torch.Tensor]]) -> None:
         levels = {f"{v}.{i}": level for v, variant in enumerate(variants) for i, level in enumerate(variant)}
-        self.files.write(
-            name, {k: level.permute(0, 2, 3, 1).contiguous() for k, level in levels.items()}, str(len(variants))
-        )
+        tensors = {k: level.permute(0, 2, 3, 1).contiguous() for k, level in levels.items()}
+        self.files.write(name, tensors, str(len(variants)))
 
 
 def _origin(source: Source, data: DataConfig) -> list[Any]:
-    """What decoded samples depend on: the reader's code, its options, and name, size and time of every file below the folder."""
+    """Dependencies of decoded samples: the reader's code and options; name, size and time of each of its files."""
     folder = Path(data.source)
     files = [(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns) for path, stat in _files(folder, set())]
     code = [_hash(path.read_bytes()) for path in sorted(Path(sources.__file__).parent.rglob("*.py"))]
-    place = str(folder.resolve()) if files else data.source
-    return [source.kind, place, data.options, sorted(files), code, cv2.__version__]
+    origin = str(folder.resolve()) if files else data.source
+    return [source.kind, origin, data.options, sorted(files), code, cv2.__version__]
 
 
-def _files(folder: Path, seen: set[str]) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file below a folder, links to folders followed once, with its stat; not what leads nowhere, nor a cache of ours."""
+def _files(folder: Path, visited: set[str]) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every file below a folder with its stat; follows each link to a folder once, skips dangling links and caches."""
     real = os.path.realpath(folder)
-    if real in seen or not os.path.isdir(real):
+    if real in visited or not os.path.isdir(real):
         return
-    seen.add(real)
+    visited.add(real)
     for entry in os.scandir(folder):
         if entry.is_dir():
-            if not entry.name.startswith(("samples-", "features-")):
-                yield from _files(folder / entry.name, seen)
+            if not entry.name.startswith((SAMPLES, FEATURES)):
+                yield from _files(folder / entry.name, visited)
         elif entry.is_file():
             yield folder / entry.name, entry.stat()
 
 
 def _weights(network: torch.nn.Module) -> list[str]:
-    state = network.state_dict()
-    return [
-        str(network),
-        *(name + _hash(value.cpu().contiguous().numpy().tobytes()) for name, value in sorted(state.items())),
-    ]
+    state = sorted(network.state_dict().items())
+    return [str(network), *(name + _hash(value.cpu().contiguous().numpy().tobytes()) for name, value in state)]
 
 
 def _hash(content: bytes) -> str:
@@ -161,35 +159,34 @@ def _key(*parts: Any) -> str:
     return _hash(json.dumps(parts, sort_keys=True, default=str).encode())[:16]
 
 
-def _pack(value: Any, arrays: Tensors) -> Any:
-    """The JSON form of a sample; its arrays go to `arrays` under the numbers that stand in their place."""
+def _pack(value: Any, tensors: Tensors) -> Any:
+    """The JSON form of a sample; its arrays go to `tensors`, and their numbers replace them."""
     if isinstance(value, np.ndarray):
-        number = str(len(arrays))
-        arrays[number] = torch.from_numpy(np.require(value, requirements=["C", "W"]))
+        number = str(len(tensors))
+        tensors[number] = torch.from_numpy(np.require(value, requirements=["C", "W"]))
         return {"array": number}
     if isinstance(value, SensorRig):
         return {"rig": value.to_json()}
     if is_dataclass(value):
-        return {
-            "kind": type(value).__name__,
-            "fields": {f.name: _pack(getattr(value, f.name), arrays) for f in fields(value)},
-        }
+        members = {f.name: _pack(getattr(value, f.name), tensors) for f in fields(value)}
+        return {"kind": type(value).__name__, "fields": members}
     if isinstance(value, dict):
-        return {"table": {key: _pack(entry, arrays) for key, entry in value.items()}}
+        return {"table": {key: _pack(entry, tensors) for key, entry in value.items()}}
     if isinstance(value, (list, tuple)):
-        return [_pack(entry, arrays) for entry in value]
+        return [_pack(entry, tensors) for entry in value]
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _unpack(tree: Any, arrays: Tensors) -> Any:
+def _unpack(tree: Any, tensors: Tensors) -> Any:
+    """The inverse of _pack."""
     if isinstance(tree, list):
-        return [_unpack(entry, arrays) for entry in tree]
+        return [_unpack(entry, tensors) for entry in tree]
     if not isinstance(tree, dict):
         return tree
     if "array" in tree:
-        return arrays[tree["array"]].numpy()
+        return tensors[tree["array"]].numpy()
     if "rig" in tree:
         return SensorRig.from_json(tree["rig"])
     if "table" in tree:
-        return {key: _unpack(entry, arrays) for key, entry in tree["table"].items()}
-    return KINDS[tree["kind"]](**{key: _unpack(entry, arrays) for key, entry in tree["fields"].items()})
+        return {key: _unpack(entry, tensors) for key, entry in tree["table"].items()}
+    return KINDS[tree["kind"]](**{key: _unpack(entry, tensors) for key, entry in tree["fields"].items()})

@@ -1,4 +1,4 @@
-"""Raw samples -> tensors. Every input tensor comes from the runtime's own ops, so training sees what the Detector sees."""
+"""Raw samples -> tensors. The runtime's ops make every input, so that training and Detector have equal tensors."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training import augment, world
+from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
-from imkd_edge.training.mix import draw_own, mix_batch
+from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
 from imkd_edge.training.temporal import Timeline, motion
 
-WITHOUT = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
-Features = (
-    dict[str, list[list[torch.Tensor]]] | FeatureFiles
-)  # frame -> variant -> level of the frozen backbone's output
+SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
+# Frame -> variant -> level of the frozen backbone's output.
+Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles
+PER_CAMERA = {"images", "present", "depth_bin"}  # concatenated over the examples of a batch
+MIN_POSE_INTERVAL = 10_000_000  # ns between two poses that give a motion
+Past = list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]  # slot, T_then_now (4,4), network inputs
 
 
 def network_inputs(
@@ -38,10 +40,17 @@ def network_inputs(
     crops: list[ops.ImageCrop] | None = None,
     images: bool = True,
 ) -> dict[str, np.ndarray]:
-    """What the two networks and the lift between them read.
+    """Inputs of the two networks and of the lift between them.
 
-    Returns images (N,3,H,W) float32 (unless images=False), present (N,) float32, radar_grid (F,Hr,Wr) float32, and the
-    lift's table: points and pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
+    Args:
+        spec: of the model.
+        sample: raw sample.
+        crops: of the cameras in the rig's order; by default those of the runtime.
+        images: False leaves "images" out.
+
+    Returns:
+        images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
+        pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
@@ -56,11 +65,11 @@ def network_inputs(
     }
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
-    return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch wants writable memory
+    return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch needs writable memory
 
 
 def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
-    """The statistics of the spec over all sweeps of a sample, in its ego frame, float32."""
+    """Statistics of the spec over all sweeps of a sample, in its ego frame, float32."""
     return ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)[0]
 
 
@@ -71,7 +80,7 @@ def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
 
 
 def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: float = 0.0) -> ops.ImageCrop:
-    """The runtime's crop, magnified about the centre of the network's input and moved to the right by a share of its width."""
+    """The runtime's crop, scaled about the centre of the network's input and shifted right by a share of its width."""
     base = ops.image_crop(spec.image, width, height)
     left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2 + shift * spec.image.width
     top = (base.top + spec.image.height / 2) * factor - spec.image.height / 2
@@ -81,15 +90,16 @@ def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: 
 class FrameDataset(Dataset):
     """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame) alone.
 
-    Where the spec has a history, an example is a clip: the sample and the past ones of its scene, all seen in the same changed world.
+    Where the spec has a history, an example is a clip: the sample and the past ones of its scene, all in the same
+    changed world.
     """
 
     def __init__(self, source: Source, names: list[str], config: Config, seed: int, train: bool = True):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
-        self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by loader workers that live on
-        self.sensors = True  # what the student reads
-        self.radar = False  # its radar alone, where a teacher reads that too
-        self.lidar = False  # what a teacher reads
+        self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers outlive an epoch
+        self.sensors = True  # the student's inputs
+        self.radar = False  # the radar grid alone, for a teacher that reads radar
+        self.lidar = False  # the teacher's LiDAR grid
         self.memory: dict[str, Sample] = {}
         self.features: Features | None = None
         self.timeline = Timeline(source, config.spec.history)
@@ -105,16 +115,23 @@ class FrameDataset(Dataset):
     def epoch(self, value: int) -> None:
         self.shared_epoch.fill_(value)
 
+    def rng(self, purpose: int, index: int) -> np.random.Generator:
+        """Random numbers of one purpose for one example of this epoch."""
+        return np.random.default_rng([self.seed, purpose, index, self.epoch])
+
     def sample(self, index: int) -> Sample:
-        """The raw sample of an example, see read."""
+        """The raw sample of an example; see `read`."""
         return self.read(self.names[index])
 
     def read(self, name: str) -> Sample:
-        """A raw sample, from memory where it is kept; for training, one whose motion is unknown is given the speed that its radar tells."""
+        """A raw sample, from memory where stored.
+
+        In training the radar's estimate of the ego speed replaces an unknown ego motion.
+        """
         if name in self.memory:
             return self.memory[name]
         sample = self.source[name]
-        if self.train and not _moves(sample):  # known before the world is turned; afterwards +x is no longer forward
+        if self.train and not _has_motion(sample):  # before the world rotates: afterwards +x is not forward
             speed = ops.estimate_ego_speed(sample.rig, sample.radar)
             if speed.valid:
                 sample = replace(sample, ego=replace(sample.ego or Ego(), twist=np.array([speed.speed, 0.0, 0.0])))
@@ -123,36 +140,42 @@ class FrameDataset(Dataset):
         return sample
 
     def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
-        """Reads every sample once, in the source's order, which is the quick one; epochs then draw from memory or the cache.
+        """Reads every sample once into memory or cache, in the source's order, which is the fastest.
 
-        Without either ([data] keep) nothing is read beforehand. Processes that train together fill the cache together, by stretches.
+        Without either ([data] keep = false) it reads nothing. Each process fills its own share of the cache.
+
+        Raises:
+            Error: train_no_data where [data] classes has none of the labels.
         """
-        indices = world.share(range(len(self) if self.config.data.keep or isinstance(self.source, CachedSource) else 0))
+        stored = self.config.data.keep or isinstance(self.source, CachedSource)
+        indices = distributed.share(range(len(self) if stored else 0))
         labels: set[str] = set()
         for index in progress(indices) if progress else indices:
             truth = self.sample(index).truth
             labels |= set(truth.labels) if truth is not None else set(self.config.data.classes)
         if labels and not labels & set(self.config.data.classes):
-            problem = f"[data] classes knows none of the labels: {', '.join(sorted(labels))}"
+            problem = f"[data] classes has none of the labels: {', '.join(sorted(labels))}"
             raise Error(Code.train_no_data, problem, self.config.data.source, "map them to the classes of the spec")
 
     def variant(self, index: int) -> int:
-        """Which image variant of a frame this epoch shows."""
+        """Number of the image variant of a frame in this epoch."""
         count = self.config.augment.variants
         order = np.random.default_rng([self.seed, 3, index, self.epoch // count]).permutation(count)
         return int(order[self.epoch % count])
 
     def image_change(self, index: int, variant: int) -> augment.ImageChange:
-        """Numbered variants are those of the frame, whatever the seed and the split, so that runs share their features."""
+        """Draws the image change of an example.
+
+        With [augment] variants it depends on frame and variant alone, so that runs share the features.
+        """
         config = self.config.augment
         draw = [1, crc32(self.names[index].encode()), variant] if config.variants else [self.seed, 1, index, variant]
         return augment.draw_image_change(np.random.default_rng(draw), config)
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
-        """The crop of each camera of the rig, in its order and also of absent ones, scaled and shifted as the images are to be."""
-        return [
-            scaled_crop(self.config.spec, c.width, c.height, change.scale, change.shift) for c in sample.rig.cameras
-        ]
+        """The crop of every camera in the rig's order, absent ones too, with the change's scale and shift."""
+        spec, cameras = self.config.spec, sample.rig.cameras
+        return [scaled_crop(spec, c.width, c.height, change.scale, change.shift) for c in cameras]
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
         """The images of one variant, for the cache of frozen features."""
@@ -161,104 +184,118 @@ class FrameDataset(Dataset):
         frames = [None if f is None else augment.change_image(f, change) for f in frames]
         return ops.preprocess_images(frames, self.crops(sample, change), self.config.spec.image)
 
-    def shown(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
-        """The sample in the changed world, with losses drawn from rng."""
-        sample = WITHOUT[self.config.data.sensors](sample)
+    def changed(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
+        """The sample in the changed world, with sensors and points dropped at random."""
+        sample = SELECT_SENSORS[self.config.data.sensors](sample)
         sample = augment.mirror(sample) if view.images.flip else sample
-        sample = augment.drop(augment.turn_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
+        sample = augment.drop(augment.rotate_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
         if self.features is not None or not self.sensors:
             return sample
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
 
-    def past(
-        self, index: int, now: Sample, view: augment.View | None
-    ) -> list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]:
-        """Slot, T_then_now (4,4) and network inputs of each past frame of an example; now is its sample as shown."""
+    def past(self, index: int, now: Sample, view: augment.View | None) -> Past:
+        """The past frames of an example whose (changed) sample is `now`; frames without a known motion are left out."""
         config, names = self.config, self.timeline.past(self.names[index])
-        spec = config.spec if view is None else augment.seen_spec(config.spec, view)
-        rng = np.random.default_rng([self.seed, 4, index, self.epoch])
+        spec = config.spec if view is None else augment.changed_spec(config.spec, view)
+        rng = self.rng(4, index)
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
-        found = []
+        frames = []
         for slot, name in enumerate(names):
             if name is None:
                 continue
-            then = self.read(name) if view is None else self.shown(self.read(name), view, rng)
+            then = self.read(name) if view is None else self.changed(self.read(name), view, rng)
             T_then_now = motion(then.ego, now.ego)
             if T_then_now is not None:
                 inputs = network_inputs(spec, then, None if view is None else self.crops(then, view.images))
-                found.append((slot, torch.from_numpy(T_then_now), {k: torch.from_numpy(v) for k, v in inputs.items()}))
-        return found
+                frames.append((slot, torch.from_numpy(T_then_now), _tensors(inputs)))
+        return frames
 
     def __getitem__(self, index: int) -> dict:
+        """One example: network inputs as the stage reads them, targets of its labels, and "past" (see `past`)."""
         spec, config = self.config.spec, self.config.augment
         sample, view, crops, variant = self.sample(index), None, None, 0
         if self.train:
             variant = self.variant(index) if config.variants else self.epoch
-            rng = np.random.default_rng([self.seed, 2, index, self.epoch])
+            rng = self.rng(2, index)
             view = augment.draw_view(rng, config, self.image_change(index, variant))
-            spec, sample = augment.seen_spec(spec, view), self.shown(sample, view, rng)
+            spec, sample = augment.changed_spec(spec, view), self.changed(sample, view, rng)
             crops = self.crops(sample, view.images)
-        cached = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
-        out = network_inputs(spec, sample, crops, images=cached is None) if self.sensors else {}
+
+        # Inputs.
+        features = self.features[self.names[index]][variant] if self.sensors and self.features is not None else None
+        arrays = network_inputs(spec, sample, crops, images=features is None) if self.sensors else {}
         if self.radar and not self.sensors:
-            out["radar_grid"] = radar_grid(spec, sample)
+            arrays["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
-            if sample.lidar is None:
-                fix = (
-                    "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
-                )
-                raise Error(Code.train_no_data, "a frame without LiDAR, which its teacher reads", sample.name, fix)
-            out["lidar_grid"] = LidarGrid.of(spec)(sample.lidar)
-        if sample.truth is None and self.train:
-            raise Error(
-                Code.train_no_data, "a frame without labels", sample.name, "train on a split whose frames have labels"
-            )
-        if sample.truth is not None:
-            seen = (
-                counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
-            )  # what their metrics ask for
-            out |= head_targets(spec, sample.truth, self.config.data.classes, seen)
-            if self.sensors:
-                out["depth_bin"] = depth_targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
-                if spec.segmentation:
-                    out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
+            arrays["lidar_grid"] = _lidar_grid(spec, sample)
+
+        # Targets.
+        arrays |= self.targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
         if self.train and config.mix:
-            rng = np.random.default_rng([self.seed, 5, index, self.epoch])
-            out["own"] = draw_own(rng, spec.grid, config.mix)
-        tensors: dict = {k: torch.from_numpy(v) for k, v in out.items()}
-        if cached is not None:
-            tensors["features"] = cached
+            arrays["sector"] = draw_sector(self.rng(5, index), spec.grid, config.mix)
+
+        example: dict = _tensors(arrays)
+        if features is not None:
+            example["features"] = features
         if self.sensors and spec.history.frames:
-            tensors["past"] = self.past(index, sample, view)
-        return tensors
+            example["past"] = self.past(index, sample, view)
+        return example
+
+    def targets(self, spec: ModelSpec, sample: Sample, crops: list[ops.ImageCrop]) -> dict[str, np.ndarray]:
+        """Targets of a (changed) sample; {} without labels. Raises Error train_no_data in training without labels."""
+        if sample.truth is None:
+            if self.train:
+                fix = "train on a split whose frames have labels"
+                raise Error(Code.train_no_data, "a frame without labels", sample.name, fix)
+            return {}
+        # nuScenes' metrics ignore objects without any LiDAR or radar return.
+        visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
+        out = head_targets(spec, sample.truth, self.config.data.classes, visible)
+        if self.sensors:
+            out["depth_bin"] = depth_targets(spec, sample, crops)
+            if spec.segmentation:
+                out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
+        return out
 
 
-def _moves(sample: Sample) -> bool:
-    """Whether its ego motion is told, by a twist or by the poses of its sweeps, as the runtime takes it from either."""
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNELS,Hr,Wr)
+    if sample.lidar is None:
+        fix = "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
+        raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
+    return LidarGrid.of(spec)(sample.lidar)
+
+
+def _has_motion(sample: Sample) -> bool:
+    """Whether a twist or the poses of the sweeps give the ego motion, as in the runtime."""
     ego, now = sample.ego, sample.timestamp_ns
     if ego is None or ego.twist is not None or ego.T_world_ego is None:
         return ego is not None and ego.twist is not None
     times = [sweep.timestamp_ns for sweep in sample.radar if sweep.T_world_ego is not None]
-    return any(time is not None and abs(now - time) >= 10_000_000 for time in times)
+    return any(time is not None and abs(now - time) >= MIN_POSE_INTERVAL for time in times)
 
 
 def collate(items: list[dict], spec: ModelSpec) -> dict:
-    """Joins examples into a batch: camera slots are laid end to end (B*N,...), and the lift's indices point into the whole batch.
+    """Joins examples into a batch: cameras are concatenated (B*N,...), and the lift's indices refer to the whole batch.
 
-    The P past frames of all examples, where there are any, make a batch of their own, "past"; past_slot (P,2) tells each one's example
-    and slot, past_motion (P,4,4) its T_then_now.
+    The P past frames of all examples, if any, form a batch of their own, "past"; past_slot (P,2) holds the example and
+    slot of each, past_motion (P,4,4) its T_then_now.
     """
     batch = {}
-    per_camera = {"images", "present", "depth_bin"}
     for key in items[0]:
         if key in {"points", "pixels", "rows", "features", "past"}:
             continue
         values = [x[key] for x in items]
-        batch[key] = torch.cat(values) if key in per_camera else torch.stack(values)
+        batch[key] = torch.cat(values) if key in PER_CAMERA else torch.stack(values)
     batch = mix_batch(batch)
     if "points" not in items[0]:
         return batch
+
+    # The lift's table: example i has the pixels and frustum points from i times their number on.
     pixels = spec.cameras * spec.image.feature_width() * spec.image.feature_height()
     for key, stride in {"points": pixels * spec.depth.bins, "pixels": pixels}.items():
         batch[key] = torch.cat([x[key].long() + i * stride for i, x in enumerate(items)])
@@ -266,6 +303,7 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
     batch["rows"] = torch.cat([x["rows"][i > 0 :] + n for i, (x, n) in enumerate(zip(items, first))])
     if "features" in items[0]:
         batch["features"] = [torch.cat(level).float() for level in zip(*(x["features"] for x in items))]
+
     past = [(example, *frame) for example, x in enumerate(items) for frame in x.get("past", ())]
     if past:
         batch["past"] = collate([inputs for *_, inputs in past], spec)
@@ -278,22 +316,19 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
 def cache_features(
     dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None
 ) -> None:
-    """Runs the frozen backbone once over every variant of every frame; examples then carry features instead of images.
+    """Runs the frozen backbone once on every variant of every frame; examples then have features instead of images.
 
-    The features are kept where the samples are: in memory, or in the cache, where later runs find them.
+    The features go where the samples are: to memory, or to the cache, which later runs share.
     """
     backbone.eval()
     source = dataset.source
     features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
-    device = next(backbone.parameters()).device
-    indices = (
-        range(len(dataset)) if isinstance(features, dict) else world.share(range(len(dataset)))
-    )  # memory is not shared
+    device, variants = next(backbone.parameters()).device, range(dataset.config.augment.variants)
+    frames = range(len(dataset))
+    indices = frames if isinstance(features, dict) else distributed.share(frames)  # processes share files, not memory
     for index in progress(indices) if progress else indices:
         if dataset.names[index] not in features:
-            images = [
-                torch.from_numpy(dataset.images(index, v)).to(device) for v in range(dataset.config.augment.variants)
-            ]
+            images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in variants]
             features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
     dataset.features = features
 

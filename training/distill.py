@@ -1,7 +1,7 @@
-"""What the student learns from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581). Train only.
+"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), for training alone.
 
-Every term is a pure function that returns a scalar, is 0 where student and target agree, and sends no gradient into its target.
-Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
+Every term is a pure function that returns a scalar. It is 0 where student and target agree.
+No gradient enters its target. Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from imkd_edge.evaluation.segmentation import centres
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_SLICES, ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import Config, DistillConfig
+from imkd_edge.training.distributed import divisor
 from imkd_edge.training.losses import of_group
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.targets import POSITIVE
-from imkd_edge.training.world import divisor
 
 Batch = dict[str, torch.Tensor]
-SEEN = slice(0, 8)  # box channels that a single LiDAR sweep shows: all but the velocity
+SEEN = slice(0, BOX_SLICES["velocity"].start)  # box channels that a single LiDAR sweep shows: all but the velocity
+BOX_WEIGHT = 0.25  # of the boxes in the response term, beside the heat map
 
 
 def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -33,15 +34,17 @@ def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def radar_guidance(
     adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """L_radar = sum v |A_r(F_rad) - I F_lidar|^2 / sum v |I F_lidar|^2: intensity modulates the target. weight: v of `counted`."""
+    """L_radar = sum v |A_r(F_rad) - I F_lidar|^2 / sum v |I F_lidar|^2: intensity modulates the target. weight: v."""
     return relative_error(adapted, intensity * f_lidar, weight)
 
 
 def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """sum W |A(F) - T|^2 / sum W |T|^2: L_fused with W = I, T = F_lidar (intensity weights the error), L_label with W = M, T = F_label.
+    """sum W |A(F) - T|^2 / sum W |T|^2, each cell's error weighted by W.
 
-    IMKD divides by sum W. The features of a teacher may grow to any scale (label features to ten times the LiDAR's here), so only the
-    share of their energy that the student misses makes a weight mean the same in every term and for every teacher.
+    L_fused has W = I, T = F_lidar: intensity weights the error. L_label has W = M, T = F_label.
+
+    IMKD divides by sum W. The features of a teacher may have any scale (label features reach ten times the LiDAR's
+    here). Dividing by their energy gives a weight the same effect in every term and for every teacher.
     """
     weight = weight.detach()
     energy = (weight * target.detach().square().mean(1, keepdim=True)).sum()
@@ -49,7 +52,7 @@ def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Te
 
 
 def near(spec: ModelSpec, reach: float) -> torch.Tensor:
-    """1 where a cell's centre is at most `reach` (m) from the ego origin, else 0; 1 everywhere where reach is 0. (1,1,H,W)."""
+    """(1,1,H,W): 1 where a cell's centre is at most `reach` (m) from the ego origin, else 0; reach 0 is infinite."""
     x, y = (torch.from_numpy(axis) for axis in centres(spec.grid))
     inside = torch.hypot(x[None, :], y[:, None]) <= (reach or math.inf)
     return inside.float()[None, None]
@@ -58,11 +61,13 @@ def near(spec: ModelSpec, reach: float) -> torch.Tensor:
 def response_heatmap(
     logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor
 ) -> torch.Tensor:
-    """sum |t - p|^2 KL(t || p) / objects with t = teacher's probability x ground-truth Gaussian, p = the student's.
+    """sum |t - p|^2 KL(t || p) / objects, t = teacher's probability x ground-truth Gaussian, p = student's probability.
 
-    The quality focal loss (Li et al. 2020, eq. 4) less its target's entropy, so that agreement costs nothing.
+    This is the quality focal loss (Li et al. 2020, eq. 4) minus its target's entropy: it is 0 where t = p.
 
-    Args: logits, teacher_logits, gaussian (B,K,H,W); drop (B,H,W), 1 where the teacher could not see the object.
+    Args:
+        logits, teacher_logits, gaussian: (B,K,H,W).
+        drop: (B,H,W), 1 in cells of objects that the teacher cannot see.
     """
     t = (torch.sigmoid(teacher_logits) * gaussian).detach()
     p = torch.sigmoid(logits)
@@ -78,9 +83,9 @@ def response_box(
     teacher_logits: torch.Tensor,  # (B,K,H,W)
     batch: Batch,  # weight, group, label, unlit (B,H,W)
 ) -> torch.Tensor:
-    """sum s |box - teacher's box|_1 / max(1, sum s) over the objects' cells; s = teacher's score x the cell's Gaussian, 0 if unlit.
+    """sum s |box - teacher's box|_1 / max(1, sum s) over cells of objects, s = teacher's score x Gaussian, 0 if unlit.
 
-    Velocity does not count: the teacher reads one sweep and can only guess it.
+    Velocity does not count: one sweep, the teacher's input, does not show it.
     """
     where = (batch["weight"] > 0) & (batch["unlit"] == 0)
     by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
@@ -91,17 +96,21 @@ def response_box(
 
 
 def log_reflectance(lidar_grid: torch.Tensor) -> torch.Tensor:
-    """log(1 + 255 p) / log 256 of the mean reflectance p of each pillar, 0 in empty ones: (B,F,Hr,Wr) -> (B,1,Hr,Wr)."""
-    return torch.log1p(255 * lidar.channel(lidar_grid, "intensity_mean"))[:, None] / math.log(256)
+    """log(1 + 255 p) / log 256, p the mean reflectance of a pillar, 0 if empty: (B,F,Hr,Wr) -> (B,1,Hr,Wr)."""
+    levels = lidar.MAX_REFLECTANCE
+    return torch.log1p(levels * lidar.channel(lidar_grid, "intensity_mean"))[:, None] / math.log(1 + levels)
 
 
 @torch.no_grad()
 def intensity_map(kind: str, lidar_grid: torch.Tensor, f_lidar: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """I_lidar (B,1,H,W) in [0,1] on the feature grid, without parameters and detached: a learnt weight would collapse to 0.
+    """I_lidar (B,1,H,W) in [0,1] on the feature grid.
+
+    It has no parameters and no gradient: a trained weight would collapse to 0.
 
     Args:
-        kind: "reflectance": log reflectance / its 99th percentile (`scale`); "density": ln(1+n), "energy": mean |F_lidar|, both over
-            the frame's maximum and 0 in empty cells; "binary": 1 where there is a return; "uniform": 1 everywhere.
+        kind: "reflectance": log reflectance / its 99th percentile (`scale`); "density": ln(1+n), "energy": mean
+            |F_lidar|, both over the frame's maximum and 0 in empty cells; "binary": 1 in cells with a return;
+            "uniform": 1 everywhere.
         lidar_grid: (B,F,Hr,Wr). f_lidar: (B,C,H,W).
     """
     size = f_lidar.shape[-2:]
@@ -118,7 +127,7 @@ def intensity_map(kind: str, lidar_grid: torch.Tensor, f_lidar: torch.Tensor, sc
 
 
 class Distiller(nn.Module):
-    """The frozen teacher and label encoder, and the adaptors that are trained beside the student."""
+    """Frozen teacher and label encoder, and the adaptors that are trained beside the student."""
 
     def __init__(self, config: Config, teacher: Teacher, labels: LabelEncoder | None):
         super().__init__()
@@ -127,9 +136,9 @@ class Distiller(nn.Module):
         model, target = config.model, config.teacher.channels
         self.register_buffer("near", near(config.spec, config.distill.reach), persistent=False)
         self.radar = adaptor(model.sensor_channels, target)
-        own = config.distill.inherit  # then trunk and head read the student's map as they read the teacher's
-        self.fused = nn.Identity() if own else adaptor(model.bev_channels, target)
-        self.label = nn.Identity() if own else adaptor(model.bev_channels, target)
+        same = config.distill.inherit  # the inherited trunk and head take the student's map like the teacher's
+        self.fused = nn.Identity() if same else adaptor(model.bev_channels, target)
+        self.label = nn.Identity() if same else adaptor(model.bev_channels, target)
 
     def train(self, mode: bool = True) -> Distiller:
         super().train(mode)
@@ -139,38 +148,42 @@ class Distiller(nn.Module):
         return self
 
     def forward(self, student: Batch, batch: Batch, epoch: float) -> Batch:
-        """The active terms, each times its weight; they ramp up over the first epochs. epoch: how many are behind, with fraction."""
+        """The active terms, each times its weight and the ramp. epoch: number of finished epochs, with fraction."""
         config, terms = self.config, {}
         with torch.no_grad():
-            seen = self.teacher(batch)
-        intensity = intensity_map(
-            config.intensity, batch["lidar_grid"], seen["f_lidar"], self.teacher.reflectance_scale
-        )
+            teacher = self.teacher(batch)
+        f_lidar, scale = teacher["f_lidar"], self.teacher.reflectance_scale
+        intensity = intensity_map(config.intensity, batch["lidar_grid"], f_lidar, scale)
+
+        # Features.
         if config.radar:
-            counted = torch.where(intensity > 0, 1.0, config.empty) * self.near
-            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), seen["f_lidar"], intensity, counted)
+            weight = torch.where(intensity > 0, 1.0, config.empty) * self.near
+            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), f_lidar, intensity, weight)
         if config.fused:
-            terms["fused"] = relative_error(self.fused(student["f_fused"]), seen["f_lidar"], intensity * self.near)
+            terms["fused"] = relative_error(self.fused(student["f_fused"]), f_lidar, intensity * self.near)
         if config.label and self.labels is not None:
             mask = batch["heatmap"].amax(1, keepdim=True)
             mask = (mask > POSITIVE).to(mask.dtype) if config.label_mask == "binary" else mask
             with torch.no_grad():
                 f_label = self.labels(batch)
             terms["label"] = relative_error(self.label(student["f_fused"]), f_label, mask * self.near)
+
+        # Outputs, except for objects that the teacher cannot see.
         if config.response:
-            unseen = torch.maximum(batch["unlit"], 1 - self.near[:, 0])
-            heatmap = response_heatmap(student["heatmap"], seen["heatmap"], batch["heatmap"], unseen)
-            box = response_box(student["box"], seen["box"], seen["heatmap"], {**batch, "unlit": unseen})
-            terms["response"] = heatmap + 0.25 * box
+            drop = torch.maximum(batch["unlit"], 1 - self.near[:, 0])
+            heatmap = response_heatmap(student["heatmap"], teacher["heatmap"], batch["heatmap"], drop)
+            box = response_box(student["box"], teacher["box"], teacher["heatmap"], {**batch, "unlit": drop})
+            terms["response"] = heatmap + BOX_WEIGHT * box
+
         ramp = min(1.0, epoch / config.ramp) if config.ramp > 0 else 1.0
         return {name: value * ramp * getattr(config, name) for name, value in terms.items()}
 
 
 def adaptor(inputs: int, outputs: int) -> nn.Sequential:
-    """1x1 convolution and batch norm: the student's channels -> the teacher's."""
+    """1x1 convolution and batch norm: channels of the student -> channels of the teacher."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """No gradient, and batch norms that do not move."""
+    """Disables gradients and switches batch norms to their running statistics."""
     return module.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
-"""The processes that train together, as torchrun starts them. Alone, everything here does nothing.
+"""Processes that train together, started by torchrun. In a single process every function here is the identity.
 
-A loss is a sum over a normaliser. Each process divides its own sum by `divisor`, so that the mean over the processes, which is
-what DDP makes of gradients, is the quotient that one process would have found for the whole batch.
+A loss is a sum over a normaliser. Each process divides its own sum by `divisor`. DDP averages the gradients over the
+processes; the average equals the quotient that one process computes for the whole batch.
 """
 
 from __future__ import annotations
@@ -21,57 +21,62 @@ from torch import nn
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
 
-PATIENCE = timedelta(hours=12)  # one process may decode or compute features for long while the others wait
+TIMEOUT = timedelta(hours=12)  # one process may decode samples or compute features for hours while the others wait
+DEVICES = ("auto", "cpu", "cuda")
 Item = TypeVar("Item")
 
 
 def size() -> int:
-    """Number of processes that train together; 1 alone."""
+    """Number of processes; 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0; 0 alone."""
+    """Index of this process, from 0; 0 without torchrun."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def join(device: str) -> torch.device:
-    """Joins the processes that torchrun started, if it did, until this one ends; returns its device.
+    """Joins the process group that torchrun set up, if any, until this process ends.
 
-    Args: device: "auto" (CUDA where there is one), "cpu" or "cuda". Raises: Error device_unavailable.
+    Args:
+        device: "auto" (CUDA where available), "cpu" or "cuda".
+
+    Returns:
+        The torch device of this process.
+
+    Raises:
+        Error: device_unavailable.
     """
-    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise Error(
-            Code.device_unavailable,
-            f"no device '{device}' for training",
-            "device",
-            "choose auto, cpu, or cuda where there is one",
-        )
+    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
+        problem, fix = f"no device '{device}' for training", "choose auto, cpu, or cuda where torch finds a GPU"
+        raise Error(Code.device_unavailable, problem, "device", fix)
     cuda = device != "cpu" and torch.cuda.is_available()
-    place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    result = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(place)
+        torch.cuda.set_device(result)
     if dist.is_torchelastic_launched() and not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
-        atexit.register(dist.destroy_process_group)  # not before: a second group would find the addresses of the first
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        # Not earlier: a second group would reuse the addresses of the first.
+        atexit.register(dist.destroy_process_group)
         ops.set_threads(max(1, (os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"])))
-    return place
+    return result
 
 
-def wait() -> None:
-    """Until every process is here."""
+def barrier() -> None:
+    """Waits until every process calls it."""
     if size() > 1:
         dist.barrier()
 
 
 def share(items: Sequence[Item]) -> list[Item]:
-    """The consecutive items that fall to this process."""
+    """The consecutive items of this process, out of all items."""
     bounds = np.linspace(0, len(items), size() + 1).astype(int)
     return list(items[bounds[rank()] : bounds[rank() + 1]])
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
-    """Over the processes."""
+    """Mean over the processes."""
     return values if size() == 1 else _sum(values) / size()
 
 
@@ -82,23 +87,26 @@ def _sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def divisor(total: torch.Tensor) -> torch.Tensor:
-    """max(1, total) for the total over all processes, divided by their number: what a sum of this process is divided by."""
+    """Divisor of this process's sum of losses: max(1, total over all processes) / number of processes."""
     return (total if size() == 1 else _sum(total)).detach().clamp(min=1) / size()
 
 
-def distributed(stage: nn.Module) -> nn.Module:
-    """The stage, called through DDP, which averages the gradients of all processes; a term may be off, hence unused parameters."""
+def wrap(stage: nn.Module) -> nn.Module:
+    """The stage inside DDP, which averages gradients over the processes; inactive terms leave parameters unused."""
     if size() == 1:
         return stage
     ddp = nn.parallel.DistributedDataParallel
-    buffers = (
-        "forward_sync_buffers" if "forward_sync_buffers" in signature(ddp).parameters else "broadcast_buffers"
-    )  # torch before 2.13
+    names = ("forward_sync_buffers", "broadcast_buffers")  # torch from 2.13 on, and before
+    buffers = next(name for name in names if name in signature(ddp).parameters)
     return ddp(stage, find_unused_parameters=True, **{buffers: False})
 
 
-def synchronised(stage: nn.Module) -> nn.Module:
-    """The stage with batch norms that see the batches of all processes; torch and timm have them for CUDA alone."""
+def sync_batch_norms(stage: nn.Module) -> nn.Module:
+    """Makes batch norms use the batches of all processes; torch and timm support this on CUDA alone.
+
+    Raises:
+        Error: train_config for a batch norm of another class that is trained without CUDA.
+    """
     if size() == 1:
         return stage
     if next(stage.parameters()).device.type == "cuda":
@@ -110,17 +118,13 @@ def synchronised(stage: nn.Module) -> nn.Module:
             module.__class__ = SyncBatchNorm2d
         elif isinstance(module, nn.BatchNorm2d) and any(p.requires_grad for p in module.parameters()):
             problem = f"{type(module).__name__} cannot be trained by several processes without CUDA"
-            raise Error(
-                Code.train_config,
-                problem,
-                "[model] backbone",
-                "set frozen_backbone, choose another backbone, or use CUDA",
-            )
+            fix = "set frozen_backbone, choose another backbone, or use CUDA"
+            raise Error(Code.train_config, problem, "[model] backbone", fix)
     return stage
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics are those of all processes together."""
+    """Batch norm with the statistics of all processes."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -134,34 +138,42 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Normalise(torch.autograd.Function):
-    """Ioffe & Szegedy 2015, algorithm 1 and its gradient; the statistics of the shares are joined as in Chan et al. 1979."""
+    """Ioffe & Szegedy 2015, algorithm 1 and its gradient.
+
+    Statistics of the processes are combined as in Chan et al. 1979.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
         """x (B,C,H,W). Returns y (B,C,H,W), mean (C,), variance (C,) over all values, and their count (C,)."""
+        # Statistics of this process, gathered from all R processes.
         variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
-        own = torch.stack([torch.full_like(mean, x.numel() / len(mean)), mean, variance])
-        parts = [torch.empty_like(own) for _ in range(size())]
-        dist.all_gather(parts, own)
-        counts, means, variances = torch.stack(parts, 1)  # (R,C) each
+        local = torch.stack([torch.full_like(mean, x.numel() / len(mean)), mean, variance])
+        gathered = [torch.empty_like(local) for _ in range(size())]
+        dist.all_gather(gathered, local)
+        counts, means, variances = torch.stack(gathered, 1)  # (R,C) each
+
+        # Statistics of the whole batch.
         count = counts.sum(0)
         mean = (counts * means).sum(0) / count
         variance = (counts * (variances + (means - mean).square())).sum(0) / count
         scale = (variance + eps).rsqrt()
+
         ctx.save_for_backward(x, weight, mean, scale, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        y = (x - _wide(mean)) * _wide(scale * weight) + _wide(bias)
+        y = (x - _per_channel(mean)) * _per_channel(scale * weight) + _per_channel(bias)
         return y.to(x.dtype), mean, variance, count
 
     @staticmethod
     def backward(ctx, grad, *_):
         x, weight, mean, scale, count = ctx.saved_tensors
-        normal = (x - _wide(mean)) * _wide(scale)
-        own = torch.stack([grad.float().sum((0, 2, 3)), (grad * normal).sum((0, 2, 3))])
-        total = _sum(own)
-        back = _wide(scale * weight) * (grad - _wide(total[0] / count) - normal * _wide(total[1] / count))
-        return back.to(x.dtype), own[1], own[0], None
+        normalised = (x - _per_channel(mean)) * _per_channel(scale)
+        local = torch.stack([grad.float().sum((0, 2, 3)), (grad * normalised).sum((0, 2, 3))])
+        total = _sum(local)
+        centred = grad - _per_channel(total[0] / count) - normalised * _per_channel(total[1] / count)
+        grad_x = _per_channel(scale * weight) * centred
+        return grad_x.to(x.dtype), local[1], local[0], None
 
 
-def _wide(values: torch.Tensor) -> torch.Tensor:
+def _per_channel(values: torch.Tensor) -> torch.Tensor:  # (C,) -> (C,1,1)
     return values[:, None, None]

@@ -1,4 +1,4 @@
-"""One epoch of training, apart from the program around it (main.py)."""
+"""One epoch of training: schedule, optimizer, averaging."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import torch
 from torch import nn
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.training import world
+from imkd_edge.training import distributed
 from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.stages import Stage
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     """Linear warm-up, then half a cosine down to 1 % of the peak."""
-    warm = max(1, int(config.warmup * steps))
-    if step < warm:
-        return config.rate * (step + 1) / warm
-    share = (step - warm) / max(1, steps - warm)
+    warmup = max(1, int(config.warmup * steps))
+    if step < warmup:
+        return config.rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - warmup)
     return config.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def make_optimizer(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW; no decay on biases and batch norms."""
-    trained = [p for p in stage.parameters() if p.requires_grad]
+    parameters = [p for p in stage.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.rate)
 
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """ema <- decay * ema + (1 - decay) * network, with a decay that grows from 0; batch statistics too."""
+    """ema <- decay * ema + (1 - decay) * network, batch statistics included; the decay grows from 0 over the steps."""
     decay = min(decay, (1 + step) / (10 + step))
     for (_, mean), (_, value) in zip(ema.state_dict().items(), network.state_dict().items()):
         if mean.dtype.is_floating_point:
@@ -56,15 +56,20 @@ def train_one_epoch(
     first_step: int,
     steps: int,
 ) -> dict[str, float]:
-    """Returns the mean of every loss term and of the gradient norm.
+    """Trains on the batches of one epoch.
 
     Args:
         model: the stage, or DDP around it.
-        batches: micro-batches, config.accumulate to a step.
-        scaler: of the loss, for gradients that float16 would lose.
+        ema: moving average of the stage's network, updated after each step.
+        scaler: scales the loss, so that small gradients do not vanish in float16.
+        batches: micro-batches, config.accumulate per step.
+        first_step, steps: index of the first step of this epoch; number of steps of all epochs.
+
+    Returns:
+        The mean of every loss term, and "gradient", the mean norm.
 
     Raises:
-        Error: train_diverged, with the terms, when the loss is not finite.
+        Error: train_diverged, with the terms, where the loss is not finite.
     """
     stage: Stage = getattr(model, "module", model)
     stage.train()
@@ -73,29 +78,33 @@ def train_one_epoch(
     for count, batch in enumerate(batches, 1):
         step, part = divmod(count - 1, config.accumulate)
         step += first_step
-        whole = part == config.accumulate - 1
+        last = part == config.accumulate - 1
         if part == 0:
             optimizer.zero_grad(set_to_none=True)
-        with contextlib.nullcontext() if whole or model is stage else model.no_sync():
-            terms = model(moved(batch, stage.device), step / steps * config.epochs)
-            means = dict(zip(terms, world.mean(torch.stack([v.detach() for v in terms.values()])).tolist()))
+
+        # DDP averages the gradients in the last micro-batch of a step alone.
+        with contextlib.nullcontext() if last or model is stage else model.no_sync():
+            terms = model(to_device(batch, stage.device), step / steps * config.epochs)
+            values = distributed.mean(torch.stack([v.detach() for v in terms.values()])).tolist()
+            means = dict(zip(terms, values))
             if not math.isfinite(means["total"]):
-                fix = "lower [train] rate, or look at the data"
+                fix = "lower [train] rate, or check the data"
                 raise Error(Code.train_diverged, f"the loss is not finite: {means}", f"step {step}", fix)
             scaler.scale(terms["total"] / config.accumulate).backward()
         for key, value in means.items():
             sums[key] = sums.get(key, 0.0) + value
-        if whole:
-            norm = advance(stage, optimizer, scaler, learning_rate(step, steps, config), config.clip)
+
+        if last:
+            norm = take_step(stage, optimizer, scaler, learning_rate(step, steps, config), config.clip)
             update_ema(ema, stage.network, config.ema, step)
             sums["gradient"] = sums.get("gradient", 0.0) + norm * config.accumulate
     return {k: v / max(1, count) for k, v in sums.items()}
 
 
-def advance(
+def take_step(
     stage: Stage, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, rate: float, clip: float
 ) -> float:
-    """One step along the clipped gradient; returns the gradient's norm."""
+    """Takes one step along the gradient, its norm clipped to `clip`; returns the norm before clipping."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     scaler.unscale_(optimizer)
@@ -105,10 +114,10 @@ def advance(
     return float(norm)
 
 
-def moved(values: Any, device: torch.device) -> Any:
-    """A batch on another device."""
+def to_device(values: Any, device: torch.device) -> Any:
+    """Copies the tensors of a batch (nested dictionaries and lists) to a device."""
     if isinstance(values, torch.Tensor):
         return values.to(device, non_blocking=True)
     if isinstance(values, dict):
-        return {key: moved(value, device) for key, value in values.items()}
-    return [moved(value, device) for value in values]
+        return {key: to_device(value, device) for key, value in values.items()}
+    return [to_device(value, device) for value in values]

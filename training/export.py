@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle: two plugin-free ONNX parts, the golden frame and the model card."""
+"""Checkpoint -> bundle: two ONNX parts without plugins, the golden frame and the model card."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from imkd_edge.sources.base import Source
 from imkd_edge.sources.select import select
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.spec import ModelSpec
+from imkd_edge.training.checkpoint import load_student
 from imkd_edge.training.config import Config
-from imkd_edge.training.main import load_student
 from imkd_edge.training.models.student import Student
 
 OPSET = 18
@@ -46,42 +46,40 @@ def export(
     Args:
         checkpoint: file of `imkd-edge train`.
         out: folder to make, NAME.imkd.
-        data: source whose rig the golden frame has, else the config's.
-        half: store the large weights as float16, for half the size; the arithmetic stays float32.
-        metrics: JSON file of `imkd-edge eval --json` to put on the model card.
+        data: source whose rig the golden frame has; the default is the config's.
+        metrics: JSON file of `imkd-edge eval --json` for the model card.
+        half: store the large weights as float16, which halves the file; the arithmetic stays float32.
 
     Returns:
         {"bundle", "bytes", "parameters"}.
 
     Raises:
-        Error: train_checkpoint, those of the source, write_failed.
+        Error: train_checkpoint, train_config, those of the source, write_failed.
     """
     check_target(out)
     student, settings, state = load_student(Path(checkpoint))
     if settings.data.sensors != "both":
         problem = f"a student trained with the {settings.data.sensors} alone"
-        raise Error(
-            Code.train_config,
-            problem,
-            str(checkpoint),
-            'train one of [data] sensors = "both", since a Detector feeds it both',
-        )
-    measured = _metrics(metrics)
+        fix = 'train one of [data] sensors = "both", since a Detector feeds it both'
+        raise Error(Code.train_config, problem, str(checkpoint), fix)
+    card_metrics = _metrics(metrics)
     camera, bev = to_onnx(student, settings.spec, half)
-    source = data or settings.data.source
-    recorded = select(
-        source, options=settings.data.options if source == settings.data.source else {}
-    ).source  # that has frames
-    golden = _golden(settings, recorded, camera, bev)
-    provenance = model_card(_portable(settings, recorded.kind), state)
+
+    # The golden frame has the rig of the source's first frame.
+    name = data or settings.data.source
+    options = settings.data.options if name == settings.data.source else {}
+    source = select(name, options=options).source
+    golden = _golden(settings, source, camera, bev)
+
+    provenance = model_card(_without_paths(settings, source.kind), state)
     provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
-    write_bundle(out, settings.spec, camera, bev, golden, measured, provenance)
+    write_bundle(out, settings.spec, camera, bev, golden, card_metrics, provenance)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
 
 
 def to_onnx(student: Student, spec: ModelSpec, half: bool = False) -> tuple[bytes, bytes]:
-    """camera.onnx and bev.onnx, opset 18, static shapes, float32; half: large weights are stored as float16."""
+    """Exports camera.onnx and bev.onnx: opset 18, static shapes, float32; `half` stores large weights as float16."""
     student.eval()
     image = torch.zeros(spec.cameras, 3, spec.image.height, spec.image.width)
     grid = spec.grid.height(), spec.grid.width()
@@ -104,31 +102,26 @@ def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names
             dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
         )  # fmt: skip
     model = program.model_proto
-    for item in [
-        *model.graph.node,
-        *model.graph.initializer,
-        *model.graph.value_info,
-        *model.graph.input,
-        *model.graph.output,
-        model.graph,
-    ]:
-        del item.metadata_props[:]  # paths and stack traces of the exporting machine
+
+    # Metadata holds paths and stack traces of the exporting machine.
+    graph = model.graph
+    for item in [graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output]:
+        del item.metadata_props[:]
         item.doc_string = ""
     if half:
-        store_half(model.graph)
+        store_half(graph)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
-def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
-    """A frame through the very bundle: tensors and boxes that every device must reproduce.
+def _golden(settings: Config, source: Source, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
+    """Runs one frame through the bundle: every device must reproduce its tensors and boxes.
 
-    The sensors are those of the training data, the world is synthetic: a recording's frames may not be ours to pass on.
+    The sensors are those of the training data. The world is synthetic, since a licence may forbid to pass frames on.
     """
-    rig = recorded[recorded.names[0]].rig
-    rig = (
-        default_rig(GOLDEN_IMAGE) if recorded.kind == "synth" else rig
-    )  # small images: they are most of a small bundle
+    rig = source[source.names[0]].rig
+    if source.kind == "synth":
+        rig = default_rig(GOLDEN_IMAGE)  # images make up most of a small bundle
     synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
     sample = synthetic[synthetic.names[0]]
     with tempfile.TemporaryDirectory() as folder:
@@ -137,17 +130,17 @@ def _golden(settings: Config, recorded: Source, camera: bytes, bev: bytes) -> di
             return make_golden(detector, sample)
 
 
-def _portable(settings: Config, kind: str) -> Config:
-    """Without the paths of this machine."""
+def _without_paths(settings: Config, kind: str) -> Config:
+    """The config without paths of this machine."""
     weights = Path(settings.model.weights).name
     return replace(settings, data=replace(settings.data, source=kind), model=replace(settings.model, weights=weights))
 
 
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
-    """Where the model comes from: everything needed to train it again."""
+    """Provenance of the model: everything needed to train it again."""
     student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
-    taught = "distilled from a LiDAR teacher" + (" and labels" if settings.distill.label else "")
-    taught = taught if settings.distill.active else "trained without distillation"
+    method = "distilled from a LiDAR teacher" + (" and labels" if settings.distill.label else "")
+    method = method if settings.distill.active else "trained without distillation"
     return {
         "config": settings.to_dict(),
         "data": {"source": settings.data.source, "split": settings.data.split, "licence": settings.data.licence},
@@ -158,7 +151,7 @@ def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
         "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "method": f"re-implementation of IMKD from its public description; {taught}",
+        "method": f"re-implementation of IMKD from its public description; {method}",
     }
 
 
@@ -168,9 +161,5 @@ def _metrics(path: Path | str | None) -> dict[str, Any]:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise Error(
-            Code.source_missing_file,
-            f"unreadable metrics: {error}",
-            str(path),
-            "pass the output of imkd-edge eval --json",
-        ) from error
+        fix = "pass the output of imkd-edge eval --json"
+        raise Error(Code.source_missing_file, f"unreadable metrics: {error}", str(path), fix) from error

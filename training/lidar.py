@@ -1,4 +1,4 @@
-"""LiDAR for the teacher. Its returns go through the radar's own voxeliser, so that one definition of a cell holds for both."""
+"""LiDAR grid of the teacher, made by the radar's voxeliser: one definition of a cell holds for both sensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import RadarCalibration, SensorRig
 from imkd_edge.spec import ModelSpec
 
-SLICES = (-0.3, 0.3, 0.8, 1.3, 1.8, 2.5, 4.0)  # m above the ground; the count of each slice tells a column's shape
+SLICES = (-0.3, 0.3, 0.8, 1.3, 1.8, 2.5, 4.0)  # m above the ground; the counts per slice give a column's shape
 STATISTICS = {  # channel -> (offset, scale)
     "log_count": (0.0, 0.5),
     "intensity_max": (0.0, 4.0),
@@ -26,8 +26,11 @@ STATISTICS = {  # channel -> (offset, scale)
     "offset_y": (0.0, 4.0),
 }
 CHANNELS = len(STATISTICS) + len(SLICES) - 1
+MAX_REFLECTANCE = 255  # of a LiDAR point; 0 is the least
+MAX_POINTS = 500_000  # of a cloud
+NAME = "lidar"  # of the radar that stands for the LiDAR
 RIG = SensorRig(
-    cameras=[], radars=[RadarCalibration(name="lidar", T_ego_radar=np.eye(4), velocity="compensated", period=0.0)]
+    cameras=[], radars=[RadarCalibration(name=NAME, T_ego_radar=np.eye(4), velocity="compensated", period=0.0)]
 )
 
 
@@ -35,16 +38,16 @@ RIG = SensorRig(
 class LidarGrid:
     """Voxelises LiDAR clouds on the radar grid of a model."""
 
-    pillars: ModelSpec  # the model's, with LiDAR statistics in place of the radar's
+    pillars: ModelSpec  # the model's, with LiDAR statistics instead of the radar's
     counts: ModelSpec  # with the count alone
 
     @classmethod
     def of(cls, spec: ModelSpec) -> LidarGrid:
-        """On the radar grid and ground plane of a model's spec."""
+        """The LiDAR grid on the radar grid and ground plane of a model's spec."""
         return cls(_spec(spec, STATISTICS), _spec(spec, {"log_count": STATISTICS["log_count"]}))
 
     def __call__(self, lidar: np.ndarray | None) -> np.ndarray:
-        """Pillar statistics.
+        """Pillar statistics of a cloud.
 
         Args:
             lidar: (N,4) float32 x, y, z m in the ego frame, reflectance 0..255; None is an empty cloud.
@@ -53,7 +56,7 @@ class LidarGrid:
         """
         lidar = np.zeros((0, 4), np.float32) if lidar is None else lidar
         points = np.zeros((len(lidar), 5), np.float32)
-        points[:, :3], points[:, 3] = lidar[:, :3], lidar[:, 3] / 255
+        points[:, :3], points[:, 3] = lidar[:, :3], lidar[:, 3] / MAX_REFLECTANCE
         a, b, c = self.pillars.ground_plane
         above = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
         points, above = points[above < SLICES[-1]], above[above < SLICES[-1]]
@@ -69,11 +72,11 @@ def channel(grid: Any, name: str) -> Any:
 
 def _spec(spec: ModelSpec, statistics: dict[str, tuple[float, float]]) -> ModelSpec:
     tree = json.loads(spec.to_json())
-    tree["radar"]["max_points"] = 500_000
+    tree["radar"]["max_points"] = MAX_POINTS
     tree["radar"]["features"] = [{"statistic": name, "offset": o, "scale": s} for name, (o, s) in statistics.items()]
     return ModelSpec.from_json(json.dumps(tree))
 
 
 def _voxelize(spec: ModelSpec, points: np.ndarray) -> np.ndarray:
-    grid, _ = ops.voxelize_radar(spec, RIG, [RadarSweep("lidar", points)], 0, None)
+    grid, _ = ops.voxelize_radar(spec, RIG, [RadarSweep(NAME, points)], 0, None)
     return grid

@@ -1,6 +1,6 @@
-"""Losses of the student without distillation; each is a pure function that returns a scalar.
+"""Losses without distillation; each is a pure function that returns a scalar.
 
-Normalisers are those of the batch of all processes: see world.py.
+Normalisers count the batch of all processes: see distributed.py.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel
 from imkd_edge.training.config import TrainConfig
-from imkd_edge.training.world import divisor
+from imkd_edge.training.distributed import divisor
 
 POSITIVE_WEIGHT = 2.13  # Philion & Fidler 2020, their pos_weight
 
 
 def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4), divided by the number of objects.
+    """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4), divided by the object count.
 
     Args: logits (B,K,H,W); target (B,K,H,W) in [0,1], exactly 1 at object centres.
     """
@@ -31,9 +32,9 @@ def of_group(
     group: torch.Tensor,  # (B,H,W)
     where: torch.Tensor,  # (B,H,W) bool, P of them true
 ) -> torch.Tensor:  # (P,10)
-    """The box channels of each chosen cell's own task group."""
+    """The box channels of the task group of each cell in `where`."""
     batch, _, height, width = box.shape
-    by_group = box.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
+    by_group = box.view(batch, -1, BOX_CHANNELS, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
     return by_group[torch.arange(len(by_group), device=box.device), group[where]]
 
 
@@ -44,12 +45,12 @@ def box_l1(
     group: torch.Tensor,  # (B,H,W)
     channel_weight: torch.Tensor,  # (10,)
 ) -> torch.Tensor:
-    """L1 of the box channels over the cells of objects, each cell weighted by its Gaussian; unknown channels (nan) do not count."""
+    """L1 of the box channels over the objects' cells, weighted by their Gaussians; unknown channels do not count."""
     where = weight > 0
-    chosen = of_group(predicted, group, where)
-    wanted = target.permute(0, 2, 3, 1)[where]
-    known = torch.isfinite(wanted)
-    error = (chosen - torch.where(known, wanted, chosen.detach())).abs() * known * channel_weight
+    values = of_group(predicted, group, where)
+    labels = target.permute(0, 2, 3, 1)[where]
+    known = torch.isfinite(labels)
+    error = (values - torch.where(known, labels, values.detach())).abs() * known * channel_weight
     cells = weight[where][:, None]
     return (error * cells).sum() / divisor(cells.sum())
 
@@ -61,18 +62,19 @@ def box_overlap(
     group: torch.Tensor,  # (B,H,W)
     cell: float,  # m
 ) -> torch.Tensor:
-    """1 - IoU of each cell's box with its object's, both turned as the object is; weighted and normalised as box_l1.
+    """1 - IoU of each cell's box with its object's, both with the object's heading; weighted and normalised as box_l1.
 
-    ODIoU of CIA-SSD (Zheng et al., AAAI 2021) less its terms of distance and heading. A box of which more than the velocity is unknown
-    does not count.
+    ODIoU of CIA-SSD (Zheng et al., AAAI 2021) without its terms of distance and heading. An object whose box is unknown
+    in more than the velocity does not count.
     """
     wanted = target.permute(0, 2, 3, 1)
-    where = (weight > 0) & torch.isfinite(wanted[..., :8]).all(-1)
+    where = (weight > 0) & torch.isfinite(wanted[..., : BoxChannel.velocity_x]).all(-1)
     chosen, wanted = of_group(predicted, group, where), wanted[where]
-    dx, dy, dz = ((chosen[:, :3] - wanted[:, :3]) * chosen.new_tensor([cell, cell, 1.0])).unbind(1)
-    s, c = wanted[:, 6], wanted[:, 7]
+    centre, log_size = slice(BoxChannel.offset_x, BoxChannel.log_length), BOX_SLICES["log_size"]
+    dx, dy, dz = ((chosen[:, centre] - wanted[:, centre]) * chosen.new_tensor([cell, cell, 1.0])).unbind(1)
+    s, c = wanted[:, BoxChannel.sin_yaw], wanted[:, BoxChannel.cos_yaw]
     shift = torch.stack([dx * c + dy * s, dy * c - dx * s, dz], 1)
-    ours, theirs = chosen[:, 3:6].clamp(-5, 5).exp(), wanted[:, 3:6].exp()
+    ours, theirs = chosen[:, log_size].clamp(-5, 5).exp(), wanted[:, log_size].exp()
     shared = torch.minimum(shift + ours / 2, theirs / 2) - torch.maximum(shift - ours / 2, -theirs / 2)
     shared, ours, theirs = shared.clamp(min=0).prod(1), ours.prod(1), theirs.prod(1)
     cells = weight[where]
@@ -83,30 +85,30 @@ def depth_cross_entropy(
     depth: torch.Tensor,  # (N,D,h,w) probabilities
     target: torch.Tensor,  # (N,h,w) bin, -1 unknown
 ) -> torch.Tensor:
-    """Cross-entropy of the depth distribution over the pixels whose depth is known."""
+    """Cross-entropy of the depth distribution over the pixels of known depth."""
     known = target >= 0
-    chosen = depth.gather(1, target.clamp(min=0)[:, None])[:, 0]
-    return -torch.log(chosen[known].clamp(min=1e-6)).sum() / divisor(known.sum())
+    probability = depth.gather(1, target.clamp(min=0)[:, None])[:, 0]
+    return -torch.log(probability[known].clamp(min=1e-6)).sum() / divisor(known.sum())
 
 
 def vehicle_cross_entropy(
     logits: torch.Tensor,  # (B,1,H,W)
-    target: torch.Tensor,  # (B,H,W) 0 or 1, nan where nothing counts
+    target: torch.Tensor,  # (B,H,W) 0 or 1, nan where a cell does not count
 ) -> torch.Tensor:
-    """Binary cross-entropy over the cells that count; vehicles weigh POSITIVE_WEIGHT, the balance of Lift, Splat, Shoot."""
+    """Binary cross-entropy over the cells that count; vehicles weigh POSITIVE_WEIGHT, as in Lift, Splat, Shoot."""
     known = torch.isfinite(target)
-    loss = F.binary_cross_entropy_with_logits(
-        logits[:, 0], torch.nan_to_num(target), reduction="none", pos_weight=logits.new_tensor(POSITIVE_WEIGHT)
-    )
+    weight = logits.new_tensor(POSITIVE_WEIGHT)
+    labels = torch.nan_to_num(target)
+    loss = F.binary_cross_entropy_with_logits(logits[:, 0], labels, reduction="none", pos_weight=weight)
     return (loss * known).sum() / divisor(known.sum())
 
 
 def detection_losses(
     out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig, cell: float
 ) -> dict[str, torch.Tensor]:
-    """All terms and their weighted sum "total"; the weights stand in the config and nowhere else. No depth, no depth term."""
-    channels = torch.ones(10, device=out["box"].device)
-    channels[2] = config.height_weight
+    """Every loss term, and their sum "total", weighted by the config. Outputs without depth have no depth term."""
+    channels = torch.ones(BOX_CHANNELS, device=out["box"].device)
+    channels[BoxChannel.above_ground] = config.height_weight
     terms = {
         "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),
         "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import TrainOptions
 from imkd_edge.sources.nuscenes import GET_DEVKIT
 from imkd_edge.sources.select import open_with
 from imkd_edge.training import distributed
@@ -20,37 +21,18 @@ from imkd_edge.training.run import Progress, Run
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
 
 
-def train(
-    config: str | Path,
-    data: str | None = None,
-    out: Path | str = "runs/train",
-    seed: int = 0,
-    resume: bool = False,
-    epochs: int | None = None,
-    split: str | None = None,
-    teacher: Path | str | None = None,
-    progress: Progress | None = None,
-    cache: Path | str | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to `out`.
+def train(config: str | Path, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to options.out.
 
-    A config that distils trains the LiDAR teacher first, in out/teacher, and for a label term the label encoder, in
-    out/labels. Processes that torchrun starts share every batch. Their result equals that of one process, except for
+    A config that distils trains the LiDAR teacher first, in OUT/teacher, and for a label term the label encoder, in
+    OUT/labels. Processes that torchrun starts share every batch. Their result equals that of one process, except for
     [augment] mix, which joins examples of one process. Only the first process writes. (CUDA is untested.)
 
     Args:
         config: TOML file or the name of a shipped one.
-        data: folder or name of the source, else the config's.
-        out: folder to write to.
-        seed: of the weights and of every random draw.
-        resume: continue from the checkpoints in out; the result is bit-equal to that of an uninterrupted run.
-        epochs, split: override the config's.
-        teacher: folder of an earlier run whose teacher and label encoder are used again.
+        options: `resume` continues from the checkpoints in `out`, bit-equal to an uninterrupted run; `cache` replaces
+            memory, and several processes share OUT/cache by default.
         progress: wraps the batches of an epoch, for a progress bar.
-        cache: folder for decoded samples and frozen features, instead of memory; any number of runs may share it.
-            Several processes share out/cache by default.
-        device: "auto" (CUDA where available), "cpu" or "cuda".
 
     Returns:
         The last line of the log, with "checkpoint" and "frames"; {} in all processes but the first.
@@ -60,52 +42,36 @@ def train(
             the source.
     """
     settings = load_config(config)
-    if epochs is not None:
-        settings = replace(settings, train=replace(settings.train, epochs=epochs))
-    if teacher is not None and not settings.distill.active:
-        problem = "a teacher for a config whose [distill] uses none"
-        raise Error(Code.train_config, problem, str(teacher), "leave --teacher out, or set [distill]")
-    source, split = data or settings.data.source, split or settings.data.split
+    if options.epochs is not None:
+        settings = replace(settings, train=replace(settings.train, epochs=options.epochs))
+    if options.teacher is not None and not settings.distill.active:
+        problem, fix = "a teacher for a config whose [distill] uses none", "leave --teacher out, or set [distill]"
+        raise Error(Code.train_config, problem, str(options.teacher), fix)
+    source, split = options.data or settings.data.source, options.split or settings.data.split
     settings = replace(settings, data=replace(settings.data, source=source, split=split))
-    return train_stages(
-        settings,
-        seed,
-        Path(out),
-        resume,
-        Path(teacher) if teacher else None,
-        progress,
-        Path(cache) if cache else None,
-        device,
-    )
+    return train_stages(settings, options, progress=progress)
 
 
-def train_stages(
-    settings: Config,
-    seed: int,
-    out: Path,
-    resume: bool = False,
-    teacher: Path | None = None,
-    progress: Progress | None = None,
-    cache: Path | None = None,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Trains every stage of a loaded config; see `train`."""
-    _check_folder(out, resume)
-    target = distributed.join(device)
+def train_stages(settings: Config, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains every stage of a loaded config; see `train`. The config, not the options, says data, split and epochs."""
+    _check_folder(options.out, options.resume)
+    device = distributed.join(options.device)
+    cache = options.cache
     if cache is None and distributed.size() > 1 and settings.data.keep:
-        cache = out / "cache"
-    dataset = open_dataset(settings, seed, cache)
+        cache = options.out / "cache"
+    dataset = open_dataset(settings, options.seed, cache)
 
+    # The frozen networks that the student learns from, trained here or in an earlier run.
     networks: tuple = (None, None)
     if settings.distill.active:
         labels = settings.distill.label > 0
-        if teacher is None:
-            teacher = out
-            train_teacher(settings, seed, out, resume, dataset, progress, device, labels)
-        networks = load_teacher(teacher, settings, labels)
+        if options.teacher is None:
+            train_teacher(settings, options, dataset, labels=labels, progress=progress)
+        networks = load_teacher(options.teacher or options.out, settings, labels)
 
-    torch.manual_seed(seed)
-    return Run(settings, seed, out, StudentStage(settings, *networks).to(target), dataset).train(resume, progress)
+    torch.manual_seed(options.seed)
+    stage = StudentStage(settings, *networks).to(device)
+    return Run(settings, options.seed, options.out, stage, dataset).train(options.resume, progress)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -121,29 +87,27 @@ def _check_folder(out: Path, resume: bool) -> None:
 
 def train_teacher(
     settings: Config,
-    seed: int,
-    out: Path,
-    resume: bool,
+    options: TrainOptions,
     dataset: FrameDataset,
-    progress: Progress | None = None,
-    device: str = "auto",
+    *,
     labels: bool = True,
+    progress: Progress | None = None,
 ) -> None:
-    """Trains the LiDAR teacher in out/teacher and then, with `labels`, the label encoder through its head in out/labels."""
-    target = distributed.join(device)
+    """Trains the LiDAR teacher in OUT/teacher and, with `labels`, the label encoder in OUT/labels."""
+    device = distributed.join(options.device)
     config = settings.teacher
-    stage_settings = replace(settings, train=replace(settings.train, epochs=config.epochs, rate=config.rate))
-    torch.manual_seed(seed)
-    stage = TeacherStage(stage_settings).to(target)
-    Run(stage_settings, seed, out / TEACHER, stage, dataset).train(resume, progress)
+    settings = replace(settings, train=replace(settings.train, epochs=config.epochs, rate=config.rate))
+    torch.manual_seed(options.seed)
+    teacher = TeacherStage(settings).to(device)
+    Run(settings, options.seed, options.out / TEACHER, teacher, dataset).train(options.resume, progress)
     if not labels:
         return
 
-    frozen, _ = load_teacher(out, settings, labels=False)
-    stage_settings = replace(stage_settings, train=replace(stage_settings.train, epochs=config.label_epochs))
-    torch.manual_seed(seed)
-    label_stage = LabelStage(stage_settings, frozen).to(target)
-    Run(stage_settings, seed, out / LABELS, label_stage, dataset).train(resume, progress)
+    frozen, _ = load_teacher(options.out, settings, labels=False)
+    settings = replace(settings, train=replace(settings.train, epochs=config.label_epochs))
+    torch.manual_seed(options.seed)
+    encoder = LabelStage(settings, frozen).to(device)
+    Run(settings, options.seed, options.out / LABELS, encoder, dataset).train(options.resume, progress)
 
 
 def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:

@@ -66,7 +66,7 @@ class Run:
         return {"checkpoint": str(self.checkpoint), "frames": len(self.dataset), **line} if first else {}
 
     def trim_log(self) -> dict[str, Any]:
-        """Discards lines of epochs that the checkpoint lacks (a kill between log and checkpoint); returns the last one."""
+        """Discards lines of epochs that the checkpoint lacks, after a kill between both; returns the last line."""
         path = self.folder / LOG
         lines = path.read_text().splitlines()[: self.epoch] if path.is_file() else []
         temporary = path.with_suffix(".tmp")

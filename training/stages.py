@@ -1,4 +1,4 @@
-"""What is trained, one stage after the other: the LiDAR teacher, the label encoder, the student."""
+"""Stages of a training, in order: LiDAR teacher, label encoder, student."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.training.checkpoint import LABELS, STUDENT, TEACHER
 from imkd_edge.training.config import Config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.distill import Distiller, freeze, log_reflectance
@@ -15,47 +16,48 @@ from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 
 Batch = dict[str, torch.Tensor]
+SCALE_FRAMES = 2000  # at most about so many frames determine the scale of the reflectance
 
 
 class Stage(nn.Module):
-    """One network to train (`network`, which is averaged and kept) and its loss; other trained parts hang beside it."""
+    """One network to train (`network`, which is averaged and stored), its loss, and modules trained beside it."""
 
     name = ""
-    sensors = False  # whether it reads cameras and radar
-    radar = False  # or radar alone
-    lidar = False
+    sensors = False  # it reads cameras and radar
+    radar = False  # it reads radar alone
+    lidar = False  # it reads LiDAR
     config: Config
     network: nn.Module
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
-        """Every term, and "total", which is minimised. epoch: how many are behind, with fraction."""
+        """Every loss term, and "total", which is minimised. epoch: number of finished epochs, with fraction."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def forward(self, batch: Batch, epoch: float) -> Batch:
-        """As losses; what DDP calls."""
+        """Same as `losses`; DDP calls it."""
         return self.losses(batch, epoch)
 
     def autocast(self) -> torch.autocast:
-        """In which the trained networks run, in the precision of the config; what they say goes on in float32.
+        """Context in which the networks run in the precision of the config; losses take their outputs in float32.
 
-        Without its cache, which in older versions of torch took weights met under no_grad for constants (pytorch #158232).
+        Its cache is off: older versions of torch cache weights under no_grad as constants (pytorch #158232).
         """
         precision = getattr(torch, self.config.train.precision)
         return torch.autocast(self.device.type, precision, enabled=precision != torch.float32, cache_enabled=False)
 
     def prepare(self, dataset: FrameDataset) -> None:
-        """Before the first epoch of a new run."""
+        """Initialises the stage from the data, before the first epoch of a new run."""
 
 
 class TeacherStage(Stage):
-    """The LiDAR teacher, which learns to detect from the labels; with [teacher] radar it reads the radar grid too."""
+    """LiDAR teacher, trained on the labels; with [teacher] radar it also reads the radar grid."""
 
-    name, lidar = "teacher", True
+    name, lidar = TEACHER, True
 
     def __init__(self, config: Config):
         super().__init__()
@@ -65,27 +67,26 @@ class TeacherStage(Stage):
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
             out = self.network(batch)
-        return detection_losses(_single(out), batch, self.config.train, self.config.spec.grid.cell)
+        return detection_losses(_float32(out), batch, self.config.train, self.config.spec.grid.cell)
 
     def prepare(self, dataset: FrameDataset) -> None:
-        """The 99th percentile of log reflectance over the occupied pillars of the training set; of a large one, every so many frames."""
+        """Sets the reflectance scale: 99th percentile of log reflectance over occupied pillars of every n-th frame."""
         lidar, values = LidarGrid.of(self.config.spec), []
-        for index in range(0, len(dataset), max(1, len(dataset) // 2000)):
-            seen = log_reflectance(torch.from_numpy(lidar(dataset.sample(index).lidar))[None])
-            values.append(seen[seen > 0])
-        joined = torch.cat(values).double().sort().values
-        if not len(joined):
+        for index in range(0, len(dataset), max(1, len(dataset) // SCALE_FRAMES)):
+            reflectance = log_reflectance(torch.from_numpy(lidar(dataset.sample(index).lidar))[None])
+            values.append(reflectance[reflectance > 0])
+        ordered = torch.cat(values).double().sort().values
+        if not len(ordered):
+            problem = "no LiDAR return within the grid, in any frame"
             fix = "name data with LiDAR, or tell the reader to make it ([data.options], such as lidar = true)"
-            raise Error(
-                Code.train_no_data, "no LiDAR return within the grid, in any frame", self.config.data.source, fix
-            )
-        self.network.reflectance_scale.fill_(float(joined[int(0.99 * (len(joined) - 1))]))
+            raise Error(Code.train_no_data, problem, self.config.data.source, fix)
+        self.network.reflectance_scale.fill_(float(ordered[int(0.99 * (len(ordered) - 1))]))
 
 
 class LabelStage(Stage):
-    """The label encoder, whose features the frozen teacher's trunk and head must read back as the labels."""
+    """Label encoder; the frozen teacher's trunk and head must decode its features to the labels."""
 
-    name = "labels"
+    name = LABELS
 
     def __init__(self, config: Config, teacher: Teacher):
         super().__init__()
@@ -98,34 +99,33 @@ class LabelStage(Stage):
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
-            heatmap, box = self.teacher.decide(self.network(batch))
-        return detection_losses(
-            _single({"heatmap": heatmap, "box": box}), batch, self.config.train, self.config.spec.grid.cell
-        )
+            heatmap, box = self.teacher.predict(self.network(batch))
+        out = _float32({"heatmap": heatmap, "box": box})
+        return detection_losses(out, batch, self.config.train, self.config.spec.grid.cell)
 
 
 class StudentStage(Stage):
-    """The student, which learns from the labels and, where [distill] says so, from a frozen teacher and label encoder."""
+    """Student, trained on the labels and, as [distill] says, on a frozen teacher and label encoder."""
 
-    name, sensors = "student", True
+    name, sensors = STUDENT, True
 
     def __init__(self, config: Config, teacher: Teacher | None = None, labels: LabelEncoder | None = None):
         super().__init__()
         self.config, self.network = config, Student(config.spec, config.model)
-        self.distiller = Distiller(config, teacher, labels) if teacher is not None and config.distill.taught else None
-        self.forebears = (
-            [teacher] if teacher is not None and config.distill.inherit else []
-        )  # no part of what is trained or kept
+        distil = teacher is not None and config.distill.has_terms
+        self.distiller = Distiller(config, teacher, labels) if distil else None  # type: ignore[arg-type]
+        # In a list, so that torch neither trains nor stores the teacher.
+        self.initialisers = [teacher] if teacher is not None and config.distill.inherit else []
         self.lidar = self.distiller is not None
 
     def prepare(self, dataset: FrameDataset) -> None:
-        """Takes over what it inherits."""
-        for teacher in self.forebears:
+        """Copies the weights that [distill] inherit takes from the teacher."""
+        for teacher in self.initialisers:
             self.network.bev.inherit(teacher)
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
-            out = _single(self.network(batch))
+            out = _float32(self.network(batch))
         terms = detection_losses(out, batch, self.config.train, self.config.spec.grid.cell)
         if self.distiller is not None:
             distilled = self.distiller(out, batch, epoch)
@@ -134,5 +134,5 @@ class StudentStage(Stage):
         return terms
 
 
-def _single(out: Batch) -> Batch:
+def _float32(out: Batch) -> Batch:
     return {name: value.float() for name, value in out.items()}

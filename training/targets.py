@@ -1,4 +1,4 @@
-"""What the networks should say: CenterPoint heat maps and boxes, and the depth of feature pixels."""
+"""Targets of the networks: CenterPoint heat maps and boxes, and the depth of feature pixels."""
 
 from __future__ import annotations
 
@@ -6,45 +6,52 @@ import numpy as np
 
 import imkd_edge.ops as ops
 from imkd_edge.sources.base import Sample, Truth
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
 UNKNOWN = -1
+HIDDEN = 3  # occlusion of an object that no camera sees
+NEAREST = 0.5  # m, least depth of points and boxes in front of a camera
 
 
 def head_targets(
     spec: ModelSpec,
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
-    seen: np.ndarray
-    | None = None,  # (M,) bool, objects to be found; by default those in a camera's sight or with a radar return
+    visible: np.ndarray | None = None,  # (M,) bool, objects to detect; by default those that a camera or radar sees
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
-    Returns heatmap (K,H,W) float32 with exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown;
-    weight (H,W) float32, the Gaussian of the object that a cell regresses, 0 for none; group and label (H,W) int64, its task
-    group and class (label -1 for none); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
+    A cell regresses the object whose Gaussian is largest there, and above POSITIVE.
+
+    Returns:
+        heatmap (K,H,W) float32, exactly 1 at the cell of each centre; box (10,H,W) float32, nan where unknown; weight
+        (H,W) float32, the Gaussian of the cell's object, 0 without one; group and label (H,W) int64, its task group and
+        class (label -1 without one); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
     """
     names = [c.name for c in spec.head.classes]
     groups = [c.group for c in spec.head.classes]
     height, width, cell = spec.grid.height(), spec.grid.width(), spec.grid.cell
     heatmap = np.zeros((len(names), height, width), np.float32)
-    box = np.full((10, height, width), np.nan, np.float32)
+    box = np.full((BOX_CHANNELS, height, width), np.nan, np.float32)
     weight = np.zeros((height, width), np.float32)
     group = np.zeros((height, width), np.int64)
     label_map = np.full((height, width), -1, np.int64)
     unlit = np.zeros((height, width), np.float32)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    seen = (truth.occlusion < 3) | (truth.radar_points != 0) if seen is None else seen
-    for values, label, shown, returns in zip(truth.boxes, truth.labels, seen, truth.lidar_points):
+    if visible is None:
+        visible = (truth.occlusion < HIDDEN) | (truth.radar_points != 0)
+    for values, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
         name = classes.get(label)
-        if name is None or not shown:
+        if name is None or not detectable:
             continue
         x, y, z, length, wide, high, yaw, vx, vy = values
         column = ops.cell_index(x, spec.grid.x_min, cell, width)
         row = ops.cell_index(y, spec.grid.y_min, cell, height)
         if column < 0 or row < 0:
             continue
+
+        # Heat map: a Gaussian along the heading of the object.
         c, s = np.cos(yaw), np.sin(yaw)
         along = (columns - column) * c + (rows - row) * s
         across = -(columns - column) * s + (rows - row) * c
@@ -52,15 +59,22 @@ def head_targets(
         gaussian = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)).astype(np.float32)
         index = names.index(name)
         np.maximum(heatmap[index], gaussian, out=heatmap[index])
+
+        # Box: the cells where this object's Gaussian is the largest so far.
         own = (gaussian > POSITIVE) & (gaussian > weight)
         weight[own] = gaussian[own]
         group[own] = groups[index]
         label_map[own] = index
         unlit[own] = returns == 0
-        box[0][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
-        box[1][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
-        rest = [z - spec.ground(x, y), np.log(length), np.log(wide), np.log(high), s, c, vx, vy]
-        box[2:, own] = np.array(rest, np.float32)[:, None]
+        box[BoxChannel.offset_x][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
+        box[BoxChannel.offset_y][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
+        for part, numbers in (
+            ("above_ground", [z - spec.ground(x, y)]),
+            ("log_size", [np.log(length), np.log(wide), np.log(high)]),
+            ("heading", [s, c]),
+            ("velocity", [vx, vy]),
+        ):
+            box[BOX_SLICES[part], own] = np.array(numbers, np.float32)[:, None]
     return {"heatmap": heatmap, "box": box, "weight": weight, "group": group, "label": label_map, "unlit": unlit}
 
 
@@ -69,14 +83,14 @@ def depth_targets(
     sample: Sample,
     crops: list[ops.ImageCrop],
 ) -> np.ndarray:  # (N,h,w) int64, depth bin or UNKNOWN
-    """Depth bin of each feature pixel: the nearest labelled box that its ray hits, else the nearest LiDAR point in it."""
+    """Depth bin of each feature pixel: nearest labelled box that its ray hits, else nearest LiDAR point in it."""
     shape = (spec.image.feature_height(), spec.image.feature_width())
     out = np.full((spec.cameras, *shape), UNKNOWN, np.int64)
     for index, (camera, crop) in enumerate(zip(sample.rig.cameras, crops)):
         if camera.name not in sample.frames:
             continue
         T_camera_ego = np.linalg.inv(np.array(camera.T_ego_camera))
-        rays = _rays(spec, np.array(camera.K), crop)
+        rays = ops.image_rays(spec.image, camera, crop)
         depth = _box_depth(rays, sample.truth, T_camera_ego) if sample.truth else np.full(shape, np.inf)
         if sample.lidar is not None:
             lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, np.array(camera.K), crop)
@@ -92,24 +106,18 @@ def depth_bin(spec: ModelSpec, depth: np.ndarray) -> np.ndarray:
     return np.where((depth >= edges[0]) & (depth < edges[-1]), index, UNKNOWN)
 
 
-def _rays(spec: ModelSpec, K: np.ndarray, crop: ops.ImageCrop) -> np.ndarray:  # (h,w,3) with unit optical z
-    stride = spec.image.stride
-    v, u = np.mgrid[: spec.image.feature_height(), : spec.image.feature_width()]
-    raw_u = ((u + 0.5) * stride + crop.left) / crop.scale - 0.5
-    raw_v = ((v + 0.5) * stride + crop.top) / crop.scale - 0.5
-    return np.stack([raw_u, raw_v, np.ones_like(raw_u)], -1) @ np.linalg.inv(K).T
-
-
 def _box_depth(
-    rays: np.ndarray, truth: Truth, T_camera_ego: np.ndarray
+    rays: np.ndarray,  # (h,w,3) with unit optical z, nan where the lens has none
+    truth: Truth,
+    T_camera_ego: np.ndarray,
 ) -> np.ndarray:  # (h,w) m, inf where no box is hit
-    """Slab test of every ray with every box that is not fully hidden."""
+    """Slab test of every ray against every box that is not fully occluded."""
     depth = np.full(rays.shape[:2], np.inf)
     R_ego_camera = T_camera_ego[:3, :3].T
     origin = -R_ego_camera @ T_camera_ego[:3, 3]
     for values, occlusion in zip(truth.boxes, truth.occlusion):
         centre, size, yaw = values[:3], values[3:6], values[6]
-        if occlusion >= 3 or (T_camera_ego[:3, :3] @ centre + T_camera_ego[:3, 3])[2] < 0.5:
+        if occlusion >= HIDDEN or (T_camera_ego[:3, :3] @ centre + T_camera_ego[:3, 3])[2] < NEAREST:
             continue
         c, s = np.cos(yaw), np.sin(yaw)
         R_box_ego = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
@@ -127,7 +135,7 @@ def _lidar_depth(
     spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, K: np.ndarray, crop: ops.ImageCrop
 ) -> np.ndarray:  # (h,w) m, inf where no point falls
     points = lidar[:, :3] @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
-    points = points[points[:, 2] > 0.5]
+    points = points[points[:, 2] > NEAREST]
     u, v = (points @ K.T)[:, :2].T / points[:, 2]
     column = np.floor(((u + 0.5) * crop.scale - crop.left) / spec.image.stride).astype(np.int64)
     row = np.floor(((v + 0.5) * crop.scale - crop.top) / spec.image.stride).astype(np.int64)

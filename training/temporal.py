@@ -12,20 +12,23 @@ from imkd_edge.spec import HistorySpec, ModelSpec
 
 
 class Timeline:
-    """Which samples of a source are past to which: the slots of the Detector's history."""
+    """The past samples of each sample of a source, in the slots of the Detector's history."""
 
     def __init__(self, source: Source, history: HistorySpec):
         self.source, self.history = source, history
-        self.place = {name: i for i, name in enumerate(source.names)}
+        self.index = {name: i for i, name in enumerate(source.names)}
 
     def past(self, name: str) -> list[str | None]:
-        """Of each slot k = 1, 2, ... the sample nearest to k intervals ago, within a quarter of one; None where the scene has none."""
-        interval = round(self.history.interval * 1e9)
+        """For each slot k = 1, 2, ... the sample of the same scene nearest to k intervals ago.
+
+        The sample lies within a quarter of an interval of that time; a slot without such a sample is None.
+        """
+        interval = round(self.history.interval * 1e9)  # ns
         slots: list[str | None] = [None] * self.history.frames
         gaps = [interval / 4] * self.history.frames
         scene, now = moment(self.source, name)
-        for at in range(self.place[name] - 1, -1, -1):
-            earlier = self.source.names[at]
+        for index in range(self.index[name] - 1, -1, -1):
+            earlier = self.source.names[index]
             then_scene, then = moment(self.source, earlier)
             slot = round((now - then) / interval) - 1
             if then_scene != scene or slot >= len(slots):
@@ -37,16 +40,16 @@ class Timeline:
 
 
 def moment(source: Source, name: str) -> tuple[str, int]:
-    """Scene and timestamp (ns) of a sample, without reading it where the source can tell."""
-    known = getattr(source, "moment", None)
-    if known is not None:
-        return known(name)
+    """Scene and timestamp (ns) of a sample, without decoding it where the source has a `moment` of its own."""
+    method = getattr(source, "moment", None)
+    if method is not None:
+        return method(name)
     sample = source[name]
     return sample.scene, sample.timestamp_ns
 
 
 def motion(then: Ego | None, now: Ego | None) -> np.ndarray | None:
-    """T_then_now (4,4) float64 takes points of the present ego frame to the past one; None where a pose is unknown."""
+    """T_then_now (4,4) float64 maps points of the present ego frame to the past one; None where a pose is unknown."""
     if then is None or now is None or then.T_world_ego is None or now.T_world_ego is None:
         return None
     return np.linalg.inv(np.asarray(then.T_world_ego)) @ np.asarray(now.T_world_ego)
@@ -59,7 +62,7 @@ def warp_history(
     slots: torch.Tensor | None = None,  # (P,2) example and slot of each
     motions: torch.Tensor | None = None,  # (P,4,4) T_then_now of each
 ) -> torch.Tensor:  # (examples,frames*C,H,W) float32
-    """Past fused maps, warped by the runtime's op; slots count from the newest, absent ones are 0."""
+    """Warps past fused maps by the runtime's op; slot 0 is the newest, and empty slots are 0."""
     grid, history = spec.grid, spec.history
     out = np.zeros((examples, history.frames, history.channels, grid.height(), grid.width()), np.float32)
     if fused is not None and slots is not None and motions is not None:

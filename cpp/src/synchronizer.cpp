@@ -52,7 +52,9 @@ struct Synchronizer::State {
   std::optional<std::int64_t> last_ego_arrival_ns;
   std::size_t preferred, reference;  // the reference sensor: as configured, and at present
   std::optional<std::int64_t> now_ns, started_ns;
-  std::int64_t last_frame_ns = kNever;  // time of the last frame that was handed out or expired
+  // Time of the last frame that was handed out or expired. A substitute reference sets it to just before its newest
+  // item.
+  std::int64_t last_frame_ns = kNever;
   SynchronizerCounts counts;
   std::vector<QueueSummary> summaries;  // of the frame that is being decided; a member to reuse its memory
   std::vector<Owner> released;          // owners of discarded items, until Locked ends
@@ -61,13 +63,13 @@ struct Synchronizer::State {
   State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options);
   void reset();
 
-  std::int64_t advance(std::int64_t given_ns);
+  std::int64_t advance(std::int64_t call_ns);
   bool silent(std::optional<std::int64_t> last_arrival_ns) const;
   void choose_reference();
 
   std::int64_t floor_of(std::size_t queue) const;
-  Pushed push(std::size_t which, SensorItem& item, std::int64_t given_ns);
-  Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t given_ns);
+  Pushed push(std::size_t which, SensorItem& item, std::int64_t call_ns);
+  Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns);
   Pushed count(Pushed pushed);
 
   FrameDecision decide(const SensorItem& reference_item);
@@ -75,7 +77,7 @@ struct Synchronizer::State {
   void add_sweeps(LiveFrame& live, const SensorQueue& queue) const;
   LiveFrame assemble(std::int64_t frame_ns, bool complete) const;
   void finish(std::int64_t frame_ns);
-  std::optional<LiveFrame> pop(std::int64_t given_ns);
+  std::optional<LiveFrame> pop(std::int64_t call_ns);
 };
 
 // Holds the lock. Owners that are released under it are destroyed after it: their deleters may run any code, such as a
@@ -112,13 +114,13 @@ void Synchronizer::State::reset() {
 }
 
 // The current time, which never decreases. A jump back by more than max_delay resets everything.
-std::int64_t Synchronizer::State::advance(std::int64_t given_ns) {
-  if (now_ns && minus_ns(*now_ns, given_ns) > rule.max_delay) {
+std::int64_t Synchronizer::State::advance(std::int64_t call_ns) {
+  if (now_ns && minus_ns(*now_ns, call_ns) > rule.max_delay) {
     reset();
     ++counts.restarts;
   }
-  if (!started_ns) started_ns = given_ns;
-  if (!now_ns || given_ns > *now_ns) now_ns = given_ns;
+  if (!started_ns) started_ns = call_ns;
+  if (!now_ns || call_ns > *now_ns) now_ns = call_ns;
   choose_reference();
   return *now_ns;
 }
@@ -146,8 +148,8 @@ std::int64_t Synchronizer::State::floor_of(std::size_t queue) const {
 }
 
 // Moves from the item only where it is kept.
-Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64_t given_ns) {
-  item.arrival_ns = advance(given_ns);
+Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64_t call_ns) {
+  item.arrival_ns = advance(call_ns);
   const Pushed admission = rule.admit(item.timestamp_ns, floor_of(which), *now_ns);
   if (admission != Pushed::kept) return admission;
   SensorQueue& queue = queues[which];
@@ -161,8 +163,8 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
   return Pushed::kept;
 }
 
-Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t given_ns) {
-  advance(given_ns);
+Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
+  advance(call_ns);
   if (!valid(ego)) return Pushed::invalid;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
@@ -223,8 +225,8 @@ void Synchronizer::State::finish(std::int64_t frame_ns) {
   trail.discard_before(minus_ns(frame_ns, rule.max_age));
 }
 
-std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t given_ns) {
-  advance(given_ns);
+std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t call_ns) {
+  advance(call_ns);
   while (const SensorItem* next = queues[reference].first_after(last_frame_ns)) {
     const std::int64_t frame_ns = next->timestamp_ns;
     const FrameDecision decision = decide(*next);

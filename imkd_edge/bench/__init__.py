@@ -1,4 +1,4 @@
-"""How long a frame takes, and how our ops stand against the usual code for the same task."""
+"""Benchmarks: the time of whole frames, and our ops against the usual code for the same task."""
 
 from imkd_edge.bench.frames import bench
 from imkd_edge.bench.machine import environment

@@ -1,4 +1,4 @@
-"""The machine and the versions that a number depends on: each is told, "absent", or "unknown" where the system does not say."""
+"""Describes the machine and the software versions of a benchmark; "absent" or "unknown" where there is no value."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ABSENT, UNKNOWN = "absent", "unknown"
 
 
 def environment(root: Path | str = "/") -> dict[str, Any]:
-    """Processor, kernel, software versions, and of NVIDIA's stack what there is.
+    """Processor, kernel, versions of the software and of NVIDIA's stack.
 
     Args:
-        root: where /proc, /sys, /etc, /usr and /var lie.
+        root: folder of /proc, /sys, /etc, /usr and /var.
     """
     root = Path(root)
     return {
@@ -42,12 +42,12 @@ def environment(root: Path | str = "/") -> dict[str, Any]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
 
 
 def text(path: Path) -> str | None:
-    """What a small file of the system says; None for what is not there, or asleep and refuses to be read."""
+    """Content of a small system file; None where it does not exist, is not UTF-8 or its device is suspended."""
     try:
         return path.read_text().strip("\0 \n")
     except (OSError, UnicodeDecodeError):
@@ -57,16 +57,15 @@ def text(path: Path) -> str | None:
 def _nvidia(root: Path) -> dict[str, str]:
     try:
         gpu = find_gpu()
-        told = {"gpu": f"{gpu.name}, sm {gpu.sm}", "cuda driver": f"{gpu.cuda}, {gpu.driver}"}
+        device = {"gpu": f"{gpu.name}, sm {gpu.sm}", "cuda driver": f"{gpu.cuda}, {gpu.driver}"}
     except Error:
-        told = {"gpu": ABSENT, "cuda driver": ABSENT}
+        device = {"gpu": ABSENT, "cuda driver": ABSENT}
     packages = _debian(root)
     release = _l4t(root, packages)
-    jetpack = packages.get(
-        "nvidia-jetpack", ABSENT if release == ABSENT else UNKNOWN
-    )  # a meta-package that a Jetson may lack
+    no_jetpack = ABSENT if release == ABSENT else UNKNOWN  # nvidia-jetpack is a meta-package that a Jetson may lack
+    jetpack = packages.get("nvidia-jetpack", no_jetpack)
     return {
-        **told,
+        **device,
         "cuda runtime": _cuda_runtime(root),
         "tensorrt": _tensorrt(root),
         "l4t": release,
@@ -76,23 +75,21 @@ def _nvidia(root: Path) -> dict[str, str]:
 
 def _l4t(root: Path, packages: dict[str, str]) -> str:
     """R36.4.3, from "# R36 (release), REVISION: 4.3, ..." or from the package's 36.4.3-20250107174145."""
-    if found := re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text(root / "etc/nv_tegra_release") or ""):
-        return f"R{found[1]}.{found[2]}"
+    if match := re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text(root / "etc/nv_tegra_release") or ""):
+        return f"R{match[1]}.{match[2]}"
     version = packages.get("nvidia-l4t-core")
     return f"R{version.split('-')[0]}" if version else ABSENT
 
 
 def _debian(root: Path) -> dict[str, str]:
-    """Versions of the installed packages that matter here."""
-    found = {}
+    """Versions of the installed packages nvidia-l4t-core and nvidia-jetpack."""
+    packages = ("nvidia-l4t-core", "nvidia-jetpack")
+    versions = {}
     for stanza in (text(root / "var/lib/dpkg/status") or "").split("\n\n"):
         fields = dict(re.findall(r"^(Package|Status|Version): (.+)$", stanza, re.MULTILINE))
-        if (
-            fields.get("Package", "") in ("nvidia-l4t-core", "nvidia-jetpack")
-            and fields.get("Status") == "install ok installed"
-        ):
-            found[fields["Package"]] = fields.get("Version", UNKNOWN)
-    return found
+        if fields.get("Package", "") in packages and fields.get("Status") == "install ok installed":
+            versions[fields["Package"]] = fields.get("Version", UNKNOWN)
+    return versions
 
 
 def _cuda_runtime(root: Path) -> str:
@@ -105,14 +102,14 @@ def _cuda_runtime(root: Path) -> str:
 def _tensorrt(root: Path) -> str:
     names = [path.name for path in root.glob("usr/lib/*-linux-gnu/libnvinfer.so.*")]
     versions = [name.removeprefix("libnvinfer.so.") for name in names]
-    return (
-        max(versions, key=len) if versions else _version("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-    )  # .so.10 links to .so.10.3.0
+    if versions:
+        return max(versions, key=len)  # .so.10 links to .so.10.3.0
+    return _version("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 
 
 def _governors(root: Path) -> str:
-    found = {text(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")}
-    return ", ".join(sorted(name for name in found if name)) or UNKNOWN
+    governors = {text(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor")}
+    return ", ".join(sorted(name for name in governors if name)) or UNKNOWN
 
 
 def _version(*packages: str) -> str:
@@ -125,20 +122,18 @@ def _version(*packages: str) -> str:
 
 
 def _commit(checkout: Path) -> str:
-    """Of a package that is used where it was checked out; a wheel does not know its own."""
+    """Commit of a checkout from which the package is used; unknown for a wheel."""
     if not (checkout / ".git").exists():
         return UNKNOWN
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return UNKNOWN
-    return done.stdout.strip() or UNKNOWN
+    return process.stdout.strip() or UNKNOWN
 
 
 def _cpu_model(root: Path) -> str:
     lines = (text(root / "proc/cpuinfo") or "").splitlines()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")),
-        platform.machine() or UNKNOWN,
-    )
+    models = [line.split(":", 1)[1].strip() for line in lines if line.lower().startswith("model name")]
+    return models[0] if models else platform.machine() or UNKNOWN

@@ -1,4 +1,4 @@
-"""What the process takes from the heap and from the system while frames run."""
+"""Memory usage of the process while frames run: heap in use and page faults."""
 
 from __future__ import annotations
 
@@ -9,37 +9,23 @@ from typing import Any
 
 
 class _Mallinfo2(ctypes.Structure):
-    """glibc's struct: of all arenas."""
+    """struct mallinfo2 of glibc, for all arenas."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
+    NAMES = "arena, ordblks, smblks, hblks, hblkhd, usmblks, fsmblks, uordblks, fordblks, keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in NAMES.split(", ")]
 
 
 @dataclass(frozen=True)
 class Usage:
-    """At one moment."""
+    """Memory usage at one moment."""
 
-    heap_bytes: (
-        int | None
-    )  # in use: in glibc's arenas (uordblks), what threads keep for reuse included, and mapped alone (hblkhd)
-    minor_faults: int  # pages first touched, which fresh memory is
+    # In use: in glibc's arenas (uordblks, with the caches of threads) and in mappings of their own (hblkhd).
+    heap_bytes: int | None
+    minor_faults: int  # pages first touched, as new memory is
 
     @staticmethod
     def now() -> Usage:
-        """Of this process; faults count from its start."""
+        """The usage of this process; faults count from its start."""
         return Usage(heap_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
@@ -49,25 +35,23 @@ def heap_bytes() -> int | None:
     if call is None:
         return None
     call.restype = _Mallinfo2
-    found = call()
-    return found.uordblks + found.hblkhd
+    info = call()
+    return info.uordblks + info.hblkhd
 
 
 def per_frame(before: Usage, after: Usage, frames: int) -> dict[str, Any]:
-    """Growth from one moment to another: it tells what is not given back, not how many allocations there were."""
-    grown = (
-        None
-        if before.heap_bytes is None or after.heap_bytes is None
-        else (after.heap_bytes - before.heap_bytes) / frames
-    )
+    """Growth per frame between two moments: memory that is not freed, not the number of allocations."""
+    growth = None
+    if before.heap_bytes is not None and after.heap_bytes is not None:
+        growth = (after.heap_bytes - before.heap_bytes) / frames
     return {
-        "heap_growth_bytes_per_frame": grown,
+        "heap_growth_bytes_per_frame": growth,
         "minor_faults_per_frame": (after.minor_faults - before.minor_faults) / frames,
     }
 
 
-def memory_line(found: dict[str, Any]) -> str:
-    """The same in words."""
-    grown = found["heap_growth_bytes_per_frame"]
-    heap = "the C library does not tell" if grown is None else f"{grown:+.1f} bytes in use per frame"
-    return f"heap: {heap}; pages first touched: {found['minor_faults_per_frame']:.2f} per frame"
+def memory_line(memory: dict[str, Any]) -> str:
+    """The result of `per_frame` as a line of text."""
+    growth = memory["heap_growth_bytes_per_frame"]
+    heap = "not reported by the C library" if growth is None else f"{growth:+.1f} bytes in use per frame"
+    return f"heap: {heap}; pages first touched: {memory['minor_faults_per_frame']:.2f} per frame"

@@ -1,4 +1,4 @@
-"""Our ops and the usual code for the same task, on one frame."""
+"""Times our ops and the usual code for the same task on one frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.bundle.format import bundle_name
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 
 REPEATS = 101
 
@@ -29,42 +29,44 @@ def bench_ops(
     options: Mapping[str, Any] | None = None,
     track: Track | None = None,
 ) -> dict[str, Any]:
-    """Percentiles of interleaved repeats, the largest difference of the two outputs, and how far above the memory's floor we are.
+    """Times each op against its references, and compares their outputs and the op's memory traffic.
 
     Args:
-        bundle: its spec gives the sizes.
-        source: its first sample gives images, radar points and calibration.
+        bundle: folder or shipped name; its spec defines the sizes.
+        source: its first sample provides images, radar points and calibration.
         threads: of both sides; 0: first one, then one per core.
-        repeats: of each pair, in turns.
+        repeats: of each pair, interleaved.
         options: of the source's reader.
         track: wraps the repeats, for a progress bar.
 
     Returns:
-        {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms", "times_floor"}, ...],
-        "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}. ratio > 1: ours is faster, by the medians. The difference
-        is in grey levels for images and in the output's unit elsewhere; None where the outputs are lists of different boxes. "bytes" are
-        those that have to be read or written once, counted from shapes; the floor is the time in which the fastest plain copy of
-        the run moves as many (half read, half written).
-        Where "others_cores", what other processes kept busy meanwhile, is not near 0, ratios mean little: torch's threads wait for each
-        other, so it loses most.
+        {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms",
+        "times_floor"}, ...], "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}.
+        "ratio" is of the medians; above 1 ours is faster. "difference" is the largest absolute one, in grey levels
+        for images and in the output's unit elsewhere; None where the outputs differ in shape. "bytes" are those that must be
+        read or written once, counted from shapes; "floor_ms" is the time in which the fastest plain copy of the run
+        transfers as many (half read, half written). "others_cores" is the number of cores that other processes kept
+        busy; unless it is near 0, ratios mean little, because torch's threads wait for each other and lose most.
     """
+    # 1. the races of this spec and sample
     spec = Bundle.load(bundle).spec
-    chosen = select(source, options=options)
-    sample = chosen.source[chosen.names[0]]
+    selection = select(source, options=options)
+    sample = selection.source[selection.names[0]]
     races = [*_images(spec, sample), *_radar(spec, sample), *_lift(spec, sample), *_warp(spec), *_decode(spec)]
-    rows, copies, others = [], {}, race.Others()
+    # 2. run them with each number of threads
+    rows, copies, background = [], {}, race.BackgroundLoad()
     for count in [threads] if threads else sorted({1, usable_cores()}):
         ops.set_threads(count)
         references.set_threads(count)
-        found, copies[count] = race.run(races, count, track(range(repeats)) if track else range(repeats))
-        rows += found
+        results, copies[count] = race.run(races, count, track(range(repeats)) if track else range(repeats))
+        rows += results
     return {
         "bundle": bundle_name(bundle),
         "source": source,
         "repeats": repeats,
         "ops": rows,
         "copy_gb_per_s": copies,
-        "others_cores": others.cores(),
+        "others_cores": background.cores(),
         "environment": {**environment(), **references.versions()},
     }
 
@@ -72,36 +74,32 @@ def bench_ops(
 def _images(spec: ModelSpec, sample: Sample) -> list[Race]:
     images = [sample.frames[camera.name] for camera in sample.rig.cameras if camera.name in sample.frames]
     exact = [ops.image_crop(spec.image, image.shape[1], image.shape[0]) for image in images]
-    crops = [
-        ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact
-    ]  # the chains cut at whole pixels
-    swapped = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]  # as OpenCV's readers give it
-    rgb = [image[:, :, ::-1] for image in swapped]  # a view: our op reads strided memory
+    # The references crop at whole pixels.
+    crops = [ops.ImageCrop(crop.scale, round(crop.left), round(crop.top)) for crop in exact]
+    bgr = [np.ascontiguousarray(image[:, :, ::-1]) for image in images]  # as OpenCV's readers return it
+    rgb = [image[:, :, ::-1] for image in bgr]  # a view: our op reads strided memory
+    dense = [np.ascontiguousarray(image) for image in images]
     calls = {
-        "OpenCV chain": lambda: references.preprocess_images(swapped, crops, spec.image),
-        "torchvision chain": references.torchvision_images(
-            [np.ascontiguousarray(image) for image in images], crops, spec.image
-        ),
+        "OpenCV chain": lambda: references.preprocess_images(bgr, crops, spec.image),
+        "torchvision chain": references.torchvision_images(dense, crops, spec.image),
     }
     height, width = spec.image.height, spec.image.width
-    seen = sum(
-        math.ceil(height / crop.scale) * math.ceil(width / crop.scale) for crop in crops
-    )  # raw pixels within the crops
-    moved = {"pixels read": 3 * seen, "tensor written": 4 * 3 * height * width * len(images)}
+    pixels = sum(math.ceil(height / crop.scale) * math.ceil(width / crop.scale) for crop in crops)  # raw, in the crops
+    traffic = {"pixels read": 3 * pixels, "tensor written": 4 * 3 * height * width * len(images)}
     unit = float(max(spec.image.std))
-    return _races("preprocess_images", lambda: ops.preprocess_images(rgb, crops, spec.image), calls, moved, unit)
+    return _races("preprocess_images", lambda: ops.preprocess_images(rgb, crops, spec.image), calls, traffic, unit)
 
 
 def _races(
-    op: str, ours: Call, calls: Mapping[str, Call | None], moved: Mapping[str, int] | None = None, unit: float = 1.0
+    op: str, ours: Call, calls: Mapping[str, Call | None], traffic: Mapping[str, int] | None = None, unit: float = 1.0
 ) -> list[Race]:
-    """One race with each reference that this installation has."""
-    return [Race(op, name, ours, call, moved, unit) for name, call in calls.items() if call is not None]
+    """One race against each reference whose packages are installed."""
+    return [Race(op, name, ours, call, traffic, unit) for name, call in calls.items() if call is not None]
 
 
 def _radar(spec: ModelSpec, sample: Sample) -> list[Race]:
     if any(str(radar.velocity) != "compensated" for radar in sample.rig.radars):
-        return []  # the reference knows only compensated velocities
+        return []  # the reference handles only compensated velocities
     arguments = (spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)
     calls = {"NumPy reduceat": lambda: references.voxelize_radar(*arguments)}
     return _races("voxelize_radar", lambda: ops.voxelize_radar(*arguments)[0], calls)
@@ -118,19 +116,20 @@ def _lift(spec: ModelSpec, sample: Sample) -> list[Race]:
         "NumPy reduceat": references.numpy_lift(spec, table, depth, context),
         "torch index_add": references.torch_lift(spec, table, depth, context),
     }
-    moved = {
-        "depth read": 4 * len(table.points),  # of the points that lie in a cell
+    index_arrays = (table.points, table.pixels, table.cells, table.starts)
+    traffic = {
+        "depth read": 4 * len(table.points),  # of the points in a cell
         "context read": context.nbytes,
-        "table read": sum(np.asarray(part).nbytes for part in (table.points, table.pixels, table.cells, table.starts)),
+        "table read": sum(np.asarray(array).nbytes for array in index_arrays),
         "map written": 4 * (spec.context_channels + 1) * spec.grid.height() * spec.grid.width(),
     }
-    return _races("lift", lambda: ops.lift(spec, table, depth, context), calls, moved)
+    return _races("lift", lambda: ops.lift(spec, table, depth, context), calls, traffic)
 
 
 def _warp(spec: ModelSpec) -> list[Race]:
     channels = spec.history.channels or spec.context_channels
     features = np.random.default_rng(0).standard_normal((channels, spec.grid.height(), spec.grid.width()), np.float32)
-    T_then_now = np.eye(4)  # half a second at 14 m/s in a bend
+    T_then_now = np.eye(4)  # half a second at 14 m/s in a curve
     T_then_now[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
     T_then_now[:2, 3] = 7.0, 0.35
     calls = {"torch grid_sample": references.torch_warp(spec.grid, features, T_then_now)}
@@ -141,7 +140,7 @@ def _decode(spec: ModelSpec) -> list[Race]:
     random = np.random.default_rng(0)
     shape = (spec.grid.height(), spec.grid.width())
     heatmap = random.normal(-4.5, 1.2, (len(spec.head.classes), *shape)).astype(np.float32)
-    box = random.normal(0, 0.3, (spec.head.groups() * 10, *shape)).astype(np.float32)
+    box = random.normal(0, 0.3, (spec.head.groups() * BOX_CHANNELS, *shape)).astype(np.float32)
     calls = {
         "NumPy": lambda: references.decode(spec, heatmap, box),
         "torch, torchvision nms": references.torch_decode(spec, heatmap, box),

@@ -1,4 +1,4 @@
-"""A benchmark as one HTML page that needs nothing else: histogram, timeline, stages, what the system told."""
+"""Renders a benchmark as one self-contained HTML page: histogram, timeline, stages, telemetry, environment."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ from imkd_edge.bundle.files import write_atomically
 WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 60, 30
 STYLE = """
 :root { --ink: #1c2330; --faint: #8a94a6; --paper: #ffffff; --bar: #2f6fdb; --mark: #c8472b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --faint: #7c8698; --paper: #14181f; --bar: #6ea0f5; --mark: #f08a6b; } }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ef; --faint: #7c8698; --paper: #14181f; --bar: #6ea0f5; --mark: #f08a6b; }
+}
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
 body { max-width: 900px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin-top: 2em } td, th { padding: 2px 14px 2px 0; text-align: right }
-td:first-child, th:first-child { text-align: left } svg { width: 100%; height: auto } text { fill: var(--ink); font-size: 12px }
+td:first-child, th:first-child { text-align: left }
+svg { width: 100%; height: auto } text { fill: var(--ink); font-size: 12px }
 .bar { fill: var(--bar) } .line { stroke: var(--bar); fill: none }
 .mark { stroke: var(--mark); stroke-dasharray: 4 3 } .axis { stroke: var(--faint) }
 """
 
 
 def write_page(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes the page whole or not at all.
+    """Writes the page completely or not at all.
 
     Args:
-        result: what `bench` returned, with its "series".
+        result: from `bench`, with "series".
         path: of the HTML file.
 
     Raises:
-        Error: write_failed.
+        Error: write_failed for an error of the disk.
     """
     write_atomically(Path(path), page(result).encode())
 
 
 def page(result: Mapping[str, Any]) -> str:
-    """The page's text."""
-    kept = {name: value for name, value in result.items() if name != "series"}
+    """The page as text."""
+    data = {name: value for name, value in result.items() if name != "series"}
     title = f"{result['bundle']}: {result['engine']} on {result['device']}, {result['frames']} frames"
     parts = [
         f"<p>{html.escape(_summary(result))}</p>",
@@ -55,41 +58,53 @@ def page(result: Mapping[str, Any]) -> str:
         stage_bars(result["stages_ms"]),
         "<h2>Percentiles, ms</h2>",
         table({**result["stages_ms"], "total": result["total_ms"]}),
-        "<h2>What the system told</h2>",
-        table(result["telemetry"]) if result["telemetry"] else "<p>Nothing.</p>",
-        *(
-            f"<p>{html.escape(line)}</p>"
-            for line in (throttling_line(result["throttling"]), memory_line(result["memory"]))
-        ),
+        "<h2>Telemetry</h2>",
+        table(result["telemetry"]) if result["telemetry"] else "<p>None.</p>",
+        _element("p", throttling_line(result["throttling"])),
+        _element("p", memory_line(result["memory"])),
         "<h2>Environment</h2>",
-        "".join(
-            f"<div>{html.escape(str(name))}: {html.escape(str(value))}</div>"
-            for name, value in result["environment"].items()
-        ),
+        *(_element("div", f"{name}: {value}") for name, value in result["environment"].items()),
     ]
-    return document(title, parts, kept)
+    return document(title, parts, data)
+
+
+def _element(tag: str, text: str) -> str:
+    return f"<{tag}>{html.escape(text)}</{tag}>"
 
 
 def document(title: str, parts: list[str], result: Mapping[str, Any]) -> str:
-    """A page that needs nothing else, of parts that are HTML; the result lies in it as JSON."""
-    held = f'<script type="application/json" id="result">{json.dumps(result).replace("<", chr(92) + "u003c")}</script>'
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    )
-    body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}{held}"
+    """A self-contained HTML page.
+
+    Args:
+        title: of the page, as text.
+        parts: of the body, as HTML.
+        result: embedded as JSON in the element "result".
+    """
+    escaped = json.dumps(result).replace("<", "\\u003c")
+    script = f'<script type="application/json" id="result">{escaped}</script>'
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f"{meta}{_element('title', title)}"
+    body = f"{_element('h1', title)}{''.join(parts)}{script}"
     return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
 
 def _summary(result: Mapping[str, Any]) -> str:
     total = result["total_ms"]
-    text = f"p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, p99.9 {total['p99.9']:.2f} ms; {result['fps']:.1f} frames/s"
+    text = f"p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, p99.9 {total['p99.9']:.2f} ms"
+    text += f"; {result['fps']:.1f} frames/s"
     if deadline := result["deadline"]:
         text += f"; {deadline['missed']} missed their deadline of {deadline['deadline_ms']:.1f} ms"
     return text
 
 
 def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -> str:
-    """Bars of how many frames took how long, up to p99.9, with lines at p50, p99 and p99.9."""
+    """A histogram of the frames' times, clamped at p99.9.
+
+    Args:
+        values: times, ms.
+        marks: "p50", "p99" and "p99.9", ms, drawn as lines.
+        bins: number of bars.
+    """
     low, high = min(values), max(marks["p99.9"], min(values) + 1e-3)
     counts, _ = np.histogram(np.minimum(values, high), bins=bins, range=(low, high))
     step = (WIDTH - LEFT) / bins
@@ -98,13 +113,19 @@ def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -
         f'height="{HEIGHT - BOTTOM - _y(count, counts.max()):.1f}"/>'
         for i, count in enumerate(counts)
     )
-    marked = [(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9")]
-    lines = "".join(_upright(x, name, 20 + 14 * i) for i, (x, name) in enumerate(marked))
+    positions = [(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9")]
+    lines = "".join(_vertical_line(x, name, 20 + 14 * i) for i, (x, name) in enumerate(positions))
     return svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
 
 
 def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any] | None) -> str:
-    """Each frame's time over the run; where there are more frames than pixels, the slowest of each pixel."""
+    """A curve of the frames' times over the run: the slowest frame of each pixel, with the deadline as a line.
+
+    Args:
+        at_s: ends of the frames, s.
+        values: their times, ms.
+        deadline: from `bench`.
+    """
     columns = np.minimum((np.array(at_s) / max(at_s[-1], 1e-9) * (WIDTH - LEFT)).astype(int), WIDTH - LEFT - 1)
     slowest: dict[int, float] = {}
     for column, value in zip(columns.tolist(), values, strict=True):
@@ -114,21 +135,26 @@ def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any]
     line = f'<polyline class="line" points="{points}"/>'
     if deadline and deadline["deadline_ms"] <= top:
         y = _y(deadline["deadline_ms"], top)
-        line += f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/><text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
+        line += f'<line class="mark" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        line += f'<text x="{LEFT + 4}" y="{y - 4:.1f}">deadline</text>'
     return svg(line + _axis(0, at_s[-1], f"{top:.1f}"))
 
 
 def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
-    """A bar for each stage."""
+    """A bar per stage: the median, with a line at p99."""
     row, top = 24, max(max(stage["p99"] for stage in stages.values()), 1e-6)
     scale = (WIDTH - 2 * LEFT - 60) / top
-    rows = "".join(
-        f'<text x="0" y="{i * row + 16}">{html.escape(name)}</text>'
-        f'<rect class="bar" x="{LEFT + 30}" y="{i * row + 4}" width="{stage["p50"] * scale:.1f}" height="16"/>'
-        f'<line class="mark" x1="{LEFT + 30 + stage["p99"] * scale:.1f}" x2="{LEFT + 30 + stage["p99"] * scale:.1f}" y1="{i * row + 2}" '
-        f'y2="{i * row + 22}"/><text x="{LEFT + 38 + stage["p99"] * scale:.1f}" y="{i * row + 16}">{stage["p50"]:.2f}</text>'
-        for i, (name, stage) in enumerate(stages.items())
-    )
+
+    def bar(y: int, name: str, stage: Mapping[str, float]) -> str:
+        x, p99 = LEFT + 30, LEFT + 30 + stage["p99"] * scale
+        return (
+            f'<text x="0" y="{y + 16}">{html.escape(name)}</text>'
+            f'<rect class="bar" x="{x}" y="{y + 4}" width="{stage["p50"] * scale:.1f}" height="16"/>'
+            f'<line class="mark" x1="{p99:.1f}" x2="{p99:.1f}" y1="{y + 2}" y2="{y + 22}"/>'
+            f'<text x="{p99 + 8:.1f}" y="{y + 16}">{stage["p50"]:.2f}</text>'
+        )
+
+    rows = "".join(bar(i * row, name, stage) for i, (name, stage) in enumerate(stages.items()))
     return svg(rows, row * len(stages))
 
 
@@ -136,29 +162,30 @@ def _y(value: float, top: float) -> float:
     return 10 + (HEIGHT - BOTTOM - 10) * (1 - value / max(top, 1e-9))
 
 
-def _upright(x: float, name: str, y: int) -> str:
+def _vertical_line(x: float, name: str, y: int) -> str:
     end = ' text-anchor="end"' if x > WIDTH - 60 else ""
     line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="{HEIGHT - BOTTOM}"/>'
     return f'{line}<text x="{x + (-3 if end else 3):.1f}" y="{y}"{end}>{name}</text>'
 
 
 def _axis(low: float, high: float, top: str) -> str:
-    y = HEIGHT - BOTTOM
+    y, anchors = HEIGHT - BOTTOM, ("start", "middle", "middle", "middle", "end")
     ticks = "".join(
-        f'<text x="{LEFT + (WIDTH - LEFT) * i / 4:.1f}" y="{y + 18}" text-anchor="{"end" if i == 4 else "start" if i == 0 else "middle"}">'
+        f'<text x="{LEFT + (WIDTH - LEFT) * i / 4:.1f}" y="{y + 18}" text-anchor="{anchor}">'
         f"{low + (high - low) * i / 4:.1f}</text>"
-        for i in range(5)
+        for i, anchor in enumerate(anchors)
     )
-    return f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>{ticks}<text x="0" y="16">{html.escape(top)}</text>'
+    line = f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
+    return f'{line}{ticks}<text x="0" y="16">{html.escape(top)}</text>'
 
 
 def svg(content: str, height: int = HEIGHT, width: int = WIDTH) -> str:
-    """A drawing as wide as the page, of this size in its own units."""
+    """An SVG element as wide as the page; height and width are in the units of the content."""
     return f'<svg viewBox="0 0 {width} {height}" role="img">{content}</svg>'
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Numbers with two digits, a line for each name."""
+    """A table of numbers with two decimals, one line per name."""
     columns = list(next(iter(rows.values())))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *columns))
     body = "".join(

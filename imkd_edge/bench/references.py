@@ -1,6 +1,7 @@
-"""The usual NumPy, OpenCV, torch and torchvision code for what our ops do: written to be fast in its own way, not to be a straw man.
+"""Our ops in usual NumPy, OpenCV, torch and torchvision code, each optimised as its library allows.
 
-torch and torchvision are asked for only when a benchmark runs; where they are not installed, their functions give None."""
+torch and torchvision are imported only when a benchmark runs; without them their functions return None.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from imkd_edge.frames import Ego, RadarSweep, valid_points
 from imkd_edge.rig import SensorRig
-from imkd_edge.spec import GridSpec, ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, GridSpec, ModelSpec
 
 
 def set_threads(threads: int) -> None:
-    """Threads of OpenCV and, where it is installed, torch."""
+    """Sets the number of threads of OpenCV and, where it is installed, torch."""
     import cv2
 
     cv2.setNumThreads(threads)
@@ -28,7 +29,7 @@ def set_threads(threads: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of torch and torchvision, where they are installed."""
+    """Versions of torch and torchvision, where they are installed."""
     return {name: metadata.version(name) for name in ("torch", "torchvision") if _has(name)}
 
 
@@ -37,7 +38,7 @@ def _has(*packages: str) -> bool:
 
 
 def preprocess_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> np.ndarray:
-    """(N, 3, H, W) float32 from BGR images by resize, crop, cvtColor, normalise, transpose."""
+    """(N, 3, H, W) float32 from (h, w, 3) uint8 BGR images by resize, crop, cvtColor, normalise, transpose."""
     import cv2
 
     out = np.empty((len(images), 3, spec.height, spec.width), np.float32)
@@ -52,7 +53,7 @@ def preprocess_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> 
 
 
 def torchvision_images(images: list[np.ndarray], crops: list[Any], spec: Any) -> Callable[[], np.ndarray] | None:
-    """(N, 3, H, W) float32 from RGB images by resize, crop, to_dtype and normalize."""
+    """(N, 3, H, W) float32 from (h, w, 3) uint8 RGB images by resize, crop, to_dtype and normalize."""
     if not _has("torch", "torchvision"):
         return None
     import torch
@@ -73,7 +74,11 @@ def torchvision_images(images: list[np.ndarray], crops: list[Any], spec: Any) ->
 def voxelize_radar(
     spec: ModelSpec, rig: SensorRig, sweeps: list[RadarSweep], timestamp_ns: int, ego: Ego | None
 ) -> np.ndarray:
-    """(F, H, W) float32 radar grid from sweeps with compensated velocities: points sorted by cell, statistics by reduceat."""
+    """(F, H, W) float32 radar grid from sweeps with compensated velocities.
+
+    Points are sorted by cell, and reduceat computes the statistics of each cell.
+    """
+    # 1. the cell of each point in the reference frame
     grid, cell = spec.grid, spec.radar.cell
     points = _points_in_reference(spec, rig, sweeps, timestamp_ns, ego)  # x, y, z, intensity, vx, vy, age
     width, height = spec.radar_width(), spec.radar_height()
@@ -84,6 +89,7 @@ def voxelize_radar(
     out = np.zeros((len(spec.radar.features), height * width), np.float32)
     if not len(flat):
         return out.reshape(-1, height, width)
+    # 2. statistics of the occupied cells
     order = np.argsort(flat, kind="stable")
     points = points[order]
     cells, starts, counts = np.unique(flat[order], return_index=True, return_counts=True)
@@ -119,7 +125,7 @@ def _points_in_reference(
 def _statistics(
     spec: ModelSpec, points: np.ndarray, cells: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
 ) -> dict[str, Callable[[], np.ndarray]]:
-    """Every statistic of the occupied cells, computed when asked for."""
+    """Name -> function that computes the statistic for every occupied cell."""
     a, b, c = spec.ground_plane
     height = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
 
@@ -146,11 +152,10 @@ def _statistics(
 
 
 def numpy_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray]:
-    """Weighted context rows gathered by point, summed per cell with reduceat."""
+    """The lift: gathers context rows by point, weights them by depth and sums them per cell with reduceat."""
     height, width = spec.grid.height(), spec.grid.width()
-    points, pixels, cells, starts = (
-        np.asarray(part) for part in (table.points, table.pixels, table.cells, table.starts[:-1])
-    )
+    arrays = (table.points, table.pixels, table.cells, table.starts[:-1])
+    points, pixels, cells, starts = (np.asarray(array) for array in arrays)
 
     def run() -> np.ndarray:
         rows = context.transpose(0, 2, 3, 1).reshape(-1, context.shape[1])
@@ -164,13 +169,13 @@ def numpy_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarr
 
 
 def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarray) -> Callable[[], np.ndarray] | None:
-    """The same with index_add_; None where torch is not installed."""
+    """The lift with index_add_; None where torch is not installed."""
     if not _has("torch"):
         return None
     import torch
 
     height, width = spec.grid.height(), spec.grid.width()
-    points, pixels = (torch.from_numpy(np.array(part)).long() for part in (table.points, table.pixels))
+    points, pixels = (torch.from_numpy(np.array(array)).long() for array in (table.points, table.pixels))
     cells = torch.from_numpy(np.repeat(np.asarray(table.cells), np.diff(table.starts))).long()
     depths, contexts = torch.from_numpy(depth), torch.from_numpy(context)
 
@@ -186,88 +191,98 @@ def torch_lift(spec: ModelSpec, table: Any, depth: np.ndarray, context: np.ndarr
 
 
 def torch_warp(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> Callable[[], np.ndarray] | None:
-    """warp_bev with grid_sample, its places included; None where torch is not installed."""
+    """warp_bev with affine_grid and grid_sample; None where torch is not installed."""
     if not _has("torch"):
         return None
     import torch
 
     size = np.array([grid.x_max - grid.x_min, grid.y_max - grid.y_min])
     start = np.array([grid.x_min, grid.y_min])
-    place = T_then_now[:2, :2] @ (start + size / 2) + T_then_now[:2, 3] - start - size / 2  # of the map's middle
-    theta = np.column_stack([T_then_now[:2, :2] * size[None] / size[:, None], 2 * place / size])
+    shift = T_then_now[:2, :2] @ (start + size / 2) + T_then_now[:2, 3] - start - size / 2  # of the map's centre, m
+    theta = np.column_stack([T_then_now[:2, :2] * size[None] / size[:, None], 2 * shift / size])
     affine, maps = torch.from_numpy(theta).float()[None], torch.from_numpy(features)[None]
 
     @torch.inference_mode()
     def run() -> np.ndarray:
-        places = torch.nn.functional.affine_grid(affine, list(maps.shape), align_corners=False)
-        return torch.nn.functional.grid_sample(maps, places, align_corners=False)[0].numpy()
+        positions = torch.nn.functional.affine_grid(affine, list(maps.shape), align_corners=False)
+        return torch.nn.functional.grid_sample(maps, positions, align_corners=False)[0].numpy()
 
     return run
 
 
 def decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> np.ndarray:
     """(M, 9) boxes: 3x3 peaks, the best candidates, circle suppression within a class."""
+    # 1. candidates
     score = 1 / (1 + np.exp(-heatmap))
     padded = np.pad(score, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     peaks = np.flatnonzero((score >= windows.max((3, 4))) & (score >= spec.head.score_threshold))
     peaks = peaks[np.argsort(-score.reshape(-1)[peaks], kind="stable")][: spec.head.max_candidates]
+    # 2. boxes
     label, row, column = np.unravel_index(peaks, score.shape)
     groups = np.array([entry.group for entry in spec.head.classes])[label]
-    values = box.reshape(-1, 10, *score.shape[1:])[groups, :, row, column]
+    values = box.reshape(-1, BOX_CHANNELS, *score.shape[1:])[groups, :, row, column]
     boxes = _boxes(spec, values, row, column)
     return boxes[_suppress(spec, boxes, label)][: spec.head.max_detections]
 
 
 def _boxes(spec: ModelSpec, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    x = spec.grid.x_min + (column + 0.5 + values[:, 0]) * spec.grid.cell
-    y = spec.grid.y_min + (row + 0.5 + values[:, 1]) * spec.grid.cell
+    x = spec.grid.x_min + (column + 0.5 + values[:, BoxChannel.offset_x]) * spec.grid.cell
+    y = spec.grid.y_min + (row + 0.5 + values[:, BoxChannel.offset_y]) * spec.grid.cell
     a, b, c = spec.ground_plane
-    z = values[:, 2] + a * x + b * y + c
-    yaw = np.arctan2(values[:, 6], values[:, 7])
-    return np.column_stack([x, y, z, np.exp(values[:, 3:6]), yaw, values[:, 8:10]]).astype(np.float32)
+    z = values[:, BoxChannel.above_ground] + a * x + b * y + c
+    yaw = np.arctan2(values[:, BoxChannel.sin_yaw], values[:, BoxChannel.cos_yaw])
+    size, velocity = np.exp(values[:, BOX_SLICES["log_size"]]), values[:, BOX_SLICES["velocity"]]
+    return np.column_stack([x, y, z, size, yaw, velocity]).astype(np.float32)
 
 
 def _suppress(spec: ModelSpec, boxes: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Indices kept, in order of score: a box goes when a better one of its class is nearer than the class's radius."""
+    """Indices of the boxes, best first, without those nearer than the class's radius to a better box of their class."""
     radius = np.array([entry.nms_radius for entry in spec.head.classes])[label]
-    apart = np.hypot(boxes[:, None, 0] - boxes[None, :, 0], boxes[:, None, 1] - boxes[None, :, 1])
-    close = (apart < radius[:, None]) & (label[:, None] == label[None, :])
-    kept = np.ones(len(boxes), bool)
+    distance = np.hypot(boxes[:, None, 0] - boxes[None, :, 0], boxes[:, None, 1] - boxes[None, :, 1])
+    close = (distance < radius[:, None]) & (label[:, None] == label[None, :])
+    is_best = np.ones(len(boxes), bool)
     for index in range(len(boxes)):
-        if kept[index]:
-            kept[index + 1 :] &= ~close[index, index + 1 :]
-    return np.flatnonzero(kept)
+        if is_best[index]:
+            is_best[index + 1 :] &= ~close[index, index + 1 :]
+    return np.flatnonzero(is_best)
 
 
 def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Callable[[], np.ndarray] | None:
-    """(M, 9) boxes: sigmoid, peaks by max_pool2d, topk, gather, then torchvision's NMS of the boxes' footprints, heading left out."""
+    """(M, 9) boxes: sigmoid, peaks by max_pool2d, topk, gather, torchvision's NMS of footprints without heading.
+
+    None where torch or torchvision is not installed.
+    """
     if not _has("torch", "torchvision"):
         return None
     import torch
     from torchvision.ops import batched_nms
 
     rows, columns = heatmap.shape[1:]
-    logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, 10, rows * columns)
+    logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, BOX_CHANNELS, rows * columns)
     group_of = torch.tensor([entry.group for entry in spec.head.classes])
     (a, b, c), grid = spec.ground_plane, spec.grid
 
     @torch.inference_mode()
     def run() -> np.ndarray:
+        # 1. candidates
         score = logits.sigmoid()
         peak = torch.nn.functional.max_pool2d(score[None], 3, 1, 1)[0]
         score, index = torch.where(score == peak, score, 0).flatten().topk(spec.head.max_candidates)
         index = index[score >= spec.head.score_threshold]
         label, cell = index // (rows * columns), index % (rows * columns)
-        found = values[group_of[label], :, cell]
-        x = grid.x_min + (cell % columns + 0.5 + found[:, 0]) * grid.cell
-        y = grid.y_min + (cell // columns + 0.5 + found[:, 1]) * grid.cell
-        size = found[:, 3:6].exp()
-        yaw = torch.atan2(found[:, 6], found[:, 7])
-        boxes = torch.column_stack([x, y, found[:, 2] + a * x + b * y + c, size, yaw, found[:, 8:10]])
+        # 2. boxes
+        code = values[group_of[label], :, cell]
+        x = grid.x_min + (cell % columns + 0.5 + code[:, BoxChannel.offset_x]) * grid.cell
+        y = grid.y_min + (cell // columns + 0.5 + code[:, BoxChannel.offset_y]) * grid.cell
+        z = code[:, BoxChannel.above_ground] + a * x + b * y + c
+        size, velocity = code[:, BOX_SLICES["log_size"]].exp(), code[:, BOX_SLICES["velocity"]]
+        yaw = torch.atan2(code[:, BoxChannel.sin_yaw], code[:, BoxChannel.cos_yaw])
+        boxes = torch.column_stack([x, y, z, size, yaw, velocity])
+        # 3. suppression
         half = size[:, :2] / 2
         corners = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)
-        kept = batched_nms(corners, score[: len(index)], label, 0.2)
-        return boxes[kept[: spec.head.max_detections]].numpy()
+        order = batched_nms(corners, score[: len(index)], label, 0.2)
+        return boxes[order[: spec.head.max_detections]].numpy()
 
     return run

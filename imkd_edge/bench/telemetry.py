@@ -1,4 +1,4 @@
-"""Power, temperatures, clocks, memory and throttling while something runs, as far as sysfs and NVML tell."""
+"""Samples power, temperatures, clocks, memory and throttling from sysfs and NVML while something runs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from imkd_edge.bench.machine import text
 from imkd_edge.bench.throttling import Throttling, number
 
 Readings = dict[str, float]
-GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")  # of devfreq, on Jetsons
+GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")  # in devfreq, on Jetsons
 
 
 class Telemetry:
-    """Samples in a thread of its own, as a context manager.
+    """Samples in a separate thread; a context manager.
 
     Args:
-        root: where /sys and /proc lie.
+        root: folder of /sys and /proc.
         period: s between samples.
-        nvml: the library of the NVIDIA driver, None where there is none.
+        nvml: NVML as a ctypes library; None loads the driver's, if there is one.
     """
 
     def __init__(self, root: Path | str = "/", period: float = 0.25, nvml: Any = None) -> None:
@@ -49,39 +49,39 @@ class Telemetry:
 
     def _sample(self) -> None:
         self._samples.append(self.read())
-        self._throttling.look()
+        self._throttling.sample()
 
     def read(self) -> Readings:
-        """One sample: "power_w", "temperature_c NAME", "clock_mhz NAME", "memory_mb process"; without what the system does not tell."""
+        """One sample: "power_w", "temperature_c NAME", "clock_mhz NAME", "memory_mb process", as far as available."""
         return {**self._power(), **self._temperatures(), **self._clocks(), **self._memory(), **self._nvml.read()}
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Of every quantity its first, last, lowest, mean and highest value."""
+        """First, last, lowest, mean and highest value of every quantity."""
         names = sorted({name for sample in self._samples for name in sample})
-        found = {}
+        summary = {}
         for name in names:
             values = [sample[name] for sample in self._samples if name in sample]
             mean = sum(values) / len(values)
-            found[name] = {"first": values[0], "last": values[-1], "min": min(values), "mean": mean, "max": max(values)}
-        return found
+            ends = {"first": values[0], "last": values[-1]}
+            summary[name] = {**ends, "min": min(values), "mean": mean, "max": max(values)}
+        return summary
 
     def throttling(self) -> dict[str, Any]:
-        """Share of the samples in which the device was slowed down, and why: see `Throttling.summary`."""
+        """Share of the samples in which the device was throttled, and the reasons: see `Throttling.summary`."""
         return self._throttling.summary()
 
     def power_mode(self) -> str:
-        """Of a Jetson, as nvpmodel keeps it, with its name where nvpmodel.conf has it; of another GPU its limit; else "unknown"."""
+        """A Jetson's nvpmodel mode, with its name from nvpmodel.conf; another GPU's power limit; else "unknown"."""
         if status := text(self._root / "var/lib/nvpmodel/status"):
             mode = status.removeprefix("pmode:")
             models = re.findall(r"POWER_MODEL ID=(\d+) NAME=(\S+)", text(self._root / "etc/nvpmodel.conf") or "")
-            return next(
-                (f"{mode} {name}" for identity, name in models if mode.isdigit() and int(identity) == int(mode)), mode
-            )
+            names = [name for model, name in models if mode.isdigit() and int(model) == int(mode)]
+            return f"{mode} {names[0]}" if names else mode
         limit = self._nvml.power_limit()
         return "unknown" if limit is None else f"GPU limited to {limit:.0f} W"
 
     def _power(self) -> Readings:
-        """The module's input where there is such a rail (VDD_IN), else the sum of all rails."""
+        """The power of each rail, and of the module: its input rail VDD_IN where it exists, else the sum of all."""
         rails: Readings = {}
         for monitor in sorted(self._root.glob("sys/class/hwmon/hwmon*")):
             if text(monitor / "name") != "ina3221":
@@ -96,25 +96,25 @@ class Telemetry:
         return {**rails, "power_w": rails.get("power_w VDD_IN", sum(rails.values()))}
 
     def _temperatures(self) -> Readings:
-        found = {}
+        readings = {}
         for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
             name, value = text(zone / "type"), number(zone / "temp")
-            if name and value is not None and value > -40_000:  # a zone that is switched off says -256 degrees
-                found[f"temperature_c {name}"] = value / 1000
-        return found
+            if name and value is not None and value > -40_000:  # a zone without power reads -256 degrees
+                readings[f"temperature_c {name}"] = value / 1000
+        return readings
 
     def _clocks(self) -> Readings:
-        found = {}
+        readings = {}
         for device in sorted(self._root.glob("sys/class/devfreq/*")):
             current, highest = number(device / "cur_freq"), number(device / "max_freq")
             if current is not None and any(name in device.name for name in GPU_NAMES):
-                found["clock_mhz GPU"] = current / 1e6
+                readings["clock_mhz GPU"] = current / 1e6
                 if highest is not None:
-                    found["clock_mhz GPU, highest allowed"] = highest / 1e6
+                    readings["clock_mhz GPU, highest allowed"] = highest / 1e6
         cores = [number(path) for path in self._root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")]
-        if known := [clock for clock in cores if clock is not None]:
-            found["clock_mhz CPU, slowest core"] = min(known) / 1000
-        return found
+        if clocks := [clock for clock in cores if clock is not None]:
+            readings["clock_mhz CPU, slowest core"] = min(clocks) / 1000
+        return readings
 
     def _memory(self) -> Readings:
         lines = (text(self._root / "proc/self/status") or "").splitlines()
@@ -123,7 +123,7 @@ class Telemetry:
 
 
 class Nvml:
-    """The first GPU through the driver's library; a Jetson's tells nothing here."""
+    """The first GPU through NVML, the driver's library; on a Jetson it has no readings."""
 
     def __init__(self, library: Any) -> None:
         self._library, self._device = library, ctypes.c_void_p()
@@ -135,14 +135,14 @@ class Nvml:
 
     @staticmethod
     def find() -> Nvml:
-        """With the driver's library, or with none where the system lacks it: then nothing is told."""
+        """NVML of the driver; an object without readings where there is no such library."""
         try:
             return Nvml(ctypes.CDLL("libnvidia-ml.so.1"))
         except OSError:
             return Nvml(None)
 
     def _call(self, name: str, *arguments: Any, out: Any = None) -> bool:
-        call = getattr(self._library, name, None)  # an older driver lacks the newer names
+        call = getattr(self._library, name, None)  # None for a name newer than the driver
         return call is not None and call(*arguments, *([] if out is None else [ctypes.byref(out)])) == 0
 
     def _value(self, name: str, *arguments: Any) -> int | None:
@@ -150,29 +150,27 @@ class Nvml:
         return value.value if self._call(name, self._device, *arguments, out=value) else None
 
     def read(self) -> Readings:
-        """One sample of the GPU: power W, temperature °C, clock of the SMs MHz, used memory MiB; without what the driver does not tell."""
+        """One sample: power W, temperature °C, clock of the SMs MHz, used memory MiB, as far as the driver has them."""
         if not self._ready:
             return {}
-        asked: dict[str, tuple[Callable[[], int | None], float]] = {
+        quantities: dict[str, tuple[Callable[[], int | None], float]] = {
             "power_w": (lambda: self._value("nvmlDeviceGetPowerUsage"), 1e-3),
             "temperature_c GPU": (lambda: self._value("nvmlDeviceGetTemperature", 0), 1.0),
             "clock_mhz GPU": (lambda: self._value("nvmlDeviceGetClockInfo", 1), 1.0),  # of the SMs
             "memory_mb GPU": (self._used_memory, 2.0**-20),
         }
-        values = {name: (read(), scale) for name, (read, scale) in asked.items()}
+        values = {name: (read(), scale) for name, (read, scale) in quantities.items()}
         return {name: value * scale for name, (value, scale) in values.items() if value is not None}
 
     def clock_reasons(self) -> int | None:
-        """Bits of what holds the clocks down; None where the driver does not tell."""
+        """The bits of NVML's reasons for reduced clocks; None where the driver does not report them."""
         bits = ctypes.c_ulonglong()
-        names = (
-            "nvmlDeviceGetCurrentClocksEventReasons",
-            "nvmlDeviceGetCurrentClocksThrottleReasons",
-        )  # the old name of the same
+        # The current name, then the one of older drivers.
+        names = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
         return bits.value if self._ready and any(self._call(name, self._device, out=bits) for name in names) else None
 
     def power_limit(self) -> float | None:
-        """W."""
+        """The enforced power limit, W; None where the driver does not report it."""
         limit = self._value("nvmlDeviceGetEnforcedPowerLimit") if self._ready else None
         return None if limit is None else limit / 1000
 

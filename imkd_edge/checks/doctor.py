@@ -1,4 +1,4 @@
-"""Is this machine fit, and is this installation whole? Each check says what it found and how to mend it."""
+"""Checks the machine and the installation; each check reports a detail and how to mend a fault."""
 
 from __future__ import annotations
 
@@ -19,31 +19,35 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 
 @dataclass(frozen=True)
 class Check:
-    """One finding."""
+    """The result of one check."""
 
     name: str
-    status: str  # ok, warn: works with less, fail: does not work
+    status: str  # ok; warn: works with limits; fail: does not work
     detail: str
     fix: str = ""
 
 
 def examine() -> dict[str, Any]:
-    """Runs every check; a check that itself breaks is a failure, never an exception.
+    """Runs every check; an exception in a check becomes a failure.
 
     Returns:
-        {"status": the worst one, "checks": [{"name", "status", "detail", "fix"}]}.
+        {"status": the worst of all, "checks": [{"name", "status", "detail", "fix"}]}.
     """
     checks: list[Check] = []
     for name, check in CHECKS.items():
         try:
-            found = check()
+            result = check()
         except Error as error:
-            found = Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+            result = _failure(name, error)
         except Exception as error:
-            found = Check(name, FAIL, f"{type(error).__name__}: {error}", "install the package again")
-        checks += found if isinstance(found, list) else [found]
+            result = Check(name, FAIL, f"{type(error).__name__}: {error}", "install the package again")
+        checks += result if isinstance(result, list) else [result]
     worst = max((check.status for check in checks), key=[OK, WARN, FAIL].index)
     return {"status": worst, "checks": [asdict(check) for check in checks]}
+
+
+def _failure(name: str, error: Error) -> Check:
+    return Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
 
 
 def _python() -> Check:
@@ -55,12 +59,12 @@ def _python() -> Check:
 def _core() -> Check:
     import imkd_edge._core as _core
 
-    engines = _core.native_engines()
-    detail = f"imkd-edge {metadata.version('imkd-edge')}, {Path(_core.__file__).name}, native engines: {', '.join(engines) or 'none'}"
-    return Check("core", OK, detail)
+    version, library = metadata.version("imkd-edge"), Path(_core.__file__).name
+    engines = ", ".join(_core.native_engines()) or "none"
+    return Check("core", OK, f"imkd-edge {version}, {library}, native engines: {engines}")
 
 
-# One module of each part of the package -> the extra that it needs.
+# A module of each part of the package -> the extra that it needs.
 _PARTS = {
     "imkd_edge.live": "",
     "imkd_edge.sources.synth": "",
@@ -77,26 +81,27 @@ _PARTS = {
 
 
 def _parts() -> list[Check]:
-    """Imports every part of the package; a package of an extra may be missing, a module of our own may not."""
-    lacking, extras = [], {}
+    """Imports every part of the package; packages of an extra may be missing, modules of imkd_edge may not."""
+    missing, extras = [], {}
     for module, extra in _PARTS.items():
         try:
             import_module(module)
         except ModuleNotFoundError as error:
             name = error.name or module
             if name.split(".")[0] == "imkd_edge":
-                lacking.append(name)
+                missing.append(name)
             else:
                 extras[extra] = name
-    fix = "pip install --force-reinstall imkd-edge"
-    whole = f"{len(_PARTS)} of {len(_PARTS)} import" if not lacking else f"this installation lacks {', '.join(lacking)}"
-    return [
-        Check("parts", FAIL if lacking else OK, whole, fix if lacking else ""),
-        *(
-            Check(f"extra {extra}", OK, f"not installed: no {name}", f'pip install "imkd-edge[{extra}]"')
-            for extra, name in extras.items()
-        ),
-    ]
+    if missing:
+        fix = "pip install --force-reinstall imkd-edge"
+        parts = Check("parts", FAIL, f"this installation lacks {', '.join(missing)}", fix)
+    else:
+        parts = Check("parts", OK, f"{len(_PARTS)} of {len(_PARTS)} import")
+    return [parts, *(_missing_extra(extra, name) for extra, name in extras.items())]
+
+
+def _missing_extra(extra: str, package: str) -> Check:
+    return Check(f"extra {extra}", OK, f"not installed: no {package}", f'pip install "imkd-edge[{extra}]"')
 
 
 def _numpy() -> Check:
@@ -104,17 +109,13 @@ def _numpy() -> Check:
 
 
 def _opencv() -> Check:
+    fix = 'pip install "opencv-python-headless<5"'
     if util.find_spec("cv2") is None:
-        return Check(
-            "opencv",
-            WARN,
-            "not installed: recordings cannot be read, pictures not drawn",
-            'pip install "opencv-python-headless<5"',
-        )
+        return Check("opencv", WARN, "not installed: recordings cannot be read, pictures not drawn", fix)
     import cv2
 
     if int(cv2.__version__.split(".")[0]) >= 5:
-        return Check("opencv", WARN, f"{cv2.__version__} is not tested", 'pip install "opencv-python-headless<5"')
+        return Check("opencv", WARN, f"{cv2.__version__} is not tested", fix)
     return Check("opencv", OK, cv2.__version__)
 
 
@@ -127,7 +128,9 @@ def _onnxruntime() -> Check:
     detail = f"{onnxruntime.__version__}, built with {', '.join(onnxruntime.get_available_providers())}"
     if len(names) > 1:
         fix = "pip uninstall onnxruntime onnxruntime-gpu, then install one of the two"
-        return Check("onnxruntime", FAIL, "onnxruntime and onnxruntime-gpu hide each other", fix)
+        return Check(
+            "onnxruntime", FAIL, "onnxruntime and onnxruntime-gpu are both installed and overwrite each other", fix
+        )
     return Check("onnxruntime", OK, detail)
 
 
@@ -140,7 +143,7 @@ def _installed(package: str) -> bool:
 
 
 def _cuda() -> Check:
-    """Asks the driver itself; a library that loads proves nothing."""
+    """Queries the driver for a device: a library that loads does not prove that there is one."""
     try:
         gpu = find_gpu()
     except Error as error:
@@ -149,7 +152,7 @@ def _cuda() -> Check:
 
 
 def _device() -> Check:
-    """What a Detector with device="auto" makes of this machine."""
+    """The device that Detector(device="auto") chooses on this machine."""
     import imkd_edge._core as _core
 
     try:
@@ -157,15 +160,10 @@ def _device() -> Check:
     except Error as error:
         return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
     if "tensorrt" not in _core.native_engines():
-        return Check(
-            "device",
-            WARN,
-            "auto is the CPU here: the core was built without TensorRT",
-            "build it where NvInfer.h is found",
-        )
-    return Check(
-        "device", OK, "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
-    )
+        detail, fix = "auto is the CPU here: the core was built without TensorRT", "build it where NvInfer.h is found"
+        return Check("device", WARN, detail, fix)
+    detail = "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
+    return Check("device", OK, detail)
 
 
 def _tensorrt() -> Check:
@@ -184,14 +182,13 @@ def _threads() -> Check:
     quota = _cgroup_quota()
     detail = f"{usable} of {present} cores usable" + (f", container limit {quota:g} cores" if quota else "")
     if quota and quota < usable:
-        return Check(
-            "threads", WARN, detail, f"give --threads {max(1, int(quota))}: more threads than cores wait for each other"
-        )
+        fix = f"give --threads {max(1, int(quota))}: more threads than cores wait for each other"
+        return Check("threads", WARN, detail, fix)
     return Check("threads", OK, detail)
 
 
 def _cgroup_quota() -> float | None:
-    """Cores that the container may use; None without a limit."""
+    """The container's limit in cores; None without a limit."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if limit == "max" else int(limit) / int(period)
@@ -215,7 +212,7 @@ def _bundle(name: str) -> Check:
     try:
         bundle = Bundle.load(name)
     except Error as error:
-        return Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
+        return _failure(title, error)
     size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
     return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
 
@@ -227,28 +224,20 @@ def _golden() -> list[Check]:
 
 
 def _replay(name: str) -> Check:
-    """The bundle's golden frame, run here, against what it gave where it was exported."""
+    """Runs the bundle's golden frame here and compares the results with the exporter's."""
     from imkd_edge.checks.selftest import beyond_tolerance, check_golden
 
     title = f"golden {name}"
     try:
         differences = check_golden(name)
     except Error as error:
-        return Check(title, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
-    wrong = beyond_tolerance(differences)
-    if wrong:
-        listed = ", ".join(f"{key} by {value:.3g}" for key, value in wrong.items())
-        return Check(
-            title,
-            FAIL,
-            f"this machine differs from the exporter's in {listed}",
-            "install the versions on its card, or export again here",
-        )
-    return Check(
-        title,
-        OK,
-        f"same boxes as the exporter's to {differences['boxes']:.1g} m, scores to {differences['scores']:.1g}",
-    )
+        return _failure(title, error)
+    if excess := beyond_tolerance(differences):
+        tensors = ", ".join(f"{key} by {value:.3g}" for key, value in excess.items())
+        fix = "install the versions on its card, or export again here"
+        return Check(title, FAIL, f"this machine differs from the exporter's in {tensors}", fix)
+    boxes, scores = differences["boxes"], differences["scores"]
+    return Check(title, OK, f"same boxes as the exporter's to {boxes:.1g} m, scores to {scores:.1g}")
 
 
 def _synth() -> Check:

@@ -1,4 +1,4 @@
-"""Self-test of a bundle: its golden frame through a Detector on this machine, compared with the exporter's results."""
+"""Self-test of a bundle: runs its golden frame on this machine and compares the results with the exporter's."""
 
 from __future__ import annotations
 
@@ -20,37 +20,43 @@ from imkd_edge.result import Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample
 
-# Largest difference between two machines' CPUs: our ops are exact, networks are not.
+# Largest difference between the CPUs of two machines: our ops are exact, networks are not.
 CPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.05, "scores": 0.01, "labels": 0.0}
-NETWORK_TOLERANCE = 0.02  # of the tensors that CPU_TOLERANCE does not name
-# Largest difference of a GPU, whose TF32 and FP16 arithmetic rounds more coarsely; our own ops differ as on the CPU.
+NETWORK_TOLERANCE = 0.02  # of the other tensors
+# Largest difference of a GPU, whose TF32 and FP16 arithmetic rounds more coarsely; our ops differ as on the CPU.
 GPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.2, "scores": 0.03, "labels": 0.0}
-ROUNDING = {"float32": 0.0, "float16": float(np.finfo(np.float16).eps)}  # relative step between two numbers of a type
+ROUNDING = {"float32": 0.0, "float16": float(np.finfo(np.float16).eps)}  # dtype -> relative step
 
 
 def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[str, np.ndarray]:
-    """Runs the detector on a sample and returns the content of golden.npz.
+    """Runs the detector on a sample and returns the arrays of golden.npz.
 
     Args:
-        detector: takes the sample's rig.
+        detector: gets the sample's rig and loses its past frames.
         sample: one moment of a source.
-        values: about how many values of each tensor to keep.
+        values: approximate number of values to store of each tensor.
     """
     detector.set_rig(sample.rig)
-    detector.reset()  # a replay has no past frames either
+    detector.reset()  # `replay` has no past frames either
     times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in sample.rig.cameras]
     result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
     return {**pack_frame(sample, times), **_pack_result(detector, result, values)}
 
 
 def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
-    """The bundle's golden frame with the results of another form of its model, the detector's."""
+    """The bundle's golden frame with the results of another form of its model.
+
+    Args:
+        bundle: of the sensor data.
+        detector: the other form; gets the rig of the golden frame and loses its past frames.
+        values: as in `make_golden`.
+    """
     golden, _ = read_golden(bundle)
     return {**golden, **_pack_result(detector, replay(bundle, detector), values)}
 
 
 def replay(bundle: Bundle, detector: Detector) -> Result:
-    """Runs the bundle's golden frame, without past frames, through a detector of the same spec, which takes its rig."""
+    """Runs the bundle's golden frame through a detector of the same spec, which gets its rig and loses past frames."""
     golden, rig = read_golden(bundle)
     detector.set_rig(rig)
     detector.reset()
@@ -66,14 +72,16 @@ def check_golden(
     """Runs the bundle's golden frame and compares the results with the exporter's.
 
     Args:
+        bundle: a Bundle, the path of one, or the name of a shipped one.
         engine, threads, device: of the Detector.
 
     Returns:
-        The largest absolute difference of each tensor beyond rounding to the engine's type, of boxes (m, rad, m/s) and
-        of scores; labels: how many differ. Infinite where shapes or the number of boxes differ, or a value is NaN.
+        Name -> the largest absolute difference of each tensor beyond rounding to the engine's dtype, of boxes (m, rad,
+        m/s) and of scores; "labels": the number of different ones. Infinite where shapes or the number of boxes differ,
+        or a value is NaN.
 
     Raises:
-        Error: bundle_bad_value where golden.npz has another form than `bundle.golden` describes.
+        Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
     """
     bundle = Bundle.load(bundle)
     golden, rig = read_golden(bundle)
@@ -89,7 +97,7 @@ def check_golden(
 
 
 def beyond_tolerance(differences: Mapping[str, float]) -> dict[str, float]:
-    """Those differences of `check_golden` that two CPUs do not explain."""
+    """The differences of `check_golden` that exceed the tolerance between two CPUs."""
     return {k: value for k, value in differences.items() if not value <= CPU_TOLERANCE.get(k, NETWORK_TOLERANCE)}
 
 
@@ -97,7 +105,7 @@ def check_engines(build: Mapping[str, Any]) -> str:
     """Runs the bundle's golden frame through newly built engines on this GPU.
 
     Args:
-        build: what `build_engines` returned.
+        build: from `build_engines`.
 
     Returns:
         "passed: ...", "failed: ..." or "not run: ...", with the reason.
@@ -108,17 +116,18 @@ def check_engines(build: Mapping[str, Any]) -> str:
         differences = check_golden(build["bundle"], engine="tensorrt", device="cuda")
     except Error as error:
         return f"failed: {error}"
-    wrong = [
-        f"{name} by {differences[name]:.3g}, allowed {most:g}"
-        for name, most in GPU_TOLERANCE.items()
-        if not differences[name] <= most
+    excess = [
+        f"{name} by {differences[name]:.3g}, allowed {limit:g}"
+        for name, limit in GPU_TOLERANCE.items()
+        if not differences[name] <= limit
     ]
-    if wrong:
-        return f"failed: differs from the exporter's in {'; '.join(wrong)}"
+    if excess:
+        return f"failed: differs from the exporter's in {'; '.join(excess)}"
     return f"passed: boxes differ by {differences['boxes']:.2g} m at most, scores by {differences['scores']:.2g}"
 
 
 def _why_not_run(build: Mapping[str, Any]) -> str:
+    """The reason why no Detector can run the engines here; empty where one can."""
     first, builder = build["engines"][0], build["builder"]
     if first["key"]["gpu"] == NO_GPU.name:
         return "no GPU"
@@ -137,11 +146,11 @@ def _why_not_run(build: Mapping[str, Any]) -> str:
 def _infer(detector: Detector, golden: Mapping[str, np.ndarray], rig: SensorRig, bundle: Bundle) -> Result:
     try:
         return detector.infer(*infer_arguments(golden, rig))
-    except Error as fault:
-        if not fault.code.startswith("E02"):
+    except Error as error:
+        if not error.code.startswith("E02"):
             raise
-        # A caller's mistake; here the bundle is the caller.
-        raise bad_golden(bundle, f"{fault.what} ({fault.where})") from fault
+        # E02xx is a mistake of the caller; here the arguments are the bundle's.
+        raise bad_golden(bundle, f"{error.what} ({error.where})") from error
 
 
 def _pack_result(detector: Detector, result: Result, values: int) -> dict[str, np.ndarray]:
@@ -149,14 +158,14 @@ def _pack_result(detector: Detector, result: Result, values: int) -> dict[str, n
     tensors = detector.tensors()
     for name in tensor_names(detector.spec):
         tensor = tensors[name]
-        stride = -(-tensor.size // values) | 1  # odd: most rows have an even length, so every column is sampled
+        stride = -(-tensor.size // values) | 1  # odd: samples every column, because most rows have an even length
         golden[f"stride_{name}"] = np.array(stride, np.int64)
         golden[f"tensor_{name}"] = tensor.ravel()[::stride].copy()
     return golden
 
 
 def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0) -> float:
-    """The largest absolute difference beyond a relative rounding step; infinite for another shape or NaN."""
+    """The largest absolute difference beyond a relative rounding step; infinite for different shapes or NaN."""
     if values.shape != expected.shape:
         return float("inf")
     reference = expected.astype(np.float64)
@@ -170,7 +179,8 @@ def _box_differences(
     expected = golden["boxes"].astype(np.float64)
     if boxes.shape != expected.shape:
         return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
-    unwrapped = boxes.astype(np.float64)  # with each yaw within half a turn of the expected one: -pi equals pi
+    # Each yaw within half a turn of the expected one, since -pi equals pi.
+    unwrapped = boxes.astype(np.float64)
     unwrapped[:, 6] = expected[:, 6] + (unwrapped[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi
     return {
         "boxes": _difference(unwrapped, expected),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from imkd_edge.cli import device, workstation
-from imkd_edge.cli.common import BUG, examples
+from imkd_edge.cli.common import BUG, adapt_streams, examples
 
 app = typer.Typer(
     name="imkd-edge",
@@ -23,8 +23,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(show: bool) -> None:
+    if show:
         typer.echo(f"imkd-edge {metadata.version('imkd-edge')}")
         raise typer.Exit
 
@@ -44,6 +44,7 @@ workstation.register(app)
 
 def main() -> None:
     """Entry point of the console script."""
+    adapt_streams()
     try:
         app()
     except Exception:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import importlib
 import inspect
+import io
 import json
 import math
 import os
@@ -39,7 +41,7 @@ Item = TypeVar("Item")
 
 
 class _Output(Console):
-    """Leaves a pipe that is closed to `verb`: rich would exit with 1."""
+    """Passes a closed pipe on to `verb`; rich would exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -51,8 +53,27 @@ def out() -> Console:
 
 
 def log() -> Console:
-    """Standard error, for everything else."""
+    """Standard error, for the log."""
     return _Output(stderr=True, highlight=False, soft_wrap=True)
+
+
+_ASCII = str.maketrans({"×": "x", "°": " deg", "µ": "u", "±": "+-", "−": "-", "–": "-", "…": "...", "²": "2"})
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Codec error handler: a near ASCII form where there is one, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII)
+    return "".join(letter if letter.isascii() else "?" for letter in text), error.end
+
+
+def adapt_streams() -> None:
+    """Lets both standard streams take any text: what their encoding lacks is written in near ASCII letters."""
+    codecs.register_error("imkd-ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="imkd-ascii")
 
 
 def exit_code(code: str) -> int:
@@ -61,7 +82,7 @@ def exit_code(code: str) -> int:
 
 
 def parse_options(pairs: list[str] | None) -> dict[str, Any]:
-    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; what is not JSON is text."""
+    """["scenes=68", "lidar=true"] as {"scenes": 68, "lidar": True}; a value that is not JSON is text."""
     options: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")
@@ -77,17 +98,17 @@ def parse_options(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """Callback of options that are numbers: whatever is compared with NaN passes, or fails, always."""
+    """Callback of numeric options: refuses NaN, with which every comparison is false, and infinity."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
 
 
 def refuse(options: Mapping[str, Any], what: str, fix: str) -> None:
-    """Raises Error spec_bad_value where one of the options, which would be ignored, is not None, False, "auto" or empty."""
-    given = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
-    if given:
-        raise Error(Code.spec_bad_value, what, ", ".join(given), fix)
+    """Raises Error spec_bad_value where an option that would be ignored is not None, False, "auto" or empty."""
+    used = [name for name, value in options.items() if not (value is None or value is False or value in ("auto", []))]
+    if used:
+        raise Error(Code.spec_bad_value, what, ", ".join(used), fix)
 
 
 def examples(*commands: str) -> str:
@@ -97,13 +118,14 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
-    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=False)
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()  # else a letter would be replaced, not escaped
+    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def plain(value: Any) -> Any:
-    """The value as strict JSON can say it."""
+    """The value in the types of strict JSON."""
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -196,19 +218,19 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
 
 
 def _system_errors(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls it; an OSError or MemoryError that nobody below has named becomes an Error, of the environment."""
+    """Calls a function; an OSError or MemoryError becomes an Error of the environment."""
     try:
         return function(*args, **kwargs)
     except BrokenPipeError:
         raise
     except OSError as error:
-        fix = "see that it is there, may be read and written, and that the disk has space"
+        fix = "check that the file exists, may be read and written, and that the disk has space"
         raise Error(
             Code.write_failed, f"the system refuses: {error.strerror or error}", str(error.filename or ""), fix
         ) from error
     except MemoryError as error:
         what = f"not enough memory: {error}".rstrip(": ")
-        raise Error(Code.device_unavailable, what, "", "give the process more memory, or it less to do") from error
+        raise Error(Code.device_unavailable, what, "", "give the process more memory, or less data") from error
 
 
 def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
@@ -225,7 +247,7 @@ def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
 
 
 def bar(title: str) -> Callable[[Any], Iterator[Any]]:
-    """What wraps items of known number in a progress bar."""
+    """A function that wraps a sequence in a progress bar."""
     return lambda items: track(items, len(items), title)
 
 
@@ -235,22 +257,22 @@ def _progress(console: Console) -> Progress:
 
 
 class Phases:
-    """One progress bar for each phase under way; phases lie within each other."""
+    """One progress bar for each running phase; phases are nested."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, phase: str, steps: int) -> None:
-        """Shows a bar for a phase, indented below those under way."""
+        """Shows a bar for a phase, indented below the running ones."""
         self._tasks[phase] = self._progress.add_task("  " * len(self._tasks) + phase, total=steps)
 
     def step(self, phase: str, step: int) -> None:
-        """A step is done; they count from 0."""
+        """Advances a phase's bar; steps count from 0."""
         self._progress.update(self._tasks[phase], completed=step + 1)
 
     def finish(self, phase: str) -> None:
-        """Takes the bar of a phase away."""
+        """Removes a phase's bar."""
         self._progress.remove_task(self._tasks.pop(phase))
 
 

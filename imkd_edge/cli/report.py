@@ -18,7 +18,7 @@ _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]f
 
 
 def _table(title: str, *columns: str) -> Table:
-    """A table whose columns are numbers (right-aligned) where their name starts with '>'."""
+    """A table; a column whose name starts with ">" holds numbers and is right-aligned."""
     table = Table(
         title=Text.from_markup(title, overflow="ignore") if title else None,
         title_justify="left",
@@ -37,12 +37,12 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _name(bundle: Any) -> str:
-    """The bundle's name, for a title: a path of any length would be wrapped somewhere in its middle."""
+    """The bundle's name, for a title: a long path would be wrapped in its middle."""
     return PurePath(str(bundle)).name
 
 
 def show_frame(record: dict[str, Any]) -> None:
-    """The detections of one frame, where the time went, how the sensors are."""
+    """The detections of one frame, the times of its stages, and the health of its sensors."""
     detections = record["detections"]
     table = _table(
         f"frame {escape(str(record['frame']))}: {len(detections)} detections",
@@ -62,20 +62,20 @@ def show_frame(record: dict[str, Any]) -> None:
 
 
 def show_stages(timings_us: dict[str, float]) -> None:
-    """One row of stages, the total among them."""
+    """One row of the stages and the total."""
     table = _table("time in ms", *(f">{name}" for name in timings_us))
     table.add_row(*(f"{value / 1000:.2f}" for value in timings_us.values()))
     out().print(table)
 
 
 def show_health(health: dict[str, Any]) -> None:
-    """The mode, and what is not well."""
+    """The mode, and every sensor that is not ok."""
     sensors = health["sensors"]
     failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
     past = f", {health['past_frames']} past frames" if health["past_frames"] else ""
-    well = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
+    healthy = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
     out().print(
-        f"health: [bold]{health['mode']}[/], {well}"
+        f"health: [bold]{health['mode']}[/], {healthy}"
         + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "")
         + past
     )
@@ -86,10 +86,10 @@ def show_line(record: dict[str, Any]) -> None:
     counts: dict[str, int] = {}
     for entry in record["detections"]:
         counts[entry["label"]] = counts.get(entry["label"], 0) + 1
-    found = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
+    objects = ", ".join(f"{count} {label}" for label, count in sorted(counts.items())) or "nothing"
     total = record["timings_us"]["total"]
     out().print(
-        f"{escape(str(record['frame']))}: {escape(found)} | {total / 1000:.1f} ms | health {record['health']['mode']}"
+        f"{escape(str(record['frame']))}: {escape(objects)} | {total / 1000:.1f} ms | health {record['health']['mode']}"
     )
 
 
@@ -104,10 +104,9 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     facts.add_row("depth", f"{depth.bins} bins, {depth.min:g} to {depth.max:g} m, {depth.spacing}")
     sides = f"x {grid.x_min:g} to {grid.x_max:g} m, y {grid.y_min:g} to {grid.y_max:g} m"
     facts.add_row("bird's-eye view", f"{sides}, cells of {grid.cell:g} m: {grid.width()} × {grid.height()}")
-    facts.add_row(
-        "radar grid",
-        f"cells of {spec.radar.cell:g} m, {len(spec.radar.features)} features, sweeps up to {spec.radar.max_age:g} s old",
-    )
+    radar = spec.radar
+    features = f"{len(radar.features)} features, sweeps up to {radar.max_age:g} s old"
+    facts.add_row("radar grid", f"cells of {radar.cell:g} m, {features}")
     if spec.history.frames:
         facts.add_row(
             "past frames",
@@ -118,25 +117,23 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
     measured = card.get("metrics", {})
-    if {"dataset", "split", "frames"} <= measured.keys() and isinstance(
-        measured.get("metrics"), dict
-    ):  # as eval prints them
-        facts.add_row(
-            "measured on", escape(f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames")
-        )
+    as_eval_prints = {"dataset", "split", "frames"} <= measured.keys() and isinstance(measured.get("metrics"), dict)
+    if as_eval_prints:
+        frames = f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"
+        facts.add_row("measured on", escape(frames))
         measured = measured["metrics"]
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
     _add_numbers(facts, {**measured, **origin})
     out().print(facts)
     files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
-    parts = card.get("provenance", {}).get("parts", {})  # counted at export; older bundles do not tell
+    parts = card.get("provenance", {}).get("parts", {})  # counted at export; absent from older bundles
     for name, entry in card["files"].items():
         files.add_row(name, f"{entry['bytes'] / 1000:.1f}", *_cost(parts, name), entry["sha256"][:16] + "...")
     out().print(files)
 
 
 def _cost(parts: Any, name: str) -> tuple[str, str]:
-    """Millions of parameters and GFLOPs of a part, empty where the bundle does not tell them."""
+    """Millions of parameters and GFLOPs of a part; empty where the bundle lacks them."""
     try:
         return f"{parts[name]['parameters'] / 1e6:.3f}", f"{parts[name]['gflops']:.2f}"
     except (KeyError, TypeError):
@@ -156,18 +153,18 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def show_checks(found: dict[str, Any]) -> None:
-    """The doctor's findings, worst ones with their cure."""
+def show_checks(report: dict[str, Any]) -> None:
+    """The doctor's findings, each with its fix where it has one."""
     table = _table("", "status", "check", "finding")
-    for check in found["checks"]:
-        text = escape(check["detail"]) + (f"\n[bold]mend:[/] {escape(check['fix'])}" if check["fix"] else "")
+    for check in report["checks"]:
+        text = escape(check["detail"]) + (f"\n[bold]fix:[/] {escape(check['fix'])}" if check["fix"] else "")
         table.add_row(_STATUS[check["status"]], check["name"], text)
     out().print(table)
-    out().print(f"overall: {_STATUS[found['status']]}")
+    out().print(f"overall: {_STATUS[report['status']]}")
 
 
 def show_engines(result: dict[str, Any]) -> None:
-    """Which engines were built and why, which were kept, and whether the golden frame was run through them."""
+    """Which engines were built and why, which still fit, and the golden frame's self-test."""
     table = _table(escape(f"{_name(result['bundle'])}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
     for entry in result["engines"]:
         state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
@@ -202,12 +199,8 @@ def show_prediction(result: dict[str, Any]) -> None:
         table.add_row(name, f"{stage['ms']:.2f}", stage["limited_by"], str(stage["kernels"]))
     table.add_row("total", f"{result['total_ms']:.2f}", "", f"{result['fps']:.0f} frames/s")
     out().print(table)
-    slowest = sorted(
-        (layer, part)
-        for part, found in result["layers"].items()
-        for layer in ((row["us"], row["name"]) for row in found)
-    )[-5:]
-    text = ", ".join(f"{part} {name} {us:.0f} us" for (us, name), part in reversed(slowest))
+    layers = [(row["us"], part, row["name"]) for part, rows in result["layers"].items() for row in rows]
+    text = ", ".join(f"{part} {name} {us:.0f} us" for us, part, name in sorted(layers, reverse=True)[:5])
     out().print(escape(f"slowest layers, predicted: {text}"))
     out().print(f"predicted with {result['int8_share']:.0%} of the multiply-adds in INT8; assumed:")
     for assumption in result["assumptions"]:
@@ -215,11 +208,12 @@ def show_prediction(result: dict[str, Any]) -> None:
 
 
 def show_bench(result: dict[str, Any]) -> None:
-    """Percentiles of the whole and of each stage, and what the system told."""
+    """Percentiles of the total and of each stage, and the system's telemetry."""
     from imkd_edge.bench.memory import memory_line
     from imkd_edge.bench.throttling import throttling_line
 
-    title = f"{_name(result['bundle'])}: {result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
+    run = f"{result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
+    title = f"{_name(result['bundle'])}: {run}"
     columns = list(result["total_ms"])
     table = _table(escape(title), "ms", *(f">{name}" for name in columns))
     for name, values in {**result["stages_ms"], "total": result["total_ms"]}.items():
@@ -228,14 +222,11 @@ def show_bench(result: dict[str, Any]) -> None:
     out().print(f"outside the two networks: {100 * result['share_outside_networks']:.1f} % of the time (median)")
     out().print(f"{result['fps']:.1f} frames/s, from one frame to the next {result['jitter_ms']:.2f} ms")
     if deadline := result["deadline"]:
-        missed = f"{deadline['missed']} of {result['frames']} frames missed their deadline of {deadline['deadline_ms']:.1f} ms"
-        out().print(f"{missed} ({100 * deadline['share']:.2f} %)")
+        missed = f"{deadline['missed']} of {result['frames']} frames ({100 * deadline['share']:.2f} %)"
+        out().print(f"{missed} missed their deadline of {deadline['deadline_ms']:.1f} ms")
     for name, value in result["telemetry"].items():
-        out().print(
-            escape(
-                f"{name}: {value['first']:.1f} at first, {value['last']:.1f} at last, {value['mean']:.1f} on average"
-            )
-        )
+        values = f"first {value['first']:.1f}, last {value['last']:.1f}, mean {value['mean']:.1f}"
+        out().print(escape(f"{name}: {values}"))
     out().print(escape(throttling_line(result["throttling"])))
     out().print(escape(memory_line(result["memory"])))
     if result["energy_mj_per_frame"] is not None:
@@ -244,9 +235,10 @@ def show_bench(result: dict[str, Any]) -> None:
 
 
 def show_ops(result: dict[str, Any]) -> None:
-    """Our ops beside the usual code for the same task, and above the time that a copy of their bytes takes."""
-    table = _table(escape(f"{_name(result['bundle'])}, medians (99th percentiles) of {result['repeats']} turns, ms"),
-                   "op", ">threads", "reference", ">ours", ">theirs", ">ratio", ">largest diff.", ">floor", ">× floor")  # fmt: skip
+    """Our ops beside the usual code for the same task, and beside a plain copy of their bytes."""
+    title = f"{_name(result['bundle'])}, medians (99th percentiles) of {result['repeats']} turns, ms"
+    numbers = (">ours", ">theirs", ">ratio", ">largest diff.", ">floor", ">× floor")
+    table = _table(escape(title), "op", ">threads", "reference", *numbers)
     for row in result["ops"]:
         times = (f"{row[side]['p50']:.3f} ({row[side]['p99']:.3f})" for side in ("ours_ms", "reference_ms"))
         rest = (row["difference"], row["floor_ms"], row["times_floor"])
@@ -269,7 +261,7 @@ def _show_environment(environment: dict[str, Any]) -> None:
 
 
 def show_numbers(title: str, values: dict[str, Any]) -> None:
-    """Names and numbers; of a group of numbers each one."""
+    """Names and numbers; a group of numbers takes one row each."""
     table = _table(escape(title), "name", ">value")
     name, value = table.columns
     name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
@@ -278,16 +270,16 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
 
 
 def show_comparison(result: dict[str, Any]) -> None:
-    """Of each engine the outputs and the first tensor that parts, then the boxes and the verdict."""
-    for engine, found in result["engines"].items():
+    """For each engine the outputs, the first tensor that differs, the boxes and the verdict."""
+    for engine, comparison in result["engines"].items():
         on = f"{engine} against {result['reference']}" if engine != result["reference"] else engine
-        _show_one_comparison(found, f"difference over {result['frames']} frames, {on}", result["tolerance"])
+        _show_one_comparison(comparison, f"difference over {result['frames']} frames, {on}", result["tolerance"])
 
 
-def _show_one_comparison(found: dict[str, Any], title: str, tolerance: float) -> None:
-    first, boxes = found["first_divergence"], found["boxes"]
+def _show_one_comparison(comparison: dict[str, Any], title: str, tolerance: float) -> None:
+    first, boxes = comparison["first_divergence"], comparison["boxes"]
     table = _table(escape(title), "tensor", ">max", ">mean", ">NMSE")
-    for row in found["tensors"]:
+    for row in comparison["tensors"]:
         if row["output"]:
             table.add_row(
                 escape(f"{row['part']}/{row['tensor']}"), *(f"{row[key]:.3g}" for key in ("max", "mean", "nmse"))
@@ -297,5 +289,5 @@ def _show_one_comparison(found: dict[str, Any], title: str, tolerance: float) ->
     out().print(escape(f"first tensor above {tolerance:g}: {where}"))
     apart = f", at most {boxes['max_m']:.2f} m and {boxes['max_score']:.3f} in score apart" if boxes["matched"] else ""
     out().print(f"boxes: {boxes['a']} and {boxes['b']}, {boxes['matched']} matched{apart}")
-    verdict = "[green]within tolerance[/]" if found["within"] else "[bold red]above tolerance[/]"
-    out().print(f"{verdict}: the worst output has NMSE {found['worst_output_nmse']:.3g}")
+    verdict = "[green]within tolerance[/]" if comparison["within"] else "[bold red]above tolerance[/]"
+    out().print(f"{verdict}: the worst output has NMSE {comparison['worst_output_nmse']:.3g}")

@@ -1,4 +1,4 @@
-"""Choosing frames: what is refused, what is passed over, and that herding represents the recording."""
+"""Choosing frames: refused recordings, unusable frames, and herding that represents the recording."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from imkd_edge.sources.synth import default_rig
 RIG = default_rig((64, 32))
 
 
-class Recorded:
+class RadarSource:
     """A source of radar alone; broken frames raise, as a truncated file does."""
 
-    kind = "recorded"
+    kind = "radar"
 
     def __init__(self, frames: int, returns: int = 20, rig: SensorRig = RIG, broken: tuple[int, ...] = ()) -> None:
         self.names = [f"{i:03}" for i in range(frames)]
@@ -36,51 +36,51 @@ class Recorded:
         return Sample(name, 0, self._rig, {}, [sweep])
 
 
-def selection(source: Recorded) -> Selection:
+def selection(source: RadarSource) -> Selection:
     return Selection(source, source.names)  # type: ignore[arg-type]
 
 
-def refused(source: Recorded) -> str:
+def error_code(source: RadarSource) -> str:
     with pytest.raises(Error) as error:
         choose_frames(selection(source), RIG, 16)
     return error.value.code
 
 
 def test_fifteen_frames_are_too_few() -> None:
-    assert refused(Recorded(15)) == "E0611"
-    assert len(choose_frames(selection(Recorded(16)), RIG, 128).names) == 15  # and one is kept for the stress set
+    assert error_code(RadarSource(15)) == "E0611"
+    assert len(choose_frames(selection(RadarSource(16)), RIG, 128).names) == 15  # and one is in the stress set
 
 
 def test_one_frame_is_too_few() -> None:
-    assert refused(Recorded(1)) == "E0611"
+    assert error_code(RadarSource(1)) == "E0611"
 
 
 def test_no_return_at_all_is_refused() -> None:
-    assert refused(Recorded(20, returns=0)) == "E0612"
+    assert error_code(RadarSource(20, returns=0)) == "E0612"
 
 
 def test_other_sensors_are_refused() -> None:
     fewer = SensorRig(cameras=list(RIG.cameras)[:2], radars=list(RIG.radars))
-    assert refused(Recorded(20, rig=fewer)) == "E0613"
+    assert error_code(RadarSource(20, rig=fewer)) == "E0613"
 
 
-def test_a_corrupt_frame_is_passed_over_and_named() -> None:
-    frames = choose_frames(selection(Recorded(20, broken=(3, 7))), RIG, 16)
+def test_a_corrupt_frame_is_skipped_and_reported() -> None:
+    frames = choose_frames(selection(RadarSource(20, broken=(3, 7))), RIG, 16)
     assert set(frames.unusable) == {"003", "007"} and not {"003", "007"} & {*frames.names, *frames.stress}
-    assert refused(Recorded(17, broken=(3, 7))) == "E0611"
+    assert error_code(RadarSource(17, broken=(3, 7))) == "E0611"
 
 
 def test_the_choice_is_the_same_every_time_and_leaves_the_stress_set_out() -> None:
-    one, two = (choose_frames(selection(Recorded(60)), RIG, 16) for _ in range(2))
+    one, two = (choose_frames(selection(RadarSource(60)), RIG, 16) for _ in range(2))
     assert one == two and len(one.names) == 16 and len(one.stress) == 6 and not set(one.names) & set(one.stress)
 
 
 def test_herding_represents_the_whole_better_than_chance() -> None:
     random = np.random.default_rng(0)
     points = random.normal(0, 1, (300, 10)) ** 3
-    chosen = np.linalg.norm(points[herd(points, 24)].mean(0) - points.mean(0))
+    distance = np.linalg.norm(points[herd(points, 24)].mean(0) - points.mean(0))
     chance = [np.linalg.norm(points[random.choice(300, 24, False)].mean(0) - points.mean(0)) for _ in range(200)]
-    assert chosen < np.quantile(chance, 0.01)
+    assert distance < np.quantile(chance, 0.01)
     assert len(set(herd(points, 300))) == 300
 
 

@@ -1,4 +1,4 @@
-"""Histograms whose range grows, and what the calibrators find in them; references are plain NumPy on the values themselves."""
+"""Histograms with a growing range, and the calibrators on them, against plain NumPy on the values themselves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def squared_error(values: np.ndarray, amax: float, levels: int = 127) -> float:
 
 
 def sparse_values(seed: int = 0) -> np.ndarray:
-    """Behind a radar stem: mostly zeros and a weak background, strong values where returns are (1 %)."""
+    """A tensor behind a radar stem: mostly zeros, a weak background, strong values at the returns (1 %)."""
     random = np.random.default_rng(seed)
     values = np.maximum(random.normal(-0.2, 1, 200_000), 0)
     hit = random.random(values.size) < 0.01
@@ -43,7 +43,7 @@ def test_a_growing_range_counts_like_a_fixed_one(scales: list[float], seed: int)
     expected = np.histogram(size[size > 0], edges)[0]
     cumulated = np.cumsum(histogram.counts[ALL]) - np.cumsum(expected)
     assert histogram.largest == size.max() and histogram.counts[ALL].sum() == np.count_nonzero(size)
-    assert np.abs(cumulated).max() <= 1  # a value on an edge may fall to either side
+    assert np.abs(cumulated).max() <= 1  # a value on an edge may be in either bin
 
 
 def test_the_sum_of_two_histograms_is_that_of_both_values() -> None:
@@ -56,17 +56,16 @@ def test_the_sum_of_two_histograms_is_that_of_both_values() -> None:
     assert empty.zeros == 10 and np.array_equal(empty.counts, filled(a).counts)
 
 
-def test_weighted_rows_count_by_place() -> None:
+def test_weighted_rows_count_by_cell() -> None:
     values = np.zeros((1, 2, 2, 2))
     values[0, :, 0, 0], values[0, :, 1, 1] = 1.0, 4.0
     maps = np.zeros((4, 2, 2), np.float32)
     maps[0, 0, 0], maps[1, 1, 1] = 1, 0.5
     histogram = filled(values, maps=maps)
     assert histogram.counts[ALL].sum() == 4 and histogram.zeros == 4
-    assert histogram.counts[OCCUPIED].sum() == 2 and histogram.counts[OCCUPIED][: BINS // 2].sum() == 2  # the ones
-    assert (
-        histogram.counts[GRADED].sum() == 1 and histogram.counts[GRADED][BINS // 2 :].sum() == 1
-    )  # the fours, half each
+    occupied, graded = histogram.counts[OCCUPIED], histogram.counts[GRADED]
+    assert occupied.sum() == 2 and occupied[: BINS // 2].sum() == 2  # the ones
+    assert graded.sum() == 1 and graded[BINS // 2 :].sum() == 1  # the fours, half each
 
 
 def test_mse_finds_the_least_squared_error() -> None:
@@ -90,7 +89,7 @@ def test_max_is_the_largest_value() -> None:
 
 
 def test_entropy_is_worse_than_mse_on_a_sparse_radar_feature() -> None:
-    """Nearly all zeros: entropy keeps the zeros' bin and gives the returns away."""
+    """Nearly all values are zero: entropy fits their bin and clips the returns."""
     values = sparse_values()
     histogram = filled(values)
     entropy, mse = solve(histogram, Method("entropy")), solve(histogram, Method("mse"))
@@ -99,7 +98,7 @@ def test_entropy_is_worse_than_mse_on_a_sparse_radar_feature() -> None:
 
 
 def test_a_background_does_not_decide_the_range_of_occupied_cells() -> None:
-    """Many small values in empty cells, few large ones in occupied cells: plain MSE clips what occupancy keeps."""
+    """Many small values in empty cells, few large ones in occupied cells: MSE clips the latter, occupancy does not."""
     random = np.random.default_rng(2)
     values = random.uniform(0, 1, (1, 4, 100, 100))
     occupied = np.zeros((100, 100), np.float32)
@@ -131,7 +130,7 @@ def test_every_method_on_one_value_and_on_none(name: str, weighted: bool) -> Non
 
 
 @pytest.mark.parametrize("settings", [{"name": "mean"}, {"bits": 2}, {"bits": 9}, {"kappa": 1.5}, {"percentile": 0.0}])
-def test_a_method_that_is_none_is_refused(settings: dict) -> None:
+def test_an_unknown_method_or_setting_is_refused(settings: dict) -> None:
     with pytest.raises(Error) as error:
         Method(**settings)
     assert error.value.code == "E0104"

@@ -1,4 +1,4 @@
-"""Weight maps: ranks of intensity in occupied cells, brought to a layer's grid."""
+"""Weight maps: ranks of intensity in occupied cells, resampled to a layer's grid."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def test_resampling_takes_the_largest_weight_in_reach(radius: int, shape: tuple[
     maps = np.random.default_rng(seed).random((2, 8, 12)).astype(np.float32) * (
         np.random.default_rng(seed + 1).random((8, 12)) < 0.2
     )
-    found, step = resample(maps, *shape, radius), 8 // shape[0]
+    weights, step = resample(maps, *shape, radius), 8 // shape[0]
     across = 12 // shape[1]
     for i in range(shape[0]):
         for j in range(shape[1]):
             rows = slice(max(0, i - radius) * step, (i + radius + 1) * step)
             columns = slice(max(0, j - radius) * across, (j + radius + 1) * across)
-            assert np.array_equal(found[:, i, j], maps[:, rows, columns].max((1, 2)))
+            assert np.array_equal(weights[:, i, j], maps[:, rows, columns].max((1, 2)))
 
 
 @given(st.floats(0, 1), st.integers(0, 50))
 def test_the_maximum_is_linear_in_kappa(kappa: float, seed: int) -> None:
-    """Why one pass serves every kappa: pooling W is W of the pooled maps."""
+    """Pooling W is W of the pooled maps, so that one pass serves every kappa."""
     random = np.random.default_rng(seed)
     occupied = (random.random((8, 8)) < 0.3).astype(np.float32)
     graded = occupied * random.random((8, 8)).astype(np.float32)

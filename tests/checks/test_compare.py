@@ -1,4 +1,4 @@
-"""compare: names the first tensor that parts, matches boxes, and fails by exit code."""
+"""compare: names the first tensor that differs, matches boxes, and fails by exit code."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from helpers import random_spec, write_random_bundle
-from imkd_edge.bundle import Bundle, shipped, write_bundle
+from imkd_edge.bundle import PARTS, Bundle, shipped, write_bundle
 from imkd_edge.checks.compare import Boxes, Comparison, Difference, compare
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.errors import Error
+from imkd_edge.options import CompareOptions
 
 
 def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> Path:
     """A copy in which one weight of one part is multiplied."""
     loaded = Bundle.load(bundle)
-    files = {name: loaded.file(f"{name}.onnx").read_bytes() for name in ("camera", "bev")}
+    files = {name: loaded.file(f"{name}.onnx").read_bytes() for name in PARTS}
     model = onnx.load_from_string(files[part])
     for item in model.graph.initializer:
         if item.name == weight:
@@ -34,15 +35,14 @@ def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> P
 
 
 def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
-    result = compare(
-        random_bundle, random_bundle, "synth", options={"scenes": 1, "frames_per_scene": 3}, limit=2, tolerance=0
-    )
-    found = result["engines"]["onnxruntime"]
-    assert result["within"] and found["first_divergence"] is None and result["frames"] == 3
-    assert all(row["max"] == 0 for row in found["tensors"]) and found["boxes"]["matched"] == found["boxes"]["a"]
+    options, source_options = CompareOptions(limit=2, tolerance=0), {"scenes": 1, "frames_per_scene": 3}
+    result = compare(random_bundle, random_bundle, "synth", options, source_options=source_options)
+    engine = result["engines"]["onnxruntime"]
+    assert result["within"] and engine["first_divergence"] is None and result["frames"] == 3
+    assert all(row["max"] == 0 for row in engine["tensors"]) and engine["boxes"]["matched"] == engine["boxes"]["a"]
 
 
-def test_the_first_tensor_that_parts_is_named(random_bundle: Path, tmp_path: Path) -> None:
+def test_the_first_tensor_that_differs_is_named(random_bundle: Path, tmp_path: Path) -> None:
     other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
     result = compare(random_bundle, other)
     first = result["engines"]["onnxruntime"]["first_divergence"]
@@ -62,52 +62,46 @@ def test_the_exit_code_is_the_verdict(random_bundle: Path, tmp_path: Path) -> No
 
 # ---- engines ----
 @pytest.mark.parametrize("name", shipped())
-def test_every_engine_that_shows_inner_tensors_agrees_on_them(name: str) -> None:
-    result = compare(name, name, engines=("onnxruntime", "torch"), tolerance=1e-8, threads=1)
-    assert (
-        result["within"]
-        and result["reference"] == "onnxruntime"
-        and list(result["engines"]) == ["onnxruntime", "torch"]
-    )
+def test_every_engine_that_exposes_inner_tensors_agrees_on_them(name: str) -> None:
+    options = CompareOptions(engines="onnxruntime,torch", tolerance=1e-8)
+    result = compare(name, name, options=options, threads=1)
+    assert result["within"] and result["reference"] == "onnxruntime"
+    assert list(result["engines"]) == ["onnxruntime", "torch"]
     same, torch = result["engines"].values()
-    assert torch["first_divergence"] is None and [row["tensor"] for row in torch["tensors"]] == [
-        row["tensor"] for row in same["tensors"]
-    ]
-    assert len(torch["tensors"]) > 100 and max(row["max"] for row in torch["tensors"]) > 0 == max(
-        row["max"] for row in same["tensors"]
-    )
+    names = [row["tensor"] for row in torch["tensors"]]
+    assert torch["first_divergence"] is None and names == [row["tensor"] for row in same["tensors"]]
+    assert len(names) > 100
+    assert max(row["max"] for row in torch["tensors"]) > 0 == max(row["max"] for row in same["tensors"])
     assert torch["boxes"]["matched"] == torch["boxes"]["a"] == torch["boxes"]["b"]
 
 
-def test_either_engine_names_the_tensor_that_parts(tmp_path: Path) -> None:
+def test_either_engine_names_the_tensor_that_differs(tmp_path: Path) -> None:
     tiny = Bundle.load("tiny")
     other = changed(tiny.path, tmp_path / "b.imkd", "bev", "box.1.bias", 2)
-    result = compare(tiny, other, engines=("torch", "onnxruntime"), tolerance=1e-6)
-    for found in result["engines"].values():
-        assert not found["within"] and found["first_divergence"]["tensor"] == "box"
+    result = compare(tiny, other, options=CompareOptions(engines="torch,onnxruntime", tolerance=1e-6))
+    for engine in result["engines"].values():
+        assert not engine["within"] and engine["first_divergence"]["tensor"] == "box"
     assert result["reference"] == "torch" and not result["within"]
 
 
-def test_an_engine_that_shows_only_outputs_is_compared_by_them(random_bundle: Path) -> None:
+def test_an_engine_that_exposes_only_outputs_is_compared_by_them(random_bundle: Path) -> None:
     if "onnxruntime-native" not in engine_names():
         pytest.skip("built without the headers of ONNX Runtime")
-    found = compare(random_bundle, random_bundle, engines=("onnxruntime", "onnxruntime-native"))["engines"][
-        "onnxruntime-native"
-    ]
-    assert found["within"] and found["tensors"] and all(row["output"] for row in found["tensors"])
+    options = CompareOptions(engines="onnxruntime,onnxruntime-native")
+    engine = compare(random_bundle, random_bundle, options=options)["engines"]["onnxruntime-native"]
+    assert engine["within"] and engine["tensors"] and all(row["output"] for row in engine["tensors"])
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "abacus"])
 def test_an_engine_that_cannot_be_opened_is_refused(random_bundle: Path, engine: str) -> None:
     if engine in engine_names():
         pytest.skip("this machine has it")
-    result = CliRunner().invoke(
-        app, ["compare", str(random_bundle), str(random_bundle), "--engines", f"onnxruntime,{engine}"]
-    )
+    bundles = [str(random_bundle), str(random_bundle)]
+    result = CliRunner().invoke(app, ["compare", *bundles, "--engines", f"onnxruntime,{engine}"])
     assert result.exit_code == 3 and f'error[E0501] there is no engine "{engine}"' in result.stderr
 
 
-def test_torch_refuses_what_it_cannot_run_and_says_what(tmp_path: Path) -> None:
+def test_torch_refuses_an_operator_that_it_does_not_have_and_names_it(tmp_path: Path) -> None:
     engine, path = TorchEngine(1), tmp_path / "m.onnx"
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Erf", ["x"], ["y"])], "g", info[:1], info[1:])
@@ -146,11 +140,12 @@ def test_a_nan_in_the_reference_is_not_within_any_tolerance() -> None:
 
 
 def test_boxes_match_once_and_within_their_class() -> None:
-    class Found:
+    class Detections:
         def __init__(self, x: list[float], labels: list[int]) -> None:
             self.boxes = np.zeros((len(x), 9), np.float32)
             self.boxes[:, 0], self.labels, self.scores = x, np.array(labels), np.linspace(0.9, 0.5, len(x))
 
     boxes = Boxes()
-    boxes.add(Found([0, 0.2, 10, 20], [0, 0, 0, 1]), Found([0.1, 10.5, 20], [0, 0, 0]))  # type: ignore[arg-type]
+    one, other = Detections([0, 0.2, 10, 20], [0, 0, 0, 1]), Detections([0.1, 10.5, 20], [0, 0, 0])
+    boxes.add(one, other)  # type: ignore[arg-type]
     assert boxes.row()["matched"] == 2 and boxes.row()["max_m"] == pytest.approx(0.5)

@@ -14,10 +14,15 @@ import numpy as np
 import pytest
 from html_page import Reader, open_in_browser
 
-from imkd_edge.bench import bench, frames, page
+from imkd_edge.bench import frames, page
 from imkd_edge.bench.telemetry import Telemetry
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BenchOptions, RunOptions
+
+
+def bench(bundle: Path, threads: int = 0, **options: Any) -> dict[str, Any]:
+    return frames.bench(str(bundle), "synth", BenchOptions(**options), run=RunOptions(threads=threads))
 
 
 class Clock:
@@ -42,7 +47,7 @@ class Clock:
 
 
 def test_every_frame_is_counted_and_percentiles_are_observed(random_bundle: Path) -> None:
-    result = bench(str(random_bundle), frames=30, warmup=2, threads=1)
+    result = bench(random_bundle, frames=30, warmup=2, threads=1)
     times = result["series"]["total_ms"]
     assert len(times) == 30 and result["total_ms"]["max"] == max(times) and result["total_ms"]["p50"] in times
     assert result["jitter_ms"] == pytest.approx(np.mean([abs(b - a) for a, b in itertools.pairwise(times)]))
@@ -56,7 +61,7 @@ def test_a_frame_that_waits_for_the_last_one_is_late_too(random_bundle: Path, mo
     )  # a frame each 0.1 s; the third takes until after the sixth is due
     monkeypatch.setattr(frames, "time", clock)
     monkeypatch.setattr(Detector, "infer", clock.infer(Detector.infer))
-    result = bench(str(random_bundle), frames=8, warmup=0, rate=10, threads=1)
+    result = bench(random_bundle, frames=8, warmup=0, rate=10, threads=1)
     assert result["series"]["total_ms"] == pytest.approx([10, 10, 350, 270, 190, 110, 20, 10])
     assert result["series"]["at_s"] == pytest.approx([0.01, 0.11, 0.55, 0.57, 0.59, 0.61, 0.62, 0.71], abs=1e-6)
     assert result["deadline"] == {"rate": 10, "deadline_ms": 100, "missed": 4, "share": 0.5}
@@ -67,7 +72,7 @@ def test_the_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
     outcome = run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--max-p99", 0.001)
     assert outcome.code == 1 and "above 0.001" in outcome.stderr
     with pytest.raises(Error) as raised:
-        bench(str(random_bundle), frames=1, rate=0)
+        bench(random_bundle, frames=1, rate=0)
     assert raised.value.code == "E0104"
 
 
@@ -212,7 +217,9 @@ def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
     orin(tmp_path)
     with Telemetry(tmp_path, period=0.01, nvml=NoLibrary()) as telemetry:
         (tmp_path / "new").write_text("40000\n")
-        (tmp_path / "new").replace(tmp_path / "sys/class/hwmon/hwmon1/in1_input")  # whole: a sample may be taken meanwhile
+        (tmp_path / "new").replace(
+            tmp_path / "sys/class/hwmon/hwmon1/in1_input"
+        )  # whole: a sample may be taken meanwhile
         while telemetry.summary()["power_w"]["last"] < 25:  # however long the thread waits for its turn
             time.sleep(0.01)
     power = telemetry.summary()["power_w"]
@@ -266,13 +273,13 @@ def test_a_histogram_has_every_frame() -> None:
 
 
 def test_names_in_the_page_are_text(random_bundle: Path) -> None:
-    result = bench(str(random_bundle), frames=3, warmup=0)
+    result = bench(random_bundle, frames=3, warmup=0)
     Reader(page.page({**result, "bundle": "</script><b>x", "environment": {"a": "<i>"}}))
     assert "<b>x" not in page.page({**result, "bundle": "<b>x"})
 
 
 def test_the_page_opens_in_a_browser_without_a_network(random_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.html"
-    page.write_page(bench(str(random_bundle), frames=20, warmup=0), path)
+    page.write_page(bench(random_bundle, frames=20, warmup=0), path)
     open_in_browser(path, tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 20_000

@@ -48,7 +48,7 @@ def test_the_floor_counts_each_byte_once() -> None:
     cameras = [SimpleNamespace(name=name) for name in "ab"]
     sample = SimpleNamespace(rig=SimpleNamespace(cameras=cameras), frames={"a": pixels, "b": pixels})
     for pair in races_of._images(spec, sample):
-        assert pair.moved == {"pixels read": 2 * 3 * 480 * 256, "tensor written": 2 * 4 * 3 * 240 * 128}
+        assert pair.traffic == {"pixels read": 2 * 3 * 480 * 256, "tensor written": 2 * 4 * 3 * 240 * 128}
 
 
 def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
         order.append("copy")
         now[0] += int(next(lasts) * 1e6)
 
-    copy.moved = 2_000_000
+    copy.traffic = 2_000_000
     monkeypatch.setattr(race, "Copy", lambda threads: copy)
     monkeypatch.setattr(
         race, "time", SimpleNamespace(sleep=lambda s: order.append("pause"), perf_counter_ns=lambda: now[0])
@@ -97,11 +97,12 @@ def test_a_race_is_timed_in_turns_and_held_against_the_copy(monkeypatch: pytest.
 def test_what_others_use_of_the_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    monkeypatch.setattr(race.os, "times", lambda: (now[0] / 2, 0, 0, 0, now[0]))  # this process is busy half of the time
+    # This process is busy half of the time.
+    monkeypatch.setattr(race.os, "times", lambda: (now[0] / 2, 0, 0, 0, now[0]))
     stat = tmp_path / "stat"
     stat.write_text("cpu  100 20 30 4000 5\n")
-    others = race.Others(stat)
+    others = race.BackgroundLoad(stat)
     now[0] = 0.2
     stat.write_text("cpu  130 20 30 4000 5\n")  # 30 ticks of 10 ms: 0.3 s, of which 0.1 s are this process's
     assert others.cores() == pytest.approx(1)
-    assert race.Others(tmp_path / "none").cores() is None
+    assert race.BackgroundLoad(tmp_path / "none").cores() is None

@@ -18,6 +18,7 @@ from imkd_edge.bench.telemetry import Nvml, Telemetry
 from imkd_edge.bench.throttling import Throttling, throttling_line
 from imkd_edge.engines.gpu import Gpu
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import BenchOptions, RunOptions
 
 DPKG = """Package: nvidia-l4t-core
 Status: install ok installed
@@ -127,12 +128,12 @@ def test_states_counters_and_nvml_are_reasons_and_fans_are_none(tmp_path: Path) 
     write(tmp_path, {f"{HWMON}name": "soctherm_oc\n", f"{HWMON}oc1_event_cnt": "0\n", f"{HWMON}oc3_event_cnt": "37\n"})
     bits = iter([0x1, 0x2 | 0x10 | 0x100, 0x4, 0x24])  # idle; chosen limits; power; power and heat
     throttling = Throttling(tmp_path, lambda: next(bits))
-    throttling.look()  # 37 events were before
+    throttling.sample()  # 37 events were before
     write(tmp_path, {f"{THERMAL}1/cur_state": "2\n"})
-    throttling.look()
+    throttling.sample()
     write(tmp_path, {f"{THERMAL}1/cur_state": "0\n", f"{HWMON}oc3_event_cnt": "40\n"})
-    throttling.look()
-    throttling.look()
+    throttling.sample()
+    throttling.sample()
     assert throttling.summary() == {
         "told_by": ["NVML", "cooling devices", "event counters"],
         "samples": 4,
@@ -154,10 +155,10 @@ def test_states_counters_and_nvml_are_reasons_and_fans_are_none(tmp_path: Path) 
 def test_a_device_that_was_never_slowed_differs_from_one_that_does_not_tell(tmp_path: Path) -> None:
     silent, awake = Throttling(tmp_path, lambda: None), Throttling(tmp_path, lambda: 0)
     for throttling in (silent, awake):
-        throttling.look()
+        throttling.sample()
     assert silent.summary() == {"told_by": [], "samples": 1, "share": None, "reasons": {}}
     assert awake.summary() == {"told_by": ["NVML"], "samples": 1, "share": 0.0, "reasons": {}}
-    assert throttling_line(silent.summary()) == "throttling: nothing here tells"
+    assert throttling_line(silent.summary()) == "throttling: no source on this machine reports it"
     assert throttling_line(awake.summary()) == "throttling: none in 1 samples of NVML"
 
 
@@ -233,7 +234,7 @@ def test_growth_is_per_frame() -> None:
     assert found == {"heap_growth_bytes_per_frame": 200.0, "minor_faults_per_frame": 2.0}
     assert memory_line(found) == "heap: +200.0 bytes in use per frame; pages first touched: 2.00 per frame"
     assert per_frame(Usage(None, 5), Usage(None, 5), 10)["heap_growth_bytes_per_frame"] is None
-    assert "does not tell" in memory_line(per_frame(Usage(None, 5), Usage(None, 5), 10))
+    assert "not reported" in memory_line(per_frame(Usage(None, 5), Usage(None, 5), 10))
 
 
 # ---- the report ----
@@ -273,7 +274,7 @@ def test_every_report_has_versions_power_mode_throttling_and_memory(
 
 
 def test_the_page_shows_what_throttled(random_bundle: Path) -> None:
-    result = bench(str(random_bundle), frames=3, warmup=0)
+    result = bench(str(random_bundle), "synth", BenchOptions(frames=3, warmup=0), run=RunOptions())
     told = {"told_by": ["NVML"], "samples": 8, "share": 0.5, "reasons": {"GPU: power limit": 0.5}}
     assert "throttled in 50 % of 8 samples of NVML: GPU: power limit in 50 %" in page.page(
         {**result, "throttling": told}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -66,3 +67,23 @@ def test_a_reader_that_has_seen_enough_is_no_failure(json_flag: list[str]) -> No
     outcome = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert outcome.returncode == 0 and outcome.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "verb", [("infer", "synth", "--frame", "0", "--threads", "1"), ("inspect", "tiny"), ("--help",)]
+)
+def test_a_terminal_of_any_encoding_is_written_to(verb: tuple[str, ...], encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "160"}
+    done = subprocess.run([sys.executable, "-m", "imkd_edge.cli", *verb], env=environment, capture_output=True)
+    text = done.stdout.decode(encoding)
+    assert done.returncode == 0 and not done.stderr
+    assert ("×" in text) == (encoding != "ascii" and verb[0] != "--help")
+    assert "?" not in text
+
+
+def test_json_is_escaped_where_the_terminal_lacks_a_letter() -> None:
+    command = "from imkd_edge.cli.common import print_json; print_json({'name': 'Straße ×'})"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"name": "Straße ×"} and done.stdout.isascii()

@@ -1,4 +1,7 @@
-"""PyTorch as an engine of any bundle; torch-tensorrt, which needs a GPU, by a stand-in, and torch.export, which it reads parts with."""
+"""PyTorch as an engine of any bundle, and torch.export, which torch-tensorrt reads parts with.
+
+torch-tensorrt itself needs a GPU; a stand-in replaces it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from imkd_edge import Detector  # noqa: E402
-from imkd_edge.bundle import Bundle  # noqa: E402
-from imkd_edge.bundle.golden import golden_rig  # noqa: E402
+from imkd_edge.bundle import PARTS, Bundle, golden_rig  # noqa: E402
 from imkd_edge.checks.selftest import replay  # noqa: E402
 from imkd_edge.engines import torch_graph  # noqa: E402
 from imkd_edge.engines.torch import TorchEngine  # noqa: E402
@@ -25,18 +27,17 @@ def bundle() -> Bundle:
     return Bundle.load("tiny")
 
 
-@pytest.mark.parametrize("part", ["camera", "bev"])
+@pytest.mark.parametrize("part", PARTS)
 def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: str) -> None:
     graph = onnx.load(bundle.file(f"{part}.onnx")).graph
-    module = torch_graph.Part(graph).eval()
+    module = torch_graph.GraphModule(graph).eval()
     torch.manual_seed(0)
-    given = tuple(torch.rand([d.dim_value for d in item.type.tensor_type.shape.dim]) for item in graph.input)
+    inputs = tuple(torch.rand([d.dim_value for d in item.type.tensor_type.shape.dim]) for item in graph.input)
     with torch.no_grad():
-        exported = torch.export.export(module, given).module()(*given)
-        expected = module(*given)
-    assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True)) and all(
-        value.any() for value in expected
-    )
+        exported = torch.export.export(module, inputs).module()(*inputs)
+        expected = module(*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True))
+    assert all(value.any() for value in expected)
 
 
 def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:
@@ -50,7 +51,7 @@ def test_a_compiled_part_is_what_the_detector_runs(bundle: Bundle, monkeypatch: 
 
     def compile_part(part, ir, inputs):
         compiled.append((ir, [tuple(value.shape) for value in inputs]))
-        return lambda *given: tuple(2 * value for value in part(*given))
+        return lambda *arrays: tuple(2 * value for value in part(*arrays))
 
     def on_the_cpu(threads: int) -> TorchEngine:
         engine = TorchEngine(threads, "torch-tensorrt")
@@ -59,13 +60,13 @@ def test_a_compiled_part_is_what_the_detector_runs(bundle: Bundle, monkeypatch: 
         return engine
 
     monkeypatch.setitem(sys.modules, "torch_tensorrt", types.SimpleNamespace(compile=compile_part))
-    wanted, found = tensors(bundle, TorchEngine), tensors(bundle, on_the_cpu)
+    plain, doubled = tensors(bundle, TorchEngine), tensors(bundle, on_the_cpu)
     image = bundle.spec.image
     assert ("dynamo", [(bundle.spec.cameras, 3, image.height, image.width)]) in compiled and len(compiled) == 2
-    assert np.array_equal(found["depth"], 2 * wanted["depth"]) and wanted["depth"].any()
+    assert np.array_equal(doubled["depth"], 2 * plain["depth"]) and plain["depth"].any()
 
 
-def test_without_torch_tensorrt_the_cure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_tensorrt_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)  # as if it were not installed
     with pytest.raises(Error) as raised:
         TorchEngine(1, "torch-tensorrt")

@@ -1,12 +1,11 @@
 """Frustum points -> bird's-eye view: the table of the geometry, and the sum."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import FORWARD, random_rig, rotation, shift, small_spec
+from op_cases import FORWARD, normalised, random_rig, rotation, shift, small_spec
 
 from imkd_edge.ops import ImageCrop, image_crop, lift, lift_table
 from imkd_edge.rig import CameraCalibration, SensorRig
@@ -18,22 +17,6 @@ def depth_centres(depth: DepthSpec) -> np.ndarray:
     if depth.spacing == "linear":
         return depth.min + i * (depth.max - depth.min) / depth.bins
     return np.exp(np.log(depth.min) + i / depth.bins * np.log(depth.max / depth.min))
-
-
-def normalised(camera: CameraCalibration, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(..., 2) ray through raw pixels, undistorted by OpenCV."""
-    raw = np.stack([u, v], -1).reshape(-1, 1, 2).astype(np.float64)
-    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-13)
-    K = camera.K.copy()
-    skew, K[0, 1] = K[0, 1], 0  # OpenCV undistorts without skew: move it into u
-    raw[:, 0, 0] -= skew * (raw[:, 0, 1] - K[1, 2]) / K[1, 1]
-    if camera.distortion == "none":
-        rays = (raw[:, 0] - K[:2, 2]) / np.diag(K)[:2]
-    elif camera.distortion == "plumb_bob":
-        rays = cv2.undistortPointsIter(raw, K, np.array(camera.coefficients), None, None, stop)[:, 0]
-    else:
-        rays = cv2.fisheye.undistortPoints(raw, K, np.array(camera.coefficients), criteria=stop)[:, 0]
-    return rays.reshape(*u.shape, 2)
 
 
 def frustum(spec: ModelSpec, rig: SensorRig, crops: list[ImageCrop]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Parameters and GFLOPs of a part: hand-counted layers, and the whole student against torch's own counter."""
+"""Parameters and GFLOPs of a part: layers counted by hand, and the whole student against torch's counter."""
 
 import onnx
 import pytest
@@ -19,9 +19,8 @@ def model(op: str, data: list[int], weight: list[int], out: list[int], **attribu
     inputs, outputs = (
         helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in (("x", data), ("y", out))
     )
-    graph = helper.make_graph(
-        [helper.make_node(op, ["x", "w"], ["y"], **attributes)], "g", [inputs], [outputs], [value]
-    )
+    node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
+    graph = helper.make_graph([node], "g", [inputs], [outputs], [value])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString()
 
 
@@ -29,11 +28,8 @@ def model(op: str, data: list[int], weight: list[int], out: list[int], **attribu
     "part, multiply_adds, parameters",
     [
         (model("Conv", [1, 3, 8, 8], [4, 3, 3, 3], [1, 4, 6, 6]), 4 * 6 * 6 * 27, 108),
-        (
-            model("Conv", [2, 8, 8, 8], [8, 1, 3, 3], [2, 8, 8, 8], group=8, pads=[1] * 4),
-            2 * 8 * 64 * 9,
-            72,
-        ),  # depthwise
+        # Depthwise.
+        (model("Conv", [2, 8, 8, 8], [8, 1, 3, 3], [2, 8, 8, 8], group=8, pads=[1] * 4), 2 * 8 * 64 * 9, 72),
         (model("ConvTranspose", [1, 4, 5, 5], [4, 2, 2, 2], [1, 2, 10, 10], strides=[2, 2]), 4 * 25 * 8, 32),
         (model("Gemm", [3, 5], [5, 7], [3, 7]), 105, 35),
         (model("Gemm", [5, 3], [5, 7], [3, 7], transA=1), 105, 35),
@@ -68,22 +64,19 @@ def test_the_student_costs_what_torch_counts(exported):
         counter = FlopCounterMode(display=False)
         with counter, torch.no_grad():
             network(*tensors)
-        found = cost(part)
-        assert found["gflops"] == pytest.approx(counter.get_total_flops() * 1e-9, abs=1e-4)
+        result = cost(part)
+        assert result["gflops"] == pytest.approx(counter.get_total_flops() * 1e-9, abs=1e-4)
         weights = sum(p.numel() for m in network.modules() if isinstance(m, nn.Conv2d) for p in m.parameters())
-        assert weights < found["parameters"] < 1.1 * weights  # and batch norms, and where cells and rows lie
+        assert weights < result["parameters"] < 1.1 * weights  # and batch norms, and coordinates of cells and rows
 
 
-def test_the_parts_have_the_tensors_of_a_model_that_looks_back(exported):
+def test_the_parts_have_the_tensors_of_a_model_with_past_frames(exported):
     student, spec, (_, bev) = exported
     graph = onnx.load_from_string(bev).graph
     shapes = {x.name: [d.dim_value for d in x.type.tensor_type.shape.dim] for x in [*graph.input, *graph.output]}
     size = [spec.grid.height(), spec.grid.width()]
     assert [x.name for x in graph.input] == ["camera_bev", "radar_grid", "history"]
     assert [x.name for x in graph.output] == student.bev.outputs
-    assert (
-        shapes["history"] == [1, 3 * 16, *size]
-        and shapes["fused"] == [1, 16, *size]
-        and shapes["segmentation"] == [1, 1, *size]
-    )
+    assert shapes["history"] == [1, 3 * 16, *size] and shapes["fused"] == [1, 16, *size]
+    assert shapes["segmentation"] == [1, 1, *size]
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}

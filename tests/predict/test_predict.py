@@ -32,7 +32,7 @@ def conv(data: str, weight: str, out: str, **attributes):
     return helper.make_node("Conv", [data, weight], [out], pads=[1, 1, 1, 1], name=out, **attributes)
 
 
-def test_a_convolution_takes_its_activation_and_its_residual_along() -> None:
+def test_a_convolution_fuses_its_activation_and_its_residual() -> None:
     nodes = [
         conv("x", "w1", "a", strides=[2, 2]),
         helper.make_node("Relu", ["a"], ["b"]),
@@ -40,24 +40,24 @@ def test_a_convolution_takes_its_activation_and_its_residual_along() -> None:
         helper.make_node("Add", ["c", "b"], ["d"]),
         helper.make_node("Relu", ["d"], ["y"]),
     ]
-    found = layers(model(nodes, {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3)}, {"x": [1, 3, 16, 16]}, {"y": [1, 8, 8, 8]}))
+    network = layers(model(nodes, {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3)}, {"x": [1, 3, 16, 16]}, {"y": [1, 8, 8, 8]}))
     x, b, weights1, weights2 = 3 * 16 * 16, 8 * 8 * 8, 8 * 3 * 9, 8 * 8 * 9
-    assert found == [
+    assert network == [
         Layer("a", "Conv", multiply_adds=b * 27, depth=3, read=x, written=b, weights=weights1),
         Layer("c", "Conv", multiply_adds=b * 72, depth=8, read=2 * b, written=b, weights=weights2),
     ]
 
 
-def test_what_is_used_twice_is_written_and_what_only_reshapes_is_free() -> None:
+def test_a_tensor_with_two_readers_is_written_and_a_concatenation_is_free() -> None:
     nodes = [
         conv("x", "w", "a"),
         helper.make_node("Sigmoid", ["a"], ["s"]),
         helper.make_node("Mul", ["a", "s"], ["m"]),
         helper.make_node("Concat", ["m", "x"], ["y"], axis=1),
     ]
-    found = layers(model(nodes, {"w": (4, 4, 3, 3)}, {"x": [1, 4, 6, 6]}, {"y": [1, 8, 6, 6]}))
+    network = layers(model(nodes, {"w": (4, 4, 3, 3)}, {"x": [1, 4, 6, 6]}, {"y": [1, 8, 6, 6]}))
     size = 4 * 36
-    assert [(layer.kind, layer.read, layer.written) for layer in found] == [
+    assert [(layer.kind, layer.read, layer.written) for layer in network] == [
         ("Conv", size, size),
         ("pointwise", 2 * size, size),
     ]
@@ -78,8 +78,8 @@ def test_quantized_products_are_int8_and_their_q_and_dq_cost_nothing() -> None:
         conv("ad", "w", "y"),
     ]
     weights = {"w": (4, 4, 3, 3), "scale": ()}
-    found = layers(model(nodes, weights, {"x": [1, 4, 6, 6]}, {"y": [1, 4, 6, 6]}))
-    assert [(layer.int8, layer.int8_out, layer.multiply_adds, layer.weights) for layer in found] == [
+    network = layers(model(nodes, weights, {"x": [1, 4, 6, 6]}, {"y": [1, 4, 6, 6]}))
+    assert [(layer.int8, layer.int8_out, layer.multiply_adds, layer.weights) for layer in network] == [
         (True, True, 36 * 4 * 36, 144),
         (True, False, 36 * 4 * 36, 144),
     ]
@@ -92,50 +92,46 @@ def test_a_layer_takes_the_longer_of_arithmetic_and_traffic_and_the_gap() -> Non
     light = Layer("light", "pointwise", read=10**7, written=10**7)
     seconds, limit = layer_time(light, ORIN)
     assert limit == "memory" and seconds == pytest.approx(4e7 / (204.8e9 * MEMORY) + GAP)
-    narrow = Layer("narrow", "Conv", multiply_adds=10**10, depth=3)  # tensor cores take 16 channels for three
+    narrow = Layer("narrow", "Conv", multiply_adds=10**10, depth=3)  # tensor cores process 16 channels for three
     assert layer_time(narrow, ORIN)[0] - GAP == pytest.approx(16 / 3 * (layer_time(heavy, ORIN)[0] - GAP))
     quick = Layer("quick", "Conv", multiply_adds=10**10, depth=64, int8=True)
     assert layer_time(quick, ORIN)[0] - GAP == pytest.approx((layer_time(heavy, ORIN)[0] - GAP) / 2)
 
 
 def test_int8_spares_the_first_and_the_last_product_of_a_part() -> None:
-    found = in_int8([Layer(str(i), kind) for i, kind in enumerate(["Conv", "MaxPool", "Conv", "Conv", "pointwise"])])
-    assert [layer.int8 for layer in found] == [False, False, True, False, False]
+    network = in_int8([Layer(str(i), kind) for i, kind in enumerate(["Conv", "MaxPool", "Conv", "Conv", "pointwise"])])
+    assert [layer.int8 for layer in network] == [False, False, True, False, False]
 
 
 def test_the_layers_of_resnet50_are_those_of_the_paper() -> None:
-    found = published.resnet50(1, 224, 224)
-    convolutions = [layer for layer in found if layer.kind == "Conv"]
+    network = published.resnet50(1, 224, 224)
+    convolutions = [layer for layer in network if layer.kind == "Conv"]
     assert len(convolutions) == 53
-    assert sum(layer.multiply_adds for layer in convolutions) == pytest.approx(
-        4.09e9, rel=0.005
-    )  # torchvision's table, less the classifier
-    assert (
-        sum(layer.weights for layer in convolutions) == 23_454_912
-    )  # 25,557,032 less the classifier and the batch norms
+    # torchvision's table, less the classifier; 25,557,032 less the classifier and the batch norms.
+    assert sum(layer.multiply_adds for layer in convolutions) == pytest.approx(4.09e9, rel=0.005)
+    assert sum(layer.weights for layer in convolutions) == 23_454_912
 
 
 def test_the_constants_are_those_of_the_fit_and_the_errors_those_that_are_documented() -> None:
     assert published.fit() == Constants()
-    fitted, left_out = published.stages()
+    fitted, held_out = published.stages()
     assert all(abs(published.error(stage, Constants())) < 0.02 for stage in fitted)
-    errors = {stage.name: published.error(stage, Constants()) for stage in left_out}
-    beyond = errors.pop("BEVFusion R50, camera, FP16")  # quantization/PREDICT.md says so
+    errors = {stage.name: published.error(stage, Constants()) for stage in held_out}
+    beyond = errors.pop("BEVFusion R50, camera, FP16")  # documented in imkd_edge/predict/README.md
     assert 0.25 < beyond < 0.4 and all(abs(error) < 0.25 for error in errors.values())
 
 
 def test_a_faster_device_and_a_smaller_type_are_never_slower() -> None:
-    times = {
-        (device, kind): predict("tiny", device, kind)["total_ms"] for device in DEVICES for kind in ("fp16", "int8")
-    }
-    for kind in ("fp16", "int8"):
+    kinds = ("fp16", "int8")
+    times = {(device, kind): predict("tiny", device, kind)["total_ms"] for device in DEVICES for kind in kinds}
+    for kind in kinds:
         ordered = [times[device, kind] for device in ("thor", "orin-agx-64", "orin-nx-16", "orin-nano-8")]
         assert ordered == sorted(ordered)
     assert all(times[device, "int8"] < times[device, "fp16"] for device in DEVICES)
     assert math.isclose(times["thor", "fp16"], predict("tiny", "thor")["total_ms"])  # tiny has no Q/DQ
 
 
-def test_what_is_not_known_is_refused() -> None:
+def test_an_unknown_device_is_refused() -> None:
     with pytest.raises(Error) as raised:
         predict("tiny", "xavier")
     assert raised.value.code == "E0511" and "orin-agx-64" in raised.value.fix

@@ -1,4 +1,4 @@
-"""Where Q/DQ pairs stand, what their scales are, and that the graph means the same to ONNX Runtime, PyTorch and in float16."""
+"""Positions and scales of Q/DQ pairs; the graph is the same function in ONNX Runtime, in PyTorch and in float16."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from imkd_edge.bundle import Bundle, shipped
+from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.engines import torch_graph
 from imkd_edge.errors import Error
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.insert import SMALLEST, insert, quantized_tensors, shared_scales, step
 
-PARTS = [(name, part) for name in shipped() for part in ("camera", "bev")]
+SHIPPED_PARTS = [(name, part) for name in shipped() for part in PARTS]
 
 
 def shipped_part(name: str, part: str) -> Part:
@@ -25,7 +25,7 @@ def shipped_part(name: str, part: str) -> Part:
 
 
 def ranges(part: Part) -> dict[str, float]:
-    """Some amax for every tensor, equal where concatenations demand it."""
+    """Any amax for every tensor, equal where concatenations share a scale."""
     tensors = quantized_tensors(part, part.groups())
     amax = {name: 2.0 + 0.1 * i for i, name in enumerate(tensors)}
     for group in shared_scales(part, tensors):
@@ -45,8 +45,8 @@ def small_part(nodes: list, weights: dict[str, np.ndarray], outputs: list[str], 
     """images (1, C, 8, 8) -> the outputs; every tensor keeps that size."""
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 8, 8]) for name in outputs]
     image = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, channels, 8, 8])
-    given = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "camera", [image], info, given)
+    initializers = [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "camera", [image], info, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return Part(model.SerializeToString(), "camera")
 
@@ -60,7 +60,7 @@ def weights(*names: str, seed: int = 0) -> dict[str, np.ndarray]:
     return {f"{name}_w": random.normal(0, 0.3, (4, 4, 3, 3)) for name in names}
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
 def test_every_pair_is_symmetric_with_a_positive_scale(name: str, part: str) -> None:
     model = inserted(shipped_part(name, part))
     known, pairs = constants(model), 0
@@ -73,7 +73,7 @@ def test_every_pair_is_symmetric_with_a_positive_scale(name: str, part: str) -> 
     assert pairs > 20
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
 def test_weights_are_per_output_channel_and_activations_per_tensor(name: str, part: str) -> None:
     model = inserted(shipped_part(name, part))
     known = constants(model)
@@ -87,37 +87,37 @@ def test_weights_are_per_output_channel_and_activations_per_tensor(name: str, pa
                 assert axis == [0] and scale.shape == (integers.shape[0],) and integers.dtype == np.int8
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
 def test_a_tensor_has_one_pair_whoever_reads_it(name: str, part: str) -> None:
     model = inserted(shipped_part(name, part))
     for kind in ("QuantizeLinear", "DequantizeLinear"):
         assert set(Counter(node.input[0] for node in model.graph.node if node.op_type == kind).values()) == {1}
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
 def test_outputs_of_layers_are_not_quantized_by_themselves_and_biases_stay_float(name: str, part: str) -> None:
     source = shipped_part(name, part)
     model = inserted(source)
-    wanted = {item.name for item in source.graph.output}
+    outputs = {item.name for item in source.graph.output}
     for node in model.graph.node:
         if node.op_type == "Conv" and len(node.input) > 2:
             assert not node.input[2].endswith("_dq")
         if node.op_type == "DequantizeLinear":
-            assert not wanted & set(node.output)
+            assert not outputs & set(node.output)
 
 
 @pytest.mark.parametrize("name", shipped())
 def test_what_must_stay_float_stays_float(name: str) -> None:
-    camera, bev = (inserted(shipped_part(name, part)) for part in ("camera", "bev"))
+    camera, bev = (inserted(shipped_part(name, part)) for part in PARTS)
     assert {item.name for item in bev.graph.output} >= {"heatmap", "box"}  # and i_cam, i_rad of a model with gates
     for model in (camera, bev):
-        made = {out: node for node in model.graph.node for out in node.output}
+        producer = {out: node for node in model.graph.node for out in node.output}
         for output in model.graph.output:
-            if output.name == "fused":  # kept for later frames: it lies within the network, like every map that is INT8
+            if output.name == "fused":  # stored for later frames: an inner map of the network, INT8 as they are
                 continue
-            node = made[output.name]
+            node = producer[output.name]
             while node.op_type != "Conv":
-                node = made[node.input[0]]
+                node = producer[node.input[0]]
             assert not any(name.endswith("_dq") for name in node.input)
     assert not any("radar_grid" in node.input for node in bev.graph.node if node.op_type == "QuantizeLinear")
     assert sum(group.multiply_adds for group in shipped_part(name, "bev").groups() if not group.float_because) > 0
@@ -137,7 +137,7 @@ def test_the_addend_of_a_residual_layer_is_quantized_and_the_layer_is_not() -> N
     assert list(addition.input) == ["b", "images_dq"] and set(scales.activations) == {"images", "r", "sum"}
 
 
-def test_of_two_layers_the_later_one_takes_the_addition_in() -> None:
+def test_of_two_layers_the_later_one_fuses_the_addition() -> None:
     nodes = [
         conv("images", "a"),
         conv("images", "b"),
@@ -150,7 +150,7 @@ def test_of_two_layers_the_later_one_takes_the_addition_in() -> None:
     assert list(addition.input) == ["a_dq", "b"]
 
 
-def test_an_addition_without_a_layer_of_its_own_is_left_alone() -> None:
+def test_an_addition_that_no_layer_fuses_gets_no_pair() -> None:
     nodes = [
         conv("images", "a"),
         helper.make_node("Relu", ["a"], ["r"], name="r"),
@@ -173,14 +173,14 @@ def test_concatenations_that_overlap_share_one_scale() -> None:
     wide = {"end_w": np.ones((4, 8, 1, 1)), "fin_w": np.ones((4, 8, 3, 3))}
     part = small_part(nodes, {**weights("a", "b"), **wide}, ["end", "fin"])
     tensors = quantized_tensors(part, part.groups())
-    assert tensors == ["images", "two"]  # end is a last 1x1 layer, and stays float
+    assert tensors == ["images", "two"]  # end is a last 1x1 layer and stays float
     assert shared_scales(part, tensors) == [{"a", "images", "one", "b", "two"}]
 
 
-def test_a_dead_channel_and_a_dead_tensor_keep_a_positive_scale() -> None:
-    given = weights("a", "end")
-    given["a_w"][2] = 0
-    part = small_part([conv("images", "a"), conv("a", "end")], given, ["end"])
+def test_a_channel_and_a_tensor_of_zeros_have_a_positive_scale() -> None:
+    values = weights("a", "end")
+    values["a_w"][2] = 0
+    part = small_part([conv("images", "a"), conv("a", "end")], values, ["end"])
     model, scales = insert(part, part.groups(), {"images": 0.0, "a": 1.0})
     assert scales.activations["images"] == SMALLEST and scales.weights["a_w"][2] == SMALLEST > 0
     assert np.float16(SMALLEST) == SMALLEST
@@ -195,8 +195,8 @@ def test_fewer_bits_use_only_their_levels() -> None:
     assert max(np.abs(constants(model)["a_w_q"]).max(), np.abs(constants(model)["end_w_q"]).max()) == 31
     model.graph.output.append(helper.make_tensor_value_info("images_dq", TensorProto.FLOAT, [1, 4, 8, 8]))
     image = np.random.default_rng(0).normal(0, 3, (1, 4, 8, 8)).astype(np.float32)
-    seen = ort.InferenceSession(model.SerializeToString()).run(["images_dq"], {"images": image})[0]
-    integers = np.unique(np.rint(seen / step(2.0, 31)))
+    dequantized = ort.InferenceSession(model.SerializeToString()).run(["images_dq"], {"images": image})[0]
+    integers = np.unique(np.rint(dequantized / step(2.0, 31)))
     assert integers.min() == -32 and integers.max() == 31
 
 
@@ -223,7 +223,7 @@ def test_keep_float_keeps_a_layer_and_its_addition_float() -> None:
     assert part.groups()[0].nodes == ("a", "sum")
 
 
-# ---- one meaning ----
+# ---- engines and typings ----
 def exact_session(model: bytes):
     import onnxruntime as ort
 
@@ -238,13 +238,14 @@ def golden_inputs(session, seed: int = 0) -> dict[str, np.ndarray]:
     return {item.name: random.normal(0, 1, item.shape).astype(np.float32) for item in session.get_inputs()}
 
 
-@pytest.mark.parametrize("part", ["camera", "bev"])
+@pytest.mark.parametrize("part", PARTS)
 def test_torch_and_onnxruntime_agree_where_no_value_is_on_an_edge(part: str) -> None:
-    """Both do the same arithmetic; sums in another order move a value over a rounding edge now and then, which then spreads.
+    """Sums in another order move a few values over a rounding edge, and their effect spreads.
 
-    How many cross depends on the order, and so on the processor. The bound does not: a float32 sum of n terms is off by at most
-    n 2^-24 of the sum of their magnitudes, in any order (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2). Here n is
-    at most 1152, which makes 7e-5. So the two differ by no more than one of them does from itself where each input is off by 1e-4.
+    How many cross depends on the order, and so on the processor. The bound does not: a float32 sum of n terms is off by
+    at most n 2^-24 of the sum of their magnitudes, in any order (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 4.2). Here n is at most 1152, which makes 7e-5. So the two differ by no more than one of them
+    does from itself where each input is off by 1e-4.
     """
     model = inserted(shipped_part("tiny", part))
     session = exact_session(model.SerializeToString())
@@ -254,9 +255,9 @@ def test_torch_and_onnxruntime_agree_where_no_value_is_on_an_edge(part: str) -> 
     assert longest * 2**-24 <= 1e-4
     random = np.random.default_rng(1)
     moved = {name: value * random.uniform(1 - 1e-4, 1 + 1e-4, value.shape) for name, value in inputs.items()}
-    found, expected = session.run(None, inputs), torch_graph.run(model, inputs)
+    outputs, expected = session.run(None, inputs), torch_graph.run(model, inputs)
     off = session.run(None, {name: value.astype(np.float32) for name, value in moved.items()})
-    for item, values, bound in zip(session.get_outputs(), found, off, strict=True):
+    for item, values, bound in zip(session.get_outputs(), outputs, off, strict=True):
         reference = expected[item.name]
         assert ((values - reference) ** 2).sum() <= ((values - bound) ** 2).sum(), item.name
         assert ((values - reference) ** 2).sum() <= 1e-3 * (reference**2).sum(), item.name
@@ -264,24 +265,23 @@ def test_torch_and_onnxruntime_agree_where_no_value_is_on_an_edge(part: str) -> 
 
 
 def test_torch_and_onnxruntime_agree_to_1e_4_on_values_that_are_off_the_edges() -> None:
-    """Integer weights, steps of powers of two and pictures on their grid: sums are exact, so any difference is one of meaning."""
+    """Integer weights, steps of powers of two and images on their grid: sums are exact, in any order."""
     random = np.random.default_rng(3)
-    given = {f"{name}_w": random.integers(-127, 128, (4, 4, 3, 3)) / 128 for name in ("a", "end")}
+    values = {f"{name}_w": random.integers(-127, 128, (4, 4, 3, 3)) / 128 for name in ("a", "end")}
     nodes = [conv("images", "a"), helper.make_node("Add", ["a", "images"], ["sum"], name="sum"), conv("sum", "end")]
-    part = small_part(nodes, given, ["end"])
+    part = small_part(nodes, values, ["end"])
     model, _ = insert(part, part.groups(), {"images": 127 / 32, "sum": 127 / 2})
     image = (random.integers(-200, 200, (1, 4, 8, 8)) / 32).astype(np.float32)
-    found = exact_session(model.SerializeToString()).run(None, {"images": image})[0]
-    assert np.abs(found - torch_graph.run(model, {"images": image})["end"]).max() <= 1e-4
+    output = exact_session(model.SerializeToString()).run(None, {"images": image})[0]
+    assert np.abs(output - torch_graph.run(model, {"images": image})["end"]).max() <= 1e-4
 
 
-@pytest.mark.parametrize(("name", "part"), PARTS)
+@pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
 def test_the_half_typing_is_float16_between_its_ends(name: str, part: str) -> None:
     model = to_half(inserted(shipped_part(name, part)))
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    types = {
-        item.name: item.type.tensor_type.elem_type for item in [*inferred.value_info, *inferred.input, *inferred.output]
-    }
+    items = [*inferred.value_info, *inferred.input, *inferred.output]
+    types = {item.name: item.type.tensor_type.elem_type for item in items}
     assert {types[item.name] for item in [*inferred.input, *inferred.output]} == {TensorProto.FLOAT}
     for node in inferred.node:
         if node.op_type in ("Conv", "Relu", "Add", "Concat", "DequantizeLinear"):

@@ -1,4 +1,4 @@
-"""From a shipped float bundle to an INT8 one, whole: the same bytes every time, gone on with after an interruption, built by TensorRT."""
+"""From a shipped float bundle to an INT8 one: equal bytes every time, resumed after an interruption, for TensorRT."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,34 +21,41 @@ from onnx import TensorProto, helper, numpy_helper
 
 from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
-from imkd_edge.bundle import Bundle
-from imkd_edge.calibration import collect as collecting
+from imkd_edge.bundle import PARTS, Bundle
+from imkd_edge.calibration import collect as collect_module
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.options import EvalOptions, RunOptions
-from imkd_edge.quantization import quantize as quantizing
-from imkd_edge.quantization.graph import Part, layers_called
-from imkd_edge.quantization.ptq import quantize_part
-from imkd_edge.quantization.quantize import Calibrated, calibrate, quantize, write
+from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
+from imkd_edge.progress import Track
+from imkd_edge.quantization import quantize as quantize_module
+from imkd_edge.quantization.graph import Part, resolve_layers
+from imkd_edge.quantization.ptq import QuantizedPart, quantize_part
+from imkd_edge.quantization.quantize import Recipe, calibrate, quantize, write
+from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.select import select
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
-RIAC = Method("riac")
+RIAC = QuantizeOptions(method="riac", frames=FRAMES)
+RECIPE = Recipe(Method("riac"))
 
 
 @pytest.fixture(scope="module")
-def made(seen: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make(seen, tmp_path_factory.mktemp("made") / "tiny.int8.imkd")
+def int8(calibration: Calibration, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return make_int8(calibration, tmp_path_factory.mktemp("int8") / "tiny.int8.imkd")
 
 
-def make(seen: Calibrated, out: Path, method: Method = RIAC) -> Bundle:
-    return write(
-        seen, {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}, out, method
-    )
+def make_int8(calibration: Calibration, out: Path) -> Bundle:
+    return write(calibration, quantized_parts(calibration), out, RECIPE)
+
+
+def quantized_parts(calibration: Calibration) -> dict[str, QuantizedPart]:
+    return {
+        name: quantize_part(part, calibration.collection, RECIPE.method) for name, part in calibration.parts.items()
+    }
 
 
 def digest(bundle: Path) -> dict[str, str]:
@@ -55,52 +63,52 @@ def digest(bundle: Path) -> dict[str, str]:
 
 
 # ---- the bundle ----
-def test_the_bundle_is_whole_and_reproduces_its_golden_frame(made: Bundle) -> None:
-    assert max(check_golden(made, threads=1).values()) == 0
-    assert made.manifest["provenance"]["quantization"]["method"]["name"] == "riac"
+def test_the_bundle_is_whole_and_reproduces_its_golden_frame(int8: Bundle) -> None:
+    assert max(check_golden(int8, threads=1).values()) == 0
+    assert int8.manifest["provenance"]["quantization"]["method"]["name"] == "riac"
 
 
-def test_it_finds_what_the_float_bundle_finds(seen: Calibrated, made: Bundle) -> None:
+def test_it_detects_what_the_float_bundle_detects(calibration: Calibration, int8: Bundle) -> None:
     frames = select("synth", options={"scenes": 1, "frames_per_scene": 3})
     rig = frames.source[frames.names[0]].rig
-    with Detector(seen.bundle, rig, threads=1) as a, Detector(made, rig, threads=1) as b:
+    with Detector(calibration.bundle, rig, threads=1) as a, Detector(int8, rig, threads=1) as b:
         for sample in frames:
             one, other = a.infer_sample(sample), b.infer_sample(sample)
-            sure = one.boxes[one.scores > 0.6]
-            assert len(sure) > 3
-            apart = np.linalg.norm(sure[:, None, :2] - other.boxes[None, :, :2], axis=-1).min(1)
-            assert (apart < 1).mean() >= 0.9
+            confident = one.boxes[one.scores > 0.6]
+            assert len(confident) > 3
+            distance = np.linalg.norm(confident[:, None, :2] - other.boxes[None, :, :2], axis=-1).min(1)
+            assert (distance < 1).mean() >= 0.9
 
 
-def test_the_manifest_says_how_it_was_made(seen: Calibrated, made: Bundle) -> None:
-    card = made.manifest["provenance"]["quantization"]
+def test_the_manifest_holds_the_recipe(calibration: Calibration, int8: Bundle) -> None:
+    card = int8.manifest["provenance"]["quantization"]
     assert len(card["frames"]) == FRAMES and not set(card["frames"]) & set(card["stress"])
     assert card["frames_sha256"] == hashlib.sha256("\n".join(card["frames"]).encode()).hexdigest()
     assert card["int8_share"] >= 0.95
     for name, part in card["parts"].items():
-        layers = {node.name for node in seen.parts[name].layers()}
+        layers = {node.name for node in calibration.parts[name].layers()}
         assert set(part["precision"]) == layers and "int8" in part["precision"].values()
         assert all(scale > 0 for scale in part["scales"].values())
 
 
-def test_weights_are_smaller_than_the_float_bundles(seen: Calibrated, made: Bundle) -> None:
+def test_weights_are_smaller_than_the_float_bundles(calibration: Calibration, int8: Bundle) -> None:
     """tiny stores its weights in 16 bits, so eight are about half."""
-    for part in ("camera", "bev"):
-        assert made.file(f"{part}.onnx").stat().st_size < 0.62 * seen.bundle.file(f"{part}.onnx").stat().st_size
+    for part in PARTS:
+        assert int8.file(f"{part}.onnx").stat().st_size < 0.62 * calibration.bundle.file(f"{part}.onnx").stat().st_size
 
 
-def test_the_same_frames_give_the_same_bytes(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
-    result = quantize("tiny", "synth", tmp_path / "again.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1)
-    assert digest(tmp_path / "again.imkd") == digest(made.path)
+def test_the_same_frames_give_the_same_bytes(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
+    result = quantize("tiny", "synth", tmp_path / "again.imkd", RIAC, source_options=SYNTH, threads=1)
+    assert digest(tmp_path / "again.imkd") == digest(int8.path)
     assert result["frames"] == FRAMES and Path(result["collection"]).is_file()
 
 
-def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(
+def test_a_target_that_is_no_bundle_is_refused_before_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = pytest.importorskip("imkd_edge.training.export", reason="PyTorch is not installed").export
     (tmp_path / "thesis.txt").write_text("years of work")
-    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    monkeypatch.setattr(quantize_module, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     for write_to in (
         lambda out: quantize("tiny", "synth", out),
         lambda out: export(tmp_path / "no checkpoint.pt", out),
@@ -116,25 +124,27 @@ def test_a_target_that_is_no_bundle_is_refused_before_the_long_work(
         ({"typing": "int4"}, "error[E0104] no typing 'int4'"),
         ({"evaluate": "vol"}, "error[E0307] there is no split 'vol'"),
         ({"html": Path("/")}, "error[E0702]"),
+        ({"qat": True, "refine": True}, "error[E0104] training changes the scales too"),
+        ({"gate": 0.1, "keep_float": ("a",)}, "error[E0104] a gate chooses the float layers itself"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_an_option_that_cannot_be_met_is_refused_before_the_long_work(
+def test_an_option_that_cannot_be_met_is_refused_before_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], start: str
 ) -> None:
-    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    monkeypatch.setattr(quantize_module, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     with pytest.raises(Error) as raised:
-        quantize("tiny", "synth", tmp_path / "m.imkd", **options)
+        quantize("tiny", "synth", tmp_path / "m.imkd", QuantizeOptions(**options))
     assert str(raised.value).startswith(start)
 
 
-def test_a_measure_without_its_devkit_is_refused_before_the_long_work(
+def test_a_measure_without_its_devkit_is_refused_before_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    monkeypatch.setattr(quantize_module, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     without_package(monkeypatch, "nuscenes")
     with pytest.raises(Error, match=r"E0701.*nuscenes-devkit"):
-        quantize("tiny", "synth", tmp_path / "m.imkd", evaluate="val")
+        quantize("tiny", "synth", tmp_path / "m.imkd", QuantizeOptions(evaluate="val"))
 
 
 @pytest.mark.parametrize(
@@ -143,46 +153,37 @@ def test_a_measure_without_its_devkit_is_refused_before_the_long_work(
         (
             "node_Conv_296",
             "2 layers are called 'node_Conv_296'",
-            "say which: camera/node_Conv_296 or bev/node_Conv_296",
+            "give the part: camera/node_Conv_296 or bev/node_Conv_296",
         ),
-        (
-            "bev/node_Conv_297",
-            "no layer is called 'bev/node_Conv_297'",
-            "bev/node_Conv_296",
-        ),  # tiny-t4's numbers are even
+        # The numbers of tiny-t4's layers are even.
+        ("bev/node_Conv_297", "no layer is called 'bev/node_Conv_297'", "bev/node_Conv_296"),
         ("camera/node_Conv_326", "no layer is called 'camera/node_Conv_326'", "bev/node_Conv_326"),
         ("encoder", "no layer is called 'encoder'", "camera/node_Conv_288"),
     ],
 )
-def test_a_float_layer_that_is_not_one_layer_is_refused_before_the_long_work(
+def test_a_float_layer_that_is_not_one_layer_is_refused_before_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str, fix: str
 ) -> None:
-    monkeypatch.setattr(quantizing, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    monkeypatch.setattr(quantize_module, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
     with pytest.raises(Error, match="E0104") as raised:
-        quantize("tiny-t4", "synth", tmp_path / "m.imkd", keep_float=(name,))
+        quantize("tiny-t4", "synth", tmp_path / "m.imkd", QuantizeOptions(keep_float=(name,)))
     assert (raised.value.what, raised.value.where) == (what, "--keep-float") and fix in raised.value.fix
 
 
 def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
     bundle = Bundle.load("tiny-t4")
-    parts = {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in ("camera", "bev")}
-    kept = layers_called(("bev/node_Conv_296", "node_Conv_288", "node_Conv_326"), parts)
-    assert kept == {"camera": ("node_Conv_288",), "bev": ("node_Conv_296", "node_Conv_326")}
+    parts = {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
+    layers = resolve_layers(("bev/node_Conv_296", "node_Conv_288", "node_Conv_326"), parts)
+    assert layers == {"camera": ("node_Conv_288",), "bev": ("node_Conv_296", "node_Conv_326")}
 
 
-def test_a_named_layer_stays_float(seen: Calibrated, tmp_path: Path) -> None:
-    name = next(group.name for group in seen.parts["bev"].groups() if not group.float_because)
-    quantize(
-        "tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, threads=1, keep_float=(f"bev/{name}",)
-    )
+def test_a_named_layer_stays_float(calibration: Calibration, collection: Path, tmp_path: Path) -> None:
+    name = next(group.name for group in calibration.parts["bev"].groups() if not group.float_because)
+    options = replace(RIAC, keep_float=(f"bev/{name}",), collection=collection)
+    quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
-    chosen = [
-        (part, layer)
-        for part, card in parts.items()
-        for layer, said in card["precision"].items()
-        if said == "float: chosen"
-    ]
-    assert chosen == [("bev", name)]
+    precisions = [(part, layer, text) for part, card in parts.items() for layer, text in card["precision"].items()]
+    assert [(part, layer) for part, layer, text in precisions if text == "float: chosen"] == [("bev", name)]
 
 
 def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,10 +197,10 @@ def test_an_export_from_a_source_without_frames_is_refused(tmp_path: Path, monke
         module.export(tmp_path / "checkpoint.pt", tmp_path / "m.imkd", data=str(tmp_path / "astyx"))
 
 
-def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
-    seen: Calibrated, made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_pass_resumes_and_ends_in_the_same_scales(
+    calibration: Calibration, int8: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, count = tmp_path / "c.npz", collecting._count
+    state, count = tmp_path / "c.npz", collect_module._count
     calls: list[str] = []
 
     def stop_in_the_eleventh(*arguments: Any) -> None:
@@ -208,116 +209,120 @@ def test_an_interrupted_pass_goes_on_and_ends_in_the_same_scales(
         calls.append(arguments[-1])
         count(*arguments)
 
-    monkeypatch.setattr(collecting, "SAVE_EVERY", 4)
+    monkeypatch.setattr(collect_module, "SAVE_EVERY", 4)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(collecting, "_count", stop_in_the_eleventh)
+        patch.setattr(collect_module, "_count", stop_in_the_eleventh)
         calibrate("tiny", "synth", None, SYNTH, FRAMES, state, threads=1)
-    assert np.load(state)["done"].tolist() == seen.frames.names[:8]
-    went_on: list[str] = []
-    again = calibrate(
-        "tiny", "synth", None, SYNTH, FRAMES, state, 1, lambda title: lambda names: watch(names, went_on, title)
-    )
-    assert went_on == seen.frames.names[8:]
-    assert digest(make(again, tmp_path / "again.imkd").path) == digest(made.path)
+    assert np.load(state)["done"].tolist() == calibration.frames.names[:8]
+    resumed: list[str] = []
+
+    def bar(title: str) -> Track:
+        return lambda names: record(names, resumed, title)
+
+    again = calibrate("tiny", "synth", None, SYNTH, FRAMES, state, 1, bar)
+    assert resumed == calibration.frames.names[8:]
+    assert digest(make_int8(again, tmp_path / "again.imkd").path) == digest(int8.path)
 
 
-def watch(names: list[str], into: list[str], title: str) -> Iterator[str]:
+def record(names: list[str], into: list[str], title: str) -> Iterator[str]:
     for name in names:
         into += [name] * (title == "observe")
         yield name
 
 
-def test_a_state_of_another_model_or_a_broken_one_is_not_gone_on_with(seen: Calibrated, tmp_path: Path) -> None:
+def test_a_state_of_another_model_or_a_broken_one_is_not_resumed(calibration: Calibration, tmp_path: Path) -> None:
     state = tmp_path / "c.npz"
     state.write_bytes(b"not a zip file")
-    watched = seen.parts["bev"].watched({"relu_1"})
-    assert collecting._open(state, "key", watched).done == []
+    tensors = calibration.parts["bev"].observed_tensors({"relu_1"})
+    assert collect_module._open(state, "key", tensors).frames == []
     np.savez(state, key="another", done=["x"], before=0, counts=0, numbers=0)
-    assert collecting._open(state, "key", watched).done == []
+    assert collect_module._open(state, "key", tensors).frames == []
 
 
-def test_both_forms_are_measured_for_the_card(made: Bundle, tmp_path: Path) -> None:
-    """As `eval` measures each of the bundles by itself on that split; the model is not another one for it."""
+def test_both_forms_are_measured_for_the_card(int8: Bundle, collection: Path, tmp_path: Path) -> None:
+    """As `eval` measures each bundle by itself on that split; the files of the model are unchanged."""
     out = tmp_path / "m.int8.imkd"
-    result = quantize("tiny", "synth", out, RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    options = replace(RIAC, evaluate="all", collection=collection)
+    result = quantize("tiny", "synth", out, options, source_options=SYNTH, threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(
-            path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1)
-        )["metrics"]
+        form: evaluate_bundle(path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1))[
+            "metrics"
+        ]
         for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]
     assert 0.5 < card["int8"]["mAP"] <= 1
-    assert {**digest(out), "manifest.json": ""} == {**digest(made.path), "manifest.json": ""}
+    assert {**digest(out), "manifest.json": ""} == {**digest(int8.path), "manifest.json": ""}
 
 
-def test_a_metric_without_objects_is_not_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_without_objects_is_not_on_the_card(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """KITTI's AP of a split without such a car is NaN, which JSON cannot say."""
     measured = {"car_bev_ap40_easy": float("nan"), "car_bev_ap40_moderate": 0.0}
-    monkeypatch.setattr(quantizing, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
-    quantize("tiny", "synth", tmp_path / "m.imkd", RIAC, options=SYNTH, frames=FRAMES, evaluate="all", threads=1)
+    monkeypatch.setattr(quantize_module, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
+    options = replace(RIAC, evaluate="all", collection=collection)
+    quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "m.imkd").manifest["metrics"]
     assert card == {form: {"car_bev_ap40_moderate": 0.0} for form in ("float", "int8")}
 
 
 # ---- scales ----
 @pytest.mark.parametrize("name", ["max", "percentile", "entropy", "mse", "occupancy", "riac", "placebo"])
-def test_concatenated_tensors_share_a_scale_in_the_graph_and_in_the_cache(seen: Calibrated, name: str) -> None:
-    part = seen.parts["bev"]
-    made = quantize_part(part, seen.collection, Method(name))
-    found = 0
-    for node in part.graph.node:
-        members = {made.shared[tensor] for tensor in [*node.input, *node.output] if tensor in made.shared}
-        if node.op_type == "Concat" and node.output[0] in made.shared:
-            assert len(members) == 1 and set(node.input) <= set(made.shared)
-            found += 1
-    assert found == 2  # the radar gate's concatenation is read by a float layer
+def test_concatenated_tensors_share_a_scale_in_the_graph_and_in_the_cache(calibration: Calibration, name: str) -> None:
+    part = calibration.parts["bev"]
+    shared = quantize_part(part, calibration.collection, Method(name)).shared
+    concatenations = [n for n in part.graph.node if n.op_type == "Concat" and n.output[0] in shared]
+    assert len(concatenations) == 2  # the radar gate's concatenation is read by a float layer
+    for node in concatenations:
+        steps = {shared[tensor] for tensor in [*node.input, *node.output] if tensor in shared}
+        assert len(steps) == 1 and set(node.input) <= set(shared)
 
 
-def test_the_cache_reads_back_by_its_format(seen: Calibrated, made: Bundle) -> None:
-    """Parsed here from the format alone: a header, then `name: eight hexadecimal digits` of a big-endian float."""
-    for part in ("camera", "bev"):
-        lines = made.file(f"{part}.cache").read_text().splitlines()
+def test_the_cache_reads_back_by_its_format(calibration: Calibration, int8: Bundle) -> None:
+    """An independent parser of the format: a header, then `name: eight hexadecimal digits` of a big-endian float."""
+    for part in PARTS:
+        lines = int8.file(f"{part}.cache").read_text().splitlines()
         assert re.fullmatch(r"TRT-\d{6}-EntropyCalibration2", lines[0])
         cache = {
             name: struct.unpack(">f", bytes.fromhex(code))[0]
             for name, code in (line.rsplit(": ", 1) for line in lines[1:])
         }
-        model = onnx.load(str(made.file(f"{part}.onnx")))
+        model = onnx.load(str(int8.file(f"{part}.onnx")))
         known = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
         assert pairs and all(cache[node.input[0]] == float(known[node.input[1]]) for node in pairs)
-        tensors = {item.name for item in seen.parts[part].graph.input} | set(seen.parts[part].producer)
+        tensors = {item.name for item in calibration.parts[part].graph.input} | set(calibration.parts[part].producer)
         assert set(cache) <= tensors  # TensorRT finds them in the float part
 
 
-def test_the_overrides_hold_the_graphs_scales(made: Bundle) -> None:
-    table = json.loads(made.file("scales.json").read_text())
-    for part, tensors in made.manifest["provenance"]["quantization"]["parts"].items():
+def test_the_overrides_hold_the_graphs_scales(int8: Bundle) -> None:
+    table = json.loads(int8.file("scales.json").read_text())
+    for part, tensors in int8.manifest["provenance"]["quantization"]["parts"].items():
         assert {name: entry[0]["scale"] for name, entry in table[part].items()} == tensors["scales"]
         assert all(entry[0]["zero_point"] == 0 and entry[0]["quant_type"] == "QInt8" for entry in table[part].values())
 
 
 # ---- engines ----
-def test_both_typings_mean_the_same(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
-    """On the golden frame, part by part: NMSE 1e-3. Float16 moves a value over a step of the integers now and then."""
+def test_both_typings_compute_the_same(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
+    """On the golden frame, part by part: NMSE 1e-3. Float16 moves a few values over a rounding edge."""
     engines = {}
     for typing in ("", ".float16"):
-        for part in ("camera", "bev"):
+        for part in PARTS:
             engines[part, typing] = engine = OnnxRuntimeEngine(1)
-            engine.load(str(made.file(f"{part}{typing}.onnx")))
-    with Detector(made, threads=1) as detector:
-        replay(made, detector)
+            engine.load(str(int8.file(f"{part}{typing}.onnx")))
+    with Detector(int8, threads=1) as detector:
+        replay(int8, detector)
         tensors = detector.tensors()
     for part, inputs, outputs in (
         ("camera", ["images"], ["depth", "context"]),
         ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"]),
     ):
         for name in outputs:
-            found = run(engines[part, ".float16"], {key: tensors[key] for key in inputs}, name)
-            expected = tensors[name].reshape(found.shape)
-            assert ((found - expected) ** 2).sum() <= 1e-3 * (expected**2).sum(), name
+            values = run(engines[part, ".float16"], {key: tensors[key] for key in inputs}, name)
+            expected = tensors[name].reshape(values.shape)
+            assert ((values - expected) ** 2).sum() <= 1e-3 * (expected**2).sum(), name
 
 
 def run(engine: Engine, inputs: dict[str, np.ndarray], output: str) -> np.ndarray:
@@ -331,19 +336,19 @@ def run(engine: Engine, inputs: dict[str, np.ndarray], output: str) -> np.ndarra
 
 
 @pytest.mark.parametrize("typing", ["", ".float16"])
-def test_tensorrt_parses_and_builds_both_typings(made: Bundle, typing: str) -> None:
+def test_tensorrt_parses_and_builds_both_typings(int8: Bundle, typing: str) -> None:
     rtx = pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
     from imkd_edge import build_engine
 
-    for part in ("camera", "bev"):
-        path = made.file(f"{part}{typing}.onnx")
+    for part in PARTS:
+        path = int8.file(f"{part}{typing}.onnx")
         engine, _ = build_engine._Build(rtx, None, None, None, None).run(path.read_bytes(), str(path))
         assert len(engine) > 100_000
 
 
 @pytest.mark.parametrize("kind", ["exact", "integer", "native"])
 def test_nothing_saturates_between_products(kind: str, tmp_path: Path) -> None:
-    """Canary: every value at the end of its range. A kernel that adds pairs of products in 16 bits gives another sum."""
+    """Every value is at the end of its range: a kernel that adds pairs of products in 16 bits gives another sum."""
     count = 64
     weight = np.full((1, count, 1, 1), 127, np.int8)
     nodes = [
@@ -362,12 +367,12 @@ def test_nothing_saturates_between_products(kind: str, tmp_path: Path) -> None:
         "wz": np.zeros(1, np.int8),
         "big": np.float32(127 * count),
     }
-    given = [numpy_helper.from_array(np.asarray(value), name) for name, value in known.items()]
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in known.items()]
     info = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n, 8, 8]) for name, n in (("x", count), ("y", 1))
     ]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", info[:1], info[1:], given),
+        helper.make_graph(nodes, "g", info[:1], info[1:], initializers),
         opset_imports=[helper.make_opsetid("", 18)],
         ir_version=9,
     )
@@ -382,48 +387,49 @@ def test_nothing_saturates_between_products(kind: str, tmp_path: Path) -> None:
     assert (run(engine, {"x": np.full((1, count, 8, 8), 127, np.float32)}, "y") == 127 * 127 * count).all()
 
 
-def test_either_typing_may_be_the_bundles_own(seen: Calibrated, made: Bundle, tmp_path: Path) -> None:
-    parts = {name: quantize_part(part, seen.collection, RIAC) for name, part in seen.parts.items()}
-    half = write(seen, parts, tmp_path / "half.imkd", RIAC, typing="float16")
-    for part in ("camera", "bev"):
-        assert half.file(f"{part}.onnx").read_bytes() == made.file(f"{part}.float16.onnx").read_bytes()
-        assert half.file(f"{part}.float32.onnx").read_bytes() == made.file(f"{part}.onnx").read_bytes()
+def test_either_typing_may_be_the_bundles_own(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
+    half = write(calibration, quantized_parts(calibration), tmp_path / "half.imkd", replace(RECIPE, typing="float16"))
+    for part in PARTS:
+        assert half.file(f"{part}.onnx").read_bytes() == int8.file(f"{part}.float16.onnx").read_bytes()
+        assert half.file(f"{part}.float32.onnx").read_bytes() == int8.file(f"{part}.onnx").read_bytes()
     assert max(check_golden(half, threads=1).values()) == 0
     with pytest.raises(Error) as error:
-        write(seen, parts, tmp_path / "x.imkd", RIAC, typing="int4")
+        Recipe(Method(), typing="int4")
     assert error.value.code == "E0104"
 
 
 # ---- refusals ----
-def test_an_int8_bundle_is_refused(made: Bundle, tmp_path: Path) -> None:
+def test_an_int8_bundle_is_refused(int8: Bundle, tmp_path: Path) -> None:
     with pytest.raises(Error) as error:
-        quantize(made, "synth", tmp_path / "x.imkd", options=SYNTH)
+        quantize(int8, "synth", tmp_path / "x.imkd", source_options=SYNTH)
     assert error.value.code == "E0614" and not (tmp_path / "x.imkd").exists()
 
 
 def test_a_bundle_whose_layers_all_stay_float_becomes_one_without_pairs(tmp_path: Path) -> None:
     """The random bundle's BEV part reads the raw radar grid in every layer."""
     bundle = write_random_bundle(tmp_path / "random.imkd")
-    result = quantize(bundle, "synth", tmp_path / "r.int8.imkd", options=SYNTH, frames=FRAMES, threads=1)
+    options = QuantizeOptions(frames=FRAMES)
+    result = quantize(bundle, "synth", tmp_path / "r.int8.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "r.int8.imkd").manifest["provenance"]["quantization"]["parts"]
     assert set(card["bev"]["precision"].values()) == {"float: reads the radar grid, whose units are mixed"}
     assert 0 < result["int8_share"] < 1 and list(card["camera"]["scales"]) == ["images"]
     assert result["error"]["bev"] == 0 < result["error"]["camera"] < 0.01
 
 
-def test_a_model_with_past_frames_sees_them_first(tmp_path: Path) -> None:
-    """Its history input is not all zero in calibration, although the frames come out of order; the result runs."""
+def test_a_model_with_past_frames_runs_them_first(tmp_path: Path) -> None:
+    """Its history input is not all zero in calibration, although the frames are not in temporal order."""
     bundle = write_random_bundle(tmp_path / "past.imkd", random_spec(past=2, segmentation=True))
-    seen = calibrate(bundle, "synth", None, SYNTH, FRAMES, tmp_path / "c.npz", threads=1)
-    watched = seen.parts["bev"].watched({"history", "camera_bev"})
-    observable = {name: part.with_outputs([]) for name, part in seen.parts.items()}
-    found = collecting.collect(seen.bundle.spec, observable, watched, seen.source, seen.frames.names[:2], threads=1)
-    assert found.histograms["bev/history"].largest > 0
-    assert max(check_golden(make(seen, tmp_path / "past.int8.imkd"), threads=1).values()) == 0
+    calibration = calibrate(bundle, "synth", None, SYNTH, FRAMES, tmp_path / "c.npz", threads=1)
+    tensors = calibration.parts["bev"].observed_tensors({"history", "camera_bev"})
+    observable = {name: part.with_outputs([]) for name, part in calibration.parts.items()}
+    source, names = calibration.source, calibration.frames.names[:2]
+    collection = collect_module.collect(calibration.bundle.spec, observable, tensors, source, names, threads=1)
+    assert collection.histograms["bev/history"].largest > 0
+    assert max(check_golden(make_int8(calibration, tmp_path / "past.int8.imkd"), threads=1).values()) == 0
 
 
 def test_real_frames_with_a_corrupt_one(shared_data: Path, tmp_path: Path) -> None:
-    """Astyx, one image of the calibration frames truncated: it is passed over, named, and the rest is used."""
+    """Astyx, the image of one calibration frame truncated: it is reported as unusable, and the rest is used."""
     source = tmp_path / "astyx"
     names = select(str(shared_data / "astyx"), split="train").names[:40:2]
     for folder in ("camera_front", "radar_6455", "calibration"):
@@ -433,7 +439,8 @@ def test_real_frames_with_a_corrupt_one(shared_data: Path, tmp_path: Path) -> No
                 shutil.copy(file, source / folder)
     broken = source / "camera_front" / f"{names[3]}.jpg"
     broken.write_bytes(broken.read_bytes()[:2000])
-    result = quantize("astyx-lite", str(source), tmp_path / "a.int8.imkd", frames=FRAMES, threads=1)
+    options = QuantizeOptions(frames=FRAMES)
+    result = quantize("astyx-lite", str(source), tmp_path / "a.int8.imkd", options, threads=1)
     assert list(result["unusable"]) == [names[3]] and result["int8_share"] > 0.95
     with pytest.raises(Error) as error:
         quantize("tiny", str(source), tmp_path / "b.imkd")

@@ -1,4 +1,4 @@
-"""The report: its numbers against other sources of them, and its page in a browser."""
+"""The report: its numbers against independent ones, and its page in a browser."""
 
 from __future__ import annotations
 
@@ -16,61 +16,60 @@ from html_page import Reader, open_in_browser
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.quantization import page
 from imkd_edge.quantization.ptq import quantize_part
-from imkd_edge.quantization.quantize import Calibrated
 from imkd_edge.quantization.report import write_report
+from imkd_edge.quantization.state import Calibration
 
 
 @pytest.fixture(scope="module")
-def written(seen: Calibrated, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def written(calibration: Calibration, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     method, path = Method("riac"), tmp_path_factory.mktemp("report") / "q.html"
-    parts = {name: quantize_part(part, seen.collection, method) for name, part in seen.parts.items()}
-    return path, write_report(seen, parts, method, path, threads=1)
+    parts = {name: quantize_part(part, calibration.collection, method) for name, part in calibration.parts.items()}
+    return path, write_report(calibration, parts, method, path, threads=1)
 
 
-def test_every_pair_and_every_layer_is_in_it(seen: Calibrated, written: tuple[Path, dict[str, Any]]) -> None:
-    for name, part in seen.parts.items():
-        made, told = quantize_part(part, seen.collection, Method("riac")), written[1]["parts"][name]
-        assert {t["name"]: t["range"] for t in told["tensors"]} == {
-            k: v * 127 for k, v in made.scales.activations.items()
-        }
-        assert [layer["name"] for layer in told["layers"]] == [node.name for node in part.layers()]
-        for layer in told["layers"]:
+def test_every_pair_and_every_layer_is_in_it(calibration: Calibration, written: tuple[Path, dict[str, Any]]) -> None:
+    for name, part in calibration.parts.items():
+        quantized = quantize_part(part, calibration.collection, Method("riac"))
+        tensors, layers = (written[1]["parts"][name][kind] for kind in ("tensors", "layers"))
+        scales = quantized.scales.activations
+        assert {t["name"]: t["range"] for t in tensors} == {tensor: scale * 127 for tensor, scale in scales.items()}
+        assert [layer["name"] for layer in layers] == [node.name for node in part.layers()]
+        for layer in layers:
             assert (layer["sensitivity"] is None) == layer["precision"].startswith("float") or layer["sensitivity"] >= 0
 
 
 def test_histograms_hold_every_value_and_clipped_is_their_share_beyond_the_range(
-    seen: Calibrated, written: tuple[Path, dict[str, Any]]
+    calibration: Calibration, written: tuple[Path, dict[str, Any]]
 ) -> None:
-    for name, told in written[1]["parts"].items():
-        for tensor in told["tensors"]:
-            total = seen.collection.histograms[f"{name}/{tensor['name']}"].counts[0].sum()
-            assert sum(tensor["counts"]) == pytest.approx(total) and len(tensor["counts"]) == 64
-            ends = np.linspace(0, max(tensor["largest"], tensor["range"]), 65)
-            beyond = sum(c for c, low in zip(tensor["counts"], ends, strict=False) if low > tensor["range"]) / total
-            within = (
-                sum(c for c, high in zip(tensor["counts"], ends[1:], strict=True) if high < tensor["range"]) / total
-            )
+    for name, part in written[1]["parts"].items():
+        for tensor in part["tensors"]:
+            total = calibration.collection.histograms[f"{name}/{tensor['name']}"].counts[0].sum()
+            counts, limit = tensor["counts"], tensor["range"]
+            assert sum(counts) == pytest.approx(total) and len(counts) == 64
+            edges = np.linspace(0, max(tensor["largest"], limit), 65)
+            beyond = sum(count for count, low in zip(counts, edges, strict=False) if low > limit) / total
+            within = sum(count for count, high in zip(counts, edges[1:], strict=True) if high < limit) / total
             assert beyond - 1e-9 <= tensor["clipped"] <= 1 - within + 1e-9
     assert any(tensor["occupied"] for tensor in written[1]["parts"]["bev"]["tensors"])
     assert not any(tensor["occupied"] for tensor in written[1]["parts"]["camera"]["tensors"])
 
 
 def test_the_page_stands_alone_and_holds_the_data(written: tuple[Path, dict[str, Any]]) -> None:
-    path, told = written
-    text, tensors = path.read_text(), sum(len(part["tensors"]) for part in told["parts"].values())
+    path, data = written
+    text, tensors = path.read_text(), sum(len(part["tensors"]) for part in data["parts"].values())
     reader = Reader(text)
     assert not reader.fetched and "http" not in text and "@import" not in text
     assert reader.tags.count("svg") == tensors + 2 and reader.tags.count("polygon") == tensors
-    int8 = sum(layer["sensitivity"] is not None for part in told["parts"].values() for layer in part["layers"])
-    assert reader.tags.count("rect") == int8 and reader.tags.count("img") == len(told["maps"]) >= 2
-    held = json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', text)[1])  # type: ignore[index]
-    assert held == told == json.loads(path.with_suffix(".json").read_text())
+    int8 = sum(layer["sensitivity"] is not None for part in data["parts"].values() for layer in part["layers"])
+    assert reader.tags.count("rect") == int8 and reader.tags.count("img") == len(data["maps"]) >= 2
+    embedded = json.loads(re.search(r'<script type="application/json" id="result">(.*?)</script>', text)[1])  # type: ignore[index]
+    assert embedded == data == json.loads(path.with_suffix(".json").read_text())
 
 
 def test_the_line_stands_at_the_range_and_bars_are_as_long_as_their_numbers() -> None:
     tensor = {"name": "<x>", "largest": 8.0, "range": 2.0, "clipped": 0.5, "counts": [1.0] * 4, "occupied": None}
-    drawn = page.histogram(tensor)
-    assert f'x1="{page.WIDTH / 4:.1f}"' in drawn and "50 % clipped" in drawn and "<x>" not in drawn
+    drawing = page.histogram(tensor)
+    assert f'x1="{page.WIDTH / 4:.1f}"' in drawing and "50 % clipped" in drawing and "<x>" not in drawing
     layers = [{"name": n, "sensitivity": s, "precision": "int8"} for n, s in (("a", 0.1), ("b", 0.4), ("c", None))]
     widths = re.findall(r'width="([\d.]+)" height', page.sensitivity_bars(layers))
     assert [float(w) for w in widths] == [480, 120]

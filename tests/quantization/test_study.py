@@ -1,4 +1,4 @@
-"""The study: rows of several trained seeds, paired; gone on with; with training."""
+"""The study: rows of several trained seeds, paired; resumed; with training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imkd_edge.quantization import study
 
 
 def run_of(
-    row: str, seed: int, bev: float, bits: int | None = None, drawn: list[float] | None = None
+    row: str, seed: int, bev: float, bits: int | None = None, draws: list[float] | None = None
 ) -> dict[str, Any]:
     metric = "car_bev_ap40_moderate"
     return {
@@ -23,37 +23,40 @@ def run_of(
         "seed": seed,
         **({"bits": bits} if bits else {}),
         "metrics": {metric: bev},
-        "bootstrap": {metric: drawn or [bev] * 4},
+        "bootstrap": {metric: draws or [bev] * 4},
     }
 
 
 def test_seeds_are_paired_and_frames_are_drawn_together() -> None:
     runs = [
-        run_of("float", 0, 40.0), run_of("max, 8 bits", 0, 30.0, 8), run_of("mse, 8 bits", 0, 38.0, 8, [36.0, 38.0, 38.0, 40.0]),
-        run_of("float", 1, 20.0), run_of("max, 8 bits", 1, 16.0, 8), run_of("mse, 8 bits", 1, 20.0, 8, [20.0] * 4),
-    ]  # fmt: skip
-    found = study.summaries(runs)
-    assert list(found) == ["float", "mse, 8 bits"]
-    rows = {row["row"]: row["metrics"]["car_bev_ap40_moderate"] for row in found["float"]}
+        run_of("float", 0, 40.0),
+        run_of("max, 8 bits", 0, 30.0, 8),
+        run_of("mse, 8 bits", 0, 38.0, 8, [36.0, 38.0, 38.0, 40.0]),
+        run_of("float", 1, 20.0),
+        run_of("max, 8 bits", 1, 16.0, 8),
+        run_of("mse, 8 bits", 1, 20.0, 8, [20.0] * 4),
+    ]
+    tables = study.summaries(runs)
+    assert list(tables) == ["float", "mse, 8 bits"]
+    rows = {row["row"]: row["metrics"]["car_bev_ap40_moderate"] for row in tables["float"]}
     assert rows["float"]["mean"] == 30 and rows["float"]["sem"] == 10  # sd of 40 and 20 is 20 / sqrt 2
     assert rows["max, 8 bits"]["gain"] == -7 and rows["max, 8 bits"]["gain_sem"] == pytest.approx(3)  # -10 and -4
     assert rows["mse, 8 bits"]["gain"] == -1 and rows["mse, 8 bits"]["gain_sem"] == pytest.approx(1)  # -2 and 0
-    assert (
-        -2 <= rows["mse, 8 bits"]["gain_low"] < -1 < rows["mse, 8 bits"]["gain_high"] <= 0
-    )  # means of both seeds: -2, -1, -1, 0
-    against = {row["row"]: row["metrics"]["car_bev_ap40_moderate"]["gain"] for row in found["mse, 8 bits"]}
+    # Means of both seeds: -2, -1, -1, 0.
+    assert -2 <= rows["mse, 8 bits"]["gain_low"] < -1 < rows["mse, 8 bits"]["gain_high"] <= 0
+    against = {row["row"]: row["metrics"]["car_bev_ap40_moderate"]["gain"] for row in tables["mse, 8 bits"]}
     assert list(against) == ["mse, 8 bits", "max, 8 bits"] and against["max, 8 bits"] == -6
 
 
 def test_rows_have_names_that_say_all() -> None:
-    named = [study.label(method) for method in study.methods([8, 6])]
-    assert len(set(named)) == len(named) == 18
+    names = [study.label(method) for method in study.methods([8, 6])]
+    assert len(set(names)) == len(names) == 18
     assert study.label(Method("riac", 6, 0.5)) == "riac 0.5, 6 bits" and study.label(Method("mse")) == "mse, 8 bits"
     assert [m.name for m in study.methods([8], ["mse", "riac"])] == ["mse", "riac", "riac"]
 
 
-def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
-    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_seeds_from_the_command_and_no_row_is_measured_twice(
+    tmp_path: Path, few_real: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On four real frames; one model twice stands for two seeds."""
     evaluated: list[str] = []
@@ -62,28 +65,17 @@ def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
         study, "evaluate_bundle", lambda bundle, *a, **k: (evaluated.append(bundle), real(bundle, *a, **k))[1]
     )
     monkeypatch.setattr(study.kitti, "RESAMPLES", 5)
-    common = ["--data", str(shared_data / "astyx"), "--limit", "4", "--bits", "8", "--frames", "16", "--threads", "1"]
-    command = [
-        "astyx-lite",
-        "astyx-lite",
-        *common,
-        "--methods",
-        "mse",
-        "--state",
-        str(tmp_path / "s"),
-        "--out",
-        str(tmp_path / "r.json"),
-    ]
+    common = ["--data", str(few_real), "--limit", "4", "--bits", "8", "--frames", "16", "--threads", "1"]
+    files = ["--state", str(tmp_path / "s"), "--out", str(tmp_path / "r.json")]
+    command = ["astyx-lite", "astyx-lite", *common, "--methods", "mse", *files]
     study.main(command)
     result = json.loads((tmp_path / "r.json").read_text())
-    assert [(run["row"], run["seed"]) for run in result["runs"]] == [
-        (r, s) for s in (0, 1) for r in ("float", "mse, 8 bits")
-    ]
+    rows = [(row, seed) for seed in (0, 1) for row in ("float", "mse, 8 bits")]
+    assert [(run["row"], run["seed"]) for run in result["runs"]] == rows
     first, second = (run for run in result["runs"] if run["row"] == "mse, 8 bits")
     assert first["metrics"].keys() == second["metrics"].keys() and first["int8_share"] > 0.95
-    assert (
-        "car_bev_ap40_moderate_no_radar" in first["metrics"] and len(first["bootstrap"]["car_bev_ap40_moderate"]) == 5
-    )
+    assert "car_bev_ap40_moderate_no_radar" in first["metrics"]
+    assert len(first["bootstrap"]["car_bev_ap40_moderate"]) == 5
     row = next(row for row in result["summary"]["float"] if row["row"] == "mse, 8 bits")
     assert row["seeds"] == [0, 1] and row["metrics"]["car_bev_ap40_moderate"]["gain_sem"] == 0  # the same model twice
     evaluated.clear()
@@ -97,9 +89,10 @@ def test_two_seeds_from_the_command_and_what_is_there_is_not_made_again(
 
 
 def test_training_is_a_row(tmp_path: Path) -> None:
-    """Of one seed, so that no standard error has a value: the file is strict JSON all the same, and is gone on with."""
+    """With one seed no standard error has a value; the file is strict JSON all the same, and is resumed."""
     out = tmp_path / "r.json"
-    command = f"tiny --data synth --option scenes=2 --option frames_per_scene=9 --split all --out {out} --state {tmp_path / 's'}"
+    command = f"tiny --data synth --option scenes=2 --option frames_per_scene=9 --split all --out {out}"
+    command += f" --state {tmp_path / 's'}"
     command += " --frames 16 --limit 2 --threads 1 --bits 6 --methods mse --qat 1 --refine 2"
     study.main(command.split())
     first = out.read_text()

@@ -1,4 +1,4 @@
-"""The ablation: rows x seeds, resumable, and a table whose numbers follow from the runs."""
+"""Ablation: rows x seeds, resumable, and a table whose numbers follow from the runs."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.training import ablation, ablation_report
 from imkd_edge.training.ablation import ablate, load_plan
-from imkd_edge.training.main import Run
+from imkd_edge.training.run import Run
 
 PLAN = """config = "{config}"
 data = "synth"
@@ -23,7 +23,7 @@ fused = 0.0
 model = {{ gates = false }}
 [rows.fused]
 distill = {{ fused = 0.3, intensity = "density" }}
-[rows.blind]
+[rows.radar]
 condition = "no_camera"
 data = {{ sensors = "radar" }}
 """
@@ -50,57 +50,48 @@ def finished(plan, tmp_path_factory):
     return out, ablate(plan, out, seeds=[0])
 
 
-def test_every_row_is_trained_as_it_says(finished):
+def test_every_row_is_trained_with_its_own_config(finished):
     out, results = finished
     runs = {run["row"]: run for run in results["runs"]}
-    assert list(runs) == ["baseline", "fused", "blind"]
+    assert list(runs) == ["baseline", "fused", "radar"]
     assert runs["baseline"]["config"]["model"]["gates"] is False and runs["fused"]["config"]["model"]["gates"] is True
     assert runs["fused"]["config"]["distill"]["intensity"] == "density"
-    assert (
-        "distill_fused" in runs["fused"]["curve"][0]["losses"]
-        and "distill_fused" not in runs["blind"]["curve"][0]["losses"]
-    )
+    losses = {row: run["curve"][0]["losses"] for row, run in runs.items()}
+    assert "distill_fused" in losses["fused"] and "distill_fused" not in losses["radar"]
     for run in runs.values():
-        assert (
-            run["seed"] == 0
-            and run["commit"]
-            and {"mAP", "NDS", "mAVE"} <= set(run["metrics"])
-            and len(run["curve"]) == 1
-        )
+        assert run["seed"] == 0 and run["commit"] and len(run["curve"]) == 1
+        assert {"mAP", "NDS", "mAVE"} <= set(run["metrics"])
     assert json.loads((out / "results.json").read_text()) == results
 
 
-def test_what_is_finished_is_not_done_again_and_the_table_alone_suffices(plan, finished, tmp_path, monkeypatch):
+def test_finished_runs_are_skipped_and_results_json_suffices_for_it(plan, finished, tmp_path, monkeypatch):
     out, results = finished
-    monkeypatch.setattr(ablation, "train_stages", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(ablation, "train_stages", lambda *_, **__: pytest.fail("trained again"))
     assert ablate(plan, out, seeds=[0]) == results
     (tmp_path / "results.json").write_text((out / "results.json").read_text())
     assert ablate(plan, tmp_path, seeds=[0])["runs"] == results["runs"]
 
 
-def test_an_interrupted_run_goes_on(plan, finished, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed(plan, finished, tmp_path, monkeypatch):
     _, results = finished
     with killed_after_the_first_save():
         ablate(plan, tmp_path, rows=["baseline"], seeds=[0])
-    monkeypatch.setattr(Run, "one_epoch", lambda *_: pytest.fail("the epoch was finished before"))
+    monkeypatch.setattr(Run, "train_epoch", lambda *_: pytest.fail("the epoch was finished before"))
     again = ablate(plan, tmp_path, rows=["baseline"], seeds=[0])["runs"]
     assert [run["metrics"] for run in again] == [results["runs"][0]["metrics"]]
 
 
-def test_a_split_that_is_missing_is_missed_before_any_training(plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "train_stages", lambda *_: pytest.fail("trained"))
+def test_a_missing_split_is_reported_before_any_training(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "train_stages", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(Error, match="nights"):
         ablate(replace(plan, split="nights"), tmp_path)
 
 
 def test_a_teacher_of_another_plan_is_refused_and_the_right_one_is_recorded(plan, finished):
     out, results = finished
-    taught = {run["row"]: run.get("teacher") for run in results["runs"]}
-    assert (
-        taught["baseline"] is None
-        and taught["fused"]["teacher"] == plan.common.to_dict()["teacher"]
-        and taught["fused"]["commit"]
-    )
+    teachers = {run["row"]: run.get("teacher") for run in results["runs"]}
+    assert teachers["baseline"] is None and teachers["fused"]["commit"]
+    assert teachers["fused"]["teacher"] == plan.common.to_dict()["teacher"]
     common = replace(plan.common, teacher=replace(plan.common.teacher, rate=1e-4))
     with pytest.raises(Error, match="differ from the checkpoint's") as error:
         ablate(replace(plan, common=common), out, rows=["fused"], seeds=[5])
@@ -116,13 +107,13 @@ def test_a_changed_row_is_another_run(plan):
     assert len({row.digest(0), *(changed.digest(0) for changed in others)}) == 4
 
 
-def test_a_run_without_distillation_is_the_same_whatever_the_teacher(plan):
+def test_a_run_without_distillation_does_not_depend_on_the_teacher(plan):
     for row, same in zip(plan.rows, (True, False)):
         other = replace(row, tree={**row.tree, "teacher": {"radar": True}})
         assert row.settings.distill.active != same and (other.digest(0) == row.digest(0)) == same
 
 
-def test_a_seed_beyond_the_plan_is_kept_too(plan, finished, tmp_path):
+def test_results_of_a_seed_outside_the_plan_stay(plan, finished, tmp_path):
     _, results = finished
     extra = {**results["runs"][0], "seed": 7, "digest": plan.rows[0].digest(7)}
     (tmp_path / "results.json").write_text(json.dumps({"runs": [extra]}))
@@ -131,12 +122,12 @@ def test_a_seed_beyond_the_plan_is_kept_too(plan, finished, tmp_path):
 
 def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    with pytest.raises(Error, match="not spread over processes"):
+    with pytest.raises(Error, match="cannot use several processes"):
         ablate(plan, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "problem"),
     [
         ('config = "tiny"\n', "missing"),
         (PLAN.format(config="tiny") + "[more]\n", "more"),
@@ -147,16 +138,16 @@ def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
         (PLAN.format(config="tiny").replace("[0, 1]", '[0]\nmetrics = ["mAP"]'), "mAP"),
         (
             PLAN.format(config="tiny")
-            .replace("[rows.fused]", "[rows]\nlost = 1\n[rows.fused]")
+            .replace("[rows.fused]", "[rows]\nnumber = 1\n[rows.fused]")
             .replace("[rows.baseline]\n", ""),
-            "lost",
+            "number",
         ),
         (PLAN.format(config="tiny").replace('config = "tiny"', "config = 3"), "config = 3"),
     ],
 )
-def test_a_bad_plan_is_refused(text, found, tmp_path):
+def test_a_bad_plan_is_refused(text, problem, tmp_path):
     (tmp_path / "plan.toml").write_text(text)
-    with pytest.raises(Error, match=found):
+    with pytest.raises(Error, match=problem):
         load_plan(tmp_path / "plan.toml")
 
 
@@ -165,39 +156,41 @@ def test_an_unknown_row_is_refused(plan, tmp_path):
         ablate(plan, tmp_path, rows=["magic"])
 
 
-def test_the_shipped_plans_are_whole():
+def test_the_shipped_plans_are_complete():
     for path in ablation.PLANS.glob("*.toml"):
         plan = load_plan(path.stem)
         assert len(plan.seeds) >= 3 and plan.rows[0].name == "baseline"
         assert not plan.rows[0].settings.distill.active and not plan.rows[0].settings.model.gates
 
 
-def test_results_do_not_tell_where_the_data_lie():
+def test_results_hold_no_path_of_the_data():
     for path in (ablation.PLANS.parent / "results").glob("*.json"):
         runs = json.loads(path.read_text())["runs"]
         assert runs and all(run["config"]["data"]["source"] in ("astyx", "synth") for run in runs)
 
 
-def run(row, seed, value, drawn):
+def run(row, seed, value, samples):
     metrics = {"car_bev_ap40_moderate": value, "car_mae_z": value / 100}
-    return {"row": row, "seed": seed, "metrics": metrics, "bootstrap": {"car_bev_ap40_moderate": drawn}}
+    return {"row": row, "seed": seed, "metrics": metrics, "bootstrap": {"car_bev_ap40_moderate": samples}}
 
 
 RUNS = [
     run("baseline", 0, 30.0, [29.0, 31.0]),
     run("baseline", 1, 34.0, [33.0, 35.0]),
-    run("all", 0, 33.0, [30.0, 36.0]),
-    run("all", 1, 35.0, [33.0, 37.0]),
+    run("terms", 0, 33.0, [30.0, 36.0]),
+    run("terms", 1, 35.0, [33.0, 37.0]),
     run("late", 1, 36.0, [36.0, 36.0]),
 ]
 
 
 def test_gains_are_paired_by_seed():
-    baseline, everything, late = (row["metrics"]["car_bev_ap40_moderate"] for row in ablation_report.summary(RUNS))
+    baseline, terms, late = (row["metrics"]["car_bev_ap40_moderate"] for row in ablation_report.summary(RUNS))
     assert baseline["mean"] == 32 and baseline["sem"] == pytest.approx(2)  # sd sqrt(8) over sqrt(2)
-    assert everything["gain"] == 2 and everything["gain_sem"] == pytest.approx(1)  # +3 and +1
-    low, high = np.percentile([(1 + 0) / 2, (5 + 2) / 2], [2.5, 97.5])  # per draw: the mean of the seeds' differences
-    assert (everything["gain_low"], everything["gain_high"]) == pytest.approx((low, high))
+    assert terms["gain"] == 2 and terms["gain_sem"] == pytest.approx(1)  # +3 and +1
+    low, high = np.percentile(
+        [(1 + 0) / 2, (5 + 2) / 2], [2.5, 97.5]
+    )  # per resample: the mean of the seeds' differences
+    assert (terms["gain_low"], terms["gain_high"]) == pytest.approx((low, high))
     assert late["gain"] == 2 and math.isnan(late["gain_sem"])  # against seed 1 alone
 
 
@@ -205,22 +198,21 @@ def test_a_metric_that_the_first_row_lacks_has_no_gain():
     runs = json.loads(json.dumps(RUNS))
     del runs[0]["bootstrap"]["car_bev_ap40_moderate"]
     runs[2]["metrics"]["vehicle_iou"] = runs[3]["metrics"]["vehicle_iou"] = 0.5
-    everything = ablation_report.summary(runs)[1]["metrics"]
-    assert everything["vehicle_iou"]["mean"] == 0.5 and "gain" not in everything["vehicle_iou"]
-    assert everything["car_bev_ap40_moderate"]["gain"] == 2
+    metrics = ablation_report.summary(runs)[1]["metrics"]
+    assert metrics["vehicle_iou"]["mean"] == 0.5 and "gain" not in metrics["vehicle_iou"]
+    assert metrics["car_bev_ap40_moderate"]["gain"] == 2
 
 
 def test_table_and_plot_show_every_row(tmp_path):
     rows = ablation_report.report({"runs": RUNS}, tmp_path)
     table = (tmp_path / "table.md").read_text()
-    assert [row["row"] for row in rows] == ["baseline", "all", "late"]
-    assert "| baseline | 2 | 32.0 ± 2.0 | 0.320 ± 0.020 |" in table and "| all | +2.0 ± 1.0 [" in table
+    assert [row["row"] for row in rows] == ["baseline", "terms", "late"]
+    assert "| baseline | 2 | 32.0 ± 2.0 | 0.320 ± 0.020 |" in table and "| terms | +2.0 ± 1.0 [" in table
     assert (tmp_path / "plot.png").stat().st_size > 5000 and "teachers" not in table
 
 
-def test_a_table_of_several_teachers_says_so(tmp_path):
-    runs = [
-        {**run, "teacher": {"seed": 0, "commit": commit}} for run, commit in zip(RUNS, ["a1", "a1", "a1", "b2", "b2"])
-    ]
+def test_a_table_of_runs_with_several_teachers_notes_it(tmp_path):
+    commits = ["a1", "a1", "a1", "b2", "b2"]
+    runs = [{**run, "teacher": {"seed": 0, "commit": commit}} for run, commit in zip(RUNS, commits)]
     ablation_report.report({"runs": runs}, tmp_path)
     assert "2 different teachers" in (tmp_path / "table.md").read_text()

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from helpers import write_toy_config
+from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.cache import CachedSource, FeatureFiles
+from imkd_edge.training.checkpoint import load_checkpoint
 from imkd_edge.training.config import DataConfig, from_dict, load_config
 from imkd_edge.training.data import FrameDataset
-from imkd_edge.training.main import load_checkpoint, train
 from imkd_edge.training.models.camera import SmallBackbone
+from imkd_edge.training.program import train
 
 OPTIONS = {"scenes": 1, "frames_per_scene": 2, "lidar": True}
 
@@ -84,7 +86,7 @@ def test_a_cached_run_is_bit_equal_and_the_next_one_decodes_nothing(frozen, tmp_
     monkeypatch.setattr(SmallBackbone, "forward", lambda self, images: passes.append(1) or forward(self, images))
     for name, cache in {"memory": None, "first": tmp_path / "cache", "second": tmp_path / "cache"}.items():
         decoded.clear(), passes.clear()
-        train(frozen, out=tmp_path / name, seed=2, epochs=2, cache=cache)
+        train(frozen, TrainOptions(out=tmp_path / name, seed=2, epochs=2, cache=cache))
         runs.append((load_checkpoint(tmp_path / name / "checkpoint.pt"), len(decoded), len(passes)))
     (memory, *seen), (first, *made), (second, *found) = runs
     assert seen == made == [8, 16] and found == [0, 0]

@@ -8,8 +8,9 @@ import pytest
 from helpers import write_toy_config
 from imkd_edge.evaluation import nuscenes
 from imkd_edge.evaluation.run import choose, predict
+from imkd_edge.options import TrainOptions
 from imkd_edge.training.evaluate import CheckpointDetector
-from imkd_edge.training.main import train
+from imkd_edge.training.program import train
 
 REACH = 25.6  # m: a small grid, so that its cells can be fine
 CONFIG = """scenes = 1
@@ -52,7 +53,7 @@ def test_four_frames_are_learnt_by_heart(tmp_path):
         assert old in text
         text = text.replace(old, new)
     path.write_text(text)
-    checkpoint = train(path, out=tmp_path / "run", seed=0)["checkpoint"]
+    checkpoint = train(path, TrainOptions(out=tmp_path / "run", seed=0))["checkpoint"]
     chosen = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
     detected = predict(chosen, CheckpointDetector(checkpoint, 0.05)).frames
     truths = [within_reach(item[0]) for item in detected]

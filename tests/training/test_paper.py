@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from imkd_edge import Detector, ops
+from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
 from imkd_edge.sources.nuscenes.writer import write_nuscenes
 from imkd_edge.sources.synth import SynthSource
+from imkd_edge.training.checkpoint import load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
 from imkd_edge.training.export import export
-from imkd_edge.training.main import load_student, train
+from imkd_edge.training.program import train
 
 
 class Street:
@@ -54,7 +56,7 @@ def test_the_reader_gives_what_the_paper_reads(folder):
 def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, classifier, last):
     path = tmp_path / "step.toml"
     path.write_text(f'base = "{name}"\n[teacher]\nepochs = 1\nlabel_epochs = 1\n[train]\nepochs = 1\nworkers = 1\n')
-    result = train(path, data=str(folder), out=tmp_path / "run")
+    result = train(path, TrainOptions(data=str(folder), out=tmp_path / "run"))
     assert result["frames"] == 2 and all(np.isfinite(value) for value in result["losses"].values())
     card = export(tmp_path / "run" / "checkpoint.pt", tmp_path / "paper.imkd", data=str(folder))
     manifest = json.loads((tmp_path / "paper.imkd" / "manifest.json").read_text())

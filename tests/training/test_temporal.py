@@ -10,15 +10,17 @@ import torch
 from helpers import killed_after_the_first_save, write_toy_clip_config
 from imkd_edge import ops
 from imkd_edge.errors import Error
+from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
 from imkd_edge.spec import HistorySpec
 from imkd_edge.training import augment
+from imkd_edge.training.checkpoint import load_checkpoint, load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.losses import detection_losses
-from imkd_edge.training.main import load_checkpoint, load_student, train
 from imkd_edge.training.models.student import Student
+from imkd_edge.training.program import train
 from imkd_edge.training.temporal import Timeline, motion, warp_history
 
 MS = 1_000_000
@@ -208,14 +210,14 @@ def test_one_frame_alone_has_no_weights_for_the_past():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("clips")
-    train(write_toy_clip_config(place / "clip.toml"), out=place, seed=3, epochs=2)
+    train(write_toy_clip_config(place / "clip.toml"), TrainOptions(out=place, seed=3, epochs=2))
     return place
 
 
 def test_a_resumed_run_on_clips_is_bit_equal(folder, tmp_path):
     with killed_after_the_first_save():
-        train(folder / "clip.toml", out=tmp_path, seed=3, epochs=2)
-    train(folder / "clip.toml", out=tmp_path, seed=3, epochs=2, resume=True)
+        train(folder / "clip.toml", TrainOptions(out=tmp_path, seed=3, epochs=2))
+    train(folder / "clip.toml", TrainOptions(out=tmp_path, seed=3, epochs=2, resume=True))
     ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")
     for part in ("trained", "ema"):
         for key, value in theirs[part].items():

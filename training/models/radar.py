@@ -1,4 +1,4 @@
-"""Encoder of a dense grid of returns, radar's or the teacher's LiDAR's, onto the BEV grid."""
+"""Encoder of a dense grid of radar or LiDAR returns onto the BEV grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imkd_edge.training.models.blocks import Residual, conv_bn
 
 
 class GridEncoder(nn.Module):
-    """grid (B,F,H*ratio,W*ratio) -> (B,C,H,W); strided where the grid's cells are finer than the BEV's, ratio 1, 2 or 4 (config.py)."""
+    """grid (B,F,H*ratio,W*ratio) -> (B,C,H,W), ratio 1, 2 or 4 (config.py), by strided convolutions."""
 
     def __init__(self, features: int, ratio: int, channels: int):
         super().__init__()

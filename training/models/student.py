@@ -1,4 +1,4 @@
-"""The student: camera part, lift, BEV part. The lift's table comes from the runtime's C++; only its sum is torch."""
+"""The student: camera part, lift, BEV part. C++ makes the lift's table; torch computes its sum alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config import ModelConfig
-from imkd_edge.training.mix import mixed
+from imkd_edge.training.mix import mix_maps
 from imkd_edge.training.models.bev import BevNet
 from imkd_edge.training.models.camera import CameraNet
 from imkd_edge.training.temporal import warp_history
@@ -18,11 +18,11 @@ warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
 
 
 class LiftSum(torch.autograd.Function):
-    """The sum of `ops.lift` as a sparse product: BEV = S @ features with S (cells, pixels) holding the depth of every frustum point."""
+    """The sum of `ops.lift` as a sparse product: BEV = S @ features, S (cells, pixels) of frustum points' depth."""
 
     @staticmethod
     def forward(ctx, depth, features, points, pixels, rows):
-        """depth (N*D*h*w,), features (N*h*w, C), points and pixels (P,), rows (cells+1,) interval of each cell -> (cells, C)."""
+        """depth (N*D*h*w,), features (N*h*w, C), points, pixels (P,), rows (cells+1,): intervals -> (cells, C)."""
         weight = depth[points]
         ctx.save_for_backward(weight, features, points, pixels, rows)
         ctx.size = len(depth)
@@ -34,7 +34,7 @@ class LiftSum(torch.autograd.Function):
         grad = grad.contiguous()
         S = _sparse(rows, pixels, torch.zeros_like(weight), len(features))
         by_point = torch.sparse.sampled_addmm(S, grad, features.t(), beta=0.0).values()
-        d_depth = grad.new_zeros(ctx.size).index_put((points,), by_point)  # a frustum point is in one cell at most
+        d_depth = grad.new_zeros(ctx.size).index_put((points,), by_point)  # a frustum point lies in one cell at most
         d_features = _sparse(rows, pixels, weight, len(features)).t() @ grad
         return d_depth, d_features, None, None, None
 
@@ -48,17 +48,16 @@ def lift_sum(
     context: torch.Tensor,  # (N,C,h,w)
     batch: dict[str, torch.Tensor],  # points, pixels (P,), rows (cells+1,): the lift's table over the whole batch
 ) -> torch.Tensor:  # (cells, C+1)
-    """Sum of depth times context over the frustum points of each cell; the last channel sums depth alone."""
+    """Sums depth times context over the frustum points of each cell; the last channel sums depth alone."""
     features = context.permute(0, 2, 3, 1).reshape(-1, context.shape[1])
     features = torch.cat([features, features.new_ones(len(features), 1)], 1)
+    table = batch["points"], batch["pixels"], batch["rows"]
     with torch.autocast(depth.device.type, enabled=False):
-        return LiftSum.apply(
-            depth.reshape(-1).float(), features.float(), batch["points"], batch["pixels"], batch["rows"]
-        )
+        return LiftSum.apply(depth.reshape(-1).float(), features.float(), *table)
 
 
 class Student(nn.Module):
-    """Everything that is deployed; `camera` and `bev` become camera.onnx and bev.onnx."""
+    """All deployed networks; `camera` and `bev` become camera.onnx and bev.onnx."""
 
     def __init__(self, spec: ModelSpec, model: ModelConfig):
         super().__init__()
@@ -76,8 +75,8 @@ class Student(nn.Module):
             self.camera.backbone.eval()
         return self
 
-    def sense(self, batch: dict) -> dict[str, torch.Tensor]:
-        """Depth (N,D,h,w) and what BevNet.features names, of the frames of a batch; batch: see data.collate."""
+    def encode(self, batch: dict) -> dict[str, torch.Tensor]:
+        """Encodes the present frames of a batch of data.collate: "depth" (N,D,h,w), and the maps of BevNet.features."""
         if "features" in batch:
             depth, context = self.camera.head(batch["features"])
         else:
@@ -85,15 +84,16 @@ class Student(nn.Module):
         depth = depth * batch["present"].view(-1, 1, 1, 1)
         lifted = lift_sum(depth, context, batch)
         camera_bev = lifted.view(-1, *self.grid, lifted.shape[1]).permute(0, 3, 1, 2).contiguous()
-        if "own" in batch:
-            camera_bev = mixed(camera_bev, batch["own"])
+        if "sector" in batch:
+            camera_bev = mix_maps(camera_bev, batch["sector"])
         return {"depth": depth, **self.bev.features(camera_bev, batch["radar_grid"])}
 
     @torch.no_grad()
-    def recall(self, batch: dict) -> torch.Tensor | None:
-        """Past F_fused in the present ego frame (B,frames*C,H,W), newest first, 0 where there is none; None without history.
+    def history(self, batch: dict) -> torch.Tensor | None:
+        """Past F_fused in the present ego frame (B,frames*C,H,W), newest first, 0 in empty slots; None without history.
 
-        Past frames are seen as the device sees them: by the batch norms' running statistics, which frames without a loss must not move.
+        Past frames run in evaluation mode, as on the device: with the running statistics of the batch norms, which
+        frames without a loss must not update.
         """
         spec = self.spec
         if not spec.history.frames:
@@ -101,14 +101,14 @@ class Student(nn.Module):
         fused = None
         if "past" in batch:
             mode = self.training
-            fused = self.eval().sense(batch["past"])["f_fused"]
+            fused = self.eval().encode(batch["past"])["f_fused"]
             self.train(mode)
-        return warp_history(spec, len(batch["radar_grid"]), fused, batch.get("past_slot"), batch.get("past_motion")).to(
-            batch["radar_grid"]
-        )
+        radar_grid = batch["radar_grid"]
+        maps = warp_history(spec, len(radar_grid), fused, batch.get("past_slot"), batch.get("past_motion"))
+        return maps.to(radar_grid)
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:
-        """batch: see data.collate. Returns depth, what BevNet.features and BevNet.answer name."""
-        history = self.recall(batch)
-        seen = self.sense(batch)
-        return {**seen, **self.bev.answer(seen["f_fused"], history)}
+        """Maps a batch of data.collate to depth, the maps of BevNet.features and the outputs of BevNet.detect."""
+        history = self.history(batch)
+        maps = self.encode(batch)
+        return {**maps, **self.bev.detect(maps["f_fused"], history)}

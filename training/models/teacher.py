@@ -1,4 +1,4 @@
-"""Train only: the LiDAR teacher and the label encoder. Neither may appear in an exported graph."""
+"""LiDAR teacher and label encoder, for training alone: neither may appear in an exported graph."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import TeacherConfig
-from imkd_edge.training.models.bev import BOX_CHANNELS, Head
+from imkd_edge.training.models.bev import Head
 from imkd_edge.training.models.blocks import conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 
@@ -17,7 +17,7 @@ from imkd_edge.training.models.radar import GridEncoder
 class Teacher(Head):
     """Pillar CenterPoint (Yin et al. 2021) on the student's BEV grid: pillar statistics -> F_lidar -> trunk -> head.
 
-    With `radar` it is a LiDAR-radar fusion: where the LiDAR is blind it then knows no less than its student.
+    With `radar` it fuses LiDAR and radar, so that it has the student's information where the LiDAR is blind.
     """
 
     def __init__(self, spec: ModelSpec, config: TeacherConfig):
@@ -26,21 +26,20 @@ class Teacher(Head):
         self.encoder = GridEncoder(lidar.CHANNELS, ratio, config.channels)
         self.radar = GridEncoder(len(spec.radar.features), ratio, config.channels) if config.radar else None
         self.join = conv_bn((1 + config.radar) * config.channels, config.channels)
-        self.register_buffer(
-            "reflectance_scale", torch.ones(())
-        )  # 99th percentile of log reflectance over the training set
+        # 99th percentile of log reflectance over the training set
+        self.register_buffer("reflectance_scale", torch.ones(()))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """batch: lidar_grid (B,lidar.CHANNELS,Hr,Wr), with `radar` also radar_grid. Returns f_lidar (B,C,H,W), heatmap (logits), box."""
-        seen = [self.encoder(batch["lidar_grid"])]
-        seen += [] if self.radar is None else [self.radar(batch["radar_grid"])]
-        f_lidar = self.located(self.join(torch.cat(seen, 1)))
-        heatmap, box = self.decide(f_lidar)
+        """lidar_grid (B,F,Hr,Wr), and radar_grid with `radar` -> f_lidar (B,C,H,W), heatmap logits and box."""
+        maps = [self.encoder(batch["lidar_grid"])]
+        maps += [] if self.radar is None else [self.radar(batch["radar_grid"])]
+        f_lidar = self.add_position(self.join(torch.cat(maps, 1)))
+        heatmap, box = self.predict(f_lidar)
         return {"f_lidar": f_lidar, "heatmap": heatmap, "box": box}
 
 
 class LabelEncoder(nn.Module):
-    """Labels -> F_label (B,C,H,W), learnt by reading them back through the frozen teacher's head (LabelDistill, ECCV 2024)."""
+    """Labels -> F_label (B,C,H,W), trained to decode through the frozen teacher's head (LabelDistill, ECCV 2024)."""
 
     def __init__(self, spec: ModelSpec, config: TeacherConfig):
         super().__init__()
@@ -54,8 +53,8 @@ class LabelEncoder(nn.Module):
         return self.net(self.raster(batch))
 
     def raster(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(B,10+K,H,W): the box of the object that owns a cell (unknown channels 0) and its class one-hot; 0 where there is none."""
-        own = batch["label"] >= 0
+        """(B,10+K,H,W): box (unknown channels 0) and one-hot class of each cell's object; 0 in cells without one."""
+        occupied = batch["label"] >= 0
         one_hot = F.one_hot(batch["label"].clamp(min=0), self.classes).permute(0, 3, 1, 2)
         values = torch.cat([torch.nan_to_num(batch["box"]), one_hot.to(batch["box"].dtype)], 1)
-        return values * own[:, None]
+        return values * occupied[:, None]
