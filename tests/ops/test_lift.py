@@ -70,10 +70,10 @@ def test_each_frustum_point_lies_in_its_cell(seed: int, distortion: str) -> None
     rig = random_rig(seed, distortion=distortion)
     crops = crops_of(spec, rig)
     expected, margin = cells_of(spec, frustum(spec, rig, crops))
-    found = expand(spec, lift_table(spec, rig, crops)).reshape(expected.shape)
+    result = expand(spec, lift_table(spec, rig, crops)).reshape(expected.shape)
     clear = margin > 1e-4
     assert clear.mean() > 0.99 and (expected >= 0).mean() > 0.02
-    assert (found == expected)[clear].all()
+    assert (result == expected)[clear].all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -124,9 +124,8 @@ def random_tensors(spec: ModelSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def lift_reference(spec: ModelSpec, table, depth: np.ndarray, context: np.ndarray) -> np.ndarray:
     """float64 scatter-add by torch."""
     cells = torch.from_numpy(expand(spec, table)).reshape(depth.shape)
-    weighted = (
-        torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]
-    )  # (N, D, C, h, w)
+    # (N, D, C, h, w)
+    weighted = torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]
     values = torch.cat([weighted, torch.from_numpy(depth).double()[:, :, None]], 2).permute(0, 1, 3, 4, 2)
     out = torch.zeros(spec.grid.height() * spec.grid.width(), spec.context_channels + 1, dtype=torch.float64)
     inside = cells >= 0
@@ -199,15 +198,14 @@ def test_moving_the_rig_by_whole_cells_moves_the_grid(seed: int, dx: int, dy: in
 @settings(derandomize=True, max_examples=25, deadline=None)
 def test_turning_the_rig_by_quarters_turns_the_grid(seed: int, quarters: int) -> None:
     square = GridSpec(x_min=-16, x_max=16, y_min=-16, y_max=16, z_min=-3, z_max=4, cell=1.0)
-    spec, rig, turned = small_spec(grid=square), random_rig(seed), random_rig(seed)
+    spec, rig, rotated = small_spec(grid=square), random_rig(seed), random_rig(seed)
     turn = np.round(rotation(quarters * np.pi / 2))
-    for camera in turned.cameras:
+    for camera in rotated.cameras:
         camera.T_ego_camera = turn @ camera.T_ego_camera
     depth, context = random_tensors(spec, seed)
-    before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, turned))
-    expected = np.rot90(
-        before, -quarters, (1, 2)
-    )  # x to columns, y to rows: a turn from x to y runs the other way in the array
+    before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, rotated))
+    # x to columns, y to rows: a turn from x to y runs the other way in the array
+    expected = np.rot90(before, -quarters, (1, 2))
     assert (np.abs(expected - after).max(axis=0) > 1e-5).mean() < 0.01
 
 

@@ -72,16 +72,15 @@ def test_the_default_rig_is_valid_and_looks_all_around():
     )
     for degrees in range(0, 360, 3):  # a point 20 m away at eye level is in some image
         p = np.array([20 * np.cos(np.radians(degrees)), 20 * np.sin(np.radians(degrees)), 1.5, 1])
-        seen = 0
+        visible = 0
         for camera in rig.cameras:
             q = (np.linalg.inv(camera.T_ego_camera) @ p)[:3]
             u, v, w = np.asarray(camera.K) @ q
-            seen += w > 0 and -0.5 <= u / w <= camera.width - 0.5 and -0.5 <= v / w <= camera.height - 0.5
-        assert seen >= 1, degrees
+            visible += w > 0 and -0.5 <= u / w <= camera.width - 0.5 and -0.5 <= v / w <= camera.height - 0.5
+        assert visible >= 1, degrees
     wide = [2 * np.degrees(np.arctan(camera.width / 2 / camera.K[0, 0])) for camera in rig.cameras]
-    assert wide == pytest.approx(
-        [64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1
-    )  # of nuScenes' focal lengths, 1266 and 809 px
+    # of nuScenes' focal lengths, 1266 and 809 px
+    assert wide == pytest.approx([64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1)
 
 
 def test_a_sample_has_everything_with_the_right_types():
