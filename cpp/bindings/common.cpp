@@ -11,7 +11,7 @@ namespace {
 py::array numpy_array(py::handle value, const std::string& where) {
   if (!py::isinstance<py::array>(value))
     throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array",
-                where, "use numpy.asarray; copy an array on the GPU to the host first");
+                where, "use numpy.asarray; of an array on the GPU, copy to the host first");
   return py::reinterpret_borrow<py::array>(value);
 }
 
