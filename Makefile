@@ -11,6 +11,7 @@ TESTS := not slow# make test TESTS=: every test
 SKIPS := report# make test SKIPS=ledger: fails where a test is skipped for a reason that tests/skips.toml does not list
 CTEST := --output-on-failure --output-junit ctest.xml -j $(JOBS)
 export PYTHON PYTHONUNBUFFERED := 1
+export CXX  # g++ if nobody says otherwise: ccache takes g++ and c++ for two compilers
 export CMAKE_C_COMPILER_LAUNCHER := $(CURDIR)/.ci/compile
 export CMAKE_CXX_COMPILER_LAUNCHER := $(CMAKE_C_COMPILER_LAUNCHER)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
@@ -47,7 +48,7 @@ $(BIN)/python:
 	.ci/packages build
 	$(PYTHON) -m venv $(VENV)
 
-# Without build isolation: the binding is compiled against the same pybind11, in the same folder, each time.
+# Without build isolation pybind11 stays in one folder, so a second build compiles only what has changed.
 $(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),build/onnxruntime)
 	.ci/packages $(if $(filter test,$(MAKECMDGOALS)),test,build)
 	@echo "building and installing imkd-edge into $(VENV)"
@@ -55,11 +56,11 @@ $(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),
 	.ci/stage wheel $(PIP) --no-build-isolation --editable .
 	touch $@
 
-# torch and torchvision (timm does not import without it) are pinned, so that every run has the same numbers. From PyPI, torch for x86_64
-# is the CUDA build: with NVIDIA's libraries the environment has 5.5 GB. The tests need none of it. Where an index has the CPU wheel, of
-# 200 MB: make test TORCH='--index-url URL torch==2.14.1 torchvision==0.29.1'
-# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer, without needing them; what they
-# import is in the extra. vod-tudelft also brings a package named tests: pytest finds ours by their path, so it is in nobody's way.
+# torch and torchvision (timm does not import without it) are pinned, so that every run has the same numbers. From PyPI,
+# torch for x86_64 is the CUDA build: with NVIDIA's libraries the environment has 5.5 GB. The tests need no GPU. Where
+# an index has the CPU wheels, of 200 MB: make test TORCH='--index-url URL torch==2.14.1 torchvision==0.29.1'
+# nuscenes-devkit asks for numpy < 2 and an old OpenCV, vod-tudelft for a notebook's 3D viewer; neither needs them, and
+# the extra has what they import. vod-tudelft also brings a package named tests; pytest finds ours by their path.
 $(VENV)/.test-extras: pyproject.toml | $(VENV)/.installed
 	@echo "installing what the tests need (torch among it)"
 	.ci/stage torch $(PIP) $(TORCH)
@@ -81,6 +82,6 @@ build/.tests: $(CORE) $(shell find tests/cpp -type f) | $(VENV)/.installed
 	touch $@
 
 build/.tests-sanitized: $(CORE) $(shell find tests/cpp -type f) | build/.tests
-	$(BUILD) -B build/tests-sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DIMKD_SANITIZE=address,undefined
+	$(BUILD) -B build/tests-sanitized -DIMKD_SANITIZE=address,undefined
 	.ci/stage build-sanitized cmake --build build/tests-sanitized
 	touch $@

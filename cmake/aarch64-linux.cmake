@@ -1,4 +1,4 @@
-# Builds for a 64-bit ARM Linux (a Jetson) on a Debian or Ubuntu machine of another kind, and runs what was built in an emulator:
+# Builds for a 64-bit ARM Linux (a Jetson) on a Debian or Ubuntu machine of another kind; an emulator runs the programs:
 #   apt install g++-aarch64-linux-gnu qemu-user-static
 #   cmake -S . -B build/aarch64 -G Ninja -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux.cmake
 set(CMAKE_SYSTEM_NAME Linux)

@@ -1,4 +1,4 @@
-# Our kernels and the frame loop on the GPU. On by default where both nvcc and TensorRT's headers are found, as on a Jetson with JetPack.
+# The kernels and the frame loop on the GPU. On by default where nvcc and TensorRT's headers are found, as with JetPack.
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER AND IMKD_TRT_INCLUDE)
@@ -22,9 +22,10 @@ enable_language(CUDA)
 file(GLOB imkd_cuda_sources CONFIGURE_DEPENDS cpp/src/ops/*.cu cpp/src/cuda/*.cpp)
 target_sources(imkd PRIVATE ${imkd_cuda_sources})
 # As on the CPU: no contraction into FMA. The formulas shared with the CPU ops use std::array and the like.
-target_compile_options(imkd PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-Xcompiler=-ffp-contract=off>")
-set_target_properties(imkd PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden CUDA_RUNTIME_LIBRARY Static
-                           CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+target_compile_options(imkd PRIVATE
+                       "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--expt-relaxed-constexpr;-Xcompiler=-ffp-contract=off>")
+set_target_properties(imkd PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
+                           CUDA_RUNTIME_LIBRARY Static CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 target_include_directories(imkd SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(imkd PRIVATE CUDA::cudart_static)  # static: the core loads where there is no CUDA
 target_compile_definitions(imkd PRIVATE IMKD_WITH_CUDA)

@@ -1,6 +1,8 @@
-# The native ONNX Runtime engine needs only its headers: the library is opened at run time. Without them the core has no native engine.
+# The native ONNX Runtime engine needs only the headers: the library is opened at run time. Without them the core has no
+# native engine.
 find_path(IMKD_ORT_INCLUDE onnxruntime_cxx_api.h
-          HINTS "${ONNXRUNTIME_ROOT}" "$ENV{ONNXRUNTIME_ROOT}" "${PROJECT_SOURCE_DIR}/build/onnxruntime"  # .ci/onnxruntime-headers
+          HINTS "${ONNXRUNTIME_ROOT}" "$ENV{ONNXRUNTIME_ROOT}"
+                "${PROJECT_SOURCE_DIR}/build/onnxruntime"  # by .ci/onnxruntime-headers
           PATH_SUFFIXES include include/onnxruntime include/onnxruntime/core/session onnxruntime usr/include/onnxruntime
           DOC "Folder of onnxruntime_cxx_api.h, API 16 or newer")
 if(IMKD_ORT_INCLUDE)

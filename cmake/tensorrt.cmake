@@ -1,5 +1,5 @@
-# The native TensorRT engine needs TensorRT's headers and the CUDA runtime; TensorRT's library is opened at run time. Without them the core
-# has no engine for a GPU.
+# The native TensorRT engine needs TensorRT's headers and the CUDA runtime; TensorRT's library is opened at run time.
+# Without them the core has no engine for a GPU.
 find_path(IMKD_TRT_INCLUDE NvInfer.h
           HINTS "${TENSORRT_ROOT}" "$ENV{TENSORRT_ROOT}"
           PATH_SUFFIXES include include/${CMAKE_LIBRARY_ARCHITECTURE}

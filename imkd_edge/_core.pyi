@@ -1,6 +1,6 @@
 """Types of the C++ core."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from os import PathLike
 from typing import Any, Generic, TypeVar
@@ -14,8 +14,11 @@ _Item = TypeVar("_Item")
 _Vec3 = tuple[float, float, float]
 
 BOX_CHANNELS: int
+BOX_SLICES: dict[str, slice]  # offset, above_ground, log_size, heading, velocity
+MAX_THREADS: int
 MAX_INTENSITY: float
 MAX_VELOCITY: float
+SCORES: tuple[float, float]  # least and largest score threshold
 
 def __getattr__(name: str) -> Any: ...
 
@@ -81,6 +84,18 @@ class Error(Exception):
     where: str
     fix: str
     def __init__(self, code: Code | int | str, what: str, where: str = "", fix: str = "") -> None: ...
+
+class BoxChannel(IntEnum):
+    offset_x = 0
+    offset_y = 1
+    above_ground = 2
+    log_length = 3
+    log_width = 4
+    log_height = 5
+    sin_yaw = 6
+    cos_yaw = 7
+    velocity_x = 8
+    velocity_y = 9
 
 class _List(Generic[_Item]):  # of fixed length, its items changed in place; for another length assign another list
     def __len__(self) -> int: ...
@@ -334,6 +349,9 @@ def preprocess_images(
 def quantize_images(
     images: Sequence[NDArray[np.uint8] | None], crops: Sequence[ImageCrop], image_spec: ImageSpec, scale: float
 ) -> NDArray[np.int8]: ...
+def image_rays(
+    image_spec: ImageSpec, camera: CameraCalibration, crop: ImageCrop | None = None
+) -> NDArray[np.float64]: ...
 def lift_table(spec: ModelSpec, rig: SensorRig, crops: Sequence[ImageCrop] | None = None) -> LiftTable: ...
 def lift(
     spec: ModelSpec, table: LiftTable, depth: NDArray[np.float32], context: NDArray[np.float32]
@@ -348,3 +366,5 @@ def decode(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]: ...
 def cell_index(value: float, min: float, cell: float, count: int) -> int: ...
 def set_threads(threads: int) -> None: ...
+def require_cuda() -> None: ...
+def load_for_device(device: str, engine: str, load: Callable[[str], None]) -> tuple[str, str]: ...

@@ -2,6 +2,9 @@
 
 from imkd_edge._core import (
     BOX_CHANNELS,
+    BOX_SLICES,
+    SCORES,
+    BoxChannel,
     ClassSpec,
     DepthSpec,
     GridSpec,
@@ -13,12 +16,11 @@ from imkd_edge._core import (
     RadarSpec,
 )
 
-# Least and largest score threshold, as the core checks them: the logit of 0 and of 1 is infinite.
-SCORES = (1e-6, 1 - 1e-6)
-
 __all__ = [
     "BOX_CHANNELS",
+    "BOX_SLICES",
     "SCORES",
+    "BoxChannel",
     "ClassSpec",
     "DepthSpec",
     "GridSpec",

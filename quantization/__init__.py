@@ -1,1 +1,1 @@
-"""Workstation side: export to a bundle, INT8, comparison, predicted times."""
+"""Quantization of a float bundle to INT8: post-training, with training, in mixed precision; its report and study."""

@@ -32,6 +32,7 @@ from imkd_edge.sources.select import Selection, select
 
 LARGE_ERROR = 0.05  # NMSE of an output above which boxes were lost: quantization/README.md
 TYPINGS = ("float32", "float16")
+DEFAULTS = QuantizeOptions()
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def quantize(
     bundle: str | os.PathLike[str] | Bundle,
     data: str,
     out: str | os.PathLike[str],
-    options: QuantizeOptions | None = None,
+    options: QuantizeOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
     threads: int = 0,
@@ -89,7 +90,7 @@ def quantize(
         data: source of the calibration frames.
         out: folder to write, NAME.imkd. The default files of an interrupted run's state are OUT.collection.npz and
             OUT.qat.pt.
-        options: method, frames, float layers and training; None: the defaults. Training needs PyTorch.
+        options: method, frames, float layers and training. Training needs PyTorch.
         source_options: of the source's reader.
         bar: makes progress bars.
 
@@ -102,7 +103,6 @@ def quantize(
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
     # Check everything that can be checked, before minutes of work.
-    options = options or QuantizeOptions()
     check_target(out)
     recipe = Recipe.of(options)
     if options.html is not None:

@@ -1,11 +1,12 @@
-"""What every test may use: the real recordings, where they are, and what is made once in a run; a closing word on skips and times."""
+"""Fixtures of all tests: the real recordings, and what a run makes once. The summary: skips by reason, files over budget."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about ten seconds")
-    if getattr(config.option, "dist", "no") == "load":  # xdist's default; a file is one worker's, so what its tests share is made once
+    if (
+        getattr(config.option, "dist", "no") == "load"
+    ):  # xdist's default. One worker takes a file: its fixtures are made once
         config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
@@ -58,7 +61,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Once:
-    """once(name, make) -> a folder that make(folder) has filled, once in a test run: the other workers find it as it is."""
+    """once(name, make) -> a folder that make(folder) fills once in a test run; other workers get it as it is."""
     root = tmp_path_factory.getbasetemp()
     if hasattr(pytestconfig, "workerinput"):
         root = root.parent
@@ -74,6 +77,33 @@ def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         return folder
 
     return call
+
+
+@pytest.fixture(scope="session")
+def remembered_synth() -> Iterator[None]:
+    """Each worker draws a frame of the synthetic world once; the arrays are read-only. For tests that ask for it often."""
+    from imkd_edge.sources.base import Sample
+    from imkd_edge.sources.synth import SynthSource
+
+    draw, drawn = SynthSource._sample, OrderedDict()
+
+    def remember(source: SynthSource, name: str, ids: dict | None) -> Sample:
+        if ids is not None:
+            return draw(source, name, ids)
+        options = (source.seed, source.frames_per_scene, source.rate_hz, source.image, source.sweeps, source.lidar)
+        key = (*options, source.classes, source.rig.to_json(), name)
+        if key not in drawn:
+            drawn[key] = sample = draw(source, name, None)
+            for array in (*sample.frames.values(), *(sweep.points for sweep in sample.radar)):
+                array.flags.writeable = False
+            if len(drawn) > 100:  # of 2.5 MB each
+                drawn.popitem(last=False)
+        sample = drawn[key]
+        return replace(sample, rig=source.rig, frames=dict(sample.frames), radar=list(sample.radar))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynthSource, "_sample", remember)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +124,7 @@ def skipped(config: pytest.Config) -> Iterator[tuple[str, str]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With --skips ledger: fails where a reason is not listed. Workers leave that to the process that hears of all tests."""
+    """With --skips ledger: fails where a reason is not listed. Only the controller of the workers has all reports."""
     if hasattr(session.config, "workerinput") or session.config.option.skips != "ledger":
         return
     if ledger.kinds(skipped(session.config))[1] and session.exitstatus == pytest.ExitCode.OK:

@@ -258,6 +258,21 @@ def without_package(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
 
 
+def few_of_astyx(folder: Path, whole: Path, each: int) -> Path:
+    """An Astyx folder of `each` frames of train and of val, as links: choosing frames reads a whole split."""
+    names = {split: (whole / "splits" / f"{split}.txt").read_text().split() for split in ("train", "val")}
+    names = {split: every[:: len(every) // each][:each] for split, every in names.items()}
+    (folder / "splits").mkdir(parents=True)
+    for split, chosen in names.items():
+        (folder / "splits" / f"{split}.txt").write_text("\n".join(chosen))
+    for kind in ("calibration", "camera_front", "groundtruth_obj3d", "lidar_vlp16", "radar_6455"):
+        (folder / kind).mkdir()
+        for file in (whole / kind).iterdir():
+            if file.name.split(".")[0] in names["train"] + names["val"]:
+                (folder / kind / file.name).symlink_to(file)
+    return folder
+
+
 @contextmanager
 def killed_after_the_first_save() -> Iterator[None]:
     """A training within is interrupted when its first checkpoint is written."""

@@ -1,6 +1,7 @@
-"""What a test run may leave out (skips.toml) and how long it may take (budget.toml).
+"""Which tests may be skipped (skips.toml), and how long a test file should take (budget.toml).
 
-python tests/ledger.py report|ledger CTEST.xml ... says the same of the C++ tests; with `ledger` it fails on a skip that is not listed.
+python tests/ledger.py report|ledger CTEST.xml ... lists the skips of the C++ tests; `ledger` fails on a reason that is
+not in skips.toml.
 """
 
 from __future__ import annotations

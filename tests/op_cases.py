@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
@@ -123,3 +124,19 @@ def random_points(rng: np.random.Generator, count: int, spread: float = 9.0) -> 
     return np.concatenate([xyz, rng.uniform(-10, 60, (count, 1)), rng.normal(0, 6, (count, 1))], axis=1).astype(
         np.float32
     )
+
+
+def normalised(camera: CameraCalibration, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(..., 2) ray through raw pixels, undistorted by OpenCV."""
+    raw = np.stack([u, v], -1).reshape(-1, 1, 2).astype(np.float64)
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-13)
+    K = camera.K.copy()
+    skew, K[0, 1] = K[0, 1], 0  # OpenCV undistorts without skew: move it into u
+    raw[:, 0, 0] -= skew * (raw[:, 0, 1] - K[1, 2]) / K[1, 1]
+    if camera.distortion == "none":
+        rays = (raw[:, 0] - K[:2, 2]) / np.diag(K)[:2]
+    elif camera.distortion == "plumb_bob":
+        rays = cv2.undistortPointsIter(raw, K, np.array(camera.coefficients), None, None, stop)[:, 0]
+    else:
+        rays = cv2.fisheye.undistortPoints(raw, K, np.array(camera.coefficients), criteria=stop)[:, 0]
+    return rays.reshape(*u.shape, 2)

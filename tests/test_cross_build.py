@@ -1,4 +1,4 @@
-"""The C++ core on a Jetson's kind of processor: built by a cross compiler, run in an emulator, with the same bits as here."""
+"""The C++ core for aarch64, as on a Jetson: cross-compiled, run in an emulator, with the same bits as here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from conftest import NO_CROSS
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "aarch64"  # kept: a second run is quick
+BUILD = ROOT / "build" / "aarch64"  # stays for the next run
 HERE = Path(os.environ.get("IMKD_DIGEST", ROOT / "build" / "tests" / "tests" / "cpp" / "digest"))
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 CORES = str(len(os.sched_getaffinity(0)))
@@ -22,11 +22,10 @@ pytestmark = pytest.mark.slow
 
 def run(*command: str | Path) -> str:
     environment = {"CMAKE_BUILD_PARALLEL_LEVEL": CORES, "CTEST_PARALLEL_LEVEL": CORES, **os.environ}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-6000:]}"
-    return done.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.run(command, cwd=ROOT, env=environment, text=True, **pipes)
+    assert process.returncode == 0, f"{command}\n{process.stdout[-6000:]}"
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +41,15 @@ def build() -> Path:
 def test_the_tests_and_the_example_pass_in_the_emulator(build: Path) -> None:
     machine = (build / "cpp" / "examples" / "detect").read_bytes()[18:20]
     assert int.from_bytes(machine, "little") == 183  # EM_AARCH64, ELF for the Arm 64-bit Architecture
-    # A thousand frames take an emulator minutes, and what allocates does not depend on the processor.
-    said = run("ctest", "--test-dir", build, "--output-on-failure", "-E", "a_thousand_frames")
-    assert "100% tests passed" in said and "No tests were found" not in said
-    assert "Install.find_package" in said  # which builds the example as a stranger would, and runs it
+    # A thousand frames take an emulator minutes, and allocations do not depend on the processor.
+    output = run("ctest", "--test-dir", build, "--output-on-failure", "-E", "a_thousand_frames")
+    assert "100% tests passed" in output and "No tests were found" not in output
+    assert "Install.find_package" in output  # which builds the example against the installed package, and runs it
 
 
-def test_every_op_gives_the_bits_that_it_gives_here(build: Path) -> None:
+def test_every_op_gives_the_same_bits_as_here(build: Path) -> None:
     if not HERE.is_file():
-        pytest.skip("the digest of this machine was not built (make test does it): the bits are NOT compared")
+        pytest.skip("the digest of this machine was not built (make test builds it): the bits are NOT compared")
     here = run(HERE).splitlines()
     assert len(here) == len({line.split()[1] for line in here}) >= 13
     assert run(str(QEMU), "-L", "/usr/aarch64-linux-gnu", build / "tests" / "cpp" / "digest").splitlines() == here
@@ -62,30 +61,20 @@ def test_the_cuda_objects_are_made_for_the_arm_host_and_orin(tmp_path: Path) -> 
         pytest.skip(f"no nvcc, or {NO_CROSS}: the CUDA objects are NOT built for a Jetson")
     top = cuda_budget.toolkit()
     headers = [f"-I{top}/include", "-isystem", f"{top}/include/cccl"]  # the host's: the same for both processors
-    flags = [
-        *cuda_budget.FLAGS,
-        *headers,
-        "-ccbin",
-        "aarch64-linux-gnu-g++",
-        "-gencode",
-        "arch=compute_87,code=sm_87",
-        "-Xcompiler",
-        "-fPIC",
-    ]
+    target = "-ccbin aarch64-linux-gnu-g++ -gencode arch=compute_87,code=sm_87 -Xcompiler -fPIC"
+    flags = [*cuda_budget.FLAGS, *headers, *target.split()]
     for source in [*cuda_budget.KERNELS, *(ROOT / "cpp" / "src" / "cuda").glob("*.cpp")]:
-        made = tmp_path / f"{source.name}.o"
-        run(nvcc, *flags, "-c", source, "-o", made)
-        data = made.read_bytes()
+        path = tmp_path / f"{source.name}.o"
+        run(nvcc, *flags, "-c", source, "-o", path)
+        data = path.read_bytes()
         assert int.from_bytes(data[18:20], "little") == 183, source.name
-        on_device = [
-            data[i + 18 : i + 20] for i in range(1, len(data)) if data[i : i + 4] == b"\x7fELF"
-        ]  # the fat binary's
-        assert (source.suffix == ".cpp") == (not on_device) and all(
-            int.from_bytes(m, "little") == 190 for m in on_device
-        )  # EM_CUDA
+        # ELF files in the fat binary, for the device: EM_CUDA is 190.
+        machines = [data[i + 18 : i + 20] for i in range(1, len(data)) if data[i : i + 4] == b"\x7fELF"]
+        assert (source.suffix == ".cpp") == (not machines)
+        assert all(int.from_bytes(machine, "little") == 190 for machine in machines)
 
 
-STRANGER = """
+CONSUMER = """
 #include <cstdio>
 #include <imkd/detector.hpp>
 #include <imkd/error.hpp>
@@ -100,20 +89,20 @@ int main() {
 """
 
 
-def test_a_build_with_cuda_installs_and_says_what_this_machine_lacks(tmp_path: Path) -> None:
+def test_a_build_with_cuda_installs_and_reports_a_missing_gpu(tmp_path: Path) -> None:
     if cuda_budget.nvcc() is None:
         pytest.skip("no nvcc: the library is NOT built with CUDA")
-    build, prefix, stranger = tmp_path / "build", tmp_path / "prefix", tmp_path / "stranger"
+    build, prefix, consumer = tmp_path / "build", tmp_path / "prefix", tmp_path / "consumer"
     run("cmake", "-S", ".", "-B", build, "-G", "Ninja", "-DIMKD_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={cuda_budget.nvcc()}")
     run("cmake", "--build", build)
     run("cmake", "--install", build, "--prefix", prefix, "--component", "cpp")
-    stranger.mkdir()
-    (stranger / "main.cpp").write_text(STRANGER)
-    (stranger / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.20)\nproject(stranger LANGUAGES CXX)\nfind_package(imkd REQUIRED)\n"
+    consumer.mkdir()
+    (consumer / "main.cpp").write_text(CONSUMER)
+    (consumer / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(consumer LANGUAGES CXX)\nfind_package(imkd REQUIRED)\n"
         "add_executable(main main.cpp)\ntarget_link_libraries(main PRIVATE imkd::imkd)\n"
     )
-    run("cmake", "-S", stranger, "-B", stranger / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
-    run("cmake", "--build", stranger / "build")
-    said = run(stranger / "build" / "main")
-    assert said == "a GPU\n" or said.startswith("error[E0511] no GPU: "), said
+    run("cmake", "-S", consumer, "-B", consumer / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
+    run("cmake", "--build", consumer / "build")
+    output = run(consumer / "build" / "main")
+    assert output == "a GPU\n" or output.startswith("error[E0511] no GPU: "), output

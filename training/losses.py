@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel
 from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.distributed import divisor
 
@@ -33,7 +34,7 @@ def of_group(
 ) -> torch.Tensor:  # (P,10)
     """The box channels of the task group of each cell in `where`."""
     batch, _, height, width = box.shape
-    by_group = box.view(batch, -1, 10, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
+    by_group = box.view(batch, -1, BOX_CHANNELS, height, width).permute(0, 3, 4, 1, 2)[where]  # (P,groups,10)
     return by_group[torch.arange(len(by_group), device=box.device), group[where]]
 
 
@@ -66,17 +67,21 @@ def box_overlap(
     ODIoU of CIA-SSD (Zheng et al., AAAI 2021) without its terms of distance and heading. An object whose box is unknown
     in more than the velocity does not count.
     """
-    wanted = target.permute(0, 2, 3, 1)
-    where = (weight > 0) & torch.isfinite(wanted[..., :8]).all(-1)
-    chosen, wanted = of_group(predicted, group, where), wanted[where]
-    dx, dy, dz = ((chosen[:, :3] - wanted[:, :3]) * chosen.new_tensor([cell, cell, 1.0])).unbind(1)
-    s, c = wanted[:, 6], wanted[:, 7]
+    labels = target.permute(0, 2, 3, 1)
+    where = (weight > 0) & torch.isfinite(labels[..., : BoxChannel.velocity_x]).all(-1)
+    boxes, labels = of_group(predicted, group, where), labels[where]
+
+    # Offset of the predicted box in the frame of the object (m), then the overlap per axis.
+    centre, log_size = slice(BoxChannel.offset_x, BoxChannel.log_length), BOX_SLICES["log_size"]
+    dx, dy, dz = ((boxes[:, centre] - labels[:, centre]) * boxes.new_tensor([cell, cell, 1.0])).unbind(1)
+    s, c = labels[:, BoxChannel.sin_yaw], labels[:, BoxChannel.cos_yaw]
     shift = torch.stack([dx * c + dy * s, dy * c - dx * s, dz], 1)
-    ours, theirs = chosen[:, 3:6].clamp(-5, 5).exp(), wanted[:, 3:6].exp()
-    shared = torch.minimum(shift + ours / 2, theirs / 2) - torch.maximum(shift - ours / 2, -theirs / 2)
-    shared, ours, theirs = shared.clamp(min=0).prod(1), ours.prod(1), theirs.prod(1)
+    size, label_size = boxes[:, log_size].clamp(-5, 5).exp(), labels[:, log_size].exp()
+    overlap = torch.minimum(shift + size / 2, label_size / 2) - torch.maximum(shift - size / 2, -label_size / 2)
+
+    intersection, volumes = overlap.clamp(min=0).prod(1), size.prod(1) + label_size.prod(1)
     cells = weight[where]
-    return (cells * (1 - shared / (ours + theirs - shared))).sum() / divisor(cells.sum())
+    return (cells * (1 - intersection / (volumes - intersection))).sum() / divisor(cells.sum())
 
 
 def depth_cross_entropy(
@@ -105,8 +110,8 @@ def detection_losses(
     out: dict[str, torch.Tensor], batch: dict[str, torch.Tensor], config: TrainConfig, cell: float
 ) -> dict[str, torch.Tensor]:
     """Every loss term, and their sum "total", weighted by the config. Outputs without depth have no depth term."""
-    channels = torch.ones(10, device=out["box"].device)
-    channels[2] = config.height_weight
+    channels = torch.ones(BOX_CHANNELS, device=out["box"].device)
+    channels[BoxChannel.above_ground] = config.height_weight
     terms = {
         "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),
         "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),

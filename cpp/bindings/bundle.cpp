@@ -1,4 +1,4 @@
-// Bundle: the checked folder, as Python sees it through imkd_edge.bundle.
+// Bundle: the checked folder, wrapped by imkd_edge.bundle.
 #include "imkd/bundle.hpp"
 
 #include "common.hpp"

@@ -3,20 +3,15 @@
 #include <cmath>
 #include <map>
 
+#include "shape_text.hpp"
+
 namespace imkd::python {
 namespace {
-
-std::string shape_text(const std::vector<py::ssize_t>& shape) {
-  std::string text = "(";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    text += (i ? ", " : "") + (shape[i] < 0 ? std::string("N") : std::to_string(shape[i]));
-  return text + (shape.size() == 1 ? ",)" : ")");
-}
 
 py::array numpy_array(py::handle value, const std::string& where) {
   if (!py::isinstance<py::array>(value))
     throw Error(Code::frame_bad_dtype, std::string("is a ") + Py_TYPE(value.ptr())->tp_name + ", not a NumPy array",
-                where, "use numpy.asarray; copy to the host first what lies on the GPU");
+                where, "use numpy.asarray; copy an array on the GPU to the host first");
   return py::reinterpret_borrow<py::array>(value);
 }
 
@@ -29,11 +24,13 @@ void add_sweep(Sweeps& out, const SensorRig& rig, const std::string& radar, py::
   RadarSweep sweep;
   sweep.radar = rig.radar_index(radar);
   if (sweep.radar < 0)
-    throw Error(Code::frame_unknown_sensor, "the rig has no radar \"" + radar + "\"", "radar", "use a name of the rig");
+    throw Error(Code::frame_unknown_sensor, "the rig has no radar \"" + radar + "\"", "radar",
+                "use a name of the rig's radars");
   out.points.push_back(float_array(points, {-1, 5}, "radar \"" + radar + "\""));
   sweep.points = out.points.back().data();
   if (out.points.back().shape(0) > 100000000)
-    throw Error(Code::frame_bad_shape, "more than 1e8 points", "radar \"" + radar + "\"");
+    throw Error(Code::frame_bad_shape, std::to_string(out.points.back().shape(0)) + " points",
+                "radar \"" + radar + "\"", "at most 1e8: split the sweep");
   sweep.count = static_cast<int>(out.points.back().shape(0));
   sweep.timestamp_ns = timestamp_ns;
   sweep.T_world_ego = T_world_ego;
@@ -48,7 +45,9 @@ py::object member(py::handle object, const char* name, const std::string& where)
 }
 
 std::string text(py::handle value, const std::string& where) {
-  if (!py::isinstance<py::str>(value)) throw Error(Code::frame_bad_dtype, "a sensor's name must be a string", where);
+  if (!py::isinstance<py::str>(value))
+    throw Error(Code::frame_bad_dtype, "has a sensor's name of type " + std::string(Py_TYPE(value.ptr())->tp_name),
+                where, "use a string, a name of the rig");
   return value.cast<std::string>();
 }
 
@@ -59,18 +58,18 @@ FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, 
   if (!py::isinstance<py::array_t<float>>(array))
     throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be float32", where,
                 "use .astype(numpy.float32)");
-  const auto found = shape_of(array);
-  bool same = found.size() == shape.size();
-  for (std::size_t i = 0; same && i < shape.size(); ++i) same = shape[i] < 0 || shape[i] == found[i];
+  const auto extents = shape_of(array);
+  bool same = extents.size() == shape.size();
+  for (std::size_t i = 0; same && i < shape.size(); ++i) same = shape[i] < 0 || shape[i] == extents[i];
   if (!same)
-    throw Error(Code::frame_bad_shape, "has shape " + shape_text(found), where, "must be " + shape_text(shape));
+    throw Error(Code::frame_bad_shape, "has shape " + shape_text(extents), where, "must be " + shape_text(shape));
   return FloatArray::ensure(array);
 }
 
 namespace {
 
-// uint8 of that many dimensions, each extent of 1..65536; the array lives as long as what the caller gave.
-py::array bytes_of(py::handle value, const std::string& where, int dimensions, const char* form) {
+// A uint8 array of a number of dimensions, each of extent 1..65536; a reference to the caller's.
+py::array byte_array(py::handle value, const std::string& where, int dimensions, const char* form) {
   const py::array array = numpy_array(value, where);
   if (!py::isinstance<py::array_t<std::uint8_t>>(array))
     throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be uint8", where, "grey levels 0..255, RGB");
@@ -85,24 +84,24 @@ YuvMatrix yuv_matrix(py::handle name, const std::string& where) {
                                                {"bt601_full", YuvMatrix::bt601_full},
                                                {"bt709", YuvMatrix::bt709},
                                                {"bt709_full", YuvMatrix::bt709_full}};
-  const auto found = py::isinstance<py::str>(name) ? known.find(name.cast<std::string>()) : known.end();
-  if (found != known.end()) return found->second;
-  throw Error(Code::frame_bad_dtype, "has no colour matrix " + py::repr(name).cast<std::string>(), where,
-              "bt601, bt601_full, bt709 or bt709_full");
+  const auto matrix = py::isinstance<py::str>(name) ? known.find(name.cast<std::string>()) : known.end();
+  if (matrix != known.end()) return matrix->second;
+  throw Error(Code::frame_bad_dtype, "has the unknown colour matrix " + py::repr(name).cast<std::string>(), where,
+              "use \"bt601\", \"bt601_full\", \"bt709\" or \"bt709_full\"");
 }
 
 ImageView nv12_view(const py::tuple& planes, const std::string& where) {
   constexpr const char* kForm = "NV12 is (Y (height, width), UV (height / 2, width / 2, 2)), of even height and width";
   if (planes.size() != 2 && planes.size() != 3)
-    throw Error(Code::frame_bad_shape, "is a tuple of another size", where, kForm);
-  const py::array y = bytes_of(planes[0], where, 2, kForm), uv = bytes_of(planes[1], where, 3, kForm);
+    throw Error(Code::frame_bad_shape, "is a tuple of " + std::to_string(planes.size()) + " items", where, kForm);
+  const py::array y = byte_array(planes[0], where, 2, kForm), uv = byte_array(planes[1], where, 3, kForm);
   const py::ssize_t height = y.shape(0), width = y.shape(1);
   if (height % 2 != 0 || width % 2 != 0 || shape_of(uv) != std::vector<py::ssize_t>{height / 2, width / 2, 2})
     throw Error(Code::frame_bad_shape,
                 "has planes of shapes " + shape_text(shape_of(y)) + " and " + shape_text(shape_of(uv)), where, kForm);
   if (y.strides(1) != 1 || uv.strides(2) != 1 || uv.strides(1) != 2)
-    throw Error(Code::frame_bad_shape, "has pixels that stand apart", where,
-                "rows may be padded, the pixels of a row follow each other");
+    throw Error(Code::frame_bad_shape, "has gaps between the pixels of a row", where,
+                "rows may be padded, pixels may not: use numpy.ascontiguousarray");
   return {static_cast<const std::uint8_t*>(y.data()),
           static_cast<int>(width),
           static_cast<int>(height),
@@ -120,7 +119,7 @@ ImageView image_view(py::handle value, const std::string& where) {
   if (value.is_none()) return {};
   if (py::isinstance<py::tuple>(value)) return nv12_view(py::reinterpret_borrow<py::tuple>(value), where);
   constexpr const char* kForm = "must be (height, width, 3)";
-  const py::array array = bytes_of(value, where, 3, kForm);
+  const py::array array = byte_array(value, where, 3, kForm);
   if (array.shape(2) != 3) throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, kForm);
   return {static_cast<const std::uint8_t*>(array.data()),
           static_cast<int>(array.shape(1)),
@@ -131,11 +130,12 @@ ImageView image_view(py::handle value, const std::string& where) {
 }
 
 static Mat4 matrix(py::handle value, const std::string& where) {
-  const py::array given = numpy_array(value, where);
-  const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(given);
+  const py::array original = numpy_array(value, where);
+  const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(original);
   if (!array) {
     PyErr_Clear();
-    throw Error(Code::frame_bad_dtype, "is " + dtype_text(given) + ", must be float64", where);
+    throw Error(Code::frame_bad_dtype, "is " + dtype_text(original) + ", must be float64", where,
+                "use .astype(numpy.float64)");
   }
   if (shape_of(array) != std::vector<py::ssize_t>{4, 4})
     throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, "must be (4, 4)");
@@ -158,8 +158,10 @@ std::int64_t timestamp(py::handle value, const std::string& where) {
   try {
     return value.cast<std::int64_t>();
   } catch (const py::cast_error&) {
-    throw Error(Code::frame_bad_time, "is not a whole number of nanoseconds that fits 64 bits", where,
-                "timestamp_ns is an int");
+    throw Error(
+        Code::frame_bad_time,
+        "is " + py::repr(value).cast<std::string>() + ", must be a whole number of nanoseconds that fits 64 bits",
+        where, "use an int");
   }
 }
 
@@ -172,8 +174,10 @@ Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t referen
     return out;
   }
   if (!py::isinstance<py::sequence>(value) || py::isinstance<py::array>(value))
-    throw Error(Code::frame_bad_dtype, "is neither a list of RadarSweep nor a dict of arrays", "radar",
-                "use {name: points} or [RadarSweep(...)]");
+    throw Error(
+        Code::frame_bad_dtype,
+        "is a " + std::string(Py_TYPE(value.ptr())->tp_name) + ", neither a list of RadarSweep nor a dict of arrays",
+        "radar", "use {name: points} or [RadarSweep(...)]");
   std::size_t index = 0;
   for (const py::handle sweep : py::reinterpret_borrow<py::sequence>(value)) {
     const std::string where = "radar[" + std::to_string(index++) + "]";
@@ -195,11 +199,12 @@ Ego ego_motion(py::handle value, Values values) {
   const auto array = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(twist);
   if (!array) PyErr_Clear();
   if (!array || array.ndim() != 1 || array.shape(0) != 3)
-    throw Error(Code::frame_bad_shape, "must be 3 numbers", "ego.twist", "vx, vy m/s, yaw rate rad/s");
+    throw Error(Code::frame_bad_shape, "must be 3 numbers", "ego.twist", "give vx, vy m/s and the yaw rate rad/s");
   ego.twist = Vec3{array.at(0), array.at(1), array.at(2)};
   for (double v : *ego.twist)
     if (values == Values::checked && !std::isfinite(v))
-      throw Error(Code::frame_bad_dtype, "is not finite", "ego.twist", "give None where the motion is unknown");
+      throw Error(Code::frame_bad_dtype, std::to_string(v) + " is not finite", "ego.twist",
+                  "use None where the motion is unknown");
   return ego;
 }
 

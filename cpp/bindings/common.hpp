@@ -1,4 +1,4 @@
-// What the bindings share: opaque lists, and the caller's arrays checked and turned into the core's views.
+// Shared by the bindings: opaque lists, and checked views of the caller's arrays.
 #pragma once
 #include <pybind11/eval.h>
 #include <pybind11/native_enum.h>
@@ -26,33 +26,31 @@ namespace imkd::python {
 namespace py = pybind11;
 using FloatArray = py::array_t<float, py::array::c_style>;
 
-// float32 of that shape (-1: any), dense; copied only where its layout demands it. Error frame_bad_dtype,
-// frame_bad_shape.
+// A float32 array of a shape (-1: any extent) as a dense one, copied only where it is not dense. Throws Error
+// frame_bad_dtype, frame_bad_shape.
 FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, const std::string& where);
 
 // (H, W, 3) uint8 with any strides; None is an absent camera. The view is valid as long as `value` lives.
 ImageView image_view(py::handle value, const std::string& where);
 
-// Rigid (4, 4). Error frame_bad_dtype, frame_bad_shape, rig_not_rigid.
+// A rigid (4, 4) transform. Throws Error frame_bad_dtype, frame_bad_shape, rig_not_rigid.
 Mat4 rigid_transform(py::handle value, const std::string& where);
 
-enum class Values {
-  checked,
-  as_given
-};  // whether numbers that are not finite, or poses that are not rigid, are the caller's mistake
+// checked: a non-finite number or a pose that is not rigid throws; as_given: it is passed on.
+enum class Values { checked, as_given };
 
-std::int64_t timestamp(py::handle value, const std::string& where);  // Error frame_bad_time
+std::int64_t timestamp(py::handle value, const std::string& where);  // throws Error frame_bad_time
 
 struct Sweeps {  // views and what keeps their memory alive
   std::vector<RadarSweep> views;
   std::vector<FloatArray> points;
 };
 
-// A list of imkd_edge.frames.RadarSweep, or a dict name -> (N, 5) array. A sweep without a time was taken at the
+// Views of a list of imkd_edge.frames.RadarSweep, or of a dict name -> (N, 5) array. A sweep without a time has the
 // reference time.
 Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses = Values::checked);
 
-Ego ego_motion(py::handle value, Values values = Values::checked);  // imkd_edge.frames.Ego or None
+Ego ego_motion(py::handle value, Values values = Values::checked);  // of imkd_edge.frames.Ego or None
 
 py::dict health_dict(const Health& health, const SensorRig& rig);  // the fields of imkd_edge.result.Health
 

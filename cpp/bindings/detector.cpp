@@ -1,4 +1,4 @@
-// Detector: the caller's frames checked and viewed, the GIL released while the core works, the result copied out.
+// Detector: checks and views the caller's frames, releases the GIL during infer, copies the result.
 #include "imkd/detector.hpp"
 
 #include <mutex>
@@ -15,68 +15,69 @@ namespace {
 
 struct SharedDetector {
   Detector detector;
-  std::recursive_mutex mutex;  // one call at a time; recursive, for an engine written in Python may ask for tensors()
+  std::recursive_mutex mutex;  // one call at a time; recursive, as an engine written in Python may call tensors()
 };
 
-// The GIL is given up before waiting: the engine of the call that runs may need it.
+// Releases the GIL before waiting: the engine of the running call may need it.
 std::unique_lock<std::recursive_mutex> lock(SharedDetector& self) {
   py::gil_scoped_release release;
   return std::unique_lock<std::recursive_mutex>(self.mutex);
 }
 
-using Slots =
-    std::vector<std::pair<py::object, std::string>>;  // by camera: the caller's value or None, and what to call it
+// By camera: the caller's value or None, and its name in an error.
+using CameraValues = std::vector<std::pair<py::object, std::string>>;
 
-// A dict by camera name or a list in the rig's order, brought to the rig's order.
-Slots by_camera(py::handle given, const SensorRig& rig, const std::string& what) {
-  Slots slots;
+// The values of a dict by camera name, or of a list, in the rig's order.
+CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::string& what) {
+  CameraValues values;
   for (const CameraCalibration& camera : rig.cameras)
-    slots.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
-  if (given.is_none()) return slots;
-  if (py::isinstance<py::dict>(given)) {
-    for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(given)) {
+    values.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
+  if (argument.is_none()) return values;
+  if (py::isinstance<py::dict>(argument)) {
+    for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(argument)) {
       const int index = py::isinstance<py::str>(name) ? rig.camera_index(name.cast<std::string>()) : -1;
       if (index < 0)
         throw Error(Code::frame_unknown_sensor, "the rig has no camera " + py::repr(name).cast<std::string>(), what,
-                    "use a name of the rig");
-      slots[static_cast<std::size_t>(index)].first = py::reinterpret_borrow<py::object>(value);
+                    "use a name of the rig's cameras");
+      values[static_cast<std::size_t>(index)].first = py::reinterpret_borrow<py::object>(value);
     }
-    return slots;
+    return values;
   }
-  if (!py::isinstance<py::sequence>(given) || py::isinstance<py::str>(given) || py::isinstance<py::array>(given))
+  if (!py::isinstance<py::sequence>(argument) || py::isinstance<py::str>(argument) ||
+      py::isinstance<py::array>(argument))
     throw Error(Code::frame_bad_dtype,
-                std::string("is a ") + Py_TYPE(given.ptr())->tp_name + ", neither a dict nor a list", what,
+                std::string("is a ") + Py_TYPE(argument.ptr())->tp_name + ", neither a dict nor a list", what,
                 "give {camera name: value}, or a list in the rig's order");
-  const auto list = py::reinterpret_borrow<py::sequence>(given);
-  if (list.size() != slots.size())
+  const auto list = py::reinterpret_borrow<py::sequence>(argument);
+  if (list.size() != values.size())
     throw Error(Code::frame_count,
-                std::to_string(list.size()) + " entries for " + std::to_string(slots.size()) + " cameras", what,
+                std::to_string(list.size()) + " entries for " + std::to_string(values.size()) + " cameras", what,
                 "one per camera in the rig's order; None where a camera is absent");
-  for (std::size_t i = 0; i < slots.size(); ++i) slots[i].first = list[i];
-  return slots;
+  for (std::size_t i = 0; i < values.size(); ++i) values[i].first = list[i];
+  return values;
 }
 
-struct Given {  // views, and what keeps their memory alive
+struct FrameViews {  // and the owners of their memory
   FrameSet frames;
-  Slots images;
-  std::vector<py::object> on_device;
+  CameraValues images;
+  std::vector<py::object> device_owners;
   Sweeps sweeps;
 };
 
-Given given_frames(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego,
-                   py::handle time, py::handle camera_times) {
-  Given given;
-  FrameSet& frames = given.frames;
+FrameViews frame_views(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego,
+                       py::handle time, py::handle camera_times) {
+  FrameViews views;
+  FrameSet& frames = views.frames;
   frames.timestamp_ns = timestamp(time, "timestamp_ns");
-  given.images = by_camera(images, rig, "frame");
-  for (const auto& [image, where] : given.images)
-    frames.cameras.push_back(any_image(image, where, on_cuda, given.on_device));
+  views.images = by_camera(images, rig, "frame");
+  for (const auto& [image, where] : views.images)
+    frames.cameras.push_back(any_image(image, where, on_cuda, views.device_owners));
   for (const auto& [camera_time, where] : by_camera(camera_times, rig, "timestamp"))
     frames.camera_timestamps_ns.push_back(camera_time.is_none() ? frames.timestamp_ns : timestamp(camera_time, where));
-  given.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
-  frames.sweeps = given.sweeps.views;
+  views.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
+  frames.sweeps = views.sweeps.views;
   frames.ego = ego_motion(ego);
-  return given;
+  return views;
 }
 
 }  // namespace
@@ -103,9 +104,10 @@ py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
 
 namespace {
 
+// A copy.
 FloatArray map_array(const MapView& map) {
   return FloatArray({py::ssize_t(map.rows), py::ssize_t(map.columns)}, map.data);
-}  // a copy
+}
 
 py::dict result_dict(const Result& result, const SensorRig& rig) {
   const auto count = static_cast<py::ssize_t>(result.detections.size());
@@ -123,7 +125,9 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
   for (int stage = 0; stage < kStages; ++stage)
     timings[kStageNames[stage]] = result.timings_us[static_cast<std::size_t>(stage)];
   out["timestamp_ns"] = result.timestamp_ns;
-  out["boxes"] = boxes, out["scores"] = scores, out["labels"] = labels;
+  out["boxes"] = boxes;
+  out["scores"] = scores;
+  out["labels"] = labels;
   out["health"] = health_dict(result.health, rig);
   out["segmentation"] = result.segmentation.data ? py::object(map_array(result.segmentation)) : py::object(py::none());
   out["debug"] = debug;
@@ -136,11 +140,11 @@ py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::ha
                py::handle camera_times) {
   const auto locked = lock(self);
   const SensorRig& rig = self.detector.rig();
-  const Given given = given_frames(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times);
+  const FrameViews views = frame_views(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times);
   const Result* result = nullptr;
   {
     py::gil_scoped_release release;
-    result = &self.detector.infer(given.frames);
+    result = &self.detector.infer(views.frames);
   }
   return result_dict(*result, rig);
 }
@@ -191,12 +195,60 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
       new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
 }
 
+// An Error that Python raised. The core may handle it; otherwise the original exception is raised.
+struct PythonError : Error {
+  py::error_already_set raised;
+  PythonError(Code code, const std::string& what, const std::string& where, const std::string& fix,
+              const py::error_already_set& raised)
+      : Error(code, what, where, fix), raised(raised) {}
+};
+
+std::string attribute(const py::object& object, const char* name) {
+  return py::str(object.attr(name)).cast<std::string>();
+}
+
+void call_load(const py::function& load, const std::string& engine) {
+  try {
+    load(engine);
+  } catch (const py::error_already_set& raised) {
+    if (!raised.matches(py::module_::import("imkd_edge._core").attr("Error"))) throw;
+    const py::object error = raised.value();
+    const int code = std::stoi(attribute(error, "code").substr(1));
+    throw PythonError(static_cast<Code>(code), attribute(error, "what"), attribute(error, "where"),
+                      attribute(error, "fix"), raised);
+  }
+}
+
+py::tuple py_load_for_device(const std::string& device, const std::string& engine, const py::function& load) {
+  try {
+    const DeviceChoice choice =
+        load_for_device(device, engine, [&](const std::string& name) { call_load(load, name); });
+    return py::make_tuple(choice.device, choice.why_not_cuda);
+  } catch (const PythonError& error) {
+    throw py::error_already_set(error.raised);
+  }
+}
+
 }  // namespace
 
 void bind_detector(py::module_& m) {
   m.attr("MAX_THREADS") = ThreadPool::kMaxThreads;
   m.def("require_cuda", &require_cuda,
-        "Raises Error device_unavailable where this process cannot use device \"cuda\", and says why.");
+        "Raises Error device_unavailable, with the reason, where this process cannot use device \"cuda\".");
+  m.def(
+      "load_for_device", &py_load_for_device, py::arg("device"), py::arg("engine"), py::arg("load"),
+      R"(What "auto" means: loads the engines for a device, on the CPU where "auto" finds something missing for the GPU.
+
+Args:
+    device: "cpu", "cuda" or "auto".
+    engine: an engine's name, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+    load: called with an engine's name; loads both networks, raises Error where it cannot.
+
+Returns:
+    (device for Detector, why "auto" fell back to the CPU, "" where it did not).
+
+Raises:
+    Error: device_unavailable, and what load raises.)");
   py::class_<SharedDetector>(m, "Detector", py::module_local(), "Frames in, boxes out; see imkd_edge.Detector.")
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"),
            py::arg("device") = "auto", py::arg("threads") = 0, py::arg("score_threshold") = -1.0,

@@ -1,19 +1,24 @@
 #include "device_array.hpp"
 
+#include "shape_text.hpp"
+
 namespace imkd::python {
 namespace {
 
-// DLPack's C structures, of the capsule "dltensor" (its ABI has not changed since version 0.2).
+// DLPack's C structures in the capsule "dltensor" (ABI unchanged since version 0.2).
 struct DLDataType {
-  std::uint8_t code, bits;
+  std::uint8_t code;
+  std::uint8_t bits;
   std::uint16_t lanes;
 };
 struct DLTensor {
   void* data;
-  std::int32_t device_type, device_id;
+  std::int32_t device_type;
+  std::int32_t device_id;
   std::int32_t ndim;
   DLDataType dtype;
-  std::int64_t *shape, *strides;  // strides in elements; null: dense, row-major
+  std::int64_t* shape;
+  std::int64_t* strides;  // elements; null: dense, row-major
   std::uint64_t byte_offset;
 };
 struct DLManagedTensor {
@@ -31,12 +36,12 @@ std::vector<py::ssize_t> dense_strides(const std::vector<py::ssize_t>& shape, py
 
 DeviceArray by_interface(py::handle value, const std::string& where) {
   try {
-    const auto found = value.attr("__cuda_array_interface__").cast<py::dict>();
+    const auto interface = value.attr("__cuda_array_interface__").cast<py::dict>();
     DeviceArray array;
-    array.data = reinterpret_cast<void*>(found["data"].cast<py::tuple>()[0].cast<std::uintptr_t>());
-    array.type = found["typestr"].cast<std::string>();
-    array.shape = found["shape"].cast<std::vector<py::ssize_t>>();
-    const py::object strides = found.contains("strides") ? py::object(found["strides"]) : py::none();
+    array.data = reinterpret_cast<void*>(interface["data"].cast<py::tuple>()[0].cast<std::uintptr_t>());
+    array.type = interface["typestr"].cast<std::string>();
+    array.shape = interface["shape"].cast<std::vector<py::ssize_t>>();
+    const py::object strides = interface.contains("strides") ? py::object(interface["strides"]) : py::none();
     const py::ssize_t item = array.type.size() == 3 ? array.type[2] - '0' : 0;
     array.strides = strides.is_none() ? dense_strides(array.shape, item) : strides.cast<std::vector<py::ssize_t>>();
     array.owner = py::reinterpret_borrow<py::object>(value);
@@ -45,14 +50,14 @@ DeviceArray by_interface(py::handle value, const std::string& where) {
   } catch (const py::error_already_set&) {
   }
   throw Error(Code::frame_bad_dtype, "has a __cuda_array_interface__ that cannot be read", where,
-              "hand it over by DLPack, or as a NumPy array");
+              "pass it by DLPack, or as a NumPy array");
 }
 
 DeviceArray by_dlpack(py::handle value, const std::string& where) {
   const py::object capsule = value.attr("__dlpack__")();
   auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   if (!managed) throw py::error_already_set();
-  PyCapsule_SetName(capsule.ptr(), "used_dltensor");  // from here on it is ours to delete
+  PyCapsule_SetName(capsule.ptr(), "used_dltensor");  // from here on this function owns the tensor
   const DLTensor& tensor = managed->tensor;
   DeviceArray array;
   array.owner = py::capsule(managed, [](void* p) {
@@ -61,7 +66,7 @@ DeviceArray by_dlpack(py::handle value, const std::string& where) {
   });
   constexpr const char* kKinds = "iuf";  // by DLPack's code: int, unsigned, float
   if (tensor.dtype.code > 2 || tensor.dtype.lanes != 1 || tensor.dtype.bits % 8 != 0)
-    throw Error(Code::frame_bad_dtype, "has a type that NumPy does not", where, "must be uint8");
+    throw Error(Code::frame_bad_dtype, "has a type without a NumPy equivalent", where, "must be uint8");
   const py::ssize_t item = tensor.dtype.bits / 8;
   array.type = std::string(item == 1 ? "|" : "<") + kKinds[tensor.dtype.code] + std::to_string(item);
   array.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
@@ -82,18 +87,20 @@ std::optional<DeviceArray> device_array(py::handle value, const std::string& whe
   return by_dlpack(value, where);
 }
 
-ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& keep) {
+ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& owners) {
   const std::optional<DeviceArray> array = device_array(image, where);
   if (!array) return image_view(image, where);
   if (!on_cuda)
-    throw Error(Code::frame_bad_dtype, "lies on the GPU, which is out of reach here", where,
+    throw Error(Code::frame_bad_dtype, "is on the GPU, this detector runs on the CPU", where,
                 "copy it to the host, or use device=\"cuda\"");
   if (array->type != "|u1")
     throw Error(Code::frame_bad_dtype, "is " + array->type + ", must be uint8", where, "grey levels 0..255, RGB");
   bool fits = array->data && array->shape.size() == 3 && array->shape[2] == 3;
   for (py::ssize_t extent : array->shape) fits = fits && extent >= 1 && extent <= 65536;
-  if (!fits) throw Error(Code::frame_bad_shape, "has another shape, or no memory", where, "must be (height, width, 3)");
-  keep.push_back(array->owner);
+  if (!fits)
+    throw Error(Code::frame_bad_shape, "has shape " + shape_text(array->shape) + (array->data ? "" : " and no memory"),
+                where, "must be (height, width, 3)");
+  owners.push_back(array->owner);
   return {static_cast<const std::uint8_t*>(array->data),
           static_cast<int>(array->shape[1]),
           static_cast<int>(array->shape[0]),

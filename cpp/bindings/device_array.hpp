@@ -1,5 +1,5 @@
-// An array that lies on the GPU, as torch, CuPy, JAX or cuda-python hand it out: by the CUDA array interface (version 2
-// or 3) or by DLPack.
+// An array in the GPU's memory, of torch, CuPy, JAX or cuda-python: by the CUDA array interface (version 2 or 3) or by
+// DLPack.
 #pragma once
 #include <optional>
 #include <string>
@@ -11,16 +11,16 @@ namespace imkd::python {
 
 struct DeviceArray {
   void* data = nullptr;
-  std::string type;                         // of NumPy: "|u1", "<f4", ...
-  std::vector<py::ssize_t> shape, strides;  // elements; bytes
-  py::object owner;                         // keeps the memory
+  std::string type;                  // of NumPy: "|u1", "<f4", ...
+  std::vector<py::ssize_t> shape;    // elements
+  std::vector<py::ssize_t> strides;  // bytes
+  py::object owner;                  // keeps the memory alive
 };
 
-// None where the object is no such array. The data must be ready: nobody waits for the stream that writes it.
+// Nothing where the object is no such array. The data must be complete: the stream that writes it is not synchronised.
 std::optional<DeviceArray> device_array(py::handle value, const std::string& where);
 
-// An image in the host's memory, or, where on_cuda, one that lies on the GPU already; `keep` then gets what holds its
-// memory.
-ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& keep);
+// A view of an image in host memory or, where on_cuda, in the GPU's memory, whose owner is then added to owners.
+ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& owners);
 
 }  // namespace imkd::python

@@ -1,4 +1,4 @@
-// Engine, with a trampoline so that one may be written in Python; tensors are handed over as NumPy views, never copied.
+// Engine, with a trampoline for engines written in Python; tensors are passed as NumPy views, without a copy.
 #include "imkd/engine.hpp"
 
 #include <pybind11/trampoline_self_life_support.h>
@@ -6,6 +6,7 @@
 #include "common.hpp"
 #include "engine/engine_file.hpp"
 #include "engine/ort.hpp"
+#include "shape_text.hpp"
 
 namespace py = pybind11;
 using imkd::Code;
@@ -16,7 +17,7 @@ using imkd::Type;
 
 namespace {
 
-// A writable view; it shares the memory, so an engine may outlive the detector that bound it.
+// A writable view that shares ownership of the memory: an engine may outlive the detector that bound it.
 py::array view(const TensorInfo& info, std::shared_ptr<void> data) {
   void* address = data.get();
   py::capsule owner(new std::shared_ptr<void>(std::move(data)),
@@ -28,7 +29,8 @@ py::array view(const TensorInfo& info, std::shared_ptr<void> data) {
 Type type_of(const std::string& name) {
   for (Type type : {Type::float32, Type::float16, Type::int8})
     if (name == imkd::name_of(type)) return type;
-  throw Error(Code::bundle_tensor_mismatch, "no tensor is " + name, "TensorInfo", "must be float32, float16 or int8");
+  throw Error(Code::bundle_tensor_mismatch, "the type " + name + " is not supported", "TensorInfo",
+              "use float32, float16 or int8");
 }
 
 class PyEngine : public Engine, public py::trampoline_self_life_support {
@@ -45,7 +47,7 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
       for (const TensorInfo& info : infos)
         if (info.name == tensor) return call_bind(info, std::move(data));
     throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", name(),
-                "see its inputs() and outputs()");
+                "use a name of inputs() or outputs()");
   }
 
   void run(void*) override { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
@@ -56,37 +58,40 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
     const py::function method = py::get_override(static_cast<const Engine*>(this), "bind");
     if (!method)
       throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "",
-                  "write one that keeps the array");
+                  "write one that stores a reference to the array");
     method(info.name, view(info, std::move(data)));
   }
 };
 
-// Memory of a NumPy array, held by a reference to it.
+// The memory of a NumPy array, owned through a reference to the array.
 std::shared_ptr<void> share(const py::array& array, const TensorInfo& info) {
   const std::string type = imkd::name_of(info.type);
   if (!array.dtype().is(py::dtype(type)) || !(array.flags() & py::array::c_style) || !array.writeable())
     throw Error(Code::engine_bind,
                 "the array for \"" + info.name + "\" must be " + type + ", C-contiguous and writable", "",
                 "use numpy.zeros(shape, numpy." + type + ")");
-  auto* held = new py::array(array);
-  return {held->mutable_data(), [held](void*) {
+  auto* owner = new py::array(array);
+  return {owner->mutable_data(), [owner](void*) {
             py::gil_scoped_acquire gil;
-            delete held;
+            delete owner;
           }};
 }
 
-// As many numbers as the tensor has, or the engine would read beyond the array.
+// Checks the shape: the engine would read beyond a smaller array.
 void bind_array(Engine& engine, const std::string& tensor, const py::array& array) {
   for (const auto& infos : {engine.inputs(), engine.outputs()})
     for (const TensorInfo& info : infos) {
       if (info.name != tensor) continue;
       if (info.shape != std::vector<std::int64_t>(array.shape(), array.shape() + array.ndim()))
-        throw Error(Code::engine_bind, "the array for \"" + tensor + "\" has another shape than the tensor",
-                    engine.name(), "see inputs() and outputs()");
+        throw Error(Code::engine_bind,
+                    "the array for \"" + tensor + "\" is " +
+                        imkd::shape_text(std::vector<py::ssize_t>(array.shape(), array.shape() + array.ndim())) +
+                        ", the tensor " + imkd::shape_text(info.shape),
+                    engine.name(), "use the shape of inputs() or outputs()");
       return engine.bind(tensor, share(array, info));
     }
   throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", engine.name(),
-              "see inputs() and outputs()");
+              "use a name of inputs() or outputs()");
 }
 
 }  // namespace
@@ -120,6 +125,6 @@ void bind_engine(py::module_& m) {
         "A native engine; raises Error engine_unavailable.");
   m.def("set_ort_library", &imkd::set_ort_library, py::arg("path"));
   m.def("driver_version", &imkd::driver_version, py::arg("driver_file"), py::arg("tegra_file"),
-        "The kernel's NVIDIA driver, \"540.4.0\", or on a Jetson without the first file the release of L4T, "
+        "Version of the NVIDIA kernel driver, \"540.4.0\", or on a Jetson without driver_file the release of L4T, "
         "\"R36.4.3\"; else \"unknown\".");
 }

@@ -14,7 +14,7 @@ struct is_array : std::false_type {};
 template <class T, std::size_t N>
 struct is_array<std::array<T, N>> : std::true_type {};
 
-// 9 and 16 numbers are read-only matrices (a change of one element would be lost), 3 are a tuple.
+// 9 and 16 numbers are read-only matrices (an assignment to one element would be lost), 3 are a tuple.
 template <class T, std::size_t N>
 py::object to_python(const std::array<T, N>& value) {
   if constexpr (N == 9 || N == 16) {
@@ -31,8 +31,8 @@ py::object to_python(const std::array<T, N>& value) {
 }
 
 template <class T, std::size_t N>
-void from_python(py::handle given, std::array<T, N>& value, Code code, const char* name) {
-  const auto array = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(given);
+void from_python(py::handle object, std::array<T, N>& value, Code code, const char* name) {
+  const auto array = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(object);
   if (!array) PyErr_Clear();
   constexpr py::ssize_t side = N == 9 ? 3 : 4;
   const bool fits =
@@ -46,15 +46,15 @@ void from_python(py::handle given, std::array<T, N>& value, Code code, const cha
   std::copy(array.data(), array.data() + N, value.begin());
 }
 
-// Puts a value in another's place. What Python holds of the other stays where it is: items of its lists keep the
-// place's Python object alive, and that object, where there is one, keeps the other.
+// Assigns to a member. The old value lives on, as Python may have references to items of its lists: such items keep the
+// member's Python object alive, and that object keeps the old value.
 template <class M>
-void replace(M& place, const M& value) {
-  const py::object view = py::cast(&place, py::return_value_policy::reference);
-  auto other = std::make_unique<M>(value);
-  std::swap(place, *other);
-  const py::capsule kept(other.release(), [](void* held) { delete static_cast<M*>(held); });
-  py::detail::keep_alive_impl(view, kept);
+void replace(M& member, const M& value) {
+  const py::object view = py::cast(&member, py::return_value_policy::reference);
+  auto old = std::make_unique<M>(value);
+  std::swap(member, *old);
+  const py::capsule owner(old.release(), [](void* p) { delete static_cast<M*>(p); });
+  py::detail::keep_alive_impl(view, owner);
 }
 
 template <class T, class M>
@@ -89,15 +89,15 @@ T from_keywords(const py::kwargs& keywords) {
   T value{};
   const py::object view = py::cast(&value, py::return_value_policy::reference);
   const auto names = json::field_names<T>();
-  for (const auto& [name, given] : keywords) {
+  for (const auto& [name, argument] : keywords) {
     if (std::find(names.begin(), names.end(), name.template cast<std::string>()) == names.end())
       throw py::type_error("unexpected keyword argument " + py::repr(name).template cast<std::string>());
-    view.attr(name) = given;
+    view.attr(name) = argument;
   }
   return value;
 }
 
-// Field by field: a recording's rig is compared at every frame, which a detour through JSON would slow down.
+// Field by field, which is faster than through JSON: a recording's rig is compared at every frame.
 template <class T>
 bool same(const T& a, const T& b);
 
@@ -117,7 +117,7 @@ bool same(const T& a, const T& b) {
   }
 }
 
-// Everything but the constructor.
+// Binds all but the constructor.
 template <class T>
 py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Code code) {
   py::class_<T> cls(m, name, doc);
@@ -129,8 +129,8 @@ py::class_<T> bind_struct(py::module_& m, const char* name, const char* doc, Cod
   return cls;
 }
 
-// Items are changed where they stand. The list neither grows nor shrinks, which would move the items that Python holds:
-// assign another.
+// Items are changed in place. The list has a fixed length, as Python's references to items would dangle where it grew
+// or shrank: assign another list.
 template <class List>
 void bind_list(py::module_& m, const char* name) {
   using Item = typename List::value_type;

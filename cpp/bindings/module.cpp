@@ -14,7 +14,7 @@ void bind_live(py::module_& m);
 
 namespace {
 
-// -Wswitch finds a code that is not named here.
+// -Wswitch reports a code without a case.
 const char* identifier(Code code) {
   switch (code) {
 #define NAME(code) \
@@ -23,12 +23,13 @@ const char* identifier(Code code) {
     // clang-format off
     NAME(spec_syntax) NAME(spec_unknown_key) NAME(spec_missing_key) NAME(spec_bad_value) NAME(spec_version)
     NAME(frame_bad_dtype) NAME(frame_bad_shape) NAME(frame_unknown_sensor) NAME(frame_count) NAME(frame_bad_time)
-    NAME(rig_syntax) NAME(rig_unknown_key) NAME(rig_missing_key) NAME(rig_bad_value) NAME(rig_not_rigid) NAME(rig_duplicate_name)
-    NAME(rig_empty) NAME(rig_mismatch)
+    NAME(rig_syntax) NAME(rig_unknown_key) NAME(rig_missing_key) NAME(rig_bad_value) NAME(rig_not_rigid)
+    NAME(rig_duplicate_name) NAME(rig_empty) NAME(rig_mismatch)
     NAME(source_unknown) NAME(source_missing_file) NAME(source_bad_image) NAME(source_bad_points) NAME(source_bad_label)
     NAME(source_bad_calibration) NAME(source_unknown_frame)
     NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key) NAME(bundle_version)
-    NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch) NAME(bundle_bad_value)
+    NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch)
+    NAME(bundle_bad_value)
     NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(engine_stale) NAME(detector_busy)
     NAME(device_unavailable) NAME(device_failed)
     NAME(train_config) NAME(train_checkpoint) NAME(train_diverged) NAME(train_no_data)
@@ -57,7 +58,7 @@ class Error(Exception):
         return " / ".join([f"error[{self.code}] {self.what}"] + [part for part in (self.where, self.fix) if part])
 )";
 
-// A message may quote bytes of a file that are no UTF-8.
+// A message may quote bytes of a file that are not UTF-8.
 py::object text(const std::string& bytes) {
   return py::reinterpret_steal<py::object>(
       PyUnicode_DecodeUTF8(bytes.data(), static_cast<py::ssize_t>(bytes.size()), "replace"));
@@ -67,7 +68,7 @@ PyObject* error_class = nullptr;  // lives as long as the module
 
 void bind_errors(py::module_& m) {
   py::native_enum<Code> codes(m, "Code", "enum.IntEnum",
-                              "The catalogue of error codes; the hundreds digit is the noun at fault.");
+                              "The error codes; the hundreds digit names the concept at fault.");
   for (int value = 0; value < 1000; ++value)
     if (const char* name = identifier(static_cast<Code>(value))) codes.value(name, static_cast<Code>(value));
   codes.finalize();

@@ -52,14 +52,15 @@ void bind_rig(py::module_& m) {
            py::arg("velocity") = "compensated", py::arg("period") = 0.0);
   bind_list<std::vector<CameraCalibration>>(m, "CameraCalibrations");
   bind_list<std::vector<RadarCalibration>>(m, "RadarCalibrations");
-  bind_struct<SensorRig>(m, "SensorRig", "Which cameras and radars there are, and where they sit.", Code::rig_bad_value)
+  bind_struct<SensorRig>(m, "SensorRig", "The cameras and radars of a vehicle, their lenses and mounting.",
+                         Code::rig_bad_value)
       .def(py::init(&make_rig), py::kw_only(), py::arg("cameras") = std::vector<CameraCalibration>{},
            py::arg("radars") = std::vector<RadarCalibration>{})
       .def("camera_index", &SensorRig::camera_index, py::arg("name"), "Index of a camera, -1 when absent.")
       .def("radar_index", &SensorRig::radar_index, py::arg("name"), "Index of a radar, -1 when absent.")
       .def("to_json", &SensorRig::to_json, "Canonical JSON.")
       .def_static("from_json", &SensorRig::from_json, py::arg("text"),
-                  "Strict reader of to_json's form; raises Error E021x.")
+                  "Reads to_json's form strictly; raises Error E021x.")
       .def_static(
           "load", [](const py::object& path) { return SensorRig::load(py::str(path).cast<std::string>()); },
           py::arg("path"), "Reads a rig JSON file.")

@@ -6,18 +6,9 @@
 #include <new>
 
 #include "imkd/error.hpp"
+#include "shape_text.hpp"
 
 namespace imkd {
-namespace {
-
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  std::string text;
-  for (std::int64_t extent : shape) text += (text.empty() ? "" : ", ") + std::to_string(extent);
-  return "(" + text + ")";
-}
-
-}  // namespace
-
 std::size_t BufferInfo::size() const {
   std::size_t count = 1;
   for (std::int64_t extent : shape) count *= static_cast<std::size_t>(extent);
@@ -25,11 +16,18 @@ std::size_t BufferInfo::size() const {
 }
 
 SizeTable size_table(const ModelSpec& s, bool gates) {
-  const std::int64_t n = s.cameras, h = s.image.feature_height(), w = s.image.feature_width(), rows = s.grid.height(),
-                     columns = s.grid.width(), features = static_cast<std::int64_t>(s.radar.features.size()),
-                     classes = static_cast<std::int64_t>(s.head.classes.size()), past = s.history.channels;
-  const Need always = Need::always, history = past > 0 ? always : Need::never,
-             vehicles = s.segmentation ? always : Need::never, gate = gates ? always : Need::welcome;
+  const std::int64_t n = s.cameras;
+  const std::int64_t h = s.image.feature_height();
+  const std::int64_t w = s.image.feature_width();
+  const std::int64_t rows = s.grid.height();
+  const std::int64_t columns = s.grid.width();
+  const std::int64_t features = static_cast<std::int64_t>(s.radar.features.size());
+  const std::int64_t classes = static_cast<std::int64_t>(s.head.classes.size());
+  const std::int64_t past = s.history.channels;
+  const Need always = Need::always;
+  const Need history = past > 0 ? always : Need::never;
+  const Need vehicles = s.segmentation ? always : Need::never;
+  const Need gate = gates ? always : Need::optional;
   return {{{"images", Port::camera_input, always, {n, 3, s.image.height, s.image.width}},
            {"depth", Port::camera_output, always, {n, s.depth.bins, h, w}},
            {"context", Port::camera_output, always, {n, s.context_channels, h, w}, {n, h, w, s.context_channels}},
@@ -44,32 +42,31 @@ SizeTable size_table(const ModelSpec& s, bool gates) {
            {"i_rad", Port::bev_output, gate, {1, 1, rows, columns}}}};
 }
 
-void check_tensors(const std::vector<TensorInfo>& found, const SizeTable& table, Port port, const std::string& where,
+void check_tensors(const std::vector<TensorInfo>& infos, const SizeTable& table, Port port, const std::string& where,
                    std::array<TensorInfo, kBuffers>& tensors) {
   std::size_t known = 0;
   for (const BufferInfo& info : table) {
     if (info.port != port || info.need == Need::never) continue;
-    const auto at =
-        std::find_if(found.begin(), found.end(), [&](const TensorInfo& tensor) { return tensor.name == info.name; });
-    if (at == found.end()) {
-      if (info.need == Need::welcome) continue;
+    const auto tensor =
+        std::find_if(infos.begin(), infos.end(), [&](const TensorInfo& other) { return other.name == info.name; });
+    if (tensor == infos.end()) {
+      if (info.need == Need::optional) continue;
       const bool gate = &info == &table[kCameraGate] || &info == &table[kRadarGate];
       throw Error(Code::bundle_tensor_mismatch, std::string("has no tensor \"") + info.name + "\"", where,
-                  gate ? "load it without debug: only a network that was exported with its gate maps can show them"
-                       : "export the bundle anew");
+                  gate ? "load it without debug, or export the network with its gate maps" : "export the bundle again");
     }
-    if (at->shape != info.shape && (info.turned.empty() || at->shape != info.turned))
+    if (tensor->shape != info.shape && (info.channels_last.empty() || tensor->shape != info.channels_last))
       throw Error(Code::bundle_tensor_mismatch,
-                  std::string("\"") + info.name + "\" is " + shape_text(at->shape) + ", the spec says " +
-                      shape_text(info.shape),
-                  where, "export the bundle anew, with static shapes and the spec it was trained with");
-    tensors[static_cast<std::size_t>(&info - table.data())] = *at;
+                  std::string("\"") + info.name + "\" is " + shape_text(tensor->shape) + ", must be " +
+                      shape_text(info.shape) + " by the spec",
+                  where, "export the bundle again, with static shapes and the spec of its training");
+    tensors[static_cast<std::size_t>(&info - table.data())] = *tensor;
     ++known;
   }
-  if (found.size() != known)
+  if (infos.size() != known)
     throw Error(Code::bundle_tensor_mismatch,
-                "has " + std::to_string(found.size()) + " tensors, " + std::to_string(known) + " are known", where,
-                "export the bundle anew");
+                "has " + std::to_string(infos.size()) + " tensors, of which the spec has " + std::to_string(known),
+                where, "export the bundle again");
 }
 
 std::shared_ptr<float> allocate(std::size_t count) {

@@ -23,7 +23,7 @@ constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
 constexpr std::size_t kBlock = 1 << 16;           // bytes hashed at a time
 constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key,
                              Code::bundle_bad_value};
-constexpr const char* kAnew = "export or copy the bundle anew";
+constexpr const char* kAgain = "export or copy the bundle again";
 const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
@@ -33,7 +33,7 @@ template <class Use>
 void read_blocks(const fs::path& path, std::uintmax_t limit, Use&& use) {
   File file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (!file)
-    throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make it readable for this user");
+    throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make the file readable for this user");
   std::vector<char> block(kBlock);
   while (limit > 0) {
     const std::size_t got =
@@ -43,26 +43,26 @@ void read_blocks(const fs::path& path, std::uintmax_t limit, Use&& use) {
     if (got == 0) break;
   }
   if (std::ferror(file.get()))
-    throw Error(Code::bundle_missing_file, "cannot be read to its end", path.string(), kAnew);
+    throw Error(Code::bundle_missing_file, "cannot be read to its end", path.string(), kAgain);
 }
 
-// The file's size in bytes; throws unless it is a regular file whose real place is inside the folder.
+// The size of a file in bytes; throws unless it is a regular file of the folder, after links are resolved.
 std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
   const fs::path path = folder / name;
   std::error_code failed;
   const fs::path real = fs::canonical(path, failed);
-  if (failed) throw Error(Code::bundle_missing_file, "there is no file " + name, path.string(), kAnew);
+  if (failed) throw Error(Code::bundle_missing_file, "there is no file " + name, path.string(), kAgain);
   if (real.parent_path() != folder)
     throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(),
-                "put the file itself there");
+                "replace the link by the file");
   const std::uintmax_t size =
       fs::is_regular_file(real, failed) ? fs::file_size(real, failed) : static_cast<std::uintmax_t>(-1);
   if (failed || size == static_cast<std::uintmax_t>(-1))
-    throw Error(Code::bundle_missing_file, name + " is not a regular file", path.string(), kAnew);
+    throw Error(Code::bundle_missing_file, name + " is not a regular file", path.string(), kAgain);
   return size;
 }
 
-// A plain file name: a bundle is one flat folder, so nothing can lead out of it.
+// A plain file name: a bundle is one flat folder, no name may lead out of it.
 bool plain_name(const std::string& name) {
   constexpr const char* kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
   return !name.empty() && name.size() <= 255 && name.find_first_not_of(kAllowed) == std::string::npos &&
@@ -70,26 +70,25 @@ bool plain_name(const std::string& name) {
 }
 
 void check_object(const Json& value, const std::string& where) {
-  if (!value.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAnew);
+  if (!value.is_object()) throw Error(Code::bundle_manifest, "must be an object", where, kAgain);
 }
 
-// Version first: a manifest of another version may well have other keys.
+// The version first: a manifest of another version may have other keys.
 void check_shape(const Json& manifest) {
   if (!manifest.contains("schema"))
-    throw Error(Code::bundle_missing_key, "the key \"schema\" is missing", "schema", kAnew);
+    throw Error(Code::bundle_missing_key, "the key \"schema\" is missing", "schema", kAgain);
   const Json& schema = manifest["schema"];
   if (!schema.is_number_integer() || schema != Bundle::kVersion)
-    throw Error(Code::bundle_version,
-                "is not " + std::to_string(Bundle::kVersion) + ", the only version that this build reads", "schema",
-                "update imkd_edge, or export the bundle anew with this version");
+    throw Error(Code::bundle_version, "is " + schema.dump() + ", this build reads " + std::to_string(Bundle::kVersion),
+                "schema", "update imkd_edge, or export the bundle again with this version");
   json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, {kCodes, ""});
   for (const char* key : {"spec", "files", "metrics", "provenance"}) check_object(manifest[key], key);
   for (const char* name : kRequired)
     if (!manifest["files"].contains(name))
-      throw Error(Code::bundle_missing_key, std::string("names no ") + name, "files", kAnew);
+      throw Error(Code::bundle_missing_key, std::string("names no ") + name, "files", kAgain);
 }
 
-// What is wrong with the spec is wrong with the bundle.
+// The bundle's code for an error of its spec.
 Code bundle_code(Code code) {
   switch (code) {
     case Code::spec_syntax:
@@ -111,7 +110,7 @@ ModelSpec read_spec(const Json& spec, const std::string& path) {
   } catch (const Error& error) {
     throw Error(bundle_code(error.code()), error.problem(),
                 path + ": spec" + (error.where().empty() ? "" : "." + error.where()),
-                error.fix().empty() ? kAnew : error.fix());
+                error.fix().empty() ? kAgain : error.fix());
   }
 }
 
@@ -135,36 +134,37 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
   const Json &sha = entry["sha256"], &bytes = entry["bytes"];
   if (!sha.is_string() || sha.get<std::string>().size() != 64 ||
       sha.get<std::string>().find_first_not_of("0123456789abcdef") != std::string::npos)
-    throw Error(Code::bundle_bad_value, "sha256 must be 64 hex digits in lower case", at, kAnew);
-  if (!bytes.is_number_unsigned()) throw Error(Code::bundle_bad_value, "bytes must be a whole number >= 0", at, kAnew);
+    throw Error(Code::bundle_bad_value, "sha256 must be 64 hex digits in lower case", at, kAgain);
+  if (!bytes.is_number_unsigned()) throw Error(Code::bundle_bad_value, "bytes must be a whole number >= 0", at, kAgain);
 
   const std::uintmax_t size = checked_size(folder, name);
   if (size != bytes.get<std::uintmax_t>())
-    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest says " + bytes.dump(),
-                (folder / name).string(), kAnew);
+    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest lists " + bytes.dump(),
+                (folder / name).string(), kAgain);
   Sha256 hash;
-  std::string part;  // an ONNX file in memory: what is looked through is what was hashed
+  std::string part;  // an ONNX file in memory, so that the bytes searched are the bytes hashed
   const bool onnx = fs::path(name).extension() == ".onnx";
   read_blocks(folder / name, size, [&](const char* data, std::size_t count) {
     hash.update(data, count);
     if (onnx) part.append(data, count);
   });
-  const std::string found = hash.hex();
-  if (found != sha.get<std::string>())
-    throw Error(
-        Code::bundle_checksum,
-        "has SHA-256 " + found.substr(0, 12) + "…, the manifest says " + sha.get<std::string>().substr(0, 12) + "…",
-        (folder / name).string(), kAnew);
+  const std::string digest = hash.hex();
+  const std::string listed = sha.get<std::string>();
+  if (digest != listed)
+    throw Error(Code::bundle_checksum,
+                "has SHA-256 " + digest.substr(0, 12) + "…, the manifest lists " + listed.substr(0, 12) + "…",
+                (folder / name).string(), kAgain);
   if (const char* fault = external_tensors(part.data(), part.size()))
-    throw Error(Code::bundle_bad_path, fault, (folder / name).string(), "export it with its tensors inside");
+    throw Error(Code::bundle_bad_path, fault, (folder / name).string(),
+                "export the model with its tensors inside the file");
 }
 
-// Nothing may come along that no checksum covers: whatever lies in the folder must be in the manifest.
+// Every file of the folder must be in the manifest, so that a checksum covers it.
 void check_nothing_else(const fs::path& folder, const Json& files) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (name != "manifest.json" && !files.contains(name))
-      throw Error(Code::bundle_unknown_key, "the manifest does not know the file " + name, folder.string(),
+      throw Error(Code::bundle_unknown_key, "the manifest does not list the file " + name, folder.string(),
                   "remove it, or list it under \"files\"");
   }
 }
@@ -181,7 +181,7 @@ Bundle Bundle::load(const std::string& path) {
   const std::uintmax_t size = checked_size(folder, "manifest.json");
   if (size > kMaxManifest)
     throw Error(Code::bundle_manifest,
-                "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAnew);
+                "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAgain);
 
   Bundle bundle;
   bundle.path = folder.string();

@@ -1,4 +1,4 @@
-// The frame loop on the CPU: the ops that define all others, on a pool of threads.
+// The frame loop on the CPU: the reference ops on a thread pool.
 #include <algorithm>
 #include <cstring>
 
@@ -16,7 +16,7 @@ class CpuLoop : public FrameLoop {
       : FrameLoop(spec, std::move(camera), std::move(bev), options), pool_(options.threads) {
     for (int i = 0; i < kBuffers; ++i) {
       if (table_[i].need != Need::always) continue;
-      require_plain(i);
+      require_float32(i);
       data_[i] = allocate(table_[i].size());
       engine_of(i).bind(table_[i].name, data_[i]);
     }
@@ -25,7 +25,7 @@ class CpuLoop : public FrameLoop {
     radar_scratch_.resize(blocks(radar_workspace(spec_)));
     decode_scratch_.resize(blocks(decode_workspace(spec_)));
     if (data_[kFused])
-      maps_.reset(new float[static_cast<std::size_t>(History::places(spec_.history)) * table_[kFused].size()]());
+      maps_.reset(new float[static_cast<std::size_t>(History::capacity(spec_.history)) * table_[kFused].size()]());
   }
 
   const char* device() const override { return "cpu"; }
@@ -33,7 +33,9 @@ class CpuLoop : public FrameLoop {
   void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override {
     LiftTable next_table = imkd::lift_table(spec_, rig, crops.data());
     std::vector<ImageCrop> next_crops = crops;
-    lift_table_ = std::move(next_table), crops_ = std::move(next_crops);  // nothing from here on throws
+    // Nothing below throws.
+    lift_table_ = std::move(next_table);
+    crops_ = std::move(next_crops);
   }
 
   void run(const Frame& frame, Result& result) override {
@@ -43,7 +45,7 @@ class CpuLoop : public FrameLoop {
     if (data_[kHistory]) fill_history(frame, result, watch);
     bev_->run();
     result.timings_us[kBev] += watch.lap();
-    if (frame.keep >= 0) keep_map(frame.keep, result, watch);
+    if (frame.store_map >= 0) store_map(frame.store_map, result, watch);
     result.health.boxes_invalid =
         decode(spec_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
     std::array<const float*, kBuffers> views{};
@@ -62,18 +64,18 @@ class CpuLoop : public FrameLoop {
  private:
   float* at(int buffer) const { return static_cast<float*>(data_[buffer].get()); }
 
-  void require_plain(int buffer) const {
+  void require_float32(int buffer) const {
     const TensorInfo& tensor = tensors_[buffer];
     if (tensor.type == Type::float32 && tensor.shape == table_[buffer].shape) return;
     throw Error(Code::bundle_tensor_mismatch,
                 "\"" + tensor.name + "\" is " + name_of(tensor.type) +
                     (tensor.shape == table_[buffer].shape ? "" : ", channels last"),
-                "device \"cpu\"", "use device \"cuda\", or an engine whose tensors are float32 as in the ONNX part");
+                "device \"cpu\"", "use device \"cuda\", or an engine with float32 tensors in the ONNX part's shapes");
   }
 
-  float* map(int place) const { return maps_.get() + static_cast<std::size_t>(place) * table_[kFused].size(); }
+  float* map(int index) const { return maps_.get() + static_cast<std::size_t>(index) * table_[kFused].size(); }
 
-  // images -> camera_bev; a camera that is absent puts nothing into it.
+  // images -> camera_bev; an absent camera adds nothing.
   void run_cameras(const Frame& frame, Result& result, Stopwatch& watch) {
     const int count = static_cast<int>(frame.images.size());
     const bool any = frame.any_image();
@@ -101,12 +103,12 @@ class CpuLoop : public FrameLoop {
     result.timings_us[kRadar] += watch.lap();
   }
 
-  void fill_history(const Frame& frame, Result& result,
-                    Stopwatch& watch) {  // the past fused maps, seen from the present frame
+  // Warps the past fused maps into the present frame.
+  void fill_history(const Frame& frame, Result& result, Stopwatch& watch) {
     float* out = at(kHistory);
-    for (const Past& past : frame.past) {
-      if (past.place >= 0)
-        warp_bev(spec_.grid, map(past.place), spec_.history.channels, past.T_then_now, out, pool_);
+    for (const PastFrame& past : frame.past) {
+      if (past.map >= 0)
+        warp_bev(spec_.grid, map(past.map), spec_.history.channels, past.T_then_now, out, pool_);
       else
         std::fill_n(out, table_[kFused].size(), 0.f);
       out += table_[kFused].size();
@@ -114,13 +116,13 @@ class CpuLoop : public FrameLoop {
     result.timings_us[kWarp] += watch.lap();
   }
 
-  void keep_map(int place, Result& result, Stopwatch& watch) {
-    std::memcpy(map(place), at(kFused), table_[kFused].size() * sizeof(float));
+  void store_map(int index, Result& result, Stopwatch& watch) {
+    std::memcpy(map(index), at(kFused), table_[kFused].size() * sizeof(float));
     result.timings_us[kWarp] += watch.lap();
   }
 
   ThreadPool pool_;
-  std::unique_ptr<float[]> maps_;  // fused maps of the past, by place
+  std::unique_ptr<float[]> maps_;  // stored fused maps of past frames
   std::vector<float> lift_scratch_;
   std::vector<std::max_align_t> radar_scratch_, decode_scratch_;
   std::vector<ImageCrop> crops_;  // by camera

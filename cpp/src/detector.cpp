@@ -4,33 +4,13 @@
 #include <cmath>
 #include <optional>
 
+#include "exclusive_call.hpp"
 #include "frame_loop.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
+#include "time_ns.hpp"
 
 namespace imkd {
-namespace {
-
-double seconds(std::int64_t from_ns, std::int64_t to_ns) {
-  return (static_cast<double>(to_ns) - static_cast<double>(from_ns)) * 1e-9;
-}
-
-class Turn {  // of the one call that may be under way
- public:
-  explicit Turn(std::atomic_flag& taken) : taken_(taken) {
-    if (taken_.test_and_set(std::memory_order_acquire))
-      throw Error(Code::detector_busy, "another thread's call is under way", "Detector",
-                  "give each thread a detector of its own, or take turns");
-  }
-  ~Turn() { taken_.clear(std::memory_order_release); }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-
- private:
-  std::atomic_flag& taken_;
-};
-
-}  // namespace
 
 struct Detector::State {
   ModelSpec spec;
@@ -54,38 +34,42 @@ struct Detector::State {
   void clear_result(std::int64_t timestamp_ns);
   void assess_cameras(const FrameSet& frames);
   void resolve_radars(const FrameSet& frames);
-  void recall(const FrameSet& frames);
+  void select_past(const FrameSet& frames);
 };
 
 void Detector::State::set_rig(const SensorRig& next) {
   next.check();
-  if (has_rig && next.to_json() == rig.to_json()) return;  // most sources repeat one rig with every frame
+  if (has_rig && next.to_json() == rig.to_json()) return;  // most sources pass the same rig with every frame
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
     throw Error(Code::rig_mismatch,
-                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model was made for " +
+                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model has " +
                     std::to_string(spec.cameras),
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
   SensorRig copy = next;
   const std::size_t radars = next.radars.size();
-  result.health.radars.reserve(radars), result.health.cameras.reserve(next.cameras.size());
-  if (frame.sweeps.size() < 16 * radars) frame.sweeps.resize(16 * radars);
-  has_rig = false;  // the same rig again is set again, should this fail
+  result.health.radars.reserve(radars);
+  result.health.cameras.reserve(next.cameras.size());
+  if (frame.sweeps.size() < kSweepsPerRadar * radars) frame.sweeps.resize(kSweepsPerRadar * radars);
+  has_rig = false;  // where the loop throws, the next call sets the rig again, even the same one
   loop->set_rig(next, crops);
-  rig = std::move(copy), has_rig = true;  // nothing from here on throws
+  // Nothing below throws.
+  rig = std::move(copy);
+  has_rig = true;
 }
 
 static void check_motion(const FrameSet& frames) {
   if (frames.ego.T_world_ego) check_rigid(*frames.ego.T_world_ego, "FrameSet::ego.T_world_ego");
   for (double v : frames.ego.twist.value_or(Vec3{}))
     if (!std::isfinite(v))
-      throw Error(Code::frame_bad_dtype, "is not finite", "FrameSet::ego.twist", "none where the motion is unknown");
+      throw Error(Code::frame_bad_dtype, std::to_string(v) + " is not finite", "FrameSet::ego.twist",
+                  "leave the twist out where the motion is unknown");
   for (const RadarSweep& sweep : frames.sweeps)
     if (sweep.T_world_ego) check_rigid(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
 }
 
-// What only a mistake in the caller's program can bring.
+// The caller's mistakes.
 void Detector::State::check(const FrameSet& frames) const {
   check_motion(frames);
   if (frames.cameras.size() != rig.cameras.size())
@@ -103,12 +87,14 @@ void Detector::State::check(const FrameSet& frames) const {
     const CameraCalibration& camera = rig.cameras[i];
     if (image.data && (image.width != camera.width || image.height != camera.height))
       throw Error(Code::frame_bad_shape,
-                  "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) + ", calibrated for " +
-                      std::to_string(camera.width) + "x" + std::to_string(camera.height),
+                  "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+                      ", the calibration is for " + std::to_string(camera.width) + "x" + std::to_string(camera.height),
                   "camera " + camera.name, "give the raw image, or set_rig with the calibration of this size");
     if (image.data && image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-      throw Error(Code::frame_bad_shape, "NV12 of an odd size", "camera " + camera.name,
-                  "crop a row or column, and the calibration with it");
+      throw Error(Code::frame_bad_shape,
+                  "NV12 image is " + std::to_string(image.width) + "x" + std::to_string(image.height),
+                  "camera " + camera.name,
+                  "width and height must be even: crop a row or column, and shift the calibration with it");
   }
   for (const RadarSweep& sweep : frames.sweeps) {
     if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
@@ -116,11 +102,12 @@ void Detector::State::check(const FrameSet& frames) const {
                   "use an index into the rig's " + std::to_string(rig.radars.size()) + " radars");
     if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
       throw Error(Code::frame_bad_shape, "a sweep has no points but a count of " + std::to_string(sweep.count),
-                  "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32");
+                  "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name,
+                  "give (count, 5) float32, count >= 0");
   }
 }
 
-// A frame that fails must not leave the last one's boxes, nor its maps.
+// A frame that throws must not leave the previous frame's boxes or maps.
 void Detector::State::clear_result(std::int64_t timestamp_ns) {
   result.timestamp_ns = timestamp_ns;
   result.detections.clear();
@@ -137,7 +124,7 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     if (!image.data) continue;
     const double age = frames.camera_timestamps_ns.empty()
                            ? 0
-                           : std::abs(seconds(frames.camera_timestamps_ns[i], frames.timestamp_ns));
+                           : std::abs(seconds_between(frames.camera_timestamps_ns[i], frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
     state = age > spec.radar.max_age       ? SensorState::stale
             : age > spec.radar.max_age / 2 ? SensorState::late
@@ -153,8 +140,8 @@ void Detector::State::resolve_radars(const FrameSet& frames) {
   frame.blind = result.health.mode == Mode::blind;
 }
 
-// Which past maps this frame gets, and where its own is kept; without a history in the spec this costs nothing.
-void Detector::State::recall(const FrameSet& frames) {
+// Selects the past maps of this frame and where to store its own; without a history in the spec this does nothing.
+void Detector::State::select_past(const FrameSet& frames) {
   result.health.past_frames = 0;
   if (frame.past.empty()) return;
   Ego ego = frames.ego;
@@ -162,21 +149,18 @@ void Detector::State::recall(const FrameSet& frames) {
   history.advance(frames.timestamp_ns, ego);
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
     frame.past[i] = history.past(static_cast<int>(i) + 1);
-    result.health.past_frames += frame.past[i].place >= 0;
+    result.health.past_frames += frame.past[i].map >= 0;
   }
-  frame.keep = frame.blind ? -1 : history.place();  // what a network says to zeros is no observation
+  // A blind frame's map holds no observation: it is not stored.
+  frame.store_map = frame.blind ? -1 : history.next_map();
 }
 
 namespace {
 
-bool is_auto(const std::string& choice) { return choice == "auto"; }
-
 std::unique_ptr<FrameLoop> make_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
                                      const DetectorOptions& options) {
-  const bool cuda = is_auto(options.device) ? camera->on_device() && bev->on_device() : options.device == "cuda";
-  if (!cuda && !is_auto(options.device) && options.device != "cpu")
-    throw Error(Code::device_unavailable, "there is no device \"" + options.device + "\"", "DetectorOptions::device",
-                "use \"auto\", \"cpu\" or \"cuda\"");
+  check_device(options.device, "DetectorOptions::device");
+  const bool cuda = options.device == "auto" ? camera->on_device() && bev->on_device() : options.device == "cuda";
   return (cuda ? make_cuda_loop : make_cpu_loop)(spec, std::move(camera), std::move(bev), options);
 }
 
@@ -194,7 +178,7 @@ struct Engines {
 Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
                    std::shared_ptr<Engine> bev, const DetectorOptions& options) {
   if (!camera || !bev)
-    throw Error(Code::engine_unavailable, "an engine is missing", "Detector",
+    throw Error(Code::engine_unavailable, "an engine is null", "Detector",
                 "give one for the camera part and one for the BEV part");
   ThreadPool::check(options.threads, "DetectorOptions::threads");
   ModelSpec used = spec;
@@ -205,20 +189,15 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
 }
 
 Detector Detector::load(const std::string& path, const SensorRig& rig, const DetectorOptions& options) {
-  ThreadPool::check(options.threads, "DetectorOptions::threads");  // before the engines see them
+  ThreadPool::check(options.threads, "DetectorOptions::threads");  // before the engines are made
   const Bundle bundle = Bundle::load(path);
-  std::string why_not_cuda;
   std::optional<Engines> engines;
-  if (is_auto(options.engine) && options.device != "cpu") try {
-      require_cuda();
-      engines.emplace(bundle, "tensorrt", options.threads);
-    } catch (const Error& error) {
-      if (!is_auto(options.device)) throw;
-      why_not_cuda = error.what();
-    }
-  if (!engines) engines.emplace(bundle, is_auto(options.engine) ? "onnxruntime" : options.engine, options.threads);
-  Detector detector(bundle.spec, rig, engines->camera, engines->bev, options);
-  detector.state_->why_not_cuda = std::move(why_not_cuda);
+  DeviceChoice choice = load_for_device(
+      options.device, options.engine, [&](const std::string& name) { engines.emplace(bundle, name, options.threads); });
+  DetectorOptions resolved = options;
+  resolved.device = choice.device;
+  Detector detector(bundle.spec, rig, engines->camera, engines->bev, resolved);
+  detector.state_->why_not_cuda = std::move(choice.why_not_cuda);
   return detector;
 }
 
@@ -227,12 +206,12 @@ Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&&) noexcept = default;
 
 void Detector::set_rig(const SensorRig& rig) {
-  const Turn turn(state_->busy);
+  const ExclusiveCall call(state_->busy, "Detector");
   state_->set_rig(rig);
 }
 
 void Detector::reset() {
-  const Turn turn(state_->busy);
+  const ExclusiveCall call(state_->busy, "Detector");
   state_->history.reset();
 }
 
@@ -245,7 +224,7 @@ std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return st
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;
-  const Turn turn(s.busy);
+  const ExclusiveCall call(s.busy, "Detector");
   Stopwatch watch, total;
   s.check(frames);
   s.clear_result(frames.timestamp_ns);
@@ -253,10 +232,10 @@ const Result& Detector::infer(const FrameSet& frames) {
   watch.lap();
   s.resolve_radars(frames);
   s.result.timings_us[kRadar] = watch.lap();
-  s.recall(frames);
+  s.select_past(frames);
   if (!s.frame.past.empty()) s.result.timings_us[kWarp] = watch.lap();
   s.loop->run(s.frame, s.result);
-  if (s.frame.keep >= 0) s.history.keep(s.frame.keep);
+  if (s.frame.store_map >= 0) s.history.store(s.frame.store_map);
   if (s.frame.blind) s.result.detections.clear();
   s.result.total_us = total.lap();
   return s.result;

@@ -1,5 +1,7 @@
-// The one list of the members of the spec and the rig: reading, writing and the Python binding all walk it.
+// The one list of the members of the spec and the rig: the JSON reader, the JSON writer and the Python binding walk it.
 #pragma once
+#include <string>
+
 #include "imkd/error.hpp"
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"

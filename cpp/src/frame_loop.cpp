@@ -31,7 +31,7 @@ std::vector<Detector::DeviceTensor> FrameLoop::device_tensors() const {
   return tensors;
 }
 
-// The maps among the outputs, as views that the result hands out.
+// Sets the result's views of the output maps.
 void FrameLoop::read_maps(const std::array<const float*, kBuffers>& data, bool blind, Result& result) {
   const int rows = spec_.grid.height(), columns = spec_.grid.width();
   if (const float* logits = data[kSegmentation]) {

@@ -1,5 +1,5 @@
-// FrameLoop: one frame on one device, from checked sensor data to boxes. A class per kind of device; Detector does what
-// all have in common.
+// FrameLoop: one frame on one device, from checked sensor data to boxes. One class per device; Detector holds what they
+// have in common.
 #pragma once
 #include <array>
 #include <chrono>
@@ -13,14 +13,16 @@
 
 namespace imkd {
 
+// Sweeps of one radar in a frame for which memory is reserved; a frame with more makes it grow.
+constexpr int kSweepsPerRadar = 16;
+
 struct Frame {
-  std::vector<ImageView> images;  // by camera; without data: nothing usable was delivered
-  std::vector<RadarInput>
-      sweeps;  // the first sweep_count are this frame's; grows only when a frame brings more than any before
+  std::vector<ImageView> images;   // by camera; no data: none that is usable
+  std::vector<RadarInput> sweeps;  // the first sweep_count are this frame's; never shrinks
   int sweep_count = 0;
-  std::vector<Past> past;  // by slot of the history
-  int keep = -1;           // place for this frame's fused map; -1: it is not kept
-  bool blind = false;      // no sensor has said anything
+  std::vector<PastFrame> past;  // by slot of the history
+  int store_map = -1;           // index for this frame's fused map; -1: it is not stored
+  bool blind = false;           // no usable sensor
   bool any_image() const;
 };
 
@@ -44,12 +46,12 @@ class FrameLoop {
             const DetectorOptions& options);
   virtual ~FrameLoop() = default;
   virtual const char* device() const = 0;
-  // Makes ready for a checked rig; where it throws, the last one still holds.
+  // Sets a checked rig; where it throws, the previous one stays.
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;
-  // Fills result's detections, maps and timings, and of its health the counts of points and of boxes.
+  // Fills the result's detections, maps and timings, and its health's counts of points and boxes.
   virtual void run(const Frame& frame, Result& result) = 0;
-  virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, where the host can read them
-  std::vector<Detector::DeviceTensor> device_tensors() const;  // where the engines do
+  virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, in host memory
+  std::vector<Detector::DeviceTensor> device_tensors() const;  // in the engines' memory
 
  protected:
   Engine& engine_of(int buffer) const;
@@ -57,9 +59,9 @@ class FrameLoop {
 
   const ModelSpec spec_;
   const SizeTable table_;
-  std::array<TensorInfo, kBuffers> tensors_;  // as the engines have them
+  std::array<TensorInfo, kBuffers> tensors_;  // of the engines
   const std::shared_ptr<Engine> camera_, bev_;
-  std::array<std::shared_ptr<void>, kBuffers> data_;  // where the engines read and write; null where nobody needs it
+  std::array<std::shared_ptr<void>, kBuffers> data_;  // bound to the engines; null: not needed
 
  private:
   std::vector<float> vehicles_;  // probabilities of the segmentation

@@ -30,10 +30,11 @@ Mat4 inverse_rigid(const Mat4& T_a_b) {
 
 namespace {
 
-// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy) with s = sin a / a, c = (1 -
-// cos a) / a.
+// Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy),
+// with s = sin a / a and c = (1 - cos a) / a.
 struct Arc {
-  double s, c;
+  double s;
+  double c;
   explicit Arc(double a)
       : s(std::abs(a) < 1e-6 ? 1 - a * a / 6 : std::sin(a) / a),
         c(std::abs(a) < 1e-6 ? a / 2 : (1 - std::cos(a)) / a) {}
@@ -56,7 +57,9 @@ Mat4 after(const Vec3& twist, double seconds) {
 Vec3 twist_between(const Mat4& T_now_later, double seconds) {
   const double angle = std::atan2(T_now_later[4], T_now_later[0]);
   const Arc arc(angle);
-  const double x = T_now_later[3] / seconds, y = T_now_later[7] / seconds, det = arc.s * arc.s + arc.c * arc.c;
+  const double x = T_now_later[3] / seconds;
+  const double y = T_now_later[7] / seconds;
+  const double det = arc.s * arc.s + arc.c * arc.c;
   return {(arc.s * x + arc.c * y) / det, (arc.s * y - arc.c * x) / det, angle / seconds};
 }
 

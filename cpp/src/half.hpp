@@ -1,4 +1,4 @@
-// float16 on the host, where an engine's tensors are read there.
+// float16 to float32 on the host.
 #pragma once
 #include <cmath>
 #include <cstdint>

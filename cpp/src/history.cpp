@@ -3,19 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "time_ns.hpp"
+
 namespace imkd {
-namespace {
 
-constexpr double kFastest = 100;  // m/s; more is a jump of the pose, not a motion
-
-}  // namespace
-
-int History::places(const HistorySpec& spec) { return spec.frames > 0 ? 4 * spec.frames + 1 : 0; }
+int History::capacity(const HistorySpec& spec) { return spec.frames > 0 ? 4 * spec.frames + 1 : 0; }
 
 History::History(const ModelSpec& spec)
     : spec_(spec.history),
-      interval_ns_(std::llround(spec.history.interval * 1e9)),
-      entries_(static_cast<std::size_t>(places(spec.history))) {}
+      interval_ns_(to_ns(spec.history.interval)),
+      entries_(static_cast<std::size_t>(capacity(spec.history))) {}
 
 void History::reset() {
   for (Entry& entry : entries_) entry.valid = false;
@@ -25,18 +22,18 @@ void History::reset() {
 std::optional<Mat4> History::motion(const Ego& ego, double seconds) const {
   if (ego_.T_world_ego && ego.T_world_ego) return compose(inverse_rigid(*ego_.T_world_ego), *ego.T_world_ego);
   if (!ego_.twist && !ego.twist) return std::nullopt;
-  const Vec3 last = ego_.twist ? *ego_.twist : *ego.twist, now = ego.twist.value_or(last);
+  const Vec3 last = ego_.twist ? *ego_.twist : *ego.twist;
+  const Vec3 now = ego.twist.value_or(last);
   return after({(last[0] + now[0]) / 2, (last[1] + now[1]) / 2, (last[2] + now[2]) / 2}, seconds);
 }
 
 void History::advance(std::int64_t timestamp_ns, const Ego& ego) {
-  std::int64_t gap_ns = 0;
-  const bool overflow = __builtin_sub_overflow(timestamp_ns, now_ns_, &gap_ns);
+  const std::int64_t gap_ns = minus_ns(timestamp_ns, now_ns_);
   std::optional<Mat4> T_last_now;
-  if (started_ && !overflow && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_) {
-    const double seconds = static_cast<double>(gap_ns) * 1e-9;
+  if (started_ && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_) {
+    const double seconds = to_seconds(gap_ns);
     T_last_now = motion(ego, seconds);
-    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kFastest * seconds))
+    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kMaxEgoSpeed * seconds))
       T_last_now.reset();
   }
   if (!T_last_now) reset();
@@ -54,24 +51,25 @@ const History::Entry* History::nearest(std::int64_t age_ns) const {
     if (!entry.valid) continue;
     const std::int64_t off = std::abs(now_ns_ - entry.timestamp_ns - age_ns);
     if (off > least || (best && off == least && entry.timestamp_ns < best->timestamp_ns)) continue;
-    least = off, best = &entry;
+    least = off;
+    best = &entry;
   }
   return best;
 }
 
-Past History::past(int slot) const {
+PastFrame History::past(int slot) const {
   const Entry* entry = nearest(slot * interval_ns_);
-  return entry ? Past{static_cast<int>(entry - entries_.data()), entry->T_then_now} : Past{};
+  return entry ? PastFrame{static_cast<int>(entry - entries_.data()), entry->T_then_now} : PastFrame{};
 }
 
-int History::place() const {
+int History::next_map() const {
   if (entries_.empty()) return -1;
   const Entry& newest = entries_[(next_ + entries_.size() - 1) % entries_.size()];
   return newest.valid && 4 * (now_ns_ - newest.timestamp_ns) < interval_ns_ ? -1 : static_cast<int>(next_);
 }
 
-void History::keep(int place) {
-  entries_[static_cast<std::size_t>(place)] = {now_ns_, true, identity4()};
+void History::store(int map) {
+  entries_[static_cast<std::size_t>(map)] = {now_ns_, true, identity4()};
   next_ = (next_ + 1) % entries_.size();
 }
 

@@ -1,5 +1,5 @@
-// History: which fused maps of past frames are kept, where the ego was then, and which of them the BEV network gets.
-// The maps themselves lie with the device that fills them, in numbered places.
+// History: selects which fused BEV maps of past frames are stored and which the BEV network reads, and tracks the ego
+// pose of each. The maps themselves lie on the device that fills them, under the indices 0 .. capacity - 1.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -10,29 +10,28 @@
 
 namespace imkd {
 
-struct Past {
-  int place = -1;  // of the map; -1: there is none
+struct PastFrame {
+  int map = -1;  // index of the stored map; -1: none
   Mat4 T_then_now = identity4();
 };
 
 class History {
  public:
-  explicit History(
-      const ModelSpec& spec);  // allocates all that it will ever hold; nothing where the spec has no history
-  static int places(const HistorySpec& spec);
-  void reset();  // as if no frame had been seen
+  // Allocates all memory it will use; none where the spec has no history.
+  explicit History(const ModelSpec& spec);
+  static int capacity(const HistorySpec& spec);  // stored maps
+  void reset();
 
-  // Goes on to a frame: its time and what is known of the ego (an estimated speed counts as a twist). Forgets the past
-  // where time does not advance, where the gap is longer than the history, and where the motion since the last frame is
-  // unknown or faster than 100 m/s.
+  // Advances to a frame: its time and ego motion (an estimated speed counts as a twist). Discards all maps where time
+  // does not increase, where the gap is longer than the history, and where the motion since the last frame is unknown
+  // or faster than kMaxEgoSpeed.
   void advance(std::int64_t timestamp_ns, const Ego& ego);
-  // What slot k = 1..frames gets: the map whose age is nearest to k intervals and within a quarter of one.
-  Past past(int slot) const;
-  // The place for the present frame's map, -1 where the last one kept is less than a quarter of an interval old. So a
-  // slot finds a map at any frame rate above 2 per interval, and 4 * frames + 1 places suffice. keep(place) once the
-  // map is there.
-  int place() const;
-  void keep(int place);
+  // The map for slot k = 1..frames: its age is nearest to k intervals and within a quarter interval of it.
+  PastFrame past(int slot) const;
+  // The index under which to store the present frame's map; -1 where the last stored one is younger than a quarter
+  // interval. Every slot then finds a map at any frame rate above 2 per interval, and capacity is 4 * frames + 1.
+  int next_map() const;
+  void store(int map);  // once the map has been written
 
  private:
   struct Entry {
@@ -41,14 +40,14 @@ class History {
     Mat4 T_then_now = identity4();  // present ego frame to that of the map
   };
   std::optional<Mat4> motion(const Ego& ego, double seconds) const;  // T_last_now
-  const Entry* nearest(std::int64_t age_ns) const;  // within a quarter of an interval; the newer of two equally near
+  const Entry* nearest(std::int64_t age_ns) const;  // within a quarter interval; the newer of two equally near
 
   const HistorySpec spec_;
   const std::int64_t interval_ns_;
-  std::vector<Entry> entries_;  // entry i describes the map in place i
-  std::size_t next_ = 0;        // the oldest entry, to be overwritten
+  std::vector<Entry> entries_;  // by index of the map
+  std::size_t next_ = 0;        // the oldest entry, overwritten next
   bool started_ = false;
-  std::int64_t now_ns_ = 0;  // the last frame, kept or not
+  std::int64_t now_ns_ = 0;  // the last frame, stored or not
   Ego ego_;
 };
 

@@ -10,8 +10,8 @@
 namespace imkd::json {
 namespace {
 
-constexpr int kMaxDepth =
-    64;  // of nested lists and objects: writing JSON is recursive, so a deeper one could exhaust the stack
+// Of nested lists and objects: JSON is written recursively, more levels could exhaust the stack.
+constexpr int kMaxDepth = 64;
 
 std::size_t edit_distance(const std::string& a, const std::string& b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -35,27 +35,31 @@ std::string suggestion(const std::string& key, const std::vector<std::string>& k
   return edit_distance(key, *nearest) <= 1 + key.size() / 3 ? "did you mean \"" + *nearest + "\"?" : "remove it";
 }
 
+std::string described(const Json& json) {
+  return "is " + (json.is_number() ? json.dump() : "of type " + std::string(json.type_name()));
+}
+
 }  // namespace
 
 Json parse(const std::string& text, const Codes& codes) {
-  std::vector<std::set<std::string>> open;  // keys seen in each object being read
+  std::vector<std::set<std::string>> open;  // keys so far of each open object
   const auto on_event = [&](int depth, Json::parse_event_t event, Json& parsed) {
     if (depth > kMaxDepth)
       throw Error(codes.syntax, "is nested deeper than " + std::to_string(kMaxDepth) + " levels", "",
-                  "correct the text");
+                  "remove the nested lists or objects");
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     if (event == Json::parse_event_t::key && !open.back().insert(parsed.get<std::string>()).second)
-      throw Error(codes.syntax, "the key \"" + parsed.get<std::string>() + "\" stands twice in one object", "",
-                  "keep one of them");
+      throw Error(codes.syntax, "the key \"" + parsed.get<std::string>() + "\" occurs twice in one object", "",
+                  "remove one of them");
     return true;
   };
   try {
     Json json = Json::parse(text, on_event);
-    if (!json.is_object()) throw Error(codes.syntax, "the document is not a JSON object", "", "it must start with {");
+    if (!json.is_object()) throw Error(codes.syntax, "the document is not a JSON object", "", "write an object: {...}");
     return json;
   } catch (const Json::exception& e) {
-    throw Error(codes.syntax, std::string("not JSON: ") + e.what(), "", "correct the text at that place");
+    throw Error(codes.syntax, std::string("not JSON: ") + e.what(), "", "correct the text at that position");
   }
 }
 
@@ -73,7 +77,7 @@ std::string dump(const Json& json, const Codes& codes) {
   try {
     return json.dump(2) + "\n";
   } catch (const Json::exception& e) {
-    throw Error(codes.bad_value, std::string("cannot be written as JSON: ") + e.what(), "", "names must be UTF-8");
+    throw Error(codes.bad_value, std::string("cannot be written as JSON: ") + e.what(), "", "write names in UTF-8");
   }
 }
 
@@ -86,26 +90,26 @@ double shortest(float value) {
 }
 
 void read(const Json& json, std::string& value, const At& at) {
-  if (!json.is_string()) at.bad("must be a string");
+  if (!json.is_string()) at.bad(described(json) + ", must be a string");
   value = json.get<std::string>();
 }
 
 void read(const Json& json, bool& value, const At& at) {
-  if (!json.is_boolean()) at.bad("must be true or false");
+  if (!json.is_boolean()) at.bad(described(json) + ", must be true or false");
   value = json.get<bool>();
 }
 
 void read(const Json& json, int& value, const At& at) {
-  if (!json.is_number_integer()) at.bad("must be a whole number");
+  if (!json.is_number_integer()) at.bad(described(json) + ", must be a whole number");
   const bool fits = json.is_number_unsigned()
                         ? json.get<std::uint64_t>() <= std::uint64_t(std::numeric_limits<int>::max())
                         : json.get<std::int64_t>() >= std::numeric_limits<int>::min();
-  if (!fits) at.bad("is too large");
+  if (!fits) at.bad(json.dump() + " does not fit 32 bits", "from -2^31 to 2^31 - 1");
   value = json.get<int>();
 }
 
 void read(const Json& json, double& value, const At& at) {
-  if (!json.is_number()) at.bad("must be a number");
+  if (!json.is_number()) at.bad(described(json) + ", must be a number");
   value = json.get<double>();
 }
 
@@ -113,7 +117,7 @@ void read(const Json& json, float& value, const At& at) {
   double wide = 0;
   read(json, wide, at);
   value = static_cast<float>(wide);
-  if (!std::isfinite(value)) at.bad("is too large for a 32-bit float");
+  if (!std::isfinite(value)) at.bad(json.dump() + " is too large for a 32-bit float", "at most 3.4e38");
 }
 
 }  // namespace imkd::json

@@ -1,4 +1,4 @@
-// Strict JSON: every key known, every key there, every value of its type; an error says where in the document.
+// Strict JSON: no key unknown or missing, every value of its type; an error has its path in the document.
 #pragma once
 #include <array>
 #include <nlohmann/json.hpp>
@@ -18,7 +18,7 @@ struct Codes {
 constexpr Codes kSpecCodes{Code::spec_syntax, Code::spec_unknown_key, Code::spec_missing_key, Code::spec_bad_value};
 constexpr Codes kRigCodes{Code::rig_syntax, Code::rig_unknown_key, Code::rig_missing_key, Code::rig_bad_value};
 
-// Where we are: the JSON path ("radar.features[3].scale") and the codes of the noun being read.
+// The JSON path ("radar.features[3].scale") of the value being read, and the codes for its errors.
 struct At {
   const Codes& codes;
   std::string path;
@@ -30,8 +30,8 @@ struct At {
 };
 
 Json parse(const std::string& text, const Codes& codes);  // an object without duplicate keys, or Error syntax
-void check_keys(const Json& json, const std::vector<std::string>& known,
-                const At& at);                           // unknown (with the nearest known one), missing
+// Throws Error for an unknown key, with the nearest known one as the fix, and for a missing key.
+void check_keys(const Json& json, const std::vector<std::string>& known, const At& at);
 std::string dump(const Json& json, const Codes& codes);  // canonical: sorted keys, two spaces, final newline
 double shortest(float value);  // the double whose shortest decimal form is the float's: 0.1f is written as 0.1
 

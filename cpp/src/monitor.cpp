@@ -6,9 +6,9 @@
 #include <mutex>
 #include <optional>
 
-#include "health.hpp"
 #include "live_item.hpp"
 #include "live_options.hpp"
+#include "ops/radar_point.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {

@@ -1,4 +1,4 @@
-// What stands for the CUDA frame loop in a build without it.
+// The CUDA frame loop of a build without CUDA: it throws.
 #ifndef IMKD_WITH_CUDA
 #include "frame_loop.hpp"
 #include "imkd/error.hpp"
@@ -7,7 +7,7 @@ namespace imkd {
 
 void require_cuda() {
   throw Error(Code::device_unavailable, "this build of the core has no CUDA", "device \"cuda\"",
-              "build it with -DIMKD_CUDA=ON where CUDA and TensorRT are installed, or use device \"cpu\"");
+              "build it with -DIMKD_CUDA=ON where nvcc and TensorRT are installed, or use device \"cpu\"");
 }
 
 std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec&, std::shared_ptr<Engine>, std::shared_ptr<Engine>,

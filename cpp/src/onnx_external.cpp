@@ -1,6 +1,6 @@
-// A walk over protobuf's wire format along the fields of onnx.proto that lead to tensors. It must not stop where
-// protobuf reads on, or a tensor could hide behind the place: so it is as lenient or more, and what both would refuse
-// is left to the engine's parser.
+// Walks protobuf's wire format along the fields of onnx.proto that lead to tensors. It must accept all that protobuf
+// accepts, or a tensor could hide behind the byte where it stops; bytes that both refuse are left to the engine's
+// parser.
 #include "onnx_external.hpp"
 
 #include <cstdint>
@@ -28,11 +28,12 @@ constexpr Step kSteps[] = {
     {Message::training, 2, Message::graph},
 };
 constexpr std::uint32_t kExternalData = 13, kDataLocation = 14;  // of a tensor
-constexpr int kDeepest = 100;                                    // messages within messages; protobuf's own limit
-constexpr const char* kExternal = "keeps tensors in another file, which no checksum covers";
+constexpr int kDeepest = 100;                                    // nested messages; protobuf's own limit
+constexpr const char* kExternal = "stores tensors in another file, which no checksum covers";
 
 struct Bytes {
-  const unsigned char *at, *end;
+  const unsigned char* at;
+  const unsigned char* end;
 
   bool varint(std::uint64_t& value) {
     value = 0;
@@ -51,12 +52,13 @@ struct Bytes {
 };
 
 const char* walk(Message message, Bytes bytes, int depth) {
-  if (depth > kDeepest) return "nests graphs too deep to be checked";
+  if (depth > kDeepest) return "nests messages deeper than 100 levels, which is not checked";
   const bool tensor = message == Message::tensor;
-  std::uint64_t tag = 0, value = 0;
+  std::uint64_t tag = 0;
+  std::uint64_t value = 0;
   Bytes part{};
   while (bytes.varint(tag)) {
-    const std::uint32_t field = static_cast<std::uint32_t>(tag) >> 3;  // protobuf too drops what is beyond 32 bits
+    const std::uint32_t field = static_cast<std::uint32_t>(tag) >> 3;  // truncated to 32 bits, as in protobuf
     switch (tag & 7) {
       case 0:
         if (!bytes.varint(value)) return nullptr;
@@ -74,7 +76,7 @@ const char* walk(Message message, Bytes bytes, int depth) {
         break;
       case 3:
       case 4:
-        break;  // a group of unknown fields: they are read as if they stood here
+        break;  // a group of unknown fields: they are read as fields of this message
       case 5:
         if (!bytes.take(4, part)) return nullptr;
         break;

@@ -5,14 +5,14 @@
 #include <iterator>
 #include <set>
 
-#include "imkd/bundle.hpp"
 #include "json.hpp"
+#include "sha256.hpp"
 
 namespace imkd {
 namespace {
 
 constexpr int kMaxSide = 65536;           // px of a raw image
-constexpr double kRigidTolerance = 1e-4;  // calibration files are often written with 5-6 digits
+constexpr double kRigidTolerance = 1e-4;  // calibration files often have 5-6 digits
 
 [[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::rig_bad_value, what, std::string(where), fix);
@@ -21,26 +21,27 @@ constexpr double kRigidTolerance = 1e-4;  // calibration files are often written
 template <class Numbers>
 void check_finite(const Numbers& numbers, std::string_view where) {
   for (double value : numbers)
-    if (!std::isfinite(value)) bad(where, "holds a number that is not finite");
+    if (!std::isfinite(value)) bad(where, "has a number that is not finite", "correct the calibration");
 }
 
 void check_camera(const CameraCalibration& camera, const std::string& where) {
   for (const auto& [key, side] : {std::pair<const char*, int>{".width", camera.width}, {".height", camera.height}})
     if (side < 1 || side > kMaxSide)
-      bad(where + key, std::to_string(side) + " px is out of range", "the size of the raw image");
+      bad(where + key, std::to_string(side) + " px is out of range",
+          "the size of the raw image, 1 to " + std::to_string(kMaxSide));
   check_finite(camera.K, where + ".K");
   const Mat3& K = camera.K;
   if (!(K[0] > 0) || !(K[4] > 0))
     bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
   if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
     bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
-  const std::size_t wanted = camera.distortion == Distortion::none        ? 0
-                             : camera.distortion == Distortion::plumb_bob ? 5
-                                                                          : 4;
-  if (camera.coefficients.size() != wanted)
+  const std::size_t expected = camera.distortion == Distortion::none        ? 0
+                               : camera.distortion == Distortion::plumb_bob ? 5
+                                                                            : 4;
+  if (camera.coefficients.size() != expected)
     bad(where + ".coefficients",
-        std::to_string(camera.coefficients.size()) + " given, " + enum_name(camera.distortion) + " has " +
-            std::to_string(wanted),
+        std::to_string(camera.coefficients.size()) + " coefficients, " + enum_name(camera.distortion) + " has " +
+            std::to_string(expected),
         "plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty");
   check_finite(camera.coefficients, where + ".coefficients");
   check_rigid(camera.T_ego_camera, where + ".T_ego_camera");
@@ -77,7 +78,7 @@ void check_rigid(const Mat4& T, std::string_view where) {
     }
   const double det =
       T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
-  if (det < 0) refuse("the rotation is a reflection", "one axis points the wrong way");
+  if (det < 0) refuse("the rotation is a reflection", "reverse one axis: the determinant must be +1");
 }
 
 int SensorRig::camera_index(const std::string& name) const { return index_of(cameras, name); }
@@ -88,9 +89,10 @@ void SensorRig::check() const {
     throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
   std::set<std::string> names;
   const auto check_name = [&](const std::string& name, const std::string& where) {
-    if (name.empty()) bad(where + ".name", "is empty");
+    if (name.empty()) bad(where + ".name", "is empty", "give the sensor a name");
     if (!names.insert(name).second)
-      throw Error(Code::rig_duplicate_name, "\"" + name + "\" stands twice", where + ".name", "rename one");
+      throw Error(Code::rig_duplicate_name, "\"" + name + "\" is the name of two sensors", where + ".name",
+                  "rename one");
   };
   for (std::size_t i = 0; i < cameras.size(); ++i) {
     const std::string where = "cameras[" + std::to_string(i) + "]";
@@ -122,7 +124,7 @@ static std::string text_of(const std::string& path) {
   if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, kFix);
   try {
     return {std::istreambuf_iterator<char>(file), {}};
-  } catch (const std::ios_base::failure&) {  // of a folder, or a disk that fails
+  } catch (const std::ios_base::failure&) {  // a folder, or a failing disk
     throw Error(Code::source_missing_file, "the rig file cannot be read", path, kFix);
   }
 }

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "imkd/bundle.hpp"
-
 namespace imkd {
 namespace {
 
@@ -40,7 +38,14 @@ void Sha256::block(const std::uint8_t* bytes) {
     const std::uint32_t s0 = rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22);
     const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + kRound[i] + w[i];
     const std::uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
-    h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
+    h = g;
+    g = f;
+    f = e;
+    e = d + t1;
+    d = c;
+    c = b;
+    b = a;
+    a = t1 + t2;
   }
   const std::uint32_t add[8] = {a, b, c, d, e, f, g, h};
   for (int i = 0; i < 8; ++i) state_[i] += add[i];
@@ -54,7 +59,8 @@ void Sha256::update(const void* data, std::size_t size) {
   if (held) {
     const std::size_t take = std::min(size, 64 - held);
     std::memcpy(rest_.data() + held, bytes, take);
-    bytes += take, size -= take;
+    bytes += take;
+    size -= take;
     if (held + take < 64) return;
     block(rest_.data());
   }

@@ -15,7 +15,7 @@ constexpr double kMaxElements = 2147483647.;  // every tensor is indexed by int3
   throw Error(Code::spec_bad_value, what, where, fix);
 }
 
-std::string show(double value) { return json::write(value).dump(); }
+std::string show(double value) { return std::isfinite(value) ? json::write(value).dump() : std::to_string(value); }
 
 template <class T>
 void in_range(const std::string& where, T value, T low, T high) {
@@ -24,7 +24,7 @@ void in_range(const std::string& where, T value, T low, T high) {
 }
 
 void finite(const std::string& where, double value) {
-  if (!std::isfinite(value)) bad(where, "is not finite");
+  if (!std::isfinite(value)) bad(where, show(value) + " is not finite", "give a finite number");
 }
 
 std::string item(const char* list, std::size_t i) { return std::string(list) + "[" + std::to_string(i) + "]"; }
@@ -32,15 +32,18 @@ std::string item(const char* list, std::size_t i) { return std::string(list) + "
 void rising(const std::string& where, double low, double high) {
   finite(where, low);
   finite(where, high);
-  if (!(low < high)) bad(where, "the minimum is not below the maximum");
+  if (!(low < high)) bad(where, show(low) + " is not below the maximum, " + show(high), "the minimum must be smaller");
 }
 
-// How often `unit` goes into `length`; it must do so a whole number of times.
+// length / unit, which must be a whole number.
 int times(const std::string& where, double length, double unit) {
-  if (!(unit > 0) || !std::isfinite(unit)) bad(where, "must be above 0");
-  const double ratio = length / unit, whole = std::round(ratio);
+  if (!(unit > 0) || !std::isfinite(unit))
+    bad(where, show(unit) + " is not above 0", "give a finite number of m above 0");
+  const double ratio = length / unit;
+  const double whole = std::round(ratio);
   if (!(whole >= 1 && whole <= kMaxSide)) bad(where, show(ratio) + " cells on a side", "from 1 to " + show(kMaxSide));
-  if (std::abs(ratio - whole) > 1e-6 * whole) bad(where, show(unit) + " m does not divide " + show(length) + " m");
+  if (std::abs(ratio - whole) > 1e-6 * whole)
+    bad(where, show(unit) + " m does not divide " + show(length) + " m", "the quotient must be a whole number");
   return static_cast<int>(whole);
 }
 
@@ -59,7 +62,7 @@ void check_radar(const RadarSpec& radar) {
     const std::string where = item("radar.features", i);
     finite(where + ".offset", radar.features[i].offset);
     finite(where + ".scale", radar.features[i].scale);
-    if (radar.features[i].scale == 0) bad(where + ".scale", "must not be 0", "remove the feature instead");
+    if (radar.features[i].scale == 0) bad(where + ".scale", "is 0", "give another number, or remove the feature");
   }
 }
 
@@ -69,16 +72,17 @@ void check_head(const HeadSpec& head) {
   std::set<int> groups;
   for (std::size_t i = 0; i < head.classes.size(); ++i) {
     const std::string where = item("head.classes", i);
-    if (head.classes[i].name.empty()) bad(where + ".name", "is empty");
+    if (head.classes[i].name.empty()) bad(where + ".name", "is empty", "give the class a name");
     if (!names.insert(head.classes[i].name).second)
-      bad(where + ".name", "\"" + head.classes[i].name + "\" stands twice");
+      bad(where + ".name", "\"" + head.classes[i].name + "\" is the name of two classes", "rename one");
     in_range(where + ".group", head.classes[i].group, 0, 255);
     groups.insert(head.classes[i].group);
     in_range(where + ".nms_radius", head.classes[i].nms_radius, 0., 1000.);
   }
   if (static_cast<int>(groups.size()) != head.groups())
-    bad("head.classes", "a group has no class", "number the groups 0, 1, 2, ...");
-  in_range("head.score_threshold", head.score_threshold, 1e-6, 1 - 1e-6);
+    bad("head.classes", "a group below " + std::to_string(head.groups()) + " has no class",
+        "number the groups 0, 1, 2, ...");
+  in_range("head.score_threshold", head.score_threshold, kMinScore, kMaxScore);
   in_range("head.max_candidates", head.max_candidates, 1, 100000);
   in_range("head.max_detections", head.max_detections, 1, 100000);
 }
@@ -87,7 +91,7 @@ void check_history(const HistorySpec& history) {
   in_range("history.frames", history.frames, 0, 16);
   in_range("history.interval", history.interval, 1e-3, 60.);
   if (history.frames == 0 && history.channels != 0)
-    bad("history.channels", "there is no history that could have channels", "write 0");
+    bad("history.channels", std::to_string(history.channels) + " channels without history frames", "write 0");
   if (history.frames > 0) in_range("history.channels", history.channels, 1, 8192);
 }
 
@@ -95,18 +99,22 @@ void check_sizes(const ModelSpec& s) {
   const double pixels = double(s.image.feature_width()) * s.image.feature_height() * s.cameras;
   const double cells = double(s.grid.width()) * s.grid.height();
   if (pixels * s.depth.bins > kMaxElements)
-    bad("depth.bins", "too many frustum points", "fewer bins, cameras or feature pixels");
-  if (pixels * s.context_channels > kMaxElements) bad("context_channels", "the context tensor is too large");
-  if (pixels * s.image.stride * s.image.stride * 3 > kMaxElements) bad("image.width", "the images are too large");
-  if (cells * (s.context_channels + 1) > kMaxElements) bad("grid.cell", "the BEV tensor is too large");
-  if (cells * s.head.classes.size() > kMaxElements) bad("head.classes", "the heatmap is too large");
+    bad("depth.bins", "more than 2^31 - 1 frustum points", "fewer bins, cameras or feature pixels");
+  if (pixels * s.context_channels > kMaxElements)
+    bad("context_channels", "the context tensor has more than 2^31 - 1 elements", "fewer channels or feature pixels");
+  if (pixels * s.image.stride * s.image.stride * 3 > kMaxElements)
+    bad("image.width", "the image tensor has more than 2^31 - 1 elements", "smaller images or fewer cameras");
+  if (cells * (s.context_channels + 1) > kMaxElements)
+    bad("grid.cell", "the BEV tensor has more than 2^31 - 1 elements", "larger cells or fewer channels");
+  if (cells * s.head.classes.size() > kMaxElements)
+    bad("head.classes", "the heatmap has more than 2^31 - 1 elements", "larger cells or fewer classes");
   if (cells * s.history.channels * (4. * s.history.frames + 1) > kMaxElements)
-    bad("history.channels", "the past maps are too large");
+    bad("history.channels", "the stored maps have more than 2^31 - 1 elements", "fewer channels or frames");
   if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements)
-    bad("radar.cell", "the radar grid is too large");
+    bad("radar.cell", "the radar grid has more than 2^31 - 1 elements", "larger cells or fewer features");
 }
 
-// Version 1 knows neither of the keys that version 2 added; they take their defaults.
+// Adds the keys of version 2 with their defaults.
 void upgrade(json::Json& json) {
   for (const char* key : {"history", "segmentation"})
     if (json.contains(key))
@@ -124,13 +132,18 @@ void ImageSpec::check() const {
   in_range("image.stride", stride, 1, 256);
   in_range("image.width", width, 1, kMaxSide);
   in_range("image.height", height, 1, kMaxSide);
-  if (width % stride) bad("image.width", "is not a multiple of image.stride");
-  if (height % stride) bad("image.height", "is not a multiple of image.stride");
+  if (width % stride)
+    bad("image.width", std::to_string(width) + " is not a multiple of image.stride",
+        "use a multiple of " + std::to_string(stride));
+  if (height % stride)
+    bad("image.height", std::to_string(height) + " is not a multiple of image.stride",
+        "use a multiple of " + std::to_string(stride));
   in_range("image.anchor", anchor, 0., 1.);
   for (int c = 0; c < 3; ++c) {
     finite(item("image.mean", c), mean[c]);
     finite(item("image.std", c), std[c]);
-    if (!(std[c] > 0)) bad(item("image.std", c), "must be above 0");
+    if (!(std[c] > 0))
+      bad(item("image.std", c), show(std[c]) + " is not above 0", "give the standard deviation in grey levels");
   }
 }
 
@@ -158,11 +171,11 @@ int HeadSpec::groups() const {
 }
 
 void ModelSpec::check() const {
-  if (name.empty()) bad("name", "is empty");
+  if (name.empty()) bad("name", "is empty", "give the model a name");
   in_range("cameras", cameras, 1, 64);
   image.check();
   rising("depth.min", depth.min, depth.max);
-  if (!(depth.min > 0)) bad("depth.min", "must be above 0");
+  if (!(depth.min > 0)) bad("depth.min", show(depth.min) + " is not above 0", "give a depth in m above 0");
   in_range("depth.bins", depth.bins, 1, 4096);
   in_range("context_channels", context_channels, 1, 8192);
   check_grid(grid, radar);

@@ -15,7 +15,7 @@
 
 namespace imkd {
 namespace {
-constexpr int kRangesPerThread = 4;  // finer than one per thread: a core that others use does not hold up the rest
+constexpr int kRangesPerThread = 4;  // more than one, so that a core in use by another process delays only its range
 thread_local bool inside_pool = false;
 }  // namespace
 
@@ -24,7 +24,7 @@ struct ThreadPool::State {
   std::mutex caller;  // one parallel_for at a time
   std::mutex mutex;
   std::condition_variable wake, done;
-  std::uint64_t generation = 0;  // of the job below
+  std::uint64_t generation = 0;  // of the job in call, context, count
   int busy = 0;                  // workers that have not finished the job
   bool stop = false;
   pid_t owner = getpid();
@@ -44,12 +44,12 @@ struct ThreadPool::State {
 
   void loop() {
     inside_pool = true;
-    std::uint64_t seen = 0;
+    std::uint64_t last = 0;
     std::unique_lock<std::mutex> lock(mutex);
     while (true) {
-      wake.wait(lock, [&] { return stop || generation != seen; });
+      wake.wait(lock, [&] { return stop || generation != last; });
       if (stop) return;
-      seen = generation;
+      last = generation;
       lock.unlock();
       work();
       lock.lock();
@@ -70,7 +70,7 @@ struct ThreadPool::State {
 void ThreadPool::check(int threads, const std::string& where) {
   if (threads < 0 || threads > kMaxThreads)
     throw Error(Code::device_unavailable, std::to_string(threads) + " threads", where,
-                "from 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");
+                "use 1 to " + std::to_string(kMaxThreads) + ", or 0 for one per core");
 }
 
 ThreadPool::ThreadPool(int threads) : state_(new State) {
@@ -78,19 +78,18 @@ ThreadPool::ThreadPool(int threads) : state_(new State) {
   if (threads == 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   try {
     for (int i = 1; i < threads; ++i) state_->workers.emplace_back([state = state_.get()] { state->loop(); });
-  } catch (const std::exception& error) {  // no more threads, or no memory for one
+  } catch (const std::exception& error) {  // the process may start no more threads, or is out of memory
     const std::size_t started = state_->workers.size();
     state_->end();
     throw Error(Code::device_unavailable,
-                "the system gives " + std::to_string(started + 1) + " of " + std::to_string(threads) +
+                "the system started " + std::to_string(started + 1) + " of " + std::to_string(threads) +
                     " threads: " + error.what(),
-                "threads",
-                "ask for fewer, or raise the limits of this process (ulimit -u, ulimit -v, the container's)");
+                "threads", "use fewer, or raise the limits of this process (ulimit -u, ulimit -v, the container's)");
   }
 }
 
 ThreadPool::~ThreadPool() {
-  if (state_->owner != getpid()) {  // in a forked child the workers do not exist: neither join nor destroy them
+  if (state_->owner != getpid()) {  // a forked child has no workers to join
     state_.release();
     return;
   }

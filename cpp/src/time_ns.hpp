@@ -1,4 +1,4 @@
-// Times in nanoseconds, at the ends of int64 too.
+// Times in nanoseconds, up to the ends of int64, and their conversion to and from seconds.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -6,7 +6,8 @@
 
 namespace imkd {
 
-inline std::int64_t minus_ns(std::int64_t a, std::int64_t b) {  // a - b, at most what fits
+// a - b, saturated where it does not fit.
+inline std::int64_t minus_ns(std::int64_t a, std::int64_t b) {
   std::int64_t difference = 0;
   if (!__builtin_sub_overflow(a, b, &difference)) return difference;
   return a < b ? std::numeric_limits<std::int64_t>::min() : std::numeric_limits<std::int64_t>::max();
@@ -15,5 +16,7 @@ inline std::int64_t minus_ns(std::int64_t a, std::int64_t b) {  // a - b, at mos
 inline std::int64_t distance_ns(std::int64_t a, std::int64_t b) { return a < b ? minus_ns(b, a) : minus_ns(a, b); }
 
 inline std::int64_t to_ns(double seconds) { return std::llround(seconds * 1e9); }
+inline double to_seconds(std::int64_t ns) { return static_cast<double>(ns) * 1e-9; }
+inline double seconds_between(std::int64_t from_ns, std::int64_t to_ns) { return to_seconds(minus_ns(to_ns, from_ns)); }
 
 }  // namespace imkd

@@ -16,7 +16,7 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.bundle.format import bundle_name
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 
 REPEATS = 101
 
@@ -43,10 +43,10 @@ def bench_ops(
         {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms",
         "times_floor"}, ...], "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}.
         "ratio" is of the medians; above 1 ours is faster. "difference" is the largest absolute one, in grey levels
-        for images and in the output's unit elsewhere; None where the outputs differ in shape. "bytes" are those that must be
-        read or written once, counted from shapes; "floor_ms" is the time in which the fastest plain copy of the run
-        transfers as many (half read, half written). "others_cores" is the number of cores that other processes kept
-        busy; unless it is near 0, ratios mean little, because torch's threads wait for each other and lose most.
+        for images and in the output's unit elsewhere; None where the outputs differ in shape. "bytes" are those that
+        must be read or written once, counted from shapes; "floor_ms" is the time in which the fastest plain copy of the
+        run transfers as many (half read, half written). "others_cores" is the number of cores that other processes
+        kept busy; unless it is near 0, ratios mean little, because torch's threads wait for each other and lose most.
     """
     # 1. the races of this spec and sample
     spec = Bundle.load(bundle).spec
@@ -140,7 +140,7 @@ def _decode(spec: ModelSpec) -> list[Race]:
     random = np.random.default_rng(0)
     shape = (spec.grid.height(), spec.grid.width())
     heatmap = random.normal(-4.5, 1.2, (len(spec.head.classes), *shape)).astype(np.float32)
-    box = random.normal(0, 0.3, (spec.head.groups() * 10, *shape)).astype(np.float32)
+    box = random.normal(0, 0.3, (spec.head.groups() * BOX_CHANNELS, *shape)).astype(np.float32)
     calls = {
         "NumPy": lambda: references.decode(spec, heatmap, box),
         "torch, torchvision nms": references.torch_decode(spec, heatmap, box),

@@ -14,7 +14,7 @@ import numpy as np
 
 from imkd_edge.frames import Ego, RadarSweep, valid_points
 from imkd_edge.rig import SensorRig
-from imkd_edge.spec import GridSpec, ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, GridSpec, ModelSpec
 
 
 def set_threads(threads: int) -> None:
@@ -221,18 +221,19 @@ def decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> np.ndarray:
     # 2. boxes
     label, row, column = np.unravel_index(peaks, score.shape)
     groups = np.array([entry.group for entry in spec.head.classes])[label]
-    values = box.reshape(-1, 10, *score.shape[1:])[groups, :, row, column]
+    values = box.reshape(-1, BOX_CHANNELS, *score.shape[1:])[groups, :, row, column]
     boxes = _boxes(spec, values, row, column)
     return boxes[_suppress(spec, boxes, label)][: spec.head.max_detections]
 
 
 def _boxes(spec: ModelSpec, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    x = spec.grid.x_min + (column + 0.5 + values[:, 0]) * spec.grid.cell
-    y = spec.grid.y_min + (row + 0.5 + values[:, 1]) * spec.grid.cell
+    x = spec.grid.x_min + (column + 0.5 + values[:, BoxChannel.offset_x]) * spec.grid.cell
+    y = spec.grid.y_min + (row + 0.5 + values[:, BoxChannel.offset_y]) * spec.grid.cell
     a, b, c = spec.ground_plane
-    z = values[:, 2] + a * x + b * y + c
-    yaw = np.arctan2(values[:, 6], values[:, 7])
-    return np.column_stack([x, y, z, np.exp(values[:, 3:6]), yaw, values[:, 8:10]]).astype(np.float32)
+    z = values[:, BoxChannel.above_ground] + a * x + b * y + c
+    yaw = np.arctan2(values[:, BoxChannel.sin_yaw], values[:, BoxChannel.cos_yaw])
+    size, velocity = np.exp(values[:, BOX_SLICES["log_size"]]), values[:, BOX_SLICES["velocity"]]
+    return np.column_stack([x, y, z, size, yaw, velocity]).astype(np.float32)
 
 
 def _suppress(spec: ModelSpec, boxes: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -258,7 +259,7 @@ def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Calla
     from torchvision.ops import batched_nms
 
     rows, columns = heatmap.shape[1:]
-    logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, 10, rows * columns)
+    logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, BOX_CHANNELS, rows * columns)
     group_of = torch.tensor([entry.group for entry in spec.head.classes])
     (a, b, c), grid = spec.ground_plane, spec.grid
 
@@ -272,11 +273,12 @@ def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Calla
         label, cell = index // (rows * columns), index % (rows * columns)
         # 2. boxes
         code = values[group_of[label], :, cell]
-        x = grid.x_min + (cell % columns + 0.5 + code[:, 0]) * grid.cell
-        y = grid.y_min + (cell // columns + 0.5 + code[:, 1]) * grid.cell
-        size = code[:, 3:6].exp()
-        yaw = torch.atan2(code[:, 6], code[:, 7])
-        boxes = torch.column_stack([x, y, code[:, 2] + a * x + b * y + c, size, yaw, code[:, 8:10]])
+        x = grid.x_min + (cell % columns + 0.5 + code[:, BoxChannel.offset_x]) * grid.cell
+        y = grid.y_min + (cell // columns + 0.5 + code[:, BoxChannel.offset_y]) * grid.cell
+        z = code[:, BoxChannel.above_ground] + a * x + b * y + c
+        size, velocity = code[:, BOX_SLICES["log_size"]].exp(), code[:, BOX_SLICES["velocity"]]
+        yaw = torch.atan2(code[:, BoxChannel.sin_yaw], code[:, BoxChannel.cos_yaw])
+        boxes = torch.column_stack([x, y, z, size, yaw, velocity])
         # 3. suppression
         half = size[:, :2] / 2
         corners = torch.cat([boxes[:, :2] - half, boxes[:, :2] + half], 1)

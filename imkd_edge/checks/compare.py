@@ -27,6 +27,7 @@ from imkd_edge.result import Result
 from imkd_edge.sources.select import select
 
 INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
+DEFAULTS = CompareOptions()
 MATCH = 1.0  # m, largest distance between the centres of two boxes that match
 Shapes = dict[str, tuple[int, ...]]  # tensor -> shape
 
@@ -112,7 +113,7 @@ def compare(
     a: str | os.PathLike[str] | Bundle,
     b: str | os.PathLike[str] | Bundle,
     data: str | None = None,
-    options: CompareOptions | None = None,
+    options: CompareOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
     threads: int = 0,
@@ -124,9 +125,9 @@ def compare(
 
     Args:
         data: the source; None: the golden frame only.
-        options: frames, tolerance and engines; None: the defaults. Engines of `INNER` expose inner tensors, others of
-            `engine_names` only outputs: TensorRT fuses inner tensors away. Most values of the box output are read
-            nowhere, so that an NMSE of 0.05 may change no box.
+        options: frames, tolerance and engines. Engines of `INNER` expose inner tensors, others of `engine_names` only
+            outputs: TensorRT fuses inner tensors away. Most values of the box output are read nowhere, so that an NMSE
+            of 0.05 may change no box.
         source_options: of the source's reader.
 
     Returns:
@@ -138,7 +139,6 @@ def compare(
         Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra,
             engine_load, engine_stale for an engine that cannot be opened; those of the source and the bundles.
     """
-    options = options or CompareOptions()
     engines = options.engines.split(",")
     bundles = Bundle.load(a), Bundle.load(b)
     if bundles[0].spec.to_json() != bundles[1].spec.to_json():
@@ -302,7 +302,8 @@ def _tensors(path: Path) -> Shapes:
     graph = infer_shapes(onnx.load(str(path)))
     items = {item.name: item for item in [*graph.value_info, *graph.output]}
     floats = {name for name, item in items.items() if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    variable, shapes = {item.name for item in graph.input}, {}
+    variable = {item.name for item in graph.input}
+    shapes: Shapes = {}
     for node in graph.node:
         if variable & set(node.input):
             variable |= set(node.output)

@@ -10,7 +10,6 @@ from imkd_edge._core import Engine
 from imkd_edge.engines.onnxruntime import PROVIDERS, OnnxRuntimeEngine, onnxruntime_library
 from imkd_edge.errors import Code, Error
 
-DEVICES = ("auto", "cpu", "cuda")
 EngineFactory = Callable[[int], Engine]  # threads -> an engine without a model
 
 
@@ -77,26 +76,14 @@ def load_engines(
     Raises:
         Error: device_unavailable, engine_unavailable, engine_load, engine_stale.
     """
-    if device not in DEVICES:
-        fix = f"choose one of: {', '.join(DEVICES)}"
-        raise Error(Code.device_unavailable, f'there is no device "{device}"', "device", fix)
+    engines: list[Engine] = []
 
-    def load(name: str | EngineFactory) -> tuple[Engine, Engine]:
-        camera, bev = make_engine(name, threads), make_engine(name, threads)
-        camera.load(os.fspath(camera_onnx))
-        bev.load(os.fspath(bev_onnx))
-        return camera, bev
+    def load(name: str) -> None:
+        pair = [make_engine(name if isinstance(engine, str) else engine, threads) for _ in range(2)]
+        for part, onnx in zip(pair, (camera_onnx, bev_onnx)):
+            part.load(os.fspath(onnx))
+        engines[:] = pair
 
-    # 1. what the caller chose
-    if device == "cuda":
-        _core.require_cuda()
-        return (*load("tensorrt" if engine == "auto" else engine), "cuda", "")
-    if device == "cpu" or engine != "auto":
-        return (*load("onnxruntime" if engine == "auto" else engine), "cpu" if device == "cpu" else "auto", "")
-    # 2. device and engine "auto": the GPU, else the CPU
-    try:
-        _core.require_cuda()
-        return (*load("tensorrt"), "cuda", "")
-    except Error as error:
-        reason = str(error)
-    return (*load("onnxruntime"), "cpu", reason)
+    device, why_not_cuda = _core.load_for_device(device, engine if isinstance(engine, str) else "factory", load)
+    camera, bev = engines
+    return camera, bev, device, why_not_cuda

@@ -16,7 +16,7 @@ from imkd_edge.bundle import PARTS, Bundle, golden_rig
 from imkd_edge.errors import Code, Error
 from imkd_edge.predict.layers import Layer, in_int8, layers
 from imkd_edge.rig import SensorRig
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def kernels(spec: ModelSpec, rig: SensorRig) -> dict[str, tuple[int, int]]:
     frustum, context = pixels * spec.depth.bins, pixels * spec.context_channels
     radar = len(spec.radar.features) * spec.radar_width() * spec.radar_height()
     maps = spec.history.frames * spec.history.channels * cells
-    heads = (len(spec.head.classes) + 10 * spec.head.groups()) * cells
+    heads = (len(spec.head.classes) + BOX_CHANNELS * spec.head.groups()) * cells
     return {
         "preprocess": (3 * raw + 4 * inputs, 1),
         "lift": (8 * frustum + 4 * (frustum + 3 * context + (spec.context_channels + 1) * cells), 4),

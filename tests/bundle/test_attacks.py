@@ -1,4 +1,4 @@
-"""A bundle that is not exactly what its manifest says is refused, each fault with its own code."""
+"""A bundle that differs from its manifest is refused, each fault with its code."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def refused(folder: Path) -> Error:
     with pytest.raises(Error) as raised:
         Bundle.load(folder)
     error = raised.value
-    assert error.what and error.fix, "an error says what is wrong and how to mend it"
-    assert "under attack.imkd" in error.where, "and where"
+    assert error.what and error.fix and "under attack.imkd" in error.where
     return error
 
 
@@ -178,11 +177,11 @@ def test_a_nest_inside_a_good_manifest(folder: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize("byte", ["first", "middle", "last"])
 @pytest.mark.parametrize("bit", [0, 7])
-def test_a_changed_bit(folder: Path, file: str, place: str, bit: int) -> None:
+def test_a_changed_bit(folder: Path, file: str, byte: str, bit: int) -> None:
     data = bytearray((folder / file).read_bytes())
-    data[{"first": 0, "middle": len(data) // 2, "last": -1}[place]] ^= 1 << bit
+    data[{"first": 0, "middle": len(data) // 2, "last": -1}[byte]] ^= 1 << bit
     (folder / file).write_bytes(data)
     error = refused(folder)
     assert error.code == "E0407" and file in error.where
@@ -215,15 +214,15 @@ def test_file(folder: Path, name: str, file: str) -> None:
     assert error.code == code and file in error.where
 
 
-def test_a_file_that_the_manifest_does_not_know(folder: Path) -> None:
-    """Nobody would have checked it."""
+def test_a_file_that_the_manifest_does_not_list(folder: Path) -> None:
+    """It would have no checksum."""
     (folder / "camera.onnx.data").write_bytes(b"weights")
     assert refused(folder).code == "E0403"
 
 
 # ---- tensors in files that no checksum covers ----
 def outside(field: int = 14) -> Any:
-    """A tensor in ../outside.bin; field 13: it only names the file, field 14: it only says that it is elsewhere."""
+    """A tensor in ../outside.bin; field 13 only names the file, field 14 only marks the data as external."""
     from onnx import TensorProto, helper
 
     tensor = helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0])
@@ -242,7 +241,7 @@ def sparse(part: Any, field: str) -> None:
     getattr(part.graph.sparse_initializer.add(), field).CopyFrom(outside())
 
 
-HIDING_PLACES: dict[str, Callable[[Any], Any]] = {
+LOCATIONS: dict[str, Callable[[Any], Any]] = {
     "an initializer": lambda part: part.graph.initializer.append(outside()),
     "an initializer that names a file": lambda part: part.graph.initializer.append(outside(13)),
     "the values of a sparse initializer": lambda part: sparse(part, "values"),
@@ -262,39 +261,35 @@ HIDING_PLACES: dict[str, Callable[[Any], Any]] = {
 
 
 def replace_part(folder: Path, name: str, data: bytes) -> None:
-    """With a manifest that agrees."""
+    """Replaces a part and its entry in the manifest."""
     (folder / name).write_bytes(data)
     edit(folder, put(entry(data), "files", name))
 
 
 @pytest.mark.parametrize("file", FILES[:2])
-@pytest.mark.parametrize("place", HIDING_PLACES)
-def test_a_part_with_a_tensor_in_another_file(folder: Path, place: str, file: str) -> None:
+@pytest.mark.parametrize("location", LOCATIONS)
+def test_a_part_with_a_tensor_in_another_file(folder: Path, location: str, file: str) -> None:
     onnx = pytest.importorskip("onnx")
     part = onnx.load_model_from_string((folder / file).read_bytes())
-    HIDING_PLACES[place](part)
+    LOCATIONS[location](part)
     replace_part(folder, file, part.SerializeToString())
     error = refused(folder)
     assert error.code == "E0408" and file in error.where and "another file" in error.what
 
 
 def test_real_external_data_as_onnx_writes_it(folder: Path) -> None:
-    """Beside the part too: then the file is in the manifest, but nothing keeps its name from leading elsewhere."""
+    """Also beside the part and listed in the manifest: the location in the part could be any other path."""
     onnx = pytest.importorskip("onnx")
-    part = onnx.load_model_from_string((folder / "camera.onnx").read_bytes())
-    onnx.save_model(
-        part, str(folder / "camera.onnx"), save_as_external_data=True, location="weights.bin", size_threshold=0
-    )
+    path = folder / "camera.onnx"
+    external = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(onnx.load_model_from_string(path.read_bytes()), str(path), **external)
     for name in ("camera.onnx", "weights.bin"):
         replace_part(folder, name, (folder / name).read_bytes())
     assert refused(folder).code == "E0408"
 
 
-GROUP, END, LONG_TAG = (
-    b"\x9b\x06",
-    b"\x9c\x06",
-    b"\xba\x80\x80\x80\x10",
-)  # unknown group 99; field 7 with a bit beyond the 32nd
+GROUP, END = b"\x9b\x06", b"\x9c\x06"  # of the unknown group 99
+LONG_TAG = b"\xba\x80\x80\x80\x10"  # of field 7, with a bit beyond the 32nd
 
 
 def message(field: int, payload: bytes) -> bytes:
@@ -318,12 +313,12 @@ WIRES = {
 
 
 @pytest.mark.parametrize("name", WIRES)
-def test_no_spelling_of_the_wire_format_hides_it(folder: Path, name: str) -> None:
+def test_external_data_is_found_in_every_encoding(folder: Path, name: str) -> None:
     replace_part(folder, "bev.onnx", WIRES[name])
     assert refused(folder).code == "E0408"
 
 
-def test_graphs_in_graphs_without_end(folder: Path) -> None:
+def test_deeply_nested_graphs_are_refused(folder: Path) -> None:
     graph = b""
     for _ in range(3000):
         graph = message(1, message(5, message(6, graph)))  # in an attribute of a node
@@ -338,7 +333,7 @@ def test_a_link_within_the_folder_is_a_file_like_any_other(folder: Path) -> None
     assert Bundle.load(folder).file("copy.onnx").read_bytes() == data
 
 
-def test_names_that_are_not_utf8_are_told_all_the_same(folder: Path) -> None:
+def test_an_error_names_a_file_whose_name_is_not_utf8(folder: Path) -> None:
     (folder / os.fsdecode(b"weights\xff.bin")).write_bytes(b"")
     error = refused(folder)
     assert error.code == "E0403" and "weights" in error.what
@@ -362,8 +357,8 @@ def test_a_link_to_a_bundle_is_a_bundle(folder: Path) -> None:
     assert Bundle.load(link).path == folder.resolve()
 
 
-def test_every_byte_of_the_manifest_counts_or_leaves_a_bundle(folder: Path) -> None:
-    """No single change of the text brings anything but a bundle or an Error 4xx."""
+def test_a_changed_byte_of_the_manifest_is_harmless_or_refused(folder: Path) -> None:
+    """After any change of a byte, loading gives a bundle or an Error 4xx."""
     text = (folder / "manifest.json").read_bytes()
     for at in range(0, len(text), 7):
         (folder / "manifest.json").write_bytes(text[:at] + bytes([text[at] ^ 0x11]) + text[at + 1 :])

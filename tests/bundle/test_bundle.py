@@ -1,4 +1,4 @@
-"""Bundles are found, written whole or not at all, and know their golden frame."""
+"""Bundles: names, complete writing, and the golden frame."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def write(folder: Path, **changes) -> Bundle:
     return write_bundle(folder, spec, camera_onnx(spec), bev_onnx(spec), **arguments)
 
 
-def test_a_written_bundle_loads_as_it_was_given(tmp_path: Path) -> None:
-    made = write(
+def test_a_bundle_loads_as_it_was_written(tmp_path: Path) -> None:
+    bundle = write(
         tmp_path / "new" / "m.imkd",
         extra={"card.md": "# ü\n".encode()},
         provenance={"data": "ü", "commit": None, "seeds": [1, 2]},
     )
     read = Bundle.load(tmp_path / "new" / "m.imkd")
-    assert read.manifest == made.manifest and read.path == (tmp_path / "new" / "m.imkd").resolve()
+    assert read.manifest == bundle.manifest and read.path == (tmp_path / "new" / "m.imkd").resolve()
     assert read.spec.to_json() == random_spec(cameras=1).to_json()
     assert read.manifest["metrics"] == {"mAP": 0.25}
     assert read.manifest["provenance"] == {"data": "ü", "commit": None, "seeds": [1, 2]}
@@ -60,12 +60,12 @@ def test_writing_replaces_an_old_bundle(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["m.imkd"]
 
 
-def untouched(target: Path) -> dict[str, bytes]:
-    """What lies at a place, and in it."""
-    found = [target, *sorted(target.rglob("*"))] if target.is_dir() else [target]
+def snapshot(target: Path) -> dict[str, bytes]:
+    """The paths of a file or tree, with the content of files and the targets of links."""
+    paths = [target, *sorted(target.rglob("*"))] if target.is_dir() else [target]
     return {
         str(path): path.read_bytes() if path.is_file() else os.fsencode(os.readlink(path) if path.is_symlink() else "")
-        for path in found
+        for path in paths
     }
 
 
@@ -86,14 +86,14 @@ def test_what_is_not_a_bundle_is_never_replaced(tmp_path: Path, kind: str) -> No
             (target / "thesis.txt").write_text("years of work")
         if "manifest" in kind:
             (target / "manifest.json").write_text('{"name": "my page"}' if kind == "other manifest" else "{")
-    before, listed = untouched(target), os.listdir(tmp_path)
+    before, names = snapshot(target), os.listdir(tmp_path)
     with pytest.raises(Error) as raised:
         write(target)
     assert raised.value.code == "E0702" and "not a bundle" in raised.value.what and raised.value.where == str(target)
-    assert untouched(target) == before and os.listdir(tmp_path) == listed
+    assert snapshot(target) == before and os.listdir(tmp_path) == names
 
 
-def test_a_bundle_with_a_strangers_file_in_it_is_not_replaced(tmp_path: Path) -> None:
+def test_a_bundle_with_a_foreign_file_is_not_replaced(tmp_path: Path) -> None:
     before = write(tmp_path / "m.imkd")
     (before.path / "notes.txt").write_text("years of work")
     with pytest.raises(Error, match=r"E0702.*notes\.txt"):
@@ -103,24 +103,24 @@ def test_a_bundle_with_a_strangers_file_in_it_is_not_replaced(tmp_path: Path) ->
 
 
 def test_a_damaged_bundle_may_be_written_again(tmp_path: Path) -> None:
-    made = write(tmp_path / "m.imkd", extra={"card.md": b"#"})
-    (made.path / "bev.onnx").write_bytes(b"half a")
-    (made.path / "card.md").unlink()
+    bundle = write(tmp_path / "m.imkd", extra={"card.md": b"#"})
+    (bundle.path / "bev.onnx").write_bytes(b"half a")
+    (bundle.path / "card.md").unlink()
     assert write(tmp_path / "m.imkd").manifest["metrics"] == {"mAP": 0.25}
 
 
 def test_a_bundle_whose_spec_is_of_version_1_still_loads(tmp_path: Path) -> None:
-    made = write(tmp_path / "m.imkd")
-    manifest = json.loads((made.path / "manifest.json").read_text())
+    bundle = write(tmp_path / "m.imkd")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert manifest["spec"].pop("history")["frames"] == 0 and manifest["spec"].pop("segmentation") is False
     manifest["spec"]["version"] = 1
-    (made.path / "manifest.json").write_text(json.dumps(manifest))
-    assert Bundle.load(made.path).spec == made.spec
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    assert Bundle.load(bundle.path).spec == bundle.spec
 
 
 def test_numpy_numbers_are_metrics(tmp_path: Path) -> None:
-    made = write(tmp_path / "m.imkd", metrics={"mAP": np.float32(0.5), "per_class": np.array([1, 2])})
-    assert made.manifest["metrics"] == {"mAP": 0.5, "per_class": [1, 2]}
+    bundle = write(tmp_path / "m.imkd", metrics={"mAP": np.float32(0.5), "per_class": np.array([1, 2])})
+    assert bundle.manifest["metrics"] == {"mAP": 0.5, "per_class": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -240,13 +240,13 @@ def with_golden(folder: Path, moment: Sample, tamper=lambda golden: None) -> Bun
     ],
     ids=str,
 )
-def test_the_golden_frame_is_met_where_it_was_made(tmp_path: Path, changes: dict) -> None:
+def test_the_golden_frame_is_reproduced_by_its_exporter(tmp_path: Path, changes: dict) -> None:
     differences = check_golden(with_golden(tmp_path / "m.imkd", sample(**changes)))
     names = {"images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box", "boxes", "scores", "labels"}
     assert differences == dict.fromkeys(names, 0.0)
 
 
-def test_the_golden_frame_holds_the_raw_frame_itself(tmp_path: Path) -> None:
+def test_the_golden_frame_holds_the_raw_frame(tmp_path: Path) -> None:
     moment = sample()
     bundle = with_golden(tmp_path / "m.imkd", moment)
     with np.load(bundle.file("golden.npz"), allow_pickle=False) as golden:
@@ -281,38 +281,44 @@ def test_a_difference_is_measured(tmp_path: Path, key: str, at, by: float, name:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "apart", "beyond"),
+    ("dtype", "steps", "excess"),
     [("float16", 0.5, 0.0), ("float16", 1.0, 0.0), ("float16", 2.0, 1.0), ("float32", 0.5, 0.5), ("float32", 2.0, 2.0)],
 )
-def test_a_half_border_may_be_one_of_its_steps_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, apart: float, beyond: float
+def test_a_float16_tensor_may_differ_by_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, steps: float, excess: float
 ) -> None:
-    """A step of float16 is 2**-10 of a power of two: rounding costs half of one. What an engine's float32 moves is a difference."""
+    """A step of float16 is 2**-10 of a power of two, of which rounding costs half; float32 has no such tolerance."""
     bundle = with_golden(
         tmp_path / "m.imkd", sample(), lambda golden: golden.update(tensor_context=np.full(8, -4.0), stride_context=1)
     )
-    typed = Detector.device_tensors
-    found = np.full(8, -4 * (1 + apart * 2.0**-10), np.float32)
-    monkeypatch.setattr(Detector, "tensors", lambda self: {**self._open_core().tensors(), "context": found})
-    monkeypatch.setattr(
-        Detector,
-        "device_tensors",
-        lambda self: {n: replace(t, dtype=dtype if n == "context" else t.dtype) for n, t in typed(self).items()},
-    )
+    device_tensors = Detector.device_tensors
+
+    def with_dtype(self: Detector) -> dict:
+        tensors = device_tensors(self)
+        return {**tensors, "context": replace(tensors["context"], dtype=dtype)}
+
+    context = np.full(8, -4 * (1 + steps * 2.0**-10), np.float32)
+    monkeypatch.setattr(Detector, "tensors", lambda self: {**self._open_core().tensors(), "context": context})
+    monkeypatch.setattr(Detector, "device_tensors", with_dtype)
     differences = check_golden(bundle)
-    assert differences.pop("context") == pytest.approx(beyond * 2.0**-8, abs=1e-7)
+    assert differences.pop("context") == pytest.approx(excess * 2.0**-8, abs=1e-7)
     assert set(differences.values()) == {0.0}
 
 
 def test_a_tensor_rounded_to_half_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every tensor as a float16 border hands it out; the boxes, which are decoded from it there, stay these."""
-    bundle, typed = with_golden(tmp_path / "m.imkd", sample()), Detector.device_tensors
-    half = lambda self: {n: t.astype(np.float16).astype(np.float32) for n, t in self._open_core().tensors().items()}  # noqa: E731
-    monkeypatch.setattr(Detector, "tensors", half)
-    assert max(check_golden(bundle).values()) > 1e-4  # float32 that loses so many bits is wrong
-    monkeypatch.setattr(
-        Detector, "device_tensors", lambda self: {n: replace(t, dtype="float16") for n, t in typed(self).items()}
-    )
+    """Every tensor as a float16 engine returns it; the boxes stay those of float32."""
+    bundle, device_tensors = with_golden(tmp_path / "m.imkd", sample()), Detector.device_tensors
+
+    def rounded(self: Detector) -> dict[str, np.ndarray]:
+        tensors = self._open_core().tensors()
+        return {name: tensor.astype(np.float16).astype(np.float32) for name, tensor in tensors.items()}
+
+    def half(self: Detector) -> dict:
+        return {name: replace(tensor, dtype="float16") for name, tensor in device_tensors(self).items()}
+
+    monkeypatch.setattr(Detector, "tensors", rounded)
+    assert max(check_golden(bundle).values()) > 1e-4  # wrong for float32
+    monkeypatch.setattr(Detector, "device_tensors", half)
     assert max(check_golden(bundle).values()) < 1e-7  # half a step of the smallest float16
 
 
@@ -330,7 +336,7 @@ def test_without_a_rig_the_detector_takes_the_golden_one(tmp_path: Path) -> None
         assert detector.rig.to_json() == moment.rig.to_json()
 
 
-def test_without_a_golden_frame_there_is_no_rig_to_fall_back_on(tmp_path: Path) -> None:
+def test_without_a_golden_frame_the_detector_needs_a_rig(tmp_path: Path) -> None:
     with pytest.raises(Error) as raised:
         Detector(write(tmp_path / "m.imkd"))
     assert raised.value.code == "E0410" and "rig" in raised.value.what
@@ -363,7 +369,7 @@ def test_a_golden_file_that_lacks_something_is_refused(tmp_path: Path, missing: 
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_golden_frame_that_does_not_hold_together_is_refused(tmp_path: Path, changes: dict, what: str) -> None:
+def test_a_golden_frame_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict, what: str) -> None:
     with pytest.raises(Error) as raised:
         check_golden(with_golden(tmp_path / "m.imkd", sample(), lambda golden: golden.update(changes)))
     assert raised.value.code == "E0410" and what in raised.value.what and "golden.npz" in raised.value.where

@@ -1,5 +1,5 @@
-// Prints a SHA-256 of what every op makes of fixed inputs: tests/test_cross_build.py compares the lines of two
-// machines. The inputs are integers and exact fractions, so that they are the same everywhere.
+// Prints a SHA-256 of every op's output for fixed inputs; tests/test_cross_build.py compares the lines of two machines.
+// The inputs are integers and exact fractions, equal on every machine.
 #include <cstdio>
 
 #include "fakes.hpp"
@@ -42,8 +42,11 @@ const Mat4 kTurned{0.8, -0.6, 0, 1.25, 0.6, 0.8, 0, -0.375,
 
 ModelSpec spec_with_everything(DepthSpacing spacing) {
   ModelSpec s = fakes::small_spec();
-  s.image.width = 96, s.image.height = 64;
-  s.depth.max = 12, s.depth.bins = 24, s.depth.spacing = spacing;
+  s.image.width = 96;
+  s.image.height = 64;
+  s.depth.max = 12;
+  s.depth.bins = 24;
+  s.depth.spacing = spacing;
   s.context_channels = 33;
   s.grid = {-16, 16, -12, 12, -5, 3, 0.5};
   s.radar.cell = 0.5;
@@ -56,11 +59,14 @@ ModelSpec spec_with_everything(DepthSpacing spacing) {
 SensorRig rig_with(Distortion distortion, std::vector<double> coefficients, RadialVelocity velocity) {
   SensorRig rig = fakes::small_rig();
   for (CameraCalibration& camera : rig.cameras) {
-    camera.distortion = distortion, camera.coefficients = coefficients;
+    camera.distortion = distortion;
+    camera.coefficients = coefficients;
     camera.T_ego_camera = compose(kTurned, camera.T_ego_camera);
   }
-  for (RadarCalibration& radar : rig.radars)
-    radar.velocity = velocity, radar.period = velocity == RadialVelocity::aliased ? 11.5 : 0;
+  for (RadarCalibration& radar : rig.radars) {
+    radar.velocity = velocity;
+    radar.period = velocity == RadialVelocity::aliased ? 11.5 : 0;
+  }
   return rig;
 }
 
@@ -114,8 +120,8 @@ void ego_speed() {
   for (const RadialVelocity velocity : {RadialVelocity::raw, RadialVelocity::aliased}) {
     const SensorRig rig = rig_with(Distortion::none, {}, velocity);
     const fakes::Moment m = fakes::moment(rig, 3, 900);
-    const EgoSpeed found = estimate_ego_speed(rig, m.frames.sweeps.data(), 2);
-    line.add(found.speed), line.add(found.residual), line.add(found.inliers);
+    const EgoSpeed ego = estimate_ego_speed(rig, m.frames.sweeps.data(), 2);
+    line.add(ego.speed), line.add(ego.residual), line.add(ego.inliers);
   }
 }
 

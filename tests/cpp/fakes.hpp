@@ -1,4 +1,4 @@
-// A small model for tests: its spec, a rig, a moment of sensor data, and engines whose outputs are plain functions of
+// A small model for tests: its spec, a rig, a moment of sensor data, and engines whose outputs are simple functions of
 // their inputs.
 #pragma once
 #include <cmath>
@@ -15,8 +15,12 @@ inline ModelSpec small_spec() {
   ModelSpec s;
   s.name = "small";
   s.cameras = 2;
-  s.image.width = 32, s.image.height = 16, s.image.stride = 8;
-  s.depth.min = 1, s.depth.max = 9, s.depth.bins = 4;
+  s.image.width = 32;
+  s.image.height = 16;
+  s.image.stride = 8;
+  s.depth.min = 1;
+  s.depth.max = 9;
+  s.depth.bins = 4;
   s.context_channels = 3;
   s.grid = {-8, 8, -8, 8, -5, 3, 1};
   s.radar.cell = 1;
@@ -27,7 +31,9 @@ inline ModelSpec small_spec() {
 
 inline ModelSpec history_spec() {  // two past maps of three channels, half a second apart
   ModelSpec s = small_spec();
-  s.history.frames = 2, s.history.interval = 0.5, s.history.channels = 3;
+  s.history.frames = 2;
+  s.history.interval = 0.5;
+  s.history.channels = 3;
   s.segmentation = true;
   return s;
 }
@@ -40,7 +46,11 @@ inline SensorRig small_rig() {
       back{0, 0, -1, 0, 1, 0, 0, 0, 0, -1, 0, 1, 0, 0, 0, 1};
   for (const auto& [name, T] : std::map<std::string, Mat4>{{"A_FRONT", front}, {"B_BACK", back}}) {
     CameraCalibration camera;
-    camera.name = name, camera.width = 80, camera.height = 40, camera.K = K, camera.T_ego_camera = T;
+    camera.name = name;
+    camera.width = 80;
+    camera.height = 40;
+    camera.K = K;
+    camera.T_ego_camera = T;
     rig.cameras.push_back(camera);
   }
   for (const char* name : {"R_FRONT", "R_REAR"}) {
@@ -124,7 +134,7 @@ inline void run_camera(FakeEngine& e) {
   }
 }
 
-// A logit per cell from both inputs: a box wherever there are radar points or camera features enough.
+// A logit per cell from both inputs: a box where there are enough radar points or camera features.
 inline void run_bev(FakeEngine& e) {
   const float *camera = e.data("camera_bev"), *radar = e.data("radar_grid");
   float *heatmap = e.data("heatmap"), *box = e.data("box");
@@ -146,7 +156,7 @@ inline std::shared_ptr<FakeEngine> bev_engine() {
       FakeEngine::Tensors{{"heatmap", {1, 2, 16, 16}}, {"box", {1, 20, 16, 16}}}, run_bev);
 }
 
-// As bev_engine, and the maps of history_spec; gates are written where they are bound.
+// As bev_engine, with the maps of history_spec; gates are written where they are bound.
 inline void run_bev_with_maps(FakeEngine& e) {
   run_bev(e);
   const std::size_t cells = 256;
@@ -169,7 +179,7 @@ inline std::shared_ptr<FakeEngine> bev_engine_with_maps() {
 }
 
 template <class Call>
-Code code_of(Call&& call) {  // of the Error that the call throws; Code{} when it throws none
+Code code_of(Call&& call) {  // of the Error that the call throws; Code{} where it throws none
   try {
     call();
   } catch (const Error& error) {

@@ -1,6 +1,6 @@
-// The C++ Detector beside Python's, for tests/python_overhead.py: frame_times BUNDLE.imkd RIG.json FRAME THREADS.
-// FRAME holds CAMERA.rgb and RADAR.bin as cpp/examples/embed reads them. For each byte on standard input one infer: a
-// line with its ns and boxes.
+// Times the C++ Detector for tests/python_overhead.py: frame_times BUNDLE.imkd RIG.json FRAME THREADS. The folder FRAME
+// has CAMERA.rgb and RADAR.bin as cpp/examples/embed reads them. Each byte on standard input is one infer, which prints
+// a line with its ns and boxes.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -21,11 +21,12 @@ int main(int argc, char** argv) try {
   if (argc != 5) return std::fprintf(stderr, "usage: frame_times BUNDLE.imkd RIG.json FRAME THREADS\n"), 2;
   const imkd::SensorRig rig = imkd::SensorRig::load(argv[2]);
   imkd::DetectorOptions options;
-  options.device = "cpu", options.threads = std::atoi(argv[4]);
+  options.device = "cpu";
+  options.threads = std::atoi(argv[4]);
   imkd::Detector detector = imkd::Detector::load(argv[1], rig, options);
   const std::string folder = std::string(argv[3]) + "/";
 
-  std::vector<Bytes> files;  // the views below look into these
+  std::vector<Bytes> files;  // viewed below
   files.reserve(rig.cameras.size() + rig.radars.size());
   imkd::FrameSet frames;
   for (const imkd::CameraCalibration& camera : rig.cameras) {

@@ -56,29 +56,30 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
   Detector detector(history_spec(), rig, camera_engine(), bev_engine_with_maps(), options);
   std::vector<Moment> moments;
   for (unsigned i = 0; i < 8; ++i) moments.push_back(moment(rig, i, 50 + 100 * static_cast<int>(i)));
-  moments[1].frames.cameras[0].data = nullptr;  // the same paths as on a bad day
+  moments[1].frames.cameras[0].data = nullptr;  // the paths of an absent camera
   moments[2].frames.sweeps.clear();
   moments[3].frames.cameras[0].data = moments[3].frames.cameras[1].data = nullptr;
   moments[4].frames.sweeps[0].timestamp_ns = 0;
   moments[5].frames.camera_timestamps_ns = {0, 1'000'000'000};
   moments[6].frames.ego.twist = Vec3{5, 0, 0.1};
   std::size_t boxes = 0, past = 0;
-  const auto infer =
-      [&](int frame) {  // 10 Hz, with poses; every fiftieth frame has none, every hundredth comes after a gap
-        Moment& m = moments[static_cast<std::size_t>(frame) % moments.size()];
-        const std::int64_t time = 1'000'000'000 + frame * 100'000'000LL + frame / 100 * 10'000'000'000LL,
-                           late = time - m.frames.timestamp_ns;
-        m.frames.timestamp_ns += late;
-        for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += late;
-        for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
-        m.frames.ego.T_world_ego = identity4();
-        (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
-        if (frame % 50 == 45) m.frames.ego.T_world_ego.reset();
-        const Result& result = detector.infer(m.frames);
-        boxes += result.detections.size(), past += static_cast<std::size_t>(result.health.past_frames);
-        ASSERT_EQ(result.debug.size(), 2u);
-        ASSERT_NE(result.segmentation.data, nullptr);
-      };
+  // 10 Hz, with poses; every fiftieth frame has none, every hundredth comes after a gap.
+  const auto infer = [&](int frame) {
+    Moment& m = moments[static_cast<std::size_t>(frame) % moments.size()];
+    const std::int64_t time = 1'000'000'000 + frame * 100'000'000LL + frame / 100 * 10'000'000'000LL,
+                       late = time - m.frames.timestamp_ns;
+    m.frames.timestamp_ns += late;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += late;
+    for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
+    m.frames.ego.T_world_ego = identity4();
+    (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
+    if (frame % 50 == 45) m.frames.ego.T_world_ego.reset();
+    const Result& result = detector.infer(m.frames);
+    boxes += result.detections.size();
+    past += static_cast<std::size_t>(result.health.past_frames);
+    ASSERT_EQ(result.debug.size(), 2u);
+    ASSERT_NE(result.segmentation.data, nullptr);
+  };
   for (int i = 0; i < 16; ++i) infer(i);  // warm-up
   const long before = allocations;
   for (int i = 16; i < 1016; ++i) infer(i);

@@ -8,6 +8,7 @@
 #include "fakes.hpp"
 #include "imkd/bundle.hpp"
 #include "onnx_external.hpp"
+#include "sha256.hpp"
 
 using namespace imkd;
 using namespace imkd::fakes;
@@ -58,7 +59,7 @@ TEST_F(BundleFolder, loads) {
   EXPECT_EQ(code_of([&] { bundle.file("none"); }), Code::bundle_missing_file);
 }
 
-// Whatever the bytes, the walk ends within them: the sanitizers look on.
+// Whatever the bytes, the walk stays within them; the sanitizers check it.
 TEST(ExternalTensors, any_bytes_are_walked_to_an_end) {
   const std::string good(  // tensors of a graph in an attribute, of the attribute, of the graph
       "\x3a\x18\x0a\x12\x2a\x10\x32\x04\x2a\x02\x70\x00\x2a\x02\x70\x00\x9d\x06\x00\x00\x00\x00\x2a\x02\x70\x00\x08"
@@ -72,7 +73,7 @@ TEST(ExternalTensors, any_bytes_are_walked_to_an_end) {
     for (int changes = 1 + static_cast<int>(random() % 3); changes > 0; --changes)
       bytes[random() % bytes.size()] = static_cast<char>(random());
     bytes.resize(random() % (bytes.size() + 1));
-    const std::vector<char> exact(bytes.begin(), bytes.end());  // so that a byte too far is seen
+    const std::vector<char> exact(bytes.begin(), bytes.end());  // so that the sanitizer detects a byte beyond
     refused += external_tensors(exact.data(), exact.size()) != nullptr;
   }
   EXPECT_GT(refused, 100);
@@ -115,11 +116,11 @@ TEST_F(BundleFolder, a_manifest_above_one_mebibyte_is_not_read) {
   EXPECT_EQ(code(), Code::bundle_manifest);
 }
 
-// Whatever is done to the manifest's text, load answers with a bundle or an Error 4xx, nothing else.
+// For any mutation of the manifest's text load returns a bundle or throws Error 4xx.
 TEST_F(BundleFolder, mutated_manifests_end_in_an_error_of_the_bundle) {
   const std::string good = manifest.dump(1);
   std::mt19937 random(7);
-  const char bytes[] = "{}[]\",:0123456789.eE-+nulltrue\\/ \n\x80\xff";  // and the NUL at its end
+  const char bytes[] = "{}[]\",:0123456789.eE-+nulltrue\\/ \n\x80\xff";  // with its final NUL
   int refused = 0;
   for (int round = 0; round < 1500; ++round) {
     std::string bad = good;

@@ -83,7 +83,7 @@ TEST(Detector, absent_camera_puts_nothing_into_the_grid) {
     const auto images = t.tensor("images"), depth = t.tensor("depth"), bev = t.tensor("camera_bev");
     EXPECT_TRUE(all_zero(images, absent * 1536, (absent + 1) * 1536));
     EXPECT_TRUE(all_zero(depth, absent * 32, (absent + 1) * 32));
-    // The front camera sees x > 0 alone, the back one x < 0: column 8 is x = 0.
+    // The front camera covers x > 0 only, the back one x < 0: column 8 is x = 0.
     for (int row = 0; row < 16; ++row) {
       const std::size_t at = 3 * 256 + row * 16;
       EXPECT_TRUE(absent == 0 ? all_zero(bev, at + 8, at + 16) : all_zero(bev, at, at + 8));
@@ -189,7 +189,8 @@ TEST(Detector, callers_mistakes_have_their_codes) {
   EXPECT_EQ(after([](FrameSet& f) { f.sweeps[0].points = nullptr; }), Code::frame_bad_shape);
   const double nan = std::numeric_limits<double>::quiet_NaN();
   Mat4 skewed = identity4(), broken = identity4();
-  skewed[0] = 2, broken[3] = nan;
+  skewed[0] = 2;
+  broken[3] = nan;
   EXPECT_EQ(after([&](FrameSet& f) { f.ego.T_world_ego = skewed; }), Code::rig_not_rigid);
   EXPECT_EQ(after([&](FrameSet& f) { f.ego.T_world_ego = broken; }), Code::rig_bad_value);
   EXPECT_EQ(after([&](FrameSet& f) { f.sweeps[1].T_world_ego = skewed; }), Code::rig_not_rigid);
@@ -199,7 +200,7 @@ TEST(Detector, callers_mistakes_have_their_codes) {
                 (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity();
               }),
               Code::frame_bad_dtype);
-  EXPECT_GT(s.infer().detections.size(), 0u);  // and none has spoiled the detector
+  EXPECT_GT(s.infer().detections.size(), 0u);  // the detector still works
 }
 
 TEST(Detector, rig_must_fit_and_a_refused_one_changes_nothing) {
@@ -251,7 +252,7 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
   for (int threads : {-1, 1025, 1 << 30})
     EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
-  for (int threads : {-1, 1025, 1 << 30})  // before anything else is looked at
+  for (int threads : {-1, 1025, 1 << 30})  // before any other check
     EXPECT_EQ(code_of([&] { Detector::load("no such.imkd", small_rig(), Stand::options(threads)); }),
               Code::device_unavailable)
         << threads;
@@ -296,19 +297,20 @@ TEST(Detector, score_threshold_overrides_the_specs) {
 
 DetectorOptions debug() {
   DetectorOptions options;
-  options.threads = 1, options.debug = true;
+  options.threads = 1;
+  options.debug = true;
   return options;
 }
 
 TEST(Detector, gates_are_bound_and_given_only_with_debug) {
-  for (bool wanted : {false, true}) {
+  for (bool with_gates : {false, true}) {
     auto bev = bev_engine_with_maps();
     const SensorRig rig = small_rig();
     const Moment m = moment(rig);
-    Detector detector(history_spec(), rig, camera_engine(), bev, wanted ? debug() : Stand::options(1));
+    Detector detector(history_spec(), rig, camera_engine(), bev, with_gates ? debug() : Stand::options(1));
     const Result& r = detector.infer(m.frames);
-    EXPECT_EQ(bev->bound.count("i_cam") + bev->bound.count("i_rad"), wanted ? 2u : 0u);
-    ASSERT_EQ(r.debug.size(), wanted ? 2u : 0u);
+    EXPECT_EQ(bev->bound.count("i_cam") + bev->bound.count("i_rad"), with_gates ? 2u : 0u);
+    ASSERT_EQ(r.debug.size(), with_gates ? 2u : 0u);
     for (const MapView& map : r.debug) {
       EXPECT_EQ(map.rows * map.columns, 256);
       EXPECT_EQ(map.data[128], 0.5f);
@@ -326,7 +328,7 @@ TEST(Detector, segmentation_is_a_probability_and_not_given_without) {
   Stand s;
   EXPECT_EQ(s.infer().segmentation.data, nullptr);
   s.detector = Detector(history_spec(), s.rig, s.camera, bev_engine_with_maps(), Stand::options(1));
-  const Result& r = s.infer();  // without a past the fake's logits are -1
+  const Result& r = s.infer();  // without past maps the fake's logits are -1
   EXPECT_EQ(r.segmentation.rows * r.segmentation.columns, 256);
   for (int i = 0; i < 256; ++i) EXPECT_NEAR(r.segmentation.data[i], 0.26894142, 1e-6);
 }
@@ -350,7 +352,7 @@ TEST(Detector, a_failing_engine_leaves_no_map_behind_and_the_past_in_order) {
   EXPECT_EQ(r.segmentation.data, nullptr);
   EXPECT_TRUE(r.debug.empty());
   bev->fails = false;
-  EXPECT_EQ(next(), 1);  // the frame between has left no map, but its motion counts: two cells in all
+  EXPECT_EQ(next(), 1);  // the frame between stored no map, but its motion counts: two cells in total
   const float *history = bev->data("history"), *second = history + 3 * 256;
   EXPECT_TRUE(all_zero({history, second}, 0, 3 * 256));
   for (int row = 0; row < 3 * 16; ++row)
@@ -363,7 +365,7 @@ TEST(Detector, memory_of_the_tensors_lives_as_long_as_an_engine_that_holds_it) {
   {
     Detector(small_spec(), small_rig(), camera, bev_engine());
   }
-  camera->data("images")[0] = 1;  // the address sanitizer would object
+  camera->data("images")[0] = 1;  // checked by the address sanitizer
   EXPECT_EQ(camera->data("images")[0], 1);
 }
 

@@ -19,7 +19,7 @@ TEST(Engine, an_unknown_name_is_refused_with_the_known_ones) {
   }
 }
 
-// Needs the library at run time too: IMKD_ORT_LIBRARY names it.
+// Needs the library at run time: IMKD_ORT_LIBRARY names it.
 TEST(Engine, onnxruntime_refuses_what_is_no_model) {
   if (native_engines().empty()) GTEST_SKIP() << "built without ONNX Runtime's headers: the native engine is NOT tested";
   std::unique_ptr<Engine> engine;
@@ -34,7 +34,7 @@ TEST(Engine, onnxruntime_refuses_what_is_no_model) {
   EXPECT_EQ(code_of([&] { engine->run(); }), Code::engine_run);
 }
 
-// Where it was built: without a GPU it says so, and does not crash in TensorRT.
+// Without a GPU it throws, and does not crash in TensorRT.
 TEST(Engine, tensorrt_refuses_what_is_no_engine) {
   const std::vector<std::string> names = native_engines();
   if (std::find(names.begin(), names.end(), "tensorrt") == names.end())

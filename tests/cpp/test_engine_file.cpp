@@ -1,4 +1,4 @@
-// An engine file runs only where every element of its key is right; imkd_edge/engine_cache.py writes these files.
+// An engine file is loaded only where every element of its key matches; the Python package writes these files.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -108,7 +108,7 @@ TEST_F(EngineFileTest, a_build_number_behind_tensorrts_version_is_no_difference)
 
 TEST_F(EngineFileTest, a_changed_byte_is_seen) {
   write(engine(), "enginE");
-  EXPECT_NE(reasons().find("not the one that camera.engine.json describes"), std::string::npos);
+  EXPECT_NE(reasons().find("SHA-256 is not the one in camera.engine.json"), std::string::npos);
 }
 
 TEST_F(EngineFileTest, the_dla_core_is_read) {
@@ -122,7 +122,7 @@ TEST_F(EngineFileTest, an_engine_without_a_record_is_not_loaded) {
   EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
   fs::remove(engine());
   EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
-  fs::create_directory(engine());  // a folder opens, and cannot be read
+  fs::create_directory(engine());  // a folder can be opened, but not read
   EXPECT_EQ(code_of([&] { read(); }), Code::engine_load);
 }
 

@@ -1,4 +1,4 @@
-// History by itself: times and poses that Python does not let through, and that its places suffice at any frame rate.
+// History alone: times and poses that Python refuses, and that its capacity suffices at any frame rate.
 #include "history.hpp"
 
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ const double kNan = std::numeric_limits<double>::quiet_NaN();
 struct Track {
   ModelSpec spec = fakes::history_spec();  // two slots of half a second
   History history{spec};
-  std::vector<float> maps = std::vector<float>(9, -1);  // a number for each place's map
+  std::vector<float> maps = std::vector<float>(9, -1);  // a number for each stored map
   std::vector<float> slots = std::vector<float>(2, -1);
   Ego ego;
 
@@ -28,13 +28,13 @@ struct Track {
     history.advance(time_ns, ego);
     int filled = 0;
     for (int k : {1, 2}) {
-      const int place = history.past(k).place;
-      slots[static_cast<std::size_t>(k) - 1] = place < 0 ? 0 : maps.at(static_cast<std::size_t>(place));
-      filled += place >= 0;
+      const int map = history.past(k).map;
+      slots[static_cast<std::size_t>(k) - 1] = map < 0 ? 0 : maps.at(static_cast<std::size_t>(map));
+      filled += map >= 0;
     }
-    if (const int place = history.place(); place >= 0) {
-      maps.at(static_cast<std::size_t>(place)) = static_cast<float>(static_cast<double>(time_ns) / kSecond);
-      history.keep(place);
+    if (const int map = history.next_map(); map >= 0) {
+      maps.at(static_cast<std::size_t>(map)) = static_cast<float>(static_cast<double>(time_ns) / kSecond);
+      history.store(map);
     }
     return filled;
   }
@@ -92,10 +92,10 @@ TEST(History, APoseOrTwistThatIsNoNumberIsNoMotion) {
 TEST(History, WithoutFramesHoldsNothing) {
   ModelSpec spec = fakes::small_spec();
   History history(spec);
-  EXPECT_EQ(History::places(spec.history), 0);
+  EXPECT_EQ(History::capacity(spec.history), 0);
   history.advance(0, {});
-  EXPECT_EQ(history.past(1).place, -1);
-  EXPECT_EQ(history.place(), -1);
+  EXPECT_EQ(history.past(1).map, -1);
+  EXPECT_EQ(history.next_map(), -1);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// resolve_sweeps: which sweeps are used, in which order, and what the health of the radars says.
+// resolve_sweeps: the sweeps used, their order, and the health of the radars.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -68,8 +68,8 @@ TEST_F(Resolve, SweepsWithoutAGoodPointAreInvalid) {
 
 TEST_F(Resolve, ASweepFromTheFarFutureIsStale) {
   sweep(0, -5000, good);
-  frames.sweeps.push_back(
-      {1, std::numeric_limits<std::int64_t>::min(), good.data(), 2, {}});  // the difference overflows
+  // The difference of the times overflows.
+  frames.sweeps.push_back({1, std::numeric_limits<std::int64_t>::min(), good.data(), 2, {}});
   EXPECT_EQ(resolve(), 0);
   EXPECT_EQ(health.radars, states(SensorState::stale, SensorState::stale, SensorState::missing));
 }
@@ -151,7 +151,7 @@ TEST_F(Resolve, StaticReturnsTellTheSpeedOnlyWhereVelocityIsRaw) {
   for (std::size_t i = 4; i < points.size(); i += 5) points[i] = across(random);
   resolve();
   EXPECT_FALSE(health.ego_speed_estimated);
-  EXPECT_TRUE(std::isnan(inputs[0].sensor_velocity[0]));  // unknown, and said so
+  EXPECT_TRUE(std::isnan(inputs[0].sensor_velocity[0]));  // unknown
 }
 
 }  // namespace

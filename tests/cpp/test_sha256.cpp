@@ -1,7 +1,6 @@
-#include <gtest/gtest.h>
-
-#include "imkd/bundle.hpp"
 #include "sha256.hpp"
+
+#include <gtest/gtest.h>
 
 namespace {
 

@@ -1,5 +1,4 @@
-// One detector per thread: two at once do not disturb each other, and a second thread's call on the same one is
-// refused.
+// Threads: two detectors run concurrently without interference; a second thread's call on the same one is refused.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -15,7 +14,7 @@ using namespace imkd::fakes;
 
 namespace {
 
-class Gate {  // where an engine waits in the midst of a frame
+class Gate {  // blocks an engine during a frame
  public:
   void pass() {
     std::unique_lock<std::mutex> lock(mutex_);
@@ -72,16 +71,16 @@ TEST(Threads, a_second_threads_call_is_refused_and_disturbs_nothing) {
 
   Gate gate;
   Detector detector(small_spec(), rig, camera_engine(), std::make_shared<GatedEngine>(*bev_engine(), gate), threads(1));
-  std::vector<Detection> found;
-  std::thread first([&] { found = boxes_of(detector, m); });
+  std::vector<Detection> boxes;
+  std::thread first([&] { boxes = boxes_of(detector, m); });
   gate.wait_until_inside();
   EXPECT_EQ(code_of([&] { detector.infer(other.frames); }), Code::detector_busy);
   EXPECT_EQ(code_of([&] { detector.set_rig(rig); }), Code::detector_busy);
   EXPECT_EQ(code_of([&] { detector.reset(); }), Code::detector_busy);
   gate.open();
   first.join();
-  EXPECT_TRUE(same(found, expected));
-  EXPECT_TRUE(same(boxes_of(detector, other), expected_other));  // and the next call is welcome
+  EXPECT_TRUE(same(boxes, expected));
+  EXPECT_TRUE(same(boxes_of(detector, other), expected_other));  // the next call succeeds
 }
 
 TEST(Threads, a_call_that_throws_leaves_no_lock_behind) {
@@ -97,7 +96,7 @@ TEST(Threads, a_call_that_throws_leaves_no_lock_behind) {
   EXPECT_FALSE(boxes_of(detector, m).empty());
 }
 
-// Each with a pool of its own, on moments of its own, all at once and one after the other.
+// Detectors with their own pools and moments, concurrently and in turn.
 TEST(Threads, detectors_at_once_find_what_they_find_alone) {
   constexpr int kDetectors = 4, kRounds = 200, kMoments = 5;
   const SensorRig rig = small_rig();
@@ -111,17 +110,17 @@ TEST(Threads, detectors_at_once_find_what_they_find_alone) {
   std::vector<std::thread> workers;
   for (int d = 0; d < kDetectors; ++d)
     workers.emplace_back([&, d] {
-      Detector own(small_spec(), rig, camera_engine(), bev_engine(), threads(1 + d % 2));
+      Detector detector(small_spec(), rig, camera_engine(), bev_engine(), threads(1 + d % 2));
       for (int i = 0; i < kRounds; ++i) {
         const std::size_t which = std::size_t(i * (d + 1)) % kMoments;
-        if (!same(boxes_of(own, moments[which]), alone[which])) ++wrong;
+        if (!same(boxes_of(detector, moments[which]), alone[which])) ++wrong;
       }
     });
   for (std::thread& worker : workers) worker.join();
   EXPECT_EQ(wrong, 0);
 }
 
-// From four threads without any order: each call ends well or is refused, and afterwards all is as before.
+// Unordered calls from four threads: each succeeds or is refused, and the detector's results stay the same.
 TEST(Threads, one_detector_under_fire) {
   const SensorRig rig = small_rig();
   const Moment m = moment(rig);

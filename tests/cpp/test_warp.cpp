@@ -1,5 +1,4 @@
-// warp_bev: what Python cannot hand over, and the same bits for any number of threads. The values are tested in
-// tests/ops.
+// warp_bev: poses that Python refuses, and equal bits for any number of threads. The values are tested in tests/ops.
 #include <gtest/gtest.h>
 
 #include <algorithm>

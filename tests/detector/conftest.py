@@ -36,7 +36,7 @@ def small_rig() -> SensorRig:
 
 @dataclass
 class Scene:
-    """One made-up moment; what `Sample` has, as far as a detector cares."""
+    """A random frame with the fields of `Sample` that a detector reads."""
 
     rig: SensorRig = field(default_factory=small_rig)
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The Detector on device "cuda", its kernels run on the CPU and ONNX Runtime standing in for TensorRT, against the Detector on the CPU."""
+"""The Detector on device "cuda", kernels compiled for the host and ONNX Runtime as its engine, against device "cpu"."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def on_cuda(monkeypatch):
 
     def make(*args, **options) -> Detector:
         with monkeypatch.context() as patch:
-            patch.setattr(_core, "require_cuda", cuda.require_cuda)
+            patch.setattr(_core, "load_for_device", cuda.load_for_device)
             patch.setattr(imkd_edge.detector, "_core", cuda)
             return Detector(*args, device="cuda", **{"engine": "onnxruntime", **options})
 
@@ -38,20 +38,19 @@ def on_cuda(monkeypatch):
 
 
 def infer(detector: Detector, sample):
-    return detector.infer(
-        sample.frames, sample.radar, sample.ego, sample.timestamp_ns, sample.camera_timestamps_ns or None
-    )
+    times = sample.camera_timestamps_ns or None
+    return detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
 
 
 def close(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def assert_same(found, wanted) -> None:
-    assert len(found.boxes) == len(wanted.boxes)
-    assert close(found.boxes, wanted.boxes) and close(found.scores, wanted.scores)
-    assert np.array_equal(found.labels, wanted.labels)
-    assert found.health == wanted.health
+def assert_same(result, expected) -> None:
+    assert len(result.boxes) == len(expected.boxes)
+    assert close(result.boxes, expected.boxes) and close(result.scores, expected.scores)
+    assert np.array_equal(result.labels, expected.labels)
+    assert result.health == expected.health
 
 
 @pytest.mark.parametrize("order", ["fwd", "shuffle:3"])
@@ -61,31 +60,30 @@ def test_a_real_frame_gives_the_boxes_of_the_cpu(on_cuda, shared_data: Path, ord
     names = [name for name in ("000105", "000258") if name in source.names] or source.names[:2]
     bundle, boxes = Bundle.load("astyx-lite"), 0
     with (
-        on_cuda(bundle, source[names[0]].rig, threads=1) as found,
-        Detector(bundle, source[names[0]].rig, threads=1) as wanted,
+        on_cuda(bundle, source[names[0]].rig, threads=1) as on_gpu,
+        Detector(bundle, source[names[0]].rig, threads=1) as on_cpu,
     ):
-        assert (found.device, wanted.device) == ("cuda", "cpu")
+        assert (on_gpu.device, on_cpu.device) == ("cuda", "cpu")
         for name in names:
             sample = source[name]
-            for detector in (found, wanted):
+            for detector in (on_gpu, on_cpu):
                 detector.set_rig(sample.rig)
-            result = infer(wanted, sample)
-            assert_same(infer(found, sample), result)
-            for key, tensor in wanted.tensors().items():
-                assert close(found.tensors()[key], tensor), key
+            result = infer(on_cpu, sample)
+            assert_same(infer(on_gpu, sample), result)
+            for key, tensor in on_cpu.tensors().items():
+                assert close(on_gpu.tensors()[key], tensor), key
             boxes += len(result.boxes)
     assert boxes > 3
 
 
 class HalfEngine(Engine):
-    """ONNX Runtime behind float16 tensors, the context's channels last: what an engine of build-engine shows of a part in float16."""
+    """ONNX Runtime with float16 tensors and the context's channels last, as build-engine builds a part in float16."""
 
     def __init__(self, threads: int) -> None:
         super().__init__()
         self._inner = make_engine("onnxruntime", threads)
-        self._bound: dict[
-            str, tuple[np.ndarray, np.ndarray]
-        ] = {}  # the Detector's float16 array, ONNX Runtime's float32 one
+        # Tensor -> the Detector's float16 array, ONNX Runtime's float32 array.
+        self._arrays: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def name(self) -> str:
         return "float16"
@@ -105,31 +103,31 @@ class HalfEngine(Engine):
     def bind(self, tensor: str, array: np.ndarray) -> None:
         assert array.dtype == np.float16
         shape = next(info.shape for info in [*self._inner.inputs(), *self._inner.outputs()] if info.name == tensor)
-        self._bound[tensor] = array, np.zeros(shape, np.float32)
-        self._inner.bind(tensor, self._bound[tensor][1])
+        self._arrays[tensor] = array, np.zeros(shape, np.float32)
+        self._inner.bind(tensor, self._arrays[tensor][1])
 
     def run(self) -> None:
         for info in self._inner.inputs():
-            half, full = self._bound[info.name]
+            half, full = self._arrays[info.name]
             full[...] = half
         self._inner.run()
-        for name in {info.name for info in self._inner.outputs()} & set(self._bound):
-            half, full = self._bound[name]
+        for name in {info.name for info in self._inner.outputs()} & set(self._arrays):
+            half, full = self._arrays[name]
             half[...] = np.moveaxis(full, 1, axis_of(name))
 
 
 def axis_of(name: str) -> int:
-    """Where the channels are."""
+    """The axis of the channels."""
     return 3 if name == "context" else 1
 
 
-def nmse(found: np.ndarray, wanted: np.ndarray) -> float:
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    return float(((found - wanted) ** 2).sum() / max((wanted**2).sum(), 1e-30))
+def nmse(values: np.ndarray, expected: np.ndarray) -> float:
+    values, expected = values.astype(np.float64), expected.astype(np.float64)
+    return float(((values - expected) ** 2).sum() / max((expected**2).sum(), 1e-30))
 
 
-def driven(scenes, *detectors: Detector):
-    """The results of all detectors on each scene, 4 m and half a second apart."""
+def drive(scenes, *detectors: Detector):
+    """Yields the results of all detectors on each scene; consecutive scenes are 4 m and half a second apart."""
     for i, scene in enumerate(scenes):
         pose = np.eye(4)
         pose[0, 3] = 4.0 * i
@@ -140,13 +138,10 @@ def driven(scenes, *detectors: Detector):
 
 
 def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkeypatch) -> None:
-    """Each op against the CPU's on the numbers that it read: NMSE 1e-5; the boxes of the CPU's detector; the same bits in any order."""
+    """Each op has NMSE 1e-5 to the CPU's on equal input; the boxes are those of the CPU; any order gives equal bits."""
     source = open_source(shared_data / "astyx")
-    sample, bundle, runs = (
-        source["000105" if "000105" in source.names else source.names[0]],
-        Bundle.load("astyx-lite"),
-        [],
-    )
+    sample = source["000105" if "000105" in source.names else source.names[0]]
+    bundle, runs = Bundle.load("astyx-lite"), []
     for order in ("fwd", "shuffle:3"):
         monkeypatch.setenv("GPUHOST_ORDER", order)
         with on_cuda(bundle, sample.rig, threads=1, engine=HalfEngine) as detector:
@@ -154,35 +149,31 @@ def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkey
             types = {name: (tensor.dtype, tensor.shape) for name, tensor in detector.device_tensors().items()}
         runs.append(b"".join(tensor.tobytes() for tensor in tensors.values()) + result.boxes.tobytes())
     assert runs[0] == runs[1]
-    assert {dtype for dtype, _ in types.values()} == {"float16"} and types["context"][1][
-        3
-    ] == bundle.spec.context_channels
+    assert {dtype for dtype, _ in types.values()} == {"float16"}
+    assert types["context"][1][3] == bundle.spec.context_channels
     spec = bundle.spec
-    lifted = ops.lift(spec, ops.lift_table(spec, sample.rig), tensors["depth"], tensors["context"])
+    camera_bev = ops.lift(spec, ops.lift_table(spec, sample.rig), tensors["depth"], tensors["context"])
     boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
-    assert nmse(tensors["camera_bev"][0], lifted) <= 1e-5 and np.array_equal(result.labels, labels)
+    assert nmse(tensors["camera_bev"][0], camera_bev) <= 1e-5 and np.array_equal(result.labels, labels)
     assert close(result.boxes, boxes) and close(result.scores, scores)
     with Detector(bundle, sample.rig, threads=1) as on_cpu:
-        wanted, exact = infer(on_cpu, sample), on_cpu.tensors()
+        expected, exact = infer(on_cpu, sample), on_cpu.tensors()
     assert all(nmse(tensors[name], exact[name]) <= 1e-5 for name in ("images", "radar_grid"))
     assert {name: nmse(tensors[name], exact[name]) for name in exact if nmse(tensors[name], exact[name]) > 1e-4} == {}
-    a, b = (
-        np.argsort(r.boxes[:, 0]) for r in (result, wanted)
-    )  # by place: of two scores that are nearly equal either may come first
-    assert len(a) == len(b) > 3 and np.array_equal(result.labels[a], wanted.labels[b])
-    assert (
-        np.abs(result.boxes[a, :3] - wanted.boxes[b, :3]).max() < 0.05
-        and np.abs(result.scores[a] - wanted.scores[b]).max() < 0.01
-    )
+    # Matched by position: of two nearly equal scores either may come first.
+    a, b = (np.argsort(r.boxes[:, 0]) for r in (result, expected))
+    assert len(a) == len(b) > 3 and np.array_equal(result.labels[a], expected.labels[b])
+    assert np.abs(result.boxes[a, :3] - expected.boxes[b, :3]).max() < 0.05
+    assert np.abs(result.scores[a] - expected.scores[b]).max() < 0.01
 
 
 def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundle, make_scene) -> None:
     scenes = [make_scene(seed=seed) for seed in range(4)]
     options = {"debug": True, "threads": 1}
-    with on_cuda(history_bundle, engine=HalfEngine, **options) as found, Detector(history_bundle, **options) as wanted:
-        for i, (a, b) in enumerate(driven(scenes, found, wanted)):
+    with on_cuda(history_bundle, engine=HalfEngine, **options) as on_gpu, Detector(history_bundle, **options) as on_cpu:
+        for i, (a, b) in enumerate(drive(scenes, on_gpu, on_cpu)):
             assert a.health.past_frames == b.health.past_frames == min(i, 3)
-            pairs = [(found.tensors()[name], tensor) for name, tensor in wanted.tensors().items()]
+            pairs = [(on_gpu.tensors()[name], tensor) for name, tensor in on_cpu.tensors().items()]
             pairs += [
                 (a.segmentation, b.segmentation),
                 *((a.debug[name], b.debug[name]) for name in ("i_cam", "i_rad")),
@@ -193,10 +184,10 @@ def test_the_past_and_the_maps_of_float16_engines(on_cuda, history_bundle: Bundl
 def test_the_past_and_the_maps_are_those_of_the_cpu(on_cuda, history_bundle: Bundle, make_scene) -> None:
     scenes = [make_scene(seed=seed) for seed in range(5)]
     with (
-        on_cuda(history_bundle, debug=True, threads=1) as found,
-        Detector(history_bundle, debug=True, threads=1) as wanted,
+        on_cuda(history_bundle, debug=True, threads=1) as on_gpu,
+        Detector(history_bundle, debug=True, threads=1) as on_cpu,
     ):
-        for i, (a, b) in enumerate(driven(scenes, found, wanted)):
+        for i, (a, b) in enumerate(drive(scenes, on_gpu, on_cpu)):
             assert_same(a, b)
             assert a.health.past_frames == min(i, 3)
             assert close(a.segmentation, b.segmentation) and set(a.debug) == set(b.debug) == {"i_cam", "i_rad"}
@@ -212,14 +203,14 @@ def test_views_of_any_layout_are_staged(on_cuda, bundle: Bundle, scene) -> None:
         "planar": lambda image: np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
         "with alpha": lambda image: np.dstack([image, image[..., :1]])[..., :3],
     }
-    with on_cuda(bundle, scene.rig, threads=2) as found, Detector(bundle, scene.rig, threads=1) as wanted:
-        result = infer(wanted, scene)
+    with on_cuda(bundle, scene.rig, threads=2) as on_gpu, Detector(bundle, scene.rig, threads=1) as on_cpu:
+        result = infer(on_cpu, scene)
         for layout, change in layouts.items():
             frames = {name: change(image) for name, image in scene.frames.items()}
             assert all(np.array_equal(frames[name], scene.frames[name]) for name in frames), layout
-            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+            assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), result)
         every_second = {name: image[::2, ::2] for name, image in wide.items()}
-        assert_same(found.infer(every_second, scene.points, None, scene.timestamp_ns), result)
+        assert_same(on_gpu.infer(every_second, scene.points, None, scene.timestamp_ns), result)
 
 
 class OnDevice:
@@ -237,7 +228,7 @@ class OnDevice:
 
 
 class Tensor:
-    """A torch tensor that says it lies on the GPU; torch writes the capsule."""
+    """A torch tensor that reports the GPU as its device; torch writes the DLPack capsule."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._tensor = pytest.importorskip("torch").from_numpy(array)
@@ -249,22 +240,23 @@ class Tensor:
         return 2, 0
 
 
-def test_images_may_lie_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
-    with on_cuda(bundle, scene.rig, threads=1) as found, Detector(bundle, scene.rig, threads=1) as wanted:
-        result = infer(wanted, scene)
+def test_images_may_be_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as on_gpu, Detector(bundle, scene.rig, threads=1) as on_cpu:
+        result = infer(on_cpu, scene)
         for form in (OnDevice, Tensor):
             frames = {name: form(image) for name, image in scene.frames.items()}
-            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
-        turned = {name: np.ascontiguousarray(image.transpose(1, 0, 2)) for name, image in scene.frames.items()}
+            assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), result)
+        transposed = {name: np.ascontiguousarray(image.transpose(1, 0, 2)) for name, image in scene.frames.items()}
         strides = {name: (3, 3 * image.shape[0], 1) for name, image in scene.frames.items()}
         frames = {
-            name: OnDevice(turned[name], shape=scene.frames[name].shape, strides=strides[name]) for name in turned
+            name: OnDevice(transposed[name], shape=scene.frames[name].shape, strides=strides[name])
+            for name in transposed
         }
-        assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
+        assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), result)
         frames = {name: Tensor(np.ascontiguousarray(image[:, ::-1])[:, ::1]) for name, image in scene.frames.items()}
-        assert not np.array_equal(found.infer(frames, scene.points, None, scene.timestamp_ns).scores, result.scores)
+        assert not np.array_equal(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns).scores, result.scores)
         with pytest.raises(Error) as raised:
-            wanted.infer({"AHEAD": OnDevice(scene.frames["AHEAD"])}, {})
+            on_cpu.infer({"AHEAD": OnDevice(scene.frames["AHEAD"])}, {})
         assert raised.value.code == "E0201" and "cuda" in raised.value.fix
 
 
@@ -280,27 +272,26 @@ def test_images_may_lie_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
         ({"strides": (960, 3)}, "E0201"),
     ],
 )
-def test_what_is_wrong_with_an_image_on_the_gpu_is_said(on_cuda, bundle: Bundle, scene, change, code) -> None:
+def test_a_bad_image_on_the_gpu_has_its_code(on_cuda, bundle: Bundle, scene, change, code) -> None:
     with on_cuda(bundle, scene.rig, threads=1) as detector:
         with pytest.raises(Error) as raised:
             detector.infer({"AHEAD": OnDevice(scene.frames["AHEAD"], **change)}, {})
         assert raised.value.code == code and "AHEAD" in raised.value.where
 
 
-def test_tensors_can_be_had_without_a_copy(on_cuda, bundle: Bundle, scene) -> None:
+def test_device_tensors_are_not_copies(on_cuda, bundle: Bundle, scene) -> None:
     with Detector(bundle, scene.rig, threads=1) as on_cpu, on_cuda(bundle, scene.rig, threads=1) as detector:
         infer(on_cpu, scene), infer(detector, scene)
         for name, tensor in on_cpu.device_tensors().items():
             assert not hasattr(tensor, "__cuda_array_interface__")
             assert np.array_equal(np.asarray(tensor), on_cpu.tensors()[name])
         for name, tensor in detector.device_tensors().items():
-            described = tensor.__cuda_array_interface__
-            assert not hasattr(tensor, "__array_interface__") and described["typestr"] == "<f4"
-            count = int(np.prod(described["shape"]))
-            memory = np.ctypeslib.as_array(
-                (ctypes.c_float * count).from_address(described["data"][0])
-            )  # the fake device's
-            assert np.array_equal(memory.reshape(described["shape"]), detector.tensors()[name])
+            interface = tensor.__cuda_array_interface__
+            assert not hasattr(tensor, "__array_interface__") and interface["typestr"] == "<f4"
+            count = int(np.prod(interface["shape"]))
+            # The address is valid here, because the device is the host.
+            memory = np.ctypeslib.as_array((ctypes.c_float * count).from_address(interface["data"][0]))
+            assert np.array_equal(memory.reshape(interface["shape"]), detector.tensors()[name])
 
 
 def nv12(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -317,11 +308,11 @@ def test_nv12_is_staged_with_both_planes(on_cuda, bundle: Bundle, scene) -> None
         name: (np.pad(y, ((0, 0), (0, 13)))[:, :-13], np.pad(uv, ((0, 0), (0, 9), (0, 0)))[:, :-9])
         for name, (y, uv) in planes.items()
     }
-    with on_cuda(bundle, scene.rig, threads=1) as found, Detector(bundle, scene.rig, threads=1) as wanted:
+    with on_cuda(bundle, scene.rig, threads=1) as on_gpu, Detector(bundle, scene.rig, threads=1) as on_cpu:
         for frames in (planes, padded, {name: (*both, "bt709_full") for name, both in planes.items()}):
-            result = wanted.infer(frames, scene.points, None, scene.timestamp_ns)
-            assert_same(found.infer(frames, scene.points, None, scene.timestamp_ns), result)
-            assert close(found.tensors()["images"], wanted.tensors()["images"])
+            result = on_cpu.infer(frames, scene.points, None, scene.timestamp_ns)
+            assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), result)
+            assert close(on_gpu.tensors()["images"], on_cpu.tensors()["images"])
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_says_why(bundle: Bundle, scene) -> None:
@@ -344,12 +335,12 @@ def test_without_a_gpu_auto_is_the_cpu_and_says_why(bundle: Bundle, scene) -> No
     assert raised.value.code == "E0511" and "cuda" in raised.value.fix
 
 
-def test_an_engine_that_is_named_settles_what_auto_means(bundle: Bundle, scene) -> None:
-    made = []
+def test_device_auto_with_a_named_engine_is_the_cpu(bundle: Bundle, scene) -> None:
+    engines = []
 
     def factory(threads: int):
-        made.append(make_engine("onnxruntime", threads))
-        return made[-1]
+        engines.append(make_engine("onnxruntime", threads))
+        return engines[-1]
 
     with Detector(bundle, scene.rig, engine=factory) as detector:
-        assert (detector.device, len(made), detector.why_not_cuda) == ("cpu", 2, "")
+        assert (detector.device, len(engines), detector.why_not_cuda) == ("cpu", 2, "")

@@ -1,4 +1,4 @@
-"""What a Detector owes its caller: the ops' tensors, boxes that follow from them, and the same bits every time."""
+"""The Detector: tensors of the ops, boxes that follow from them, and the same bits in every run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,8 @@ TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", 
 
 
 def run(detector: Detector, scene, **changes):
-    arguments = {
-        "frames": scene.frames,
-        "radar": scene.radar,
-        "ego": scene.ego,
-        "timestamp_ns": scene.timestamp_ns,
-        **changes,
-    }
-    return detector.infer(**arguments)
+    arguments = {name: getattr(scene, name) for name in ("frames", "radar", "ego", "timestamp_ns")}
+    return detector.infer(**{**arguments, **changes})
 
 
 def same(a, b) -> bool:
@@ -60,7 +54,7 @@ def test_result_as_json_has_the_documented_keys(detector: Detector, scene) -> No
 
 
 def test_every_tensor_is_what_the_ops_and_onnxruntime_give(bundle: Bundle, detector: Detector, scene) -> None:
-    """The chain put together by hand from the bound ops and a plain ONNX Runtime session."""
+    """Against the ops and plain ONNX Runtime sessions, called one after another."""
     import onnxruntime as ort
 
     result, tensors, spec, rig = run(detector, scene), detector.tensors(), detector.spec, scene.rig
@@ -77,17 +71,13 @@ def test_every_tensor_is_what_the_ops_and_onnxruntime_give(bundle: Bundle, detec
     radar_grid, _ = ops.voxelize_radar(spec, rig, scene.radar, scene.timestamp_ns)
     assert np.array_equal(tensors["radar_grid"][0], radar_grid)
     session = ort.InferenceSession(str(bundle.file("bev.onnx")), providers=["CPUExecutionProvider"])
-    heatmap, box = session.run(
-        ["heatmap", "box"], {"camera_bev": tensors["camera_bev"], "radar_grid": tensors["radar_grid"]}
-    )
+    inputs = {name: tensors[name] for name in ("camera_bev", "radar_grid")}
+    heatmap, box = session.run(["heatmap", "box"], inputs)
     np.testing.assert_allclose(tensors["heatmap"], heatmap, atol=1e-3)
     np.testing.assert_allclose(tensors["box"], box, atol=1e-3)
     boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
-    assert (
-        np.array_equal(result.boxes, boxes)
-        and np.array_equal(result.scores, scores)
-        and np.array_equal(result.labels, labels)
-    )
+    assert np.array_equal(result.boxes, boxes)
+    assert np.array_equal(result.scores, scores) and np.array_equal(result.labels, labels)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-native"])
@@ -138,7 +128,7 @@ def test_any_strides_give_the_same_result(detector: Detector, scene) -> None:
     assert same(expected, run(detector, scene, radar=points))
 
 
-def test_infer_changes_nothing_of_the_callers_and_keeps_nothing(detector: Detector, scene) -> None:
+def test_infer_neither_changes_nor_references_the_callers_arrays(detector: Detector, scene) -> None:
     image, cloud = scene.frames["AHEAD"], scene.points["FRONT"]
     before, counts = (image.copy(), cloud.copy()), (sys.getrefcount(image), sys.getrefcount(cloud))
     first = run(detector, scene)
@@ -147,7 +137,7 @@ def test_infer_changes_nothing_of_the_callers_and_keeps_nothing(detector: Detect
     assert (sys.getrefcount(image), sys.getrefcount(cloud)) == counts
     image[:] = 0
     run(detector, scene)
-    assert np.array_equal(first.boxes, boxes)  # a result is not a view of what the next frame overwrites
+    assert np.array_equal(first.boxes, boxes)  # a result is not a view of memory that the next frame overwrites
 
 
 def test_tensors_are_copies(detector: Detector, scene) -> None:
@@ -162,28 +152,28 @@ def test_two_detectors_in_two_threads_do_not_disturb_each_other(bundle: Bundle, 
     detectors = [Detector(bundle, scene.rig, threads=2) for scene in scenes]
     expected = [run(detector, scene) for detector, scene in zip(detectors, scenes, strict=True)]
     assert not same(*expected)
-    wrong = []
+    errors = []
 
     def work(i: int) -> None:
-        wrong.extend(i for _ in range(50) if not same(run(detectors[i], scenes[i]), expected[i]))
+        errors.extend(i for _ in range(50) if not same(run(detectors[i], scenes[i]), expected[i]))
 
     _in_threads(work, 2)
-    assert wrong == []
+    assert errors == []
 
 
 def test_one_detector_may_be_called_from_several_threads(bundle: Bundle, make_scene) -> None:
     scenes = [make_scene(seed=seed) for seed in range(3)]
     detector = Detector(bundle, scenes[0].rig, threads=2)
     expected = [run(detector, scene) for scene in scenes]
-    wrong = []
+    errors = []
 
     def work(i: int) -> None:
         for _ in range(30):
-            wrong.extend([] if same(run(detector, scenes[i]), expected[i]) else [i])
+            errors.extend([] if same(run(detector, scenes[i]), expected[i]) else [i])
             detector.tensors()
 
     _in_threads(work, 3)
-    assert wrong == []
+    assert errors == []
 
 
 def _in_threads(work, count: int) -> None:
@@ -197,15 +187,15 @@ def _in_threads(work, count: int) -> None:
 
 def test_set_rig_gives_what_a_new_detector_would(bundle: Bundle, detector: Detector, scene) -> None:
     before = run(detector, scene)
-    moved = scene.rig
-    T = np.array(moved.cameras[0].T_ego_camera)
+    new_rig = scene.rig
+    T = np.array(new_rig.cameras[0].T_ego_camera)
     T[:3, 3] += [1.0, 0.5, 0.3]
-    moved.cameras[0].T_ego_camera = T
-    detector.set_rig(moved)
+    new_rig.cameras[0].T_ego_camera = T
+    detector.set_rig(new_rig)
     after = run(detector, scene)
     assert not same(before, after)
-    assert same(after, run(Detector(bundle, moved, threads=1), scene))
-    assert detector.rig.to_json() == moved.to_json()
+    assert same(after, run(Detector(bundle, new_rig, threads=1), scene))
+    assert detector.rig.to_json() == new_rig.to_json()
 
 
 def test_score_threshold_is_obeyed(bundle: Bundle, detector: Detector, scene) -> None:
@@ -218,7 +208,7 @@ def test_score_threshold_is_obeyed(bundle: Bundle, detector: Detector, scene) ->
 
 
 def test_ego_motion_moves_old_sweeps(detector: Detector, scene) -> None:
-    """A point 20 m ahead, 0.5 s old, of a car that drives at 8 m/s lies 4 m nearer; cells are 0.8 m, x starts at -51.2 m."""
+    """At 8 m/s a point 20 m ahead and 0.5 s old is 4 m nearer; cells are 0.8 m, x starts at -51.2 m."""
     point = np.array([[20.2, 0.2, 0, 10, 0]], np.float32)
     sweep = RadarSweep("FRONT", point, scene.timestamp_ns - 500_000_000)
     for ego, x in ((None, 20.2), (Ego(twist=(8.0, 0.0, 0.0)), 16.2)):
@@ -236,29 +226,26 @@ def test_a_rig_may_be_given_by_path(bundle: Bundle, scene, tmp_path) -> None:
 def test_a_detector_frees_itself(bundle: Bundle, scene) -> None:
     detector = Detector(bundle, scene.rig)
     run(detector, scene)
-    gone = weakref.ref(detector)
+    reference = weakref.ref(detector)
     del detector
     gc.collect()
-    assert gone() is None
+    assert reference() is None
 
 
 def test_a_device_tensor_keeps_its_memory(bundle: Bundle, scene) -> None:
-    """Beyond close() and the detector itself, for as long as it or an array made of it is there; not longer."""
+    """Beyond close() and the detector, as long as the tensor or an array made from it lives, and not longer."""
     detector = Detector(bundle, rig=scene.rig)
     run(detector, scene)
-    alive, copy, tensor = (
-        weakref.ref(detector._core),
-        detector.tensors()["camera_bev"],
-        detector.device_tensors()["camera_bev"],
-    )
+    reference = weakref.ref(detector._core)
+    copy, tensor = detector.tensors()["camera_bev"], detector.device_tensors()["camera_bev"]
     detector.close()
     del detector
     gc.collect()
-    assert alive() is not None
+    assert reference() is not None
     array = np.asarray(tensor)
     del tensor
     gc.collect()
-    assert alive() is not None and np.array_equal(array, copy) and np.ptp(copy) > 0
+    assert reference() is not None and np.array_equal(array, copy) and np.ptp(copy) > 0
     del array
     gc.collect()
-    assert alive() is None
+    assert reference() is None

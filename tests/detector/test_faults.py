@@ -1,4 +1,4 @@
-"""The caller's mistakes raise with their own code; the world's faults are told in health and never raise."""
+"""Mistakes of the caller raise, each with its code; faults of sensors are reported in health and never raise."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def run(detector: Detector, scene, **changes):
     return detector.infer(**{"frames": scene.frames, "radar": scene.points, "timestamp_ns": NOW, **changes})
 
 
-# ---- the world's faults ----
+# ---- faults of sensors ----
 @pytest.mark.parametrize("absent", CAMERAS)
 @pytest.mark.parametrize("way", ["left out", "None", "None in a list"])
 def test_a_missing_camera_is_named_and_contributes_nothing(detector: Detector, scene, absent: str, way: str) -> None:
-    run(detector, scene)  # so that the last frame's values lie in every buffer
+    run(detector, scene)  # fills every buffer with values of a frame
     frames: Any = {name: image for name, image in scene.frames.items() if name != absent}
     if way == "None":
         frames[absent] = None
@@ -75,9 +75,8 @@ def test_without_radars_boxes_come_from_cameras_alone(detector: Detector, scene,
 def test_with_nothing_at_all_there_are_no_boxes(detector: Detector, scene) -> None:
     assert len(run(detector, scene).boxes) > 0
     result = run(detector, scene, frames={}, radar={})
-    assert (
-        result.health.mode == "blind" and len(result.boxes) == 0 and set(result.health.sensors.values()) == {"missing"}
-    )
+    assert result.health.mode == "blind" and len(result.boxes) == 0
+    assert set(result.health.sensors.values()) == {"missing"}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_age_makes_a_sensor_late_then_stale(detector: Detector, scene, age: floa
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", range(5))
-def test_points_that_are_no_numbers_are_dropped_and_counted(
+def test_points_that_are_no_numbers_are_discarded_and_counted(
     detector: Detector, scene, value: float, column: int
 ) -> None:
     points = scene.points["FRONT"].copy()
@@ -118,7 +117,7 @@ def test_an_empty_sweep_is_invalid(detector: Detector, scene) -> None:
 
 
 def test_points_beyond_the_grid_and_beyond_the_cap_are_counted(detector: Detector, scene) -> None:
-    """max_points is 8000; of 9000 sent 100 lie at 80 m, outside the 51.2 m of the grid."""
+    """max_points is 8000; of 9000 points 100 are at 80 m, outside the 51.2 m of the grid."""
     near, far = np.tile(np.float32([20, 3, 0, 5, 0]), (8900, 1)), np.tile(np.float32([80, 0, 0, 5, 0]), (100, 1))
     health = run(detector, scene, radar={"FRONT": np.concatenate([far, near])}).health
     assert health.radar_points == 8000 and health.radar_points_outside == 100
@@ -148,11 +147,8 @@ def test_a_return_that_no_radar_can_measure_changes_nothing(
     result = run(detector, scene, radar={**scene.points, "FRONT": np.concatenate([scene.points["FRONT"], broken])})
     assert result.health.radar_points_invalid == 1 and clean.health.radar_points_invalid == 0
     assert np.array_equal(detector.tensors()["radar_grid"], grid)
-    assert (
-        len(clean.boxes) > 0
-        and np.array_equal(result.boxes, clean.boxes)
-        and np.array_equal(result.scores, clean.scores)
-    )
+    assert len(clean.boxes) > 0
+    assert np.array_equal(result.boxes, clean.boxes) and np.array_equal(result.scores, clean.scores)
 
 
 # ---- the caller's mistakes ----
@@ -252,7 +248,7 @@ def test_a_wrong_option_has_its_code(bundle, scene, arguments: dict[str, Any], c
         Detector(bundle, **{"rig": scene.rig, **arguments})
     assert raised.value.code == code and raised.value.fix
     if "score_threshold" in arguments:
-        assert raised.value.where == "score_threshold"  # not the spec's head.score_threshold, which nobody wrote
+        assert raised.value.where == "score_threshold"  # not the spec's head.score_threshold
 
 
 @pytest.mark.parametrize(("end", "beyond"), [(SCORES[0], 0.9e-6), (SCORES[1], 1 - 0.9e-6)])

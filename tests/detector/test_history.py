@@ -1,4 +1,4 @@
-"""The past maps that the BEV network gets: which frames, warped by which motion, and when they are forgotten."""
+"""The past maps that the BEV network reads: which frames, warped by which motion, and when they are discarded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from imkd_edge import Detector, Ego, Error, RadarSweep, ops
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
-HALF = SECOND // 2  # the spec's interval; it wants 3 past maps of 4 channels on cells of 1.6 m
+HALF = SECOND // 2  # the spec's interval; it has 3 past maps of 4 channels on cells of 1.6 m
 
 
 @pytest.fixture
@@ -44,20 +44,20 @@ def standing(detector: Detector, scene, time_ns: int):
 
 
 def slots(detector: Detector) -> np.ndarray:
-    """(3, 4, H, W): the input of the network, newest first."""
+    """(3, 4, H, W): the network's input, newest first."""
     history = detector.tensors()["history"][0]
     return history.reshape(3, 4, *history.shape[1:])
 
 
-def chosen(times: Sequence[int], now: int) -> list[int | None]:
-    """The rule in words: kept are frames at least interval/4 apart; slot k takes the one nearest to k intervals, within interval/4."""
-    kept: list[int] = []
+def slot_frames(times: Sequence[int], now: int) -> list[int | None]:
+    """Frames at least interval/4 apart are stored; slot k takes the nearest to k intervals, within interval/4."""
+    stored: list[int] = []
     for i in range(now):
-        if not kept or times[i] - times[kept[-1]] >= HALF / 4:
-            kept.append(i)
+        if not stored or times[i] - times[stored[-1]] >= HALF / 4:
+            stored.append(i)
     frames: list[int | None] = []
     for k in (1, 2, 3):
-        ranked = sorted((abs(times[now] - times[i] - k * HALF), times[now] - times[i], i) for i in kept)
+        ranked = sorted((abs(times[now] - times[i] - k * HALF), times[now] - times[i], i) for i in stored)
         frames.append(ranked[0][2] if ranked and ranked[0][0] <= HALF / 4 else None)
     return frames
 
@@ -65,16 +65,15 @@ def chosen(times: Sequence[int], now: int) -> list[int | None]:
 def check(
     detector: Detector, maps: list[np.ndarray], poses: Sequence[np.ndarray], frames: list[int | None], past_frames: int
 ) -> None:
-    """The last of the maps is the present's, which no slot holds yet."""
+    """Compares the slots with warped maps; the last of `maps` is of the present frame, which no slot holds yet."""
     now = len(maps) - 1
     for slot, i in zip(slots(detector), frames, strict=True):
         if i is None:
             assert not slot.any()
         else:
             expected = ops.warp_bev(detector.spec.grid, maps[i], np.linalg.inv(poses[i]) @ poses[now])
-            assert (
-                np.abs(slot - expected).max() <= 2e-3 * np.ptp(maps[i]) and slot.any()
-            )  # a place may round to the next 1/1024
+            # A position may round to the next 1/1024 of a cell.
+            assert np.abs(slot - expected).max() <= 2e-3 * np.ptp(maps[i]) and slot.any()
     assert past_frames == sum(i is not None for i in frames)
 
 
@@ -98,23 +97,23 @@ RATES = {
 
 
 @pytest.mark.parametrize("name", RATES)
-def test_the_slots_hold_the_nearest_frames_where_they_are_now(past: Detector, scenes: list, name: str) -> None:
+def test_the_slots_hold_the_nearest_frames_warped_to_the_present(past: Detector, scenes: list, name: str) -> None:
     times = RATES[name]
     path = [pose(9 * t / SECOND, 0.4 * (t / SECOND) ** 2, 0.25 * t / SECOND) for t in times]
     maps: list[np.ndarray] = []
-    filled = []
+    counts = []
     for i, (t, T) in enumerate(zip(times, path, strict=True)):
         result = run(past, scenes[i % 5], START + t, Ego(T_world_ego=T))
         maps.append(past.tensors()["fused"][0])
-        check(past, maps, path, chosen(times, i), result.health.past_frames)
-        filled.append(result.health.past_frames)
+        check(past, maps, path, slot_frames(times, i), result.health.past_frames)
+        counts.append(result.health.past_frames)
         assert result.timings_us["warp"] > 0
-    # By hand: at 2.5 Hz the ages 0.4 and 1.6 s will do for 0.5 and 1.5 s, none does for 1.0 s; at 3 Hz only 1.0 s has one.
-    assert filled[0] == 0 and filled[-1] == {"1 Hz": 1, "2.5 Hz": 2, "3 Hz": 1}.get(name, 3)
+    # By hand: at 2.5 Hz the ages 0.4 and 1.6 s serve 0.5 and 1.5 s, none serves 1.0 s; at 3 Hz only 1.0 s has one.
+    assert counts[0] == 0 and counts[-1] == {"1 Hz": 1, "2.5 Hz": 2, "3 Hz": 1}.get(name, 3)
 
 
 def test_at_the_interval_the_slots_are_the_previous_frames_by_hand(past: Detector, scenes: list) -> None:
-    """3.2 m per frame are exactly two columns; what was never seen is 0."""
+    """3.2 m per frame are exactly two columns; cells outside the past grid are 0."""
     maps = []
     for i, scene in enumerate(scenes):
         result = run(past, scene, START + i * HALF, Ego(T_world_ego=pose(3.2 * i)))
@@ -125,21 +124,17 @@ def test_at_the_interval_the_slots_are_the_previous_frames_by_hand(past: Detecto
 
 
 def test_between_two_equally_near_the_newer_is_taken_by_hand(past: Detector, scenes: list) -> None:
-    """At 10 Hz every second frame is kept; a second after the start the kept ones are 0.2, 0.4, 0.6, 0.8 and 1.0 s old."""
+    """At 10 Hz every second frame is stored; after one second these are 0.2, 0.4, 0.6, 0.8 and 1.0 s old."""
     maps = []
     for i in range(11):
         result = standing(past, scenes[i % 5], START + i * SECOND // 10)
         maps.append(past.tensors()["fused"][0])
     newest, second, third = slots(past)
-    assert (
-        np.array_equal(newest, maps[6])
-        and np.array_equal(second, maps[0])
-        and not third.any()
-        and result.health.past_frames == 2
-    )
+    assert np.array_equal(newest, maps[6]) and np.array_equal(second, maps[0])
+    assert not third.any() and result.health.past_frames == 2
 
 
-def test_past_frames_change_what_is_found(past: Detector, scenes: list) -> None:
+def test_past_frames_change_the_heatmap(past: Detector, scenes: list) -> None:
     standing(past, scenes[0], START)
     alone = past.tensors()["heatmap"]
     standing(past, scenes[0], START + HALF)
@@ -147,18 +142,18 @@ def test_past_frames_change_what_is_found(past: Detector, scenes: list) -> None:
 
 
 def test_a_frame_is_the_same_whatever_number_of_threads_warped_its_past(history_bundle, scenes: list) -> None:
-    found = []
+    histories = []
     for threads in (1, 2, 5):
         with Detector(history_bundle, scenes[0].rig, threads=threads) as detector:
             for i in range(4):
                 run(detector, scenes[i], START + i * HALF, Ego(T_world_ego=pose(1.3 * i, 0.2 * i, 0.1 * i)))
-            found.append(slots(detector))
-    assert found[0].any() and all(np.array_equal(found[0], other) for other in found[1:])
+            histories.append(slots(detector))
+    assert histories[0].any() and all(np.array_equal(histories[0], other) for other in histories[1:])
 
 
 # ---- motion ----
-def driven(twists: Sequence[Sequence[float]], seconds: float) -> list[np.ndarray]:
-    """Poses along twists held for that long, in steps so small that the order of turning and driving does not matter."""
+def integrate(twists: Sequence[Sequence[float]], seconds: float) -> list[np.ndarray]:
+    """Integrates twists, each constant for `seconds`, to poses; the steps make the order of rotation irrelevant."""
     poses, (x, y, yaw), steps = [pose()], (0.0, 0.0, 0.0), 20_000
     for vx, vy, rate in twists:
         for _ in range(steps):
@@ -170,30 +165,30 @@ def driven(twists: Sequence[Sequence[float]], seconds: float) -> list[np.ndarray
     return poses
 
 
-def test_without_poses_the_twist_is_driven_along_its_arc(past: Detector, scenes: list) -> None:
-    """Between two frames counts the mean of their twists."""
+def test_without_poses_the_twist_is_integrated_along_its_arc(past: Detector, scenes: list) -> None:
+    """The motion between two frames is the mean of their twists."""
     twists = [(8.0, 0.0, 0.0), (8.0, 0.4, 0.3), (6.0, 0.0, 0.5), (5.0, -0.2, -0.2)]
-    path = driven([np.add(a, b) / 2 for a, b in pairwise(twists)], 0.5)
+    path = integrate([np.add(a, b) / 2 for a, b in pairwise(twists)], 0.5)
     maps: list[np.ndarray] = []
     for i, twist in enumerate(twists):
         result = run(past, scenes[i], START + i * HALF, Ego(twist=twist))
         maps.append(past.tensors()["fused"][0])
-        check(past, maps, path, chosen([HALF * j for j in range(4)], i), result.health.past_frames)
+        check(past, maps, path, slot_frames([HALF * j for j in range(4)], i), result.health.past_frames)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
 def test_a_missing_pose_is_bridged_by_the_twist(past: Detector, scenes: list, missing: int) -> None:
     twist = (7.0, 0.0, 0.35)
-    path = driven([twist] * 3, 0.5)
+    path = integrate([twist] * 3, 0.5)
     maps: list[np.ndarray] = []
     for i in range(4):
         ego = Ego(twist=twist) if i == missing else Ego(T_world_ego=path[i])
         result = run(past, scenes[i], START + i * HALF, ego)
         maps.append(past.tensors()["fused"][0])
-        check(past, maps, path, chosen([HALF * j for j in range(4)], i), result.health.past_frames)
+        check(past, maps, path, slot_frames([HALF * j for j in range(4)], i), result.health.past_frames)
 
 
-def test_poses_win_over_the_twist(past: Detector, scenes: list) -> None:
+def test_poses_precede_the_twist(past: Detector, scenes: list) -> None:
     for i in range(2):
         run(past, scenes[i], START + i * HALF, Ego(T_world_ego=pose(3.2 * i), twist=(50.0, 0.0, 1.0)))
     fused = slots(past)[0]
@@ -201,7 +196,7 @@ def test_poses_win_over_the_twist(past: Detector, scenes: list) -> None:
     assert np.array_equal(fused[:, :, :-2], past.tensors()["fused"][0][:, :, 2:])
 
 
-def test_a_speed_estimated_from_raw_radar_velocities_will_do(history_bundle, scene) -> None:
+def test_a_speed_estimated_from_raw_radar_velocities_warps_the_past(history_bundle, scene) -> None:
     """6.4 m/s for half a second are two columns."""
     rig = scene.rig
     for radar in rig.radars:
@@ -212,7 +207,7 @@ def test_a_speed_estimated_from_raw_radar_velocities_will_do(history_bundle, sce
     with Detector(history_bundle, rig, threads=1) as detector:
         for i in range(2):
             result = run(detector, scene, START + i * HALF, None)
-        newest, fused = slots(detector)[0], detector.tensors()["fused"][0]  # of the same picture twice
+        newest, fused = slots(detector)[0], detector.tensors()["fused"][0]  # both of the same images
     assert result.health.ego_speed_estimated and result.health.ego_speed == pytest.approx(6.4, abs=0.02)
     assert result.health.past_frames == 1
     assert np.abs(newest[:, :, :-2] - fused[:, :, 2:]).max() < 0.02 * np.ptp(fused)
@@ -232,10 +227,10 @@ ENDS: dict[str, tuple[Callable[[Detector], None] | None, int, Ego | None]] = {
     "time overflows": (None, -2 * START - HALF, Ego(pose())),
     "a gap of more than four intervals": (None, 4 * HALF + 1, Ego(pose())),
     "a jump of 120 m/s": (None, HALF, Ego(pose(60))),
-    "nothing known of the motion": (None, HALF, None),
+    "unknown motion": (None, HALF, None),
 }
 KEEPS: dict[str, tuple[Callable[[Detector], None] | None, int, Ego | None]] = {
-    "another calibration, as nuScenes has with every sample": (other_rig, HALF, Ego(pose())),
+    "another calibration, as in every sample of nuScenes": (other_rig, HALF, Ego(pose())),
     "the same rig again": (lambda detector: detector.set_rig(detector.rig), HALF, Ego(pose())),
     "a gap of three intervals": (None, 3 * HALF, Ego(pose())),
     "a drive of 80 m/s": (None, HALF, Ego(pose(40))),
@@ -244,7 +239,7 @@ KEEPS: dict[str, tuple[Callable[[Detector], None] | None, int, Ego | None]] = {
 
 
 @pytest.mark.parametrize("name", [*ENDS, *KEEPS])
-def test_when_the_past_is_forgotten_and_when_not(past: Detector, scenes: list, name: str) -> None:
+def test_when_the_past_is_discarded_and_when_not(past: Detector, scenes: list, name: str) -> None:
     act, step, ego = {**ENDS, **KEEPS}[name]
     for i in range(3):
         standing(past, scenes[i], START + (i - 2) * HALF)
@@ -253,21 +248,21 @@ def test_when_the_past_is_forgotten_and_when_not(past: Detector, scenes: list, n
     result = run(past, scenes[3], START + step, ego)
     assert (result.health.past_frames > 0) == slots(past).any() == (name in KEEPS)
     fused = past.tensors()["fused"][0]
-    if name not in KEEPS and ego is not None:  # and a new past begins with this frame
+    if name not in KEEPS and ego is not None:  # a new past begins with this frame
         result = run(past, scenes[4], START + step + HALF, ego)
         newest, *older = slots(past)
         assert result.health.past_frames == 1 and np.array_equal(newest, fused) and not np.any(older)
 
 
-def test_a_stretch_without_motion_does_not_come_back(past: Detector, scenes: list) -> None:
-    """Poses before and after it belong to one track, but what lay between is unknown."""
+def test_frames_before_unknown_motion_are_not_restored(past: Detector, scenes: list) -> None:
+    """Poses before and after it are of one track, but the motion between them is unknown."""
     standing(past, scenes[0], START)
     run(past, scenes[1], START + HALF, None)
     assert standing(past, scenes[2], START + 2 * HALF).health.past_frames == 0
     assert standing(past, scenes[3], START + 3 * HALF).health.past_frames == 1
 
 
-def test_a_blind_frame_is_not_kept_but_the_motion_goes_on(past: Detector, scenes: list) -> None:
+def test_a_blind_frame_is_not_stored_but_its_motion_counts(past: Detector, scenes: list) -> None:
     run(past, scenes[0], START, Ego(T_world_ego=pose()))
     fused = past.tensors()["fused"][0]
     blind = past.infer({}, {}, Ego(T_world_ego=pose(3.2)), START + HALF)
@@ -277,7 +272,7 @@ def test_a_blind_frame_is_not_kept_but_the_motion_goes_on(past: Detector, scenes
     assert result.health.past_frames == 1 and not newest.any() and np.array_equal(second[:, :, :-4], fused[:, :, 4:])
 
 
-def test_a_callers_mistake_leaves_the_past_alone(past: Detector, scenes: list) -> None:
+def test_a_callers_mistake_does_not_change_the_past(past: Detector, scenes: list) -> None:
     standing(past, scenes[0], START)
     fused = past.tensors()["fused"][0]
     with pytest.raises(Error):
@@ -285,7 +280,7 @@ def test_a_callers_mistake_leaves_the_past_alone(past: Detector, scenes: list) -
     assert standing(past, scenes[1], START + HALF).health.past_frames == 1 and np.array_equal(slots(past)[0], fused)
 
 
-def test_another_scene_of_a_recording_starts_afresh(past: Detector, scenes: list) -> None:
+def test_another_scene_of_a_recording_starts_without_past_frames(past: Detector, scenes: list) -> None:
     counts = []
     for i, name in enumerate(["night", "night", "rain", "rain", "rain"]):
         sample = replace(scenes[0], scene=name, timestamp_ns=START + i * HALF, ego=Ego(T_world_ego=pose()))

@@ -1,4 +1,4 @@
-"""Segmentation and gate maps: what the result holds, that gates cost nothing when nobody asks, and which graphs are refused."""
+"""Segmentation and gate maps: values in the result, no computation of gates without debug, graphs that are rejected."""
 
 from __future__ import annotations
 
@@ -29,19 +29,13 @@ def test_the_maps_are_what_the_network_gives(history_bundle: Bundle, scene, engi
         result, tensors = run(detector, scene), detector.tensors()
     session = ort.InferenceSession(str(history_bundle.file("bev.onnx")), providers=["CPUExecutionProvider"])
     names = ["segmentation", "fused", "i_cam", "i_rad"]
-    outputs = dict(
-        zip(
-            names,
-            session.run(names, {name: tensors[name] for name in ("camera_bev", "radar_grid", "history")}),
-            strict=True,
-        )
-    )
+    inputs = {name: tensors[name] for name in ("camera_bev", "radar_grid", "history")}
+    outputs = dict(zip(names, session.run(names, inputs), strict=True))
     for name in names:
         np.testing.assert_allclose(tensors[name], outputs[name], atol=1e-3)
     assert result.segmentation.shape == (64, 64) and result.segmentation.dtype == np.float32
-    np.testing.assert_allclose(
-        result.segmentation, 1 / (1 + np.exp(-outputs["segmentation"][0, 0].astype(float))), atol=1e-3
-    )
+    probability = 1 / (1 + np.exp(-outputs["segmentation"][0, 0].astype(float)))
+    np.testing.assert_allclose(result.segmentation, probability, atol=1e-3)
     assert np.ptp(result.segmentation) > 0.1
     assert list(result.debug) == ["i_cam", "i_rad"]
     for name, gate in result.debug.items():
@@ -49,7 +43,7 @@ def test_the_maps_are_what_the_network_gives(history_bundle: Bundle, scene, engi
         assert 0 <= gate.min() < gate.max() <= 1
 
 
-def test_maps_are_the_results_own(history_bundle: Bundle, make_scene) -> None:
+def test_maps_belong_to_the_result(history_bundle: Bundle, make_scene) -> None:
     first, second = make_scene(seed=1), make_scene(seed=2)
     with Detector(history_bundle, first.rig, debug=True) as detector:
         result = run(detector, first)
@@ -75,15 +69,14 @@ def with_outputs(spec, **more: tuple[int, ...]) -> tuple[Recorder, Recorder]:
     return camera, bev
 
 
-def test_an_engine_is_asked_for_gates_only_with_debug(bundle: Bundle, scene) -> None:
+def test_an_engine_computes_gates_only_with_debug(bundle: Bundle, scene) -> None:
     gates = {"i_cam": (1, 1, 64, 64), "i_rad": (1, 1, 64, 64)}
     for debug in (False, True):
         camera, bev = with_outputs(bundle.spec, **gates)
-        found = _core.Detector(bundle.spec, scene.rig, camera, bev, debug=debug).infer(
-            scene.frames, scene.points, None, 0
-        )
+        detector = _core.Detector(bundle.spec, scene.rig, camera, bev, debug=debug)
+        result = detector.infer(scene.frames, scene.points, None, 0)
         assert set(bev.arrays) == {"camera_bev", "radar_grid", "heatmap", "box"} | (set(gates) if debug else set())
-        assert set(found["debug"]) == (set(gates) if debug else set()) and bev.runs == 1
+        assert set(result["debug"]) == (set(gates) if debug else set()) and bev.runs == 1
 
 
 def test_gates_that_the_network_lacks_are_refused_at_load(bundle: Bundle, scene) -> None:
@@ -108,25 +101,24 @@ def test_outputs_that_the_spec_does_not_know_are_refused(bundle: Bundle, scene, 
 
 
 @pytest.mark.parametrize("change", ["history.frames", "history.channels", "segmentation"])
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_part_without_what_the_spec_promises_is_refused(scene, tmp_path: Path, change: str, whole: bool) -> None:
-    """The graph has more, or less, than the spec that the detector is given."""
+@pytest.mark.parametrize("graph_of_spec", [True, False])
+def test_a_graph_of_another_spec_is_refused(scene, tmp_path: Path, change: str, graph_of_spec: bool) -> None:
+    """The graph has more or fewer tensors than the detector's spec."""
     spec, other = (random_spec(2, past=2, segmentation=True) for _ in range(2))
     owner, _, name = change.rpartition(".")
     setattr(getattr(other, owner) if owner else other, name, {"frames": 3, "channels": 5, "segmentation": False}[name])
-    exported, given = (spec, other) if whole else (other, spec)
+    exported, loaded = (spec, other) if graph_of_spec else (other, spec)
     (tmp_path / "camera.onnx").write_bytes(camera_onnx(spec))
     (tmp_path / "bev.onnx").write_bytes(bev_onnx(exported))
     with pytest.raises(Error) as raised:
-        Detector.from_onnx(given, scene.rig, tmp_path / "camera.onnx", tmp_path / "bev.onnx")
+        Detector.from_onnx(loaded, scene.rig, tmp_path / "camera.onnx", tmp_path / "bev.onnx")
     assert raised.value.code == "E0409"
 
 
-def test_the_golden_frame_keeps_the_maps_and_is_found_again(history_bundle: Bundle) -> None:
+def test_the_golden_frame_holds_the_maps_and_is_reproduced(history_bundle: Bundle) -> None:
     differences = check_golden(history_bundle)
-    assert {"fused", "segmentation", "heatmap", "boxes"} <= set(differences) and not {"history", "i_cam"} & set(
-        differences
-    )
+    assert {"fused", "segmentation", "heatmap", "boxes"} <= set(differences)
+    assert not {"history", "i_cam"} & set(differences)
     assert all(value == 0 for value in differences.values())
     with np.load(history_bundle.file("golden.npz")) as golden:
         assert golden["tensor_fused"].size > 1000 and np.ptp(golden["tensor_segmentation"]) > 0

@@ -1,10 +1,11 @@
-"""prepare: a detector gets another rig and forgets the past exactly where the recording asks for it."""
+"""prepare sets the rig and discards the past where samples differ; `select` refuses wrong frames and options."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sources.nuscenes_folder import write_nuscenes
 
@@ -47,12 +48,9 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
         return detector.called.copy()
 
     assert called(sample) == called(replace(sample, rig=SensorRig.from_json(sample.rig.to_json()))) == []
-    sample.rig.radars[0].T_ego_radar = sample.rig.radars[0].T_ego_radar + [
-        [0, 0, 0, 1e-9],
-        [0] * 4,
-        [0] * 4,
-        [0] * 4,
-    ]  # in place
+    shift = np.zeros((4, 4))
+    shift[0, 3] = 1e-9
+    sample.rig.radars[0].T_ego_radar = sample.rig.radars[0].T_ego_radar + shift  # in the sample itself
     assert called(sample) == ["set_rig"] and called(sample) == []
     assert called(replace(sample, scene="another")) == ["reset"] and called(sample) == ["reset"]
 
@@ -60,12 +58,12 @@ def test_the_rig_is_set_where_one_number_of_it_differs() -> None:
 def test_a_selection_without_frames_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.txt").write_text("\n \n")
     monkeypatch.setattr(SynthSource, "splits", {"test": []})
-    for chosen, fix in (
+    for selection, fix in (
         ({"span": str(tmp_path / "list.txt")}, "one name per line"),
         ({"split": "test"}, "another split"),
     ):
         with pytest.raises(Error, match="E0307") as raised:
-            select("synth", **chosen)
+            select("synth", **selection)
         assert fix in raised.value.fix
 
 
@@ -87,12 +85,12 @@ def test_a_missing_split_says_which_there_are_or_how_to_get_some(
 
 def test_a_number_is_one_of_decimal_digits() -> None:
     assert resolve_name(["000007", "000012"], "12", "") == "000012" and resolve_name(["a", "b"], "1", "") == "b"
-    for names, wanted in ((["000002", "000007"], "²"), (["a", "b", "c"], "²"), (["²"], "2")):
+    for names, text in ((["000002", "000007"], "²"), (["a", "b", "c"], "²"), (["²"], "2")):
         with pytest.raises(Error, match="E0307"):
-            resolve_name(names, wanted, "")
+            resolve_name(names, text, "")
 
 
-def test_an_option_and_a_value_that_the_reader_does_not_take_are_told_apart() -> None:
+def test_an_unknown_option_and_a_wrong_value_have_different_codes() -> None:
     with pytest.raises(Error, match=r"E0102.*no such option.*nosuch") as raised:
         open_with("synth", {"nosuch": 1})
     for options in ({"scenes": "abc"}, {"image": 5}, {"frames_per_scene": 1.5}, {"seed": 1.5}, {"sweeps": 0.5}):

@@ -1,4 +1,4 @@
-"""An engine file is used only where every element of its key is still what it was."""
+"""An engine file is used only where every element of its key still matches."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_element_that_only_the_file_has_counts(engine: Path) -> None:
     assert mismatches(engine, key()) == ["cudnn is None, the engine's '9'"]
 
 
-def test_a_changed_byte_of_the_engine_is_seen(engine: Path) -> None:
+def test_a_changed_byte_of_the_engine_is_a_reason(engine: Path) -> None:
     engine.write_bytes(b"the engine.")
     assert mismatches(engine, key()) == ["camera.engine is not the file that camera.engine.json describes"]
 
@@ -118,15 +118,15 @@ def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
     assert sorted(path.name for path in engine.parent.iterdir()) == ["camera.engine", "camera.engine.json"]
 
 
-def test_a_death_between_the_two_files_is_found(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_between_the_two_files_leaves_a_mismatch(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = cache.write_atomically
 
-    def die_at_the_record(path: Path, data: bytes) -> None:
+    def interrupt_the_record(path: Path, data: bytes) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, data)
 
-    monkeypatch.setattr(cache, "write_atomically", die_at_the_record)
+    monkeypatch.setattr(cache, "write_atomically", interrupt_the_record)
     with pytest.raises(KeyboardInterrupt):
         store(engine, b"a new engine", key())
     assert mismatches(engine, key()) == ["camera.engine is not the file that camera.engine.json describes"]

@@ -1,4 +1,4 @@
-"""The GPU as the driver describes it, from a driver of our own."""
+"""find_gpu with a fake driver, and the driver's version from the files of a PC and a Jetson."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from imkd_edge.engines import gpu
 from imkd_edge.errors import Error
 
 # First lines of /proc/driver/nvidia/version on a PC and on a Jetson, and of /etc/nv_tegra_release.
-DESKTOP = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  Wed Aug 27 17:36:24 UTC 2025\nGCC version:  gcc version 12.2.0\n"
-OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build  (buildbrain)  Tue Jan  7 17:32:24 PST 2025\n"
-TEGRA = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 01:49:37 UTC 2025\n"
+DESKTOP = (
+    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.82.07  Wed Aug 27 17:36:24 UTC 2025\n"
+    "GCC version:  gcc version 12.2.0\n"
+)
+OPEN = (
+    "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  "
+    "Release Build  (buildbrain)  Tue Jan  7 17:32:24 PST 2025\n"
+)
+TEGRA = (
+    "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, "
+    "DATE: Wed Jan  8 01:49:37 UTC 2025\n"
+)
 
 
 class Driver:
@@ -30,9 +39,7 @@ class Driver:
             "cuDeviceGet": lambda device, ordinal: setattr(device._obj, "value", ordinal),
             "cuDeviceGetName": lambda name, size, device: setattr(name, "value", b"Orin"),
             "cuDriverGetVersion": lambda version: setattr(version._obj, "value", 12060),
-            "cuDeviceGetAttribute": lambda value, attribute, device: setattr(
-                value._obj, "value", {75: 8, 76: 7}[attribute]
-            ),
+            "cuDeviceGetAttribute": lambda value, key, device: setattr(value._obj, "value", {75: 8, 76: 7}[key]),
         }
 
         def run(*arguments: Any) -> int:

@@ -51,8 +51,8 @@ def test_the_calibration_turns_by_so_much(sample, name, degrees):
     )
     for before, after in zip(sample.rig.cameras, changed.rig.cameras):
         R = np.array(before.T_ego_camera)[:3, :3].T @ np.array(after.T_ego_camera)[:3, :3]
-        turned = np.degrees(np.arccos((np.trace(R) - 1) / 2))
-        assert turned == pytest.approx(degrees, rel=0.01)
+        angle = np.degrees(np.arccos((np.trace(R) - 1) / 2))
+        assert angle == pytest.approx(degrees, rel=0.01)
         assert (np.array(before.T_ego_camera)[:3, 3] == np.array(after.T_ego_camera)[:3, 3]).all()
 
 

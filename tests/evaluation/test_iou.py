@@ -43,9 +43,9 @@ def overlap(a, b) -> tuple[float, float]:
 )
 def test_overlap_worked_out_by_hand(other, bev, volume):
     for pair in ((UNIT, other), (other, UNIT)):
-        found = overlap(*pair)
-        assert found[0] == pytest.approx(bev, abs=1e-9)
-        assert found[1] == pytest.approx(bev if volume is None else volume, abs=1e-9)
+        result = overlap(*pair)
+        assert result[0] == pytest.approx(bev, abs=1e-9)
+        assert result[1] == pytest.approx(bev if volume is None else volume, abs=1e-9)
 
 
 def test_corners_turn_with_the_box():
@@ -83,8 +83,8 @@ def test_random_overlaps_are_shapelys(seed):
     st.lists(st.floats(0.1, 6), min_size=6, max_size=6),
     st.floats(-7, 7),
 )
-def test_overlap_is_symmetric_bounded_and_moves_with_both_boxes(place, sizes, turn):
-    a, b = np.array([[0, 0, 0, *sizes[:3], 0.4]]), np.array([[*place[:3], *sizes[3:], 0.4 + place[3]]])
+def test_overlap_is_symmetric_bounded_and_moves_with_both_boxes(pose, sizes, turn):
+    a, b = np.array([[0, 0, 0, *sizes[:3], 0.4]]), np.array([[*pose[:3], *sizes[3:], 0.4 + pose[3]]])
     bev, volume = (float(value[0, 0]) for value in box_iou(a, b))
     assert 0 <= volume <= 1 + 1e-9 and 0 <= bev <= 1 + 1e-9
     assert overlap(b[0], a[0]) == pytest.approx((bev, volume), abs=1e-9)

@@ -1,4 +1,4 @@
-"""Average precision: curves worked out by hand, a plain-loop KITTI reference, and nuScenes' devkit for centre distance."""
+"""Average precision: curves by hand, a plain-loop KITTI reference, and nuScenes' devkit for centre distance."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def detected(truth: Truth, boxes, scores, labels=None):
 
 
 def random_scene(rng: np.random.Generator):
-    """Cars and a truck of any occlusion, some found with errors, some twice, and clutter."""
+    """Cars and a truck of any occlusion, some detected with errors, some twice, and clutter."""
     count = int(rng.integers(0, 9))
     boxes = np.c_[
         rng.uniform(2, 70, count), rng.uniform(-20, 20, count), rng.normal(0, 0.3, count), np.tile(CAR, (count, 1))
     ]
     boxes[:, 6] = rng.uniform(-3, 3, count)
     labels = ["truck" if rng.random() < 0.15 else "car" for _ in range(count)]
-    found = np.repeat(boxes, rng.integers(0, 3, count), axis=0)
-    found[:, :7] += rng.normal(0, 0.25, (len(found), 7)) * [1, 1, 1, 1, 0.3, 0.3, 0.4]
+    detections = np.repeat(boxes, rng.integers(0, 3, count), axis=0)
+    detections[:, :7] += rng.normal(0, 0.25, (len(detections), 7)) * [1, 1, 1, 1, 0.3, 0.3, 0.4]
     clutter = np.c_[rng.uniform(2, 70, 4), rng.uniform(-20, 20, 4), np.zeros(4), np.tile(CAR, (4, 1))]
-    scores = np.r_[rng.uniform(0.2, 1, len(found)), rng.uniform(0, 0.7, 4)].round(2)  # ties happen
-    return detected(truth_of(boxes, labels, rng.integers(0, 4, count)), np.r_[found, clutter], scores)
+    scores = np.r_[rng.uniform(0.2, 1, len(detections)), rng.uniform(0, 0.7, 4)].round(2)  # ties happen
+    return detected(truth_of(boxes, labels, rng.integers(0, 4, count)), np.r_[detections, clutter], scores)
 
 
 # ---- AP40 by hand ----
@@ -64,7 +64,10 @@ def test_finding_the_best_half_gives_50():
 
 
 def test_precision_is_that_at_equal_or_higher_recall():
-    """400 cars; 200 found, then 200 clutter, then the other 200: precision 1 up to recall 1/2, then at most 400/600."""
+    """400 cars: 200 detected, then 200 clutter, then the other 200.
+
+    Precision is 1 up to recall 1/2, then at most 400/600.
+    """
     truth = truth_of(row_of(400))
     boxes = np.r_[truth.boxes[:200], row_of(200, y=50.0), truth.boxes[200:]]
     result = kitti.evaluate([detected(truth, boxes, np.linspace(1, 0.1, 600))])
@@ -131,11 +134,11 @@ def test_unknown_occlusion_counts_as_visible():
 def test_other_classes_are_false_positives_unless_ignored():
     cars, trucks = row_of(100), row_of(100, y=50.0)
     truth = truth_of(np.r_[cars, trucks], ["car"] * 100 + ["truck"] * 100)
-    items = [detected(truth, np.r_[cars, trucks], np.ones(200))]  # trucks taken for cars
+    items = [detected(truth, np.r_[cars, trucks], np.ones(200))]  # trucks detected as cars
     assert kitti.evaluate(items)["car_bev_ap40_easy"] == pytest.approx(50)
     assert kitti.evaluate(items, ignore_labels=("truck",))["car_bev_ap40_easy"] == 100
-    told = [detected(truth, np.r_[cars, trucks], np.ones(200), ["car"] * 100 + ["truck"] * 100)]
-    both = kitti.evaluate(told, labels=("car", "truck"))
+    labelled = [detected(truth, np.r_[cars, trucks], np.ones(200), ["car"] * 100 + ["truck"] * 100)]
+    both = kitti.evaluate(labelled, labels=("car", "truck"))
     assert both["car_bev_ap40_easy"] == both["truck_bev_ap40_easy"] == 100
 
 
@@ -144,7 +147,7 @@ def test_ranges_count_only_what_lies_in_them():
     frames = [detected(truth_of(np.r_[near, far]), np.r_[near, far + [0, 9, 0, 0, 0, 0, 0, 0, 0]], [0.9, 0.9])] * 100
     result = kitti.evaluate(frames, ranges=((0, 20), (40, np.inf)))
     assert result["car_bev_ap40_moderate_0-20m"] == 100 and result["car_bev_ap40_moderate_40m-"] == 0
-    assert result["car_bev_ap40_moderate"] == pytest.approx(25)  # half found, at precision one half
+    assert result["car_bev_ap40_moderate"] == pytest.approx(25)  # half detected, at precision one half
 
 
 def test_a_detection_just_outside_a_range_matches_an_object_just_inside():
@@ -158,13 +161,12 @@ def test_what_no_camera_sees_can_be_left_out():
     T = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)  # looking along x
     K = np.array([[100, 0, 99.5], [0, 100, 49.5], [0, 0, 1]], float)
     rig = SensorRig(cameras=[CameraCalibration(name="a", width=200, height=100, K=K, T_ego_camera=T)], radars=[])
-    places = np.array([[10, 0, 0], [10, 9.9, 0], [10, 10.2, 0], [10, 0, 4.9], [10, 0, 5.2], [-10, 0, 0]])
-    boxes = np.c_[places, np.tile(CAR, (6, 1))]
+    centres = np.array([[10, 0, 0], [10, 9.9, 0], [10, 10.2, 0], [10, 0, 4.9], [10, 0, 5.2], [-10, 0, 0]])
+    boxes = np.c_[centres, np.tile(CAR, (6, 1))]
     assert kitti.in_image(rig, boxes).tolist() == [True, True, False, True, False, False]
-    seen, hidden = boxes[:1], boxes[5:]
-    frames = [
-        detected(truth_of(np.r_[seen, hidden]), np.r_[seen, hidden + [0, 9, 0, 0, 0, 0, 0, 0, 0]], [0.8, 0.9])
-    ] * 100
+    inside, hidden = boxes[:1], boxes[5:]
+    beside = hidden + [0, 9, 0, 0, 0, 0, 0, 0, 0]
+    frames = [detected(truth_of(np.r_[inside, hidden]), np.r_[inside, beside], [0.8, 0.9])] * 100
     assert kitti.evaluate(frames)["car_bev_ap40_easy"] == pytest.approx(25)
     visible = kitti.evaluate(frames, visible=lambda index, boxes: kitti.in_image(rig, boxes))
     assert visible["car_bev_ap40_easy"] == 100 and visible["car_objects_easy"] == 100
@@ -186,7 +188,7 @@ def test_runs_of_frames_are_reported_apart():
 def reference_ap40(frames, level: int, kind: int, min_overlap: float = 0.5) -> float:
     """KITTI's evaluate_object.cpp followed line by line, without bounding-box rules."""
 
-    measured = [(*frame, box_iou(frame[0].boxes, frame[1])[kind]) for frame in frames]
+    items = [(*frame, box_iou(frame[0].boxes, frame[1])[kind]) for frame in frames]
 
     def statistics(frame, threshold, compute_fp):
         truth, boxes, scores, _, overlaps = frame
@@ -213,7 +215,7 @@ def reference_ap40(frames, level: int, kind: int, min_overlap: float = 0.5) -> f
         return tp, fp, fn, values
 
     objects = sum((t.occlusion[np.array(t.labels) == "car"] <= level).sum() for t, *_ in frames)
-    values = sorted((v for frame in measured for v in statistics(frame, 0, False)[3]), reverse=True)
+    values = sorted((v for item in items for v in statistics(item, 0, False)[3]), reverse=True)
     thresholds, recall = [], 0.0
     for i, value in enumerate(values):
         left = (i + 1) / objects
@@ -224,7 +226,7 @@ def reference_ap40(frames, level: int, kind: int, min_overlap: float = 0.5) -> f
         recall += 1 / 40
     precision = [0.0] * 41
     for i, threshold in enumerate(thresholds):
-        counts = [statistics(frame, threshold, True) for frame in measured]
+        counts = [statistics(item, threshold, True) for item in items]
         tp, fp = sum(c[0] for c in counts), sum(c[1] for c in counts)
         precision[i] = tp / (tp + fp)
     return 100 * sum(max(precision[i:]) for i in range(1, 41)) / 40
@@ -254,19 +256,19 @@ def test_center_distance_scores_as_in_nuscenes_devkit(seed):
     frames = [random_scene(rng) for _ in range(40)]
     for frame in frames:
         frame[2][:] = rng.permutation(len(frame[2])) / 100 + rng.uniform(0, 0.01, len(frame[2]))  # no ties
-    truths, found = EvalBoxes(), EvalBoxes()
+    truths, detections = EvalBoxes(), EvalBoxes()
     for i, (truth, boxes, scores, _) in enumerate(frames):
         truth.occlusion[:] = np.minimum(truth.occlusion, 2)  # the devkit knows no ignored objects
-        kept = [g for g, label in enumerate(truth.labels) if label == "car"]
+        cars = [g for g, label in enumerate(truth.labels) if label == "car"]
 
         def boxed(box, score, token=str(i)):
             return DetectionBox(token, tuple(box[:3]), tuple(box[3:6]), detection_name="car", detection_score=score)
 
-        truths.add_boxes(str(i), [boxed(truth.boxes[g], -1.0) for g in kept])
-        found.add_boxes(str(i), [boxed(box, float(score)) for box, score in zip(boxes, scores, strict=True)])
+        truths.add_boxes(str(i), [boxed(truth.boxes[g], -1.0) for g in cars])
+        detections.add_boxes(str(i), [boxed(box, float(score)) for box, score in zip(boxes, scores, strict=True)])
     result = kitti.evaluate(frames)
     for distance in (0.5, 1.0, 2.0, 4.0):
-        expected = calc_ap(accumulate(truths, found, "car", center_distance, distance), 0.1, 0.1)
+        expected = calc_ap(accumulate(truths, detections, "car", center_distance, distance), 0.1, 0.1)
         assert result[f"car_center_ap_{distance:g}m"] == pytest.approx(100 * expected, abs=1e-6)
     assert 5 < result["car_center_ap_0.5m"] < result["car_center_ap_4m"] < 90
 
@@ -304,7 +306,7 @@ def test_a_perfect_detector_on_the_block_split_reaches_100(shared_data):
 
 
 def test_bootstrap_draws_chunks_of_consecutive_frames_and_the_same_ones_for_every_model():
-    """Where all frames are alike every draw is the whole; where chunks differ, a draw of one chunk is that chunk's own AP."""
+    """Of equal frames every draw has the AP of the whole; a draw of one chunk has that chunk's AP."""
     car = np.array([[10.0, 0, 0, 4, 2, 1.5, 0, 0, 0]])
     truth = Truth(car, ["car"], np.zeros(1, np.int8), np.zeros(1, np.int32), np.zeros(1, np.int32))
     hit, miss = (truth, car, np.array([0.9]), ["car"]), (truth, np.zeros((0, 9)), np.zeros(0), [])

@@ -37,7 +37,7 @@ def grid(samples=3):
     return truths
 
 
-def found(truths, change=lambda box: box, scores=None):
+def detections_of(truths, change=lambda box: box, scores=None):
     rng = np.random.default_rng(0)
     return [
         (
@@ -59,7 +59,7 @@ def moved(index, amount):
 
 def test_perfect_detections_score_one():
     truths = grid()
-    result = evaluate(truths, found(truths), classes=CLASSES)
+    result = evaluate(truths, detections_of(truths), classes=CLASSES)
     assert result["mAP"] == pytest.approx(1) and result["NDS"] == pytest.approx(1)
     assert all(result[k] == pytest.approx(0, abs=1e-6) for k in ("mATE", "mASE", "mAOE", "mAVE", "mAAE"))
     assert all(result[f"{c}_AP"] == pytest.approx(1) for c in CLASSES)
@@ -67,7 +67,7 @@ def test_perfect_detections_score_one():
 
 def test_over_ten_classes_the_absent_ones_count_as_missed():
     truths = grid()
-    result = evaluate(truths, found(truths))
+    result = evaluate(truths, detections_of(truths))
     assert result["mAP"] == pytest.approx(0.4) and result["bus_AP"] == 0
     # six absent classes have an error of 1, but cones have only two of the errors and barriers three
     assert (
@@ -80,7 +80,7 @@ def test_over_ten_classes_the_absent_ones_count_as_missed():
 @pytest.mark.parametrize(("shift", "expected"), [(0.3, 1.0), (0.7, 0.75), (1.5, 0.5), (3.0, 0.25)])
 def test_a_shift_is_the_translation_error_and_costs_its_thresholds(shift, expected):
     truths = grid()
-    result = evaluate(truths, found(truths, moved(0, shift)), classes=CLASSES)
+    result = evaluate(truths, detections_of(truths, moved(0, shift)), classes=CLASSES)
     assert result["mAP"] == pytest.approx(expected)  # thresholds 0.5, 1, 2, 4 m
     assert result["mATE"] == pytest.approx(shift if shift < 2 else 1.0)  # errors are taken at 2 m
     expected_nds = (5 * expected + (max(0, 1 - shift) + 4 if shift < 2 else 0)) / 10
@@ -104,14 +104,14 @@ def test_a_shift_is_the_translation_error_and_costs_its_thresholds(shift, expect
 )
 def test_each_error_is_what_was_done_to_the_boxes(change, name, value):
     truths = grid()
-    result = evaluate(truths, found(truths, change), classes=CLASSES)
+    result = evaluate(truths, detections_of(truths, change), classes=CLASSES)
     assert result[name] == pytest.approx(value, abs=1e-6) and result["mAP"] == pytest.approx(1)
 
 
 def test_a_false_alarm_above_everything_costs_precision():
     """One detection of score 1 at nothing, then three correct ones: precision 1/2, 2/3, 3/4 at recall 1/3, 2/3, 1."""
     truths = [truth_of([[10, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["car"]) for _ in range(3)]
-    detections = found(truths, scores=np.array([0.5]))
+    detections = detections_of(truths, scores=np.array([0.5]))
     ghost = np.array([[-10.0, 0, 0, 4, 2, 1.5, 0, 0, 0]])
     detections[0] = (np.concatenate([detections[0][0], ghost]), np.array([0.5, 1.0]), ["car", "car"])
     recalls = np.linspace(0, 1, 101)
@@ -125,9 +125,8 @@ def test_what_is_beyond_its_class_range_does_not_count():
     only_near = [(far.boxes[:1], np.array([0.5]), ["car"])]
     assert evaluate([far], only_near, classes=["car"])["car_AP"] == pytest.approx(1)
     walker = truth_of([[0, 41, 0, 0.7, 0.6, 1.7, 0, 0, 0]], ["pedestrian"])
-    assert (
-        evaluate([walker], found([walker]), classes=["pedestrian"])["pedestrian_AP"] == 0
-    )  # its range is 40 m: nothing to find
+    # its range is 40 m: nothing to find
+    assert evaluate([walker], detections_of([walker]), classes=["pedestrian"])["pedestrian_AP"] == 0
 
 
 def test_which_truths_count():
@@ -195,9 +194,8 @@ def test_of_too_many_detections_the_best_five_hundred_count():
     for score, expected in ((0.9, 1.0), (0.0, 0.0)):
         scores = np.append(np.linspace(0.8, 0.1, 599), score)
         found_ap = evaluate([truth], [(boxes, scores, ["car"] * 600)], classes=["car"])["car_AP"]
-        assert found_ap == pytest.approx(
-            expected, abs=1 / 90 + 1e-6
-        )  # false alarms at full recall cost its last bin of 90
+        # false alarms at full recall cost its last bin of 90
+        assert found_ap == pytest.approx(expected, abs=1 / 90 + 1e-6)
 
 
 def test_no_detection_and_no_truth():
@@ -213,7 +211,7 @@ def test_recall_of_what_can_be_seen():
     truth = truth_of(boxes, ["car", "car", "truck", "car", "car"], occlusion=[0, 1, 0, 0, 0])
     hit = np.array([[10.5, 1, 0], [20, 0, 0], [30, 0, 0], [39, 2.5, 0], [45, 0, 0]])
     detections = [(np.concatenate([hit, np.zeros((5, 6))], 1), np.array([0.9, 0.8, 0.7, 0.6, 0.2]), ["car"] * 5)]
-    assert recall([truth], detections) == pytest.approx(1 / 2)  # counted: 10 m (found) and 39 m (2.5 m beside it)
+    assert recall([truth], detections) == pytest.approx(1 / 2)  # counted: 10 m (detected) and 39 m (2.5 m beside it)
     assert recall([truth], detections, match=3.0) == 1
     assert recall([truth], detections, visible_only=False) == pytest.approx(2 / 3)
     assert recall([truth], detections, max_distance=50) == pytest.approx(2 / 3)
@@ -248,7 +246,7 @@ def test_categories_are_the_devkits():
 def test_mistakes_are_refused(where):
     truths = grid(1)
     classes = ("car", "tram") if where == "classes" else CLASSES
-    detections = found(truths)
+    detections = detections_of(truths)
     if where == "detections":
         detections = [(detections[0][0], detections[0][1], ["tram"] * 5)]
     if where == "length":

@@ -62,7 +62,7 @@ def test_a_car_of_four_by_two_metres_is_thirty_two_cells():
 
 
 @pytest.mark.parametrize(
-    "found, expected",
+    "predicted, expected",
     [
         ([(10, 0, 4, 2, 0)], 1.0),
         ([(12, 0, 4, 2, 0)], 16 / 48),  # half of it, and as much beyond
@@ -71,8 +71,8 @@ def test_a_car_of_four_by_two_metres_is_thirty_two_cells():
         ([], 0.0),
     ],
 )
-def test_hand_counted_ratios(found, expected):
-    assert vehicle_iou([tally(truth_of((10, 0, 4, 2, 0)), filled(*found))]) == pytest.approx(expected)
+def test_hand_counted_ratios(predicted, expected):
+    assert vehicle_iou([tally(truth_of((10, 0, 4, 2, 0)), filled(*predicted))]) == pytest.approx(expected)
 
 
 def test_samples_are_joined_before_the_ratio_is_taken():
@@ -86,10 +86,10 @@ def test_nothing_wanted_and_nothing_found_is_no_number():
 
 
 def test_hidden_vehicles_neither_count_nor_cost_and_visible_ones_win():
-    hidden, seen = (10, 0, 4, 2, 0), (12, 0, 4, 2, 0)
-    truth = truth_of(hidden, seen, occlusion=[3, 2])
-    assert tally(truth, filled(seen)).tolist() == [32, 32]
-    assert tally(truth, filled(hidden, seen)).tolist() == [32, 32]
+    hidden, visible = (10, 0, 4, 2, 0), (12, 0, 4, 2, 0)
+    truth = truth_of(hidden, visible, occlusion=[3, 2])
+    assert tally(truth, filled(visible)).tolist() == [32, 32]
+    assert tally(truth, filled(hidden, visible)).tolist() == [32, 32]
     assert tally(truth, filled(hidden)).tolist() == [16, 32]  # the half under the visible one
     assert tally(truth_of(hidden, occlusion=[-1]), filled()).tolist() == [0, 32]  # unknown: it counts
 
@@ -113,8 +113,8 @@ def test_a_plane_of_logits_is_read_exactly_at_other_cells():
     grid = GridSpec(x_min=-51.2, x_max=51.2, y_min=-51.2, y_max=51.2, cell=0.8)
     x, y = centres(grid)
     plane = 0.3 * x[None] - 0.7 * y[:, None] + 2
-    wanted_x, wanted_y = centres(GRID)
-    np.testing.assert_allclose(on_grid(plane, grid), 0.3 * wanted_x[None] - 0.7 * wanted_y[:, None] + 2, atol=1e-9)
+    centre_x, centre_y = centres(GRID)
+    np.testing.assert_allclose(on_grid(plane, grid), 0.3 * centre_x[None] - 0.7 * centre_y[:, None] + 2, atol=1e-9)
 
 
 def test_the_resampling_is_that_of_torch():
@@ -131,13 +131,13 @@ def test_the_resampling_is_that_of_torch():
 
 def test_beyond_the_networks_grid_there_is_background():
     grid = GridSpec(x_min=0.0, x_max=20.0, y_min=-10.0, y_max=10.0, cell=1.0)
-    seen = on_grid(np.full((20, 20), 5.0), grid)
-    assert np.isfinite(seen).sum() == 40 * 40 and (seen[80:120, 100:140] == 5).all()
-    assert tally(truth_of((-10, 0, 4, 2, 0)), seen).tolist() == [0, 1632]
+    values = on_grid(np.full((20, 20), 5.0), grid)
+    assert np.isfinite(values).sum() == 40 * 40 and (values[80:120, 100:140] == 5).all()
+    assert tally(truth_of((-10, 0, 4, 2, 0)), values).tolist() == [0, 1632]
 
 
 def test_a_bundle_that_sees_vehicles_everywhere_scores_their_share_of_the_map(tmp_path):
-    """eval hands the Detector's probabilities to the metric: the ratio is that of the vehicles' cells to all that count."""
+    """The metric takes the Detector's probabilities: the ratio is that of the vehicles' cells to all that count."""
     import onnx
     from onnx import numpy_helper
 
@@ -158,9 +158,9 @@ def test_a_bundle_that_sees_vehicles_everywhere_scores_their_share_of_the_map(tm
     for sample in SynthSource(**options):
         boxes = [(*box[:2], *box[3:5], box[6], label, hidden) for box, label, hidden in
                  zip(sample.truth.boxes, sample.truth.labels, sample.truth.occlusion)]  # fmt: skip
-        seen = [box[:5] for box in boxes if box[5] in ("car", "truck", "bicycle") and box[6] < 3]
+        visible = [box[:5] for box in boxes if box[5] in ("car", "truck", "bicycle") and box[6] < 3]
         lost = [box[:5] for box in boxes if box[5] in ("car", "truck", "bicycle") and box[6] == 3]
-        vehicle = filled(*seen) > 0
+        vehicle = filled(*visible) > 0
         real += vehicle.sum()
         counted += (vehicle | (filled(*lost) < 0)).sum()
     assert real > 100 and metrics["vehicle_iou"] == pytest.approx(real / counted, rel=0.01)

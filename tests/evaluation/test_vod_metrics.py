@@ -1,7 +1,8 @@
 """View-of-Delft's metrics: average precisions that can be worked out by hand from the devkit's rules.
 
-A score threshold is placed where recall comes nearest to 0, 1/40, ... 1; AP is the mean of the precision at every fourth of
-these 41, each raised to the best that follows. With 80 objects there are 41 thresholds, with 40 the last is missing: 10/11.
+A score threshold lies where recall is nearest to 0, 1/40, ... 1; AP is the mean of the precision at every fourth of
+these 41, each raised to the best that follows. With 80 objects there are 41 thresholds, with 40 the last is missing:
+10/11.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def objects_of(frame: int) -> list[tuple]:
 
 
 def boxes_of(frame: int, objects: list[tuple]) -> np.ndarray:
-    """(M, 9) as the project has them, each turned a little further from frame to frame."""
+    """(M, 9) as the project has them, each rotated a little further from frame to frame."""
     yaw = [0.5 * i + 0.15 * frame for i in range(len(objects))]
     boxes = [[x, y, z + h / 2, *size, h, turn, 0, 0] for (_, x, y, z, *size, h), turn in zip(objects, yaw)]
     return np.array(boxes, float).reshape(-1, 9)
@@ -77,8 +78,8 @@ def labels(tmp_path_factory) -> Path:
     return write_labels(tmp_path_factory.mktemp("labels"))
 
 
-def measured(labels: Path, found: list) -> dict[str, float]:
-    return evaluate(labels, [f"{k:05d}" for k in range(FRAMES)], [RIG] * FRAMES, found)
+def metrics_of(labels: Path, detections: list) -> dict[str, float]:
+    return evaluate(labels, [f"{k:05d}" for k in range(FRAMES)], [RIG] * FRAMES, detections)
 
 
 def changed(change) -> list:
@@ -100,7 +101,7 @@ def with_more(box: list[float], label: str = "car", score: float = 0.9) -> list:
 
 # ---- the whole evaluation ----
 def test_perfect_detections(labels, capsys):
-    result = measured(labels, perfect())
+    result = metrics_of(labels, perfect())
     for label in ("car", "pedestrian", "cyclist"):
         for kind in ("ap", "bev_ap", "aos"):
             assert result[f"{label}_{kind}_entire_area"] == pytest.approx(100)
@@ -112,7 +113,7 @@ def test_perfect_detections(labels, capsys):
 
 
 def test_no_detection(labels):
-    result = measured(labels, [NOTHING] * FRAMES)
+    result = metrics_of(labels, [NOTHING] * FRAMES)
     assert set(result.values()) == {0.0}
 
 
@@ -130,7 +131,7 @@ def test_a_shift_along_the_box_matters_from_the_classs_overlap_on(labels, shifts
         box[:2] += shifts[name] * np.array([np.cos(box[6]), np.sin(box[6])])
         return box
 
-    result = measured(labels, changed(ahead))
+    result = metrics_of(labels, changed(ahead))
     for name in shifts:
         assert (
             result[f"{name}_ap_entire_area"] == result[f"{name}_bev_ap_entire_area"] == pytest.approx(100 if hit else 0)
@@ -139,7 +140,7 @@ def test_a_shift_along_the_box_matters_from_the_classs_overlap_on(labels, shifts
 
 
 def test_height_counts_in_3d_only(labels):
-    result = measured(
+    result = metrics_of(
         labels, changed(lambda name, box: box + [0, 0, 0.6, 0, 0, 0, 0, 0, 0] if name == "car" else box)
     )  # 0.9 m of 2.1 m
     assert result["car_ap_entire_area"] == 0 and result["car_bev_ap_entire_area"] == pytest.approx(100)
@@ -148,28 +149,28 @@ def test_height_counts_in_3d_only(labels):
 
 def test_headings(labels):
     """Turned about, a box covers itself, with the orientation wrong; across, a car covers 1.8 x 1.8 m2 of two."""
-    back = measured(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi, 0, 0]))
+    back = metrics_of(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi, 0, 0]))
     assert back["mAP_entire_area"] == pytest.approx(100) and back["car_aos_entire_area"] == pytest.approx(0, abs=1e-3)
-    across = measured(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi / 2, 0, 0]))
+    across = metrics_of(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi / 2, 0, 0]))
     assert across["car_ap_entire_area"] == 0 and across["pedestrian_ap_entire_area"] == pytest.approx(100)
 
 
 def test_what_is_missed_costs_recall(labels):
     """Half of all: recall ends at 1/2, which is the threshold of number 20: 6 of 11 points have precision 1."""
-    result = measured(labels, [item if k % 4 < 2 else NOTHING for k, item in enumerate(perfect())])
+    result = metrics_of(labels, [item if k % 4 < 2 else NOTHING for k, item in enumerate(perfect())])
     assert result["mAP_entire_area"] == pytest.approx(600 / 11)
     assert result["mAP_driving_corridor"] == pytest.approx(500 / 11)  # 20 of 40: numbers 0 to 19
 
 
 def test_a_miss_outside_the_corridor_does_not_count_inside(labels):
-    result = measured(labels, [NOTHING if k % 2 else item for k, item in enumerate(perfect())])
+    result = metrics_of(labels, [NOTHING if k % 2 else item for k, item in enumerate(perfect())])
     assert result["mAP_driving_corridor"] == pytest.approx(1000 / 11) and result["mAP_entire_area"] == pytest.approx(
         600 / 11
     )
 
 
 @pytest.mark.parametrize(
-    ("place", "entire", "corridor"),
+    ("position", "entire", "corridor"),
     [
         ([22, -3.2], 200 / 3, 500 / 11),  # in the corridor: 80 of 120 are right, 40 of 80 there
         ([22, -8], 200 / 3, 1000 / 11),  # beside it
@@ -179,8 +180,8 @@ def test_a_miss_outside_the_corridor_does_not_count_inside(labels):
         ([8, 25], 100, 1000 / 11),  # outside the image
     ],
 )
-def test_a_false_alarm_above_everything_costs_precision_where_it_counts(labels, place, entire, corridor):
-    result = measured(labels, with_more([*place, -0.95, 4.2, 1.8, 1.5, 0]))
+def test_a_false_alarm_above_everything_costs_precision_where_it_counts(labels, position, entire, corridor):
+    result = metrics_of(labels, with_more([*position, -0.95, 4.2, 1.8, 1.5, 0]))
     assert result["car_ap_entire_area"] == pytest.approx(entire) and result["car_ap_driving_corridor"] == pytest.approx(
         corridor
     )
@@ -188,22 +189,21 @@ def test_a_false_alarm_above_everything_costs_precision_where_it_counts(labels, 
 
 
 def test_false_alarms_below_everything_cost_nothing(labels):
-    assert measured(labels, with_more([22, -3, -0.95, 4.2, 1.8, 1.5, 0], score=0.1))[
+    assert metrics_of(labels, with_more([22, -3, -0.95, 4.2, 1.8, 1.5, 0], score=0.1))[
         "car_ap_entire_area"
     ] == pytest.approx(100)
 
 
 def test_what_is_too_small_in_the_image_need_not_be_found(tmp_path):
     far = write_labels(tmp_path, [("Car", 66, 3, -1.7, 4.2, 1.8, 1.5)])  # 35 px high
-    assert measured(far, perfect())["car_ap_entire_area"] == pytest.approx(100)
-    near = write_labels(
-        tmp_path, [("Car", 50, 3, -1.7, 4.2, 1.8, 1.5)]
-    )  # 46 px: 80 of 120 found, numbers 0 to 26 or 27
-    assert measured(near, perfect())["car_ap_entire_area"] == pytest.approx(700 / 11)
+    assert metrics_of(far, perfect())["car_ap_entire_area"] == pytest.approx(100)
+    # 46 px: 80 of 120 detected, numbers 0 to 26 or 27
+    near = write_labels(tmp_path, [("Car", 50, 3, -1.7, 4.2, 1.8, 1.5)])
+    assert metrics_of(near, perfect())["car_ap_entire_area"] == pytest.approx(700 / 11)
 
 
 def test_other_classes_are_not_handed_in(labels):
-    result = measured(labels, with_more([12, 1.5, -0.95, 4.2, 1.8, 1.5, 0], label="truck"))
+    result = metrics_of(labels, with_more([12, 1.5, -0.95, 4.2, 1.8, 1.5, 0], label="truck"))
     assert result["mAP_entire_area"] == pytest.approx(100)
 
 
@@ -220,24 +220,23 @@ def test_a_result_says_of_a_box_what_its_label_says(tmp_path, item, yaw):
     label, result = tmp_path / "label.txt", tmp_path / "result.txt"
     label.write_text(label_line(T_CAMERA_LIDAR, (*item, yaw, 0)))
     result.write_text(result_line(CAMERA, name, box, _rectangle(CAMERA, box), 0.25) + "\n")
-    expected, found = get_label_annotation(label), get_label_annotation(result)
-    assert found["name"].tolist() == [name] and found["score"].tolist() == [0.25]
-    assert np.allclose(found["bbox"], expected["bbox"], atol=1e-3)
+    expected, parsed = get_label_annotation(label), get_label_annotation(result)
+    assert parsed["name"].tolist() == [name] and parsed["score"].tolist() == [0.25]
+    assert np.allclose(parsed["bbox"], expected["bbox"], atol=1e-3)
     for key in ("dimensions", "location"):
-        assert np.allclose(found[key], expected[key], atol=1e-5)
+        assert np.allclose(parsed[key], expected[key], atol=1e-5)
     for key in ("rotation_y", "alpha"):
         assert (
-            np.allclose(np.exp(1j * found[key]), np.exp(1j * expected[key]), atol=1e-5)
-            and abs(found[key][0]) <= np.pi + 1e-6
+            np.allclose(np.exp(1j * parsed[key]), np.exp(1j * expected[key]), atol=1e-5)
+            and abs(parsed[key][0]) <= np.pi + 1e-6
         )
 
 
 def test_a_box_beside_the_camera_reaches_the_edge_of_the_image():
     from imkd_edge.evaluation.vod import _rectangle
 
-    corner = (
-        P2 @ T_CAMERA_LIDAR @ [[4.6, 4.6], [1.6, 1.6], [-1.7, -0.2], [1, 1]]
-    )  # its front right edge; the rear is beside the camera
+    # its front right edge; the rear is beside the camera
+    corner = P2 @ T_CAMERA_LIDAR @ [[4.6, 4.6], [1.6, 1.6], [-1.7, -0.2], [1, 1]]
     rectangle = _rectangle(CAMERA, np.array([2.5, 2.5, -0.95, 4.2, 1.8, 1.5, 0]))
     assert np.allclose(rectangle, [0, 0, (corner[0] / corner[2]).max(), HEIGHT - 1])
     assert _rectangle(CAMERA, np.array([-8.0, 0, -0.95, 4.2, 1.8, 1.5, 0])) == [0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""The CUDA ops, their kernels run on the CPU, against the CPU ops: the same results, whatever the order of blocks and threads."""
+"""The CUDA ops, with kernels that run on the CPU, against the CPU ops: equal in every order of blocks and threads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def order(request, monkeypatch):
     return request.param
 
 
-def nmse(found, wanted) -> float:
-    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
-    return float(((found - wanted) ** 2).sum() / max((wanted**2).sum(), 1e-30))
+def nmse(result, expected) -> float:
+    result, expected = result.astype(np.float64), expected.astype(np.float64)
+    return float(((result - expected) ** 2).sum() / max((expected**2).sum(), 1e-30))
 
 
-def close(found, wanted) -> bool:
+def close(result, expected) -> bool:
     """Within 1e-6 relative, NaN and infinities in the same places."""
-    return np.allclose(found, wanted, rtol=1e-6, atol=1e-30, equal_nan=True)
+    return np.allclose(result, expected, rtol=1e-6, atol=1e-30, equal_nan=True)
 
 
 # ---- preprocess_images ----
@@ -62,10 +62,10 @@ def test_images_are_those_of_the_cpu_op_to_the_bit(case, size, order):
     crops = [
         ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images
     ]
-    wanted = ops.preprocess_images(images, crops, spec)
-    assert np.array_equal(cuda.preprocess_images(images, crops, spec), wanted)
+    expected = ops.preprocess_images(images, crops, spec)
+    assert np.array_equal(cuda.preprocess_images(images, crops, spec), expected)
     half = cuda.preprocess_images(images, crops, spec, half=True)
-    assert np.array_equal(half, wanted.astype(np.float16))
+    assert np.array_equal(half, expected.astype(np.float16))
 
 
 @pytest.mark.parametrize("view", ["bgr", "pitched", "upside down", "planar", "every second pixel"])
@@ -91,9 +91,10 @@ def test_images_of_nv12(size, matrix, order):
     rng, spec = np.random.default_rng(3), ImageSpec(width=96, height=64, stride=8)
     y, uv = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in (size, (size[0] // 2, size[1] // 2, 2)))
     crop = ops.image_crop(spec, size[1], size[0])
-    wanted = ops.preprocess_images([(y, uv, matrix)], [crop], spec)
-    assert np.array_equal(cuda.preprocess_images([(y, uv, matrix)], [crop], spec), wanted)
-    assert np.array_equal(cuda.preprocess_images([(y, uv, matrix)], [crop], spec, half=True), wanted.astype(np.float16))
+    expected = ops.preprocess_images([(y, uv, matrix)], [crop], spec)
+    image = [(y, uv, matrix)]
+    assert np.array_equal(cuda.preprocess_images(image, [crop], spec), expected)
+    assert np.array_equal(cuda.preprocess_images(image, [crop], spec, half=True), expected.astype(np.float16))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1 / 64, 2.6 / 127, 1e-3])
@@ -124,10 +125,10 @@ def dense_rows(table: ops.LiftTable, cells: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_lifts_table_is_that_of_the_cpu_op(seed, distortion, order):
     spec, rig = small_spec(), random_rig(seed, distortion=distortion)
-    wanted = ops.lift_table(spec, rig)
+    expected = ops.lift_table(spec, rig)
     rows, points, pixels = cuda.lift_table(spec, rig, crops_of(spec, rig))
-    assert np.array_equal(rows, dense_rows(wanted, 32 * 24))
-    assert np.array_equal(points[: rows[-1]], wanted.points) and np.array_equal(pixels[: rows[-1]], wanted.pixels)
+    assert np.array_equal(rows, dense_rows(expected, 32 * 24))
+    assert np.array_equal(points[: rows[-1]], expected.points) and np.array_equal(pixels[: rows[-1]], expected.pixels)
 
 
 def test_a_table_without_a_point():
@@ -142,8 +143,8 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
     depth = rng.random((2, 24, 8, 12), np.float32)
     context = rng.standard_normal((2, channels, 8, 12)).astype(np.float32)
     table = cuda.lift_table(spec, rig, crops_of(spec, rig))
-    wanted = ops.lift(spec, ops.lift_table(spec, rig), depth, context)
-    assert np.array_equal(cuda.lift(spec, table, depth, context), wanted)
+    expected = ops.lift(spec, ops.lift_table(spec, rig), depth, context)
+    assert np.array_equal(cuda.lift(spec, table, depth, context), expected)
     half = cuda.lift(spec, table, depth.astype(np.float16), context.astype(np.float16))
     exact = ops.lift(
         spec,
@@ -151,7 +152,7 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
         depth.astype(np.float16).astype(np.float32),
         context.astype(np.float16).astype(np.float32),
     )
-    assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, wanted) <= 1e-5
+    assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("channels", [1, 33, 80, 131])
@@ -161,12 +162,12 @@ def test_a_context_with_its_channels_last_gives_the_same_lift(channels, order):
     for dtype in (np.float32, np.float16):
         depth = rng.random((2, 24, 8, 12), np.float32).astype(dtype)
         context = rng.standard_normal((2, channels, 8, 12)).astype(dtype)
-        turned = np.ascontiguousarray(np.moveaxis(context, 1, 3))
-        wanted = ops.lift(spec, ops.lift_table(spec, rig), depth.astype(np.float32), context.astype(np.float32))
+        channels_last_context = np.ascontiguousarray(np.moveaxis(context, 1, 3))
+        expected = ops.lift(spec, ops.lift_table(spec, rig), depth.astype(np.float32), context.astype(np.float32))
         for half, out in ((False, np.float32), (True, np.float16)):  # whatever is read, either may be written
-            found = cuda.lift(spec, table, depth, turned, channels_last=True, half=half)
-            assert found.dtype == out and np.array_equal(found, wanted.astype(out))
-            assert np.array_equal(cuda.lift(spec, table, depth, context, half=half), found)
+            result = cuda.lift(spec, table, depth, channels_last_context, channels_last=True, half=half)
+            assert result.dtype == out and np.array_equal(result, expected.astype(out))
+            assert np.array_equal(cuda.lift(spec, table, depth, context, half=half), result)
 
 
 def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
@@ -184,12 +185,12 @@ def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
 
 # ---- voxelize_radar ----
 def same_radar(spec: ModelSpec, rig: SensorRig, sweeps, ego=None, t=0) -> None:
-    wanted, stats = ops.voxelize_radar(spec, rig, sweeps, t, ego)
-    found, counts = cuda.voxelize_radar(spec, rig, sweeps, t, ego)
+    expected, stats = ops.voxelize_radar(spec, rig, sweeps, t, ego)
+    result, counts = cuda.voxelize_radar(spec, rig, sweeps, t, ego)
     assert counts == (stats.used, stats.invalid, stats.outside, stats.overflow)
-    assert np.array_equal(found != 0, wanted != 0) and close(found, wanted)
+    assert np.array_equal(result != 0, expected != 0) and close(result, expected)
     half, _ = cuda.voxelize_radar(spec, rig, sweeps, t, ego, half=True)
-    assert nmse(half, wanted) <= 1e-5
+    assert nmse(half, expected) <= 1e-5
 
 
 def bad_points(points: np.ndarray) -> np.ndarray:
@@ -264,16 +265,16 @@ def test_a_warped_map_is_that_of_the_cpu_op_to_the_bit(case, channels, order):
     with np.errstate(all="ignore"):
         assert np.array_equal(cuda.warp_bev(grid, features, T), ops.warp_bev(grid, features, T), equal_nan=True)
         narrow = features.astype(np.float16)
-        wanted = ops.warp_bev(grid, narrow.astype(np.float32), T).astype(np.float16)
-    assert np.array_equal(cuda.warp_bev(grid, narrow, T), wanted, equal_nan=True)
+        expected = ops.warp_bev(grid, narrow.astype(np.float32), T).astype(np.float16)
+    assert np.array_equal(cuda.warp_bev(grid, narrow, T), expected, equal_nan=True)
 
 
 # ---- decode ----
 def same_boxes(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> int:
-    wanted = ops.decode(spec, heatmap, box)
+    expected = ops.decode(spec, heatmap, box)
     boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
-    assert np.array_equal(labels, wanted[2]) and np.array_equal(boxes[:, :2], wanted[0][:, :2])
-    assert close(boxes, wanted[0]) and close(scores, wanted[1])
+    assert np.array_equal(labels, expected[2]) and np.array_equal(boxes[:, :2], expected[0][:, :2])
+    assert close(boxes, expected[0]) and close(scores, expected[1])
     return len(labels)
 
 
@@ -317,8 +318,8 @@ def test_half_boxes_are_close_to_those_of_the_same_numbers(order):
         rng.normal(0, 0.5, (20, 24, 32)).astype(np.float16),
     )
     boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
-    wanted = ops.decode(spec, heatmap.astype(np.float32), box.astype(np.float32))
-    assert np.array_equal(labels, wanted[2]) and close(boxes, wanted[0]) and close(scores, wanted[1])
+    expected = ops.decode(spec, heatmap.astype(np.float32), box.astype(np.float32))
+    assert np.array_equal(labels, expected[2]) and close(boxes, expected[0]) and close(scores, expected[1])
 
 
 def test_random_poses_of_everything_agree():

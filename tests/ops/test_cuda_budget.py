@@ -25,9 +25,9 @@ def objects(tmp_path_factory):
 
 
 def test_no_kernel_spills_or_outgrows_its_budget(objects):
-    allowed, found = cuda_budget.budget()["kernels"], objects[1]
-    assert set(found) == set(allowed)
-    for name, kernel in found.items():
+    allowed, actual = cuda_budget.budget()["kernels"], objects[1]
+    assert set(actual) == set(allowed)
+    for name, kernel in actual.items():
         assert kernel["spills"] == 0, name
         for what in ("registers", "shared", "stack"):
             assert kernel[what] <= allowed[name][what], f"{name}: {kernel[what]} {what}"
@@ -37,14 +37,13 @@ def test_a_frame_moves_no_more_bytes_than_its_budget():
     counted = cuda_budget.load("cuda_counted")
     if counted is None:
         pytest.skip("no cuda_counted in build/tests: the kernels' bytes are NOT counted (make test builds it)")
-    found, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
-    assert set(found) == set(allowed)
-    for name, op in found.items():
-        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], (
-            name
-        )  # where memory begins makes a few sectors more or less
-    total = sum(op["bytes"] for op in found.values())
-    assert total <= 1.25 * sum(op["fewest"] for op in found.values())
+    actual, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
+    assert set(actual) == set(allowed)
+    for name, op in actual.items():
+        # where memory begins makes a few sectors more or less
+        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], name
+    total = sum(op["bytes"] for op in actual.values())
+    assert total <= 1.25 * sum(op["fewest"] for op in actual.values())
 
 
 def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):

@@ -43,21 +43,21 @@ def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray):
         x = spec.grid.x_min + (column + 0.5 + values[0]) * spec.grid.cell
         y = spec.grid.y_min + (row + 0.5 + values[1]) * spec.grid.cell
         yaw = np.arctan2(values[6], values[7])
-        found = [x, y, spec.ground(x, y) + values[2], *np.exp(values[3:6]), yaw, *values[8:10]]
+        decoded = [x, y, spec.ground(x, y) + values[2], *np.exp(values[3:6]), yaw, *values[8:10]]
         score = np.float32(1 / (1 + np.exp(-np.float64(logit))))
-        candidates.append((-score, (label * height + row) * width + column, label, found))
-    kept: list[tuple] = []
+        candidates.append((-score, (label * height + row) * width + column, label, decoded))
+    selected: list[tuple] = []
     for candidate in sorted(candidates)[: spec.head.max_candidates]:
         radius = spec.head.classes[candidate[2]].nms_radius
         near = [
             k
-            for k in kept
+            for k in selected
             if k[2] == candidate[2] and np.hypot(k[3][0] - candidate[3][0], k[3][1] - candidate[3][1]) <= radius
         ]
-        if not near and len(kept) < spec.head.max_detections:
-            kept.append(candidate)
-    boxes = np.array([k[3] for k in kept]).reshape(-1, 9)
-    return boxes, np.array([-k[0] for k in kept]), np.array([k[2] for k in kept], int)
+        if not near and len(selected) < spec.head.max_detections:
+            selected.append(candidate)
+    boxes = np.array([k[3] for k in selected]).reshape(-1, 9)
+    return boxes, np.array([-k[0] for k in selected]), np.array([k[2] for k in selected], int)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -115,9 +115,9 @@ def test_yaw_is_in_minus_pi_to_pi(sine: float, cosine: float, yaw: float) -> Non
     assert boxes[0, 6] == pytest.approx(yaw, abs=1e-6) and -np.float32(np.pi) <= boxes[0, 6] < np.float32(np.pi)
 
 
-@pytest.mark.parametrize("place", [(0, 0), (0, W - 1), (H - 1, 0), (H - 1, W - 1), (0, 7), (9, 0)])
-def test_a_peak_on_the_edge_is_found(place: tuple[int, int]) -> None:
-    assert len(decode(small_spec(), *one_peak(*place, [0] * 10))[0]) == 1
+@pytest.mark.parametrize("cell", [(0, 0), (0, W - 1), (H - 1, 0), (H - 1, W - 1), (0, 7), (9, 0)])
+def test_a_peak_on_the_edge_is_found(cell: tuple[int, int]) -> None:
+    assert len(decode(small_spec(), *one_peak(*cell, [0] * 10))[0]) == 1
 
 
 def test_of_a_plateau_the_lowest_index_stays() -> None:
@@ -140,7 +140,7 @@ def test_equal_scores_are_ordered_by_class_then_cell() -> None:
 def test_suppression_is_within_a_class_and_its_radius() -> None:
     heatmap, box = np.full((3, H, W), NEVER, np.float32), np.zeros((20, H, W), np.float32)
     heatmap[0, 10, 10], heatmap[0, 10, 12], heatmap[0, 10, 14] = 3, 2, 1  # cars 2 m apart, radius 2.5 m
-    heatmap[1, 10, 12] = 2.5  # a truck at the second car's place
+    heatmap[1, 10, 12] = 2.5  # a truck at the second car's cell
     boxes, _, labels = decode(small_spec(), heatmap, box)
     assert labels.tolist() == [0, 1, 0] and boxes[:, 0].tolist() == [-5.5, -3.5, -1.5]
 
@@ -173,8 +173,8 @@ def test_scores_fall_and_limits_hold(seed: int, candidates: int, detections: int
     assert (np.diff(scores) <= 0).all() and len(scores) <= min(candidates, detections)
     assert (scores >= np.float32(0.3) - 1e-6).all()
     for label in range(3):
-        own = boxes[labels == label, :2]
-        gaps = np.linalg.norm(own[:, None] - own[None], axis=-1)[np.triu_indices(len(own), 1)]
+        centres = boxes[labels == label, :2]
+        gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(len(centres), 1)]
         assert (gaps > spec.head.classes[label].nms_radius - 1e-4).all()
 
 

@@ -87,8 +87,8 @@ def test_calls_from_several_threads_do_not_disturb_each_other() -> None:
 
     expected = {name: op() for name, op in OPS.items()}
     with ThreadPoolExecutor(4) as pool:
-        for name, found in zip(list(OPS) * 20, pool.map(lambda name: OPS[name](), list(OPS) * 20), strict=True):
-            assert found == expected[name], name
+        for name, result in zip(list(OPS) * 20, pool.map(lambda name: OPS[name](), list(OPS) * 20), strict=True):
+            assert result == expected[name], name
 
 
 def test_a_forked_child_can_use_the_ops() -> None:

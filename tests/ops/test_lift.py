@@ -1,12 +1,11 @@
 """Frustum points -> bird's-eye view: the table of the geometry, and the sum."""
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import FORWARD, random_rig, rotation, shift, small_spec
+from op_cases import FORWARD, normalised, random_rig, rotation, shift, small_spec
 
 from imkd_edge.ops import ImageCrop, image_crop, lift, lift_table
 from imkd_edge.rig import CameraCalibration, SensorRig
@@ -18,22 +17,6 @@ def depth_centres(depth: DepthSpec) -> np.ndarray:
     if depth.spacing == "linear":
         return depth.min + i * (depth.max - depth.min) / depth.bins
     return np.exp(np.log(depth.min) + i / depth.bins * np.log(depth.max / depth.min))
-
-
-def normalised(camera: CameraCalibration, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """(..., 2) ray through raw pixels, undistorted by OpenCV."""
-    raw = np.stack([u, v], -1).reshape(-1, 1, 2).astype(np.float64)
-    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-13)
-    K = camera.K.copy()
-    skew, K[0, 1] = K[0, 1], 0  # OpenCV undistorts without skew: move it into u
-    raw[:, 0, 0] -= skew * (raw[:, 0, 1] - K[1, 2]) / K[1, 1]
-    if camera.distortion == "none":
-        rays = (raw[:, 0] - K[:2, 2]) / np.diag(K)[:2]
-    elif camera.distortion == "plumb_bob":
-        rays = cv2.undistortPointsIter(raw, K, np.array(camera.coefficients), None, None, stop)[:, 0]
-    else:
-        rays = cv2.fisheye.undistortPoints(raw, K, np.array(camera.coefficients), criteria=stop)[:, 0]
-    return rays.reshape(*u.shape, 2)
 
 
 def frustum(spec: ModelSpec, rig: SensorRig, crops: list[ImageCrop]) -> np.ndarray:
@@ -87,10 +70,10 @@ def test_each_frustum_point_lies_in_its_cell(seed: int, distortion: str) -> None
     rig = random_rig(seed, distortion=distortion)
     crops = crops_of(spec, rig)
     expected, margin = cells_of(spec, frustum(spec, rig, crops))
-    found = expand(spec, lift_table(spec, rig, crops)).reshape(expected.shape)
+    result = expand(spec, lift_table(spec, rig, crops)).reshape(expected.shape)
     clear = margin > 1e-4
     assert clear.mean() > 0.99 and (expected >= 0).mean() > 0.02
-    assert (found == expected)[clear].all()
+    assert (result == expected)[clear].all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -141,9 +124,8 @@ def random_tensors(spec: ModelSpec, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def lift_reference(spec: ModelSpec, table, depth: np.ndarray, context: np.ndarray) -> np.ndarray:
     """float64 scatter-add by torch."""
     cells = torch.from_numpy(expand(spec, table)).reshape(depth.shape)
-    weighted = (
-        torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]
-    )  # (N, D, C, h, w)
+    # (N, D, C, h, w)
+    weighted = torch.from_numpy(context).double()[:, None] * torch.from_numpy(depth).double()[:, :, None]
     values = torch.cat([weighted, torch.from_numpy(depth).double()[:, :, None]], 2).permute(0, 1, 3, 4, 2)
     out = torch.zeros(spec.grid.height() * spec.grid.width(), spec.context_channels + 1, dtype=torch.float64)
     inside = cells >= 0
@@ -216,15 +198,14 @@ def test_moving_the_rig_by_whole_cells_moves_the_grid(seed: int, dx: int, dy: in
 @settings(derandomize=True, max_examples=25, deadline=None)
 def test_turning_the_rig_by_quarters_turns_the_grid(seed: int, quarters: int) -> None:
     square = GridSpec(x_min=-16, x_max=16, y_min=-16, y_max=16, z_min=-3, z_max=4, cell=1.0)
-    spec, rig, turned = small_spec(grid=square), random_rig(seed), random_rig(seed)
+    spec, rig, rotated = small_spec(grid=square), random_rig(seed), random_rig(seed)
     turn = np.round(rotation(quarters * np.pi / 2))
-    for camera in turned.cameras:
+    for camera in rotated.cameras:
         camera.T_ego_camera = turn @ camera.T_ego_camera
     depth, context = random_tensors(spec, seed)
-    before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, turned))
-    expected = np.rot90(
-        before, -quarters, (1, 2)
-    )  # x to columns, y to rows: a turn from x to y runs the other way in the array
+    before, after = (lift(spec, lift_table(spec, r), depth, context) for r in (rig, rotated))
+    # x to columns, y to rows: a turn from x to y runs the other way in the array
+    expected = np.rot90(before, -quarters, (1, 2))
     assert (np.abs(expected - after).max(axis=0) > 1e-5).mean() < 0.01
 
 

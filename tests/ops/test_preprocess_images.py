@@ -181,7 +181,10 @@ def planes(width: int, height: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 
 def rgb_of(y: np.ndarray, uv: np.ndarray, matrix: str = "bt601") -> np.ndarray:
-    """float64, the inverse of ITU-R BT.601-7 / BT.709-6: Y = Kr R + Kg G + Kb B, Cb = (B - Y) / 2(1 - Kb), Cr = (R - Y) / 2(1 - Kr)."""
+    """float64, the inverse of ITU-R BT.601-7 / BT.709-6.
+
+    Y = Kr R + Kg G + Kb B, Cb = (B - Y) / 2(1 - Kb), Cr = (R - Y) / 2(1 - Kr).
+    """
     kr, kb, luma, chroma, black = MATRICES[matrix]
     Y = (y.astype(np.float64) - black) / luma
     Cb, Cr = (np.repeat(np.repeat((uv[..., i].astype(np.float64) - 128) / chroma, 2, 0), 2, 1) for i in (0, 1))
@@ -196,9 +199,9 @@ def test_nv12_is_as_if_it_had_been_converted_first(size: tuple[int, int], matrix
     spec = ImageSpec(width=96, height=64, stride=16)
     y, uv = planes(*size)
     crop = image_crop(spec, *size)
-    found = preprocess_images([(y, uv, matrix)], [crop], spec)
-    wanted = preprocess_images([rgb_of(y, uv, matrix)], [crop], spec)
-    off = np.abs(found - wanted) * np.array(spec.std)[:, None, None]
+    result = preprocess_images([(y, uv, matrix)], [crop], spec)
+    expected = preprocess_images([rgb_of(y, uv, matrix)], [crop], spec)
+    off = np.abs(result - expected) * np.array(spec.std)[:, None, None]
     assert off.max() <= 1.001  # a grey level, where a half is rounded the other way
     assert (off > 1e-3).mean() < 1e-3
 
@@ -228,8 +231,8 @@ def test_nv12_is_bt601_as_opencv_reads_it() -> None:
 def test_known_colours_of_nv12(yuv, rgb, matrix: str) -> None:
     y, uv = np.full((8, 8), yuv[0], np.uint8), np.full((4, 4, 2), yuv[1:], np.uint8)
     spec = ImageSpec(width=16, height=16, stride=16, mean=[0, 0, 0], std=[1, 1, 1])
-    found = preprocess_images([(y, uv, matrix)], [image_crop(spec, 8, 8)], spec)[0, :, 5, 5]
-    assert np.abs(found - rgb).max() <= 2  # the eight bits of YUV
+    result = preprocess_images([(y, uv, matrix)], [image_crop(spec, 8, 8)], spec)[0, :, 5, 5]
+    assert np.abs(result - rgb).max() <= 2  # the eight bits of YUV
 
 
 @pytest.mark.parametrize(
@@ -278,9 +281,9 @@ def test_steps_are_what_quantize_linear_makes_of_the_values(scale: float, plain:
     """Grey levels over 2 are halves, which go to the even one; those over 1e-30 are beyond every integer."""
     spec = ImageSpec(width=304, height=64, stride=16, **({"mean": (100, 100, 100), "std": (1, 1, 1)} if plain else {}))
     images, crops = [noise(304, 64), None, noise(500, 77)], [ImageCrop(), ImageCrop(), image_crop(spec, 500, 77)]
-    wanted = quantize_linear(preprocess_images(images, crops, spec), scale)
-    found = quantize_images(images, crops, spec, scale)
-    assert found.dtype == np.int8 and np.array_equal(found, wanted) and not found[1].any()
+    expected = quantize_linear(preprocess_images(images, crops, spec), scale)
+    result = quantize_images(images, crops, spec, scale)
+    assert result.dtype == np.int8 and np.array_equal(result, expected) and not result[1].any()
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])

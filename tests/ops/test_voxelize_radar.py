@@ -195,7 +195,7 @@ def test_each_statistic_alone_is_scaled_and_offset(name: str) -> None:
 
 
 def test_one_point_computed_by_hand() -> None:
-    """Radar at (1, 2, 0.5) turned left by 90 degrees; a point 3 m ahead of it receding with 2 m/s, half a second ago."""
+    """Radar at (1, 2, 0.5), rotated left by 90 degrees; half a second ago a point 3 m ahead of it receded at 2 m/s."""
     rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=shift(1, 2, 0.5) @ rotation(np.pi / 2))])
     spec = small_spec(ground_plane=(0, 0, -0.5))
     grid, stats = voxelize_radar(
@@ -268,14 +268,14 @@ def test_a_point_at_the_radar_itself_has_no_direction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age_ms", "kept"), [(0, True), (999, True), (1001, False), (-999, True), (-1001, False), (10**7, False)]
+    ("age_ms", "used"), [(0, True), (999, True), (1001, False), (-999, True), (-1001, False), (10**7, False)]
 )
-def test_sweeps_older_than_the_limit_are_left_out(age_ms: int, kept: bool) -> None:
+def test_sweeps_older_than_the_limit_are_left_out(age_ms: int, used: bool) -> None:
     rig = random_rig(0, cameras=0, radars=1)
     _, stats = voxelize_radar(
         small_spec(), rig, [RadarSweep("r0", np.ones((4, 5), np.float32), NOW - age_ms * 1_000_000)], NOW
     )
-    assert stats.used == (4 if kept else 0)
+    assert stats.used == (4 if used else 0)
 
 
 def test_a_sweep_without_a_time_and_a_dict_mean_now() -> None:
@@ -323,9 +323,9 @@ def test_turning_the_rig_by_quarters_turns_the_grid(seed: int, quarters: int) ->
     square = GridSpec(x_min=-16, x_max=16, y_min=-16, y_max=16, z_min=-3, z_max=4, cell=1.0)
     names = [n for n in STATISTICS if not n.startswith(("velocity", "offset"))]
     spec = small_spec(grid=square, radar=RadarSpec(cell=0.5, features=[RadarFeature(statistic=n) for n in names]))
-    rig, turned = random_rig(seed, cameras=0), random_rig(seed, cameras=0)
-    for radar in turned.radars:
+    rig, rotated = random_rig(seed, cameras=0), random_rig(seed, cameras=0)
+    for radar in rotated.radars:
         radar.T_ego_radar = np.round(rotation(quarters * np.pi / 2)) @ radar.T_ego_radar
     sweeps = random_sweeps(rig, seed, per_radar=1)
-    before, after = (voxelize_radar(spec, r, sweeps, NOW)[0] for r in (rig, turned))
+    before, after = (voxelize_radar(spec, r, sweeps, NOW)[0] for r in (rig, rotated))
     assert (np.abs(np.rot90(before, -quarters, (1, 2)) - after).max(axis=0) < 1e-4).mean() > 0.999

@@ -1,4 +1,4 @@
-"""warp_bev against torch's grid_sample in float64, and to the bit where the motion is a whole number of cells or quarter turns."""
+"""warp_bev against torch's grid_sample in float64; exact for motion by whole cells or quarter turns."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,8 @@ from op_cases import rotation, shift
 from imkd_edge import ops
 from imkd_edge.spec import GridSpec
 
-ROUNDING = (
-    2 * 0.5 / 1024
-)  # largest change of an interpolated value, per unit of difference between neighbours: half a step along each axis
+# largest change of an interpolated value, per unit of difference between neighbours: half a step along each axis
+ROUNDING = 2 * 0.5 / 1024
 GRIDS = {
     "square": GridSpec(x_min=-16, x_max=16, y_min=-16, y_max=16, cell=1.0),
     "wide": GridSpec(x_min=-16, x_max=16, y_min=-12, y_max=12, cell=1.0),
@@ -36,9 +35,9 @@ def reference(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> n
     then = now @ T_then_now.T
     u = 2 * (then[..., 0] - grid.x_min) / (grid.x_max - grid.x_min) - 1
     v = 2 * (then[..., 1] - grid.y_min) / (grid.y_max - grid.y_min) - 1
-    places = torch.from_numpy(np.stack([u, v], -1))[None]
+    positions = torch.from_numpy(np.stack([u, v], -1))[None]
     sampled = torch.nn.functional.grid_sample(
-        torch.from_numpy(features).double()[None], places, padding_mode="zeros", align_corners=False
+        torch.from_numpy(features).double()[None], positions, padding_mode="zeros", align_corners=False
     )
     return sampled[0].numpy()
 
@@ -50,9 +49,9 @@ def reference(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> n
 def test_it_samples_where_the_cells_were(name: str, seed: int, yaw: float, x: float, y: float) -> None:
     grid, T = GRIDS[name], shift(x, y) @ rotation(yaw)
     features = random_map(grid, seed)
-    found = ops.warp_bev(grid, features, T)
-    assert found.dtype == np.float32 and found.shape == features.shape
-    assert np.abs(found - reference(grid, features, T)).max() <= 2 * ROUNDING + 1e-6  # neighbours differ by at most 2
+    result = ops.warp_bev(grid, features, T)
+    assert result.dtype == np.float32 and result.shape == features.shape
+    assert np.abs(result - reference(grid, features, T)).max() <= 2 * ROUNDING + 1e-6  # neighbours differ by at most 2
 
 
 def test_only_the_planar_part_of_the_pose_counts() -> None:
@@ -81,8 +80,8 @@ def test_whole_cells_are_exact(name: str, rows: int, columns: int) -> None:
     grid = GRIDS[name]
     rows = max(-grid.height(), min(grid.height(), rows))
     features = random_map(grid)
-    found = ops.warp_bev(grid, features, shift(columns * grid.cell, rows * grid.cell))
-    assert np.array_equal(found, moved(features, rows, columns))
+    result = ops.warp_bev(grid, features, shift(columns * grid.cell, rows * grid.cell))
+    assert np.array_equal(result, moved(features, rows, columns))
 
 
 def test_an_object_ahead_comes_nearer_as_the_ego_drives_towards_it() -> None:
@@ -91,20 +90,18 @@ def test_an_object_ahead_comes_nearer_as_the_ego_drives_towards_it() -> None:
     features = np.zeros((1, 64, 128), np.float32)
     features[0, 37, 25] = 1  # y = -25.6 + 37.5 * 0.8 = 4.4, x = 25.5 * 0.8 = 20.4
     assert np.argwhere(ops.warp_bev(grid, features, shift(8))[0]).tolist() == [[37, 15]]
-    turned = ops.warp_bev(
-        grid, features, shift(8, 0) @ rotation(np.pi / 2)
-    )  # then ahead is now to the right: (4.4, -12.4)
-    assert np.argwhere(turned[0]).tolist() == [[16, 5]]
+    # then ahead is now to the right: (4.4, -12.4)
+    rotated = ops.warp_bev(grid, features, shift(8, 0) @ rotation(np.pi / 2))
+    assert np.argwhere(rotated[0]).tolist() == [[16, 5]]
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_exact_on_a_square_grid(quarters: int) -> None:
     grid = GRIDS["square"]
     features = random_map(grid)
-    found = ops.warp_bev(grid, features, rotation(quarters * np.pi / 2))
-    assert np.array_equal(
-        found, np.rot90(features, quarters, (1, 2))
-    )  # turned to the left, the world turns to the right
+    result = ops.warp_bev(grid, features, rotation(quarters * np.pi / 2))
+    # rotated to the left, the world turns to the right
+    assert np.array_equal(result, np.rot90(features, quarters, (1, 2)))
     both = ops.warp_bev(grid, features, shift(4, -3) @ rotation(quarters * np.pi / 2))
     assert np.array_equal(both, np.rot90(moved(features, -3, 4), quarters, (1, 2)))
 
@@ -112,11 +109,11 @@ def test_quarter_turns_are_exact_on_a_square_grid(quarters: int) -> None:
 def test_half_a_cell_is_the_mean_of_two() -> None:
     grid = GRIDS["wide"]
     features = random_map(grid)
-    found = ops.warp_bev(grid, features, shift(0.5, 0))
+    result = ops.warp_bev(grid, features, shift(0.5, 0))
     assert np.array_equal(
-        found[:, :, :-1], features[:, :, :-1] * np.float32(0.5) + features[:, :, 1:] * np.float32(0.5)
+        result[:, :, :-1], features[:, :, :-1] * np.float32(0.5) + features[:, :, 1:] * np.float32(0.5)
     )
-    assert np.array_equal(found[:, :, -1], features[:, :, -1] * np.float32(0.5))  # beside the map there is 0
+    assert np.array_equal(result[:, :, -1], features[:, :, -1] * np.float32(0.5))  # beside the map there is 0
 
 
 @pytest.mark.parametrize("worst", [np.nan, np.inf, -np.inf])
@@ -125,8 +122,8 @@ def test_a_neighbour_without_weight_is_not_read(worst: float) -> None:
     features = random_map(grid)
     features[:, 11, 17] = worst
     for T, touched in ((np.eye(4), 1), (shift(2, -3), 1), (shift(0.5, 0), 2), (shift(0.25, 0.5), 4)):
-        found = ops.warp_bev(grid, features, T)
-        assert (~np.isfinite(found)).sum(axis=(1, 2)).tolist() == [touched] * 3
+        result = ops.warp_bev(grid, features, T)
+        assert (~np.isfinite(result)).sum(axis=(1, 2)).tolist() == [touched] * 3
 
 
 @pytest.mark.parametrize("far", [40, 1e4, 1e7, 1e12, 1e300])
@@ -138,6 +135,6 @@ def test_far_away_nothing_is_left(far: float) -> None:
 def test_every_channel_is_warped_alike() -> None:
     grid, T = GRIDS["odd"], shift(1.1, 0.4) @ rotation(-0.4)
     features = random_map(grid, channels=17)
-    found = ops.warp_bev(grid, features, T)
-    assert all(np.array_equal(found[c : c + 1], ops.warp_bev(grid, features[c : c + 1], T)) for c in range(17))
+    result = ops.warp_bev(grid, features, T)
+    assert all(np.array_equal(result[c : c + 1], ops.warp_bev(grid, features[c : c + 1], T)) for c in range(17))
     assert ops.warp_bev(grid, features[:0], T).shape == (0, grid.height(), grid.width())

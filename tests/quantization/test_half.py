@@ -39,11 +39,9 @@ def typed(calibration: Calibration, name: str) -> Typed:
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
+def real(few_real: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibration:
     """astyx-lite, calibrated on sixteen real frames."""
-    return calibrate(
-        "astyx-lite", str(shared_data / "astyx"), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1
-    )
+    return calibrate("astyx-lite", str(few_real), "val", {}, 16, tmp_path_factory.mktemp("real") / "c.npz", threads=1)
 
 
 @pytest.fixture(scope="module", params=["tiny", "astyx-lite"])

@@ -177,9 +177,9 @@ def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
     assert layers == {"camera": ("node_Conv_288",), "bev": ("node_Conv_296", "node_Conv_326")}
 
 
-def test_a_named_layer_stays_float(calibration: Calibration, tmp_path: Path) -> None:
+def test_a_named_layer_stays_float(calibration: Calibration, collection: Path, tmp_path: Path) -> None:
     name = next(group.name for group in calibration.parts["bev"].groups() if not group.float_because)
-    options = replace(RIAC, keep_float=(f"bev/{name}",))
+    options = replace(RIAC, keep_float=(f"bev/{name}",), collection=collection)
     quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
     precisions = [(part, layer, text) for part, card in parts.items() for layer, text in card["precision"].items()]
@@ -239,16 +239,16 @@ def test_a_state_of_another_model_or_a_broken_one_is_not_resumed(calibration: Ca
     assert collect_module._open(state, "key", tensors).frames == []
 
 
-def test_both_forms_are_measured_for_the_card(int8: Bundle, tmp_path: Path) -> None:
+def test_both_forms_are_measured_for_the_card(int8: Bundle, collection: Path, tmp_path: Path) -> None:
     """As `eval` measures each bundle by itself on that split; the files of the model are unchanged."""
     out = tmp_path / "m.int8.imkd"
-    options = replace(RIAC, evaluate="all")
+    options = replace(RIAC, evaluate="all", collection=collection)
     result = quantize("tiny", "synth", out, options, source_options=SYNTH, threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
-        form: evaluate_bundle(
-            path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1)
-        )["metrics"]
+        form: evaluate_bundle(path, "synth", EvalOptions(split="all"), source_options=SYNTH, run=RunOptions(threads=1))[
+            "metrics"
+        ]
         for form, path in (("float", "tiny"), ("int8", str(out)))
     }
     assert card == alone == result["metrics"] and card["float"] != card["int8"]
@@ -256,11 +256,13 @@ def test_both_forms_are_measured_for_the_card(int8: Bundle, tmp_path: Path) -> N
     assert {**digest(out), "manifest.json": ""} == {**digest(int8.path), "manifest.json": ""}
 
 
-def test_a_metric_without_objects_is_not_on_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_without_objects_is_not_on_the_card(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """KITTI's AP of a split without such a car is NaN, which JSON cannot say."""
     measured = {"car_bev_ap40_easy": float("nan"), "car_bev_ap40_moderate": 0.0}
     monkeypatch.setattr(quantize_module, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
-    options = replace(RIAC, evaluate="all")
+    options = replace(RIAC, evaluate="all", collection=collection)
     quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "m.imkd").manifest["metrics"]
     assert card == {form: {"car_bev_ap40_moderate": 0.0} for form in ("float", "int8")}

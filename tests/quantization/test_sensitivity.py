@@ -88,7 +88,7 @@ def test_every_group_has_a_predicted_time_that_int8_does_not_lengthen(calibratio
 
 
 @pytest.mark.slow
-def test_the_command_takes_a_gate(tmp_path: Path, synth: dict) -> None:
-    options = QuantizeOptions(method="mse", frames=16, gate=0.01)
+def test_the_command_takes_a_gate(tmp_path: Path, collection: Path, synth: dict) -> None:
+    options = QuantizeOptions(method="mse", frames=16, gate=0.01, collection=collection)
     result = quantize("tiny", "synth", tmp_path / "g.imkd", options, source_options=synth, threads=1)
     assert 0.3 < result["int8_share"] < 0.985

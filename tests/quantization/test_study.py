@@ -56,7 +56,7 @@ def test_rows_have_names_that_say_all() -> None:
 
 
 def test_two_seeds_from_the_command_and_no_row_is_measured_twice(
-    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, few_real: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On four real frames; one model twice stands for two seeds."""
     evaluated: list[str] = []
@@ -65,7 +65,7 @@ def test_two_seeds_from_the_command_and_no_row_is_measured_twice(
         study, "evaluate_bundle", lambda bundle, *a, **k: (evaluated.append(bundle), real(bundle, *a, **k))[1]
     )
     monkeypatch.setattr(study.kitti, "RESAMPLES", 5)
-    common = ["--data", str(shared_data / "astyx"), "--limit", "4", "--bits", "8", "--frames", "16", "--threads", "1"]
+    common = ["--data", str(few_real), "--limit", "4", "--bits", "8", "--frames", "16", "--threads", "1"]
     files = ["--state", str(tmp_path / "s"), "--out", str(tmp_path / "r.json")]
     command = ["astyx-lite", "astyx-lite", *common, "--methods", "mse", *files]
     study.main(command)

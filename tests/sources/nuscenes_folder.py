@@ -96,8 +96,8 @@ def _sensors() -> dict[str, list[dict]]:
     tables: dict[str, list[dict]] = {"sensor": [], "calibrated_sensor": []}
     for channel, (modality, translation, rotation, _) in SENSORS.items():
         tables["sensor"].append({"token": f"s-{channel}", "channel": channel, "modality": modality})
-        place = {"translation": translation, "rotation": list(rotation)}
-        row = {"token": f"c-{channel}", "sensor_token": f"s-{channel}", **place}
+        mounting = {"translation": translation, "rotation": list(rotation)}
+        row = {"token": f"c-{channel}", "sensor_token": f"s-{channel}", **mounting}
         tables["calibrated_sensor"].append({**row, "camera_intrinsic": K if modality == "camera" else []})
     return tables
 

@@ -149,7 +149,7 @@ def test_yaw_is_the_heading_of_the_full_rotation(adapted, shared_data, name):
 
 
 def test_boxes_hold_their_points_and_stand_in_the_image(adapted):
-    """Wrong axes, a wrong yaw or a wrong extrinsic calibration would empty the boxes or push them out of the picture."""
+    """Wrong axes, a wrong yaw or extrinsic calibration would empty the boxes or move them out of the picture."""
     hits = objects = 0
     for name in adapted.names[5::47]:
         sample = adapted[name]
@@ -158,9 +158,8 @@ def test_boxes_hold_their_points_and_stand_in_the_image(adapted):
         objects += near.sum()
         camera = sample.rig.cameras[0]
         T = np.linalg.inv(np.asarray(camera.T_ego_camera))
-        ahead = sample.truth.boxes[
-            np.abs(sample.truth.boxes[:, 1]) < 0.4 * sample.truth.boxes[:, 0], :3
-        ]  # +-22 degrees
+        # +-22 degrees
+        ahead = sample.truth.boxes[np.abs(sample.truth.boxes[:, 1]) < 0.4 * sample.truth.boxes[:, 0], :3]
         pixel = (ahead @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
         u, v = pixel[:, 0] / pixel[:, 2], pixel[:, 1] / pixel[:, 2]
         assert len(ahead) and (pixel[:, 2] > 0).all()
@@ -171,8 +170,8 @@ def test_boxes_hold_their_points_and_stand_in_the_image(adapted):
 def test_points_in_boxes_are_those_of_a_plain_loop(adapted):
     sample = adapted["000205"]
     for box, count in zip(sample.truth.boxes, sample.truth.radar_points, strict=True):
-        turned = Quaternion(axis=[0, 0, 1], radians=-box[6]).rotation_matrix
-        local = [turned @ (point[:3].astype(float) - box[:3]) for point in sample.radar[0].points]
+        R_box_ego = Quaternion(axis=[0, 0, 1], radians=-box[6]).rotation_matrix
+        local = [R_box_ego @ (point[:3].astype(float) - box[:3]) for point in sample.radar[0].points]
         assert count == sum(all(abs(c) <= size / 2 for c, size in zip(point, box[3:6])) for point in local)
     assert sample.truth.radar_points.sum() > 400
 
@@ -207,9 +206,8 @@ def test_each_frame_has_its_own_calibration(folder):
     assert np.allclose(before.rig.cameras[0].T_ego_camera, T_CAMERA)
     assert np.allclose(after.rig.cameras[0].T_ego_camera, T_camera) and np.allclose(after.rig.cameras[0].K, K)
     assert before.lidar[0, :3].tolist() == [10, 1, 0]
-    assert np.allclose(
-        after.lidar[:, :3], [[1 - 1, 2 + 10, 3], [1 - 5, 2 + 5, 8]], atol=1e-5
-    )  # (x, y) -> (-y, x), shifted
+    # (x, y) -> (-y, x), shifted
+    assert np.allclose(after.lidar[:, :3], [[1 - 1, 2 + 10, 3], [1 - 5, 2 + 5, 8]], atol=1e-5)
 
 
 def test_gzipped_and_plain_tables_read_alike(folder):
@@ -248,10 +246,10 @@ def test_a_frame_without_objects_has_an_empty_truth(folder):
 
 
 # ---- defects ----
-@pytest.mark.parametrize("kept", [0, 1, 20, 200, -2])
-def test_a_truncated_image_is_refused(folder, kept):
+@pytest.mark.parametrize("end", [0, 1, 20, 200, -2])
+def test_a_truncated_image_is_refused(folder, end):
     path = folder / "camera_front" / "000007.jpg"
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:end])
     assert code_of(folder) == "E0303"
 
 
@@ -272,8 +270,8 @@ def test_png_is_read_too_and_refused_when_truncated(folder):
     path.write_bytes(data)
     sample = AstyxSource(folder)["000007"]
     assert np.array_equal(sample.frames["camera_front"], pixels) and sample.rig.cameras[0].width == 30
-    for kept in (20, 200, -4):
-        path.write_bytes(data[:kept])
+    for end in (20, 200, -4):
+        path.write_bytes(data[:end])
         assert code_of(folder) == "E0303"
 
 
@@ -339,10 +337,10 @@ def test_a_broken_point_table_is_refused(folder, sensor, damage):
     assert code_of(folder) == "E0304"
 
 
-@pytest.mark.parametrize("kept", [0, 10, -6])
-def test_a_truncated_gzip_is_refused(folder, kept):
+@pytest.mark.parametrize("end", [0, 10, -6])
+def test_a_truncated_gzip_is_refused(folder, end):
     path = folder / "radar_6455" / "000007.txt"
-    path.with_name("000007.txt.gz").write_bytes(gzip.compress(path.read_bytes())[:kept])
+    path.with_name("000007.txt.gz").write_bytes(gzip.compress(path.read_bytes())[:end])
     path.unlink()
     assert code_of(folder) == "E0304"
 

@@ -35,10 +35,10 @@ def code_of(folder: Path, name: str = "k0", **options) -> str:
     return str(caught.value.code)
 
 
-@pytest.mark.parametrize("kept", [0, 30, 300, -44, -60])
-def test_a_truncated_pcd_is_refused(folder, kept):
+@pytest.mark.parametrize("end", [0, 30, 300, -44, -60])
+def test_a_truncated_pcd_is_refused(folder, end):
     path = next((folder / "samples" / "RADAR_FRONT").iterdir())
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:end])
     assert code_of(folder, images=False) == "E0304"
 
 
@@ -71,10 +71,10 @@ def test_a_radar_that_saw_nothing_is_no_fault(folder):
     assert [sweep.points.shape for sweep in sample.radar] == [(0, 5)]
 
 
-@pytest.mark.parametrize("kept", [-1, 7, 0])
-def test_a_truncated_lidar_file_is_refused(folder, kept):
+@pytest.mark.parametrize("end", [-1, 7, 0])
+def test_a_truncated_lidar_file_is_refused(folder, end):
     path = folder / NuScenesSource(folder).tables.keyframes["k0"]["LIDAR_TOP"]["filename"]
-    path.write_bytes(path.read_bytes()[:kept])
+    path.write_bytes(path.read_bytes()[:end])
     assert code_of(folder) == "E0304"
 
 
@@ -108,10 +108,10 @@ def test_a_missing_file_is_named(folder, kind):
 
 
 def test_a_sensor_without_a_reading_keeps_its_place_in_the_rig(folder):
-    def lost(row) -> bool:
+    def absent(row) -> bool:
         return row["token"] in ("CAM_BACK-0", "RADAR_FRONT-0")
 
-    change(folder, "sample_data", lambda rows: [row for row in rows if not lost(row)])
+    change(folder, "sample_data", lambda rows: [row for row in rows if not absent(row)])
     change(
         folder,
         "sample_data",

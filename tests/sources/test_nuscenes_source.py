@@ -1,4 +1,4 @@
-"""The nuScenes reader against the official devkit on a folder made by hand, and on a genuine key frame."""
+"""The nuScenes reader against the official devkit on a folder written by hand, and on a genuine key frame."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from imkd_edge.sources.pcd import read_pcd
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def folder(tmp_path_factory) -> Path:
     return write_nuscenes(tmp_path_factory.mktemp("nuscenes"))
 
 
 @pytest.fixture(scope="module")
-def devkit(made):
+def devkit(folder):
     from nuscenes.nuscenes import NuScenes
 
-    return NuScenes("v1.0-mini", str(made), verbose=False)
+    return NuScenes("v1.0-mini", str(folder), verbose=False)
 
 
 @pytest.fixture(scope="module")
-def source(made) -> NuScenesSource:
-    return open_source(made)
+def source(folder) -> NuScenesSource:
+    return open_source(folder)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_bicycle_racks_come_beside_the_boxes(source, devkit, tmp_path):
     assert np.allclose(truths["k1"].racks[0, :7], [*box.center, length, width, height, np.arctan2(y, x)])
 
 
-def test_velocity_is_unknown_without_a_near_neighbour(made, tmp_path):
+def test_velocity_is_unknown_without_a_near_neighbour(folder, tmp_path):
     write_nuscenes(tmp_path)
     table = tmp_path / "v1.0-mini" / "sample.json"
     rows = json.loads(table.read_text())
@@ -121,7 +121,7 @@ def test_velocity_is_unknown_without_a_near_neighbour(made, tmp_path):
     far = NuScenesSource(tmp_path, images=False)
     assert np.isnan(far["k2"].truth.boxes[:, 7:]).all()  # its only neighbour is 3.5 s away
     assert np.isfinite(far["k0"].truth.boxes[0, 7:]).all()
-    assert np.isfinite(NuScenesSource(made)["k2"].truth.boxes[:, 7:]).all()
+    assert np.isfinite(NuScenesSource(folder)["k2"].truth.boxes[:, 7:]).all()
 
 
 def test_counts_and_visibility_come_with_the_boxes(source):
@@ -172,19 +172,19 @@ def test_radar_sweeps_are_the_devkits_in_the_lidar_frame(source, devkit):
         assert np.allclose(np.repeat(ages, [len(sweep.points) for sweep in ours]), lags[0], atol=1e-5)
 
 
-def test_sweeps_go_back_through_prev_newest_first(made, source):
+def test_sweeps_go_back_through_prev_newest_first(folder, source):
     assert [len(source[name].radar) for name in source.names] == [3, 5, 6]  # the recording starts two sweeps before k0
     times = [sweep.timestamp_ns for sweep in source["k2"].radar]
     assert np.diff(times).tolist() == [-250_000_000] * 5
-    assert len(NuScenesSource(made, sweeps=1)["k2"].radar) == 1
+    assert len(NuScenesSource(folder, sweeps=1)["k2"].radar) == 1
     assert {sweep.radar for sweep in source["k2"].radar} == {"RADAR_FRONT"}
 
 
-def test_lidar_is_in_the_ego_frame(source, devkit, made):
+def test_lidar_is_in_the_ego_frame(source, devkit, folder):
     from nuscenes.utils.data_classes import LidarPointCloud
 
     row = devkit.get("sample_data", devkit.get("sample", "k1")["data"]["LIDAR_TOP"])
-    cloud = LidarPointCloud.from_file(str(made / row["filename"]))
+    cloud = LidarPointCloud.from_file(str(folder / row["filename"]))
     cloud.rotate(SENSORS["LIDAR_TOP"][2].rotation_matrix)
     cloud.translate(np.array(SENSORS["LIDAR_TOP"][1]))
     assert np.allclose(source["k1"].lidar, cloud.points.T, atol=1e-5) and source["k1"].lidar.dtype == np.float32
@@ -206,16 +206,16 @@ def test_radial_velocity_is_the_part_along_the_line_of_sight():
     assert np.array_equal(radar_points(points)[:, 3], points["rcs"])
 
 
-def test_filters_keep_what_is_asked_for(made):
-    def kept(**filters) -> int:
-        return len(NuScenesSource(made, images=False, sweeps=1, **filters)["k0"].radar[0].points)
+def test_filters_keep_what_is_asked_for(folder):
+    def count(**filters) -> int:
+        return len(NuScenesSource(folder, images=False, sweeps=1, **filters)["k0"].radar[0].points)
 
     everything = {"invalid_states": None, "dynamic_properties": None, "ambiguity_states": None}
-    assert kept(**everything) == 12
-    assert kept() == 10  # one ambiguous, one invalid state 3; states 4 and dynamic property 7 stay
-    assert kept(**{**everything, "invalid_states": [0]}) == 10
-    assert kept(**{**everything, "dynamic_properties": range(7)}) == 11
-    assert kept(**{**everything, "ambiguity_states": [2]}) == 1
+    assert count(**everything) == 12
+    assert count() == 10  # one ambiguous, one invalid state 3; states 4 and dynamic property 7 stay
+    assert count(**{**everything, "invalid_states": [0]}) == 10
+    assert count(**{**everything, "dynamic_properties": range(7)}) == 11
+    assert count(**{**everything, "ambiguity_states": [2]}) == 1
 
 
 @pytest.mark.parametrize("padding", [0, 1, 43, 500])
@@ -250,19 +250,19 @@ def test_missing_radars_are_absent_and_the_rest_is_there(keyframe):
 
 
 def test_radar_points_are_those_published_elsewhere(keyframe):
-    """Sensor-frame coordinates and which pass the default filter, and the same returns seen in CAM_FRONT's frame."""
+    """Sensor-frame coordinates and which pass the default filter, and the same returns in CAM_FRONT's frame."""
     folder, sample = keyframe
     with open(next((folder / "radar_partial").glob("*all125_xyz.csv"))) as file:
         rows = [row for row in csv.DictReader(file) if row["kept_by_default_filter"] == "1"]
     points = sample.radar[0].points
     assert np.allclose(points[:, :3], [[float(row[axis]) for axis in "xyz"] for row in rows], atol=1e-5)
-    seen = np.loadtxt(folder / "radar_partial" / "source_00000_radar_pc_camframe.txt").T[
+    expected = np.loadtxt(folder / "radar_partial" / "source_00000_radar_pc_camframe.txt").T[
         [int(row["id"]) for row in rows]
     ]
     T_ego_ref = np.linalg.inv(sample.ego.T_world_ego)
     T = T_ego_ref @ sample.radar[0].T_world_ego @ np.asarray(sample.rig.radars[0].T_ego_radar)
     in_camera = through(np.linalg.inv(np.asarray(sample.rig.cameras[0].T_ego_camera)) @ T, points[:, :3])
-    assert sample.rig.cameras[0].name == "CAM_FRONT" and np.abs(in_camera - seen).max() < 1e-5
+    assert sample.rig.cameras[0].name == "CAM_FRONT" and np.abs(in_camera - expected).max() < 1e-5
 
 
 def test_boxes_hold_the_lidar_points_that_their_labels_count(keyframe):

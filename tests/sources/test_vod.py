@@ -74,9 +74,8 @@ def test_boxes_are_the_devkits(source, root, name):
     truth = source[name].truth
     assert len(truth.boxes) == len(expected) == len(OBJECTS)
     for box, label, item in zip(truth.boxes, truth.labels, expected, strict=True):
-        assert np.allclose(
-            corners(box), item["corners_3d_transformed"][:, :3], atol=2e-5
-        )  # the devkit counts in float32
+        # the devkit counts in float32
+        assert np.allclose(corners(box), item["corners_3d_transformed"][:, :3], atol=2e-5)
         assert label == item["label_class"].lower()
 
 
@@ -189,12 +188,11 @@ def test_each_frame_has_its_own_calibration(folder):
     assert np.allclose(after.rig.radars[0].T_ego_radar, np.asarray(before.rig.radars[0].T_ego_radar) @ turn, atol=1e-7)
     assert np.array_equal(after.truth.boxes, before.truth.boxes, equal_nan=True) and after.truth.radar_points.sum() < 30
     (folder / "lidar" / "training" / "calib" / f"{NAMES[0]}.txt").write_text(calibration_text(T_camera_lidar @ turn))
-    moved = VodSource(folder)[NAMES[0]]  # the same labels in the camera frame, seen from another LiDAR
+    moved = VodSource(folder)[NAMES[0]]  # the same labels in the camera frame, with another LiDAR
     expected = np.linalg.inv(T_camera_lidar @ turn) @ T_camera_lidar @ [*OBJECTS[0][1:4], 1]
     assert np.allclose(moved.truth.boxes[0, :3], expected[:3] + [0, 0, OBJECTS[0][6] / 2], atol=1e-5)
-    assert moved.truth.boxes[0, 6] == pytest.approx(
-        OBJECTS[0][7], abs=1e-6
-    )  # its rotation is told about the LiDAR's axis
+    # its rotation is about the LiDAR's axis
+    assert moved.truth.boxes[0, 6] == pytest.approx(OBJECTS[0][7], abs=1e-6)
     assert np.allclose(
         VodSource(folder)[NAMES[1]].rig.cameras[0].T_ego_camera, np.linalg.inv(calibration(1)[0]), atol=1e-7
     )
@@ -218,9 +216,9 @@ def test_frames_of_the_testing_folder_are_found_and_have_no_truth(folder):
     ):
         for kind in kinds:
             file = next((folder / sensor / "training" / kind).glob(f"{NAMES[4]}.*"))
-            place = folder / sensor / "testing" / kind
-            place.mkdir(parents=True)
-            file.rename(place / file.name)
+            target = folder / sensor / "testing" / kind
+            target.mkdir(parents=True)
+            file.rename(target / file.name)
     source = VodSource(folder)
     assert source.names == NAMES and source[NAMES[4]].truth is None
     assert np.array_equal(source[NAMES[4]].lidar, lidar_rows(4)) and source[NAMES[4]].ego is not None

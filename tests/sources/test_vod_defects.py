@@ -83,9 +83,9 @@ def test_unknown_frames_and_folders_are_refused(folder, tmp_path):
 def test_truncated_point_files_are_refused(folder, sensor, size):
     file = file_of(folder, sensor, "velodyne")
     data = file.read_bytes()
-    for kept in (0, 1, size - 1, size + 4, len(data) - 1, len(data) - 4):
-        file.write_bytes(data[:kept])
-        assert code_of(folder, file) == "E0304", kept
+    for end in (0, 1, size - 1, size + 4, len(data) - 1, len(data) - 4):
+        file.write_bytes(data[:end])
+        assert code_of(folder, file) == "E0304", end
 
 
 @pytest.mark.parametrize("scan", [1, -5, -0.5, np.nan, np.inf])
@@ -118,10 +118,10 @@ def test_nan_returns_are_kept_for_the_detector_to_count_and_lidar_ones_dropped(f
     assert sample.truth.radar_points[0] == 9 and sample.truth.lidar_points[0] == 7
 
 
-@pytest.mark.parametrize("kept", [0, 1, 300, -2])
-def test_a_truncated_image_is_refused(folder, kept):
+@pytest.mark.parametrize("end", [0, 1, 300, -2])
+def test_a_truncated_image_is_refused(folder, end):
     file = file_of(folder, "lidar", "image_2")
-    file.write_bytes(file.read_bytes()[:kept])
+    file.write_bytes(file.read_bytes()[:end])
     assert code_of(folder, file) == "E0303"
     assert code_of(folder, file, images=False) == "E0303"  # its size is needed all the same
 
@@ -168,12 +168,12 @@ def test_a_transform_that_is_not_rigid_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("index", "value"),
     [((0, 0), 0.0), ((1, 1), -1400.0), ((0, 3), 45.0), ((1, 0), 3.0), ((2, 2), 2.0), ((0, 2), np.nan)],
 )
-def test_a_camera_matrix_that_is_none_is_refused(folder, place, value):
+def test_a_camera_matrix_that_is_none_is_refused(folder, index, value):
     file, bad = file_of(folder, "lidar", "calib"), P2.copy()
-    bad[place] = value
+    bad[index] = value
     lines = file.read_text().splitlines()
     lines[2] = "P2: " + " ".join(map(str, bad.ravel()))
     file.write_text("\n".join(lines))

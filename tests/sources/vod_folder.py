@@ -1,7 +1,7 @@
 """A small View-of-Delft folder written by hand after the set's documents, independently of the reader.
 
-Five frames: two of one recording, two of the next, one of the test split. The vehicle drives a bend, camera and radar are
-tilted against the LiDAR, and a little differently in each frame.
+Five frames: two of one recording, two of the next, one of the test split. The vehicle drives a bend. Camera and radar
+are tilted against the LiDAR, a little differently in each frame.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ NAMES = ["00542", "00543", "00544", "00545", "02540"]
 SPLITS = {"train": NAMES[:2], "val": NAMES[2:4], "train_val": NAMES[:4], "test": NAMES[4:], "full": NAMES}
 WIDTH, HEIGHT = 1936, 1216
 P2 = np.array([[1495.468642, 0, 961.272442, 0], [0, 1495.468642, 624.89592, 0], [0, 0, 1, 0]])
-FROM_CAMERA_AXES = np.array(
-    [[0, -1, 0], [0, 0, -1], [1, 0, 0]]
-)  # x right, y down, z ahead of a camera that is not tilted
+# x right, y down, z ahead of a camera that is not tilted
+FROM_CAMERA_AXES = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
 ORIGIN = [52.0, 4.3, 1.5]  # of the odometry
 
 # class, x, y, z of the bottom centre in the LiDAR frame, length, width, height, yaw, occlusion
@@ -37,9 +36,9 @@ OBJECTS = [
 ]
 
 
-def rigid(rotation: np.ndarray, place: list[float]) -> np.ndarray:
+def rigid(rotation: np.ndarray, translation: list[float]) -> np.ndarray:
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = rotation, place
+    T[:3, :3], T[:3, 3] = rotation, translation
     return T
 
 
@@ -81,7 +80,10 @@ def label_line(T_camera_lidar: np.ndarray, item: tuple) -> str:
 
 
 def radar_rows(frame: int, scans: int) -> np.ndarray:
-    """(N, 7) float32: x, y, z, RCS, v_r, v_r_compensated, time. Each object returns twice in each scan, the road at random."""
+    """(N, 7) float32: x, y, z, RCS, v_r, v_r_compensated, time.
+
+    Each object returns twice in each scan, the road at random.
+    """
     T_camera_lidar, T_camera_radar = calibration(frame)
     T_radar_lidar = np.linalg.inv(T_camera_radar) @ T_camera_lidar
     rng = np.random.default_rng([frame, scans])
@@ -89,8 +91,8 @@ def radar_rows(frame: int, scans: int) -> np.ndarray:
     for scan in range(scans):
         for _, x, y, z, length, _, height, yaw, _ in OBJECTS:
             for share in (-0.3, 0.3):
-                place = [x + share * length * np.cos(yaw), y + share * length * np.sin(yaw), z + height / 2, 1]
-                rows.append([*(T_radar_lidar @ place)[:3], rng.uniform(-10, 20), 0, rng.normal(0, 2), -scan])
+                point = [x + share * length * np.cos(yaw), y + share * length * np.sin(yaw), z + height / 2, 1]
+                rows.append([*(T_radar_lidar @ point)[:3], rng.uniform(-10, 20), 0, rng.normal(0, 2), -scan])
         for x, y in rng.uniform([40, -20], [80, 20], (9, 2)):
             rows.append([x, y, rng.uniform(-1, 2), rng.uniform(-30, 0), 0, 0, -scan])
     table = np.array(rows)

@@ -52,13 +52,16 @@ def put(node: Any, path: Path, value: Any) -> Any:
 
 # Another valid value for each field; grids change by whole cells.
 OTHER = {
-    "name": "other", "cameras": 3, "context_channels": 81, "image.width": 144, "image.height": 80, "image.stride": 8, "image.anchor": 0.25,
-    "depth.min": 2.5, "depth.max": 59.125, "depth.bins": 71, "depth.spacing": "log", "grid.x_min": -52.0, "grid.x_max": 52.0,
-    "grid.y_min": -52.0, "grid.y_max": 52.0, "grid.z_min": -4.75, "grid.z_max": 3.25, "grid.cell": 1.6, "radar.cell": 0.8,
-    "radar.max_points": 20001, "radar.max_age": 0.61, "radar.features.0.statistic": "age_min", "radar.features.1.statistic": "phase_sin",
-    "head.classes.0.name": "bus", "head.classes.1.name": "bus", "head.classes.1.group": 0, "head.score_threshold": 0.11,
-    "head.max_candidates": 501, "head.max_detections": 201, "history.frames": 2, "history.interval": 0.75, "history.channels": 65,
-    "segmentation": True,
+    "name": "other", "cameras": 3, "context_channels": 81,
+    "image.width": 144, "image.height": 80, "image.stride": 8, "image.anchor": 0.25,
+    "depth.min": 2.5, "depth.max": 59.125, "depth.bins": 71, "depth.spacing": "log",
+    "grid.x_min": -52.0, "grid.x_max": 52.0, "grid.y_min": -52.0, "grid.y_max": 52.0,
+    "grid.z_min": -4.75, "grid.z_max": 3.25, "grid.cell": 1.6, "radar.cell": 0.8,
+    "radar.max_points": 20001, "radar.max_age": 0.61,
+    "radar.features.0.statistic": "age_min", "radar.features.1.statistic": "phase_sin",
+    "head.classes.0.name": "bus", "head.classes.1.name": "bus", "head.classes.1.group": 0,
+    "head.score_threshold": 0.11, "head.max_candidates": 501, "head.max_detections": 201,
+    "history.frames": 2, "history.interval": 0.75, "history.channels": 65, "segmentation": True,
 }  # fmt: skip
 FIELDS = [path for path in leaves(document()) if path != ("version",)]
 
@@ -267,9 +270,15 @@ BAD = {
     "history of one moment": ("E0104", bad("history.interval", 0), "history.interval"),
     "history without channels": ("E0104", bad("history.channels", 0), "history.channels"),
     "channels without history": ("E0104", bad("history.frames", 0), "history.channels"),
-    "history beyond int32": ("E0104", bad("history.channels", 8192) | {"grid": document()["grid"] | {"cell": 0.4}}, "history.channels"),
+    "history beyond int32": (
+        "E0104", bad("history.channels", 8192) | {"grid": document()["grid"] | {"cell": 0.4}}, "history.channels"
+    ),
     "number for true": ("E0104", bad("segmentation", 1), "segmentation"),
-    "tensors beyond int32": ("E0104", bad("image", document()["image"] | {"width": 8192, "height": 8192}) | {"cameras": 64}, "image.width"),
+    "tensors beyond int32": (
+        "E0104",
+        bad("image", document()["image"] | {"width": 8192, "height": 8192}) | {"cameras": 64},
+        "image.width",
+    ),
 }  # fmt: skip
 
 

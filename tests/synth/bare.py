@@ -1,4 +1,4 @@
-"""Scenes with a few things at given places, for tests that know what must be seen."""
+"""Scenes with a few things at known positions, for tests that know what is visible."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
 
 
 def bare_mesh(objects=(), fixtures=()) -> SceneMesh:
-    """A scene with `objects` (kind, x, y, yaw, vx, vy) and `fixtures` (kind, size, x, y), both relative to EYE, and nothing else."""
+    """A scene of `objects` (kind, x, y, yaw, vx, vy) and `fixtures` (kind, size, x, y) alone, relative to EYE."""
     scene = Scene(0, 0, 1.0, ("car",))
     scene.motion._rows = [scene.motion.line(EYE + [x, y], yaw, (vx, vy)) for _, x, y, yaw, vx, vy in objects]
     scene.motion._table = np.zeros((0, 8))

@@ -112,7 +112,7 @@ def test_the_nearer_of_two_cars_is_in_front():
 
 
 def test_heading_and_light_are_in_the_picture():
-    """Red lamps are seen from behind, white ones from the front."""
+    """Red lamps are visible from behind, white ones from the front."""
     away, towards = look([("car", 12.0, 0.0, 0.0, 0, 0)]), look([("car", 12.0, 0.0, np.pi, 0, 0)])
     red = [((p.pixels[..., 0] > 150) & (p.pixels[..., 1] < 80)).sum() for p in (away, towards)]
     white = [(p.pixels.min(-1) > 190)[150:].sum() for p in (away, towards)]
@@ -122,7 +122,7 @@ def test_heading_and_light_are_in_the_picture():
 def test_depth_order_agrees_with_rays():
     """Whatever a ray from the eye meets first must be drawn last."""
     rng = np.random.default_rng(4)
-    rays = met = 0
+    rays = ordered = 0
     for _ in range(20):
         boxes = disjoint_boxes(rng, 12)
         rank = np.empty(len(boxes), int)
@@ -132,25 +132,25 @@ def test_depth_order_agrees_with_rays():
             hits = sorted((t, k) for k, box in enumerate(boxes) if (t := first_hit(box, direction)) is not None)
             order = [rank[k] for _, k in hits]
             assert order == sorted(order, reverse=True)
-            rays, met = rays + 1, met + (len(hits) > 1)
-    assert met > 100
+            rays, ordered = rays + 1, ordered + (len(hits) > 1)
+    assert ordered > 100
 
 
 def disjoint_boxes(rng, count) -> np.ndarray:
     from shapely import Polygon
 
-    found: list[np.ndarray] = []
-    while len(found) < count:
+    boxes: list[np.ndarray] = []
+    while len(boxes) < count:
         yaw, size, centre = rng.uniform(-np.pi, np.pi), rng.uniform((0.3, 0.3), (16, 5)), rng.uniform(-30, 30, 2)
         c, s = np.cos(yaw), np.sin(yaw)
         local = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * size / 2
         box = local @ np.array([[c, s], [-s, c]]) + centre
         shape = Polygon(box)
         if shape.distance(Polygon([(0, 0), (0.01, 0), (0, 0.01)])) > 0.5 and not any(
-            shape.intersects(Polygon(b)) for b in found
+            shape.intersects(Polygon(b)) for b in boxes
         ):
-            found.append(box)
-    return np.array(found)
+            boxes.append(box)
+    return np.array(boxes)
 
 
 def first_hit(box: np.ndarray, direction: np.ndarray) -> float | None:

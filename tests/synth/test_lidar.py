@@ -41,15 +41,15 @@ def test_points_of_every_class_are_in_their_boxes():
     objects = [(kind, 12 * np.cos(k * 1.05), 12 * np.sin(k * 1.05), 0.4 * k, 0, 0) for k, kind in enumerate(kinds)]
     points, owner = scan(objects)
     for k, (kind, x, y, yaw, *_) in enumerate(objects):
-        own = points[owner == k]
+        hits = points[owner == k]
         c, s = np.cos(yaw), np.sin(yaw)
-        local = np.abs((own[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]]))
+        local = np.abs((hits[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]]))
         length, width, height = SIZES[kind]
-        assert len(own) > 15, kind
+        assert len(hits) > 15, kind
         assert (
             (local < np.array([length, width]) / 2 + 0.1).all()
-            and own[:, 2].min() > -0.1
-            and own[:, 2].max() < height + 0.1
+            and hits[:, 2].min() > -0.1
+            and hits[:, 2].max() < height + 0.1
         )
 
 

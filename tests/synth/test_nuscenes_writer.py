@@ -1,4 +1,4 @@
-"""The synthetic world on disk: the official devkit opens, renders and measures it, and our reader gives the samples back."""
+"""The synthetic world on disk: the official devkit opens, renders and evaluates it, our reader returns the samples."""
 
 from __future__ import annotations
 
@@ -208,9 +208,8 @@ def test_the_official_evaluation_of_the_folder_agrees_with_ours(nusc, folder, tm
     assert ours["mAP"] == pytest.approx(metrics.mean_ap, abs=1e-9)
     for name, key in {"trans_err": "mATE", "scale_err": "mASE", "orient_err": "mAOE", "vel_err": "mAVE"}.items():
         assert ours[key] == pytest.approx(metrics.tp_errors[name], abs=1e-6)
-    assert ours["mAAE"] == pytest.approx(
-        metrics.tp_errors["attr_err"], abs=0.05
-    )  # a box seen once has no speed in ours
+    # a box seen once has no speed in ours
+    assert ours["mAAE"] == pytest.approx(metrics.tp_errors["attr_err"], abs=0.05)
     assert ours["NDS"] == pytest.approx(metrics.nd_score, abs=0.005)
 
 
@@ -276,7 +275,7 @@ def test_missing_sensors_and_jpeg_are_written_too(tmp_path):
 
 
 def test_a_sweep_without_a_time_is_the_key_frame(tmp_path):
-    """Without a time it was taken at the reference time, so it is newer than one of 77 ms before, in whichever order they come."""
+    """Its time is the reference time, so it is newer than one of 77 ms before, in either order."""
     now = Changed().sample.timestamp_ns
     sweeps = [
         RadarSweep("RADAR_FRONT", np.float32([[5, 0, 0, 1, 0]] * count), time)

@@ -26,16 +26,16 @@ def inside(points, kind, x, y, yaw=0.0, margin=0.6):
 
 @pytest.mark.parametrize("speed", [8.0, -8.0, 3.0])
 def test_receding_is_positive(speed):
-    found = np.concatenate([inside(p, "car", 25, 0) for p in sweeps([("car", 25.0, 0.0, 0.0, speed, 0.0)])])
-    moving = found[np.abs(found[:, 4]) > 1.5]
+    points = np.concatenate([inside(p, "car", 25, 0) for p in sweeps([("car", 25.0, 0.0, 0.0, speed, 0.0)])])
+    moving = points[np.abs(points[:, 4]) > 1.5]
     assert len(moving) > 200 and np.median(moving[:, 4]) == pytest.approx(speed, abs=0.05)
     assert np.ptp(np.percentile(moving[:, 4], [16, 84])) / 2 == pytest.approx(np.hypot(0.1, 0.05), rel=0.3)
 
 
 def test_only_the_part_along_the_line_of_sight_is_measured():
     x, y, v = 20.0, 15.0, np.array([-5.0, 4.0])
-    found = np.concatenate([inside(p, "car", x, y, 0.6) for p in sweeps([("car", x, y, 0.6, *v)])])
-    moving = found[np.abs(found[:, 4]) > 0.6]
+    points = np.concatenate([inside(p, "car", x, y, 0.6) for p in sweeps([("car", x, y, 0.6, *v)])])
+    moving = points[np.abs(points[:, 4]) > 0.6]
     sight = moving[:, :2] / np.hypot(moving[:, 0], moving[:, 1])[:, None]
     residual = moving[:, 4] - sight @ v
     assert len(moving) > 100 and abs(residual.mean()) < 0.08 and residual.std() < 0.35
@@ -63,13 +63,13 @@ def test_a_flat_side_flashes():
 
 
 def test_range_and_azimuth_noise():
-    found = np.concatenate(
+    points = np.concatenate(
         [
             p[np.hypot(p[:, 0] - 20, p[:, 1]) < 1.2]
             for p in sweeps(fixtures=[("pole", (0.16, 0.16, 5.0), 20.0, 0.0)], count=800)
         ]
     )
-    pole = found[found[:, 3] > -1]  # above most of the ground clutter
+    pole = points[points[:, 3] > -1]  # above most of the ground clutter
     assert len(pole) > 60
     azimuth, r = np.arctan2(pole[:, 1], pole[:, 0]), np.hypot(pole[:, 0], pole[:, 1])
     assert abs(azimuth.mean()) < np.radians(0.1) and azimuth.std() == pytest.approx(AZIMUTH_NOISE, rel=0.5)
@@ -88,8 +88,8 @@ def test_the_weaker_and_farther_the_more_is_missed():
 
 def test_a_building_hides_and_a_car_hides_partly():
     def returns(fixtures, objects=()):
-        found = [inside(p, "truck", 40, 0) for p in sweeps([("truck", 40.0, 0.0, 0.0, 9.0, 0.0), *objects], fixtures)]
-        return sum((np.abs(p[:, 4] - 9) < 1).sum() for p in found)
+        points = [inside(p, "truck", 40, 0) for p in sweeps([("truck", 40.0, 0.0, 0.0, 9.0, 0.0), *objects], fixtures)]
+        return sum((np.abs(p[:, 4] - 9) < 1).sum() for p in points)
 
     free, walled = returns([]), returns([("building", (2.0, 20.0, 6.0), 25.0, 0.0)])
     shadowed = returns([], [("bus", 20.0, 0.0, np.pi / 2, 0, 0)])

@@ -11,7 +11,7 @@ from shapely import Polygon
 from imkd_edge.errors import Error
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources import open_source
-from imkd_edge.sources.synth import KEPT_SCENES, SynthSource, default_rig
+from imkd_edge.sources.synth import CACHED_SCENES, SynthSource, default_rig
 from imkd_edge.sources.synth.world import Scene
 
 SMALL = {"image": (160, 90), "frames_per_scene": 3}
@@ -40,7 +40,7 @@ def test_a_sample_is_the_same_bytes_whatever_was_read_before_it():
     names = ["s000-f000", "s001-f002", "s005-f001", "s000-f002"]
     forward, other = SynthSource(seed=3, lidar=True, **SMALL), SynthSource(seed=3, lidar=True, **SMALL)
     first = [digest(forward[n]) for n in names]
-    for scene in range(KEPT_SCENES + 1):  # push everything out of memory
+    for scene in range(CACHED_SCENES + 1):  # push everything out of memory
         other[f"s{scene:03d}-f001"]
     assert [digest(other[n]) for n in reversed(names)] == first[::-1]
     assert digest(other.subset(names[1:2])[names[1]]) == first[1]
@@ -72,16 +72,15 @@ def test_the_default_rig_is_valid_and_looks_all_around():
     )
     for degrees in range(0, 360, 3):  # a point 20 m away at eye level is in some image
         p = np.array([20 * np.cos(np.radians(degrees)), 20 * np.sin(np.radians(degrees)), 1.5, 1])
-        seen = 0
+        visible = 0
         for camera in rig.cameras:
             q = (np.linalg.inv(camera.T_ego_camera) @ p)[:3]
             u, v, w = np.asarray(camera.K) @ q
-            seen += w > 0 and -0.5 <= u / w <= camera.width - 0.5 and -0.5 <= v / w <= camera.height - 0.5
-        assert seen >= 1, degrees
+            visible += w > 0 and -0.5 <= u / w <= camera.width - 0.5 and -0.5 <= v / w <= camera.height - 0.5
+        assert visible >= 1, degrees
     wide = [2 * np.degrees(np.arctan(camera.width / 2 / camera.K[0, 0])) for camera in rig.cameras]
-    assert wide == pytest.approx(
-        [64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1
-    )  # of nuScenes' focal lengths, 1266 and 809 px
+    # of nuScenes' focal lengths, 1266 and 809 px
+    assert wide == pytest.approx([64.6, 64.6, 64.6, 89.4, 64.6, 64.6], abs=0.1)
 
 
 def test_a_sample_has_everything_with_the_right_types():

@@ -37,7 +37,7 @@ def test_a_segment_through_the_near_plane_is_cut_there() -> None:
     np.testing.assert_allclose(reverse[1], [1, 2, 0])
 
 
-def test_a_segment_behind_the_camera_is_dropped() -> None:
+def test_a_segment_behind_the_camera_is_discarded() -> None:
     assert clip_near(np.array([0.0, 0, -1]), np.array([5.0, 0, NEAR / 2])) is None
 
 
@@ -57,12 +57,12 @@ def test_projection_agrees_with_opencv(model: str, coefficients: tuple[float, ..
     np.testing.assert_allclose(project(lens, points), expected.reshape(-1, 2), atol=1e-6)
 
 
-def test_a_folded_lens_polynomial_gives_no_point() -> None:
+def test_a_folded_lens_polynomial_gives_nan() -> None:
     far_out = np.array([[8.0, 0.0, 1.0]])  # r = 8: beyond the turning point of 1 - 0.3 r^2
     assert np.isnan(project(camera("plumb_bob", (-0.3, 0, 0, 0, 0)), far_out)).any()
 
 
-def test_a_box_around_the_camera_is_cut_and_a_box_behind_is_not_seen() -> None:
+def test_a_box_around_the_camera_is_clipped_and_a_box_behind_is_invisible() -> None:
     lens = camera()
     around = project_edges(lens, box_corners(np.array([0, 0, 0, 6, 3, 2, 0, 0, 0])), EDGES)
     assert around and len(around) < len(EDGES)
@@ -70,7 +70,7 @@ def test_a_box_around_the_camera_is_cut_and_a_box_behind_is_not_seen() -> None:
     assert not is_visible(lens, behind)
 
 
-def test_a_box_beside_the_view_is_not_seen() -> None:
+def test_a_box_beside_the_view_is_invisible() -> None:
     assert not is_visible(
         camera(), project_edges(camera(), box_corners(np.array([10, 30, 0, 4, 2, 2, 0, 0, 0])), EDGES)
     )

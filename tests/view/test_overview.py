@@ -1,4 +1,4 @@
-"""The overview picture: what is in it, where it stands, that it is written whole."""
+"""The overview picture: its content and layout, and that its file is written completely."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_any_number_of_cameras_makes_a_legible_picture(count: int, theme: str) -
     assert (np.abs(picture.astype(int) - class_color("car")).sum(2) < 12).sum() > 50  # the detection's colour is there
 
 
-def test_a_wide_camera_stands_above_the_view() -> None:
+def test_a_wide_image_is_above_the_view() -> None:
     sensors = rig(1, (1024, 309))
     picture = draw.overview(sample(sensors, ONE_CAR), result(ONE_CAR), random_spec(1))
     assert picture.shape[1] == 1400 and picture.shape[0] > 900
@@ -78,23 +78,21 @@ GATES = {name: np.full((64, 64), 0.5, np.float32) for name in ("i_cam", "i_rad")
 
 
 @pytest.mark.parametrize("size", [(320, 180), (1024, 309)])
-def test_gates_and_segmentation_stand_below_where_there_are_any(size: tuple[int, int]) -> None:
-    sensors, found = sample(rig(1, size), ONE_CAR), result(ONE_CAR)
-    plain = draw.overview(sensors, found, random_spec(1))
+def test_gates_and_segmentation_are_below_the_view(size: tuple[int, int]) -> None:
+    frame, detections = sample(rig(1, size), ONE_CAR), result(ONE_CAR)
+    plain = draw.overview(frame, detections, random_spec(1))
     segmentation = {"segmentation": GATES["i_cam"]}
     for more in ({"debug": GATES}, segmentation, {"debug": GATES, **segmentation}):
-        picture = draw.overview(sensors, replace(found, **more), random_spec(1))
+        picture = draw.overview(frame, replace(detections, **more), random_spec(1))
         assert picture.shape[1] == plain.shape[1] and picture.shape[0] > plain.shape[0] + 200
         assert np.array_equal(picture[: plain.shape[0] - draw.MARGIN], plain[: -draw.MARGIN])
-        middle, least = (
-            ramp(np.array([0.5]), maps.SCALE)[0],
-            0.3 if "debug" in more else 0.2,
-        )  # one map alone is no higher than three
-        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > least
+        middle = ramp(np.array([0.5]), maps.SCALE)[0]
+        limit = 0.3 if "debug" in more else 0.2  # a single map is as high as a row of three
+        assert (np.abs(picture[plain.shape[0] :].astype(int) - middle).sum(2) < 6).mean() > limit
 
 
 @pytest.mark.parametrize("forward_right", [False, True])
-def test_a_cell_of_a_map_stands_where_its_box_would(forward_right: bool) -> None:
+def test_a_cell_of_a_map_is_drawn_at_its_position(forward_right: bool) -> None:
     """The cell 40 m ahead and 24 m to the left is bright: up and left, or right and up."""
     spec = random_spec(1)
     values = np.zeros((64, 64), np.float32)
@@ -134,7 +132,7 @@ def test_forward_is_up_or_right() -> None:
     np.testing.assert_allclose(right(left)[0], [100, 80])
 
 
-def test_old_sweeps_are_brought_to_the_reference_pose() -> None:
+def test_old_sweeps_are_transformed_to_the_reference_pose() -> None:
     """The vehicle has driven 3 m since the sweep: a post 10 m ahead then is 7 m ahead now."""
     then, now = np.eye(4), np.eye(4)
     now[0, 3] = 3
@@ -152,12 +150,12 @@ def test_an_aliased_radar_is_coloured_by_intensity() -> None:
     assert not returns.is_velocity and returns.value[0] == 55
 
 
-def test_the_ramp_meets_its_stops() -> None:
+def test_the_ramp_interpolates_between_its_stops() -> None:
     colors = ramp(np.array([-1, 0, 0.5, 1, 2, np.nan]), [(0, 0, 0), (100, 50, 20), (200, 0, 0)])
     np.testing.assert_array_equal(colors, [[0, 0, 0], [0, 0, 0], [100, 50, 20], [200, 0, 0], [200, 0, 0], [0, 0, 0]])
 
 
-def test_a_canvas_part_does_not_leak() -> None:
+def test_a_window_clips_what_is_drawn_in_it() -> None:
     canvas = Canvas(40, 40, (0, 0, 0))
     canvas.window(10, 10, 20, 20).fill(np.array([[-50, -50], [90, -50], [90, 90], [-50, 90]]), (255, 255, 255), 0.5)
     picture = canvas.picture()

@@ -1,4 +1,4 @@
-"""LiDAR teacher and label encoder, for training alone: neither may appear in an exported graph."""
+"""LiDAR teacher and label encoder, used only in training: neither may appear in an exported graph."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge.spec import ModelSpec
+from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training import lidar
 from imkd_edge.training.config import TeacherConfig
-from imkd_edge.training.models.bev import BOX_CHANNELS, Head
+from imkd_edge.training.models.bev import Head
 from imkd_edge.training.models.blocks import conv_bn
 from imkd_edge.training.models.radar import GridEncoder
 

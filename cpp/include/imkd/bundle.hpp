@@ -10,13 +10,12 @@ struct Bundle {
   static constexpr int kVersion = 1;
   std::string path;  // the folder
   ModelSpec spec;
-  std::string
-      manifest;  // JSON text: {"schema":1,"spec":{},"files":{name:{"sha256","bytes"}},"metrics":{},"provenance":{}}
-  std::string file(
-      const std::string& name) const;  // absolute path; throws bundle_missing_file for a name not in the manifest
-  static Bundle load(const std::string& path);  // throws Error 4xx; checks names, sizes and SHA-256 of every file
+  // JSON text: {"schema":1,"spec":{},"files":{name:{"sha256","bytes"}},"metrics":{},"provenance":{}}
+  std::string manifest;
+  // Absolute path of a file; throws Error bundle_missing_file for a name that is not in the manifest.
+  std::string file(const std::string& name) const;
+  // Checks the name, size and SHA-256 of every file; throws Error 4xx.
+  static Bundle load(const std::string& path);
 };
-
-std::string sha256_hex(const void* data, std::size_t size);
 
 }  // namespace imkd

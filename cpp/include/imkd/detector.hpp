@@ -1,5 +1,6 @@
 // Detector: frames in, boxes out.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -12,37 +13,34 @@
 namespace imkd {
 
 struct DetectorOptions {
-  // "cpu"; "cuda"; "auto": "cuda" where the engines run there. For load, "auto" falls back to the CPU where anything is
-  // missing for the GPU.
+  // "cpu"; "cuda"; "auto": "cuda" where both engines run on the GPU. For load see load_for_device.
   std::string device = "auto";
-  std::string engine =
-      "auto";       // for load: a name that make_engine knows; "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU
-  int threads = 0;  // 0: one per core, for our ops and for the engine; at most ThreadPool::kMaxThreads
-  double score_threshold = -1;  // < 0: the spec's
-  bool debug = false;           // also give the gate maps, in Result::debug; free when off
-  bool stage_times = false;  // on the GPU: also time each stage, at some cost; on the CPU this is free and always done
+  // For load: a name that make_engine knows, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
+  std::string engine = "auto";
+  int threads = 0;              // of the ops and of the engine; 0: one per core; at most ThreadPool::kMaxThreads
+  double score_threshold = -1;  // kMinScore .. kMaxScore; < 0: that of the spec
+  bool debug = false;           // also return the gate maps, in Result::debug
+  bool stage_times = false;     // on the GPU: also time each stage, which costs time; on the CPU always done
 };
 
-// One detector is used by one thread at a time: where infer, set_rig or reset is called while another thread's call on
-// the same detector is under way, it throws Error detector_busy and changes nothing. (In Python such a call waits.) The
-// result, tensors(), spec() and rig() are to be read between calls. Different detectors share nothing: any number may
-// run at once, each with engines of its own.
+// A detector serves one thread at a time: infer, set_rig and reset throw Error detector_busy, and change nothing, while
+// another thread's call runs. (In Python such a call waits.) The result, tensors(), spec() and rig() are to be read
+// between calls. Detectors share nothing: any number may run concurrently, each with its own engines.
 class Detector {
  public:
   static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});
-  // The engines must be loaded already; for engines written elsewhere (Python, tests).
+  // With loaded engines of any class.
   Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
            const DetectorOptions& options = {});
   ~Detector();
   Detector(Detector&&) noexcept;
   Detector& operator=(Detector&&) noexcept;
 
-  // The caller's mistakes throw; the world's faults are in Result::health. The reference stays valid until the next
-  // call.
+  // The caller's mistakes throw; sensor faults are in Result::health. The reference is valid until the next call.
   const Result& infer(const FrameSet& frames);
-  void set_rig(const SensorRig& rig);  // rebuilds the lookup tables where the rig differs; past frames stay, their maps
-                                       // are the ego's
-  void reset();                        // forgets past frames: before the first frame of another recording
+  // Rebuilds the lookup tables where the rig differs. Past frames stay: their maps are in the ego frame.
+  void set_rig(const SensorRig& rig);
+  void reset();  // discards past frames; to be called before the first frame of another recording
   const ModelSpec& spec() const;
   const SensorRig& rig() const;
   std::string device() const;        // "cpu" or "cuda"
@@ -53,8 +51,9 @@ class Detector {
     const float* data;
     std::vector<std::int64_t> shape;
   };
-  // The buffers of the last infer, on the GPU copied from it: images, depth, context, camera_bev, radar_grid, heatmap,
-  // box; where the spec has them history, fused and segmentation; with debug i_cam and i_rad. Views.
+  // Views of the buffers of the last infer, copied to the host where they are on the GPU: images, depth, context,
+  // camera_bev, radar_grid, heatmap, box; where the spec has them history, fused and segmentation; with debug i_cam and
+  // i_rad.
   std::vector<Tensor> tensors() const;
   struct DeviceTensor {
     const char* name;
@@ -62,8 +61,8 @@ class Detector {
     std::vector<std::int64_t> shape;
     Type type;
   };
-  // The same where the networks read and write them, of their types and, of the context, in their order of axes: on
-  // device "cuda" the device's memory, not copied. Valid until the next infer.
+  // The same buffers without a copy, in the engines' types and order of axes; on device "cuda" in the GPU's memory.
+  // Valid until the next infer.
   std::vector<DeviceTensor> device_tensors() const;
 
  private:
@@ -71,7 +70,21 @@ class Detector {
   std::unique_ptr<State> state_;
 };
 
-// Throws Error device_unavailable where this process cannot use device "cuda", and says why.
+// Throws Error device_unavailable where this process cannot use device "cuda", with the reason.
 void require_cuda();
+
+// Throws Error device_unavailable unless device is "auto", "cpu" or "cuda".
+void check_device(const std::string& device, const std::string& where);
+
+struct DeviceChoice {
+  std::string device;        // as given; "cuda" or "cpu" where device and engine are both "auto"
+  std::string why_not_cuda;  // why "auto" fell back to the CPU; empty where it did not
+};
+// What "auto" means, for Detector::load and for the Python package: calls load with an engine's name.
+//   device "cuda": requires CUDA, then loads the named engine, "tensorrt" for "auto"
+//   device "cpu", or a named engine: loads it, "onnxruntime" for "auto"
+//   both "auto": loads "tensorrt" as for "cuda"; where that throws Error, loads "onnxruntime" for "cpu"
+DeviceChoice load_for_device(const std::string& device, const std::string& engine,
+                             const std::function<void(const std::string& engine)>& load);
 
 }  // namespace imkd

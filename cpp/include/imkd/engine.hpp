@@ -1,4 +1,4 @@
-// Engine: runs one ONNX part with preallocated, bound buffers.
+// Engine: runs one ONNX part on preallocated, bound buffers.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace imkd {
 
 enum class Type { float32, float16, int8 };
 constexpr std::size_t size_of(Type type) { return type == Type::float32 ? 4 : type == Type::float16 ? 2 : 1; }  // bytes
-const char* name_of(Type type);  // NumPy's
+const char* name_of(Type type);  // of NumPy: "float32"
 
 struct TensorInfo {
   std::string name;
@@ -22,25 +22,24 @@ class Engine {
  public:
   virtual ~Engine() = default;
   virtual std::string name() const = 0;  // "onnxruntime", "tensorrt", ...
-  virtual void load(
-      const std::string& onnx_path) = 0;  // may take minutes; throws Error 50x; "tensorrt" takes NAME.engine too
+  // Loads an ONNX file, "tensorrt" also NAME.engine; may take minutes. Throws Error 50x.
+  virtual void load(const std::string& onnx_path) = 0;
   virtual std::vector<TensorInfo> inputs() const = 0;
   virtual std::vector<TensorInfo> outputs() const = 0;
-  // Every input is bound once before the first run; an output that is not bound is not wanted, and run neither hands it
-  // out nor need compute it. The memory, of the tensor's type, is shared: it lives as long as any engine that may touch
-  // it. For "tensorrt" the device must reach it (cudaMalloc, cudaHostAlloc, cudaMallocManaged), at a multiple of 256
-  // bytes.
-  virtual void bind(const std::string& tensor, std::shared_ptr<void> data) = 0;  // throws Error engine_bind
-  // True where run(stream) only puts work into the stream, and so may be recorded and replayed by a CUDA graph.
+  // Binds memory of the tensor's type, shared with the engine. Every input is bound before the first run; an output
+  // that is not bound need not be computed. For "tensorrt" the device can access the memory (cudaMalloc, cudaHostAlloc,
+  // cudaMallocManaged), and its address is a multiple of 256 bytes. Throws Error engine_bind.
+  virtual void bind(const std::string& tensor, std::shared_ptr<void> data) = 0;
+  // True where run(stream) only enqueues work, so that a CUDA graph can capture and replay it.
   virtual bool on_device() const { return false; }
-  // Reads and writes the bound memory; throws Error engine_run.
-  //   stream: a cudaStream_t into which the work is only put; without one, and for engines on the CPU, the outputs are
-  //   there on return
+  // Reads the bound inputs and writes the bound outputs; throws Error engine_run.
+  //   stream: a cudaStream_t in which the work is enqueued; without one, and for engines on the CPU, run returns when
+  //   the outputs are written
   virtual void run(void* stream = nullptr) = 0;
 };
 
-std::vector<std::string> native_engines();  // what this build of the core has
-std::unique_ptr<Engine> make_engine(const std::string& name,
-                                    int threads);  // 0: one per core; throws Error engine_unavailable
+std::vector<std::string> native_engines();  // names of the engines in this build
+// threads: 0: one per core. Throws Error engine_unavailable.
+std::unique_ptr<Engine> make_engine(const std::string& name, int threads);
 
 }  // namespace imkd

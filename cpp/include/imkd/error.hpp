@@ -1,11 +1,11 @@
-// One exception type; every error has a code, what was wrong, where, and how to mend it.
+// One exception type: a code, what was wrong, where, and how to mend it.
 #pragma once
 #include <stdexcept>
 #include <string>
 
 namespace imkd {
 
-// The only catalogue of codes. The hundreds digit is the noun at fault.
+// The only list of codes. The hundreds digit names the concept at fault.
 enum class Code : int {
   // 1xx ModelSpec and configuration
   spec_syntax = 101,       // not JSON / TOML, or not an object
@@ -17,7 +17,7 @@ enum class Code : int {
   frame_bad_dtype = 201,
   frame_bad_shape = 202,
   frame_unknown_sensor = 203,
-  frame_count = 204,  // a list whose length is not the rig's
+  frame_count = 204,  // a list whose length is not the rig's number of sensors
   frame_bad_time = 205,
   rig_syntax = 211,
   rig_unknown_key = 212,
@@ -42,32 +42,32 @@ enum class Code : int {
   bundle_missing_key = 404,
   bundle_version = 405,
   bundle_missing_file = 406,
-  bundle_checksum = 407,  // a byte changed
-  bundle_bad_path = 408,  // a file name that leaves the folder, or an ONNX part that keeps tensors in another file
-  bundle_tensor_mismatch = 409,  // the ONNX part's tensors are not what the spec says
+  bundle_checksum = 407,         // a byte changed
+  bundle_bad_path = 408,         // a file name outside the folder, or an ONNX part with tensors in another file
+  bundle_tensor_mismatch = 409,  // the ONNX part's tensors are not those of the spec
   bundle_bad_value = 410,
   // 5xx Engine and device
   engine_unavailable = 501,
   engine_load = 502,
   engine_bind = 503,
   engine_run = 504,
-  engine_stale = 505,   // built from another model, for another machine, or with other tools than these
-  detector_busy = 506,  // a second thread's call while one is under way
+  engine_stale = 505,   // built from another model, for another machine, or with other versions of TensorRT and CUDA
+  detector_busy = 506,  // a second thread's call while another call runs
   device_unavailable = 511,
-  device_failed = 512,  // CUDA refused a call; what runs on the device afterwards is undefined
+  device_failed = 512,  // CUDA refused a call; later work on the device is undefined
   // 6xx training, evaluation, calibration
   train_config = 601,
   train_checkpoint = 602,
   train_diverged = 603,
   train_no_data = 604,
   calibration_few_frames = 611,  // fewer usable frames than a calibration needs
-  calibration_no_radar = 612,    // not one radar return in the frames
-  calibration_other_rig = 613,   // the frames are of sensors that the bundle was not made for
-  quantized_already = 614,       // the bundle's parts hold Q/DQ pairs
+  calibration_no_radar = 612,    // no radar return in the frames
+  calibration_other_rig = 613,   // the frames' sensors are not those of the bundle
+  quantized_already = 614,       // the bundle's parts contain Q/DQ pairs
   // 7xx environment
   missing_extra = 701,
   write_failed = 702,
-  abi_mismatch = 703,  // a struct of the C ABI of a size or with contents that this library does not know
+  abi_mismatch = 703,  // a struct of the C ABI of unknown size or contents
 };
 
 class Error : public std::runtime_error {
@@ -77,11 +77,13 @@ class Error : public std::runtime_error {
   const std::string& problem() const { return problem_; }
   const std::string& where() const { return where_; }
   const std::string& fix() const { return fix_; }
-  // "error[E0203] what / where / how to fix" is what() of the exception.
+  // what() is "error[E0203] problem / where / fix".
 
  private:
   Code code_;
-  std::string problem_, where_, fix_;
+  std::string problem_;
+  std::string where_;
+  std::string fix_;
 };
 
 std::string code_name(Code code);  // "E0203"

@@ -19,9 +19,8 @@ constexpr Vec3 transform(const Mat4& T_a_b, const Vec3& p_b) {  // p_a
   const Vec3 p = rotate(T_a_b, p_b);
   return {p[0] + T_a_b[3], p[1] + T_a_b[7], p[2] + T_a_b[11]};
 }
-constexpr double height_of(const Vec3& plane, double x, double y) {
-  return plane[0] * x + plane[1] * y + plane[2];
-}  // z = a x + b y + c
+// z = a x + b y + c of a plane (a, b, c).
+constexpr double height_of(const Vec3& plane, double x, double y) { return plane[0] * x + plane[1] * y + plane[2]; }
 
 // Planar motion at a constant twist (vx, vy m/s and yaw rate rad/s in the moving frame), along an arc.
 Mat4 after(const Vec3& twist, double seconds);                // T_now_later; negative seconds: T_now_earlier

@@ -1,4 +1,4 @@
-// SensorRig: which cameras and radars there are, and where they sit.
+// SensorRig: the cameras and radars of a vehicle, their lenses and mounting.
 #pragma once
 #include <string>
 #include <string_view>
@@ -8,16 +8,16 @@
 
 namespace imkd {
 
-void check_rigid(
-    const Mat4& T,
-    std::string_view where);  // throws Error rig_not_rigid, or rig_bad_value for a number that is not finite
+// Throws Error rig_not_rigid, or rig_bad_value for a number that is not finite.
+void check_rigid(const Mat4& T, std::string_view where);
 
 enum class Distortion { none, plumb_bob, fisheye };
 
 struct CameraCalibration {
   std::string name;
-  int width = 0, height = 0;  // px, of the raw image
-  Mat3 K{};                   // px; pixel centres at integers (OpenCV's convention)
+  int width = 0;  // px, of the raw image
+  int height = 0;
+  Mat3 K{};  // px; pixel centres at integers (OpenCV's convention)
   Distortion distortion = Distortion::none;
   std::vector<double> coefficients;  // plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty
   Mat4 T_ego_camera = identity4();

@@ -1,18 +1,20 @@
 // ModelSpec: the only home of a model's constants. Training reads it, export writes it into the bundle, the runtime
-// reads it back.
+// reads it from there.
 #pragma once
 #include <array>
 #include <string>
 #include <vector>
 
+#include "imkd/box_channels.hpp"
 #include "imkd/geometry.hpp"
 
 namespace imkd {
 
-struct ImageSpec {                // what the camera network sees
-  int width = 704, height = 256;  // px
-  int stride = 16;                // input pixels per feature pixel; divides width and height
-  double anchor = 1.0;            // which rows the crop keeps: 0 the top ones, 0.5 the middle, 1 the bottom
+struct ImageSpec {  // input of the camera network
+  int width = 704;  // px
+  int height = 256;
+  int stride = 16;      // input pixels per feature pixel; divides width and height
+  double anchor = 1.0;  // rows of the crop: 0 the top ones, 0.5 the middle, 1 the bottom
   std::array<float, 3> mean{123.675f, 116.28f, 103.53f};  // RGB, grey levels 0..255
   std::array<float, 3> std{58.395f, 57.12f, 57.375f};
   int feature_width() const { return width / stride; }
@@ -22,21 +24,26 @@ struct ImageSpec {                // what the camera network sees
 
 enum class DepthSpacing { linear, log };
 
-struct DepthSpec {  // bins of camera depth (optical z), m
-  double min = 2.0, max = 58.0;
+struct DepthSpec {   // bins of camera depth (optical z)
+  double min = 2.0;  // m
+  double max = 58.0;
   int bins = 70;
   DepthSpacing spacing = DepthSpacing::linear;
   // Bin i covers [edge(i), edge(i+1)); its centre is edge(i + 0.5).
   double edge(double i) const;  // linear: min + i (max-min)/bins; log: min (max/min)^(i/bins)
 };
 
-struct GridSpec {  // bird's-eye view in the ego frame; rows run along y, columns along x
-  double x_min = -51.2, x_max = 51.2, y_min = -51.2, y_max = 51.2;  // m, half open [min, max)
-  double z_min = -5.0, z_max = 3.0;  // m above the ground plane; lifted camera points outside are dropped
-  double cell = 0.8;                 // m, edge of a cell of BEV features and of the head
-  int width() const;                 // columns, (x_max - x_min) / cell
-  int height() const;                // rows
-  void check() const;                // throws Error spec_bad_value
+struct GridSpec {        // bird's-eye view in the ego frame; rows run along y, columns along x
+  double x_min = -51.2;  // m, half open [min, max)
+  double x_max = 51.2;
+  double y_min = -51.2;
+  double y_max = 51.2;
+  double z_min = -5.0;  // m above the ground plane; lifted camera points outside are discarded
+  double z_max = 3.0;
+  double cell = 0.8;   // m, side of a cell of the BEV features and of the head
+  int width() const;   // columns, (x_max - x_min) / cell
+  int height() const;  // rows
+  void check() const;  // throws Error spec_bad_value
 };
 
 // Per-cell statistics of the radar points; z is the height above ModelSpec::ground_plane.
@@ -59,24 +66,30 @@ enum class RadarStatistic {
   age_min
 };
 
-struct RadarFeature {  // one channel of the radar grid: (statistic - offset) * scale in occupied cells, exactly 0 in
-                       // empty ones
+// One channel of the radar grid: (statistic - offset) * scale in occupied cells, exactly 0 in empty ones.
+struct RadarFeature {
   RadarStatistic statistic = RadarStatistic::log_count;
-  float offset = 0.f, scale = 1.f;
+  float offset = 0.f;
+  float scale = 1.f;
 };
 
-constexpr int kMaxFeatures = 256, kMaxClasses = 256;  // of a spec
+// Largest numbers of radar channels and of classes in a spec.
+constexpr int kMaxFeatures = 256;
+constexpr int kMaxClasses = 256;
+// Range of a score threshold; at 0 and 1 its logit is infinite.
+constexpr double kMinScore = 1e-6;
+constexpr double kMaxScore = 1 - 1e-6;
 
 struct RadarSpec {
   double cell = 0.8;       // m; grid.cell is an integer multiple of it
-  int max_points = 20000;  // per frame over all sweeps; later points are dropped and counted
-  double max_age = 0.6;    // s; older sweeps are left out and named in health
+  int max_points = 20000;  // per frame over all sweeps; further points are discarded and counted
+  double max_age = 0.6;    // s; older sweeps are discarded, and their radar is stale in health
   std::vector<RadarFeature> features;
 };
 
 struct ClassSpec {
   std::string name;
-  int group = 0;            // task group: classes of a group share one set of box channels
+  int group = 0;            // task group; the classes of a group share one set of box channels
   double nms_radius = 1.0;  // m, circle suppression
 };
 
@@ -88,18 +101,14 @@ struct HeadSpec {
   int groups() const;  // 1 + largest group
 };
 
-struct HistorySpec {      // temporal fusion: past fused BEV maps that the BEV network reads besides the present
-  int frames = 0;         // how many; 0: none
-  double interval = 0.5;  // s from one to the next; the newest is one interval old
-  int channels = 0;       // of a fused map; 0 where frames is 0
+struct HistorySpec {      // temporal fusion: the fused BEV maps of past frames that the BEV network reads
+  int frames = 0;         // number of maps; 0: none
+  double interval = 0.5;  // s between them; the newest is one interval old
+  int channels = 0;       // of one map; 0 where frames is 0
 };
 
-// Channels of one group's box regression, in this order: offset x, y (cells, from the cell's centre), height of the box
-// centre above the ground plane (m), log length, width, height (log m), sin and cos of yaw, velocity x, y (m/s).
-constexpr int kBoxChannels = 10;
-
 struct ModelSpec {
-  static constexpr int kVersion = 2;  // version 1 lacks history and segmentation; it is still read
+  static constexpr int kVersion = 2;  // version 1, without history and segmentation, is read too
   std::string name = "unnamed";
   int cameras = 6;  // slots of the camera network's batch
   ImageSpec image;
@@ -110,7 +119,7 @@ struct ModelSpec {
   RadarSpec radar;
   HeadSpec head;
   HistorySpec history;
-  bool segmentation = false;  // the BEV network also gives vehicle logits per cell
+  bool segmentation = false;  // the BEV network also has an output of vehicle logits per cell
 
   int radar_width() const;  // columns of the radar grid
   int radar_height() const;

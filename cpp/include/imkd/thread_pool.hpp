@@ -1,4 +1,4 @@
-// A fixed pool; parallel_for splits [0, count) into contiguous ranges and allocates nothing.
+// A pool of a fixed number of threads; parallel_for splits [0, count) into contiguous ranges and allocates nothing.
 #pragma once
 #include <memory>
 #include <string>
@@ -9,15 +9,15 @@ namespace imkd {
 class ThreadPool {
  public:
   static constexpr int kMaxThreads = 1024;
-  static void check(int threads,
-                    const std::string& where);  // throws Error device_unavailable unless from 0 to kMaxThreads
-  // 0: one per core; 1: run on the caller's thread. Throws as check does, and where the system gives fewer threads.
+  // Throws Error device_unavailable unless threads is from 0 to kMaxThreads.
+  static void check(int threads, const std::string& where);
+  // 0: one per core; 1: the caller's thread. Throws as check, and where the system does not start as many threads.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   int threads() const;
-  // body(begin, end) is called once per range, on several threads; it must not throw.
+  // Calls body(begin, end) once per range, on several threads; body must not throw.
   template <class Body>
   void parallel_for(int count, Body&& body) {
     run(

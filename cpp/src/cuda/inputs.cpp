@@ -9,15 +9,17 @@ namespace imkd::cuda {
 namespace {
 
 constexpr std::size_t kAlign = 256;
-constexpr std::size_t kBytesPerPixel = 4;  // the widest that is staged as it stands
+constexpr std::size_t kBytesPerPixel = 4;  // the widest pixel that is staged unpacked
 
 std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
 // The bytes of one row, from the lowest to the highest address.
 struct Span {
-  std::ptrdiff_t low, bytes;
+  std::ptrdiff_t low;
+  std::ptrdiff_t bytes;
   explicit Span(const ImageView& v) {
-    const std::ptrdiff_t along = (v.width - 1) * v.pixel_stride, across = 2 * v.channel_stride;
+    const std::ptrdiff_t along = (v.width - 1) * v.pixel_stride;
+    const std::ptrdiff_t across = 2 * v.channel_stride;
     low = std::min<std::ptrdiff_t>(along, 0) + std::min<std::ptrdiff_t>(across, 0);
     bytes = std::abs(along) + std::abs(across) + 1;
   }
@@ -31,7 +33,7 @@ void copy_rows(const std::uint8_t* from, std::ptrdiff_t stride, int rows, std::p
   });
 }
 
-// The rows of an image that stand far apart, or whose channels do, closed up; the same pixels in the same order.
+// Copies an image without its padding between rows, pixels and channels.
 ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
   if (v.chroma) {
     std::uint8_t* chroma = to + static_cast<std::ptrdiff_t>(v.width) * v.height;
@@ -40,8 +42,8 @@ ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
     return {to, v.width, v.height, v.width, 1, 0, chroma, v.width, v.yuv};
   }
   const Span span(v);
-  if (span.bytes >
-      static_cast<std::ptrdiff_t>(kBytesPerPixel) * v.width) {  // planar, every other column, ...: pixel by pixel
+  // Planar, every other column, ...: pixel by pixel.
+  if (span.bytes > static_cast<std::ptrdiff_t>(kBytesPerPixel) * v.width) {
     pool.parallel_for(v.height, [&](int begin, int end) {
       for (int row = begin; row < end; ++row)
         for (int x = 0; x < v.width; ++x)
@@ -57,20 +59,21 @@ ImageView stage_rows(const ImageView& v, std::uint8_t* to, ThreadPool& pool) {
 
 }  // namespace
 
-Notes::Notes(const ModelSpec& spec, int sweeps) : sweeps_(sweeps) {
+FrameParams::FrameParams(const ModelSpec& spec, int sweeps) : sweeps_(sweeps) {
   images_at_ = 0;
   past_at_ = aligned(static_cast<std::size_t>(spec.cameras) * sizeof(ImageView));
   radar_at_ = past_at_ + aligned(static_cast<std::size_t>(spec.history.frames) * sizeof(PastMap));
   bytes_ = radar_at_ + aligned(static_cast<std::size_t>(sweeps) * sizeof(RadarInput));
-  host_ = pinned_memory<unsigned char>(bytes_), device_ = device_memory<unsigned char>(bytes_);
+  host_ = pinned_memory<unsigned char>(bytes_);
+  device_ = device_memory<unsigned char>(bytes_);
   std::memset(host_.get(), 0, bytes_);
-  for (int i = 0; i < spec.history.frames; ++i) new (past() + i) PastMap{Warp(spec.grid), false, 0};
+  for (int i = 0; i < spec.history.frames; ++i) new (past() + i) PastMap{Warp(spec.grid), true, 0};
   for (int i = 0; i < sweeps; ++i) new (radar() + i) RadarInput{};
 }
 
-void Notes::send(cudaStream_t stream) const {
+void FrameParams::copy_to_device(cudaStream_t stream) const {
   check(cudaMemcpyAsync(device_.get(), host_.get(), bytes_, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync",
-        "notes");
+        "frame parameters");
 }
 
 Inputs::Inputs(const ModelSpec& spec, int threads) : spec_(spec), pool_(threads) {
@@ -83,69 +86,75 @@ Inputs::Inputs(const ModelSpec& spec, int threads) : spec_(spec), pool_(threads)
 }
 
 void Inputs::set_rig(const SensorRig& rig) {
-  std::vector<Stage> stages;
+  std::vector<Staging> staging;
   for (const CameraCalibration& camera : rig.cameras) {
-    Stage stage;
+    Staging memory;
     const std::size_t bytes =
         kBytesPerPixel * static_cast<std::size_t>(camera.width) * static_cast<std::size_t>(camera.height);
-    stage.pinned = pinned_memory<std::uint8_t>(bytes);
-    if (!integrated_) stage.device = device_memory<std::uint8_t>(bytes);
-    stages.push_back(std::move(stage));
+    memory.pinned = pinned_memory<std::uint8_t>(bytes);
+    if (!integrated_) memory.device = device_memory<std::uint8_t>(bytes);
+    staging.push_back(std::move(memory));
   }
-  const int sweeps = 16 * static_cast<int>(rig.radars.size());
-  if (!notes_ || notes_->sweeps() < sweeps) notes_ = std::make_unique<Notes>(spec_, sweeps);
-  stages_ = std::move(stages);
+  const int sweeps = kSweepsPerRadar * static_cast<int>(rig.radars.size());
+  if (!params_ || params_->sweeps() < sweeps) params_ = std::make_unique<FrameParams>(spec_, sweeps);
+  staging_ = std::move(staging);
 }
 
-// Where the device finds this memory of the caller's; null where it cannot.
+// The device's address of the caller's memory; null where the device cannot read it.
 const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
   cudaPointerAttributes attributes{};
   check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes", "the caller's image");
   if (attributes.type == cudaMemoryTypeDevice && attributes.device != device_)
-    throw Error(Code::frame_bad_dtype, "an image lies on GPU " + std::to_string(attributes.device), "FrameSet::cameras",
-                "this detector works on GPU " + std::to_string(device_) + ": copy it there, or to the host");
+    throw Error(Code::frame_bad_dtype, "an image is in memory of GPU " + std::to_string(attributes.device),
+                "FrameSet::cameras",
+                "this detector runs on GPU " + std::to_string(device_) + ": copy the image there, or to the host");
   return attributes.type == cudaMemoryTypeUnregistered ? nullptr
                                                        : static_cast<const std::uint8_t*>(attributes.devicePointer);
 }
 
-ImageView Inputs::reachable(const ImageView& image, Stage& stage, cudaStream_t stream) {
+ImageView Inputs::reachable(const ImageView& image, Staging& staging, cudaStream_t stream) {
   if (!image.data) return image;
-  const std::uint8_t *data = on_device(image.data), *chroma = image.chroma ? on_device(image.chroma) : nullptr;
+  const std::uint8_t* data = on_device(image.data);
+  const std::uint8_t* chroma = image.chroma ? on_device(image.chroma) : nullptr;
   if (image.chroma && !data != !chroma)
-    throw Error(Code::frame_bad_shape, "the device reaches one plane of an NV12 image and not the other",
-                "FrameSet::cameras", "keep both in one kind of memory");
+    throw Error(Code::frame_bad_shape, "the device can read one plane of an NV12 image and not the other",
+                "FrameSet::cameras", "allocate both planes in the same kind of memory");
   if (data) {
     ImageView view = image;
-    view.data = data, view.chroma = chroma;
+    view.data = data;
+    view.chroma = chroma;
     return view;
   }
-  ImageView view = stage_rows(image, stage.pinned.get(), pool_);
-  if (!stage.device) return view;
+  ImageView view = stage_rows(image, staging.pinned.get(), pool_);
+  if (!staging.device) return view;
   const std::size_t rows = static_cast<std::size_t>(view.chroma ? view.height / 2 * 3 : view.height);
   const std::size_t bytes = static_cast<std::size_t>(view.row_stride) * rows;
-  check(cudaMemcpyAsync(stage.device.get(), stage.pinned.get(), bytes, cudaMemcpyHostToDevice, stream),
+  check(cudaMemcpyAsync(staging.device.get(), staging.pinned.get(), bytes, cudaMemcpyHostToDevice, stream),
         "cudaMemcpyAsync", "image");
-  view.data = stage.device.get() + (view.data - stage.pinned.get());
-  if (view.chroma) view.chroma = stage.device.get() + (view.chroma - stage.pinned.get());
+  view.data = staging.device.get() + (view.data - staging.pinned.get());
+  if (view.chroma) view.chroma = staging.device.get() + (view.chroma - staging.pinned.get());
   return view;
 }
 
 bool Inputs::put_radar(const Frame& frame) {
   std::int64_t points = 0;
   for (int i = 0; i < frame.sweep_count; ++i) points += frame.sweeps[static_cast<std::size_t>(i)].count;
-  const bool more_points = points > points_, more_sweeps = frame.sweep_count > notes_->sweeps();
+  const bool more_points = points > points_;
+  const bool more_sweeps = frame.sweep_count > params_->sweeps();
   if (more_points) {
     constexpr std::int64_t kMost = 1 << 28;
     if (points > kMost)
       throw Error(Code::frame_bad_shape, std::to_string(points) + " radar points in one frame", "FrameSet::sweeps",
-                  "give fewer than 2^28");
+                  "at most 2^28: leave out older sweeps");
     radar_ = pinned_memory<float>(static_cast<std::size_t>(points) * 5);
     points_ = static_cast<int>(points);
   }
-  if (more_sweeps) notes_ = std::make_unique<Notes>(spec_, frame.sweep_count);
+  if (more_sweeps) params_ = std::make_unique<FrameParams>(spec_, frame.sweep_count);
+
+  // The points of all sweeps, one after the other.
   float* to = radar_.get();
-  for (int i = 0; i < notes_->sweeps(); ++i) {
-    RadarInput& sweep = notes_->radar()[i] =
+  for (int i = 0; i < params_->sweeps(); ++i) {
+    RadarInput& sweep = params_->radar()[i] =
         i < frame.sweep_count ? frame.sweeps[static_cast<std::size_t>(i)] : RadarInput{};
     const std::size_t values = static_cast<std::size_t>(sweep.count) * 5;
     if (values > 0) std::memcpy(to, sweep.points, values * sizeof(float));
@@ -156,12 +165,13 @@ bool Inputs::put_radar(const Frame& frame) {
 }
 
 bool Inputs::put(const Frame& frame, cudaStream_t stream) {
-  const bool moved = put_radar(frame);  // first: it may make new notes
-  for (std::size_t i = 0; i < stages_.size(); ++i) notes_->images()[i] = reachable(frame.images[i], stages_[i], stream);
+  const bool moved = put_radar(frame);  // first, as it may replace params_
+  for (std::size_t i = 0; i < staging_.size(); ++i)
+    params_->images()[i] = reachable(frame.images[i], staging_[i], stream);
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
-    PastMap& slot = notes_->past()[i];
-    slot.near = frame.past[i].place >= 0 && slot.warp.set(spec_.grid, frame.past[i].T_then_now);
-    slot.place = slot.near ? frame.past[i].place : 0;
+    PastMap& slot = params_->past()[i];
+    slot.empty = frame.past[i].map < 0 || !slot.warp.set(spec_.grid, frame.past[i].T_then_now);
+    slot.map = slot.empty ? 0 : frame.past[i].map;
   }
   return moved;
 }

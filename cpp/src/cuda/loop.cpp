@@ -1,6 +1,6 @@
-// The frame loop on the GPU. Two streams: one for the cameras and what follows, one for the radars and the past; they
-// part when the notes are sent and meet before the BEV network. Where both engines run on the device, a frame is one
-// graph, captured once and replayed.
+// The frame loop on the GPU. The main stream runs the cameras, the BEV network and decode, the side stream the radars
+// and the past maps; they fork after the frame parameters are copied and join before the BEV network. Where both
+// engines run on the device, a frame is one CUDA graph, captured once and replayed.
 #include <algorithm>
 
 #include "half.hpp"
@@ -10,9 +10,9 @@ namespace imkd {
 namespace cuda {
 namespace {
 
-struct Outcome {  // what the device reports of a frame, in pinned memory
+struct Counts {  // of a frame, written by the device in pinned memory
   RadarStats radar;
-  Found found;
+  DecodeCounts decode;
 };
 
 class CudaLoop : public FrameLoop {
@@ -39,27 +39,37 @@ class CudaLoop : public FrameLoop {
   void infer(const Frame& frame, Result& result);
   void read(const Frame& frame, Result& result);
   void mark(Stage stage, bool end, cudaStream_t stream);
-  void see_whether_it_lives(const Error& error);
+  void mark_dead_on_sticky_error(const Error& error);
   bool wait_for_all();
 
   Inputs inputs_;
-  OwnStream main_ = make_stream(), side_ = make_stream();
-  OwnEvent parted_ = make_event(cudaEventDisableTiming), met_ = make_event(cudaEventDisableTiming);
+  OwnStream main_ = make_stream();
+  OwnStream side_ = make_stream();
+  OwnEvent fork_ = make_event(cudaEventDisableTiming);
+  OwnEvent join_ = make_event(cudaEventDisableTiming);
   std::vector<OwnEvent> marks_;                       // begin and end of each stage; empty unless stages are timed
   Layout layout_ = Layout::channels_first;            // of the context
-  std::array<std::shared_ptr<void>, kBuffers> maps_;  // pinned copies of the maps that the result hands out
-  std::array<std::vector<float>, kBuffers> floats_;   // the same as float32, where they are not
-  std::shared_ptr<unsigned char> past_;               // fused maps of the past, by place
-  std::shared_ptr<unsigned char> resize_table_, lift_table_work_, lift_work_, radar_work_, decode_work_;
-  std::shared_ptr<std::int32_t> rows_, points_, pixels_;
+  std::array<std::shared_ptr<void>, kBuffers> maps_;  // pinned copies of the result's maps
+  std::array<std::vector<float>, kBuffers> floats_;   // the same as float32, where an engine's type is another
+  std::shared_ptr<unsigned char> past_;               // stored fused maps of past frames
+  std::shared_ptr<unsigned char> resize_table_;
+  std::shared_ptr<unsigned char> lift_table_work_;
+  std::shared_ptr<unsigned char> lift_work_;
+  std::shared_ptr<unsigned char> radar_work_;
+  std::shared_ptr<unsigned char> decode_work_;
+  std::shared_ptr<std::int32_t> rows_;
+  std::shared_ptr<std::int32_t> points_;
+  std::shared_ptr<std::int32_t> pixels_;
   LiftTable lift_table_;
-  std::shared_ptr<ImageView> sizes_;  // of the rig's images, and their crops: what the resize table is made from
-  std::shared_ptr<ImageCrop> crops_;
+  std::shared_ptr<ImageView> sizes_;  // of the rig's images, for the resize table
+  std::shared_ptr<ImageCrop> crops_;  // the same
   std::shared_ptr<Detection> boxes_;
-  std::shared_ptr<Outcome> outcome_;
+  std::shared_ptr<Counts> counts_;
   OwnGraphExec graph_;
-  bool replays_, warm_ = false, ready_ = false;
-  std::string dead_;                        // why nothing runs here any more
+  bool replays_;
+  bool warm_ = false;                       // one frame has run
+  bool ready_ = false;                      // the rig's tables are complete
+  std::string dead_;                        // the sticky error after which CUDA refuses every call
   std::vector<std::vector<float>> copies_;  // for tensors()
 };
 
@@ -72,29 +82,31 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
     for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));
   check_types();
   connect();
-  const auto cameras = static_cast<std::size_t>(spec_.cameras),
-             cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
+  const auto cameras = static_cast<std::size_t>(spec_.cameras);
+  const auto cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
   resize_table_ = device_memory<unsigned char>(resize_table_bytes(spec_.image, spec_.cameras));
   lift_table_work_ = device_memory<unsigned char>(lift_table_workspace(spec_));
   lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, layout_, type(kContext)));
   radar_work_ = device_memory<unsigned char>(cuda::radar_workspace(spec_));
   decode_work_ = device_memory<unsigned char>(cuda::decode_workspace(spec_));
   rows_ = device_memory<std::int32_t>(cells + 1);
-  points_ = device_memory<std::int32_t>(lift_points(spec_)), pixels_ = device_memory<std::int32_t>(lift_points(spec_));
+  points_ = device_memory<std::int32_t>(lift_points(spec_));
+  pixels_ = device_memory<std::int32_t>(lift_points(spec_));
   lift_table_ = {rows_.get(), points_.get(), pixels_.get()};
-  sizes_ = pinned_memory<ImageView>(cameras), crops_ = pinned_memory<ImageCrop>(cameras);
+  sizes_ = pinned_memory<ImageView>(cameras);
+  crops_ = pinned_memory<ImageCrop>(cameras);
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
-  outcome_ = pinned_memory<Outcome>(1);
+  counts_ = pinned_memory<Counts>(1);
   if (data_[kFused])
-    past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::places(spec_.history)) * bytes(kFused));
+    past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::capacity(spec_.history)) * bytes(kFused));
 }
 
-// Float32 and float16 will do; where one kernel reads two tensors, or a later frame's kernel what this one's network
-// wrote, both are alike.
+// Every tensor is float32 or float16. Two tensors that one kernel reads have the same type, and so have fused, which
+// the BEV network writes, and history, which it reads in later frames.
 void CudaLoop::check_types() const {
   const auto refuse = [](const TensorInfo& tensor, const std::string& problem) {
     throw Error(Code::bundle_tensor_mismatch, "\"" + tensor.name + "\" is " + name_of(tensor.type) + problem,
-                "device \"cuda\"", "build the engines anew with imkd-edge build-engine");
+                "device \"cuda\"", "build the engines again with imkd-edge build-engine");
   };
   for (int i = 0; i < kBuffers; ++i)
     if (tensors_[i].type == Type::int8) refuse(tensors_[i], ", must be float32 or float16");
@@ -102,8 +114,7 @@ void CudaLoop::check_types() const {
     if (type(a) != type(b)) refuse(tensors_[a], std::string(", \"") + table_[b].name + "\" " + name_of(type(b)));
 }
 
-// Allocates the buffers between the stages and hands the engines theirs; an engine on the CPU needs memory that the
-// host can reach.
+// Allocates the buffers between the stages and binds them to the engines; an engine on the CPU needs pinned memory.
 void CudaLoop::connect() {
   for (int i = 0; i < kBuffers; ++i) {
     if (table_[i].need != Need::always) continue;
@@ -113,16 +124,16 @@ void CudaLoop::connect() {
     else
       data_[i] = pinned_memory<unsigned char>(bytes(i));
     engine.bind(table_[i].name, data_[i]);
-    if (i != kSegmentation && i != kCameraGate && i != kRadarGate) continue;  // those are shown
+    if (i != kSegmentation && i != kCameraGate && i != kRadarGate) continue;  // only these are in the result
     maps_[i] = engine.on_device() ? pinned_memory<unsigned char>(bytes(i)) : data_[i];
     if (tensors_[i].type != Type::float32) floats_[i].resize(table_[i].size());
   }
 }
 
 void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) {
-  graph_.reset();  // it knows the last notes
+  graph_.reset();  // it has the old addresses
   inputs_.set_rig(rig);
-  ready_ = false;  // until the new tables are whole
+  ready_ = false;  // until the new tables are complete
   for (std::size_t i = 0; i < crops.size(); ++i) {
     sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
     crops_.get()[i] = crops[i];
@@ -138,23 +149,25 @@ void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
     check(cudaEventRecord(marks_[static_cast<std::size_t>(2 * stage + end)].get(), stream), "cudaEventRecord");
 }
 
-// An engine on the CPU works between the streams' work.
+// An engine on the CPU runs on the calling thread, after the main stream's work.
 void CudaLoop::run_engine(Engine& engine) {
   if (engine.on_device()) return engine.run(main_.get());
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "before the engine " + engine.name());
   engine.run();
 }
 
-// images -> camera_bev; a camera that is absent puts nothing into it.
+// images -> camera_bev; an absent camera adds nothing.
 void CudaLoop::enqueue_cameras(bool any_image) {
   cudaStream_t stream = main_.get();
-  const ImageView* images = inputs_.notes().device_images();
+  const ImageView* images = inputs_.params().device_images();
   mark(kPreprocess, false, stream);
   preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), type(kImages),
                     stream);
-  mark(kPreprocess, true, stream), mark(kCamera, false, stream);
+  mark(kPreprocess, true, stream);
+  mark(kCamera, false, stream);
   if (any_image) run_engine(*camera_);
-  mark(kCamera, true, stream), mark(kLift, false, stream);
+  mark(kCamera, true, stream);
+  mark(kLift, false, stream);
   for (Buffer buffer : {kDepth, kContext}) {
     const std::size_t each = table_[buffer].size() / static_cast<std::size_t>(spec_.cameras);
     clear_absent(images, spec_.cameras, data_[buffer].get(), each, type(buffer), stream);
@@ -166,30 +179,32 @@ void CudaLoop::enqueue_cameras(bool any_image) {
 
 void CudaLoop::enqueue_radars() {
   cudaStream_t stream = side_.get();
-  const Notes& notes = inputs_.notes();
+  const FrameParams& params = inputs_.params();
   mark(kRadar, false, stream);
-  voxelize_radar(spec_, notes.device_radar(), notes.sweeps(), inputs_.points(), data_[kRadarGrid].get(),
-                 type(kRadarGrid), &outcome_->radar, radar_work_.get(), stream);
-  mark(kRadar, true, stream), mark(kWarp, false, stream);
+  voxelize_radar(spec_, params.device_radar(), params.sweeps(), inputs_.points(), data_[kRadarGrid].get(),
+                 type(kRadarGrid), &counts_->radar, radar_work_.get(), stream);
+  mark(kRadar, true, stream);
+  mark(kWarp, false, stream);
   if (data_[kHistory])
-    warp_past(spec_.grid, notes.device_past(), spec_.history.frames, past_.get(), spec_.history.channels,
+    warp_past(spec_.grid, params.device_past(), spec_.history.frames, past_.get(), spec_.history.channels,
               data_[kHistory].get(), type(kHistory), stream);
   mark(kWarp, true, stream);
 }
 
-// One frame whose notes are written. Neither a pointer nor a number here depends on what they say.
+// Enqueues one frame. No argument here depends on the frame parameters' values, so that a graph of it can be replayed.
 void CudaLoop::enqueue(bool any_image) {
-  inputs_.notes().send(main_.get());
-  check(cudaEventRecord(parted_.get(), main_.get()), "cudaEventRecord");
-  check(cudaStreamWaitEvent(side_.get(), parted_.get(), 0), "cudaStreamWaitEvent");
-  enqueue_radars();  // first: an engine on the CPU makes the cameras' stream wait
-  check(cudaEventRecord(met_.get(), side_.get()), "cudaEventRecord");
+  inputs_.params().copy_to_device(main_.get());
+  check(cudaEventRecord(fork_.get(), main_.get()), "cudaEventRecord");
+  check(cudaStreamWaitEvent(side_.get(), fork_.get(), 0), "cudaStreamWaitEvent");
+  enqueue_radars();  // first, as an engine on the CPU blocks in enqueue_cameras
+  check(cudaEventRecord(join_.get(), side_.get()), "cudaEventRecord");
   enqueue_cameras(any_image);
-  check(cudaStreamWaitEvent(main_.get(), met_.get(), 0), "cudaStreamWaitEvent");
+  check(cudaStreamWaitEvent(main_.get(), join_.get(), 0), "cudaStreamWaitEvent");
   mark(kBev, false, main_.get());
   run_engine(*bev_);
-  mark(kBev, true, main_.get()), mark(kDecode, false, main_.get());
-  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &outcome_->found,
+  mark(kBev, true, main_.get());
+  mark(kDecode, false, main_.get());
+  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &counts_->decode,
          decode_work_.get(), main_.get());
   for (int i = 0; i < kBuffers; ++i)
     if (maps_[i] && maps_[i] != data_[i])
@@ -198,7 +213,7 @@ void CudaLoop::enqueue(bool any_image) {
   mark(kDecode, true, main_.get());
 }
 
-// Makes the graph; where an engine cannot be captured, frames go on without one.
+// Captures the graph; where an engine cannot be captured, later frames are enqueued without a graph.
 void CudaLoop::capture() {
   cudaGraph_t captured = nullptr;
   check(cudaStreamBeginCapture(main_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
@@ -215,21 +230,21 @@ void CudaLoop::capture() {
   graph_.reset(exec);
   if (whole) return;
   replays_ = false;
-  cudaGetLastError();  // what it says is dealt with
+  cudaGetLastError();  // clear it: it is handled
 }
 
 void CudaLoop::infer(const Frame& frame, Result& result) {
   if (inputs_.put(frame, main_.get())) graph_.reset();
-  if (replays_ && warm_ && !graph_) capture();  // TensorRT wants one run before
+  if (replays_ && warm_ && !graph_) capture();  // TensorRT requires one run before capture
   if (graph_)
     check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");
   else
     enqueue(frame.any_image());
-  if (frame.keep >= 0) {
+  if (frame.store_map >= 0) {
     const std::size_t size = bytes(kFused);
-    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.keep) * size, data_[kFused].get(), size,
+    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.store_map) * size, data_[kFused].get(), size,
                           cudaMemcpyDeviceToDevice, main_.get()),
-          "cudaMemcpyAsync", "the map to be kept");
+          "cudaMemcpyAsync", "the fused map to be stored");
   }
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
   warm_ = true;
@@ -237,9 +252,9 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
 }
 
 void CudaLoop::read(const Frame& frame, Result& result) {
-  result.detections.assign(boxes_.get(), boxes_.get() + outcome_->found.count);
-  result.health.boxes_invalid = outcome_->found.dropped;
-  set_counts(outcome_->radar, result.health);
+  result.detections.assign(boxes_.get(), boxes_.get() + counts_->decode.boxes);
+  result.health.boxes_invalid = counts_->decode.dropped;
+  set_counts(counts_->radar, result.health);
   std::array<const float*, kBuffers> maps{};
   for (int i = 0; i < kBuffers; ++i) {
     if (!floats_[i].empty()) widen(i, maps_[i].get(), floats_[i]);
@@ -255,14 +270,14 @@ void CudaLoop::read(const Frame& frame, Result& result) {
 
 void CudaLoop::run(const Frame& frame, Result& result) {
   if (!dead_.empty())
-    throw Error(Code::device_failed, "this detector is dead: " + dead_, "device \"cuda\"",
-                "end this process and start it anew: after such a fault CUDA refuses every call");
-  if (!ready_) throw Error(Code::device_failed, "the last set_rig failed", "device \"cuda\"", "set the rig again");
+    throw Error(Code::device_failed, "CUDA refuses every call after: " + dead_, "device \"cuda\"",
+                "restart this process: CUDA does not recover from such a fault within it");
+  if (!ready_) throw Error(Code::device_failed, "the last set_rig failed", "device \"cuda\"", "call set_rig again");
   try {
     infer(frame, result);
   } catch (const Error& error) {
-    see_whether_it_lives(error);
-    graph_.reset();  // it may know notes or points whose places put has changed
+    mark_dead_on_sticky_error(error);
+    graph_.reset();  // put may have changed its addresses
     throw;
   } catch (...) {  // no memory
     graph_.reset();
@@ -270,25 +285,28 @@ void CudaLoop::run(const Frame& frame, Result& result) {
   }
 }
 
-// After a fault in a kernel every call fails, to the end of the process; after others the next frame may go well.
-void CudaLoop::see_whether_it_lives(const Error& error) {
+// After a fault in a kernel every CUDA call of the process fails; after other errors the next frame may succeed.
+void CudaLoop::mark_dead_on_sticky_error(const Error& error) {
   cudaGetLastError();
   if (!wait_for_all()) dead_ = error.problem();
 }
 
 bool CudaLoop::wait_for_all() {
-  const cudaError_t main = cudaStreamSynchronize(main_.get()), side = cudaStreamSynchronize(side_.get());
+  const cudaError_t main = cudaStreamSynchronize(main_.get());
+  const cudaError_t side = cudaStreamSynchronize(side_.get());
   return main == cudaSuccess && side == cudaSuccess;
 }
 
-// A tensor of an engine as float32 with the table's order of axes; out has the size of it.
+// Converts an engine's tensor to float32 in the table's order of axes; out has the tensor's size.
 void CudaLoop::widen(int buffer, const void* data, std::vector<float>& out) const {
-  const std::vector<std::int64_t>& shape = table_[buffer].shape;  // of four axes, like every tensor
-  const bool half = tensors_[buffer].type == Type::float16,
-             turned = buffer == kContext && layout_ == Layout::channels_last;
-  const auto channels = static_cast<std::size_t>(shape[1]), plane = static_cast<std::size_t>(shape[2] * shape[3]);
+  const std::vector<std::int64_t>& shape = table_[buffer].shape;  // (N,C,H,W)
+  const bool half = tensors_[buffer].type == Type::float16;
+  const bool channels_last = buffer == kContext && layout_ == Layout::channels_last;
+  const auto channels = static_cast<std::size_t>(shape[1]);
+  const auto plane = static_cast<std::size_t>(shape[2] * shape[3]);
   for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::size_t at = turned ? (i / plane / channels * plane + i % plane) * channels + i / plane % channels : i;
+    const std::size_t at =
+        channels_last ? (i / plane / channels * plane + i % plane) * channels + i / plane % channels : i;
     out[i] = half ? float_of_half(static_cast<const std::uint16_t*>(data)[at]) : static_cast<const float*>(data)[at];
   }
 }
@@ -299,7 +317,8 @@ std::vector<Detector::Tensor> CudaLoop::tensors() {
   std::vector<unsigned char> copy;
   for (int i = 0; i < kBuffers; ++i) {
     if (!data_[i]) continue;
-    copy.resize(bytes(i)), copies_[i].resize(table_[i].size());
+    copy.resize(bytes(i));
+    copies_[i].resize(table_[i].size());
     check(cudaMemcpyAsync(copy.data(), data_[i].get(), copy.size(), cudaMemcpyDeviceToHost, main_.get()),
           "cudaMemcpyAsync", table_[i].name);
     check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "tensors");

@@ -40,9 +40,8 @@ std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
   for (const std::string& engine : native_engines()) known += (known.empty() ? "" : ", ") + engine;
   throw Error(Code::engine_unavailable, "this build of the core has no native engine \"" + name + "\"",
               known.empty() ? "it has none" : "it has " + known,
-              "build it where CMake finds the headers of ONNX Runtime (ONNXRUNTIME_ROOT) or TensorRT (TENSORRT_ROOT), "
-              "or use the Python "
-              "package's engine");
+              "build the core where CMake finds the headers of ONNX Runtime (ONNXRUNTIME_ROOT) or TensorRT "
+              "(TENSORRT_ROOT), or use an engine of the Python package");
 }
 
 }  // namespace imkd

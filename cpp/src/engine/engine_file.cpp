@@ -7,41 +7,40 @@
 #include <optional>
 #include <sstream>
 
-#include "imkd/bundle.hpp"
 #include "json.hpp"
+#include "sha256.hpp"
 
 namespace imkd {
 namespace {
 
 namespace fs = std::filesystem;
 constexpr json::Codes kCodes{Code::engine_stale, Code::engine_stale, Code::engine_stale, Code::engine_stale};
-constexpr const char* kBuild = "imkd-edge build-engine BUNDLE, on this machine";
+constexpr const char* kBuild = "run imkd-edge build-engine BUNDLE on this machine";
 
 std::optional<std::string> content(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return std::nullopt;
   try {
     return std::string(std::istreambuf_iterator<char>(file), {});
-  } catch (const std::ios_base::failure&) {  // of a folder, or a disk that fails
+  } catch (const std::ios_base::failure&) {  // a folder, or a failing disk
     return std::nullopt;
   }
 }
 
 std::string must_read(const fs::path& path) {
   if (std::optional<std::string> bytes = content(path)) return *std::move(bytes);
-  throw Error(Code::engine_load, "there is no " + path.filename().string() + " that can be read", path.string(),
-              kBuild);
+  throw Error(Code::engine_load, path.filename().string() + " is missing or cannot be read", path.string(), kBuild);
 }
 
 std::string sha256_of(const std::string& bytes) { return sha256_hex(bytes.data(), bytes.size()); }
 
-// "tensorrt 10.3.0.26" serves a library 10.3.0: the package names the build, the library's numbers do not.
+// "tensorrt 10.3.0.26" matches library 10.3.0: the package's version has a build number, the library's has none.
 bool same_tensorrt(const std::string& built, const std::string& library) {
-  const std::string wanted = "tensorrt " + library;
-  return built == wanted || built.rfind(wanted + ".", 0) == 0;
+  const std::string version = "tensorrt " + library;
+  return built == version || built.rfind(version + ".", 0) == 0;
 }
 
-class Reasons {  // why an engine must not run here
+class Differences {  // between the engine's build and this machine
  public:
   void add(const std::string& reason) { text_ += (text_.empty() ? "" : "; ") + reason; }
   void expect(const char* name, const std::string& here, const std::string& built) {
@@ -56,9 +55,10 @@ class Reasons {  // why an engine must not run here
   std::string text_;
 };
 
-// What build-engine wrote; every key known and there.
+// The contents of NAME.engine.json; no key missing or unknown.
 struct Record {
-  json::Json key, flags;
+  json::Json key;
+  json::Json flags;
   std::string sha256;
   int dla = -1;
 };
@@ -110,26 +110,26 @@ EngineFile read_engine_file(const std::string& path, const Machine& machine) {
   const bool is_onnx = fs::path(path).extension() == ".onnx";
   const fs::path engine = is_onnx ? engine_of(path) : fs::path(path);
   EngineFile file{engine.string(), must_read(engine), -1};
-  const fs::path card = engine.string() + ".json";
-  Reasons reasons;
+  const fs::path record_path = engine.string() + ".json";
+  Differences differences;
   try {
-    const Record record = read_record(card);
-    if (is_onnx) reasons.expect("onnx_sha256", sha256_of(must_read(path)), text_of(record.key, "onnx_sha256"));
+    const Record record = read_record(record_path);
+    if (is_onnx) differences.expect("onnx_sha256", sha256_of(must_read(path)), text_of(record.key, "onnx_sha256"));
     const std::string tensorrt = text_of(record.key, "tensorrt");
     if (!same_tensorrt(tensorrt, machine.tensorrt))
-      reasons.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);
-    reasons.expect("cuda", machine.cuda, text_of(record.key, "cuda"));
-    reasons.expect("driver", machine.driver, text_of(record.key, "driver"));
-    reasons.expect("gpu", machine.gpu, text_of(record.key, "gpu"));
-    reasons.expect("sm", machine.sm, text_of(record.key, "sm"));
+      differences.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);
+    differences.expect("cuda", machine.cuda, text_of(record.key, "cuda"));
+    differences.expect("driver", machine.driver, text_of(record.key, "driver"));
+    differences.expect("gpu", machine.gpu, text_of(record.key, "gpu"));
+    differences.expect("sm", machine.sm, text_of(record.key, "sm"));
     if (sha256_of(file.bytes) != record.sha256)
-      reasons.add("the file is not the one that " + card.filename().string() + " describes");
+      differences.add("its SHA-256 is not the one in " + record_path.filename().string());
     file.dla = record.dla;
   } catch (const Error& error) {
     if (error.code() != Code::engine_stale) throw;
-    reasons.add(card.filename().string() + " cannot be read: " + error.problem());
+    differences.add(record_path.filename().string() + " cannot be read: " + error.problem());
   }
-  if (!reasons.text().empty()) throw Error(Code::engine_stale, reasons.text(), engine.string(), kBuild);
+  if (!differences.text().empty()) throw Error(Code::engine_stale, differences.text(), engine.string(), kBuild);
   return file;
 }
 

@@ -14,9 +14,9 @@ namespace imkd {
 namespace {
 
 std::mutex library_mutex;
-std::string library_path;  // "" until set_ort_library
+std::string library_path;  // of set_ort_library
 
-// The library stays open and the environment alive until the process ends: sessions may be destroyed in any order.
+// Library and environment stay until the process ends, as sessions may be destroyed in any order.
 Ort::Env& environment() {
   const std::lock_guard<std::mutex> lock(library_mutex);
   static Ort::Env* env = nullptr;
@@ -28,11 +28,12 @@ Ort::Env& environment() {
   const auto get_base = reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));
   const OrtApi* api = get_base ? get_base()->GetApi(ORT_API_VERSION) : nullptr;
   if (!api)
-    throw Error(
-        Code::engine_unavailable, "ONNX Runtime's library is older than its API " + std::to_string(ORT_API_VERSION),
-        get_base ? std::string("version ") + get_base()->GetVersionString() : "", "install a newer ONNX Runtime");
+    throw Error(Code::engine_unavailable,
+                "ONNX Runtime's library does not have API version " + std::to_string(ORT_API_VERSION),
+                get_base ? std::string("version ") + get_base()->GetVersionString() : "",
+                "install ONNX Runtime 1." + std::to_string(ORT_API_VERSION) + " or newer");
   Ort::InitApi(api);
-  env = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "imkd");  // errors come as exceptions, nothing is printed
+  env = new Ort::Env(ORT_LOGGING_LEVEL_FATAL, "imkd");  // errors are exceptions, nothing is printed
   return *env;
 }
 
@@ -55,10 +56,11 @@ class OrtEngine : public Engine {
       options.SetInterOpNumThreads(1);
       options.SetExecutionMode(ORT_SEQUENTIAL);
       options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
-      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning,
-                             "0");  // idle workers must leave the cores to our ops
-      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ,
-                             "1");  // Q/DQ as written: integer kernels saturate on some CPUs
+      // Idle workers must not occupy the cores that the ops use.
+      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
+      // Q/DQ pairs are computed in float: integer kernels saturate on some CPUs.
+      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");
+
       ports_.clear();
       binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
       session_ = Ort::Session(environment_, onnx_path.c_str(), options);
@@ -79,7 +81,7 @@ class OrtEngine : public Engine {
     std::size_t count = 1;
     for (std::int64_t extent : port.info.shape) {
       if (extent <= 0)
-        throw Error(Code::engine_bind, "tensor \"" + tensor + "\" has an extent that is not fixed", path_,
+        throw Error(Code::engine_bind, "tensor \"" + tensor + "\" has a dynamic extent", path_,
                     "export the model with static shapes");
       count *= static_cast<std::size_t>(extent);
     }
@@ -106,7 +108,7 @@ class OrtEngine : public Engine {
     try {
       call();
     } catch (const Ort::Exception& error) {
-      throw Error(code, std::string("ONNX Runtime says: ") + error.what(), path_, fix);
+      throw Error(code, std::string("ONNX Runtime: ") + error.what(), path_, fix);
     }
   }
 
@@ -126,7 +128,7 @@ class OrtEngine : public Engine {
       if (port.is_input != is_input) continue;
       if (!port.is_float)
         throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not float32", path_,
-                    "export it as float32");
+                    "export the model with float32 inputs and outputs");
       infos.push_back(port.info);
     }
     return infos;
@@ -135,7 +137,8 @@ class OrtEngine : public Engine {
   Port& find(const std::string& tensor) {
     for (Port& port : ports_)
       if (port.info.name == tensor) return port;
-    throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", path_, "see inputs() and outputs()");
+    throw Error(Code::engine_bind, "the model has no tensor \"" + tensor + "\"", path_,
+                "use a name of inputs() or outputs()");
   }
 
   Ort::Env& environment_;

@@ -1,4 +1,4 @@
-// The native ONNX Runtime engine; in the build only where its headers were found (IMKD_WITH_ORT).
+// The native ONNX Runtime engine; built only with its headers (IMKD_WITH_ORT).
 #pragma once
 #include <memory>
 #include <string>
@@ -7,9 +7,9 @@
 
 namespace imkd {
 
-// Which shared library to open, e.g. the one in the onnxruntime wheel; to be called before the first engine is made. By
-// default the loader looks for libonnxruntime.so.1. Does nothing in a build without this engine.
+// Sets the shared library to open, e.g. the one in the onnxruntime wheel, before the first engine is made; by default
+// the loader searches for libonnxruntime.so.1. Does nothing in a build without this engine.
 void set_ort_library(const std::string& path);
-std::unique_ptr<Engine> make_ort_engine(int threads);  // throws Error engine_unavailable when no library fits
+std::unique_ptr<Engine> make_ort_engine(int threads);  // throws Error engine_unavailable without a usable library
 
 }  // namespace imkd

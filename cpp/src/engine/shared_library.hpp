@@ -1,4 +1,4 @@
-// Opens a library at run time, so that the core loads where there is none.
+// Opens a library at run time, so that the core loads without it.
 #pragma once
 #include <dlfcn.h>
 
@@ -10,8 +10,8 @@
 
 namespace imkd {
 
-// The first of the candidates that can be opened, those whose name is empty left out; it stays open until the process
-// ends. Throws Error engine_unavailable with what the loader said of each; fix: how to mend it.
+// Opens the first candidate that the loader finds, skipping empty names; it stays open until the process ends. Throws
+// Error engine_unavailable with the loader's message for each and the given fix.
 inline void* open_library(const std::string& product, const std::vector<std::string>& candidates,
                           const std::string& fix) {
   std::string tried;

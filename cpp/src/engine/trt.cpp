@@ -10,7 +10,7 @@
 #include <mutex>
 #include <optional>
 
-#include "cuda/resources.hpp"
+#include "cuda_runtime/resources.hpp"
 #include "engine_file.hpp"
 #include "imkd/error.hpp"
 #include "shared_library.hpp"
@@ -19,11 +19,11 @@ namespace imkd {
 namespace {
 
 void check(cudaError_t status, Code code, const char* call, const std::string& where) {
-  cuda::require(status, code, call, where, "see imkd-edge doctor");
+  cuda::require(status, code, call, where, "run imkd-edge doctor, which names what is missing");
 }
 
-// Keeps what TensorRT says, for the error that follows. TensorRT wants one logger per process; messages of engines that
-// are used on several threads at once may stand in each other's errors.
+// Collects TensorRT's messages for the text of the next error. TensorRT requires one logger per process: with engines
+// on several threads a message may end up in another engine's error.
 class Logger : public nvinfer1::ILogger {
  public:
   void log(Severity severity, const char* message) noexcept override {
@@ -31,12 +31,12 @@ class Logger : public nvinfer1::ILogger {
     try {
       const std::lock_guard<std::mutex> lock(mutex_);
       messages_.emplace_back(message ? message : "");
-      if (messages_.size() > kKept) messages_.pop_front();
-    } catch (...) {  // no memory for words
+      if (messages_.size() > kMostMessages) messages_.pop_front();
+    } catch (...) {  // out of memory: the message is discarded
     }
   }
 
-  void clear() {  // what is said from here on belongs to the next call
+  void clear() {  // before a call whose messages are collected
     const std::lock_guard<std::mutex> lock(mutex_);
     messages_.clear();
   }
@@ -46,21 +46,21 @@ class Logger : public nvinfer1::ILogger {
     std::string text;
     for (const std::string& message : messages_) text += (text.empty() ? "" : "; ") + message;
     messages_.clear();
-    return text.empty() ? "no reason given" : text;
+    return text.empty() ? "no message" : text;
   }
 
  private:
-  static constexpr std::size_t kKept = 16;
+  static constexpr std::size_t kMostMessages = 16;
   std::mutex mutex_;
   std::deque<std::string> messages_;
 };
 
 Logger& logger() {
-  static auto* logger = new Logger;  // TensorRT may speak until the process ends
+  static auto* logger = new Logger;  // never deleted: TensorRT may log until the process ends
   return *logger;
 }
 
-struct Library {  // the few C functions of libnvinfer; it stays open until the process ends
+struct Library {  // C functions of libnvinfer; it stays open until the process ends
   void* (*create_runtime)(void* logger, std::int32_t version) = nullptr;
   std::string version;  // "10.3.0"
 };
@@ -87,7 +87,7 @@ Library load_library() {
 }
 
 const Library& library() {
-  static const Library library = load_library();  // tried again after an exception
+  static const Library library = load_library();  // retried after an exception
   return library;
 }
 
@@ -103,8 +103,9 @@ Machine this_machine() {
 
 struct Port {  // one input or output of the engine
   TensorInfo info;
-  bool is_input = false, is_known = false;  // known: of a type that we have, and dense
-  std::shared_ptr<void> data;               // null until bound; an output that nobody wants gets memory of its own
+  bool is_input = false;
+  bool is_supported = false;   // dense and of a type of Type
+  std::shared_ptr<void> data;  // null until bound; run allocates memory for an unbound output
 };
 
 std::optional<Type> type_of(nvinfer1::DataType type) {
@@ -167,28 +168,28 @@ class TrtEngine : public Engine {
         throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
       bind_scratch(port);
     }
-    const auto used = stream ? static_cast<cudaStream_t>(stream) : own_stream();
+    const auto target = stream ? static_cast<cudaStream_t>(stream) : own_stream();
     logger().clear();
-    if (!context_->enqueueV3(used)) throw refused(Code::engine_run, "enqueueV3");
-    if (!stream) check(cudaStreamSynchronize(used), Code::engine_run, "cudaStreamSynchronize", path_);
+    if (!context_->enqueueV3(target)) throw failure(Code::engine_run, "enqueueV3");
+    if (!stream) check(cudaStreamSynchronize(target), Code::engine_run, "cudaStreamSynchronize", path_);
   }
 
  private:
-  Error refused(Code code, const char* call) const {
-    return Error(code, std::string("TensorRT refuses ") + call + ": " + logger().take(), path_,
-                 "build the engine again, on this machine");
+  Error failure(Code code, const char* call) const {
+    return Error(code, std::string("TensorRT: ") + call + " failed: " + logger().take(), path_,
+                 "run imkd-edge build-engine again, on this machine");
   }
 
   void deserialize(const EngineFile& file) {
     logger().clear();
-    nvinfer1::ILogger* log = &logger();  // this very type: the C function takes a void*
+    nvinfer1::ILogger* log = &logger();  // exactly this type, as the C function takes a void*
     runtime_.reset(static_cast<nvinfer1::IRuntime*>(library().create_runtime(log, NV_TENSORRT_VERSION)));
-    if (!runtime_) throw refused(Code::engine_load, "createInferRuntime");
+    if (!runtime_) throw failure(Code::engine_load, "createInferRuntime");
     if (file.dla >= 0) runtime_->setDLACore(file.dla);
     engine_.reset(runtime_->deserializeCudaEngine(file.bytes.data(), file.bytes.size()));
-    if (!engine_) throw refused(Code::engine_load, "deserializeCudaEngine");
+    if (!engine_) throw failure(Code::engine_load, "deserializeCudaEngine");
     context_.reset(engine_->createExecutionContext());
-    if (!context_) throw refused(Code::engine_load, "createExecutionContext");
+    if (!context_) throw failure(Code::engine_load, "createExecutionContext");
   }
 
   void add_port(const char* name) {
@@ -197,13 +198,13 @@ class TrtEngine : public Engine {
     const nvinfer1::Dims shape = engine_->getTensorShape(name);
     for (std::int32_t i = 0; i < shape.nbDims; ++i) {
       if (shape.d[i] <= 0)
-        throw Error(Code::engine_load, "tensor \"" + port.info.name + "\" has an extent that is not fixed", path_,
+        throw Error(Code::engine_load, "tensor \"" + port.info.name + "\" has a dynamic extent", path_,
                     "export the model with static shapes");
       port.info.shape.push_back(shape.d[i]);
     }
     port.is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
     const std::optional<Type> type = type_of(engine_->getTensorDataType(name));
-    port.is_known = type && engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
+    port.is_supported = type && engine_->getTensorFormat(name) == nvinfer1::TensorFormat::kLINEAR;
     port.info.type = type.value_or(Type::float32);
     ports_.push_back(std::move(port));
   }
@@ -212,14 +213,14 @@ class TrtEngine : public Engine {
     std::vector<TensorInfo> infos;
     for (const Port& port : ports_) {
       if (port.is_input != is_input) continue;
-      require_known(port);
+      require_supported(port);
       infos.push_back(port.info);
     }
     return infos;
   }
 
-  void require_known(const Port& port) const {
-    if (port.is_known) return;
+  void require_supported(const Port& port) const {
+    if (port.is_supported) return;
     throw Error(Code::bundle_tensor_mismatch, "tensor \"" + port.info.name + "\" is not dense float32, float16 or int8",
                 path_, "build the engine with imkd-edge build-engine");
   }
@@ -227,21 +228,23 @@ class TrtEngine : public Engine {
   Port& find(const std::string& tensor) {
     for (Port& port : ports_) {
       if (port.info.name != tensor) continue;
-      require_known(port);
+      require_supported(port);
       return port;
     }
-    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", path_, "see inputs() and outputs()");
+    throw Error(Code::engine_bind, "the engine has no tensor \"" + tensor + "\"", path_,
+                "use a name of inputs() or outputs()");
   }
 
-  // Where the device finds the memory: reading plain host memory there would end this process's CUDA.
+  // The device's address of bound memory. Pageable host memory is refused: a kernel that reads it ends CUDA in this
+  // process.
   void* device_address(const std::string& tensor, void* data) const {
     cudaPointerAttributes attributes{};
     if (data) check(cudaPointerGetAttributes(&attributes, data), Code::engine_bind, "cudaPointerGetAttributes", path_);
     if (!data || attributes.type == cudaMemoryTypeUnregistered || !attributes.devicePointer)
-      throw Error(Code::engine_bind, "the memory for \"" + tensor + "\" cannot be reached by the device", path_,
-                  "take it from cudaMalloc, cudaHostAlloc or cudaMallocManaged");
+      throw Error(Code::engine_bind, "the device cannot access the memory for \"" + tensor + "\"", path_,
+                  "allocate it by cudaMalloc, cudaHostAlloc or cudaMallocManaged");
     if (reinterpret_cast<std::uintptr_t>(attributes.devicePointer) % 256 != 0)
-      throw Error(Code::engine_bind, "the memory for \"" + tensor + "\" does not lie at a multiple of 256 bytes", path_,
+      throw Error(Code::engine_bind, "the address for \"" + tensor + "\" is not a multiple of 256 bytes", path_,
                   "bind the start of an allocation");
     return attributes.devicePointer;
   }
@@ -249,12 +252,12 @@ class TrtEngine : public Engine {
   void set_address(const Port& port, void* address) {
     logger().clear();
     if (!context_->setTensorAddress(port.info.name.c_str(), address))
-      throw refused(Code::engine_bind, "setTensorAddress");
+      throw failure(Code::engine_bind, "setTensorAddress");
   }
 
-  // TensorRT writes every output.
+  // TensorRT writes every output, so an unbound one needs memory too.
   void bind_scratch(Port& port) {
-    require_known(port);
+    require_supported(port);
     void* memory = nullptr;
     check(cudaMalloc(&memory, bytes(port.info)), Code::engine_run, "cudaMalloc", path_);
     std::shared_ptr<void> scratch(memory, [](void* p) { cudaFree(p); });
@@ -272,7 +275,7 @@ class TrtEngine : public Engine {
     return stream_.get();
   }
 
-  void unload() {  // what depends on another goes first; memory last, for the context may hold its address
+  void unload() {  // dependents first; memory last, as the context may have its address
     context_.reset();
     engine_.reset();
     runtime_.reset();

@@ -1,4 +1,4 @@
-// The native TensorRT engine; in the build only where NvInfer.h and the CUDA runtime were found (IMKD_WITH_TRT).
+// The native TensorRT engine; built only with NvInfer.h and the CUDA runtime (IMKD_WITH_TRT).
 #pragma once
 #include <memory>
 
@@ -6,11 +6,10 @@
 
 namespace imkd {
 
-// load takes NAME.engine or an ONNX part (see engine_file.hpp). Memory that is bound must be reachable by the device
-// (cudaMalloc, cudaHostAlloc, cudaMallocManaged) and lie at a multiple of 256 bytes. run(stream) only puts the work
-// into the caller's stream; run() without one has a stream of its own and returns when the outputs are there. The first
-// run after a bind may allocate. Throws Error device_unavailable without a GPU, engine_unavailable when TensorRT's
-// library cannot be opened.
+// load takes NAME.engine or an ONNX part (see engine_file.hpp). The device must be able to access bound memory
+// (cudaMalloc, cudaHostAlloc, cudaMallocManaged), at an address that is a multiple of 256 bytes. run(stream) only
+// enqueues the work; run() uses a stream of its own and returns when the outputs are written. The first run after a
+// bind may allocate. Throws Error device_unavailable without a GPU, engine_unavailable without TensorRT's library.
 std::unique_ptr<Engine> make_trt_engine();
 
 }  // namespace imkd

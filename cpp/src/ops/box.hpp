@@ -1,4 +1,4 @@
-// From a cell of the head to a box. The CPU op and its CUDA twin share it.
+// Decodes one cell of the head into a box. The CPU op and its CUDA twin share it.
 #pragma once
 #include <cmath>
 
@@ -6,12 +6,13 @@
 
 namespace imkd {
 
-constexpr float kPi = 3.14159274f;  // the float nearest to pi; it lies above it
+constexpr float kPi = 3.14159274f;  // the float nearest to pi, which is larger than pi
 
 inline float logit_of(double score) { return float(std::log(score / (1 - score))); }
 IMKD_HD inline float score_of(float logit) { return float(1 / (1 + std::exp(-double(logit)))); }
 
-// Greatest of its 3x3 neighbourhood; among equals the lowest index wins. A NaN neighbour does not count.
+// Whether a cell has the largest value of its 3x3 neighbourhood; of equal values the lowest index is the peak. A NaN
+// neighbour is ignored.
 template <class T>
 IMKD_HD inline bool is_peak(const T* map, int row, int column, int height, int width) {
   const float value = to_float(map[row * width + column]);
@@ -24,7 +25,7 @@ IMKD_HD inline bool is_peak(const T* map, int row, int column, int height, int w
   return true;
 }
 
-// Box of one cell; false where a value is not finite.
+// Decodes the box of one cell; false where a channel or the result is not finite.
 template <class T>
 IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detection& d) {
   float value[kBoxChannels];
@@ -32,20 +33,27 @@ IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detectio
     value[c] = to_float(box[std::size_t(c) * grid.width * grid.height + cell]);
     if (!std::isfinite(value[c])) return false;
   }
-  const int row = cell / grid.width, column = cell % grid.width;
-  const double x = grid.x(column + 0.5 + double(value[0])), y = grid.y(row + 0.5 + double(value[1]));
-  d.x = float(x), d.y = float(y), d.z = float(grid.ground(x, y) + value[2]);
-  d.length = float(std::exp(double(value[3]))), d.width = float(std::exp(double(value[4]))),
-  d.height = float(std::exp(double(value[5])));
-  d.yaw = float(std::atan2(double(value[6]), double(value[7])));
+  const int row = cell / grid.width;
+  const int column = cell % grid.width;
+  const double x = grid.x(column + 0.5 + double(value[BoxChannel::offset_x]));
+  const double y = grid.y(row + 0.5 + double(value[BoxChannel::offset_y]));
+  d.x = float(x);
+  d.y = float(y);
+  d.z = float(grid.ground(x, y) + value[BoxChannel::above_ground]);
+  d.length = float(std::exp(double(value[BoxChannel::log_length])));
+  d.width = float(std::exp(double(value[BoxChannel::log_width])));
+  d.height = float(std::exp(double(value[BoxChannel::log_height])));
+  d.yaw = float(std::atan2(double(value[BoxChannel::sin_yaw]), double(value[BoxChannel::cos_yaw])));
   if (d.yaw >= kPi) d.yaw = -kPi;
-  d.vx = value[8], d.vy = value[9];
+  d.vx = value[BoxChannel::velocity_x];
+  d.vy = value[BoxChannel::velocity_y];
   return std::isfinite(d.x) && std::isfinite(d.y) && std::isfinite(d.z) && std::isfinite(d.length) &&
          std::isfinite(d.width) && std::isfinite(d.height);
 }
 
 IMKD_HD inline bool suppresses(const Detection& better, const Detection& other, float radius) {
-  const float dx = better.x - other.x, dy = better.y - other.y;
+  const float dx = better.x - other.x;
+  const float dy = better.y - other.y;
   return better.label == other.label && dx * dx + dy * dy <= radius * radius;
 }
 

@@ -1,4 +1,4 @@
-// Raw pixel -> ray of a camera, for every distortion of the rig.
+// Undistortion: raw pixel -> ray of a camera, for every distortion model of the rig.
 #pragma once
 #include <array>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace imkd {
 
-struct Lens {  // of a CameraCalibration, without memory of its own
+struct Lens {  // of a CameraCalibration, trivially copyable
   Mat3 K{};
   Distortion distortion = Distortion::none;
   std::array<double, 5> k{};
@@ -23,10 +23,12 @@ constexpr double kNewtonTolerance = 1e-12;  // normalised units
 
 // Brown-Conrady (plumb_bob, k = k1 k2 p1 p2 k3): solves distort(x, y) = (xd, yd) by Newton's method from (xd, yd).
 IMKD_HD inline bool undistort_plumb_bob(const std::array<double, 5>& k, double xd, double yd, double& x, double& y) {
-  x = xd, y = yd;
+  x = xd;
+  y = yd;
   for (int step = 0; step < kNewtonSteps; ++step) {
     const double r2 = x * x + y * y;
-    const double radial = 1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4])), slope = k[0] + r2 * (2 * k[1] + r2 * 3 * k[4]);
+    const double radial = 1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]));
+    const double slope = k[0] + r2 * (2 * k[1] + r2 * 3 * k[4]);
     const double fx = x * radial + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x) - xd;
     const double fy = y * radial + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y - yd;
     const double xx = radial + 2 * x * x * slope + 2 * k[2] * y + 6 * k[3] * x;
@@ -55,7 +57,8 @@ IMKD_HD inline bool undistort_fisheye(const std::array<double, 5>& k, double xd,
       const double half_pi = 1.5707963267948966;
       if (theta < 0 || theta >= half_pi - 1e-6) return false;  // at or behind the plane z = 0
       const double stretch = theta_d > 1e-12 ? std::tan(theta) / theta_d : 1;
-      x = xd * stretch, y = yd * stretch;
+      x = xd * stretch;
+      y = yd * stretch;
       return true;
     }
     theta -= value / slope;
@@ -63,14 +66,16 @@ IMKD_HD inline bool undistort_fisheye(const std::array<double, 5>& k, double xd,
   return false;
 }
 
-// The point on the plane z = 1 of the camera frame that is seen at raw pixel (u, v); false where the lens model has no
+// The point on the plane z = 1 of the camera frame that projects to raw pixel (u, v); false where the lens model has no
 // such point (behind the camera, or beyond the radius up to which the distortion polynomial is invertible).
 IMKD_HD inline bool undistort(const Lens& lens, double u, double v, double& x, double& y) {
   const Mat3& K = lens.K;
-  const double yd = (v - K[5]) / K[4], xd = (u - K[2] - K[1] * yd) / K[0];
+  const double yd = (v - K[5]) / K[4];
+  const double xd = (u - K[2] - K[1] * yd) / K[0];
   if (lens.distortion == Distortion::plumb_bob) return undistort_plumb_bob(lens.k, xd, yd, x, y);
   if (lens.distortion == Distortion::fisheye) return undistort_fisheye(lens.k, xd, yd, x, y);
-  x = xd, y = yd;
+  x = xd;
+  y = yd;
   return true;
 }
 

@@ -10,12 +10,11 @@ namespace {
 struct Candidate {
   float logit;
   std::int32_t index;  // class * cells + cell
-  bool operator<(const Candidate& o) const {
-    return logit != o.logit ? logit > o.logit : index < o.index;
-  }  // better first
+  // Best first.
+  bool operator<(const Candidate& o) const { return logit != o.logit ? logit > o.logit : index < o.index; }
 };
 
-// Keeps the best `capacity` candidates.
+// Adds a candidate to a heap that holds the best `capacity`; returns the new count.
 int push(Candidate* heap, int count, int capacity, const Candidate& c) {
   if (count == capacity) {
     if (!(c < heap[0])) return count;
@@ -34,6 +33,35 @@ bool any_above(const float* values, int count, float threshold) {  // NaN counts
   return any;
 }
 
+struct Candidates {
+  Candidate* heap;  // (max_candidates) the worst on top
+  int count = 0;
+  int dropped = 0;  // for a non-finite logit or box
+};
+
+// Adds the peaks of one class above the threshold logit. Only detections need a sigmoid; 64 cells at a time are
+// skipped.
+void find_peaks(const Plane& grid, const float* map, const float* box, int label, float threshold, int capacity,
+                Candidates& candidates) {
+  Detection d;
+  for (int row = 0; row < grid.height; ++row)
+    for (int begin = 0; begin < grid.width; begin += 64) {
+      const int end = std::min(begin + 64, grid.width);
+      if (!any_above(map + row * grid.width + begin, end - begin, threshold)) continue;
+      for (int column = begin; column < end; ++column) {
+        const int cell = row * grid.width + column;
+        if (map[cell] < threshold) continue;
+        const bool finite = std::isfinite(map[cell]);
+        if (finite && !is_peak(map, row, column, grid.height, grid.width)) continue;
+        if (!finite || !read_box(grid, box, cell, d)) {
+          ++candidates.dropped;
+          continue;
+        }
+        candidates.count = push(candidates.heap, candidates.count, capacity, {map[cell], label * grid.cells() + cell});
+      }
+    }
+}
+
 }  // namespace
 
 std::size_t decode_workspace(const ModelSpec& spec) { return spec.head.max_candidates * sizeof(Candidate); }
@@ -41,46 +69,29 @@ std::size_t decode_workspace(const ModelSpec& spec) { return spec.head.max_candi
 int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::vector<Detection>& out, void* workspace,
            ThreadPool&) {
   const HeadSpec& head = spec.head;
-  const int width = spec.grid.width(), height = spec.grid.height(), cells = width * height;
-  const float threshold = logit_of(head.score_threshold);  // compare logits: few need a sigmoid
   const Plane grid = Plane::of_bev(spec);
-  Candidate* candidates = static_cast<Candidate*>(workspace);  // (max_candidates) a heap whose top is the worst
-  int count = 0, dropped = 0;
-  Detection d;
-  for (int label = 0; label < static_cast<int>(head.classes.size()); ++label) {
-    const float* map = heatmap + std::size_t(label) * cells;
-    const float* regression = box + std::size_t(head.classes[label].group) * kBoxChannels * cells;
-    for (int row = 0; row < height; ++row)
-      for (int begin = 0; begin < width; begin += 64) {
-        const int end = std::min(begin + 64, width);
-        if (!any_above(map + row * width + begin, end - begin, threshold)) continue;
-        for (int column = begin; column < end; ++column) {
-          const int cell = row * width + column;
-          if (map[cell] < threshold) continue;
-          const bool finite = std::isfinite(map[cell]);
-          if (finite && !is_peak(map, row, column, height, width)) continue;
-          if (!finite || !read_box(grid, regression, cell, d)) {
-            ++dropped;
-            continue;
-          }
-          count = push(candidates, count, head.max_candidates, {map[cell], label * cells + cell});
-        }
-      }
-  }
-  std::sort(candidates, candidates + count);
+  const int cells = grid.cells();
+  const auto box_of = [&](int label) { return box + std::size_t(head.classes[label].group) * kBoxChannels * cells; };
 
+  Candidates candidates{static_cast<Candidate*>(workspace)};
+  for (int label = 0; label < static_cast<int>(head.classes.size()); ++label)
+    find_peaks(grid, heatmap + std::size_t(label) * cells, box_of(label), label, logit_of(head.score_threshold),
+               head.max_candidates, candidates);
+  std::sort(candidates.heap, candidates.heap + candidates.count);
+
+  // Circle suppression, best first.
   out.clear();
-  for (int i = 0; i < count && static_cast<int>(out.size()) < head.max_detections; ++i) {
-    d.score = score_of(candidates[i].logit);
-    d.label = candidates[i].index / cells;
-    const ClassSpec& kind = head.classes[d.label];
-    read_box(grid, box + std::size_t(kind.group) * kBoxChannels * cells, candidates[i].index % cells, d);
-    const float radius = float(kind.nms_radius);
+  Detection d;
+  for (int i = 0; i < candidates.count && static_cast<int>(out.size()) < head.max_detections; ++i) {
+    d.score = score_of(candidates.heap[i].logit);
+    d.label = candidates.heap[i].index / cells;
+    read_box(grid, box_of(d.label), candidates.heap[i].index % cells, d);
+    const float radius = float(head.classes[d.label].nms_radius);
     const bool suppressed =
         std::any_of(out.begin(), out.end(), [&](const Detection& o) { return suppresses(o, d, radius); });
     if (!suppressed) out.push_back(d);
   }
-  return dropped;
+  return candidates.dropped;
 }
 
 }  // namespace imkd

@@ -1,4 +1,4 @@
-// IMKD_HD marks a formula that the CPU op and its CUDA twin share; only nvcc needs to be told.
+// IMKD_HD marks a function that the CPU op and its CUDA twin share.
 #pragma once
 #if defined(__CUDACC__)
 #define IMKD_HD __host__ __device__
@@ -8,6 +8,6 @@
 
 namespace imkd {
 
-IMKD_HD inline float to_float(float value) { return value; }  // kernel.hpp has the one of half
+IMKD_HD inline float to_float(float value) { return value; }  // for __half see kernel.hpp
 
 }  // namespace imkd

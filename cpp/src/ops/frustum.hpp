@@ -1,11 +1,22 @@
-// The BEV cells that a pixel's frustum points fall into.
+// Rays of feature pixels, and the BEV cells that the points along them fall into.
 #pragma once
 #include "camera_model.hpp"
 #include "plane.hpp"
 
 namespace imkd {
 
-struct Frustum {  // one camera seen through its crop, over the grid
+// The point at optical depth 1 on the ray of a feature pixel, in the camera frame; false where the lens has no such
+// ray.
+IMKD_HD inline bool feature_ray(const Lens& lens, const ImageCrop& crop, int stride, int row, int column, double& x,
+                                double& y) {
+  const double input_u = (column + 0.5) * stride - 0.5;
+  const double input_v = (row + 0.5) * stride - 0.5;
+  const double u = (input_u + 0.5 + crop.left) / crop.scale - 0.5;
+  const double v = (input_v + 0.5 + crop.top) / crop.scale - 0.5;
+  return undistort(lens, u, v, x, y);
+}
+
+struct Frustum {  // one camera, its crop, and the grid below it
   Lens lens;
   Mat4 T_ego_camera = identity4();
   ImageCrop crop;
@@ -22,11 +33,8 @@ struct Frustum {  // one camera seen through its crop, over the grid
         z_max(spec.grid.z_max),
         stride(spec.image.stride) {}
 
-  // The ray of a feature pixel; false where the lens has none.
   IMKD_HD bool ray(int row, int column, double& x, double& y) const {
-    const double input_u = (column + 0.5) * stride - 0.5, input_v = (row + 0.5) * stride - 0.5;
-    const double u = (input_u + 0.5 + crop.left) / crop.scale - 0.5, v = (input_v + 0.5 + crop.top) / crop.scale - 0.5;
-    return undistort(lens, u, v, x, y);
+    return feature_ray(lens, crop, stride, row, column, x, y);
   }
 
   // The cell, row * width + column, of the point at a depth along the ray; kOutside where it is in none.

@@ -1,5 +1,4 @@
-// Resize, crop and normalisation of all cameras in one kernel: each thread blends four raw pixels into one output
-// pixel.
+// Resize, crop and normalisation of all cameras in one kernel: each thread interpolates four raw pixels.
 #include "image_tap.hpp"
 #include "kernel.hpp"
 #include "yuv.hpp"
@@ -8,11 +7,16 @@ namespace imkd::cuda {
 namespace {
 
 struct Output {
-  int width, height;
-  float gain[3], bias[3];
-  float scale;  // of a step of int8
+  int width;
+  int height;
+  float gain[3];
+  float bias[3];
+  float scale;  // of int8
   explicit Output(const ImageSpec& spec, float scale = 1) : width(spec.width), height(spec.height), scale(scale) {
-    for (int c = 0; c < 3; ++c) gain[c] = 1.f / spec.std[c], bias[c] = -spec.mean[c] / spec.std[c];
+    for (int c = 0; c < 3; ++c) {
+      gain[c] = 1.f / spec.std[c];
+      bias[c] = -spec.mean[c] / spec.std[c];
+    }
   }
 };
 
@@ -38,7 +42,8 @@ __device__ __forceinline__ std::int8_t as<std::int8_t>(float value, float scale)
 template <class T>
 __global__ void __launch_bounds__(256)
     resize(const ImageView* __restrict__ images, Output output, const Tap* __restrict__ table, T* __restrict__ out) {
-  const int x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+  const int x = blockIdx.x * blockDim.x + threadIdx.x;
+  const int y = blockIdx.y * blockDim.y + threadIdx.y;
   if (x >= output.width || y >= output.height) return;
   const ImageView image = images[blockIdx.z];
   const std::size_t plane = std::size_t(output.width) * output.height;
@@ -48,8 +53,10 @@ __global__ void __launch_bounds__(256)
     return;
   }
   const Tap* taps = table + blockIdx.z * (output.width + output.height);
-  const Tap h = taps[x], v = taps[output.width + y];
-  const int down = image.height > 1, right = image.width > 1;
+  const Tap h = taps[x];
+  const Tap v = taps[output.width + y];
+  const int down = image.height > 1;
+  const int right = image.width > 1;
   std::uint8_t nv12[4][3];
   if (image.chroma) {
     const Yuv matrix = yuv_of(image.yuv);
@@ -60,13 +67,17 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
   for (int c = 0; c < 3; ++c) {
     const std::uint8_t* p = a + c * image.channel_stride;
-    const std::ptrdiff_t below = down * image.row_stride, beside = right * image.pixel_stride;
+    const std::ptrdiff_t below = down * image.row_stride;
+    const std::ptrdiff_t beside = right * image.pixel_stride;
     const bool rgb = !image.chroma;
-    const float top_left = rgb ? p[0] : nv12[0][c], top_right = rgb ? p[beside] : nv12[1][c];
-    const float low_left = rgb ? p[below] : nv12[2][c], low_right = rgb ? p[below + beside] : nv12[3][c];
-    const float left = top_left + (low_left - top_left) * v.weight,
-                far = top_right + (low_right - top_right) * v.weight;
-    to[c * plane] = as<T>((left + (far - left) * h.weight) * output.gain[c] + output.bias[c], output.scale);
+    const float top_left = rgb ? p[0] : nv12[0][c];
+    const float top_right = rgb ? p[beside] : nv12[1][c];
+    const float bottom_left = rgb ? p[below] : nv12[2][c];
+    const float bottom_right = rgb ? p[below + beside] : nv12[3][c];
+    const float left_value = top_left + (bottom_left - top_left) * v.weight;
+    const float right_value = top_right + (bottom_right - top_right) * v.weight;
+    to[c * plane] =
+        as<T>((left_value + (right_value - left_value) * h.weight) * output.gain[c] + output.bias[c], output.scale);
   }
 }
 

@@ -1,4 +1,4 @@
-// The raw pixels that an output pixel is blended from.
+// The raw pixels that an output pixel interpolates.
 #pragma once
 #include <cmath>
 
@@ -12,7 +12,7 @@ struct Tap {  // value = at(index) + (at(index + 1) - at(index)) * weight
   float weight = 0;
 };
 
-// The two raw pixels around an output pixel; outside the image the edge pixel is repeated.
+// The two raw pixels around an output pixel along one axis; outside the image the edge pixel is repeated.
 IMKD_HD inline Tap tap(int output, double offset, double scale, int size) {
   const double u = (output + 0.5 + offset) / scale - 0.5;
   if (!(u > 0) || size < 2) return {0, 0.f};

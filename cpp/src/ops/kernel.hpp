@@ -1,5 +1,5 @@
-// What every .cu file needs. The same files compile with nvcc and, in the tests, as C++ against a header that runs
-// kernels on the CPU.
+// Shared by the .cu files. They compile with nvcc and, in the tests, as C++ against a header that runs kernels on the
+// CPU.
 #pragma once
 #if defined(__CUDACC__)
 #include <cuda_fp16.h>
@@ -8,7 +8,7 @@
 #include "cuda_host.hpp"
 #endif
 
-#include "cuda/check.hpp"
+#include "cuda_runtime/check.hpp"
 #include "device.hpp"
 #include "imkd/cuda.hpp"
 
@@ -46,7 +46,7 @@ void run(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, Stream s
   check(cudaGetLastError(), what);
 }
 
-// Calls use(T*) with the type of a tensor.
+// Calls use(T*) with the C++ type of a tensor's elements.
 template <class Use>
 void with_type(Type type, Use&& use) {
   if (type == Type::float16)
@@ -55,15 +55,15 @@ void with_type(Type type, Use&& use) {
     use(static_cast<float*>(nullptr));
 }
 
-// Parts of a workspace, one after the other, each aligned to 256 bytes. With no memory it only counts.
-class Parts {
+// Consecutive arrays of a workspace, each aligned to 256 bytes. Without memory it only counts bytes.
+class Arena {
  public:
-  explicit Parts(void* memory = nullptr) : memory_(static_cast<unsigned char*>(memory)) {}
+  explicit Arena(void* memory = nullptr) : memory_(static_cast<unsigned char*>(memory)) {}
   template <class T>
   T* take(std::size_t count) {
-    T* part = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
+    T* array = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
     used_ += (count * sizeof(T) + 255) / 256 * 256;
-    return part;
+    return array;
   }
   std::size_t bytes() const { return used_; }
 

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <string>
 
 #include "clones.hpp"
@@ -9,15 +10,16 @@
 namespace imkd {
 namespace {
 
-constexpr int kBlock = 16;     // BEV cells written together, so that each channel's are one cache line
-constexpr int kTogether = 32;  // channels summed together, in registers
+constexpr int kBlock = 16;         // BEV cells written at once: one cache line per channel
+constexpr int kChannelBlock = 32;  // channels summed at once, in registers
 
-// Floats of a pixel's row in the workspace: the channels, a one whose weighted sum is the evidence, and zeros.
-int row_length(int channels) { return (channels + kTogether) / kTogether * kTogether; }
+// Floats of a pixel's row in the workspace: the channels, a 1 whose weighted sum is the sum of depth, and zeros.
+int row_length(int channels) { return (channels + kChannelBlock) / kChannelBlock * kChannelBlock; }
 
-// BEV cell of each frustum point of a camera, in the order (bin, row, column); kOutside for points in no cell.
+// The BEV cell of each frustum point of a camera, in the order (bin, row, column); kOutside beyond the grid.
 void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* out) {
-  const int h = spec.image.feature_height(), w = spec.image.feature_width();
+  const int h = spec.image.feature_height();
+  const int w = spec.image.feature_width();
   std::fill(out, out + std::size_t(spec.depth.bins) * h * w, kOutside);
   for (int row = 0; row < h; ++row)
     for (int column = 0; column < w; ++column) {
@@ -47,22 +49,28 @@ void transpose(const float* context, int channels, int pixels, int begin, int en
 
 typedef float Lanes __attribute__((vector_size(32), aligned(4), may_alias));
 
-// The weighted sum of the rows of points [begin, end) of the table, kTogether floats of each.
+// The weighted sum of the rows of points [begin, end) of the table, kChannelBlock floats of each.
 IMKD_CLONES void weighted_sum(const LiftTable& table, int begin, int end, const float* depth, const float* rows,
                               int length, float* out) {
   Lanes a{}, b{}, c{}, d{};
   for (int p = begin; p < end; ++p) {
     const Lanes* row = reinterpret_cast<const Lanes*>(rows + std::size_t(table.pixels[p]) * length);
     const float weight = depth[table.points[p]];
-    a += weight * row[0], b += weight * row[1], c += weight * row[2], d += weight * row[3];
+    a += weight * row[0];
+    b += weight * row[1];
+    c += weight * row[2];
+    d += weight * row[3];
   }
   Lanes* sums = reinterpret_cast<Lanes*>(out);
-  sums[0] = a, sums[1] = b, sums[2] = c, sums[3] = d;
+  sums[0] = a;
+  sums[1] = b;
+  sums[2] = c;
+  sums[3] = d;
 }
 
-using Sums = float[kBlock][kTogether];
+using Sums = float[kBlock][kChannelBlock];
 
-// Sums of one channel beside each other.
+// Writes one channel of a block of cells.
 void write_line(const Sums& sums, int channel, int count, float* to) {
   if (count == kBlock)
     for (int i = 0; i < kBlock; ++i) to[i] = sums[i][channel];
@@ -75,35 +83,36 @@ struct Lift {
   const float* depth;
   const float* rows;  // (N * h * w, length)
   float* out;         // (C+1, cells)
-  int channels, length;
+  int channels;
+  int length;
   std::size_t cells;  // of the grid
 
-  // Grid cells [begin, begin + count), count <= kBlock; k is the first entry of the table at or after begin. Returns
-  // the next entry.
+  // Sums the cells [begin, begin + count), count <= kBlock; k is the table's first entry at or after begin. Returns the
+  // first entry beyond them.
   std::size_t block(int begin, int count, std::size_t k) const {
     std::size_t last = k;
     while (last < table.cells.size() && table.cells[last] < begin + count) ++last;
-    for (int c0 = 0; c0 <= channels; c0 += kTogether) {
+    for (int c0 = 0; c0 <= channels; c0 += kChannelBlock) {
       Sums sums = {};
       for (std::size_t i = k; i < last; ++i)
         weighted_sum(table, table.starts[i], table.starts[i + 1], depth, rows + c0, length,
                      sums[table.cells[i] - begin]);
-      for (int c = c0; c < std::min(c0 + kTogether, channels + 1); ++c)
+      for (int c = c0; c < std::min(c0 + kChannelBlock, channels + 1); ++c)
         write_line(sums, c - c0, count, out + c * cells + begin);
     }
     return last;
   }
 
-  void fill(int begin, int end) const {  // cells that no point lies in
+  void clear(int begin, int end) const {  // cells without a point
     for (int c = 0; c <= channels; ++c) std::fill(out + c * cells + begin, out + c * cells + end, 0.f);
   }
 
-  // Grid cells [begin, end), begin a multiple of kBlock.
+  // Sums the cells [begin, end); begin is a multiple of kBlock.
   void range(int begin, int end) const {
     std::size_t k = std::lower_bound(table.cells.begin(), table.cells.end(), begin) - table.cells.begin();
     while (begin < end) {
       const int next = k < table.cells.size() ? std::min(table.cells[k] / kBlock * kBlock, end) : end;
-      fill(begin, next);
+      clear(begin, next);
       if (next < end) k = block(next, std::min(kBlock, end - next), k);
       begin = next + kBlock;
     }
@@ -112,20 +121,34 @@ struct Lift {
 
 }  // namespace
 
+void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const ImageCrop& crop, double* out) {
+  const Lens lens(camera);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  for (int row = 0; row < spec.feature_height(); ++row)
+    for (int column = 0; column < spec.feature_width(); ++column, out += 3) {
+      double x = 0, y = 0;
+      const bool visible = feature_ray(lens, crop, spec.stride, row, column, x, y);
+      out[0] = visible ? x : kNan;
+      out[1] = visible ? y : kNan;
+      out[2] = visible ? 1 : kNan;
+    }
+}
+
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops) {
   if (static_cast<int>(rig.cameras.size()) != spec.cameras)
     throw Error(
         Code::rig_mismatch,
-        "the rig has " + std::to_string(rig.cameras.size()) + " cameras, the model " + std::to_string(spec.cameras),
-        "rig.cameras", "use the rig that the model was made for");
-  const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width(),
-                    per_camera = pixels * spec.depth.bins;
+        "the rig has " + std::to_string(rig.cameras.size()) + " cameras, the model has " + std::to_string(spec.cameras),
+        "rig.cameras", "use a rig with the model's number of cameras");
+  const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width();
+  const std::size_t per_camera = pixels * spec.depth.bins;
   const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();
   std::vector<std::int32_t> cell(per_camera * rig.cameras.size());
   for (std::size_t n = 0; n < rig.cameras.size(); ++n)
     frustum_cells(spec, Frustum(spec, rig.cameras[n], crops[n]), cell.data() + n * per_camera);
 
-  std::vector<std::int32_t> next(cells + 1, 0);  // counting sort: how many, then where the next point of the cell goes
+  // Counting sort: next[c + 1] counts the points of cell c, then next[c] is where its next point goes.
+  std::vector<std::int32_t> next(cells + 1, 0);
   for (std::int32_t c : cell)
     if (c != kOutside) ++next[c + 1];
   LiftTable table;
@@ -155,7 +178,8 @@ std::size_t lift_workspace(const ModelSpec& spec) {
 
 void lift(const ModelSpec& spec, const LiftTable& table, const float* depth, const float* context, float* out,
           float* workspace, ThreadPool& pool) {
-  const int pixels = spec.image.feature_height() * spec.image.feature_width(), channels = spec.context_channels;
+  const int pixels = spec.image.feature_height() * spec.image.feature_width();
+  const int channels = spec.context_channels;
   const int length = row_length(channels);
   pool.parallel_for(spec.cameras * pixels, [&](int begin, int end) {
     while (begin < end) {

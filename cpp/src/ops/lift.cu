@@ -1,5 +1,5 @@
-// The lift's table on the device, and the lift: a warp sums one cell in the table's order, a block writes 32 cells as
-// whole cache lines.
+// The lift's table, and the lift: a warp sums one cell in the table's order, a block writes 32 cells as whole cache
+// lines.
 #include <vector>
 
 #include "frustum.hpp"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kTile = 32;      // cells of a block, pixels and channels of a transposed tile
 constexpr int kWarps = 8;      // of a block
-constexpr int kLanesWide = 4;  // channels per lane and pass
+constexpr int kLanesWide = 4;  // channels per lane in a pass
 constexpr int kPass = 32 * kLanesWide;
 
 std::size_t feature_pixels(const ModelSpec& spec) {
@@ -18,22 +18,23 @@ std::size_t feature_pixels(const ModelSpec& spec) {
 }
 std::size_t cells_of(const ModelSpec& spec) { return std::size_t(spec.grid.width()) * spec.grid.height(); }
 
-// ---- table: count, scan, fill in any order, then put each cell's points in their order ----
+// ---- table: count, scan, fill in any order, then sort each cell's points ----
 struct Scratch {
-  double* depths;                // (bins) m, centres
-  std::int32_t* cell;            // (points) of each frustum point
-  std::int32_t *count, *filled;  // (cells)
-  std::int32_t* unsorted;        // (points)
+  double* depths;          // (bins) m, centres
+  std::int32_t* cell;      // (points) of each frustum point
+  std::int32_t* count;     // (cells)
+  std::int32_t* filled;    // (cells)
+  std::int32_t* unsorted;  // (points)
   std::size_t bytes;
 
   Scratch(const ModelSpec& spec, void* memory) {
-    Parts parts(memory);
-    depths = parts.take<double>(spec.depth.bins);
-    cell = parts.take<std::int32_t>(lift_points(spec));
-    count = parts.take<std::int32_t>(2 * cells_of(spec));
+    Arena arena(memory);
+    depths = arena.take<double>(spec.depth.bins);
+    cell = arena.take<std::int32_t>(lift_points(spec));
+    count = arena.take<std::int32_t>(2 * cells_of(spec));
     filled = count ? count + cells_of(spec) : nullptr;
-    unsorted = parts.take<std::int32_t>(lift_points(spec));
-    bytes = parts.bytes();
+    unsorted = arena.take<std::int32_t>(lift_points(spec));
+    bytes = arena.bytes();
   }
 };
 
@@ -42,9 +43,9 @@ __global__ void __launch_bounds__(128) place_frustum(Frustum frustum, int h, int
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
   if (pixel >= h * w) return;
   double x = 0, y = 0;
-  const bool seen = frustum.ray(pixel / w, pixel % w, x, y);
+  const bool visible = frustum.ray(pixel / w, pixel % w, x, y);
   for (int bin = 0; bin < bins; ++bin) {
-    const int c = seen ? frustum.cell(x, y, depths[bin]) : kOutside;
+    const int c = visible ? frustum.cell(x, y, depths[bin]) : kOutside;
     cell[bin * h * w + pixel] = c;
     if (c != kOutside) atomicAdd(count + c, 1);
   }
@@ -86,7 +87,8 @@ template <class T>
 __global__ void __launch_bounds__(256)
     transpose(const T* __restrict__ in, int channels, int pixels, T* __restrict__ out) {
   __shared__ T tile[kTile][kTile + 1];
-  const int p0 = blockIdx.x * kTile, c0 = blockIdx.y * kTile;
+  const int p0 = blockIdx.x * kTile;
+  const int c0 = blockIdx.y * kTile;
   const std::size_t image = std::size_t(blockIdx.z) * channels * pixels;
   for (int c = threadIdx.y; c < kTile && c0 + c < channels; c += kWarps)
     if (p0 + int(threadIdx.x) < pixels)
@@ -97,11 +99,11 @@ __global__ void __launch_bounds__(256)
       out[image + std::size_t(p0 + p) * channels + c0 + threadIdx.x] = tile[threadIdx.x][p];
 }
 
-// Adds the points [begin, end) of one cell for the channels that are this lane's: first + lane, + 32, ...; seen is the
-// sum of depth.
+// Adds the points [begin, end) of one cell for this lane's channels: first + lane, + 32, ...; evidence is the sum of
+// depth.
 template <class T>
 __device__ void sum_cell(const LiftTable& table, const T* depth, const T* context, int begin, int end, int channels,
-                         int first, float (&sum)[kLanesWide], float& seen) {
+                         int first, float (&sum)[kLanesWide], float& evidence) {
   const int lane = threadIdx.x;
   for (int base = begin; base < end; base += 32) {
     const bool mine = base + lane < end;
@@ -111,7 +113,7 @@ __device__ void sum_cell(const LiftTable& table, const T* depth, const T* contex
     for (int k = 0; k < count; ++k) {
       const float w = __shfl_sync(~0u, weight, k);
       const T* from = context + std::size_t(__shfl_sync(~0u, pixel, k)) * channels + first + lane;
-      seen += w;
+      evidence += w;
 #pragma unroll
       for (int j = 0; j < kLanesWide; ++j)
         if (first + lane + 32 * j < channels) sum[j] += w * to_float(from[32 * j]);
@@ -124,33 +126,36 @@ __global__ void __launch_bounds__(32 * kWarps)
     lift_sum(LiftTable table, const T* __restrict__ depth, const T* __restrict__ context, int channels, int cells,
              Out* __restrict__ out) {
   __shared__ float tile[kPass][kTile + 1];
-  __shared__ float evidence[kTile];
-  const int cell0 = blockIdx.x * kTile, lane = threadIdx.x, warp = threadIdx.y;
+  __shared__ float evidences[kTile];
+  const int cell0 = blockIdx.x * kTile;
+  const int lane = threadIdx.x;
+  const int warp = threadIdx.y;
   for (int first = 0; first < channels; first += kPass) {
     for (int c = warp; c < kTile && cell0 + c < cells; c += kWarps) {
-      float sum[kLanesWide] = {}, seen = 0;
-      sum_cell(table, depth, context, table.rows[cell0 + c], table.rows[cell0 + c + 1], channels, first, sum, seen);
+      float sum[kLanesWide] = {};
+      float evidence = 0;
+      sum_cell(table, depth, context, table.rows[cell0 + c], table.rows[cell0 + c + 1], channels, first, sum, evidence);
 #pragma unroll
       for (int j = 0; j < kLanesWide; ++j) tile[lane + 32 * j][c] = sum[j];
-      if (lane == 0) evidence[c] = seen;
+      if (lane == 0) evidences[c] = evidence;
     }
     __syncthreads();
     const int cell = cell0 + lane;
     for (int c = warp; c < kPass && first + c < channels; c += kWarps)
       if (cell < cells) out[std::size_t(first + c) * cells + cell] = from_float<Out>(tile[c][lane]);
     if (first == 0 && warp == 0 && cell < cells)
-      out[std::size_t(channels) * cells + cell] = from_float<Out>(evidence[lane]);
+      out[std::size_t(channels) * cells + cell] = from_float<Out>(evidences[lane]);
     __syncthreads();  // the next pass writes the tile
   }
 }
 
-// What a camera that is absent would put into the sums.
+// Clears the tensor of each absent camera.
 template <class T>
 __global__ void __launch_bounds__(256) clear_camera(const ImageView* images, std::size_t each, T* __restrict__ out) {
   if (images[blockIdx.y].data) return;
-  T* mine = out + blockIdx.y * each;
+  T* camera = out + blockIdx.y * each;
   for (std::size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < each; i += std::size_t(gridDim.x) * blockDim.x)
-    mine[i] = from_float<T>(0.f);
+    camera[i] = from_float<T>(0.f);
 }
 
 }  // namespace
@@ -171,10 +176,15 @@ std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type) {
 
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table,
                 void* workspace, Stream stream) {
-  const int h = spec.image.feature_height(), w = spec.image.feature_width(), cells = static_cast<int>(cells_of(spec));
-  const int pixels = h * w, per_camera = pixels * spec.depth.bins, points = static_cast<int>(lift_points(spec));
+  const int h = spec.image.feature_height();
+  const int w = spec.image.feature_width();
+  const int cells = static_cast<int>(cells_of(spec));
+  const int pixels = h * w;
+  const int per_camera = pixels * spec.depth.bins;
+  const int points = static_cast<int>(lift_points(spec));
   const Scratch s(spec, workspace);
-  std::vector<double> depths(spec.depth.bins);  // pow differs between libraries; the edges may not
+  // Computed on the host: pow differs between libraries, the edges must not.
+  std::vector<double> depths(spec.depth.bins);
   for (int bin = 0; bin < spec.depth.bins; ++bin) depths[bin] = spec.depth.edge(bin + 0.5);
   check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream),
         "lift_table");
@@ -192,13 +202,14 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
 
 void lift(const ModelSpec& spec, const LiftTable& table, const void* depth, const void* context, Layout layout,
           Type type, void* out, Type out_type, void* workspace, Stream stream) {
-  const int pixels = static_cast<int>(feature_pixels(spec)), channels = spec.context_channels,
-            cells = static_cast<int>(cells_of(spec));
+  const int pixels = static_cast<int>(feature_pixels(spec));
+  const int channels = spec.context_channels;
+  const int cells = static_cast<int>(cells_of(spec));
   with_type(type, [&](auto* kind) {
     using T = std::remove_pointer_t<decltype(kind)>;
-    const bool turned = layout == Layout::channels_last;
-    const T* by_pixel = static_cast<const T*>(turned ? context : workspace);
-    if (!turned)
+    const bool channels_last = layout == Layout::channels_last;
+    const T* by_pixel = static_cast<const T*>(channels_last ? context : workspace);
+    if (!channels_last)
       run("lift: transpose", transpose<T>, dim3(blocks(pixels, kTile), blocks(channels, kTile), spec.cameras),
           dim3(32, kWarps), stream, static_cast<const T*>(context), channels, pixels, static_cast<T*>(workspace));
     with_type(out_type, [&](auto* out_kind) {

@@ -5,7 +5,7 @@
 
 namespace imkd {
 
-struct Plane {  // of a ModelSpec, without memory of its own
+struct Plane {  // of a ModelSpec, trivially copyable
   double x_min, y_min, cell;
   int width, height;
   Vec3 ground_plane;
@@ -16,13 +16,13 @@ struct Plane {  // of a ModelSpec, without memory of its own
   }
 
   IMKD_HD int cells() const { return width * height; }
-  // The cell, row * width + column, over which a point lies; kOutside where there is none.
+  // The cell of a point, row * width + column; kOutside beyond the grid.
   IMKD_HD int at(double x, double y) const {
-    const int column = cell_index(float(x), float(x_min), float(cell), width),
-              row = cell_index(float(y), float(y_min), float(cell), height);
+    const int column = cell_index(float(x), float(x_min), float(cell), width);
+    const int row = cell_index(float(y), float(y_min), float(cell), height);
     return column != kOutside && row != kOutside ? row * width + column : kOutside;
   }
-  // A place given in cells from the corner, e.g. 0.5 for the middle of the first.
+  // m, of a position in cells from the corner: 0.5 is the centre of the first cell.
   IMKD_HD double x(double column) const { return x_min + column * cell; }
   IMKD_HD double y(double row) const { return y_min + row * cell; }
   IMKD_HD double ground(double x, double y) const { return height_of(ground_plane, x, y); }

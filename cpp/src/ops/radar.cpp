@@ -9,7 +9,7 @@
 namespace imkd {
 namespace {
 
-constexpr int kBlock = 16;  // cells written together: each channel gets a whole cache line
+constexpr int kBlock = 16;  // cells written at once: one cache line per channel
 
 struct Workspace {
   Point* points;         // (max_points) in the order of arrival
@@ -32,13 +32,13 @@ void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, 
       use(i, *sweeps, sweeps->points + (i - first) * 5);
 }
 
-// Places the points and keeps the good ones in their order.
+// Bins the points and stores those inside the grid in their order.
 RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w, ThreadPool& pool) {
   const Plane grid = Plane::of_radar(spec);
   std::int64_t total = 0;
   for (int s = 0; s < count; ++s) total += sweeps[s].count;
   RadarStats stats;
-  const auto keep = [&](int cell, const Point& point) {
+  const auto store = [&](int cell, const Point& point) {
     if (cell == kInvalid) {
       ++stats.invalid;
     } else if (cell == kOutside) {
@@ -50,18 +50,18 @@ RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, W
       w.cell[stats.used++] = cell;
     }
   };
-  // As many as the workspace holds are placed in parallel and then moved up; the rest, if any, follows one by one.
-  const int together = static_cast<int>(std::min<std::int64_t>(total, spec.radar.max_points));
-  pool.parallel_for(together, [&](int begin, int end) {
+  // As many as the workspace holds are binned in parallel and then compacted; the rest, if any, follows one by one.
+  const int parallel = static_cast<int>(std::min<std::int64_t>(total, spec.radar.max_points));
+  pool.parallel_for(parallel, [&](int begin, int end) {
     each_point(sweeps, begin, end, [&](std::int64_t i, const RadarInput& sweep, const float* p) {
-      w.cell[i] = place(grid, sweep, p, w.points[i]);
+      w.cell[i] = bin_point(grid, sweep, p, w.points[i]);
     });
   });
-  for (int i = 0; i < together; ++i) keep(w.cell[i], w.points[i]);
-  each_point(sweeps, together, total, [&](std::int64_t, const RadarInput& sweep, const float* p) {
+  for (int i = 0; i < parallel; ++i) store(w.cell[i], w.points[i]);
+  each_point(sweeps, parallel, total, [&](std::int64_t, const RadarInput& sweep, const float* p) {
     Point point;
-    const int cell = place(grid, sweep, p, point);
-    keep(cell, point);
+    const int cell = bin_point(grid, sweep, p, point);
+    store(cell, point);
   });
   return stats;
 }
@@ -70,19 +70,20 @@ void sort_by_cell(Workspace& w, int points, int cells) {
   std::fill(w.starts, w.starts + cells + 1, 0);
   for (int i = 0; i < points; ++i) ++w.starts[w.cell[i] + 1];
   for (int c = 0; c < cells; ++c) w.starts[c + 1] += w.starts[c];
-  // starts[c] walks through its interval and ends at the next one's start; shift it back afterwards.
+  // starts[c] advances through its interval to the start of the next one; the last loop shifts it back.
   for (int i = 0; i < points; ++i) w.order[w.starts[w.cell[i]]++] = i;
   for (int c = cells; c > 0; --c) w.starts[c] = w.starts[c - 1];
   w.starts[0] = 0;
 }
 
-// Grid cells [begin, begin + count), count <= kBlock.
+// Writes the cells [begin, begin + count), count <= kBlock.
 void write_block(const RadarSpec& radar, const Workspace& w, int begin, int count, std::size_t cells, float* out) {
   const std::size_t features = radar.features.size();
   float block[kMaxFeatures * kBlock];
   std::fill(block, block + features * kBlock, 0.f);
   for (int i = 0; i < count; ++i) {
-    const std::int32_t start = w.starts[begin + i], end = w.starts[begin + i + 1];
+    const std::int32_t start = w.starts[begin + i];
+    const std::int32_t end = w.starts[begin + i + 1];
     if (start == end) continue;
     const Statistics s = summarise([&](int p) -> const Point& { return w.points[w.order[start + p]]; }, end - start);
     for (std::size_t f = 0; f < features; ++f) {

@@ -1,4 +1,5 @@
-// One radar point: where it lies and what it says; the statistics of a cell. The CPU op and its CUDA twin share them.
+// One radar point in the reference frame, and the statistics of a cell's points. The CPU op and its CUDA twin share
+// them.
 #pragma once
 #include <cmath>
 
@@ -7,16 +8,19 @@
 namespace imkd {
 
 constexpr double kTwoPi = 6.283185307179586;
-constexpr int kInvalid = -2;  // beside kOutside
+constexpr int kInvalid = -2;  // no cell: see kOutside
 constexpr int kStatistics = 13;
 
-struct Point {                   // in the reference ego frame
-  float offset_x, offset_y;      // from the cell's centre, m
-  float height;                  // above the ground plane, m
-  float intensity;               // dB
-  float velocity_x, velocity_y;  // horizontal part of the compensated radial velocity, m/s; 0 where unknown or aliased
-  float phase_cos, phase_sin;    // 0 where not aliased
-  float age;                     // s
+struct Point {     // in the reference ego frame
+  float offset_x;  // m, from the cell's centre
+  float offset_y;
+  float height;      // m, above the ground plane
+  float intensity;   // dB
+  float velocity_x;  // m/s, horizontal part of the compensated radial velocity; 0 where unknown or aliased
+  float velocity_y;
+  float phase_cos;  // 0 where not aliased
+  float phase_sin;
+  float age;  // s
 };
 
 // Five finite numbers within the bounds; a NaN fails each comparison.
@@ -25,19 +29,31 @@ IMKD_HD inline bool valid_point(const float* p) {
          std::fabs(p[4]) <= kMaxVelocity;
 }
 
-// Brings one point to the reference frame; returns its cell, kOutside or kInvalid.
-IMKD_HD inline int place(const Plane& grid, const RadarInput& sweep, const float* p, Point& out) {
+// Whether a sweep has one valid point.
+inline bool any_valid(const RadarSweep& sweep) {
+  for (int i = 0; i < sweep.count; ++i)
+    if (valid_point(sweep.points + std::size_t(i) * 5)) return true;
+  return false;
+}
+
+// Transforms one point to the reference frame; returns its cell, kOutside or kInvalid.
+IMKD_HD inline int bin_point(const Plane& grid, const RadarInput& sweep, const float* p, Point& out) {
   if (!valid_point(p)) return kInvalid;
   const Vec3 local{p[0], p[1], p[2]};
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
   const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
-  const double nearness = range > 0 ? 1 / range : 0;  // a return at the radar itself has no direction
-  const Vec3 unit{ray[0] * nearness, ray[1] * nearness, ray[2] * nearness};
-  const Vec3& own = sweep.sensor_velocity;
-  double velocity = p[4];  // m/s, of the target over ground, along the ray
-  if (sweep.velocity != RadialVelocity::compensated) velocity += unit[0] * own[0] + unit[1] * own[1] + unit[2] * own[2];
-  const bool known = std::isfinite(velocity), aliased = sweep.velocity == RadialVelocity::aliased;
+  const double inverse_range = range > 0 ? 1 / range : 0;  // a return at range 0 has no direction
+  const Vec3 unit{ray[0] * inverse_range, ray[1] * inverse_range, ray[2] * inverse_range};
 
+  // Compensate the radar's own motion: velocity becomes that of the target over ground, along the ray, m/s.
+  const Vec3& sensor = sweep.sensor_velocity;
+  double velocity = p[4];
+  if (sweep.velocity != RadialVelocity::compensated)
+    velocity += unit[0] * sensor[0] + unit[1] * sensor[1] + unit[2] * sensor[2];
+  const bool known = std::isfinite(velocity);
+  const bool aliased = sweep.velocity == RadialVelocity::aliased;
+
+  // Extrapolate a moving target to the reference time.
   const double moving = known && !aliased ? velocity : 0;
   const double x = sweep.T_ref_radar[3] + ray[0] + unit[0] * moving * sweep.age;
   const double y = sweep.T_ref_radar[7] + ray[1] + unit[1] * moving * sweep.age;
@@ -62,16 +78,24 @@ struct Statistics {
   float value[kStatistics];  // by RadarStatistic
 };
 
-// Of the points at(0) ... at(count - 1), one by one; count > 0.
+// The statistics of the points at(0) ... at(count - 1), summed in this order; count > 0.
 template <class At>
 IMKD_HD Statistics summarise(At&& at, int count) {
-  Point sum{}, low = at(0), high = low;
+  Point sum{};
+  Point low = at(0);
+  Point high = low;
   for (int i = 0; i < count; ++i) {
     const Point& p = at(i);
-    sum.offset_x += p.offset_x, sum.offset_y += p.offset_y, sum.height += p.height, sum.intensity += p.intensity;
-    sum.velocity_x += p.velocity_x, sum.velocity_y += p.velocity_y, sum.phase_cos += p.phase_cos,
-        sum.phase_sin += p.phase_sin;
-    low.height = p.height < low.height ? p.height : low.height, low.age = p.age < low.age ? p.age : low.age;
+    sum.offset_x += p.offset_x;
+    sum.offset_y += p.offset_y;
+    sum.height += p.height;
+    sum.intensity += p.intensity;
+    sum.velocity_x += p.velocity_x;
+    sum.velocity_y += p.velocity_y;
+    sum.phase_cos += p.phase_cos;
+    sum.phase_sin += p.phase_sin;
+    low.height = p.height < low.height ? p.height : low.height;
+    low.age = p.age < low.age ? p.age : low.age;
     high.height = high.height < p.height ? p.height : high.height;
     high.intensity = high.intensity < p.intensity ? p.intensity : high.intensity;
   }

@@ -6,10 +6,11 @@ namespace imkd::cuda {
 
 constexpr int kScanThreads = 1024;  // 32 warps
 
-// Sum of `value` over the threads before this one, in a block of kScanThreads; total: over all.
+// Sum of value over the threads before this one in a block of kScanThreads; total: over all threads.
 __device__ inline int block_scan(int value, int& total) {
   __shared__ int sums[32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   const auto within_warp = [lane](int sum) {
     for (int d = 1; d < 32; d *= 2) {
       const int before = __shfl_up_sync(~0u, sum, d);

@@ -1,6 +1,5 @@
-// NV12 to RGB: each 2x2 block of pixels shares its two chroma bytes; grey levels are rounded, as in an image that was
-// converted and stored. Matrices: ITU-R BT.601 (Kr 0.299, Kb 0.114) and BT.709 (Kr 0.2126, Kb 0.0722), narrow
-// range 16..235 and full range.
+// NV12 to RGB: each 2x2 block of pixels shares two chroma bytes; grey levels are rounded, as in a stored RGB image.
+// Matrices: ITU-R BT.601 (Kr 0.299, Kb 0.114) and BT.709 (Kr 0.2126, Kb 0.0722), narrow range 16..235 and full range.
 #pragma once
 #include "device.hpp"
 #include "imkd/frames.hpp"

@@ -1,22 +1,28 @@
-"""The painted ground of a scene as an image pyramid over the world's x-y plane."""
+"""The ground of a scene, painted as an image pyramid over the world's x-y plane."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from imkd_edge.sources.synth.layout import Layout
+from imkd_edge.sources.synth.roads import Road
 from imkd_edge.sources.synth.world import Scene
 
 RESOLUTION = 0.1  # m per pixel of the finest level
 LEVELS = 4
-_GRASS, _PAVING, _ASPHALT, _CYCLE, _PARKING = (
-    (104, 112, 78),
-    (150, 146, 140),
-    (82, 84, 88),
-    (120, 74, 66),
-    (98, 98, 100),
-)
+SHIFT = 4  # fractional bits of polygon corners, as OpenCV takes them
+_MARGIN = 34.0  # m of grass around the road
+_GRASS, _PAVING, _ASPHALT = (104, 112, 78), (150, 146, 140), (82, 84, 88)
+_CYCLE, _PARKING = (120, 74, 66), (98, 98, 100)
 _WHITE, _YELLOW, _KERB = (214, 214, 208), (206, 170, 60), (172, 170, 166)
+_SIDE_STREET = 4.0  # m, half its width
+_JUNCTION = 5.5  # m to both sides of a side street without lane marks
+
+
+def fixed_point(pixels: np.ndarray) -> np.ndarray:
+    """Pixel coordinates as int32 with SHIFT fractional bits."""
+    return np.round(pixels * (1 << SHIFT)).astype(np.int32)
 
 
 class Ground:
@@ -26,9 +32,8 @@ class Ground:
         road = scene.road
         s = np.arange(scene.first - 25, scene.last + 25, 2.0)
         middle = road.point(s)
-        margin = 34.0
-        self.origin = middle.min(0) - margin  # world x, y of the corner of pixel (0, 0)
-        width, height = np.ceil((middle.max(0) + margin - self.origin) / RESOLUTION / 8).astype(int) * 8
+        self.origin = middle.min(0) - _MARGIN  # world x, y of the corner of pixel (0, 0)
+        width, height = np.ceil((middle.max(0) + _MARGIN - self.origin) / RESOLUTION / 8).astype(int) * 8
         image = np.empty((height, width, 3), np.uint8)
         image[:] = _GRASS
         self._paint(image, scene, s)
@@ -37,28 +42,28 @@ class Ground:
         for _ in range(LEVELS - 1):
             image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
             self.levels.append(image)
-        self.bare = cv2.cvtColor(
-            self.levels[1], cv2.COLOR_RGB2GRAY
-        )  # brightness of level 1 before any shadow, for the LiDAR
+        # brightness of level 1 without shadows, for the LiDAR
+        self.bare = cv2.cvtColor(self.levels[1], cv2.COLOR_RGB2GRAY)
         self.border = tuple(int(v) for v in image.reshape(-1, 3)[::97].mean(0) * 0.2 + np.array(_GRASS) * 0.8)
 
     def pixels(self, xy: np.ndarray, level: int) -> np.ndarray:
-        """World (..., 2) m -> map pixel (..., 2) of a level, pixel centres at integers."""
+        """Map pixels (..., 2) of a level, centres at integers, of world points (..., 2) m."""
         return (xy - self.origin) / (RESOLUTION * 2**level) - 0.5
 
     def _fill(self, image: np.ndarray, polygon: np.ndarray, colour) -> None:
-        cv2.fillPoly(image, [np.round(self.pixels(polygon, 0) * 16).astype(np.int32)], colour, cv2.LINE_8, 4)
+        cv2.fillPoly(image, [fixed_point(self.pixels(polygon, 0))], colour, cv2.LINE_8, SHIFT)
 
     def _strip(self, image, road, s, low, high, colour) -> None:
-        """The band between two offsets along the road, in chunks so that no polygon crosses itself."""
+        """The band between two offsets along the road, in chunks: a longer polygon could cross itself."""
         for i in range(0, len(s) - 1, 8):
-            part = s[i : i + 9]
-            self._fill(image, np.concatenate([road.point(part, low), road.point(part[::-1], high)]), colour)
+            chunk = s[i : i + 9]
+            self._fill(image, np.concatenate([road.point(chunk, low), road.point(chunk[::-1], high)]), colour)
 
     def _paint(self, image: np.ndarray, scene: Scene, s: np.ndarray) -> None:
         road, layout = scene.road, scene.layout
-        edge = layout.lanes * layout.lane_width
         street = layout.crossing_street
+
+        # surfaces
         if street is not None:
             self._side_street(image, road, street, layout.walk + 60, layout.walk - layout.kerb)
         for side in (1, -1):
@@ -66,34 +71,31 @@ class Ground:
         self._strip(image, road, s, -layout.kerb, layout.kerb, _ASPHALT)
         if street is not None:
             self._side_street(image, road, street, layout.walk + 1, 0.0)
-        for part in [s] if street is None else [s[s < street - 5.5], s[s > street + 5.5]]:
-            for side in (1, -1):
-                self._strip(image, road, part, side * (edge + 1.4), side * layout.kerb, _PARKING)
-                if layout.red_cycle_path:
-                    self._strip(image, road, part, side * (edge + 0.1), side * (edge + 1.4), _CYCLE)
-                for offset, colour, width in (
-                    (edge, _WHITE, 0.12),
-                    (edge + 1.4, _WHITE, 0.1),
-                    (layout.kerb, _KERB, 0.25),
-                ):
-                    self._strip(image, road, part, side * (offset - width / 2), side * (offset + width / 2), colour)
-                for lane in range(1, layout.lanes):
-                    self._dashes(image, road, part, side * lane * layout.lane_width)
-            if layout.centre_yellow:
-                for offset in (-0.13, 0.13):
-                    self._strip(image, road, part, offset - 0.05, offset + 0.05, _YELLOW)
-            else:
-                self._dashes(image, road, part, 0.0)
+
+        # lanes and their marks, interrupted at the junction
+        stretches = [s] if street is None else [s[s < street - _JUNCTION], s[s > street + _JUNCTION]]
+        for stretch in stretches:
+            self._lanes(image, road, layout, stretch)
         if layout.zebra is not None:
+            along = np.array([layout.zebra - 1.9, layout.zebra + 1.9])
             for offset in np.arange(-layout.kerb + 0.5, layout.kerb - 0.4, 1.0):
-                self._strip(
-                    image,
-                    road,
-                    np.array([layout.zebra - 1.9, layout.zebra + 1.9]),
-                    offset - 0.25,
-                    offset + 0.25,
-                    _WHITE,
-                )
+                self._strip(image, road, along, offset - 0.25, offset + 0.25, _WHITE)
+
+    def _lanes(self, image: np.ndarray, road: Road, layout: Layout, s: np.ndarray) -> None:
+        edge, path = layout.edge(), layout.path()
+        for side in (1, -1):
+            self._strip(image, road, s, side * path, side * layout.kerb, _PARKING)
+            if layout.red_cycle_path:
+                self._strip(image, road, s, side * (edge + 0.1), side * path, _CYCLE)
+            for offset, colour, width in ((edge, _WHITE, 0.12), (path, _WHITE, 0.1), (layout.kerb, _KERB, 0.25)):
+                self._strip(image, road, s, side * (offset - width / 2), side * (offset + width / 2), colour)
+            for lane in range(1, layout.lanes):
+                self._dashes(image, road, s, side * lane * layout.lane_width)
+        if layout.centre_yellow:
+            for offset in (-0.13, 0.13):
+                self._strip(image, road, s, offset - 0.05, offset + 0.05, _YELLOW)
+        else:
+            self._dashes(image, road, s, 0.0)
 
     def _dashes(self, image, road, s, offset) -> None:
         if len(s) < 2:
@@ -101,12 +103,12 @@ class Ground:
         for start in np.arange(s[0], s[-1] - 3, 9.0):
             self._strip(image, road, np.array([start, start + 3.0]), offset - 0.07, offset + 0.07, _WHITE)
 
-    def _side_street(self, image, road, at, reach, sidewalk) -> None:
-        origin, heading = road.point(np.array(at)), float(road.heading(np.array(at)))
+    def _side_street(self, image, road, s, reach, sidewalk) -> None:
+        origin, heading = road.point(np.array(s)), float(road.heading(np.array(s)))
         along = np.array([-np.sin(heading), np.cos(heading)])
         across = np.array([np.cos(heading), np.sin(heading)])
-        bands = [(-4.0 - sidewalk, 4.0 + sidewalk, _PAVING)] if sidewalk else []
-        for low, high, colour in [*bands, (-4.0, 4.0, _ASPHALT)]:
+        bands = [(-_SIDE_STREET - sidewalk, _SIDE_STREET + sidewalk, _PAVING)] if sidewalk else []
+        for low, high, colour in [*bands, (-_SIDE_STREET, _SIDE_STREET, _ASPHALT)]:
             corners = [origin + a * reach * along + b * across for a, b in ((-1, low), (-1, high), (1, high), (1, low))]
             self._fill(image, np.array(corners), colour)
 
@@ -123,14 +125,14 @@ def _tile(size: int = 512) -> np.ndarray:
             coarse = rng.normal(0, strength, (cells, cells)).astype(np.float32)
             coarse = np.pad(coarse, 2, mode="wrap")
             scale = size // cells
-            noise += cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)[
-                2 * scale : -2 * scale, 2 * scale : -2 * scale
-            ]
+            fine = cv2.resize(coarse, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+            noise += fine[2 * scale : -2 * scale, 2 * scale : -2 * scale]
         _TILES[size] = noise
     return _TILES[size]
 
 
 def _grain(image: np.ndarray, scene: Scene) -> None:
+    """Adds the tile of noise all over the map, shifted by the scene."""
     noise = np.round(_tile()).astype(np.int16)
     shift = np.random.default_rng([scene.seed, scene.index, 3]).integers(0, 512, 2)
     noise = np.roll(noise, tuple(shift), (0, 1))

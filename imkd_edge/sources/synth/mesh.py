@@ -1,4 +1,4 @@
-"""All shapes of a scene as flat arrays, posed in the world at one time."""
+"""All shapes of a scene as flat arrays, and their poses in the world at one time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from imkd_edge.sources.synth.pieces import Piece
 from imkd_edge.sources.synth.roads import State
-from imkd_edge.sources.synth.shapes import BUILDERS
+from imkd_edge.sources.synth.shapes import BUILDERS, HIP, SHOULDER
 from imkd_edge.sources.synth.world import Scene
 
-FIXTURE_ID = 254  # value of the id buffer where a fixture is seen; objects have their index, ground and sky 255
-GROUND_ID = 255
+# Values of the id buffer; objects have their index.
+FIXTURE_ID = 254
+GROUND_ID = 255  # and sky
 
 
 class SceneMesh:
@@ -31,9 +32,9 @@ class SceneMesh:
         for index, (kind, size, colour) in enumerate(things):
             rng = np.random.default_rng([scene.seed, scene.index, 2, index])
             length, width, height = (float(v) for v in size)
-            built = BUILDERS[kind](length, width, height, colour, rng)
-            pieces += built
-            owners += [index] * len(built)
+            shape = BUILDERS[kind](length, width, height, colour, rng)
+            pieces += shape
+            owners += [index] * len(shape)
         self.sizes = np.concatenate([scene.objects.sizes, scene.fixtures.sizes])  # (N + F, 3)
         self.still = np.concatenate([~scene.motion.moves(), np.ones(len(scene.fixtures.kinds), bool)])  # (N + F,)
         self._pack(pieces, owners)
@@ -42,63 +43,64 @@ class SceneMesh:
         polygons = [p for piece in pieces for p in piece.polygons]
         lengths = np.array([len(p) for p in polygons], int)
         per_piece = [len(piece.polygons) for piece in pieces]
+
+        # geometry
         self.piece_owner = np.array(owners, int)  # (R,)
-        self.footprint = np.array([p.footprint for p in pieces], float).reshape(
-            -1, 4
-        )  # (R, 4) x0, x1, y0, y1 in the owner's frame
+        # (R, 4) x0, x1, y0, y1 in the owner's frame
+        self.footprint = np.array([p.footprint for p in pieces], float).reshape(-1, 4)
         self.polygon_piece = np.repeat(np.arange(len(pieces)), per_piece)  # (P,)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])  # (P + 1,)
         self.vertices = np.concatenate([np.zeros((0, 3)), *polygons])  # (V, 3) owner's frame
         self.vertex_owner = self.piece_owner[np.repeat(self.polygon_piece, lengths)]  # (V,)
         self.normals = np.array([n for p in pieces for n in p.normals], float).reshape(-1, 3)  # (P, 3)
         self.two_sided = (self.normals == 0).all(1)  # (P,)
+
+        # appearance
         self.colours = np.array([c for p in pieces for c in p.colours], float).reshape(-1, 3)  # (P, 3)
         self.details = np.array([d for p in pieces for d in p.details], float)  # (P,)
         self.glowing = np.array([g for p in pieces for g in p.glowing], bool)  # (P,)
+
+        # limbs: legs swing about the hip, arms about the shoulder
         swing = np.repeat(np.array([s for p in pieces for s in p.swings], float), lengths)  # (V,)
         height = self.sizes[self.vertex_owner, 2]
         reach = np.maximum(self.sizes[self.vertex_owner, 0] / 2 - 0.1, 0)
-        hinge = np.where(np.abs(swing) == 1.0, 0.47, 0.8) * height  # legs swing about the hip, arms about the shoulder
-        self.swing = (
-            swing * reach * np.clip((hinge - self.vertices[:, 2]) / (0.47 * height), 0, 1)
-        )  # m of x per unit of swing
+        hinge = np.where(np.abs(swing) == 1.0, HIP, SHOULDER) * height
+        lever = np.clip((hinge - self.vertices[:, 2]) / (HIP * height), 0, 1)
+        self.swing = swing * reach * lever  # (V,) m of x per unit of swing
+
+        # solids for rays
         boxes = [
             (np.concatenate([box, [owner]]), material) for p, owner in zip(pieces, owners) for box, material in p.solids
         ]
-        self.solids = np.array([b for b, _ in boxes], float).reshape(
-            -1, 7
-        )  # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
-        self.materials = [m for _, m in boxes]
+        # (B, 7): x0 x1 y0 y1 z0 z1 in the owner's frame, owner
+        self.solids = np.array([box for box, _ in boxes], float).reshape(-1, 7)
+        self.materials = [material for _, material in boxes]
 
-    def pose(self, state: State) -> Posed:
+    def pose(self, state: State) -> PosedMesh:
         """Everything in the world frame, with the objects as in `state`."""
         fixtures = self.scene.fixture_poses
         xy = np.concatenate([state.xy, fixtures[:, :2]])
         yaw = np.concatenate([state.yaw, fixtures[:, 2]])
         swing = np.concatenate([state.swing, np.zeros(len(fixtures))])
         c, s = np.cos(yaw), np.sin(yaw)
-        own = self.vertex_owner
-        x, y = self.vertices[:, 0] + self.swing * swing[own], self.vertices[:, 1]
-        vertices = np.stack(
-            [c[own] * x - s[own] * y + xy[own, 0], s[own] * x + c[own] * y + xy[own, 1], self.vertices[:, 2]], 1
-        )
-        own = self.piece_owner[self.polygon_piece]
-        nx, ny = self.normals[:, 0], self.normals[:, 1]
-        normals = np.stack([c[own] * nx - s[own] * ny, s[own] * nx + c[own] * ny, self.normals[:, 2]], 1)
-        own = self.piece_owner
-        fx, fy = self.footprint[:, [0, 1, 1, 0]], self.footprint[:, [2, 2, 3, 3]]
-        corners = np.stack(
-            [
-                c[own, None] * fx - s[own, None] * fy + xy[own, 0, None],
-                s[own, None] * fx + c[own, None] * fy + xy[own, 1, None],
-            ],
-            -1,
-        )  # (R, 4, 2)
-        return Posed(xy, yaw, vertices, normals, corners)
+
+        i = self.vertex_owner
+        x, y = self.vertices[:, 0] + self.swing * swing[i], self.vertices[:, 1]
+        z = self.vertices[:, 2]
+        vertices = np.stack([c[i] * x - s[i] * y + xy[i, 0], s[i] * x + c[i] * y + xy[i, 1], z], 1)
+
+        i = self.piece_owner[self.polygon_piece]
+        x, y, z = self.normals.T
+        normals = np.stack([c[i] * x - s[i] * y, s[i] * x + c[i] * y, z], 1)
+
+        i = self.piece_owner[:, None]
+        x, y = self.footprint[:, [0, 1, 1, 0]], self.footprint[:, [2, 2, 3, 3]]  # (R, 4)
+        corners = np.stack([c[i] * x - s[i] * y + xy[i, 0], s[i] * x + c[i] * y + xy[i, 1]], -1)
+        return PosedMesh(xy, yaw, vertices, normals, corners)
 
 
 @dataclass
-class Posed:
+class PosedMesh:
     """A SceneMesh in the world frame at one time."""
 
     xy: np.ndarray  # (N + F, 2) m

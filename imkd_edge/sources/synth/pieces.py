@@ -1,4 +1,4 @@
-"""What shapes are made of: pieces of flat polygons with decals, and solids for rays."""
+"""Pieces of shapes: flat polygons with decals, and solids for rays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ METAL: Colour = (120, 122, 126)
 
 @dataclass
 class Piece:
-    """Polygons in drawing order (back faces are dropped when drawn) over one rectangular footprint."""
+    """Polygons in drawing order over one rectangular footprint; the renderer culls back faces."""
 
     footprint: tuple[float, float, float, float]  # x min, x max, y min, y max, m
     polygons: list[np.ndarray] = field(default_factory=list)  # each (k, 3) m, convex, planar
-    normals: list[tuple[float, float, float]] = field(default_factory=list)  # outward unit; 0 0 0: seen from both sides
+    normals: list[tuple[float, float, float]] = field(default_factory=list)  # outward unit; 0 0 0: two-sided
     colours: list[Colour] = field(default_factory=list)
-    details: list[float] = field(default_factory=list)  # m; not drawn once smaller than a pixel; 0: part of the outline
-    glowing: list[bool] = field(default_factory=list)  # lamps: not shaded
+    details: list[float] = field(default_factory=list)  # m; drawn where larger than a pixel; 0: part of the outline
+    glowing: list[bool] = field(default_factory=list)  # lamps: unshaded
     swings: list[float] = field(default_factory=list)  # legs: share of the walking swing at the lowest vertex
     solids: list[tuple[np.ndarray, str]] = field(default_factory=list)  # ((6,) x0 x1 y0 y1 z0 z1, material) for rays
 
@@ -34,7 +34,7 @@ class Piece:
         glow: bool = False,
         swing: float = 0.0,
     ) -> None:
-        """One more polygon; each argument goes to its field."""
+        """Adds a polygon; each argument is an entry of its field."""
         self.polygons.append(np.asarray(points, float))
         self.normals.append(normal)
         self.colours.append(colour)
@@ -43,7 +43,7 @@ class Piece:
         self.swings.append(swing)
 
     def solid(self, x0, x1, y0, y1, z0, z1, material: str) -> None:
-        """One more box, m, that LiDAR rays hit; its material is one of lidar.MATERIALS."""
+        """Adds a box, m, that LiDAR rays hit; its material is one of lidar.MATERIALS."""
         self.solids.append((np.array([x0, x1, y0, y1, z0, z1], float), material))
 
 
@@ -74,7 +74,7 @@ def unit3(v) -> tuple[float, float, float]:
 def panel(
     piece: Piece, low, high, z0, z1, face: str, u0, u1, v0, v1, colour: Colour, detail: float, glow=False
 ) -> None:
-    """A decal on one side of a frustum: u runs along the face from 0 to 1 (left to right seen from outside), v upwards."""
+    """A decal on one side of a frustum: u from 0 to 1 along the face (left to right from outside), v upwards."""
     a, b, c, d = low
     e, f, g, h = high
     corners = {
@@ -92,20 +92,20 @@ def panel(
 
 
 def box(piece: Piece, x0, x1, y0, y1, z0, z1, colour: Colour, swing: float = 0.0) -> None:
-    """Top and sides of an upright box, m, to be drawn; rays hit only a `solid`."""
+    """Top and sides of an upright box, m, for pictures only: rays hit a `solid`."""
     frustum(piece, (x0, x1, y0, y1), (x0, x1, y0, y1), z0, z1, colour, swing)
 
 
 def disc(piece: Piece, x, y, z, radius, colour: Colour, side: float, detail: float, corners: int = 10) -> None:
-    """A wheel seen from the side; side +1 faces left, -1 right, 0 both."""
+    """A wheel in a plane y; side +1 faces left, -1 right, 0 both."""
     angle = np.arange(corners) * 2 * np.pi / corners
     points = np.stack([x + radius * np.cos(angle), np.full(corners, y), z + radius * np.sin(angle)], 1)
     piece.add(points, (0, side, 0), colour, detail)
 
 
-def wheels(piece: Piece, places, width: float, radius: float) -> None:
-    """A tyre and its hub on either side at each x of `places`, m, standing on the ground."""
+def wheels(piece: Piece, axles, width: float, radius: float) -> None:
+    """A tyre and its hub on either side at each x of `axles`, m, on the ground."""
     for side in (1.0, -1.0):
-        for x in places:
+        for x in axles:
             disc(piece, x, side * width / 2, radius, radius, RUBBER, side, 0.0)
             disc(piece, x, side * width / 2, radius, radius * 0.5, METAL, side, radius)

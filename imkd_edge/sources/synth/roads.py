@@ -1,4 +1,7 @@
-"""A smooth road (heading in closed form, position integrated from it, offsets to the left positive) and motion along it."""
+"""A smooth road and motion along it.
+
+The heading has a closed form, the position is its integral; offsets to the left are positive.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN = 100.0  # m from the axes of the world to the road
+WAVE_RATE = 0.6  # rad/s, of the slow change of progress along a lane
+WAVE_PER_SPEED = 0.12  # s: its amplitude in m per m/s of a vehicle
 _STEP = 0.5  # m between nodes of the position table
 _GAUSS = np.array([-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526])
 _WEIGHT = np.array([0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538])
@@ -55,7 +60,7 @@ class Road:
 
 @dataclass
 class State:
-    """Where the N moving objects are at one time, in the world frame."""
+    """The N objects at one time, in the world frame."""
 
     xy: np.ndarray  # (N, 2) m
     yaw: np.ndarray  # (N,) rad
@@ -64,7 +69,7 @@ class State:
 
 
 class Motion:
-    """Motion of N objects: along a lane of the road at slightly varying speed, or straight at constant velocity, or none."""
+    """Motion of N objects: along a lane at slightly varying speed, straight at constant velocity, or none."""
 
     def __init__(self, road: Road):
         self.road = road
@@ -74,43 +79,47 @@ class Motion:
     def lane(
         self, s0: float, offset: float, direction: int, speed: float, wave: float = 0.0, phase: float = 0.0
     ) -> tuple:
-        """A row that follows the road; `wave` m is the amplitude of a slow (0.6 rad/s) change of progress."""
+        """A row that follows the road; `wave` m and `phase` rad are of a slow change of progress."""
         return (1.0, s0, offset, direction, speed, wave, phase, 0.0)
 
     def line(self, xy, yaw: float, velocity=(0.0, 0.0)) -> tuple:
-        """A row that is at xy (2,) m at time 0 and keeps its velocity (2,) m/s, both in the world frame, and its yaw, rad."""
+        """A row with position xy (2,) m at time 0 and constant velocity (2,) m/s and yaw rad, in the world frame."""
         return (0.0, xy[0], xy[1], yaw, velocity[0], velocity[1], 0.0, 0.0)
 
     def append(self, row: tuple) -> None:
-        """Adds an object by its row, which `lane` or `line` made."""
+        """Adds an object by its row of `lane` or `line`."""
         self._rows.append(row)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def moves(self) -> np.ndarray:
-        """Which objects (N,) ever move."""
-        a = np.array(self._rows, float).reshape(-1, 8)
-        return (a[:, 4:6] != 0).any(1)
+        """(N,) bool: which objects ever move."""
+        table = np.array(self._rows, float).reshape(-1, 8)
+        return (table[:, 4:6] != 0).any(1)
 
     def at(self, t: float, rows: list[tuple] | None = None) -> State:
         """All objects at time t s, or instead those of `rows`."""
         if len(self._table) != len(self._rows):
             self._table = np.array(self._rows, float).reshape(-1, 8)
-        a = self._table if rows is None else np.array(rows, float).reshape(-1, 8)
-        state = State(a[:, 1:3] + t * a[:, 4:6], a[:, 3].copy(), a[:, 4:6].copy(), np.zeros(len(a)))
-        on = np.flatnonzero(a[:, 0] == 1)
+        table = self._table if rows is None else np.array(rows, float).reshape(-1, 8)
+        velocity = table[:, 4:6].copy()
+        state = State(table[:, 1:3] + t * velocity, table[:, 3].copy(), velocity, np.zeros(len(table)))
+
+        # those on a lane
+        on = np.flatnonzero(table[:, 0] == 1)
         if len(on):
-            _, s0, offset, direction, speed, wave, phase, _ = a[on].T
-            s = s0 + direction * (speed * t + wave * (np.sin(0.6 * t + phase) - np.sin(phase)))
-            rate = direction * (speed + 0.6 * wave * np.cos(0.6 * t + phase))
+            _, s0, offset, direction, speed, wave, phase, _ = table[on].T
+            s = s0 + direction * (speed * t + wave * (np.sin(WAVE_RATE * t + phase) - np.sin(phase)))
+            rate = direction * (speed + WAVE_RATE * wave * np.cos(WAVE_RATE * t + phase))
             heading = self.road.heading(s)
             along = rate * (1 - offset * self.road.curvature(s))
             state.xy[on] = self.road.point(s, offset)
             state.velocity[on] = along[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)
             state.yaw[on] = heading + np.where(direction < 0, np.pi, 0.0)
+
         speeds = np.hypot(*state.velocity.T)
-        state.swing = np.sin(2 * np.pi * t * speeds / 1.5 + np.arange(len(a))) * np.minimum(speeds, 1.0)
+        state.swing = np.sin(2 * np.pi * t * speeds / 1.5 + np.arange(len(table))) * np.minimum(speeds, 1.0)
         state.yaw = np.arctan2(np.sin(state.yaw), np.cos(state.yaw))
         return state
 

@@ -72,7 +72,7 @@ class _Scene:
         self.sample, self.result, self.spec, self.bundle, self.theme = sample, result, spec, bundle, theme
         self.classes = [entry.name for entry in spec.head.classes]
         self.truth = [] if sample.truth is None else [np.asarray(box) for box in sample.truth.boxes]
-        occlusion = [] if sample.truth is None else sample.truth.occlusion
+        occlusion = np.zeros(0) if sample.truth is None else sample.truth.occlusion
         self.visible = [box for box, level in zip(self.truth, occlusion) if level < 3]
         detections = [] if result is None else result.detections
         self.shapes = [self._shape(detection) for detection in detections]

@@ -1,4 +1,4 @@
-// What our kernels use of CUDA, for a C++ compiler; gpuhost.hpp runs them.
+// The part of CUDA C++ that the kernels use, for a C++ compiler; gpuhost.hpp runs them.
 #pragma once
 #include <cuda_runtime_api.h>
 

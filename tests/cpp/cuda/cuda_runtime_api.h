@@ -1,5 +1,6 @@
-// What our sources use of the CUDA runtime, declared anew from its documentation, so that they compile and run where
-// there is no CUDA; fake_cuda.cpp stands behind it. Objects that saw this header must never meet the real runtime.
+// The part of the CUDA runtime that the sources use, declared from its documentation, so that they compile and run
+// without CUDA; fake_cuda.cpp implements it. Objects compiled with this header must not be linked with the real
+// runtime.
 #pragma once
 #include <cstddef>
 
@@ -34,12 +35,14 @@ typedef CUgraph_st* cudaGraph_t;
 typedef CUgraphExec_st* cudaGraphExec_t;
 struct cudaDeviceProp {
   char name[256];
-  int major, minor;
+  int major;
+  int minor;
 };
 struct cudaPointerAttributes {
   cudaMemoryType type;
   int device;
-  void *devicePointer, *hostPointer;
+  void* devicePointer;
+  void* hostPointer;
 };
 
 const char* cudaGetErrorString(cudaError_t error);

@@ -54,7 +54,7 @@ struct CUgraph_st {
   std::vector<Node> nodes;
 };
 struct CUgraphExec_st {
-  std::shared_ptr<const std::vector<Node>> nodes;  // a launch outlives it
+  std::shared_ptr<const std::vector<Node>> nodes;  // a launch may outlive it
 };
 
 namespace fake {
@@ -93,23 +93,23 @@ void step(cudaStream_t stream) {
   if (op.mark) op.mark->done = std::max(op.mark->done, op.generation);
 }
 
-// Which stream goes on; null when none can.
-cudaStream_t pick(cudaStream_t wanted) {
+// The stream that runs next; null where none can.
+cudaStream_t pick(cudaStream_t target) {
   std::vector<cudaStream_t> ready;
   for (cudaStream_t s : streams)
     if (!s->queue.empty() && s->queue.front().ready()) ready.push_back(s);
   if (ready.empty()) return nullptr;
   if (cuda().order > 1) return ready[random(static_cast<unsigned>(ready.size()))];
   for (cudaStream_t s : ready)
-    if ((s == wanted) == (cuda().order == 0)) return s;
+    if ((s == target) == (cuda().order == 0)) return s;
   return ready.front();
 }
 
-void finish(cudaStream_t wanted) {
+void finish(cudaStream_t target) {
   protect(true);
-  while (!wanted->queue.empty()) {
-    cudaStream_t next = pick(wanted);
-    if (!next) die("a stream waits for an event that nobody will record");
+  while (!target->queue.empty()) {
+    cudaStream_t next = pick(target);
+    if (!next) die("a stream waits for an event that is never recorded");
     step(next);
   }
   protect(false);
@@ -140,17 +140,17 @@ cudaError_t status(const char* name, cudaError_t error = cudaErrorLaunchFailure)
   return now || c.fails == name ? error : cudaSuccess;
 }
 
-// Calls that capturing forbids.
+// Calls that are forbidden during capture.
 cudaError_t outside_capture(const char* name, cudaError_t error = cudaErrorLaunchFailure) {
   bool captures = false;
   for (cudaStream_t s : streams)
     if (s->capture) s->capture->broken = captures = true;
-  const cudaError_t found = status(name, error);
-  return captures && found == cudaSuccess ? cudaErrorStreamCaptureUnsupported : found;
+  const cudaError_t result = status(name, error);
+  return captures && result == cudaSuccess ? cudaErrorStreamCaptureUnsupported : result;
 }
 
-cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type, cudaError_t found) {
-  if (found != cudaSuccess) return found;
+cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type, cudaError_t result) {
+  if (result != cudaSuccess) return result;
   auto* begin = static_cast<char*>(
       mmap(nullptr, pages(bytes) + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   mprotect(begin + pages(bytes), kPage, PROT_NONE);
@@ -163,22 +163,22 @@ cudaError_t allocate(void** memory, std::size_t bytes, cudaMemoryType type, cuda
 }
 
 void release(void* memory) {
-  const auto found = memories.find(static_cast<char*>(memory));
+  const auto memory_entry = memories.find(static_cast<char*>(memory));
   if (!memory) return;
-  if (found == memories.end()) die("memory is freed that is not there");
+  if (memory_entry == memories.end()) die("memory is freed that is not there");
   if (!cuda().dead)
     for (cudaStream_t stream : streams) finish(stream);  // freeing waits for the device
-  munmap(found->first, pages(found->second.bytes) + kPage);
-  memories.erase(found);
+  munmap(memory_entry->first, pages(memory_entry->second.bytes) + kPage);
+  memories.erase(memory_entry);
   --cuda().alive;
 }
 
 const std::pair<char* const, Memory>* memory_of(const void* pointer) {
   auto* p = static_cast<char*>(const_cast<void*>(pointer));
-  auto found = memories.upper_bound(p);
-  if (found == memories.begin()) return nullptr;
-  --found;
-  return p < found->first + found->second.bytes ? &*found : nullptr;
+  auto memory_entry = memories.upper_bound(p);
+  if (memory_entry == memories.begin()) return nullptr;
+  --memory_entry;
+  return p < memory_entry->first + memory_entry->second.bytes ? &*memory_entry : nullptr;
 }
 
 }  // namespace
@@ -252,7 +252,8 @@ cudaError_t cudaDriverGetVersion(int* version) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   std::strcpy(properties->name, "Orin");
-  properties->major = 8, properties->minor = 7;
+  properties->major = 8;
+  properties->minor = 7;
   return status("cudaGetDeviceProperties");
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
@@ -284,8 +285,8 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  const cudaError_t found = status("cudaMemcpyAsync");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaMemcpyAsync");
+  if (result != cudaSuccess) return result;
   if (memory_of(to) && !memory_of(from)) {  // from pageable memory: read before the call returns
     ++cuda().pageable;
     auto copy =
@@ -298,18 +299,18 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
-  const cudaError_t found = status("cudaMemsetAsync");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaMemsetAsync");
+  if (result != cudaSuccess) return result;
   put(stream, [=] {
     std::memset(to, value, bytes);
     if (gpuhost::observer) gpuhost::observer->set(to, bytes);
   });
-  return found;
+  return result;
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  const cudaError_t found = outside_capture("cudaStreamCreateWithFlags");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = outside_capture("cudaStreamCreateWithFlags");
+  if (result != cudaSuccess) return result;
   *stream = new CUstream_st;
   streams.push_back(*stream);
   ++cuda().alive;
@@ -323,13 +324,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return status("cudaStreamDestroy");
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  const cudaError_t found = outside_capture("cudaStreamSynchronize");
-  if (found == cudaSuccess && stream) finish(stream);
-  return found;
+  const cudaError_t result = outside_capture("cudaStreamSynchronize");
+  if (result == cudaSuccess && stream) finish(stream);
+  return result;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  const cudaError_t found = status("cudaStreamWaitEvent");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaStreamWaitEvent");
+  if (result != cudaSuccess) return result;
   EventState& e = *event->state;
   if (e.capture) {  // the stream joins the capture
     if (stream->capture && stream->capture != e.capture) return cudaErrorStreamCaptureUnsupported;
@@ -345,8 +346,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  const cudaError_t found = status("cudaEventCreateWithFlags");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaEventCreateWithFlags");
+  if (result != cudaSuccess) return result;
   *event = new CUevent_st;
   ++cuda().alive;
   return cudaSuccess;
@@ -357,10 +358,11 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return status("cudaEventDestroy");
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  const cudaError_t found = status("cudaEventRecord");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaEventRecord");
+  if (result != cudaSuccess) return result;
   EventState& e = *event->state;
-  e.capture = stream->capture, e.tips = stream->tips;
+  e.capture = stream->capture;
+  e.tips = stream->tips;
   if (!stream->capture) stream->queue.push_back({nullptr, nullptr, event->state, ++e.recorded});
   return cudaSuccess;
 }
@@ -370,8 +372,8 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  const cudaError_t found = status("cudaStreamBeginCapture");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaStreamBeginCapture");
+  if (result != cudaSuccess) return result;
   stream->capture = std::make_shared<Capture>();
   stream->capture->origin = stream;
   stream->tips.clear();
@@ -380,38 +382,38 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
-  cudaError_t found = status("cudaStreamEndCapture");
+  cudaError_t result = status("cudaStreamEndCapture");
   const std::shared_ptr<Capture> capture = stream->capture;
   if (!capture) return cudaErrorInvalidValue;
-  std::set<int> joined(stream->tips);
-  for (std::vector<int> open(joined.begin(), joined.end()); !open.empty();) {
+  std::set<int> reached(stream->tips);
+  for (std::vector<int> open(reached.begin(), reached.end()); !open.empty();) {
     const int node = open.back();
     open.pop_back();
     for (int before : capture->nodes[static_cast<std::size_t>(node)].after)
-      if (joined.insert(before).second) open.push_back(before);
+      if (reached.insert(before).second) open.push_back(before);
   }
   for (cudaStream_t s : streams) {
     if (s->capture != capture) continue;
     for (int tip : s->tips)
-      if (!joined.count(tip) && found == cudaSuccess) found = cudaErrorStreamCaptureUnjoined;
+      if (!reached.count(tip) && result == cudaSuccess) result = cudaErrorStreamCaptureUnjoined;
     s->capture.reset(), s->tips.clear();
   }
-  if (capture->broken && found == cudaSuccess) found = cudaErrorStreamCaptureUnsupported;
-  if (found != cudaSuccess) return found;
+  if (capture->broken && result == cudaSuccess) result = cudaErrorStreamCaptureUnsupported;
+  if (result != cudaSuccess) return result;
   *graph = new CUgraph_st{capture->nodes};
   ++cuda().alive;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
-  const cudaError_t found = status("cudaGraphInstantiate");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaGraphInstantiate");
+  if (result != cudaSuccess) return result;
   *exec = new CUgraphExec_st{std::make_shared<const std::vector<Node>>(graph->nodes)};
   ++cuda().alive;
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
-  const cudaError_t found = status("cudaGraphLaunch");
-  if (found != cudaSuccess) return found;
+  const cudaError_t result = status("cudaGraphLaunch");
+  if (result != cudaSuccess) return result;
   ++cuda().graph_launches;
   put(stream, [nodes = exec->nodes] { replay(*nodes); });
   return cudaSuccess;

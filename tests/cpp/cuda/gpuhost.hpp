@@ -1,7 +1,7 @@
 // Runs CUDA kernels on the CPU, for tests. Threads of a block that never synchronise share one stack and run as a loop;
 // a thread that reaches a barrier or a warp collective is parked on its own fiber. A barrier that not every thread
-// reaches aborts with a message. Under ThreadSanitizer every CUDA thread is a thread of its own to the race detector,
-// and blocks are not ordered. GPUHOST_ORDER=fwd|rev|shuffle:SEED: order of blocks and threads.
+// reaches aborts with a message. For ThreadSanitizer every CUDA thread is a thread, and blocks are not ordered.
+// GPUHOST_ORDER=fwd|rev|shuffle:SEED: order of blocks and threads.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -65,7 +65,7 @@ struct Ctx {
   char* launch_obj = nullptr;
   ~Ctx();
 };
-struct Quiet {  // the emulator's own bookkeeping is serial; keep it out of the race detector's sight
+struct Quiet {  // hides the emulator's own serial bookkeeping from the race detector
 #if GPUHOST_TSAN
   Quiet() {
     AnnotateIgnoreReadsBegin("", 0);
@@ -306,13 +306,13 @@ inline Ctx::~Ctx() {
   for (Fiber* f : idle) {
 #if GPUHOST_TSAN
     if (f->san) __tsan_destroy_fiber(f->san);
-    continue;  // (leaked: freeing would look like a race with the fiber's last access)
+    continue;  // leaked: freeing would be reported as a race with the fiber's last access
 #endif
     std::free(f->stack);
     delete f;
   }
 }
-struct Observer {  // told of each kernel when it has run, and of memory that is set without one
+struct Observer {  // called after each kernel, and for memory that is set without one
   virtual ~Observer() = default;
   virtual void kernel(const char* what) = 0;
   virtual void set(const void* to, std::size_t bytes) = 0;

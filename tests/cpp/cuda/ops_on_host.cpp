@@ -1,11 +1,11 @@
-// The CUDA ops with their kernels run on the CPU, NumPy in and out: what the tests hold against the CPU ops. Tensors
-// are float32 or float16, by the first one's dtype; block and thread order: environment variable GPUHOST_ORDER.
+// The CUDA ops on NumPy arrays, their kernels run on the CPU, for comparison with the CPU ops. Tensors are float32 or
+// float16, by the dtype of the first; the environment variable GPUHOST_ORDER sets the order of blocks and threads.
 #include <cstring>
 #include <memory>
 #include <optional>
 
 #include "../../../cpp/bindings/common.hpp"
-#include "cuda/check.hpp"
+#include "cuda_runtime/check.hpp"
 #include "imkd/cuda.hpp"
 #include "traffic.hpp"
 
@@ -15,8 +15,8 @@ using namespace imkd::python;
 
 namespace {
 
-struct Memory {  // as cudaMalloc gives it: aligned, and full of rubbish; the exact size, so that a sanitizer sees an
-                 // overrun
+// As of cudaMalloc: aligned and not cleared. Of the exact size, so that a sanitizer detects an overrun.
+struct Memory {
   explicit Memory(std::size_t bytes) : data(new unsigned char[bytes + 256]) {
     std::size_t space = bytes + 256;
     void* at = data.get();
@@ -84,7 +84,7 @@ py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::
   return py::make_tuple(rows, points, pixels);
 }
 
-// context: (N,C,h,w), or (N,h,w,C) where it is channels_last; half: what is written, where it is not as depth.
+// context: (N,C,h,w), or (N,h,w,C) where channels_last; half: type of the output, by default that of depth.
 py::array py_lift(const ModelSpec& spec, const py::tuple& table, const py::array& depth, const py::array& context,
                   bool channels_last, std::optional<bool> half) {
   Indices rows = table[0].cast<Indices>(), points = table[1].cast<Indices>(), pixels = table[2].cast<Indices>();
@@ -103,10 +103,10 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
                             py::handle ego, bool half, int spare_points) {
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps given = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = given.views;
+  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
+  frames.sweeps = checked.views;
   frames.ego = ego_motion(ego);
-  for (const FloatArray& points : given.points) reads(points);
+  for (const FloatArray& points : checked.points) reads(points);
   std::vector<RadarInput> inputs(frames.sweeps.size());
   Health health;
   const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
@@ -132,23 +132,25 @@ py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handl
 
 py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::array& box) {
   std::vector<Detection> boxes(spec.head.max_detections);
-  cuda::Found found{-1, -1};
+  cuda::DecodeCounts counts{-1, -1};
   Memory workspace(cuda::decode_workspace(spec));
-  reads(heatmap), reads(box);
-  cuda::decode(spec, heatmap.data(), box.data(), type_of(heatmap), boxes.data(), &found, workspace.aligned, nullptr);
-  py::array_t<float> values({py::ssize_t(found.count), py::ssize_t(9)}), scores(found.count);
-  Indices labels(found.count);
-  for (int i = 0; i < found.count; ++i) {
+  reads(heatmap);
+  reads(box);
+  cuda::decode(spec, heatmap.data(), box.data(), type_of(heatmap), boxes.data(), &counts, workspace.aligned, nullptr);
+  py::array_t<float> values({py::ssize_t(counts.boxes), py::ssize_t(9)}), scores(counts.boxes);
+  Indices labels(counts.boxes);
+  for (int i = 0; i < counts.boxes; ++i) {
     const Detection& d = boxes[i];
     const float row[9] = {d.x, d.y, d.z, d.length, d.width, d.height, d.yaw, d.vx, d.vy};
     std::copy(row, row + 9, values.mutable_data(i, 0));
-    scores.mutable_at(i) = d.score, labels.mutable_at(i) = d.label;
+    scores.mutable_at(i) = d.score;
+    labels.mutable_at(i) = d.label;
   }
-  return py::make_tuple(values, scores, labels, found.dropped);
+  return py::make_tuple(values, scores, labels, counts.dropped);
 }
 
 #if !defined(IMKD_COUNT)
-// A copy of an array in the device's memory: its address, and what frees it.
+// Copies an array to the device's memory; returns the address and the owner.
 py::tuple device_copy(const py::array& array) {
   void* memory = nullptr;
   cuda::check(cudaMalloc(&memory, static_cast<std::size_t>(array.nbytes())), "cudaMalloc");
@@ -161,7 +163,7 @@ py::tuple device_copy(const py::array& array) {
 
 #if defined(IMKD_COUNT)
 PYBIND11_MODULE(cuda_counted, m) {
-  py::module_::import("imkd_edge._core");  // whose types these functions take
+  py::module_::import("imkd_edge._core");  // has the types of these functions' arguments
 #else
 void bind_detector(py::module_& m);  // cpp/bindings/detector.cpp
 

@@ -1,5 +1,5 @@
-// Every CUDA op once, under ThreadSanitizer, which takes each CUDA thread for a thread of its own and orders none but
-// by barriers and atomics; and two kernels with a race that it must find. Usage: races OP
+// Every CUDA op once under ThreadSanitizer, for which each CUDA thread is a thread, ordered only by barriers and
+// atomics; and two kernels with a race that it must detect. Usage: races OP
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -8,15 +8,15 @@
 #include "../fakes.hpp"
 #include "imkd/cuda.hpp"
 #include "ops/kernel.hpp"
+#include "ops/past_map.hpp"
 #include "ops/scan.hpp"
-#include "ops/warp_place.hpp"
 
 using namespace imkd;
 
 namespace {
 
-// ---- what must be found ----
-__global__ void without_barrier(float* out) {  // reads its neighbour's shared value without waiting for it
+// ---- with a race ----
+__global__ void without_barrier(float* out) {  // reads its neighbour's shared value before the barrier
   __shared__ float values[64];
   values[threadIdx.x] = static_cast<float>(threadIdx.x);
   out[threadIdx.x] = values[(threadIdx.x + 1) % 64];
@@ -25,7 +25,7 @@ __global__ void without_barrier(float* out) {  // reads its neighbour's shared v
 
 __global__ void without_atomic(int* count) { *count += 1; }  // blocks add to one number
 
-// ---- what must be clean ----
+// ---- without a race ----
 __global__ void scan_twice(int* out) {  // as for more values than a block has threads
   int total = 0;
   const int first = cuda::block_scan(1, total);
@@ -34,7 +34,8 @@ __global__ void scan_twice(int* out) {  // as for more values than a block has t
 
 ModelSpec small() {
   ModelSpec spec = fakes::history_spec();
-  spec.radar.max_points = 96, spec.head.max_candidates = 40;
+  spec.radar.max_points = 96;
+  spec.head.max_candidates = 40;
   spec.grid = {-4, 4, -4, 4, -5, 3, 1};  // 64 cells
   return spec;
 }
@@ -101,7 +102,7 @@ void warp() {
   Mat4 T = identity4();
   T[3] = 0.4;
   cuda::warp_bev(spec.grid, maps.data(), 3, T, out.data(), cuda::Type::float32, nullptr);
-  std::vector<cuda::PastMap> past(2, {Warp(spec.grid), true, 1});
+  std::vector<cuda::PastMap> past(2, {Warp(spec.grid), false, 1});
   for (auto& slot : past) slot.warp.set(spec.grid, T);
   cuda::warp_past(spec.grid, past.data(), 2, maps.data(), 3, out.data(), cuda::Type::float32, nullptr);
 }
@@ -110,8 +111,8 @@ void decode() {
   const auto heatmap = some<float>(2 * 64, -3, 3), box = some<float>(20 * 64, -1, 1);
   std::vector<unsigned char> workspace(cuda::decode_workspace(spec) + 256);
   std::vector<Detection> boxes(static_cast<std::size_t>(spec.head.max_detections));
-  cuda::Found found;
-  cuda::decode(spec, heatmap.data(), box.data(), cuda::Type::float32, boxes.data(), &found, workspace.data(), nullptr);
+  cuda::DecodeCounts counts;
+  cuda::decode(spec, heatmap.data(), box.data(), cuda::Type::float32, boxes.data(), &counts, workspace.data(), nullptr);
 }
 
 }  // namespace
@@ -128,9 +129,9 @@ int main(int count, char** arguments) {
       {"scan", [] { cuda::run("scan_twice", scan_twice, dim3(1), dim3(cuda::kScanThreads), nullptr, sums); }},
       {"without_barrier", [] { cuda::run("without_barrier", without_barrier, dim3(1), dim3(64), nullptr, numbers); }},
       {"without_atomic", [] { cuda::run("without_atomic", without_atomic, dim3(4), dim3(1), nullptr, &total); }}};
-  const auto found = cases.find(count == 2 ? arguments[1] : "");
-  if (found == cases.end()) return 2;
-  found->second();
+  const auto entry = cases.find(count == 2 ? arguments[1] : "");
+  if (entry == cases.end()) return 2;
+  entry->second();
   std::printf("%s: ran to its end\n", arguments[1]);
   return 0;
 }

@@ -1,6 +1,5 @@
-// The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors, to the bit of float32 that
-// the ops promise, whatever the order in which streams and graphs let the device work; and what becomes of every
-// failing call.
+// The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors within the last bit of
+// float32, in every order of work that streams and graphs allow; and the error of every failing call.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,7 +16,7 @@ using fake::cuda;
 
 namespace {
 
-// The same functions of the inputs as FakeEngine's, put into the stream as TensorRT puts its work.
+// FakeEngine's functions of the inputs, enqueued in the stream as TensorRT enqueues its work.
 class DeviceEngine : public FakeEngine {
  public:
   explicit DeviceEngine(const FakeEngine& engine) : FakeEngine(engine) {}
@@ -28,7 +27,7 @@ class DeviceEngine : public FakeEngine {
   }
 };
 
-// The same functions of tensors in float16, the context with its channels last, as build-engine makes them.
+// The same functions of float16 tensors, the context with channels last, as build-engine makes them.
 class HalfEngine : public FakeEngine {
  public:
   HalfEngine(const FakeEngine& engine, bool on_device) : FakeEngine(engine), plain_(engine), on_device_(on_device) {
@@ -73,7 +72,7 @@ class HalfEngine : public FakeEngine {
   bool on_device_;
 };
 
-// What a HalfEngine reads and writes, as float32: the reference on the CPU.
+// A HalfEngine's computation in float32: the reference on the CPU.
 class RoundingEngine : public FakeEngine {
  public:
   explicit RoundingEngine(const FakeEngine& engine) : FakeEngine(engine) {}
@@ -110,13 +109,16 @@ Engines reference(bool with_maps, bool half) {
 
 Detector detector(const char* device, const Engines& e, bool with_maps, bool stage_times = false) {
   DetectorOptions options;
-  options.device = device, options.threads = 1, options.debug = with_maps, options.stage_times = stage_times;
+  options.device = device;
+  options.threads = 1;
+  options.debug = with_maps;
+  options.stage_times = stage_times;
   ModelSpec spec = with_maps ? history_spec() : small_spec();
   spec.radar.max_points = 600;
   return Detector(spec, small_rig(), e.camera, e.bev, options);
 }
 
-// A drive with everything that may go wrong on the way; frame i is the same each time it is asked for.
+// A drive with every sensor fault; frame i is the same in each call.
 Moment frame(int i, bool drives) {
   const SensorRig rig = small_rig();
   Moment m = moment(rig, static_cast<unsigned>(i) + 1, i == 9 ? 2000 : 100 + 10 * i);
@@ -130,7 +132,7 @@ Moment frame(int i, bool drives) {
   if (i == 6) m.frames.cameras[1].data = nullptr;
   if (i == 4) m.frames.sweeps.clear();
   if (i == 5) std::swap(m.frames.sweeps[0], m.frames.sweeps[1]);
-  if (i == 7)  // more sweeps than there was room for
+  if (i == 7)  // more sweeps than the capacity
     for (int k = 0; k < 36; ++k)
       m.frames.sweeps.push_back({k % 2, m.frames.timestamp_ns - k * 1'000'000, m.points[0].data(), 3, {}});
   if (i == 8) m.frames.cameras[0].data = nullptr, m.frames.cameras[1].data = nullptr, m.frames.sweeps.clear();
@@ -143,20 +145,20 @@ Moment frame(int i, bool drives) {
 }
 constexpr int kFrames = 12;
 
-// float16: the last bit of a float32 may be that of a float16 once it is rounded.
+// float16: a difference in the last bit of float32 may become one in the last bit of float16.
 float relative = 2e-6f;
 bool near(float a, float b) { return a == b || std::abs(a - b) <= relative * std::max(std::abs(a), std::abs(b)); }
 
-void expect_same(const Result& found, const Result& wanted) {
-  ASSERT_EQ(found.detections.size(), wanted.detections.size());
-  for (std::size_t i = 0; i < wanted.detections.size(); ++i) {
-    const Detection &a = found.detections[i], &b = wanted.detections[i];
+void expect_same(const Result& actual, const Result& expected) {
+  ASSERT_EQ(actual.detections.size(), expected.detections.size());
+  for (std::size_t i = 0; i < expected.detections.size(); ++i) {
+    const Detection &a = actual.detections[i], &b = expected.detections[i];
     EXPECT_EQ(a.label, b.label);
     for (auto field : {&Detection::x, &Detection::y, &Detection::z, &Detection::length, &Detection::width,
                        &Detection::height, &Detection::yaw, &Detection::vx, &Detection::vy, &Detection::score})
       EXPECT_TRUE(near(a.*field, b.*field)) << a.*field << " and " << b.*field;
   }
-  const Health &h = found.health, &w = wanted.health;
+  const Health &h = actual.health, &w = expected.health;
   EXPECT_EQ(h.mode, w.mode);
   EXPECT_EQ(h.cameras, w.cameras);
   EXPECT_EQ(h.radars, w.radars);
@@ -166,17 +168,17 @@ void expect_same(const Result& found, const Result& wanted) {
   EXPECT_EQ(h.radar_points_overflow, w.radar_points_overflow);
   EXPECT_EQ(h.boxes_invalid, w.boxes_invalid);
   EXPECT_EQ(h.past_frames, w.past_frames);
-  ASSERT_EQ(found.debug.size(), wanted.debug.size());
-  std::vector<std::pair<MapView, MapView>> maps{{found.segmentation, wanted.segmentation}};
-  for (std::size_t i = 0; i < wanted.debug.size(); ++i) maps.emplace_back(found.debug[i], wanted.debug[i]);
+  ASSERT_EQ(actual.debug.size(), expected.debug.size());
+  std::vector<std::pair<MapView, MapView>> maps{{actual.segmentation, expected.segmentation}};
+  for (std::size_t i = 0; i < expected.debug.size(); ++i) maps.emplace_back(actual.debug[i], expected.debug[i]);
   for (const auto& [a, b] : maps) {
     ASSERT_EQ(a.data == nullptr, b.data == nullptr);
     for (int i = 0; i < b.rows * b.columns; ++i) ASSERT_TRUE(near(a.data[i], b.data[i])) << b.name;
   }
 }
 
-void expect_same_tensors(const Detector& found, const Detector& wanted) {
-  const auto a = found.tensors(), b = wanted.tensors();
+void expect_same_tensors(const Detector& actual, const Detector& expected) {
+  const auto a = actual.tensors(), b = expected.tensors();
   ASSERT_EQ(a.size(), b.size());
   for (std::size_t t = 0; t < b.size(); ++t) {
     std::size_t size = 1;
@@ -200,7 +202,8 @@ class CudaLoop : public testing::TestWithParam<Setting> {
  protected:
   void SetUp() override {
     cuda() = {};
-    cuda().order = GetParam().order, cuda().integrated = GetParam().integrated;
+    cuda().order = GetParam().order;
+    cuda().integrated = GetParam().integrated;
     cuda().guard = true;
     relative = GetParam().half ? 1e-3f : 2e-6f;
   }
@@ -220,10 +223,10 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
     for (int i = 0; i < kFrames; ++i) {
       SCOPED_TRACE("frame " + std::to_string(i));
       Moment m = frame(i, s.with_maps);
-      const Result& wanted = on_cpu.infer(m.frames);
+      const Result& expected = on_cpu.infer(m.frames);
       for (auto& pixels : m.pixels) fake::hide(pixels.data(), pixels.size());
       for (auto& points : m.points) fake::hide(points.data(), points.size() * sizeof(float));
-      expect_same(on_cuda.infer(m.frames), wanted);
+      expect_same(on_cuda.infer(m.frames), expected);
       fake::forget_hidden();
       EXPECT_EQ(cuda().pageable, 1) << "lift_table's depths alone";
       if (HasFatalFailure()) return;
@@ -232,7 +235,7 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
     }
     EXPECT_EQ(cuda().graph_launches, s.on_device ? kFrames - 1 : 0);
     EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), s.on_device ? 3 : 0)
-        << "the first, and two frames that brought more sweeps or points than there was room for";
+        << "the first, and two frames with more sweeps or points than the capacity";
   }
 }
 
@@ -243,16 +246,18 @@ TEST_P(CudaLoop, follows_the_rig) {
   SensorRig rig = small_rig();
   for (int i = 0; i < 6; ++i) {
     if (i == 3) {
-      rig.cameras[0].width = 64, rig.cameras[0].height = 50, rig.cameras[1].T_ego_camera[3] += 1;
+      rig.cameras[0].width = 64;
+      rig.cameras[0].height = 50;
+      rig.cameras[1].T_ego_camera[3] += 1;
       rig.radars.push_back(rig.radars[0]), rig.radars.back().name = "R_THIRD";
       on_cpu.set_rig(rig), on_cuda.set_rig(rig);
     }
     Moment m = moment(rig, static_cast<unsigned>(i) + 1, 50);
     m.frames.timestamp_ns += i * 500'000'000LL;
     for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
-    const Result& wanted = on_cpu.infer(m.frames);
-    ASSERT_GT(wanted.detections.size(), 3u);
-    expect_same(on_cuda.infer(m.frames), wanted);
+    const Result& expected = on_cpu.infer(m.frames);
+    ASSERT_GT(expected.detections.size(), 3u);
+    expect_same(on_cuda.infer(m.frames), expected);
     expect_same_tensors(on_cuda, on_cpu);
   }
   EXPECT_EQ(cuda().graph_launches, s.on_device ? 5 : 0);
@@ -273,7 +278,8 @@ TEST_P(CudaLoop, once_warm_allocates_nothing_and_makes_few_calls) {
   EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaStreamSynchronize"), s.on_device ? 1 : 3);
   EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGraphLaunch"), s.on_device ? 1 : 0);
   if (s.on_device) {
-    EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGetLastError"), 0) << "a kernel is launched beside the graph";
+    EXPECT_EQ(std::count(calls.begin(), calls.end(), "cudaGetLastError"), 0)
+        << "a kernel is launched outside the graph";
   }
 }
 
@@ -282,7 +288,7 @@ TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
   Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
   Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
   Moment m = frame(1, s.with_maps);
-  const Result& wanted = on_cpu.infer(m.frames);
+  const Result& expected = on_cpu.infer(m.frames);
   std::vector<void*> pinned;
   for (std::size_t i = 0; i < 2; ++i) {
     void* memory = nullptr;
@@ -293,9 +299,9 @@ TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
   }
   const auto copies = [] { return std::count(cuda().calls.begin(), cuda().calls.end(), "cudaMemcpyAsync"); };
   const auto before = copies();
-  expect_same(on_cuda.infer(m.frames), wanted);
+  expect_same(on_cuda.infer(m.frames), expected);
   EXPECT_EQ(copies() - before, 1 + (s.with_maps ? 1 + (s.on_device ? 3 : 0) : 0))
-      << "the notes, the kept map, the maps for the host";
+      << "the frame parameters, the stored map, the maps for the host";
   for (void* memory : pinned) cudaFreeHost(memory);
 }
 
@@ -323,9 +329,9 @@ TEST_F(CudaTypes, float16_is_within_its_error_of_float32_and_bit_identical_in_an
     cuda().order = order;
     Detector d = detector("cuda", engines(true, true, true), true);
     for (int i = 0; i < 3; ++i) d.infer(frame(i, true).frames);
-    const auto found = d.tensors();
+    const auto actual = d.tensors();
     std::vector<std::vector<float>> values;
-    for (const auto& t : found) {
+    for (const auto& t : actual) {
       std::size_t size = 1;
       for (auto extent : t.shape) size *= static_cast<std::size_t>(extent);
       values.emplace_back(t.data, t.data + size);
@@ -333,22 +339,23 @@ TEST_F(CudaTypes, float16_is_within_its_error_of_float32_and_bit_identical_in_an
     if (order == 0) {
       first = values;
       for (int i = 0; i < 3; ++i) on_cpu.infer(frame(i, true).frames);
-      const auto wanted = on_cpu.tensors();
-      ASSERT_EQ(found.size(), wanted.size());
-      for (std::size_t t = 0; t < wanted.size(); ++t) {
-        EXPECT_EQ(found[t].shape, wanted[t].shape);
+      const auto expected = on_cpu.tensors();
+      ASSERT_EQ(actual.size(), expected.size());
+      for (std::size_t t = 0; t < expected.size(); ++t) {
+        EXPECT_EQ(actual[t].shape, expected[t].shape);
         double error = 0, power = 0;
         for (std::size_t i = 0; i < first[t].size(); ++i) {
-          const double difference = static_cast<double>(first[t][i]) - wanted[t].data[i];
-          error += difference * difference, power += static_cast<double>(wanted[t].data[i]) * wanted[t].data[i];
+          const double difference = static_cast<double>(first[t][i]) - expected[t].data[i];
+          error += difference * difference;
+          power += static_cast<double>(expected[t].data[i]) * expected[t].data[i];
         }
-        EXPECT_GT(power, 0) << wanted[t].name;
-        EXPECT_LE(error, 1e-5 * power) << wanted[t].name;
+        EXPECT_GT(power, 0) << expected[t].name;
+        EXPECT_LE(error, 1e-5 * power) << expected[t].name;
       }
     }
     for (std::size_t t = 0; t < values.size(); ++t)
       EXPECT_EQ(std::memcmp(values[t].data(), first[t].data(), first[t].size() * sizeof(float)), 0)
-          << found[t].name << ", order " << order;
+          << actual[t].name << ", order " << order;
   }
 }
 
@@ -362,8 +369,8 @@ TEST_F(CudaTypes, parts_may_differ_in_type) {
     relative = 1e-3f;
     for (int i = 0; i < 4; ++i) {
       const Moment m = frame(i, true);
-      const Result& wanted = on_cpu.infer(m.frames);
-      expect_same(d.infer(m.frames), wanted);
+      const Result& expected = on_cpu.infer(m.frames);
+      expect_same(d.infer(m.frames), expected);
       expect_same_tensors(d, on_cpu);
     }
     relative = 2e-6f;
@@ -431,16 +438,17 @@ TEST_P(EveryCudaFault, is_an_error_and_leaves_nothing) {
   const std::string kind = std::get<0>(GetParam());
   const bool sticky = std::get<1>(GetParam());
   const auto all = [&] { return drive(kind == "float16", kind == "timed"); };
-  const std::size_t wanted = all();
+  const std::size_t expected = all();
   const std::vector<std::string> calls = cuda().calls;
   ASSERT_GT(calls.size(), 200u);
   int errors = 0, without_graph = 0;
   for (std::size_t i = 0; i < calls.size(); ++i) {
     SCOPED_TRACE(calls[i] + (sticky ? ", sticky, call " : ", call ") + std::to_string(i));
     cuda() = {};
-    cuda().fails_at = static_cast<int>(i), cuda().sticky = sticky;
+    cuda().fails_at = static_cast<int>(i);
+    cuda().sticky = sticky;
     try {
-      EXPECT_EQ(all(), wanted);
+      EXPECT_EQ(all(), expected);
       ++without_graph;  // the capture failed, or what failed gave something back
     } catch (const Error& error) {
       EXPECT_TRUE(error.code() == Code::device_failed || error.code() == Code::device_unavailable) << error.what();
@@ -473,19 +481,19 @@ TEST_F(CudaFaults, a_frame_that_fails_is_followed_by_good_ones_unless_the_device
       expect_same(d.infer(frame(5, true).frames), on_cpu.infer(frame(5, true).frames));
       continue;
     }
-    cuda().dead = false;  // not even then
+    cuda().dead = false;  // the detector stays refused
     try {
       d.infer(frame(5, true).frames);
-      ADD_FAILURE() << "a dead detector goes on";
+      ADD_FAILURE() << "a detector without a device returns a result";
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), Code::device_failed);
-      EXPECT_NE(error.problem().find("dead"), std::string::npos) << error.what();
+      EXPECT_NE(error.problem().find("CUDA refuses every call"), std::string::npos) << error.what();
     }
   }
 }
 
 TEST_F(CudaFaults, an_engine_that_cannot_be_captured_is_run_without_a_graph) {
-  // refuses only within a capture, as TensorRT does
+  // throws only during a capture, as TensorRT does
   class Refusing : public DeviceEngine {
    public:
     using DeviceEngine::DeviceEngine;
@@ -500,8 +508,8 @@ TEST_F(CudaFaults, an_engine_that_cannot_be_captured_is_run_without_a_graph) {
   Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", {camera, bev}, false);
   for (int i = 0; i < 4; ++i) {
     const Moment m = frame(i, false);
-    const Result& wanted = on_cpu.infer(m.frames);
-    expect_same(d.infer(m.frames), wanted);
+    const Result& expected = on_cpu.infer(m.frames);
+    expect_same(d.infer(m.frames), expected);
   }
   EXPECT_EQ(cuda().graph_launches, 0);
 }
@@ -528,10 +536,11 @@ TEST_F(CudaFaults, an_image_that_this_gpu_does_not_reach_is_the_callers_mistake)
   cuda().memory_device = 1;
   EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_dtype);
   cuda().memory_device = 0;
-  m.frames.cameras[0].chroma =
-      m.pixels[0].data();  // NV12 with one plane on the device, the other in the host's pageable memory
+  // NV12 with one plane on the device, the other in the host's pageable memory.
+  m.frames.cameras[0].chroma = m.pixels[0].data();
   EXPECT_EQ(code_of([&] { d.infer(m.frames); }), Code::frame_bad_shape);
-  EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u) << "a mistake ends nothing";
+  EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u)
+      << "the detector still works after a caller's mistake";
   cudaFree(memory);
 }
 
@@ -557,7 +566,7 @@ TEST_F(CudaFaults, a_refused_frame_that_brought_more_than_there_was_room_for_voi
       expect_same_tensors(d, on_cpu);
     }
     EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), 2)
-        << "the first, and one of the new places";
+        << "the first, and one with the new addresses";
   }
 }
 

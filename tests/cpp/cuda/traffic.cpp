@@ -7,13 +7,15 @@
 namespace traffic {
 namespace {
 
-constexpr std::size_t kSector = 32;  // bytes that DRAM and L2 move at least
+constexpr std::size_t kSector = 32;  // bytes; the smallest transfer of DRAM and L2
 enum : std::uint8_t { kRead = 1, kWritten = 2 };
 
 struct Range {
-  std::uintptr_t begin, end;
+  std::uintptr_t begin;
+  std::uintptr_t end;
   Kind kind;
-  std::vector<std::uint8_t> now, ever;  // by sector, of this kernel and of all
+  std::vector<std::uint8_t> now;   // by sector, of this kernel
+  std::vector<std::uint8_t> ever;  // of all kernels
 };
 
 struct Counter : gpuhost::Observer {
@@ -23,15 +25,18 @@ struct Counter : gpuhost::Observer {
   void touch(std::uintptr_t at, std::size_t bytes, std::uint8_t how) {
     for (Range& range : ranges)
       if (at >= range.begin && at < range.end)
-        for (std::uintptr_t sector = at / kSector; sector <= (at + bytes - 1) / kSector; ++sector)
-          range.now[sector - range.begin / kSector] |= how, range.ever[sector - range.begin / kSector] |= how;
+        for (std::uintptr_t sector = at / kSector; sector <= (at + bytes - 1) / kSector; ++sector) {
+          range.now[sector - range.begin / kSector] |= how;
+          range.ever[sector - range.begin / kSector] |= how;
+        }
   }
   void kernel(const char* what) override {
     std::vector<long long>& sum = counts[what];
     sum.resize(2);
     for (Range& range : ranges)
       for (std::uint8_t& how : range.now) {
-        sum[0] += how & kRead ? kSector : 0, sum[1] += how & kWritten ? kSector : 0;
+        sum[0] += how & kRead ? kSector : 0;
+        sum[1] += how & kWritten ? kSector : 0;
         how = 0;
       }
   }
@@ -46,7 +51,8 @@ Counter counter;
 }  // namespace
 
 void start() {
-  counter.ranges.clear(), counter.counts.clear();
+  counter.ranges.clear();
+  counter.counts.clear();
   gpuhost::observer = &counter;
 }
 

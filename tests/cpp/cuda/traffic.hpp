@@ -1,6 +1,6 @@
-// Counts what kernels read and write: 32-byte sectors of the watched memory, each once per kernel, as a cache that
-// forgets everything between kernels and nothing within one would have it. Only a module that is built with IMKD_COUNT
-// counts; the compiler's address sanitizer then reports every access to the functions below.
+// Counts the bytes that kernels read and write: 32-byte sectors of the watched memory, each once per kernel, as with an
+// unlimited cache that is flushed between kernels. Only a module built with IMKD_COUNT counts: there the compiler's
+// address sanitizer reports every access to the functions in traffic.cpp.
 #pragma once
 #include <cstddef>
 #include <map>
@@ -10,11 +10,11 @@
 namespace traffic {
 
 enum Kind { kInput, kBetween, kOutput };
-using Counts = std::map<std::string, std::vector<long long>>;  // kernel or "set" -> bytes read, bytes written; "fewest"
-                                                               // -> of inputs, of outputs
+// Kernel, or "set" for memory set without one -> bytes read, bytes written; "fewest" -> bytes of inputs, of outputs.
+using Counts = std::map<std::string, std::vector<long long>>;
 
 #if defined(IMKD_COUNT)
-void start();  // forget all counts and watched memory
+void start();  // discards all counts and watched memory
 void watch(const void* begin, std::size_t bytes, Kind kind);
 Counts counted();
 #else

@@ -1,4 +1,4 @@
-// Every call of CUDA ends here.
+// Turns a failed CUDA call into an Error.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -12,9 +12,9 @@ inline void require(cudaError_t status, Code code, const char* call, const std::
   if (status != cudaSuccess) throw Error(code, std::string(call) + ": " + cudaGetErrorString(status), where, fix);
 }
 
-// What fails in a running detector.
+// For calls of a running detector.
 inline void check(cudaError_t status, const char* call, const std::string& where = {}) {
-  require(status, Code::device_failed, call, where, "load the detector anew");
+  require(status, Code::device_failed, call, where, "load the detector again");
 }
 
 }  // namespace imkd::cuda

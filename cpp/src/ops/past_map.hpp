@@ -1,0 +1,19 @@
+// The past maps of a history, warped on the GPU.
+#pragma once
+#include "imkd/cuda.hpp"
+#include "warp_sampling.hpp"
+
+namespace imkd::cuda {
+
+struct PastMap {  // one slot of the history, as a kernel reads it
+  Warp warp;
+  bool empty = true;  // every cell is 0
+  int map = 0;        // index of the stored map
+};
+
+// Every slot of a history: out[slot] is the stored map past[slot].map, warped.
+void warp_past(const GridSpec& grid, const PastMap* past /* (slots) */, int slots,
+               const void* maps /* (stored,channels,H,W) */, int channels, void* out /* (slots,channels,H,W) */,
+               Type type, Stream stream);
+
+}  // namespace imkd::cuda
