@@ -131,9 +131,8 @@ def test_help_shows_the_limits(verb: str, kind: type, field: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_defaults_of_the_command_line_are_those_of_the_class(run, calls: list[dict[str, Any]], verb: str) -> None:
     assert run(verb, *REQUIRED[verb]).code == 0
-    objects = [value for value in calls[0].values() if is_dataclass(value)]
-    assert {type(value) for value in objects} == VERBS[verb]
-    assert all(value == type(value)() for value in objects)
+    objects = {type(value): value for value in calls[0].values() if is_dataclass(value)}
+    assert objects == {kind: kind() for kind in VERBS[verb]}
 
 
 def test_values_of_the_command_line_reach_their_fields(run, calls: list[dict[str, Any]]) -> None:
