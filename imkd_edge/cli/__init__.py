@@ -49,4 +49,4 @@ def main() -> None:
         app()
     except Exception:
         traceback.print_exc()
-        sys.exit(BUG)  # Python's own 1 would say that a gate failed
+        sys.exit(BUG)  # Python's 1 is the code of a failed gate

@@ -25,7 +25,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.options import option_name
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
-BUG = 70  # exit code of an exception that nobody foresaw, with its traceback: EX_SOFTWARE of sysexits.h
+BUG = 70  # exit code of an unexpected exception, after its traceback: EX_SOFTWARE of sysexits.h
 _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
 
 Json = Annotated[
@@ -69,7 +69,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def adapt_streams() -> None:
-    """Lets both standard streams take any text: what their encoding lacks is written in near ASCII letters."""
+    """Writes letters that the encoding of standard output or error lacks in a near ASCII form."""
     codecs.register_error("imkd-ascii", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -118,7 +118,9 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
-    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()  # else a letter would be replaced, not escaped
+    ascii_only = (
+        "utf" not in (sys.stdout.encoding or "utf-8").lower()
+    )  # else letters would be replaced instead of escaped
     text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -141,7 +143,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a command of a function.
 
     A parameter whose type is a dataclass of `imkd_edge.options` becomes one option for each of its fields. An Error,
-    and what the system refuses, becomes one line on standard error and an exit code.
+    OSError or MemoryError becomes one line on standard error and an exit code.
     """
     groups = _option_groups(function)
 
@@ -152,7 +154,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
         except Error as error:
             sys.stderr.write(f"{error}\n")
             raise typer.Exit(exit_code(error.code)) from None
-        except BrokenPipeError:  # the reader, e.g. head, has seen enough
+        except BrokenPipeError:  # the reader, such as head, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(OK) from None
         except KeyboardInterrupt:
@@ -174,9 +176,9 @@ def _option_groups(function: Callable[..., Any]) -> dict[str, type]:
 def _grouped(groups: Mapping[str, type], values: dict[str, Any]) -> dict[str, Any]:
     """Moves the values of fields into their option objects."""
     for name, kind in groups.items():
-        given = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
-        lists = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
-        values[name] = kind(**{key: value for key, value in (given | lists).items() if value is not None})
+        members = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+        members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
+        values[name] = kind(**{key: value for key, value in members.items() if value is not None})
     return values
 
 
@@ -291,7 +293,7 @@ def import_extra(module: str, extra: str) -> ModuleType:
     """Imports a module that needs an extra.
 
     Raises:
-        Error: missing_extra where a package of the extra, or a module of our own, is not installed.
+        Error: missing_extra where a package of the extra, or a module of imkd_edge, is not installed.
     """
     try:
         return importlib.import_module(module)

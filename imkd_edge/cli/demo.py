@@ -27,7 +27,7 @@ def run_demo(
     Args:
         bundle: folder or shipped name.
         source: anything that open_source understands.
-        frame: name or number; None takes one that training has not seen, where the source tells.
+        frame: name or number; None is the first of the source's split "val", or the first of all.
         out: folder to write; an older result in it is replaced.
         threads: of the ops and the engine, 0 is one per core.
         theme: colours of the picture, "dark" or "light".
@@ -39,9 +39,9 @@ def run_demo(
     Raises:
         Error: of the source, the bundle, or write_failed.
     """
-    chosen = select(source, names=[] if frame is None else [frame], options=options)
-    unseen = getattr(chosen.source, "splits", {}).get("val") if frame is None else None
-    sample = chosen.source[(unseen or chosen.names)[0]]
+    samples = select(source, names=[] if frame is None else [frame], options=options)
+    validation = getattr(samples.source, "splits", {}).get("val") if frame is None else None
+    sample = samples.source[(validation or samples.names)[0]]
     with Detector(bundle, sample.rig, threads=threads) as detector:
         for _ in range(WARM_UP):
             detector.infer_sample(sample)

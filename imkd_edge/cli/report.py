@@ -116,14 +116,14 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
-    measured = card.get("metrics", {})
-    as_eval_prints = {"dataset", "split", "frames"} <= measured.keys() and isinstance(measured.get("metrics"), dict)
+    metrics = card.get("metrics", {})
+    as_eval_prints = {"dataset", "split", "frames"} <= metrics.keys() and isinstance(metrics.get("metrics"), dict)
     if as_eval_prints:
-        frames = f"{measured['dataset']}, split {measured['split']}, {measured['frames']} frames"
+        frames = f"{metrics['dataset']}, split {metrics['split']}, {metrics['frames']} frames"
         facts.add_row("measured on", escape(frames))
-        measured = measured["metrics"]
+        metrics = metrics["metrics"]
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
-    _add_numbers(facts, {**measured, **origin})
+    _add_numbers(facts, {**metrics, **origin})
     out().print(facts)
     files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
     parts = card.get("provenance", {}).get("parts", {})  # counted at export; absent from older bundles
@@ -252,7 +252,7 @@ def show_ops(result: dict[str, Any]) -> None:
         parts = " + ".join(f"{value:,} {name}" for name, value in moved.items())
         out().print(f"  {op}: {sum(moved.values()):,} bytes = {parts}")
     if (others := result["others_cores"]) is not None and others > 0.1:
-        out().print(f"[bold red]other processes kept {others:.1f} cores busy meanwhile: these numbers mean little[/]")
+        out().print(f"[bold red]other processes kept {others:.1f} cores busy meanwhile: do not quote these numbers[/]")
     _show_environment(result["environment"])
 
 

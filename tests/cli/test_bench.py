@@ -56,9 +56,8 @@ def test_every_frame_is_counted_and_percentiles_are_observed_values(random_bundl
 
 
 def test_waiting_for_the_previous_frame_counts_as_latency(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(
-        [0.01, 0.01, 0.35, 0.02, 0.02, 0.02]
-    )  # a frame each 0.1 s; the third takes until after the sixth is due
+    # one frame is due every 0.1 s; the third ends after the sixth is due
+    clock = Clock([0.01, 0.01, 0.35, 0.02, 0.02, 0.02])
     monkeypatch.setattr(frames, "time", clock)
     monkeypatch.setattr(Detector, "infer", clock.infer(Detector.infer))
     result = bench(random_bundle, frames=8, warmup=0, rate=10, threads=1)
@@ -127,30 +126,20 @@ def system(root: Path, **files: str) -> Path:
 
 def orin(root: Path) -> Path:
     """The files of an AGX Orin that telemetry reads."""
-    hwmon, zone, gpu = (
-        "sys__class__hwmon__hwmon1__",
-        "sys__class__thermal__thermal_zone",
-        "sys__class__devfreq__17000000.gpu__",
-    )
-    rails = {
-        "in1_label": "VDD_GPU_SOC",
-        "in1_input": "20000",
-        "curr1_input": "600",
-        "in2_label": "VDD_CPU_CV",
-        "in2_input": "19000",
-    }
-    rails |= {"curr2_input": "100", "in3_label": "NC", "in3_input": "1", "curr3_input": "1", "name": "ina3221"}
-    system(root, **{hwmon + name: value for name, value in rails.items()})
-    system(
-        root,
-        **{"sys__class__hwmon__hwmon0__name": "pwmfan", f"{zone}0__type": "gpu-thermal", f"{zone}0__temp": "51500"},
-    )
-    system(root, **{f"{zone}1__type": "cv0-thermal", f"{zone}1__temp": "-256000", f"{zone}2__type": "cpu-thermal"})
-    system(
-        root,
-        **{gpu + "cur_freq": "918000000", gpu + "max_freq": "1300500000", "sys__class__devfreq__host1x__cur_freq": "1"},
-    )
-    cpu = "sys__devices__system__cpu__cpu"
+    hwmon, zone = "sys__class__hwmon__hwmon", "sys__class__thermal__thermal_zone"
+    devfreq, cpu = "sys__class__devfreq__", "sys__devices__system__cpu__cpu"
+    # power rails, mV and mA; the third is not connected
+    rails = {"name": "ina3221", "in1_label": "VDD_GPU_SOC", "in1_input": "20000", "curr1_input": "600"}
+    rails |= {"in2_label": "VDD_CPU_CV", "in2_input": "19000", "curr2_input": "100"}
+    rails |= {"in3_label": "NC", "in3_input": "1", "curr3_input": "1"}
+    system(root, **{f"{hwmon}1__{name}": value for name, value in rails.items()}, **{f"{hwmon}0__name": "pwmfan"})
+    # temperatures, 0.001 °C; the second zone is powered off, the third cannot be read
+    zones = {"0__type": "gpu-thermal", "0__temp": "51500", "1__type": "cv0-thermal", "1__temp": "-256000"}
+    system(root, **{zone + name: value for name, value in zones.items()}, **{f"{zone}2__type": "cpu-thermal"})
+    # clocks, Hz and kHz
+    gpu = {"cur_freq": "918000000", "max_freq": "1300500000"}
+    system(root, **{f"{devfreq}17000000.gpu__{name}": value for name, value in gpu.items()})
+    system(root, **{f"{devfreq}host1x__cur_freq": "1"})
     system(root, **{f"{cpu}0__cpufreq__scaling_cur_freq": "2201600", f"{cpu}1__cpufreq__scaling_cur_freq": "729600"})
     return system(root, var__lib__nvpmodel__status="pmode:0003", proc__self__status="Name: x\nVmRSS:\t  204800 kB")
 

@@ -1,4 +1,4 @@
-"""build-engine: with the real builder of TensorRT for RTX, which needs no GPU, and with a stand-in for TensorRT itself."""
+"""build-engine: with TensorRT for RTX, which builds without a GPU, and with a fake of TensorRT."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 from conftest import NO_TENSORRT
 from fake_tensorrt import FakeTensorRT
+from onnx import TensorProto, helper
 
+from helpers import write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
@@ -21,6 +24,7 @@ from imkd_edge.engines.gpu import Gpu
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BuildOptions
+from imkd_edge.quantization.half import to_half
 
 ORIN = Gpu("Orin", "87", "12.6", "540.4.0")
 
@@ -32,7 +36,7 @@ def rtx() -> Any:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    """TensorRT 10.3 on an Orin, as far as build-engine sees it."""
+    """A fake of TensorRT 10.3 on an Orin."""
     module = FakeTensorRT()
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setattr(build_engine, "find_gpu", lambda: ORIN)
@@ -47,7 +51,7 @@ def built(result: dict[str, Any]) -> list[bool]:
     return [entry["built"] for entry in result["engines"]]
 
 
-# ---- the real builder ----
+# ---- TensorRT for RTX ----
 @pytest.mark.parametrize("name", shipped())
 def test_both_parts_of_a_shipped_bundle_are_built(rtx: Any, name: str, tmp_path: Path) -> None:
     result = build_engines(name, tmp_path, builder="tensorrt_rtx")
@@ -59,92 +63,85 @@ def test_both_parts_of_a_shipped_bundle_are_built(rtx: Any, name: str, tmp_path:
     assert built(again) == [False, False] and [entry["why"] for entry in again["engines"]] == [[], []]
 
 
-def border(network: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+def signature(network: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> type and shape of a network's inputs and outputs."""
-    tensors = [network.get_input(i) for i in range(network.num_inputs)] + [
-        network.get_output(i) for i in range(network.num_outputs)
-    ]
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    tensors += [network.get_output(i) for i in range(network.num_outputs)]
     return {tensor.name: (tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
 
 
-def parsed(rtx: Any, onnx: bytes) -> tuple[Any, ...]:
-    """A strongly typed network, then what must outlive it."""
+def parse(rtx: Any, model: bytes) -> tuple[Any, ...]:
+    """A strongly typed network, followed by the objects that must outlive it."""
     logger = rtx.Logger(rtx.Logger.ERROR)
     builder = rtx.Builder(logger)
     network = builder.create_network(1 << int(rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = rtx.OnnxParser(network, logger)
-    assert parser.parse(onnx)
+    assert parser.parse(model)
     return network, builder, parser, logger
+
+
+def casts_at(rtx: Any, network: Any, names: set[str]) -> set[str]:
+    """Those of the tensors that a conversion between float16 and float32 reads or writes."""
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    inputs = [layer.get_input(k) for layer in layers for k in range(layer.num_inputs)]
+    used = names | {tensor.name for tensor in inputs if tensor}  # the builder drops outputs that no layer reads
+    casts = [layer for layer in layers if layer.type == rtx.LayerType.CAST and layer.get_output(0).name in used]
+    ends = [(cast.get_input(0), cast.get_output(0)) for cast in casts]
+    ends = [pair for pair in ends if {tensor.dtype for tensor in pair} == {rtx.float16, rtx.float32}]
+    return names & {tensor.name for pair in ends for tensor in pair}
 
 
 @pytest.mark.parametrize("typing", ["float32", "float16"])
 @pytest.mark.parametrize("part", PARTS)
-def test_the_border_is_as_the_kernels_want_it(rtx: Any, part: str, typing: str) -> None:
-    """float16 where the part computes in it, with no conversion behind an input or before an output; the context channels last."""
-    import onnx
-
-    from imkd_edge.quantization.half import to_half
-
+def test_inputs_and_outputs_match_the_kernels(rtx: Any, part: str, typing: str) -> None:
+    """They are float16 where the part computes in it, without conversions; the context has its channels last."""
     model = onnx.load(Bundle.load("tiny").file(f"{part}.onnx"))
     data = (to_half(model) if typing == "float16" else model).SerializeToString()
-    network, builder, *_keep = parsed(rtx, data)
-    before = border(network)
+    network, builder, *_owners = parse(rtx, data)
+    before = signature(network)
     assert {kind for kind, _ in before.values()} == {"FLOAT"}
     set_io(rtx, network)
-    turned = {name: (n, h, w, c) if name == "context" else (n, c, h, w) for name, (_, (n, c, h, w)) in before.items()}
-    assert border(network) == {
-        name: ("HALF" if typing == "float16" else "FLOAT", shape) for name, shape in turned.items()
-    }
-    layers = [network.get_layer(i) for i in range(network.num_layers)]
-    used = set(before) | {
-        layer.get_input(k).name for layer in layers for k in range(layer.num_inputs) if layer.get_input(k)
-    }
-    ends = {
-        name
-        for layer in layers
-        if layer.type == rtx.LayerType.CAST
-        and {layer.get_input(0).dtype, layer.get_output(0).dtype} == {rtx.float16, rtx.float32}
-        for name in (layer.get_input(0).name, layer.get_output(0).name)
-        if name in before and layer.get_output(0).name in used  # the builder drops what nobody reads
-    }
-    assert ends == ({"depth"} if (part, typing) == ("camera", "float16") else set())  # the softmax computes in float32
+    # 1. types and shapes
+    dtype = "HALF" if typing == "float16" else "FLOAT"
+    shapes = {name: (n, h, w, c) if name == "context" else (n, c, h, w) for name, (_, (n, c, h, w)) in before.items()}
+    assert signature(network) == {name: (dtype, shape) for name, shape in shapes.items()}
+    # 2. no conversion at an input or output, except of the depth, whose softmax computes in float32
+    assert casts_at(rtx, network, set(before)) == ({"depth"} if (part, typing) == ("camera", "float16") else set())
     assert builder.build_serialized_network(network, builder.create_builder_config()) is not None
 
 
-def test_a_context_whose_shape_would_not_tell_is_left_as_it_is(rtx: Any) -> None:
-    from onnx import TensorProto, helper
-
+def test_context_with_equal_lengths_is_not_transposed(rtx: Any) -> None:
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 4, 4, 4]) for name in ("images", "context")]
     graph = helper.make_graph([helper.make_node("Relu", ["images"], ["context"])], "g", info[:1], info[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    network, *_keep = parsed(rtx, model.SerializeToString())
+    network, *_owners = parse(rtx, model.SerializeToString())
     set_io(rtx, network)
-    assert network.num_layers == 1 and border(network)["context"] == ("FLOAT", (2, 4, 4, 4))
+    assert network.num_layers == 1 and signature(network)["context"] == ("FLOAT", (2, 4, 4, 4))
 
 
-def test_the_border_may_stay_as_in_the_onnx_part(
+def test_io_onnx_leaves_inputs_and_outputs_as_in_the_onnx_part(
     fake: FakeTensorRT, run: Any, monkeypatch: Any, random_bundle: Path, tmp_path: Path
 ) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(build_engine, "set_io", lambda trt, network: seen.append(trt))
+    calls: list[Any] = []
+    monkeypatch.setattr(build_engine, "set_io", lambda trt, network: calls.append(trt))
     build_engines(random_bundle, tmp_path, io="onnx")
-    assert not seen
+    assert not calls
     build_engines(random_bundle, tmp_path)
-    assert seen == [fake, fake]
+    assert calls == [fake, fake]
     outcome = run("build-engine", random_bundle, "--io", "half")
     assert outcome.code == 2 and "choose one of: auto, onnx" in outcome.stderr
 
 
-def test_the_command_says_what_it_did_not_do(rtx: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_command_reports_engines_that_fit_and_a_self_test_not_run(
+    rtx: Any, run: Any, random_bundle: Path, tmp_path: Path
+) -> None:
     result = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx", "--json").json
     assert result["self_test"] == "not run: no GPU"
     text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").text
     assert "kept" in text and "golden frame: not run: no GPU" in text
 
 
-def test_what_tensorrt_cannot_parse_is_refused_with_its_reason(rtx: Any) -> None:
-    from onnx import TensorProto, helper
-
+def test_error_of_the_parser_is_in_the_message(rtx: Any) -> None:
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4, 4]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Mystery", ["x"], ["y"], domain="no.such")], "g", info[:1], info[1:])
     model = helper.make_model(
@@ -155,39 +152,39 @@ def test_what_tensorrt_cannot_parse_is_refused_with_its_reason(rtx: Any) -> None
     assert error.value.code == "E0502" and error.value.where == "part.onnx"
 
 
-def test_an_interruption_stops_a_build(rtx: Any, random_bundle: Path, tmp_path: Path) -> None:
-    class Impatient:
+def test_interruption_stops_a_build(rtx: Any, random_bundle: Path, tmp_path: Path) -> None:
+    class Interrupting:
         def start(self, phase: str, steps: int) -> None: ...
         def finish(self, phase: str) -> None: ...
         def step(self, phase: str, step: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engines(random_bundle, tmp_path / "engines", builder="tensorrt_rtx", progress=Impatient())
+        build_engines(random_bundle, tmp_path / "engines", builder="tensorrt_rtx", progress=Interrupting())
     assert not list(tmp_path.glob("engines/*"))
 
 
-def test_progress_hears_nested_phases_from_start_to_end(rtx: Any, random_bundle: Path, tmp_path: Path) -> None:
-    under_way: dict[str, int] = {}
-    seen: set[str] = set()
+def test_progress_receives_nested_phases_from_start_to_finish(rtx: Any, random_bundle: Path, tmp_path: Path) -> None:
+    running: dict[str, int] = {}
+    phases: set[str] = set()
 
-    class Listener:
+    class Recorder:
         def start(self, phase: str, steps: int) -> None:
-            under_way[phase] = steps
-            seen.add(phase)
+            running[phase] = steps
+            phases.add(phase)
 
         def step(self, phase: str, step: int) -> None:
-            assert 0 <= step < under_way[phase]
+            assert 0 <= step < running[phase]
 
         def finish(self, phase: str) -> None:
-            del under_way[phase]
+            del running[phase]
 
-    build_engines(random_bundle, tmp_path, builder="tensorrt_rtx", progress=Listener())
-    assert len(seen) > 2 and not under_way
+    build_engines(random_bundle, tmp_path, builder="tensorrt_rtx", progress=Recorder())
+    assert len(phases) > 2 and not running
 
 
-# ---- TensorRT itself, by a stand-in ----
-def test_the_network_is_strongly_typed_and_no_precision_is_asked_for(
+# ---- the fake of TensorRT ----
+def test_network_is_strongly_typed_without_precision_flags(
     fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
 ) -> None:
     build_engines(random_bundle, tmp_path)
@@ -196,7 +193,7 @@ def test_the_network_is_strongly_typed_and_no_precision_is_asked_for(
     assert [fake.parsed[i] for i in range(2)] == [(random_bundle / f"{part}.onnx").read_bytes() for part in PARTS]
 
 
-def test_workspace_and_dla_are_handed_on(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_workspace_and_dla_reach_the_builder(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
     build_engines(random_bundle, tmp_path, workspace_mb=512, dla=1)
     for config in fake.configs:
         assert config.limits == {fake.MemoryPoolType.WORKSPACE: 512 << 20}
@@ -204,13 +201,13 @@ def test_workspace_and_dla_are_handed_on(fake: FakeTensorRT, random_bundle: Path
         assert config.flags == {fake.BuilderFlag.GPU_FALLBACK}
 
 
-def test_a_dla_core_that_is_not_there(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_missing_dla_core_is_an_error(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(Error, match="no DLA core 2: this machine has 2") as error:
         build_engines(random_bundle, tmp_path, dla=2)
     assert error.value.code == "E0511"
 
 
-def test_the_timing_cache_is_read_and_written(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_timing_cache_is_read_and_written(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
     build_engines(random_bundle, tmp_path / "a", timing_cache=tmp_path / "timings")
     assert (tmp_path / "timings").read_bytes() == b"times++"  # one + for each build
     result = build_engines(random_bundle, tmp_path / "b", timing_cache=tmp_path / "timings")
@@ -218,14 +215,16 @@ def test_the_timing_cache_is_read_and_written(fake: FakeTensorRT, random_bundle:
     assert [entry["warnings"] for entry in result["engines"]] == [[], []]
 
 
-def test_times_of_another_machine_are_dropped_out_loud(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_timing_cache_of_another_machine_is_discarded_with_a_warning(
+    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
+) -> None:
     (tmp_path / "timings").write_bytes(b"of another machine")
     result = build_engines(random_bundle, tmp_path / "a", timing_cache=tmp_path / "timings")
     assert "its times are not used" in result["engines"][0]["warnings"][0]
     assert (tmp_path / "timings").read_bytes() == b"times++"
 
 
-CHANGES = {  # one for every element of the key
+CHANGES = {  # element of the key -> what changes it
     "tensorrt": lambda fake, patch, bundle: patch.setattr(fake, "__version__", "10.16.1"),
     "cuda": lambda fake, patch, bundle: patch.setattr(
         build_engine, "find_gpu", lambda: Gpu("Orin", "87", "13.0", "540.4.0")
@@ -244,14 +243,12 @@ CHANGES = {  # one for every element of the key
 
 
 def _retrain(bundle: Path) -> None:
-    from helpers import write_random_bundle
-
     shutil.rmtree(bundle)
     write_random_bundle(bundle, seed=7)
 
 
 @pytest.mark.parametrize("element", CHANGES)
-def test_each_element_of_the_key_makes_a_new_engine(
+def test_change_of_any_element_of_the_key_builds_again(
     fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, random_bundle: Path, tmp_path: Path, element: str
 ) -> None:
     bundle = shutil.copytree(random_bundle, tmp_path / "m.imkd")
@@ -265,25 +262,23 @@ def test_each_element_of_the_key_makes_a_new_engine(
 
 
 @pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}, {"io": "onnx"}])
-def test_another_build_flag_makes_a_new_engine(
+def test_change_of_a_build_flag_builds_again(
     fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, Any]
 ) -> None:
     build_engines(random_bundle, tmp_path)
     assert built(build_engines(random_bundle, tmp_path, **flag)) == [True, True]
 
 
-def test_engines_lie_beside_the_bundle_which_stays_whole(
-    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
-) -> None:
+def test_engines_are_written_beside_the_bundle(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(random_bundle, tmp_path / "m.imkd")
     build_engines(bundle)
     assert {path.name for path in (tmp_path / "m.engines").iterdir()} == {
         f"{part}.engine{end}" for part in PARTS for end in ("", ".json")
     }
-    assert engine_folder(Bundle.load(bundle)) == tmp_path / "m.engines"  # load: the bundle is not changed
+    assert engine_folder(Bundle.load(bundle)) == tmp_path / "m.engines"  # load verifies that the bundle is unchanged
 
 
-def test_a_refused_network_keeps_the_old_engine(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+def test_failed_build_keeps_the_old_engine(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
     build_engines(random_bundle, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     fake.refuses = "no implementation for node Conv_3"
@@ -292,22 +287,21 @@ def test_a_refused_network_keeps_the_old_engine(fake: FakeTensorRT, random_bundl
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-# ---- the machine lacks something ----
-def test_without_tensorrt_the_cure_is_told(run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not installed
+# ---- machines without TensorRT, GPU or a folder to write ----
+def test_error_without_tensorrt_names_its_packages(
+    run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # an import of it fails
     outcome = run("build-engine", random_bundle, "--json")
     assert outcome.code == 3 and outcome.stdout == ""
-    assert (
-        "E0501" in outcome.stderr
-        and "pip install tensorrt" in outcome.stderr
-        and "python3-libnvinfer" in outcome.stderr
-    )
+    for text in ("E0501", "pip install tensorrt", "python3-libnvinfer"):
+        assert text in outcome.stderr
 
 
-def test_tensorrt_is_not_asked_where_there_is_no_gpu(
+def test_tensorrt_is_not_called_without_a_gpu(
     fake: FakeTensorRT, run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path
 ) -> None:
-    """Its first call may crash there."""
+    """TensorRT may crash there at its first call."""
 
     def no_gpu() -> Gpu:
         raise Error(Code.device_unavailable, "no NVIDIA driver", "libcuda.so.1", "install JetPack")
@@ -318,87 +312,83 @@ def test_tensorrt_is_not_asked_where_there_is_no_gpu(
     assert not fake.configs and not fake.network_flags
 
 
-def test_another_builder_is_refused(run: Any, random_bundle: Path) -> None:
+def test_unknown_builder_is_refused(run: Any, random_bundle: Path) -> None:
     outcome = run("build-engine", random_bundle, "--builder", "os")
     assert outcome.code == 3 and "choose one of: tensorrt, tensorrt_rtx" in outcome.stderr
 
 
-def test_a_folder_that_cannot_be_written(fake: FakeTensorRT, run: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_an_error(
+    fake: FakeTensorRT, run: Any, random_bundle: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     outcome = run("build-engine", random_bundle, "--out", tmp_path / "file")
     assert outcome.code == 3 and "E0702" in outcome.stderr and "--out" in outcome.stderr
 
 
-def test_json_is_the_result(fake: FakeTensorRT, run: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_json_has_the_records_beside_the_engines(
+    fake: FakeTensorRT, run: Any, random_bundle: Path, tmp_path: Path
+) -> None:
     result = run("build-engine", random_bundle, "--out", tmp_path, "--json").json
     for entry in result["engines"]:
         record = json.loads(Path(entry["path"] + ".json").read_text())
         assert record["key"] == entry["key"] and record["engine"]["bytes"] == entry["bytes"]
-        assert (entry["key"]["gpu"], entry["key"]["sm"], entry["key"]["cuda"], entry["key"]["driver"]) == (
-            "Orin",
-            "87",
-            "12.6",
-            "540.4.0",
-        )
-        assert entry["key"]["tensorrt"] == "tensorrt 10.3.0"
+        machine = {"gpu": "Orin", "sm": "87", "cuda": "12.6", "driver": "540.4.0", "tensorrt": "tensorrt 10.3.0"}
+        assert {name: entry["key"][name] for name in machine} == machine
     assert result["self_test"].startswith("not run")
 
 
 # ---- the golden frame on the device ----
 @pytest.fixture
 def device(fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A core that has all that "cuda" needs; ONNX Runtime stands in for the engines."""
+    """A core with CUDA and TensorRT; ONNX Runtime replaces the engines."""
     core = SimpleNamespace(require_cuda=lambda: None, native_engines=lambda: ["tensorrt"])
     monkeypatch.setattr(selftest, "_core", core)
-    on_cpu, asked = selftest.check_golden, []
+    check_golden, calls = selftest.check_golden, []
 
     def check(bundle: Bundle, **options: str) -> dict[str, float]:
-        asked.append(options)
-        return on_cpu(bundle)
+        calls.append(options)
+        return check_golden(bundle)
 
     monkeypatch.setattr(selftest, "check_golden", check)
-    return SimpleNamespace(core=core, asked=asked)
+    return SimpleNamespace(core=core, calls=calls)
 
 
-def test_the_golden_frame_is_run_through_the_new_engines(device: Any, run: Any, random_bundle: Path) -> None:
+def test_golden_frame_runs_through_the_new_engines(device: Any, run: Any, random_bundle: Path) -> None:
     result = run("build-engine", random_bundle, "--json").json
     assert result["self_test"].startswith("passed: boxes differ by 0 m")
-    assert device.asked == [{"engine": "tensorrt", "device": "cuda"}]
+    assert device.calls == [{"engine": "tensorrt", "device": "cuda"}]
 
 
-def test_a_golden_frame_that_differs_fails_the_command(
+def test_difference_of_the_golden_frame_fails_the_command(
     device: Any, run: Any, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
-    monkeypatch.setattr(selftest, "check_golden", lambda bundle, **_: found)
+    differences = {"images": 0.0, "radar_grid": 0.0, "boxes": 0.31, "scores": float("nan"), "labels": 0.0}
+    monkeypatch.setattr(selftest, "check_golden", lambda bundle, **_: differences)
     outcome = run("build-engine", random_bundle)
-    text = outcome.text
-    assert (
-        outcome.code == 1 and "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in text
-    )
+    assert outcome.code == 1
+    assert "failed: differs from the exporter's in boxes by 0.31, allowed 0.2; scores by nan" in outcome.text
 
-    def broken(bundle: Bundle, **_: str) -> dict[str, float]:
+    def fail(bundle: Bundle, **_: str) -> dict[str, float]:
         raise Error(Code.device_failed, "cudaGraphLaunch: out of memory")
 
-    monkeypatch.setattr(selftest, "check_golden", broken)
+    monkeypatch.setattr(selftest, "check_golden", fail)
     outcome = run("build-engine", random_bundle, "--json")
     assert outcome.code == 1 and outcome.json["self_test"].startswith("failed: error[E0512] cudaGraphLaunch")
 
 
-def test_why_the_golden_frame_was_not_run(device: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
-    def said(*options: Any) -> str:
+def test_reasons_why_the_golden_frame_is_not_run(device: Any, run: Any, random_bundle: Path, tmp_path: Path) -> None:
+    def self_test(*options: Any) -> str:
         outcome = run("build-engine", random_bundle, "--json", *options)
-        assert outcome.code == 0 and not device.asked
+        assert outcome.code == 0 and not device.calls
         return outcome.json["self_test"]
 
-    assert (
-        said("--out", tmp_path / "other") == "not run: a Detector looks for engines in random.engines beside the bundle"
-    )
+    elsewhere = self_test("--out", tmp_path / "other")
+    assert elsewhere == "not run: a Detector looks for engines in random.engines beside the bundle"
     device.core.native_engines = lambda: ["onnxruntime"]
-    assert said() == "not run: this build of the core has no TensorRT"
+    assert self_test() == "not run: this build of the core has no TensorRT"
 
-    def require_cuda() -> None:
+    def no_cuda() -> None:
         raise Error(Code.device_unavailable, "this build of the core has no CUDA")
 
-    device.core.require_cuda = require_cuda
-    assert said() == "not run: this build of the core has no CUDA"
+    device.core.require_cuda = no_cuda
+    assert self_test() == "not run: this build of the core has no CUDA"
