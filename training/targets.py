@@ -30,7 +30,7 @@ def head_targets(
     """
     names = [c.name for c in spec.head.classes]
     shape = spec.grid.height(), spec.grid.width()
-    out = {
+    out: dict[str, np.ndarray] = {
         "heatmap": np.zeros((len(names), *shape), np.float32),
         "box": np.full((BOX_CHANNELS, *shape), np.nan, np.float32),
         "weight": np.zeros(shape, np.float32),
