@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from imkd_edge.spec import SCORES
 
@@ -26,8 +26,19 @@ class Option:
 
 def changed(options: Any) -> dict[str, Any]:
     """{"--name": value} of the fields that differ from their default."""
-    values = {field: getattr(options, field.name) for field in fields(options)}
-    return {option_name(field.name): value for field, value in values.items() if value != field.default}
+    declarations = declared(type(options))
+    values = {field: getattr(options, field.name) for field in fields(options) if field.name in declarations}
+    return {
+        declarations[field.name].name or option_name(field.name): value
+        for field, value in values.items()
+        if value != field.default
+    }
+
+
+def declared(kind: type) -> dict[str, Option]:
+    """Field -> how the command line shows it, of a dataclass of options."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
 def option_name(field: str) -> str:

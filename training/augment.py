@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -165,15 +166,8 @@ def _mirror_camera(c: CameraCalibration) -> CameraCalibration:
 
 
 def _camera(c: CameraCalibration, K: np.ndarray, T_ego_camera: np.ndarray) -> CameraCalibration:
-    return CameraCalibration(
-        name=c.name,
-        width=c.width,
-        height=c.height,
-        K=K,
-        distortion=c.distortion,
-        coefficients=c.coefficients,
-        T_ego_camera=T_ego_camera,
-    )
+    lens: dict[str, Any] = {"distortion": c.distortion, "coefficients": c.coefficients}
+    return CameraCalibration(name=c.name, width=c.width, height=c.height, K=K, T_ego_camera=T_ego_camera, **lens)
 
 
 def _radar(r: RadarCalibration, T_ego_radar: np.ndarray) -> RadarCalibration:

@@ -30,6 +30,8 @@ SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no
 # Frame -> variant -> level of the frozen backbone's output.
 Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles
 PER_CAMERA = {"images", "present", "depth_bin"}  # concatenated over the examples of a batch
+# Purposes of random numbers: each has its own stream, so that a change of one does not affect the others.
+ORDER, IMAGES, VIEW, VARIANTS, PAST, SECTOR = range(6)
 MIN_POSE_INTERVAL = 10_000_000  # ns between two poses that give a motion
 Past = list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]  # slot, T_then_now (4,4), network inputs
 
@@ -160,7 +162,7 @@ class FrameDataset(Dataset):
     def variant(self, index: int) -> int:
         """Number of the image variant of a frame in this epoch."""
         count = self.config.augment.variants
-        order = np.random.default_rng([self.seed, 3, index, self.epoch // count]).permutation(count)
+        order = np.random.default_rng([self.seed, VARIANTS, index, self.epoch // count]).permutation(count)
         return int(order[self.epoch % count])
 
     def image_change(self, index: int, variant: int) -> augment.ImageChange:
@@ -169,7 +171,8 @@ class FrameDataset(Dataset):
         With [augment] variants it depends only on frame and variant, so that runs share the features.
         """
         config = self.config.augment
-        draw = [1, crc32(self.names[index].encode()), variant] if config.variants else [self.seed, 1, index, variant]
+        frame = crc32(self.names[index].encode())
+        draw = [IMAGES, frame, variant] if config.variants else [self.seed, IMAGES, index, variant]
         return augment.draw_image_change(np.random.default_rng(draw), config)
 
     def crops(self, sample: Sample, change: augment.ImageChange) -> list[ops.ImageCrop]:
@@ -197,7 +200,7 @@ class FrameDataset(Dataset):
         """The past frames of an example whose (changed) sample is `now`, without frames of unknown motion."""
         config, names = self.config, self.timeline.past(self.names[index])
         spec = config.spec if view is None else augment.changed_spec(config.spec, view)
-        rng = self.rng(4, index)
+        rng = self.rng(PAST, index)
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
         frames = []
@@ -217,7 +220,7 @@ class FrameDataset(Dataset):
         sample, view, crops, variant = self.sample(index), None, None, 0
         if self.train:
             variant = self.variant(index) if config.variants else self.epoch
-            rng = self.rng(2, index)
+            rng = self.rng(VIEW, index)
             view = augment.draw_view(rng, config, self.image_change(index, variant))
             spec, sample = augment.changed_spec(spec, view), self.changed(sample, view, rng)
             crops = self.crops(sample, view.images)
@@ -233,7 +236,7 @@ class FrameDataset(Dataset):
         # Targets.
         arrays |= self.targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
         if self.train and config.mix:
-            arrays["sector"] = draw_sector(self.rng(5, index), spec.grid, config.mix)
+            arrays["sector"] = draw_sector(self.rng(SECTOR, index), spec.grid, config.mix)
 
         example: dict = _tensors(arrays)
         if features is not None:

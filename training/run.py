@@ -19,7 +19,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.training import distributed
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, code_version, load_checkpoint, save_checkpoint
 from imkd_edge.training.config import Config, TrainConfig, from_dict
-from imkd_edge.training.data import FrameDataset, cache_features, collate
+from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.stages import Stage
 
@@ -104,7 +104,7 @@ class Run:
         """Trains one epoch and returns its log line: "epoch" (number of finished ones), mean "losses", "seconds"."""
         start, config = time.monotonic(), self.settings.train
         self.dataset.epoch = self.epoch
-        order = np.random.default_rng([self.seed, 0, self.epoch]).permutation(len(self.dataset)).tolist()
+        order = np.random.default_rng([self.seed, ORDER, self.epoch]).permutation(len(self.dataset)).tolist()
         self.batches[:] = micro_batches(order, config)
         steps = len(self.batches) // config.accumulate
         batches = progress(loader) if progress else loader

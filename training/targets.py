@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 import imkd_edge.ops as ops
-from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.base import HIDDEN, Sample, Truth
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
 UNKNOWN = -1
-HIDDEN = 3  # occlusion of an object that no camera sees
 NEAREST = 0.5  # m, least depth of points and boxes in front of a camera
 
 

@@ -184,3 +184,4 @@ def test_changed_names_the_options_that_differ_from_their_default() -> None:
     assert changed(EvalOptions(per_range=True, split="val", score=0.3)) == {"--per-range": True, "--score": 0.3}
     assert changed(RunOptions(threads=4, device="cpu")) == {"--device": "cpu", "--threads": 4}
     assert changed(BenchOptions(warmup=0)) == {"--warmup": 0}
+    assert changed(BuildOptions(workspace_mb=64)) == {"--workspace": 64}
