@@ -19,11 +19,11 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
 from imkd_edge.options import EvalOptions, TrainOptions
+from imkd_edge.progress import Track
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, TEACHER, load_checkpoint
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
 from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.program import open_dataset, train_stages, train_teacher
-from imkd_edge.training.run import Progress
 
 PLANS = Path(__file__).parent / "ablations"
 RESULT, RESULTS = "result.json", "results.json"  # of a run, and of all
@@ -131,7 +131,7 @@ def ablate(
     rows: Sequence[str] = (),
     seeds: Sequence[int] = (),
     teacher: Path | None = None,
-    progress: Progress | None = None,
+    progress: Track | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Trains and evaluates every pair of row and seed that is not finished, and stores all results in out/results.json.
@@ -179,13 +179,13 @@ def ablate(
     return gather(plan, out)
 
 
-def _train_common_teacher(plan: Plan, out: Path, labels: bool, progress: Progress | None) -> None:
+def _train_common_teacher(plan: Plan, out: Path, labels: bool, progress: Track | None) -> None:
     options = TrainOptions(out=out, seed=0, resume=True, cache=out / "cache")
     dataset = open_dataset(plan.common, options.seed, options.cache)
     train_teacher(plan.common, options, dataset, labels=labels, progress=progress)
 
 
-def _run_row(plan: Plan, out: Path, row: Row, seed: int, teacher: Path | None, progress: Progress | None) -> None:
+def _run_row(plan: Plan, out: Path, row: Row, seed: int, teacher: Path | None, progress: Track | None) -> None:
     """Trains and evaluates one pair and writes its result.json."""
     start, folder = time.monotonic(), out / row.name / f"seed{seed}"
     resume = (folder / CHECKPOINT).is_file()
@@ -204,7 +204,7 @@ def teacher_record(folder: Path) -> dict[str, Any]:
     return {"seed": state["seed"], "commit": state["commit"], **sections}
 
 
-def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Track | None = None) -> dict[str, Any]:
     """The record of a trained run: row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap."""
     selection = choose(plan.data, plan.split, row.settings.data.options)
     kind = selection.source.kind

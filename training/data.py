@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from zlib import crc32
 
@@ -16,6 +15,7 @@ from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.nuscenes import counted
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
+from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
@@ -141,7 +141,7 @@ class FrameDataset(Dataset):
             self.memory[name] = sample
         return sample
 
-    def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
+    def load(self, progress: Track | None = None) -> None:
         """Reads every sample once into memory or cache, in the source's order, which is the fastest.
 
         Without either ([data] keep = false) it reads nothing. Each process fills its share of the cache.
@@ -316,9 +316,7 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
 
 
 @torch.no_grad()
-def cache_features(
-    dataset: FrameDataset, backbone: torch.nn.Module, progress: Callable[[Iterable], Iterable] | None = None
-) -> None:
+def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Track | None = None) -> None:
     """Runs the frozen backbone once on every variant of every frame; examples then have features instead of images.
 
     The features go where the samples are: to memory, or to the cache, which later runs share.

@@ -13,10 +13,11 @@ import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import DEFAULTS, Prediction, Track, choose, evaluate
+from imkd_edge.evaluation.run import DEFAULTS, Prediction, choose, evaluate
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.options import EvalOptions
+from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, load_student

@@ -10,6 +10,7 @@ import torch
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
+from imkd_edge.progress import Track
 from imkd_edge.sources.nuscenes import GET_DEVKIT
 from imkd_edge.sources.select import open_with
 from imkd_edge.training import distributed
@@ -17,11 +18,11 @@ from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, TEACHER, load_teacher
 from imkd_edge.training.config import Config, load_config
 from imkd_edge.training.data import FrameDataset
-from imkd_edge.training.run import Progress, Run
+from imkd_edge.training.run import Run
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
 
 
-def train(config: str | Path, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+def train(config: str | Path, options: TrainOptions, *, progress: Track | None = None) -> dict[str, Any]:
     """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to options.out.
 
     A config that distils trains the LiDAR teacher first, in OUT/teacher, and for a label term the label encoder, in
@@ -52,7 +53,7 @@ def train(config: str | Path, options: TrainOptions, *, progress: Progress | Non
     return train_stages(settings, options, progress=progress)
 
 
-def train_stages(settings: Config, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
+def train_stages(settings: Config, options: TrainOptions, *, progress: Track | None = None) -> dict[str, Any]:
     """Trains every stage of a config that already holds the options' data, split and epochs; see `train`."""
     _check_folder(options.out, options.resume)
     device = distributed.join(options.device)
@@ -91,7 +92,7 @@ def train_teacher(
     dataset: FrameDataset,
     *,
     labels: bool = True,
-    progress: Progress | None = None,
+    progress: Track | None = None,
 ) -> None:
     """Trains the LiDAR teacher in OUT/teacher and, with `labels`, the label encoder in OUT/labels."""
     device = distributed.join(options.device)

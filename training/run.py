@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.progress import Track
 from imkd_edge.training import distributed
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, code_version, load_checkpoint, save_checkpoint
 from imkd_edge.training.config import Config, TrainConfig, from_dict
 from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.stages import Stage
-
-Progress = Callable[[Iterable], Iterable]  # wraps an iterable, for a progress bar
 
 
 class Run:
@@ -45,7 +43,7 @@ class Run:
         """File of the checkpoint."""
         return self.folder / CHECKPOINT
 
-    def train(self, resume: bool, progress: Progress | None) -> dict[str, Any]:
+    def train(self, resume: bool, progress: Track | None) -> dict[str, Any]:
         """Trains the remaining epochs and returns the last line of the log; only the first process logs and saves."""
         if resume and self.checkpoint.is_file():
             self.restore()
@@ -74,7 +72,7 @@ class Run:
         os.replace(temporary, path)
         return json.loads(lines[-1]) if lines else {}
 
-    def make_loader(self, progress: Progress | None) -> DataLoader:
+    def make_loader(self, progress: Track | None) -> DataLoader:
         """Reads the data once, in the source's order, prepares a new stage and returns the loader of batches."""
         # Samples, then the features of a frozen backbone, go to memory or to the cache.
         self.dataset.load(progress)
@@ -100,7 +98,7 @@ class Run:
             pin_memory=self.stage.device.type == "cuda",
         )
 
-    def train_epoch(self, loader: DataLoader, progress: Progress | None) -> dict[str, Any]:
+    def train_epoch(self, loader: DataLoader, progress: Track | None) -> dict[str, Any]:
         """Trains one epoch and returns its log line: "epoch" (number of finished ones), mean "losses", "seconds"."""
         start, config = time.monotonic(), self.settings.train
         self.dataset.epoch = self.epoch

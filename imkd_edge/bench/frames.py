@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from imkd_edge.bundle.format import bundle_name
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BenchOptions, RunOptions
+from imkd_edge.progress import Track
 from imkd_edge.result import Result
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
@@ -26,7 +27,6 @@ PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.
 STAGE_FRAMES = 300  # of the pass that times the stages
 DISTINCT_FRAMES = 16  # loaded before the first call, so that reading a recording is not timed
 NETWORKS = ("camera", "bev")
-Track = Callable[[range], Iterable[int]]
 
 
 def bench(

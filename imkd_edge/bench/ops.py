@@ -10,10 +10,11 @@ import numpy as np
 
 import imkd_edge.ops as ops
 from imkd_edge.bench import race, references
-from imkd_edge.bench.frames import Track, environment, usable_cores
+from imkd_edge.bench.frames import environment, usable_cores
 from imkd_edge.bench.race import Call, Race
 from imkd_edge.bundle import Bundle
 from imkd_edge.bundle.format import bundle_name
+from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,6 +14,7 @@ from imkd_edge.evaluation import radar, segmentation
 from imkd_edge.evaluation.conditions import condition
 from imkd_edge.evaluation.detections import Detections, LabelledFrame
 from imkd_edge.options import EvalOptions, RunOptions, changed, option_name
+from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.select import Selection, select
 from imkd_edge.sources.vod import VodSource
@@ -23,7 +24,6 @@ RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
 KITTI_ONLY = ("per_range", "per_block", "per_radar")  # options of EvalOptions
 DEFAULTS, RUN_DEFAULTS = EvalOptions(), RunOptions()
 
-Track: TypeAlias = Callable[[Selection], Iterable[Sample]]  # wraps the frames, for a progress bar
 # Detections, and from a model that segments the logits of segmentation.on_grid
 Prediction: TypeAlias = Detections | tuple[np.ndarray, np.ndarray, list[str], np.ndarray]
 

@@ -28,7 +28,7 @@ from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
+from imkd_edge.options import BuildOptions, EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Track
 from imkd_edge.quantization import quantize as quantize_module
 from imkd_edge.quantization.graph import Part, resolve_layers
@@ -338,11 +338,11 @@ def run(engine: Engine, inputs: dict[str, np.ndarray], output: str) -> np.ndarra
 @pytest.mark.parametrize("typing", ["", ".float16"])
 def test_tensorrt_parses_and_builds_both_typings(int8: Bundle, typing: str) -> None:
     rtx = pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
-    from imkd_edge import build_engine
+    from imkd_edge.engines import build
 
     for part in PARTS:
         path = int8.file(f"{part}{typing}.onnx")
-        engine, _ = build_engine._Build(rtx, None, None, None, None).run(path.read_bytes(), str(path))
+        engine, _ = build._Build(rtx, BuildOptions()).run(path.read_bytes(), str(path))
         assert len(engine) > 100_000
 
 

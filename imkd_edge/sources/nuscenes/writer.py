@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.progress import Track
 from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.geometry import quaternion_of
@@ -32,7 +32,7 @@ def write_nuscenes(
     folder: str | Path,
     version: str = "v1.0-synth",
     quality: int | None = 95,
-    track: Callable[[Iterable], Iterable] | None = None,
+    track: Track | None = None,
 ) -> Path:
     """Writes a source whose samples have ego poses as a nuScenes data set that the official devkit opens.
 
@@ -94,7 +94,7 @@ class _Writer:
         self.sweeps: set[tuple[str, str, int]] = set()  # scene, channel, timestamp of radar sweeps on disk
         self.reach = np.zeros(2)  # largest world x, y of the ego, m
 
-    def write(self, track: Callable[[Iterable], Iterable] | None) -> None:
+    def write(self, track: Track | None) -> None:
         (self.folder / self.version).mkdir()
         names = list(self.source.names)
         for name in names if track is None else track(names):
