@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the real recordings, and what a run makes once. The summary: skips by reason, files over budget."""
+"""Fixtures of all tests: real recordings, and what a run makes once. Summary: skips by reason, files over budget."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
 
 @pytest.fixture(scope="session")
 def remembered_synth() -> Iterator[None]:
-    """Each worker draws a frame of the synthetic world once; the arrays are read-only. For tests that ask for it often."""
+    """Each worker renders a frame of the synthetic world once; the arrays are read-only."""
     from imkd_edge.sources.base import Sample
     from imkd_edge.sources.synth import SynthSource
 

@@ -124,7 +124,7 @@ def frame_rig(spec: ModelSpec) -> SensorRig:
 
 
 def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
-    """A frame of r50-nuscenes in half precision: op -> bytes moved by its kernels, and the fewest (its inputs once, its outputs once)."""
+    """A frame of r50-nuscenes in half precision: op -> bytes that its kernels move, and its inputs and outputs once."""
     spec, rng = load_config("r50-nuscenes").spec, np.random.default_rng(0)
     rig, H, W = frame_rig(spec), spec.grid.height(), spec.grid.width()
     crops = [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
@@ -166,7 +166,8 @@ def print_tables(folder: Path) -> None:
     found["all"] = {k: sum(op[k] for op in found.values()) for k in ("bytes", "fewest")}
     for name, op in found.items():
         print(
-            f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} | {op['bytes'] / ORIN * 1e6:.0f} |"
+            f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} "
+            f"| {op['bytes'] / ORIN * 1e6:.0f} |"
         )
 
 

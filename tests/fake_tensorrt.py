@@ -1,4 +1,4 @@
-"""A stand-in for the Python package `tensorrt` 10.3: the calls that build-engine makes, remembered. It builds nothing."""
+"""A stand-in for the Python package `tensorrt` 10.3: records the calls of build-engine and builds nothing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Bundles with random weights, built from a few ONNX nodes, for tests that need a network but not what it has learnt; recording engines;
-toy trainings."""
+"""Bundles with random weights, of a few ONNX nodes, for tests that need no trained network; recording engines; toy
+trainings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def camera_onnx(spec: ModelSpec, seed: int = 0) -> bytes:
 
 
 def bev_onnx(spec: ModelSpec, seed: int = 1, gates: bool = False) -> bytes:
-    """camera_bev (1,C+1,H,W), radar_grid (1,F,Hr,Wr) -> heatmap (1,K,H,W), box (1,groups*10,H,W): pooling and 3x3 convolutions.
+    """camera_bev (1,C+1,H,W), radar_grid (1,F,Hr,Wr) -> heatmap (1,K,H,W), box (1,groups*10,H,W), by 3x3 convolutions.
 
     Where the spec has them also history -> fused and segmentation; with gates i_cam and i_rad; each a 1x1 convolution.
     """

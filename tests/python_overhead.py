@@ -63,8 +63,10 @@ def compare(
     turns: int,
     threads: int,
 ) -> dict[str, Any]:
-    """Medians in ms. "overhead": Python's p50 less the C++ program's; "around_core": of the wall clock less what the C++ core measured
-    of the same call, so without the noise between two calls."""
+    """Medians in ms.
+
+    "overhead": Python's p50 less the C++ program's; "around_core": the wall clock less the C++ core's own time of the
+    same call, which is free of the noise between two calls."""
     detectors = {name: Detector(bundle, rig, device="cpu", engine=name, threads=threads) for name in ENGINES}
     totals: dict[str, list[float]] = {name: [] for name in ("c++", *ENGINES)}
     around: dict[str, list[float]] = {name: [] for name in ENGINES}

@@ -49,9 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def execute(command: list[str], folder: Path) -> str:
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    run = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": paths}, capture_output=True, text=True
-    )
+    run = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": paths}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

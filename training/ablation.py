@@ -206,11 +206,11 @@ def teacher_record(folder: Path) -> dict[str, Any]:
 
 def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """The record of a trained run: row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap."""
-    frames = choose(plan.data, plan.split, row.settings.data.options)
-    kind = frames.source.kind
+    selection = choose(plan.data, plan.split, row.settings.data.options)
+    kind = selection.source.kind
     options = EvalOptions(split=plan.split, per_range=kind == "astyx", condition=row.condition)
-    detect = CheckpointDetector(folder / CHECKPOINT, options.score, frames.source)
-    predictions = predict(frames, detect, options, progress)
+    detect = CheckpointDetector(folder / CHECKPOINT, options.score, selection.source)
+    predictions = predict(selection, detect, options, progress)
     samples = {}
     if kind == "astyx":
         from imkd_edge.evaluation import kitti

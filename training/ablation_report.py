@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-COLUMNS = {  # metric -> head of its column; metrics without a value are left out
+COLUMNS = {  # metric -> head of its column; a metric without a value has no column
     "car_bev_ap40_moderate": "BEV",
     "car_bev_ap40_moderate_0-20m": "BEV 0-20",
     "car_bev_ap40_moderate_20-40m": "BEV 20-40",

@@ -165,8 +165,15 @@ def _mirror_camera(c: CameraCalibration) -> CameraCalibration:
 
 
 def _camera(c: CameraCalibration, K: np.ndarray, T_ego_camera: np.ndarray) -> CameraCalibration:
-    lens = {"distortion": c.distortion, "coefficients": c.coefficients}
-    return CameraCalibration(name=c.name, width=c.width, height=c.height, K=K, T_ego_camera=T_ego_camera, **lens)
+    return CameraCalibration(
+        name=c.name,
+        width=c.width,
+        height=c.height,
+        K=K,
+        distortion=c.distortion,
+        coefficients=c.coefficients,
+        T_ego_camera=T_ego_camera,
+    )
 
 
 def _radar(r: RadarCalibration, T_ego_radar: np.ndarray) -> RadarCalibration:

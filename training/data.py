@@ -46,7 +46,7 @@ def network_inputs(
         spec: of the model.
         sample: raw sample.
         crops: of the cameras in the rig's order; by default those of the runtime.
-        images: False leaves "images" out.
+        images: False omits "images".
 
     Returns:
         images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
@@ -88,7 +88,7 @@ def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: 
 
 
 class FrameDataset(Dataset):
-    """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame) alone.
+    """Samples of a source as training examples; every random draw is a function of (seed, epoch, frame).
 
     Where the spec has a history, an example is a clip: the sample and the past ones of its scene, all in the same
     changed world.
@@ -98,7 +98,7 @@ class FrameDataset(Dataset):
         self.source, self.names, self.config, self.seed, self.train = source, names, config, seed, train
         self.shared_epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # loader workers outlive an epoch
         self.sensors = True  # the student's inputs
-        self.radar = False  # the radar grid alone, for a teacher that reads radar
+        self.radar = False  # the radar grid without cameras, for a teacher that reads radar
         self.lidar = False  # the teacher's LiDAR grid
         self.memory: dict[str, Sample] = {}
         self.features: Features | None = None
@@ -142,7 +142,7 @@ class FrameDataset(Dataset):
     def load(self, progress: Callable[[Iterable], Iterable] | None = None) -> None:
         """Reads every sample once into memory or cache, in the source's order, which is the fastest.
 
-        Without either ([data] keep = false) it reads nothing. Each process fills its own share of the cache.
+        Without either ([data] keep = false) it reads nothing. Each process fills its share of the cache.
 
         Raises:
             Error: train_no_data where [data] classes has none of the labels.
@@ -166,7 +166,7 @@ class FrameDataset(Dataset):
     def image_change(self, index: int, variant: int) -> augment.ImageChange:
         """Draws the image change of an example.
 
-        With [augment] variants it depends on frame and variant alone, so that runs share the features.
+        With [augment] variants it depends only on frame and variant, so that runs share the features.
         """
         config = self.config.augment
         draw = [1, crc32(self.names[index].encode()), variant] if config.variants else [self.seed, 1, index, variant]
@@ -194,7 +194,7 @@ class FrameDataset(Dataset):
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
 
     def past(self, index: int, now: Sample, view: augment.View | None) -> Past:
-        """The past frames of an example whose (changed) sample is `now`; frames without a known motion are left out."""
+        """The past frames of an example whose (changed) sample is `now`, without frames of unknown motion."""
         config, names = self.config, self.timeline.past(self.names[index])
         spec = config.spec if view is None else augment.changed_spec(config.spec, view)
         rng = self.rng(4, index)

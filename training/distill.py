@@ -1,4 +1,4 @@
-"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), for training alone.
+"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), used only in training.
 
 Every term is a pure function that returns a scalar. It is 0 where student and target agree.
 No gradient enters its target. Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
@@ -22,7 +22,7 @@ from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 from imkd_edge.training.targets import POSITIVE
 
 Batch = dict[str, torch.Tensor]
-SEEN = slice(0, BOX_SLICES["velocity"].start)  # box channels that a single LiDAR sweep shows: all but the velocity
+STATIC = slice(0, BOX_SLICES["velocity"].start)  # box channels that a single LiDAR sweep shows: all but the velocity
 BOX_WEIGHT = 0.25  # of the boxes in the response term, beside the heat map
 
 
@@ -91,7 +91,7 @@ def response_box(
     by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
     score = by_class.gather(1, batch["label"][where][:, None])[:, 0] * batch["weight"][where]
     target = of_group(teacher_box, batch["group"], where).detach()
-    error = (of_group(box, batch["group"], where) - target).abs()[:, SEEN].sum(1)
+    error = (of_group(box, batch["group"], where) - target).abs()[:, STATIC].sum(1)
     return (score.detach() * error).sum() / divisor(score.sum())
 
 

@@ -102,7 +102,7 @@ def wrap(stage: nn.Module) -> nn.Module:
 
 
 def sync_batch_norms(stage: nn.Module) -> nn.Module:
-    """Makes batch norms use the batches of all processes; torch and timm support this on CUDA alone.
+    """Makes batch norms use the batches of all processes; torch and timm support this only on CUDA.
 
     Raises:
         Error: train_config for a batch norm of another class that is trained without CUDA.

@@ -82,15 +82,9 @@ def train_one_epoch(
         if part == 0:
             optimizer.zero_grad(set_to_none=True)
 
-        # DDP averages the gradients in the last micro-batch of a step alone.
+        # DDP averages the gradients only in the last micro-batch of a step.
         with contextlib.nullcontext() if last or model is stage else model.no_sync():
-            terms = model(to_device(batch, stage.device), step / steps * config.epochs)
-            values = distributed.mean(torch.stack([v.detach() for v in terms.values()])).tolist()
-            means = dict(zip(terms, values))
-            if not math.isfinite(means["total"]):
-                fix = "lower [train] rate, or check the data"
-                raise Error(Code.train_diverged, f"the loss is not finite: {means}", f"step {step}", fix)
-            scaler.scale(terms["total"] / config.accumulate).backward()
+            means = accumulate_gradient(model, to_device(batch, stage.device), scaler, config, step, steps)
         for key, value in means.items():
             sums[key] = sums.get(key, 0.0) + value
 
@@ -99,6 +93,24 @@ def train_one_epoch(
             update_ema(ema, stage.network, config.ema, step)
             sums["gradient"] = sums.get("gradient", 0.0) + norm * config.accumulate
     return {k: v / max(1, count) for k, v in sums.items()}
+
+
+def accumulate_gradient(
+    model: nn.Module, batch: dict, scaler: torch.amp.GradScaler, config: TrainConfig, step: int, steps: int
+) -> dict[str, float]:
+    """Adds the gradient of a micro-batch; returns its loss terms, averaged over the processes.
+
+    Raises:
+        Error: train_diverged where the loss is not finite.
+    """
+    terms = model(batch, step / steps * config.epochs)
+    values = distributed.mean(torch.stack([v.detach() for v in terms.values()])).tolist()
+    means = dict(zip(terms, values))
+    if not math.isfinite(means["total"]):
+        fix = "lower [train] rate, or check the data"
+        raise Error(Code.train_diverged, f"the loss is not finite: {means}", f"step {step}", fix)
+    scaler.scale(terms["total"] / config.accumulate).backward()
+    return means
 
 
 def take_step(

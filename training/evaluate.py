@@ -13,7 +13,7 @@ import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import Prediction, Track, choose, evaluate
+from imkd_edge.evaluation.run import DEFAULTS, Prediction, Track, choose, evaluate
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.options import EvalOptions
@@ -32,16 +32,16 @@ CACHED_MAPS = 16  # fused maps of the last samples
 def evaluate_checkpoint(
     checkpoint: Path | str,
     data: str,
-    options: EvalOptions,
+    options: EvalOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle."""
-    frames = choose(data, options.split, source_options, options.limit)
-    detect = CheckpointDetector(Path(checkpoint), options.score, frames.source)
-    metrics = evaluate(frames, detect, options, track)
-    return {"dataset": frames.source.kind, "split": options.split, "frames": len(frames), "metrics": metrics}
+    selection = choose(data, options.split, source_options, options.limit)
+    detect = CheckpointDetector(Path(checkpoint), options.score, selection.source)
+    metrics = evaluate(selection, detect, options, track)
+    return {"dataset": selection.source.kind, "split": options.split, "frames": len(selection), "metrics": metrics}
 
 
 class CheckpointDetector:
@@ -115,7 +115,7 @@ class CheckpointDetector:
         return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions))
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
-        """F_fused (1,C,H,W) of a sample alone, and its ego pose; both go to the cache."""
+        """F_fused (1,C,H,W) of a sample without its past, and its ego pose; both go to the cache."""
         batch = self.batch(network_inputs(self.spec, self.select_sensors(sample)))
         self.maps[sample.name] = self.network.encode(batch)["f_fused"], sample.ego
         while len(self.maps) > CACHED_MAPS:

@@ -39,7 +39,7 @@ class LidarGrid:
     """Voxelises LiDAR clouds on the radar grid of a model."""
 
     pillars: ModelSpec  # the model's, with LiDAR statistics instead of the radar's
-    counts: ModelSpec  # with the count alone
+    counts: ModelSpec  # with only the count
 
     @classmethod
     def of(cls, spec: ModelSpec) -> LidarGrid:
@@ -65,7 +65,7 @@ class LidarGrid:
 
 
 def channel(grid: Any, name: str) -> Any:
-    """One of STATISTICS in its own unit: (...,CHANNELS,Hr,Wr) -> (...,Hr,Wr), an array or a tensor."""
+    """One of STATISTICS in its unit: (...,CHANNELS,Hr,Wr) -> (...,Hr,Wr), an array or a tensor."""
     offset, scale = STATISTICS[name]
     return grid[..., list(STATISTICS).index(name), :, :] / scale + offset
 

@@ -67,18 +67,21 @@ def box_overlap(
     ODIoU of CIA-SSD (Zheng et al., AAAI 2021) without its terms of distance and heading. An object whose box is unknown
     in more than the velocity does not count.
     """
-    wanted = target.permute(0, 2, 3, 1)
-    where = (weight > 0) & torch.isfinite(wanted[..., : BoxChannel.velocity_x]).all(-1)
-    chosen, wanted = of_group(predicted, group, where), wanted[where]
+    labels = target.permute(0, 2, 3, 1)
+    where = (weight > 0) & torch.isfinite(labels[..., : BoxChannel.velocity_x]).all(-1)
+    boxes, labels = of_group(predicted, group, where), labels[where]
+
+    # Offset of the predicted box in the frame of the object (m), then the overlap per axis.
     centre, log_size = slice(BoxChannel.offset_x, BoxChannel.log_length), BOX_SLICES["log_size"]
-    dx, dy, dz = ((chosen[:, centre] - wanted[:, centre]) * chosen.new_tensor([cell, cell, 1.0])).unbind(1)
-    s, c = wanted[:, BoxChannel.sin_yaw], wanted[:, BoxChannel.cos_yaw]
+    dx, dy, dz = ((boxes[:, centre] - labels[:, centre]) * boxes.new_tensor([cell, cell, 1.0])).unbind(1)
+    s, c = labels[:, BoxChannel.sin_yaw], labels[:, BoxChannel.cos_yaw]
     shift = torch.stack([dx * c + dy * s, dy * c - dx * s, dz], 1)
-    ours, theirs = chosen[:, log_size].clamp(-5, 5).exp(), wanted[:, log_size].exp()
-    shared = torch.minimum(shift + ours / 2, theirs / 2) - torch.maximum(shift - ours / 2, -theirs / 2)
-    shared, ours, theirs = shared.clamp(min=0).prod(1), ours.prod(1), theirs.prod(1)
+    size, label_size = boxes[:, log_size].clamp(-5, 5).exp(), labels[:, log_size].exp()
+    overlap = torch.minimum(shift + size / 2, label_size / 2) - torch.maximum(shift - size / 2, -label_size / 2)
+
+    intersection, volumes = overlap.clamp(min=0).prod(1), size.prod(1) + label_size.prod(1)
     cells = weight[where]
-    return (cells * (1 - shared / (ours + theirs - shared))).sum() / divisor(cells.sum())
+    return (cells * (1 - intersection / (volumes - intersection))).sum() / divisor(cells.sum())
 
 
 def depth_cross_entropy(

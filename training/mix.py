@@ -25,7 +25,7 @@ def draw_sector(rng: np.random.Generator, grid: GridSpec, probability: float) ->
 
 
 def mix_maps(
-    maps: torch.Tensor,  # (B,...,H*n,W*n), n whole
+    maps: torch.Tensor,  # (B,...,H*n,W*n), n an integer
     sector: torch.Tensor,  # (B,H,W) bool
 ) -> torch.Tensor:  # as maps
     """Each example inside its sector, the next example of the batch outside."""

@@ -53,7 +53,7 @@ def train(config: str | Path, options: TrainOptions, *, progress: Progress | Non
 
 
 def train_stages(settings: Config, options: TrainOptions, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Trains every stage of a loaded config; see `train`. The config, not the options, says data, split and epochs."""
+    """Trains every stage of a config that already holds the options' data, split and epochs; see `train`."""
     _check_folder(options.out, options.resume)
     device = distributed.join(options.device)
     cache = options.cache

@@ -24,7 +24,7 @@ class Stage(nn.Module):
 
     name = ""
     sensors = False  # it reads cameras and radar
-    radar = False  # it reads radar alone
+    radar = False  # it reads radar without cameras
     lidar = False  # it reads LiDAR
     config: Config
     network: nn.Module

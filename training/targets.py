@@ -30,52 +30,64 @@ def head_targets(
         class (label -1 without one); unlit (H,W) float32, 1 where that object is known to have no LiDAR return.
     """
     names = [c.name for c in spec.head.classes]
-    groups = [c.group for c in spec.head.classes]
-    height, width, cell = spec.grid.height(), spec.grid.width(), spec.grid.cell
-    heatmap = np.zeros((len(names), height, width), np.float32)
-    box = np.full((BOX_CHANNELS, height, width), np.nan, np.float32)
-    weight = np.zeros((height, width), np.float32)
-    group = np.zeros((height, width), np.int64)
-    label_map = np.full((height, width), -1, np.int64)
-    unlit = np.zeros((height, width), np.float32)
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    shape = spec.grid.height(), spec.grid.width()
+    out: dict[str, np.ndarray] = {
+        "heatmap": np.zeros((len(names), *shape), np.float32),
+        "box": np.full((BOX_CHANNELS, *shape), np.nan, np.float32),
+        "weight": np.zeros(shape, np.float32),
+        "group": np.zeros(shape, np.int64),
+        "label": np.full(shape, -1, np.int64),
+        "unlit": np.zeros(shape, np.float32),
+    }
     if visible is None:
         visible = (truth.occlusion < HIDDEN) | (truth.radar_points != 0)
-    for values, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
+    cells = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    for box, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
         name = classes.get(label)
-        if name is None or not detectable:
-            continue
-        x, y, z, length, wide, high, yaw, vx, vy = values
-        column = ops.cell_index(x, spec.grid.x_min, cell, width)
-        row = ops.cell_index(y, spec.grid.y_min, cell, height)
-        if column < 0 or row < 0:
-            continue
+        if name is not None and detectable:
+            _draw_object(spec, out, cells, box, names.index(name), returns == 0)
+    return out
 
-        # Heat map: a Gaussian along the heading of the object.
-        c, s = np.cos(yaw), np.sin(yaw)
-        along = (columns - column) * c + (rows - row) * s
-        across = -(columns - column) * s + (rows - row) * c
-        sigma = max(0.2 * length / cell, 0.8), max(0.2 * wide / cell, 0.8)
-        gaussian = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)).astype(np.float32)
-        index = names.index(name)
-        np.maximum(heatmap[index], gaussian, out=heatmap[index])
 
-        # Box: the cells where this object's Gaussian is the largest so far.
-        own = (gaussian > POSITIVE) & (gaussian > weight)
-        weight[own] = gaussian[own]
-        group[own] = groups[index]
-        label_map[own] = index
-        unlit[own] = returns == 0
-        box[BoxChannel.offset_x][own] = (x - spec.grid.x_min) / cell - 0.5 - columns[own]
-        box[BoxChannel.offset_y][own] = (y - spec.grid.y_min) / cell - 0.5 - rows[own]
-        for part, numbers in (
-            ("above_ground", [z - spec.ground(x, y)]),
-            ("log_size", [np.log(length), np.log(wide), np.log(high)]),
-            ("heading", [s, c]),
-            ("velocity", [vx, vy]),
-        ):
-            box[BOX_SLICES[part], own] = np.array(numbers, np.float32)[:, None]
-    return {"heatmap": heatmap, "box": box, "weight": weight, "group": group, "label": label_map, "unlit": unlit}
+def _draw_object(
+    spec: ModelSpec,
+    out: dict[str, np.ndarray],
+    cells: np.ndarray,  # (2,H,W) float32, row and column of each cell
+    box: np.ndarray,  # (9,)
+    label: int,
+    unlit: bool,
+) -> None:
+    """Draws the Gaussian of an object, and its box at the cells where that Gaussian is the largest so far."""
+    grid, (rows, columns) = spec.grid, cells
+    x, y, z, length, width, height, yaw, vx, vy = box
+    column = ops.cell_index(x, grid.x_min, grid.cell, grid.width())
+    row = ops.cell_index(y, grid.y_min, grid.cell, grid.height())
+    if column < 0 or row < 0:
+        return
+
+    # The Gaussian extends along the heading.
+    c, s = np.cos(yaw), np.sin(yaw)
+    along = (columns - column) * c + (rows - row) * s
+    across = -(columns - column) * s + (rows - row) * c
+    sigma = max(0.2 * length / grid.cell, 0.8), max(0.2 * width / grid.cell, 0.8)  # cells
+    gaussian = np.exp(-0.5 * ((along / sigma[0]) ** 2 + (across / sigma[1]) ** 2)).astype(np.float32)
+    np.maximum(out["heatmap"][label], gaussian, out=out["heatmap"][label])
+
+    mask = (gaussian > POSITIVE) & (gaussian > out["weight"])
+    out["weight"][mask] = gaussian[mask]
+    out["group"][mask] = spec.head.classes[label].group
+    out["label"][mask] = label
+    out["unlit"][mask] = unlit
+    channels = out["box"]
+    channels[BoxChannel.offset_x][mask] = (x - grid.x_min) / grid.cell - 0.5 - columns[mask]
+    channels[BoxChannel.offset_y][mask] = (y - grid.y_min) / grid.cell - 0.5 - rows[mask]
+    for part, numbers in (
+        ("above_ground", [z - spec.ground(x, y)]),
+        ("log_size", [np.log(length), np.log(width), np.log(height)]),
+        ("heading", [s, c]),
+        ("velocity", [vx, vy]),
+    ):
+        channels[BOX_SLICES[part], mask] = np.array(numbers, np.float32)[:, None]
 
 
 def depth_targets(
@@ -107,7 +119,7 @@ def depth_bin(spec: ModelSpec, depth: np.ndarray) -> np.ndarray:
 
 
 def _box_depth(
-    rays: np.ndarray,  # (h,w,3) with unit optical z, nan where the lens has none
+    rays: np.ndarray,  # (h,w,3) with unit optical z, nan where the lens has no ray
     truth: Truth,
     T_camera_ego: np.ndarray,
 ) -> np.ndarray:  # (h,w) m, inf where no box is hit

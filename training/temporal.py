@@ -40,7 +40,7 @@ class Timeline:
 
 
 def moment(source: Source, name: str) -> tuple[str, int]:
-    """Scene and timestamp (ns) of a sample, without decoding it where the source has a `moment` of its own."""
+    """Scene and timestamp (ns) of a sample, without decoding it where the source has a method `moment`."""
     method = getattr(source, "moment", None)
     if method is not None:
         return method(name)

@@ -4,30 +4,13 @@
 #include <cmath>
 #include <optional>
 
+#include "exclusive_call.hpp"
 #include "frame_loop.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
-namespace {
-
-class ExclusiveCall {  // at most one call runs at a time
- public:
-  explicit ExclusiveCall(std::atomic_flag& busy) : busy_(busy) {
-    if (busy_.test_and_set(std::memory_order_acquire))
-      throw Error(Code::detector_busy, "another thread's call is running", "Detector",
-                  "use one detector per thread, or serialise the calls");
-  }
-  ~ExclusiveCall() { busy_.clear(std::memory_order_release); }
-  ExclusiveCall(const ExclusiveCall&) = delete;
-  ExclusiveCall& operator=(const ExclusiveCall&) = delete;
-
- private:
-  std::atomic_flag& busy_;
-};
-
-}  // namespace
 
 struct Detector::State {
   ModelSpec spec;
@@ -223,12 +206,12 @@ Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&&) noexcept = default;
 
 void Detector::set_rig(const SensorRig& rig) {
-  const ExclusiveCall call(state_->busy);
+  const ExclusiveCall call(state_->busy, "Detector");
   state_->set_rig(rig);
 }
 
 void Detector::reset() {
-  const ExclusiveCall call(state_->busy);
+  const ExclusiveCall call(state_->busy, "Detector");
   state_->history.reset();
 }
 
@@ -241,7 +224,7 @@ std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return st
 
 const Result& Detector::infer(const FrameSet& frames) {
   State& s = *state_;
-  const ExclusiveCall call(s.busy);
+  const ExclusiveCall call(s.busy, "Detector");
   Stopwatch watch, total;
   s.check(frames);
   s.clear_result(frames.timestamp_ns);

@@ -43,10 +43,10 @@ def bench_ops(
         {"ops": [{"op", "reference", "threads", "ours_ms", "reference_ms", "ratio", "difference", "bytes", "floor_ms",
         "times_floor"}, ...], "copy_gb_per_s": {threads: number}, "others_cores": number or None, ...}.
         "ratio" is of the medians; above 1 ours is faster. "difference" is the largest absolute one, in grey levels
-        for images and in the output's unit elsewhere; None where the outputs differ in shape. "bytes" are those that must be
-        read or written once, counted from shapes; "floor_ms" is the time in which the fastest plain copy of the run
-        transfers as many (half read, half written). "others_cores" is the number of cores that other processes kept
-        busy; unless it is near 0, ratios mean little, because torch's threads wait for each other and lose most.
+        for images and in the output's unit elsewhere; None where the outputs differ in shape. "bytes" are those that
+        must be read or written once, counted from shapes; "floor_ms" is the time in which the fastest plain copy of the
+        run transfers as many (half read, half written). "others_cores" is the number of cores that other processes
+        kept busy; unless it is near 0, ratios mean little, because torch's threads wait for each other and lose most.
     """
     # 1. the races of this spec and sample
     spec = Bundle.load(bundle).spec

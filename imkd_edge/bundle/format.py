@@ -108,20 +108,9 @@ def write_bundle(
         Error: bundle_bad_value for values without a JSON form (NaN included), bundle_* for what Bundle.load rejects,
             write_failed for an error of the disk, and for a target that is not a bundle (`check_target`).
     """
-    # 1. the content: parts, golden frame, and a manifest with their checksums
     check_target(folder)
     files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
-    manifest = {
-        "schema": _core.Bundle.kVersion,
-        "spec": json.loads(spec.to_json()),
-        "files": {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
-        },
-        "metrics": dict(metrics),
-        "provenance": dict(provenance),
-    }
-    files["manifest.json"] = _canonical_json(manifest)
-    # 2. a complete bundle beside the target, which is loaded before it takes the target's name
+    files["manifest.json"] = _manifest(spec, files, metrics, provenance)
     target = Path(folder).absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +145,20 @@ def check_target(folder: str | os.PathLike[str]) -> None:
     if foreign:
         problem = f"the old bundle holds a file that its manifest does not list: {foreign[0]}"
         raise Error(Code.write_failed, problem, str(target), fix)
+
+
+def _manifest(
+    spec: ModelSpec, files: Mapping[str, bytes], metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> bytes:
+    entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
+    manifest = {
+        "schema": _core.Bundle.kVersion,
+        "spec": json.loads(spec.to_json()),
+        "files": entries,
+        "metrics": dict(metrics),
+        "provenance": dict(provenance),
+    }
+    return _canonical_json(manifest)
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:

@@ -75,7 +75,7 @@ _PARTS = {
     "imkd_edge.checks.compare": "quantize",
     "imkd_edge.predict.roofline": "quantize",
     "imkd_edge.quantization.quantize": "quantize",
-    "imkd_edge.training.main": "train",
+    "imkd_edge.training.program": "train",
     "imkd_edge.quantization.qat": "train",
 }
 

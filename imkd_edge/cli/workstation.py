@@ -100,7 +100,7 @@ def _ablate(name: str, options: TrainOptions, rows: list[str], seeds: str, json:
     ablation = _extra("imkd_edge.training.ablation", "train")
     plan = ablation.load_plan(name, options.data)
     results = ablation.ablate(
-        plan, options.out, rows, parse_seeds(seeds), options.teacher, progress=bar("ablation"), told=log().print
+        plan, options.out, rows, parse_seeds(seeds), options.teacher, progress=bar("ablation"), log=log().print
     )
     table = _extra("imkd_edge.training.ablation_report", "train").report(results, options.out)
     if json:

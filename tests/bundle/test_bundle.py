@@ -1,4 +1,4 @@
-"""Bundles are found, written whole or not at all, and know their golden frame."""
+"""Bundles: names, complete writing, and the golden frame."""
 
 from __future__ import annotations
 

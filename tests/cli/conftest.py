@@ -1,4 +1,4 @@
-"""Runs the command line in this process and takes its two streams apart."""
+"""Runs the command line in this process, with standard output and standard error apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imkd_edge.cli import app
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one call left behind."""
+    """Exit code and output of one call."""
 
     code: int
     stdout: str
@@ -23,7 +23,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """Standard output in one line: where a table breaks its lines depends on the length of the paths in it."""
+        """Standard output on one line, because a table's line breaks depend on the length of its paths."""
         return " ".join(self.stdout.split())
 
     @property
@@ -40,7 +40,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """run("infer", "synth", ...) -> Outcome; anything but a clean exit fails the test."""
+    """run("infer", "synth", ...) -> Outcome; an exception other than SystemExit fails the test."""
     monkeypatch.setenv("COLUMNS", "160")
 
     def call(*arguments: Any) -> Outcome:

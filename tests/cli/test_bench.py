@@ -1,4 +1,4 @@
-"""bench: what it counts, what the system tells it, its gate and its page."""
+"""bench: counts and percentiles, telemetry, the gate and the page."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def bench(bundle: Path, threads: int = 0, **options: Any) -> dict[str, Any]:
 
 
 class Clock:
-    """Stands for `time` where frames are timed: only sleeping and inferring take any."""
+    """Replaces `time` in `bench.frames`: only sleep and infer take time."""
 
     def __init__(self, infer_s: list[float]) -> None:
-        self.now, self._left = 100.0, list(infer_s)
+        self.now, self._durations = 100.0, list(infer_s)
 
     def perf_counter(self) -> float:
         return self.now
@@ -40,13 +40,13 @@ class Clock:
 
     def infer(self, real: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
-            self.now += self._left.pop(0) if self._left else 0.01
+            self.now += self._durations.pop(0) if self._durations else 0.01
             return real(*args, **options)
 
         return call
 
 
-def test_every_frame_is_counted_and_percentiles_are_observed(random_bundle: Path) -> None:
+def test_every_frame_is_counted_and_percentiles_are_observed_values(random_bundle: Path) -> None:
     result = bench(random_bundle, frames=30, warmup=2, threads=1)
     times = result["series"]["total_ms"]
     assert len(times) == 30 and result["total_ms"]["max"] == max(times) and result["total_ms"]["p50"] in times
@@ -55,7 +55,7 @@ def test_every_frame_is_counted_and_percentiles_are_observed(random_bundle: Path
     assert result["deadline"] is None and result["stage_frames"] == 30
 
 
-def test_a_frame_that_waits_for_the_last_one_is_late_too(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_the_previous_frame_counts_as_latency(random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(
         [0.01, 0.01, 0.35, 0.02, 0.02, 0.02]
     )  # a frame each 0.1 s; the third takes until after the sixth is due
@@ -67,7 +67,7 @@ def test_a_frame_that_waits_for_the_last_one_is_late_too(random_bundle: Path, mo
     assert result["deadline"] == {"rate": 10, "deadline_ms": 100, "missed": 4, "share": 0.5}
 
 
-def test_the_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
+def test_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
     assert run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--max-p99", 10_000, "--json").code == 0
     outcome = run("bench", random_bundle, "--frames", 5, "--warmup", 1, "--max-p99", 0.001)
     assert outcome.code == 1 and "above 0.001" in outcome.stderr
@@ -78,7 +78,7 @@ def test_the_gate_is_the_99th_percentile(run: Any, random_bundle: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--max-p99", "--rate"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
-def test_a_gate_that_says_nothing_is_refused(run: Any, option: str, value: str) -> None:
+def test_limit_that_is_not_finite_is_refused(run: Any, option: str, value: str) -> None:
     outcome = run("bench", "tiny", "--frames", 1, option, value)
     assert outcome.code == 2 and "finite" in outcome.stderr and outcome.stdout == ""
 
@@ -94,9 +94,9 @@ def test_a_gate_that_says_nothing_is_refused(run: Any, option: str, value: str) 
         ["--frames", "9"],
         ["--warmup", "0"],
     ],
-    ids=lambda o: o[0],
+    ids=lambda option: option[0],
 )
-def test_what_another_mode_would_ignore_is_refused(
+def test_options_that_another_mode_would_ignore_are_refused(
     run: Any, tmp_path: Path, monkeypatch: Any, mode: list[str], option: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -106,17 +106,18 @@ def test_what_another_mode_would_ignore_is_refused(
 
 
 def test_two_modes_at_once_and_a_precision_without_its_mode_are_refused(run: Any) -> None:
-    for arguments, named in ((["--ops", "--predict", "thor"], "--ops"), (["--precision", "int8"], "--precision")):
+    for arguments, option in ((["--ops", "--predict", "thor"], "--ops"), (["--precision", "int8"], "--precision")):
         outcome = run("bench", "tiny", *arguments)
-        assert outcome.code == 2 and f"/ {named} /" in outcome.stderr
+        assert outcome.code == 2 and f"/ {option} /" in outcome.stderr
 
 
-def test_more_frames_than_memory_holds_is_usage(run: Any) -> None:
+def test_more_frames_than_the_limit_is_a_usage_error(run: Any) -> None:
     assert run("bench", "tiny", "--frames", 100_000_000_000).code == 2
 
 
-# ---- what the system tells ----
+# ---- telemetry ----
 def system(root: Path, **files: str) -> Path:
+    """Writes the files of a system; "__" in a name separates folders."""
     for name, text in files.items():
         path = root / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def system(root: Path, **files: str) -> Path:
 
 
 def orin(root: Path) -> Path:
-    """The files of an AGX Orin, as far as they are read."""
+    """The files of an AGX Orin that telemetry reads."""
     hwmon, zone, gpu = (
         "sys__class__hwmon__hwmon1__",
         "sys__class__thermal__thermal_zone",
@@ -159,7 +160,7 @@ class NoLibrary:
         return lambda *arguments: 999  # NVML_ERROR_UNKNOWN
 
 
-def test_a_jetsons_sensors_are_read(tmp_path: Path) -> None:
+def test_sensors_of_a_jetson(tmp_path: Path) -> None:
     telemetry = Telemetry(orin(tmp_path), nvml=NoLibrary())
     assert telemetry.read() == pytest.approx(
         {
@@ -176,7 +177,7 @@ def test_a_jetsons_sensors_are_read(tmp_path: Path) -> None:
     assert telemetry.power_mode() == "0003"
 
 
-def test_the_modules_input_counts_where_there_is_such_a_rail(tmp_path: Path) -> None:
+def test_power_is_that_of_the_input_rail_where_there_is_one(tmp_path: Path) -> None:
     hwmon = "sys__class__hwmon__hwmon0__"
     files = {"name": "ina3221", "in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "2000"}
     files |= {"in2_label": "VDD_CPU_GPU_CV", "in2_input": "5000", "curr2_input": "800"}
@@ -185,7 +186,7 @@ def test_the_modules_input_counts_where_there_is_such_a_rail(tmp_path: Path) -> 
     assert telemetry.power_mode() == "unknown"
 
 
-def test_a_desktops_gpu_is_read_through_nvml(tmp_path: Path) -> None:
+def test_gpu_of_a_desktop_is_read_through_nvml(tmp_path: Path) -> None:
     class Library:
         def nvmlInit_v2(self) -> int:
             return 0
@@ -209,18 +210,17 @@ def test_a_desktops_gpu_is_read_through_nvml(tmp_path: Path) -> None:
             ctypes.memmove(out, (ctypes.c_ulonglong * 3)(8 << 30, 6 << 30, 2 << 30), 24)
             return 0
 
-    found = Telemetry(tmp_path, nvml=Library()).read()
-    assert found == pytest.approx({"power_w": 71.25, "temperature_c GPU": 44, "memory_mb GPU": 2048})
+    values = Telemetry(tmp_path, nvml=Library()).read()
+    assert values == pytest.approx({"power_w": 71.25, "temperature_c GPU": 44, "memory_mb GPU": 2048})
 
 
-def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
+def test_telemetry_samples_in_the_background(tmp_path: Path) -> None:
     orin(tmp_path)
     with Telemetry(tmp_path, period=0.01, nvml=NoLibrary()) as telemetry:
         (tmp_path / "new").write_text("40000\n")
-        (tmp_path / "new").replace(
-            tmp_path / "sys/class/hwmon/hwmon1/in1_input"
-        )  # whole: a sample may be taken meanwhile
-        while telemetry.summary()["power_w"]["last"] < 25:  # however long the thread waits for its turn
+        # replaced in one step, because the thread may read the file at any time
+        (tmp_path / "new").replace(tmp_path / "sys/class/hwmon/hwmon1/in1_input")
+        while telemetry.summary()["power_w"]["last"] < 25:  # until the thread has read the new value
             time.sleep(0.01)
     power = telemetry.summary()["power_w"]
     assert power["first"] == pytest.approx(13.9) and power["last"] == power["max"] == pytest.approx(25.9)
@@ -228,7 +228,7 @@ def test_samples_are_taken_while_it_runs(tmp_path: Path) -> None:
 
 
 # ---- the page ----
-def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Path, tmp_path: Path) -> None:
+def test_page_is_self_contained_and_holds_the_result(run: Any, random_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.html"
     result = run("bench", random_bundle, "--frames", 40, "--warmup", 1, "--rate", 200, "--html", path, "--json").json
     assert "series" not in result
@@ -240,45 +240,45 @@ def test_the_page_stands_alone_and_holds_the_result(run: Any, random_bundle: Pat
     assert f"{result['total_ms']['p99']:.2f}" in text
 
 
-@pytest.mark.parametrize("place", ["file/bench.html", "file/new/bench.html", "folder"])
-def test_a_page_that_cannot_be_written_is_refused_before_the_run(
-    run: Any, tmp_path: Path, monkeypatch: Any, place: str
-) -> None:
+@pytest.mark.parametrize("path", ["file/bench.html", "file/new/bench.html", "folder"])
+def test_path_of_a_page_is_checked_before_the_run(run: Any, tmp_path: Path, monkeypatch: Any, path: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
-    monkeypatch.setattr("imkd_edge.bench.bench", lambda *arguments, **more: pytest.fail("run first"))
-    outcome = run("bench", "tiny", "--html", tmp_path / place)
+    monkeypatch.setattr(
+        "imkd_edge.bench.bench", lambda *arguments, **more: pytest.fail("the benchmark ran before the check")
+    )
+    outcome = run("bench", "tiny", "--html", tmp_path / path)
     assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
 
 
-def test_a_disk_that_fails_after_the_run_does_not_take_the_result_along(
+def test_result_is_printed_although_its_page_cannot_be_written(
     run: Any, random_bundle: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    def full(*arguments: Any) -> None:
+    def fail(*arguments: Any) -> None:
         raise Error(Code.write_failed, "No space left on device")
 
-    monkeypatch.setattr("imkd_edge.bench.write_page", full)
+    monkeypatch.setattr("imkd_edge.bench.write_page", fail)
     outcome = run(
         "bench", random_bundle, "--frames", 3, "--warmup", 0, "--html", tmp_path / "new" / "bench.html", "--json"
     )
     assert outcome.code == 3 and outcome.stderr.startswith("error[E0702]") and outcome.json["frames"] == 3
 
 
-def test_a_histogram_has_every_frame() -> None:
+def test_histogram_counts_every_frame() -> None:
     values = [1.0] * 10 + [2.0] * 5 + [9.0]
-    drawn = page.histogram(values, {"p50": 1.0, "p99": 9.0, "p99.9": 9.0}, bins=8)
-    heights = [float(height) for height in re.findall(r'height="([\d.]+)"', drawn)]
+    svg = page.histogram(values, {"p50": 1.0, "p99": 9.0, "p99.9": 9.0}, bins=8)
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)"', svg)]
     assert heights == pytest.approx([180, 90, 0, 0, 0, 0, 0, 18], abs=0.11)
 
 
-def test_names_in_the_page_are_text(random_bundle: Path) -> None:
+def test_names_in_the_page_are_escaped(random_bundle: Path) -> None:
     result = bench(random_bundle, frames=3, warmup=0)
     Reader(page.page({**result, "bundle": "</script><b>x", "environment": {"a": "<i>"}}))
     assert "<b>x" not in page.page({**result, "bundle": "<b>x"})
 
 
-def test_the_page_opens_in_a_browser_without_a_network(random_bundle: Path, tmp_path: Path) -> None:
+def test_page_opens_in_a_browser(random_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "bench.html"
     page.write_page(bench(random_bundle, frames=20, warmup=0), path)
     open_in_browser(path, tmp_path / "page.png")

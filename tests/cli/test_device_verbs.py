@@ -1,4 +1,4 @@
-"""inspect, doctor and bench."""
+"""inspect and doctor; bench with measured and predicted times."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ from typing import Any
 import pytest
 
 from helpers import random_spec, write_random_bundle
+from imkd_edge.bench.frames import percentiles
+from imkd_edge.bundle import PARTS, Bundle, write_bundle
+from imkd_edge.bundle import format as bundle_format
+from imkd_edge.checks import doctor
 
 PERCENTILES = ["p50", "p90", "p99", "p99.9", "max"]
 STAGES = ["preprocess", "camera", "lift", "radar", "warp", "bev", "decode"]
 
 
-def test_inspect_is_the_manifest(run, random_bundle: Path) -> None:
+def test_inspect_prints_the_manifest_as_json(run, random_bundle: Path) -> None:
     card = run("inspect", random_bundle, "--json").json
     manifest = json.loads((random_bundle / "manifest.json").read_text())
     assert {key: card[key] for key in manifest} == manifest
     assert Path(card["path"]) == random_bundle
 
 
-def test_inspect_names_what_matters(run, random_bundle: Path) -> None:
+def test_inspect_prints_sizes_classes_files_and_origin(run, random_bundle: Path) -> None:
     text = run("inspect", random_bundle).text
     for word in ("6 of 128 × 64 px", "64 × 64", "car, pedestrian", "camera.onnx", "none: random weights"):
         assert word in text
 
 
-def test_names_that_look_like_markup_are_printed_as_they_are(run, tmp_path: Path) -> None:
+def test_names_in_the_form_of_markup_are_printed_verbatim(run, tmp_path: Path) -> None:
     spec = random_spec()
     spec.name = "v2 [/b]"
     spec.head.classes[0].name = "car [/red]"
     bundle = write_random_bundle(tmp_path / "m.imkd", spec)
     text = run("inspect", bundle).text
     assert "v2 [/b]" in text and "car [/red]" in text
-    for arguments in (["--frame", "0"], ["--frames", "0-1"]):  # a table; a line for each frame
+    for arguments in (["--frame", "0"], ["--frames", "0-1"]):  # printed as a table; as one line per frame
         assert "car [/red]" in run("infer", "synth", "--bundle", bundle, *arguments, "--score", "0.01").stdout
 
 
@@ -49,58 +53,44 @@ def test_inspect_shows_metrics_of_any_form(run, random_bundle: Path, tmp_path: P
     assert "0.25" in run("inspect", tmp_path / "m.imkd").text
 
 
-def test_inspect_tells_what_each_part_costs(run, random_bundle: Path, tmp_path: Path) -> None:
-    from imkd_edge.bundle import Bundle, write_bundle
-
+def test_inspect_prints_parameters_and_gflops_of_each_part(run, random_bundle: Path, tmp_path: Path) -> None:
     loaded = Bundle.load(random_bundle)
     parts = {"camera.onnx": {"parameters": 12_345_678, "gflops": 91.234}}
-    models = [loaded.file(name).read_bytes() for name in ("camera.onnx", "bev.onnx")]
-    write_bundle(tmp_path / "told.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
-    assert run("inspect", tmp_path / "told.imkd", "--json").json["provenance"]["parts"] == parts
-    row = next(line for line in run("inspect", tmp_path / "told.imkd").stdout.splitlines() if "camera.onnx" in line)
+    models = [loaded.file(f"{part}.onnx").read_bytes() for part in PARTS]
+    bundle = tmp_path / "m.imkd"
+    write_bundle(bundle, loaded.spec, *models, {}, {}, {"parts": parts})
+    assert run("inspect", bundle, "--json").json["provenance"]["parts"] == parts
+    row = next(line for line in run("inspect", bundle).stdout.splitlines() if "camera.onnx" in line)
     assert "12.346" in row and "91.23" in row
 
 
 @pytest.mark.parametrize("parts", [[], "none", {"camera.onnx": None}, {"camera.onnx": {"parameters": "many"}}])
-def test_inspect_survives_costs_that_make_no_sense(run, random_bundle: Path, tmp_path: Path, parts) -> None:
-    from imkd_edge.bundle import Bundle, write_bundle
-
+def test_inspect_leaves_malformed_costs_out(run, random_bundle: Path, tmp_path: Path, parts) -> None:
     loaded = Bundle.load(random_bundle)
-    models = [loaded.file(name).read_bytes() for name in ("camera.onnx", "bev.onnx")]
-    write_bundle(tmp_path / "odd.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
-    assert "camera.onnx" in run("inspect", tmp_path / "odd.imkd").text
+    models = [loaded.file(f"{part}.onnx").read_bytes() for part in PARTS]
+    write_bundle(tmp_path / "m.imkd", loaded.spec, *models, {}, {}, {"parts": parts})
+    assert "camera.onnx" in run("inspect", tmp_path / "m.imkd").text
 
 
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_bundle: Path) -> Path:
     """A package that ships the random bundle as `tiny`."""
-    from imkd_edge import bundle
-
-    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+    monkeypatch.setattr(bundle_format, "SHIPPED", tmp_path)
     shutil.copytree(random_bundle, tmp_path / "tiny.imkd")
     return tmp_path / "tiny.imkd"
 
 
-def test_doctor_finds_a_whole_installation_well(run, shipped: Path) -> None:
+def test_doctor_passes_a_complete_installation(run, shipped: Path) -> None:
     outcome = run("doctor", "--json")
     checks = {check["name"]: check for check in outcome.json["checks"]}
-    assert set(checks) >= {
-        "python",
-        "core",
-        "onnxruntime",
-        "cuda",
-        "tensorrt",
-        "threads",
-        "bundle tiny",
-        "golden tiny",
-        "sensor data",
-    }
+    machine = {"python", "core", "onnxruntime", "cuda", "tensorrt", "threads", "sensor data"}
+    assert set(checks) >= machine | {"bundle tiny", "golden tiny"}
     assert not [check for check in checks.values() if check["status"] == "fail"]
     assert all(check["fix"] for check in checks.values() if check["status"] == "warn")
     assert outcome.code == 0
 
 
-def test_doctor_sees_a_changed_byte_and_says_how_to_mend_it(run, shipped: Path) -> None:
+def test_doctor_fails_for_a_changed_byte_and_prints_a_fix(run, shipped: Path) -> None:
     with open(shipped / "camera.onnx", "ab") as file:
         file.write(b"x")
     outcome = run("doctor", "--json")
@@ -110,17 +100,13 @@ def test_doctor_sees_a_changed_byte_and_says_how_to_mend_it(run, shipped: Path) 
     assert outcome.json["status"] == "fail" and outcome.code == 3
 
 
-def test_doctor_without_a_shipped_bundle_fails(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from imkd_edge import bundle
-
-    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+def test_doctor_fails_without_a_shipped_bundle(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bundle_format, "SHIPPED", tmp_path)
     outcome = run("doctor")
     assert outcome.code == 3 and "no bundle is shipped" in outcome.text
 
 
-def test_a_broken_check_is_a_finding_not_a_crash(run, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imkd_edge import doctor
-
+def test_exception_in_a_check_is_a_failed_check(run, shipped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(doctor.CHECKS, "threads", lambda: 1 / 0)
     outcome = run("doctor", "--json")
     checks = {check["name"]: check for check in outcome.json["checks"]}
@@ -128,53 +114,38 @@ def test_a_broken_check_is_a_finding_not_a_crash(run, shipped: Path, monkeypatch
     assert outcome.code == 3
 
 
-def test_bench_has_percentiles_of_the_whole_and_of_every_stage(run, random_bundle: Path) -> None:
+def test_bench_prints_percentiles_of_the_total_and_of_every_stage(run, random_bundle: Path) -> None:
     result = run("bench", random_bundle, "--frames", "12", "--warmup", "2", "--threads", "1", "--json").json
-    assert (
-        result["frames"] == 12
-        and result["threads"] == 1
-        and result["engine"] == "onnxruntime"
-        and result["device"] == "cpu"
-    )
+    assert (result["frames"], result["threads"]) == (12, 1)
+    assert (result["engine"], result["device"]) == ("onnxruntime", "cpu")
     assert list(result["stages_ms"]) == STAGES
     for name, values in {"total": result["total_ms"], **result["stages_ms"]}.items():
         assert list(values) == PERCENTILES
-        ordered = [values[name] for name in PERCENTILES]
-        assert ordered == sorted(ordered) and (
-            ordered[-1] == 0 if name == "warp" else ordered[0] > 0
-        )  # this bundle has no past frames
+        times = list(values.values())
+        assert times == sorted(times)
+        assert times[-1] == 0 if name == "warp" else times[0] > 0  # no warp: this bundle has no past frames
     assert 0 < result["share_outside_networks"] < 1
     assert result["total_ms"]["p50"] >= max(stage["p50"] for stage in result["stages_ms"].values())
     assert {"cpu", "cores", "python", "onnxruntime", "numpy"} <= set(result["environment"])
 
 
 def test_percentiles_are_observed_values() -> None:
-    from imkd_edge.bench.frames import percentiles
-
     values = [float(value) for value in range(1, 1001)]
     assert percentiles(values) == {"p50": 501.0, "p90": 901.0, "p99": 991.0, "p99.9": 1000.0, "max": 1000.0}
 
 
 @pytest.mark.parametrize("device", ["orin-agx-64", "orin-nx-16", "orin-nano-8", "thor"])
-def test_a_prediction_is_the_sum_of_its_stages_and_says_what_it_is(run: Any, device: str) -> None:
+def test_prediction_is_the_sum_of_its_stages_and_is_marked_as_predicted(run: Any, device: str) -> None:
     result = run("bench", "tiny", "--predict", device, "--json").json
-    assert result["predicted"] is True and set(result["stages_ms"]) == {
-        "preprocess",
-        "camera",
-        "lift",
-        "radar",
-        "warp",
-        "bev",
-        "decode",
-    }
+    assert result["predicted"] is True and set(result["stages_ms"]) == set(STAGES)
     assert result["total_ms"] == pytest.approx(sum(stage["ms"] for stage in result["stages_ms"].values()))
-    for part, found in result["layers"].items():
-        assert sum(layer["us"] for layer in found) == pytest.approx(1e3 * result["stages_ms"][part]["ms"])
+    for part, layers in result["layers"].items():
+        assert sum(layer["us"] for layer in layers) == pytest.approx(1e3 * result["stages_ms"][part]["ms"])
     text = run("bench", "tiny", "--predict", device).text
     assert "PREDICTED, not measured" in text and "us between kernels" in text
 
 
-def test_a_device_or_a_precision_that_nobody_knows_is_refused(run: Any) -> None:
+def test_unknown_device_or_precision_of_a_prediction_is_refused(run: Any) -> None:
     outcome = run("bench", "tiny", "--predict", "xavier")
     assert outcome.code == 3 and "E0511" in outcome.stderr and "orin-agx-64" in outcome.stderr
     outcome = run("bench", "tiny", "--predict", "thor", "--precision", "fp4")

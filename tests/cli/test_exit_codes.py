@@ -1,4 +1,4 @@
-"""How a command ends when nothing went as it should: one line and a code, or a traceback and a code of its own."""
+"""Failures of a command: one line and an exit code, or for a bug a traceback and another code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from imkd_edge.cli import main
 
 
 def raising(error: BaseException) -> Callable[..., None]:
-    def load(*arguments: object) -> None:
+    """A function that raises an error, whatever its arguments."""
+
+    def call(*arguments: object) -> None:
         raise error
 
-    return load
+    return call
 
 
 @pytest.mark.parametrize(
@@ -34,33 +36,30 @@ def raising(error: BaseException) -> Callable[..., None]:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_the_system_refuses_is_one_line_and_code_3(
+def test_error_of_the_system_is_one_line_and_code_3(
     run, monkeypatch: pytest.MonkeyPatch, error: Exception, start: str
 ) -> None:
     monkeypatch.setattr(Bundle, "load", raising(error))
     outcome = run("inspect", "tiny")
-    assert (
-        outcome.code == 3
-        and outcome.stderr.startswith(start)
-        and outcome.stderr.count("\n") == 1
-        and outcome.stdout == ""
-    )
+    assert outcome.code == 3 and outcome.stdout == ""
+    assert outcome.stderr.startswith(start) and outcome.stderr.count("\n") == 1
 
 
-def test_a_bug_has_its_traceback_and_no_code_of_the_table(
+def test_bug_prints_its_traceback_and_exits_with_70(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(Bundle, "load", raising(ZeroDivisionError("of ours")))
+    monkeypatch.setattr(Bundle, "load", raising(ZeroDivisionError("a bug")))
     monkeypatch.setattr(sys, "argv", ["imkd-edge", "inspect", "tiny"])
     with pytest.raises(SystemExit) as raised:
         main()
     assert raised.value.code == 70
-    assert "Traceback" in (told := capsys.readouterr().err) and "ZeroDivisionError: of ours" in told
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr and "ZeroDivisionError: a bug" in stderr
 
 
 @pytest.mark.parametrize("json_flag", [[], ["--json"]], ids=["text", "json"])
-def test_a_reader_that_has_seen_enough_is_no_failure(json_flag: list[str]) -> None:
-    """As with `| head -1`: the pipe is closed before all is written."""
+def test_closed_pipe_is_no_failure(json_flag: list[str]) -> None:
+    """As with `| head -1`: the reader closes the pipe before the end of the output."""
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "imkd_edge.cli", "inspect", "tiny", *json_flag]
@@ -73,17 +72,18 @@ def test_a_reader_that_has_seen_enough_is_no_failure(json_flag: list[str]) -> No
 @pytest.mark.parametrize(
     "verb", [("infer", "synth", "--frame", "0", "--threads", "1"), ("inspect", "tiny"), ("--help",)]
 )
-def test_a_terminal_of_any_encoding_is_written_to(verb: tuple[str, ...], encoding: str) -> None:
+def test_output_fits_the_encoding_of_the_terminal(verb: tuple[str, ...], encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "160"}
-    done = subprocess.run([sys.executable, "-m", "imkd_edge.cli", *verb], env=environment, capture_output=True)
-    text = done.stdout.decode(encoding)
-    assert done.returncode == 0 and not done.stderr
+    outcome = subprocess.run([sys.executable, "-m", "imkd_edge.cli", *verb], env=environment, capture_output=True)
+    text = outcome.stdout.decode(encoding)
+    assert outcome.returncode == 0 and not outcome.stderr
     assert ("×" in text) == (encoding != "ascii" and verb[0] != "--help")
     assert "?" not in text
 
 
-def test_json_is_escaped_where_the_terminal_lacks_a_letter() -> None:
-    command = "from imkd_edge.cli.common import print_json; print_json({'name': 'Straße ×'})"
+def test_json_escapes_letters_that_the_encoding_lacks() -> None:
+    code = "from imkd_edge.cli.common import print_json; print_json({'name': 'Straße ×'})"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == {"name": "Straße ×"} and done.stdout.isascii()
+    command = [sys.executable, "-c", code]
+    stdout = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert json.loads(stdout) == {"name": "Straße ×"} and stdout.isascii()

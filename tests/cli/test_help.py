@@ -1,10 +1,11 @@
-"""Help texts: every verb explains itself and ends in two examples that are valid commands."""
+"""Help texts: every verb has two examples that are valid commands, and --json."""
 
 from __future__ import annotations
 
 import shlex
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import typer.main
@@ -33,7 +34,7 @@ def help_lines(run, verb: str) -> list[str]:
     return [line.strip() for line in outcome.stdout.splitlines() if line.strip()]
 
 
-def test_the_verbs_are_these() -> None:
+def test_verbs_of_the_command() -> None:
     assert set(COMMANDS) == set(VERBS)
 
 
@@ -45,13 +46,13 @@ def test_help_ends_in_two_examples(run, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_are_valid_commands(run, verb: str) -> None:
+def test_examples_are_valid_commands(run, verb: str) -> None:
     for line in help_lines(run, verb)[-2:]:
         arguments = shlex.split(line.split(" > ")[0])[2:]
         COMMANDS[verb].make_context(verb, arguments)  # raises a usage error otherwise
 
 
-def test_an_invalid_example_would_be_noticed() -> None:
+def test_invalid_example_raises() -> None:
     with pytest.raises(Exception, match="No such option"):
         COMMANDS["infer"].make_context("infer", ["synth", "--no-such-option"])
 
@@ -61,20 +62,18 @@ def test_every_verb_has_json(run, verb: str) -> None:
     assert any("--json" in line for line in help_lines(run, verb))
 
 
-def test_no_verb_shows_the_help(run) -> None:
+def test_command_without_a_verb_prints_the_help(run) -> None:
     outcome = run()
     assert outcome.code == 2
     assert "demo" in outcome.stdout + outcome.stderr
 
 
-def test_version(run) -> None:
-    from importlib.metadata import version
-
-    assert run("--version").stdout.strip() == f"imkd-edge {version('imkd-edge')}"
+def test_version_is_that_of_the_package(run) -> None:
+    assert run("--version").stdout.strip() == f"imkd-edge {metadata.version('imkd-edge')}"
 
 
-def test_the_module_is_the_command() -> None:
-    """torchrun -m imkd_edge.cli ..."""
+def test_module_is_the_command() -> None:
+    """As `torchrun -m imkd_edge.cli` starts it."""
     outcome = subprocess.run([sys.executable, "-m", "imkd_edge.cli", "--version"], capture_output=True, text=True)
     assert outcome.returncode == 0 and outcome.stdout.startswith("imkd-edge ")
 
@@ -82,7 +81,7 @@ def test_the_module_is_the_command() -> None:
 @pytest.mark.parametrize(
     "arguments", [["nosuchverb"], ["infer"], ["infer", "synth", "--nosuch"], ["bench", "tiny", "--frames", "0"]]
 )
-def test_a_wrong_call_is_usage(run, arguments: list[str]) -> None:
+def test_usage_error_has_code_2(run, arguments: list[str]) -> None:
     outcome = run(*arguments)
     assert outcome.code == 2
     assert outcome.stdout == ""

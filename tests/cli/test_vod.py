@@ -25,32 +25,25 @@ def test_infer_reads_a_split(run, folder: Path, bundle: Path, tmp_path: Path) ->
     outcome = run("infer", folder, "--bundle", bundle, "--split", "val", "--json", "--save", "--out", tmp_path)
     assert outcome.code == 0 and [line["frame"] for line in outcome.lines] == SPLITS["val"]
     for line in outcome.lines:
-        assert (
-            line["health"]["sensors"] == {"camera_front": "ok", "radar_front": "ok"}
-            and line["health"]["mode"] == "full"
-        )
+        assert line["health"]["sensors"] == {"camera_front": "ok", "radar_front": "ok"}
+        assert line["health"]["mode"] == "full"
         assert (tmp_path / line["frame"] / "overview.png").stat().st_size > 10_000
 
 
-def test_eval_gives_the_sets_own_metrics(run, folder: Path, bundle: Path) -> None:
+def test_eval_has_the_metrics_of_view_of_delft(run, folder: Path, bundle: Path) -> None:
     outcome = run("eval", bundle, "--data", folder, "--split", "val", "--option", "scans=1", "--json")
     result = outcome.json
     assert outcome.code == 0 and (result["dataset"], result["split"], result["frames"]) == ("vod", "val", 2)
-    assert {"mAP_entire_area", "mAP_driving_corridor", "car_ap_entire_area", "cyclist_ap_driving_corridor"} <= set(
-        result["metrics"]
-    )
+    names = {"mAP_entire_area", "mAP_driving_corridor", "car_ap_entire_area", "cyclist_ap_driving_corridor"}
+    assert names <= set(result["metrics"])
     assert all(0 <= value <= 100 for value in result["metrics"].values())
 
 
-def test_eval_without_the_devkit_says_how_to_get_it(
+def test_eval_without_the_devkit_names_its_package(
     run, folder: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_package(monkeypatch, "vod")
-    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran before the check"))
     outcome = run("eval", bundle, "--data", folder, "--json")
-    assert (
-        outcome.code == 3
-        and outcome.stdout == ""
-        and outcome.stderr.startswith("error[E0701]")
-        and "vod-tudelft" in outcome.stderr
-    )
+    assert outcome.code == 3 and outcome.stdout == ""
+    assert outcome.stderr.startswith("error[E0701]") and "vod-tudelft" in outcome.stderr

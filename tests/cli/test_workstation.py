@@ -1,27 +1,33 @@
-"""train, export and eval: missing extras are named, results have their form."""
+"""train, export, quantize and eval: missing packages, ignored options, and the form of results."""
 
 from __future__ import annotations
 
 import importlib
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from helpers import without_package
+from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
+from imkd_edge.cli import report, workstation
+from imkd_edge.options import TrainOptions
+from imkd_edge.progress import Track
+from imkd_edge.sources.synth import SynthSource
 
 
 @pytest.mark.parametrize(("verb", "arguments"), [("train", ["tiny"]), ("export", ["{file}", "--out", "x.imkd"])])
-def test_a_missing_extra_names_the_pip_install(
+def test_error_of_a_missing_extra_has_the_pip_command(
     run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str, arguments: list[str]
 ) -> None:
-    real = importlib.import_module
+    import_module = importlib.import_module
 
-    def without_torch(name: str, *rest: object, **named: object) -> object:
+    def without_torch(name: str, package: str | None = None) -> object:
         if name.startswith(("imkd_edge.training", "imkd_edge.quantization")):
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
-        return real(name, *rest, **named)  # type: ignore[arg-type]
+        return import_module(name, package)
 
     monkeypatch.setattr(importlib, "import_module", without_torch)
     file = tmp_path / "checkpoint.pt"
@@ -32,12 +38,12 @@ def test_a_missing_extra_names_the_pip_install(
     assert 'pip install "imkd-edge[train]"' in outcome.stderr
 
 
-def test_a_missing_module_of_our_own_is_an_incomplete_installation(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.import_module
+def test_missing_module_of_imkd_edge_is_an_incomplete_installation(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_module = importlib.import_module
 
-    def broken(name: str, *rest: object, **named: object) -> object:
+    def broken(name: str, package: str | None = None) -> object:
         if not name.startswith("imkd_edge"):
-            return real(name, *rest, **named)  # type: ignore[arg-type]
+            return import_module(name, package)
         raise ModuleNotFoundError("No module named 'imkd_edge.training.nosuch'", name="imkd_edge.training.nosuch")
 
     monkeypatch.setattr(importlib, "import_module", broken)
@@ -47,15 +53,13 @@ def test_a_missing_module_of_our_own_is_an_incomplete_installation(run, monkeypa
     assert "--force-reinstall" in outcome.stderr and "imkd-edge[" not in outcome.stderr
 
 
-def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
-    from imkd_edge.cli import workstation
-
+def test_train_passes_its_options_on_and_prints_the_result(
+    run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     calls = []
 
-    def train(config: str, **options: object) -> dict[str, object]:
-        calls.append((config, options))
+    def train(config: str, options: TrainOptions, *, progress: Track) -> dict[str, object]:
+        calls.append((config, options, progress))
         return {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": float("nan")}}
 
     monkeypatch.setattr(workstation, "_extra", lambda module, extra: SimpleNamespace(train=train))
@@ -63,23 +67,35 @@ def test_train_passes_everything_on_and_prints_the_result(run, monkeypatch: pyte
         "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json"
     )
     assert outcome.json == {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": None}}
-    config, options = calls[0]
+    [(config, options, progress)] = calls
     assert config == "tiny"
-    assert {key: options[key] for key in ("data", "out", "seed", "epochs", "resume")} == {
-        "data": "synth",
-        "out": tmp_path,
-        "seed": 3,
-        "epochs": 2,
-        "resume": True,
-    }
-    assert list(options["progress"]([1, 2])) == [1, 2]  # type: ignore[operator]
+    assert options == TrainOptions(data="synth", out=tmp_path, seed=3, epochs=2, resume=True)
+    assert list(progress([1, 2])) == [1, 2]
 
 
-def test_a_long_path_leaves_every_name_in_a_table(
+def test_train_passes_a_plans_options_on(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def ablate(plan, out, rows, seeds, teacher, progress, log) -> dict[str, object]:
+        calls.append((plan, out, rows, seeds, teacher))
+        log("a line of the log")
+        assert list(progress([1, 2])) == [1, 2]
+        return {"runs": [1, 2, 3]}
+
+    module = SimpleNamespace(
+        load_plan=lambda name, data: (name, data), ablate=ablate, report=lambda results, out: ["row"]
+    )
+    monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
+    options = ("--data", "synth", "--out", tmp_path, "--teacher", "t", "--row", "a", "--row", "b", "--seeds", "0,1")
+    outcome = run("train", "astyx", "--ablation", *options, "--json")
+    assert outcome.json == {"out": str(tmp_path), "finished": 3, "rows": ["row"]}
+    assert calls == [(("astyx", "synth"), tmp_path, ["a", "b"], [0, 1], Path("t"))]
+    assert "a line of the log" in outcome.stderr
+
+
+def test_long_path_does_not_cut_the_names_of_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from imkd_edge.cli import report
-
     monkeypatch.setenv("COLUMNS", "80")
     report.show_numbers(
         "training", {"checkpoint": "/".join(["folder"] * 40), "losses": {"heatmap": 0.123456, "depth": float("nan")}}
@@ -89,17 +105,15 @@ def test_a_long_path_leaves_every_name_in_a_table(
     assert any(line[:1] == ["checkpoint"] for line in lines)
 
 
-def test_eval_on_synth_has_the_official_names(run, random_bundle: Path) -> None:
+def test_eval_on_synth_has_the_metrics_of_nuscenes(run, random_bundle: Path) -> None:
     pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
     result = run("eval", random_bundle, "--data", "synth", "--split", "val", "--limit", "2", "--json").json
     assert (result["dataset"], result["split"], result["frames"]) == ("synth", "val", 2)
     assert {"mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE"} <= set(result["metrics"])
-    assert 0 <= result["metrics"]["mAP"] < 0.2  # random weights find next to nothing
+    assert 0 <= result["metrics"]["mAP"] < 0.2  # random weights
 
 
-def test_eval_on_astyx_has_kitti_names(run, shared_data: Path, tmp_path: Path) -> None:
-    from helpers import random_spec, write_random_bundle
-
+def test_eval_on_astyx_has_the_metrics_of_kitti(run, shared_data: Path, tmp_path: Path) -> None:
     bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
     outcome = run(
         "eval", bundle, "--data", shared_data / "astyx", "--split", "val", "--limit", "3", "--per-range", "--json"
@@ -112,27 +126,23 @@ def test_eval_on_astyx_has_kitti_names(run, shared_data: Path, tmp_path: Path) -
     assert all(value is None or math.isfinite(value) for value in result["metrics"].values())
 
 
-def test_ranges_are_refused_where_they_mean_nothing(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
+def test_per_range_is_refused_outside_astyx(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran before the check"))
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1", "--per-range")
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]")
 
 
-def test_eval_without_the_devkit_says_so_before_any_frame_runs(
+def test_eval_without_the_devkit_fails_before_the_first_frame(
     run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran first"))
+    monkeypatch.setattr(Detector, "infer", lambda *arguments: pytest.fail("a frame ran before the check"))
     without_package(monkeypatch, "nuscenes")
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1")
     assert outcome.code == 3 and outcome.stderr.startswith("error[E0701]") and "nuscenes-devkit" in outcome.stderr
 
 
-def test_eval_without_labels_says_so(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eval_of_frames_without_labels_is_refused(run, random_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nuscenes", reason="nuscenes-devkit is not installed")
-    from dataclasses import replace
-
-    from imkd_edge.sources.synth import SynthSource
-
     labelled = SynthSource.__getitem__
     monkeypatch.setattr(SynthSource, "__getitem__", lambda self, name: replace(labelled(self, name), truth=None))
     outcome = run("eval", random_bundle, "--data", "synth", "--limit", "1")
@@ -140,40 +150,34 @@ def test_eval_without_labels_says_so(run, random_bundle: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "names"),
     [
-        (["astyx", "--ablation", "--epochs", "3", "--seed", "1"], "--epochs, --seed"),
+        (["astyx", "--ablation", "--epochs", "3", "--seed", "1"], "--seed, --epochs"),
         (["astyx", "--ablation", "--split", "val", "--cache", "c", "--device", "cpu"], "--split, --cache, --device"),
         (["tiny", "--row", "all"], "--row"),
         (["tiny", "--seeds", "0,1"], "--seeds"),
     ],
 )
-def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, arguments: list[str], named: str) -> None:
+def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, arguments: list[str], names: str) -> None:
     outcome = run("train", *arguments, "--out", str(tmp_path / "out"))
-    assert outcome.code == 2 and f"/ {named} /" in outcome.stderr
+    assert outcome.code == 2 and f"/ {names} /" in outcome.stderr
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("gate", "error", "told"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)]
+    ("gate", "error", "advice"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)]
 )
-def test_a_quantized_form_that_differs_much_brings_advice(
-    run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, told: bool
+def test_large_error_of_the_int8_bundle_brings_advice(
+    run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, advice: bool
 ) -> None:
-    from types import SimpleNamespace
-
-    from imkd_edge.calibration.solvers import Method
-    from imkd_edge.cli import workstation
-
-    made = SimpleNamespace(
-        Method=Method, LARGE_ERROR=0.05, quantize=lambda *_, **__: {"error": {"camera": 0.01, "bev": error}}
-    )
-    monkeypatch.setattr(workstation, "_extra", lambda module, extra: made)
+    result = {"error": {"camera": 0.01, "bev": error}}
+    module = SimpleNamespace(LARGE_ERROR=0.05, quantize=lambda *_, **__: result)
+    monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
     outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
-    assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == told
+    assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == advice
 
 
 @pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
-def test_what_measuring_a_checkpoint_would_ignore_is_refused(run, ignored: tuple[str, str]) -> None:
+def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr

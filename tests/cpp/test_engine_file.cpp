@@ -108,7 +108,7 @@ TEST_F(EngineFileTest, a_build_number_behind_tensorrts_version_is_no_difference)
 
 TEST_F(EngineFileTest, a_changed_byte_is_seen) {
   write(engine(), "enginE");
-  EXPECT_NE(reasons().find("not the one that camera.engine.json describes"), std::string::npos);
+  EXPECT_NE(reasons().find("SHA-256 is not the one in camera.engine.json"), std::string::npos);
 }
 
 TEST_F(EngineFileTest, the_dla_core_is_read) {

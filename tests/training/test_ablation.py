@@ -187,9 +187,8 @@ def test_gains_are_paired_by_seed():
     baseline, terms, late = (row["metrics"]["car_bev_ap40_moderate"] for row in ablation_report.summary(RUNS))
     assert baseline["mean"] == 32 and baseline["sem"] == pytest.approx(2)  # sd sqrt(8) over sqrt(2)
     assert terms["gain"] == 2 and terms["gain_sem"] == pytest.approx(1)  # +3 and +1
-    low, high = np.percentile(
-        [(1 + 0) / 2, (5 + 2) / 2], [2.5, 97.5]
-    )  # per resample: the mean of the seeds' differences
+    gains = [(1 + 0) / 2, (5 + 2) / 2]  # per resample: the mean of the seeds' differences
+    low, high = np.percentile(gains, [2.5, 97.5])
     assert (terms["gain_low"], terms["gain_high"]) == pytest.approx((low, high))
     assert late["gain"] == 2 and math.isnan(late["gain_sem"])  # against seed 1 alone
 

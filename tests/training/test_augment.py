@@ -1,4 +1,4 @@
-"""An augmented sample must be a sample of a consistent world: what projects together before must do so after."""
+"""An augmented sample is consistent: sensors and labels agree after the change as before."""
 
 import dataclasses
 
@@ -38,20 +38,19 @@ def make_sample(seed: int = 0) -> Sample:
     T_world_ego[:3, 3], T_then[:3, 3] = [100, 50, 0], [99, 49.2, 0]
     boxes = np.c_[rng.uniform([8, -6, 0, 3, 1.5, 1.4, -3, -5, -5], [50, 10, 1, 5, 2, 2, 3, 5, 5], (6, 9))]
     unknown = np.full(6, -1, np.int32)
-    return Sample(
-        "0", 10**9, SensorRig(cameras=[camera], radars=[radar]), {"front": rng.integers(0, 256, (192, 640, 3), np.uint8)},
-        [RadarSweep("radar", points, 9 * 10**8, T_then)], Ego(T_world_ego, np.array([8.0, 0.3, 0.1])),
-        Truth(boxes, ["car"] * 6, np.zeros(6, np.int8), unknown, unknown),
-        lidar=rng.uniform([2, -20, -1, 0], [50, 20, 2, 255], (100, 4)).astype(np.float32),
-    )  # fmt: skip
+    rig = SensorRig(cameras=[camera], radars=[radar])
+    frames = {"front": rng.integers(0, 256, (192, 640, 3), np.uint8)}
+    sweeps = [RadarSweep("radar", points, 9 * 10**8, T_then)]
+    ego = Ego(T_world_ego, np.array([8.0, 0.3, 0.1]))
+    truth = Truth(boxes, ["car"] * 6, np.zeros(6, np.int8), unknown, unknown)
+    lidar = rng.uniform([2, -20, -1, 0], [50, 20, 2, 255], (100, 4)).astype(np.float32)
+    return Sample("0", 10**9, rig, frames, sweeps, ego, truth, lidar=lidar)
 
 
 def pixels(sample: Sample) -> np.ndarray:
     camera = sample.rig.cameras[0]
-    p = (
-        np.c_[sample.truth.boxes[:, :3], np.ones(len(sample.truth.boxes))]
-        @ np.linalg.inv(np.array(camera.T_ego_camera)).T
-    )
+    centres = np.c_[sample.truth.boxes[:, :3], np.ones(len(sample.truth.boxes))]
+    p = centres @ np.linalg.inv(np.array(camera.T_ego_camera)).T
     q = p[:, :3] @ np.array(camera.K).T
     return q[:, :2] / q[:, 2:]
 
@@ -63,7 +62,7 @@ def reference_points(sample: Sample) -> np.ndarray:
     return sweep.points[:, :3] @ T[:3, :3].T + T[:3, 3]
 
 
-def test_mirroring_twice_gives_the_sample_back():
+def test_mirroring_twice_returns_the_sample():
     sample = make_sample()
     twice = augment.mirror(augment.mirror(sample))
     np.testing.assert_allclose(twice.truth.boxes, sample.truth.boxes, atol=1e-12)
@@ -90,9 +89,9 @@ def test_mirroring_reflects_radar_lidar_and_motion():
 
 @settings(max_examples=30, deadline=None)
 @given(angle=st.floats(-1.5, 1.5), scale=st.floats(0.8, 1.2))
-def test_turning_and_scaling_moves_everything_alike(angle, scale):
+def test_rotation_and_scale_move_sensors_and_labels_alike(angle, scale):
     sample = make_sample(1)
-    other = augment.turn_and_scale(sample, angle, scale)
+    other = augment.rotate_and_scale(sample, angle, scale)
     other.rig.check()
     R = rotation(angle)[:3, :3]
     np.testing.assert_allclose(pixels(other), pixels(sample), atol=1e-6)
@@ -104,48 +103,45 @@ def test_turning_and_scaling_moves_everything_alike(angle, scale):
 
 @settings(max_examples=30, deadline=None)
 @given(flip=st.booleans(), angle=st.floats(-3, 3), scale=st.floats(0.8, 1.2))
-def test_what_stands_on_the_road_still_does_in_the_changed_world(flip, angle, scale):
+def test_objects_on_the_road_stay_on_it_in_the_changed_world(flip, angle, scale):
     spec, sample = load_config("astyx-lite").spec, make_sample(4)
-    assert min(abs(v) for v in spec.ground_plane[:2]) > 0.04  # of a road that falls to one side
+    assert min(abs(v) for v in spec.ground_plane[:2]) > 0.04  # a road with a cross slope
     other = augment.mirror(sample) if flip else sample
-    other = augment.turn_and_scale(other, angle, scale)
-    seen = augment.seen_spec(spec, augment.View(augment.ImageChange(flip=flip), angle, scale))
+    other = augment.rotate_and_scale(other, angle, scale)
+    changed = augment.changed_spec(spec, augment.View(augment.ImageChange(flip=flip), angle, scale))
 
     def above(spec, points):
         return [z - spec.ground(x, y) for x, y, z in points.astype(float)]
 
     for a, b in ((sample.truth.boxes[:, :3], other.truth.boxes[:, :3]), (sample.lidar[:, :3], other.lidar[:, :3])):
-        np.testing.assert_allclose(above(seen, b), np.array(above(spec, a)) * scale, atol=1e-4)
-    np.testing.assert_allclose(
-        above(seen, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale, atol=2e-3
-    )
-    assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's own stays where it is
+        np.testing.assert_allclose(above(changed, b), np.array(above(spec, a)) * scale, atol=1e-4)
+    radar, expected = above(changed, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale
+    np.testing.assert_allclose(radar, expected, atol=2e-3)
+    assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's spec is not modified
 
 
-def test_a_mirrored_example_is_the_example_in_a_mirror():
-    """On a road that falls to one side: radar, LiDAR and targets in the grid, whose rows are turned round."""
+def test_the_tensors_of_a_mirrored_example_are_mirrored():
+    """On a road with a cross slope: radar, LiDAR and targets in the grid have reversed rows."""
     config = load_config("astyx-lite")
-    still = AugmentConfig(flip=True, variants=4)
-    config = dataclasses.replace(config, augment=still, data=dataclasses.replace(config.data, keep=True))
+    flip_alone = AugmentConfig(flip=True, variants=4)
+    config = dataclasses.replace(config, augment=flip_alone, data=dataclasses.replace(config.data, keep=True))
     sample = make_sample(5)
-    sample = dataclasses.replace(
-        sample, ego=None, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)]
-    )
+    sweep = dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)
+    sample = dataclasses.replace(sample, ego=None, radar=[sweep])
     data = FrameDataset(OneSample(sample), ["0"], config, seed=0)
     data.sensors, data.radar, data.lidar = False, True, True
-    seen = {}
+    examples = {}
     for data.epoch in range(4):
-        seen[data.image_change(0, data.variant(0)).flip] = data[0]
-    plain, mirrored = seen[False], seen[True]
+        examples[data.image_change(0, data.variant(0)).flip] = data[0]
+    plain, mirrored = examples[False], examples[True]
     features = [f.statistic for f in config.spec.radar.features]
     grids = [("radar_grid", [i for i, f in enumerate(features) if f != "offset_y"])]
     grids += [("lidar_grid", [i for i in range(CHANNELS) if i != list(STATISTICS).index("offset_y")]), ("heatmap", [0])]
     for name, channels in grids:
         a, b = plain[name].numpy()[channels], mirrored[name].numpy()[channels, ::-1]
         assert (a != 0).sum() > 20, name
-        assert np.mean(np.isclose(a, b, atol=1e-3)[:, (a != 0).any(0)]) > 0.97, (
-            name
-        )  # points within rounding of a border change cells
+        # Points within rounding of a border change cells.
+        assert np.mean(np.isclose(a, b, atol=1e-3)[:, (a != 0).any(0)]) > 0.97, name
     for a, b in zip(heights(plain), sorted(heights(mirrored)), strict=True):
         assert a == pytest.approx(b, abs=1e-4)
 
@@ -165,27 +161,26 @@ def heights(example: dict) -> list[float]:
     return sorted(example["box"][2][example["heatmap"][0] == 1].tolist())
 
 
-def test_depth_of_boxes_does_not_change_when_the_world_turns():
+def test_rotation_of_the_world_does_not_change_the_depth_of_boxes():
     spec, sample = load_config("astyx-lite").spec, make_sample(2)
     sample = dataclasses.replace(sample, lidar=None)
     crop = [ops.image_crop(spec.image, 640, 192)]
-    turned = augment.turn_and_scale(sample, 0.3, 1.0)
-    np.testing.assert_array_equal(depth_targets(spec, turned, crop), depth_targets(spec, sample, crop))
+    rotated = augment.rotate_and_scale(sample, 0.3, 1.0)
+    np.testing.assert_array_equal(depth_targets(spec, rotated, crop), depth_targets(spec, sample, crop))
 
 
-def test_the_runtime_sees_the_turned_radar_where_it_belongs():
-    """Turning by 90 degrees and reading the grid turned back gives the same occupied cells."""
+def test_the_runtimes_radar_grid_rotates_with_the_world():
+    """A rotation by 90 degrees rotates the occupied cells of the grid."""
     spec = load_config("tiny").spec
     sample = make_sample(3)
-    still = dataclasses.replace(
-        sample, radar=[dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=sample.ego.T_world_ego)]
-    )
-    before, _ = ops.voxelize_radar(spec, still.rig, still.radar, still.timestamp_ns, still.ego)
-    turned = augment.turn_and_scale(still, np.pi / 2, 1.0)
-    after, _ = ops.voxelize_radar(spec, turned.rig, turned.radar, turned.timestamp_ns, turned.ego)
-    moved = np.rot90(before[0], -1)  # +90 degrees about z takes +x (columns) to +y (rows)
-    assert (moved > 0).sum() > 40
-    assert np.mean((after[0] > 0) == (moved > 0)) > 0.999  # points within rounding of a border may change cells
+    sweep = dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=sample.ego.T_world_ego)
+    sample = dataclasses.replace(sample, radar=[sweep])
+    before, _ = ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)
+    rotated = augment.rotate_and_scale(sample, np.pi / 2, 1.0)
+    after, _ = ops.voxelize_radar(spec, rotated.rig, rotated.radar, rotated.timestamp_ns, rotated.ego)
+    expected = np.rot90(before[0], -1)  # +90 degrees about z maps +x (columns) to +y (rows)
+    assert (expected > 0).sum() > 40
+    assert np.mean((after[0] > 0) == (expected > 0)) > 0.999  # points within rounding of a border may change cells
 
 
 def test_colour_change_is_monotone_and_flip_is_a_mirror():
@@ -198,7 +193,7 @@ def test_colour_change_is_monotone_and_flip_is_a_mirror():
 @pytest.mark.parametrize(
     "config", [AugmentConfig(drop_points=0.5), AugmentConfig(drop_radar=1.0), AugmentConfig(drop_camera=1.0)]
 )
-def test_dropping_takes_away_and_never_adds(config):
+def test_dropping_removes_and_never_adds(config):
     sample = make_sample()
     other = augment.drop(sample, np.random.default_rng(0), config)
     assert set(other.frames) <= set(sample.frames)
@@ -207,24 +202,26 @@ def test_dropping_takes_away_and_never_adds(config):
 
 
 @pytest.mark.parametrize(
-    "ego, earlier, told", [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)]
+    "ego, earlier, estimated",
+    [(None, False, True), (Ego(rotation(0.7)), False, True), (Ego(rotation(0.7)), True, False)],
 )
-def test_an_ego_speed_that_only_the_radar_knows_is_taken_before_the_world_is_turned(ego, earlier, told):
-    """A pose tells no motion without another one 10 ms away; static returns of a car at 14 m/s recede at minus that times the cosine."""
+def test_the_radar_gives_an_unknown_ego_speed_before_the_world_rotates(ego, earlier, estimated):
+    """A pose gives a motion only with another pose at least 10 ms away.
+
+    At 14 m/s static returns have a radial velocity of -14 m/s times the cosine of their bearing.
+    """
     sample = make_sample(7)
     points = sample.radar[0].points.copy()
     mount = np.array(sample.rig.radars[0].T_ego_radar)
     ahead = (points[:, :3] / np.linalg.norm(points[:, :3], axis=1, keepdims=True)) @ mount[0, :3]
     points[:, 4] = -14 * ahead
     radar = RadarCalibration(name="radar", T_ego_radar=mount, velocity="raw")
-    sweep = dataclasses.replace(
-        sample.radar[0], points=points, **({} if earlier else {"timestamp_ns": None, "T_world_ego": None})
-    )
-    sample = dataclasses.replace(
-        sample, ego=ego, radar=[sweep], rig=SensorRig(cameras=sample.rig.cameras, radars=[radar])
-    )
+    changes = {} if earlier else {"timestamp_ns": None, "T_world_ego": None}
+    sweep = dataclasses.replace(sample.radar[0], points=points, **changes)
+    rig = SensorRig(cameras=sample.rig.cameras, radars=[radar])
+    sample = dataclasses.replace(sample, ego=ego, radar=[sweep], rig=rig)
     read = FrameDataset(OneSample(sample), ["0"], load_config("tiny"), seed=0).read("0").ego
-    assert (read.twist is not None) == told
-    if told:
+    assert (read.twist is not None) == estimated
+    if estimated:
         np.testing.assert_allclose(read.twist, [14, 0, 0], atol=0.01)
     assert read.T_world_ego is (ego and ego.T_world_ego)

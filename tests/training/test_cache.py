@@ -1,4 +1,4 @@
-"""What the cache holds is not decoded again, is what the source says to the bit, and is never used once it is stale."""
+"""The cache decodes each sample once, equals the source to the bit, and never returns stale content."""
 
 import dataclasses
 import os
@@ -37,13 +37,13 @@ def plain(value):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Names of the samples that the synthetic source has made."""
+    """Names of the samples that the synthetic source makes."""
     names, make = [], SynthSource.__getitem__
     monkeypatch.setattr(SynthSource, "__getitem__", lambda self, name: names.append(name) or make(self, name))
     return names
 
 
-def test_a_cached_sample_is_the_sources_to_the_bit(tmp_path, decoded):
+def test_a_cached_sample_equals_the_sources_to_the_bit(tmp_path, decoded):
     source = open_source("synth", **OPTIONS)
     cached = CachedSource(source, DataConfig("synth", OPTIONS), tmp_path)
     first, second = (cached[source.names[1]] for _ in range(2))
@@ -51,21 +51,21 @@ def test_a_cached_sample_is_the_sources_to_the_bit(tmp_path, decoded):
     assert isinstance(second, Sample) and plain(first) == plain(second) == plain(source[source.names[1]])
 
 
-def test_a_cached_real_sample_is_the_sources_to_the_bit(tmp_path, shared_data):
+def test_a_cached_real_sample_equals_the_sources_to_the_bit(tmp_path, shared_data):
     source = open_source(shared_data / "astyx")
     cached = CachedSource(source, DataConfig(str(shared_data / "astyx")), tmp_path)
     for _ in range(2):
         assert plain(cached[source.names[7]]) == plain(source[source.names[7]])
 
 
-def test_a_damaged_file_is_made_again(tmp_path, decoded):
+def test_a_damaged_file_is_written_again(tmp_path, decoded):
     source = open_source("synth", **OPTIONS)
     cached = CachedSource(source, DataConfig("synth", OPTIONS), tmp_path)
     name = source.names[0]
-    wanted = plain(cached[name])
+    expected = plain(cached[name])
     (file,) = tmp_path.rglob("*.safetensors")
     os.truncate(file, file.stat().st_size // 2)
-    assert plain(cached[name]) == wanted and plain(cached[name]) == wanted
+    assert plain(cached[name]) == expected and plain(cached[name]) == expected
     assert decoded == [name, name] and not list(tmp_path.rglob("*.tmp"))
 
 
@@ -81,34 +81,31 @@ def same(one, other):
 
 
 def test_a_cached_run_is_bit_equal_and_the_next_one_decodes_nothing(frozen, tmp_path, decoded, monkeypatch):
-    runs = []
-    passes, forward = [], SmallBackbone.forward
+    runs, passes, forward = [], [], SmallBackbone.forward
     monkeypatch.setattr(SmallBackbone, "forward", lambda self, images: passes.append(1) or forward(self, images))
     for name, cache in {"memory": None, "first": tmp_path / "cache", "second": tmp_path / "cache"}.items():
-        decoded.clear(), passes.clear()
+        decoded.clear()
+        passes.clear()
         train(frozen, TrainOptions(out=tmp_path / name, seed=2, epochs=2, cache=cache))
         runs.append((load_checkpoint(tmp_path / name / "checkpoint.pt"), len(decoded), len(passes)))
-    (memory, *seen), (first, *made), (second, *found) = runs
-    assert seen == made == [8, 16] and found == [0, 0]
+    (memory, *memory_work), (first, *first_work), (second, *second_work) = runs  # decoded samples, backbone passes
+    assert memory_work == first_work == [8, 16] and second_work == [0, 0]
     assert same(memory, first) and same(memory, second)
 
 
-def test_image_variants_are_those_of_the_frame_and_their_order_is_the_seeds(frozen):
+def test_image_variants_depend_on_the_frame_and_their_order_on_the_seed(frozen):
     config, source = load_config(frozen), open_source("synth", **OPTIONS)
-    whole, fold = (
-        FrameDataset(source, names, config, seed) for seed, names in ((0, source.names), (1, source.names[1:]))
-    )
+    whole = FrameDataset(source, source.names, config, 0)
+    fold = FrameDataset(source, source.names[1:], config, 1)
     assert whole.image_change(1, 0) == fold.image_change(0, 0) != whole.image_change(1, 1) != whole.image_change(0, 0)
-    orders = [
-        [dataset.variant(0) for dataset.epoch in range(12)]
-        for dataset in (whole, FrameDataset(source, source.names, config, 1))
-    ]
+    datasets = whole, FrameDataset(source, source.names, config, 1)
+    orders = [[dataset.variant(0) for dataset.epoch in range(12)] for dataset in datasets]
     assert orders[0] != orders[1] and all(sorted(order[:2]) == [0, 1] for order in orders)
 
 
 @dataclasses.dataclass
 class Folder:
-    """As much of a source as a key is made of."""
+    """The attributes of a source that a key depends on."""
 
     kind: str = "folder"
     names: tuple[str, ...] = ()
@@ -128,21 +125,21 @@ def test_a_stale_cache_is_not_used(tmp_path):
     assert key({}) != first
 
 
-def test_a_cache_sees_changes_behind_links_and_bears_links_that_lead_nowhere_or_round(tmp_path):
-    away, data = tmp_path / "away", tmp_path / "data"
-    for folder in (away, data):
+def test_a_key_follows_links_and_survives_dangling_and_circular_ones(tmp_path):
+    target, data = tmp_path / "target", tmp_path / "data"
+    for folder in (target, data):
         folder.mkdir()
-    (away / "0.txt").write_text("1 2 3")
-    (data / "radar").symlink_to(away)
-    (data / "gone").symlink_to(tmp_path / "nowhere")
-    (away / "round").symlink_to(data)
+    (target / "0.txt").write_text("1 2 3")
+    (data / "radar").symlink_to(target)
+    (data / "dangling").symlink_to(tmp_path / "nowhere")
+    (target / "circular").symlink_to(data)
 
     def key():
         return CachedSource(Folder(), DataConfig(str(data), {}), data / "cache").key
 
     first = key()
-    assert key() == first  # though the cache lies in it
-    (away / "0.txt").write_text("1 2 3 4")
+    assert key() == first  # although the cache lies in the folder
+    (target / "0.txt").write_text("1 2 3 4")
     assert key() != first
 
 
@@ -157,14 +154,9 @@ def test_features_of_other_images_or_another_backbone_are_not_used(frozen, tmp_p
         return FeatureFiles(cached, from_dict(tree, "test"), backbone).files.folder.name
 
     first = key()
-    assert first == key(rotation=1.0, drop_camera=0.5) == key("train", rate=0.1)  # what the images do not depend on
-    others = [
-        key(colour=0.1),
-        key(variants=3),
-        key(image_scale=0.01),
-        key(flip=False),
-        key("image", mean=[1.0, 2.0, 3.0]),
-    ]
+    assert first == key(rotation=1.0, drop_camera=0.5) == key("train", rate=0.1)  # images do not depend on these
+    others = [key(colour=0.1), key(variants=3), key(image_scale=0.01), key(flip=False)]
+    others.append(key("image", mean=[1.0, 2.0, 3.0]))
     with torch.no_grad():
         backbone.stage32[1].second[0].weight[0, 0, 0, 0] += 1
     assert len({first, *others, key()}) == 7

@@ -1,4 +1,4 @@
-"""Each term of the distillation against hand-computed cases; what is a target gets no gradient."""
+"""Each term of the distillation against hand-computed cases; targets have no gradient."""
 
 import math
 from dataclasses import replace
@@ -28,18 +28,17 @@ def row(*values: float) -> torch.Tensor:  # (1,1,1,W)
 
 
 @pytest.fixture
-def reaching():
-    """A distiller with a reach of 40 m, what a student says, and a batch with targets in every cell."""
+def limited():
+    """A distiller with a reach of 40 m, outputs of a student, and a batch with targets in every cell."""
     torch.manual_seed(4)
     config = load_config("astyx-ablation")
     weights = {"radar": 1.0, "fused": 1.0, "label": 1.0, "response": 1.0, "reach": 40.0, "intensity": "uniform"}
     config = replace(config, distill=replace(config.distill, **weights))
     spec = config.spec
     size, fine = (spec.grid.height(), spec.grid.width()), round(spec.grid.cell / spec.radar.cell)
-    distiller = Distiller(
-        config, Teacher(spec, config.teacher), LabelEncoder(spec, config.teacher)
-    ).eval()  # no batch norm mixes cells
-    same = torch.zeros(1, *size, dtype=torch.long)
+    distiller = Distiller(config, Teacher(spec, config.teacher), LabelEncoder(spec, config.teacher))
+    distiller.eval()  # in training, batch norms mix cells
+    zeros = torch.zeros(1, *size, dtype=torch.long)
     batch = {
         "lidar_grid": torch.rand(1, lidar.CHANNELS, fine * size[0], fine * size[1]),
         "radar_grid": torch.rand(1, len(spec.radar.features), fine * size[0], fine * size[1]),
@@ -47,8 +46,8 @@ def reaching():
         "box": torch.randn(1, 10, *size),
         "weight": torch.ones(1, *size),
         "unlit": torch.zeros(1, *size),
-        "label": same,
-        "group": same,
+        "label": zeros,
+        "group": zeros,
     }
     channels = {
         "f_rad": config.model.sensor_channels,
@@ -83,33 +82,30 @@ def test_features_of_another_scale_weigh_the_same():
     assert relative_error(10 * student, 10 * target, weight).item() == pytest.approx(ours, rel=1e-5)
 
 
-def test_a_reach_keeps_the_cells_whose_centre_lies_within_it():
+def test_a_reach_selects_the_cells_whose_centre_lies_within_it():
     spec = load_config("astyx-ablation").spec
     mask = near(spec, 40.0)[0, 0]
     height, width = mask.shape
     assert (height, width) == (spec.grid.height(), spec.grid.width())
+    middle_row, middle = height // 2, width // 2
     for row_index, column in (
-        (0, 0),
-        (height // 2, 0),
-        (height // 2, width - 1),
-        (height // 2, width // 2),
-        (height - 1, width // 2),
-    ):
+        (0, 0), (middle_row, 0), (middle_row, width - 1), (middle_row, middle), (height - 1, middle)
+    ):  # fmt: skip
         x = spec.grid.x_min + (column + 0.5) * spec.grid.cell
         y = spec.grid.y_min + (row_index + 0.5) * spec.grid.cell
         assert mask[row_index, column] == (x * x + y * y <= 1600)
     assert 0 < mask.mean() < 1 and near(spec, 0.0).eq(1).all()
 
 
-def test_nothing_is_learnt_from_the_teacher_beyond_the_reach(reaching):
-    distiller, student, batch, mask = reaching
+def test_no_gradient_comes_from_beyond_the_reach(limited):
+    distiller, student, batch, mask = limited
     sum(distiller(student, batch, 9.0).values()).backward()
     for name in ("f_rad", "f_fused", "heatmap", "box"):
         slope = student[name].grad.abs().sum((0, 1))
         assert slope[mask == 1].sum() > 0 and slope[mask == 0].sum() == 0, name
 
 
-def test_response_of_an_undecided_student():
+def test_response_of_a_student_with_logits_of_zero():
     teacher = torch.tensor([0.0, 0.0, 0.0]).view(1, 1, 1, 3)  # t = 0.5 x Gaussian
     gaussian, none = row(1.0, 0.0, 1.0), torch.zeros(1, 1, 3)
     logits = torch.zeros(1, 1, 1, 3)
@@ -117,7 +113,7 @@ def test_response_of_an_undecided_student():
     assert response_heatmap(logits, teacher, gaussian, none).item() == pytest.approx(0.25 * LN2 / 2)
 
 
-def test_response_drops_what_the_teacher_could_not_see():
+def test_response_drops_objects_that_the_teacher_cannot_see():
     teacher, gaussian, logits = row(-9.0, -9.0), row(1.0, 1.0), row(2.0, 2.0)
     one = response_heatmap(logits, teacher, gaussian, torch.tensor([[[0.0, 1.0]]]))
     assert 2 * one.item() == pytest.approx(response_heatmap(logits, teacher, gaussian, torch.zeros(1, 1, 2)).item())
@@ -130,18 +126,17 @@ def test_response_agrees_with_the_bernoulli_divergence_of_torch():
     gaussian[0, 0, 0, 0] = 1
     t, p = torch.distributions.Bernoulli(teacher.sigmoid() * gaussian), torch.distributions.Bernoulli(logits.sigmoid())
     expected = ((t.probs - p.probs) ** 2 * torch.distributions.kl_divergence(t, p)).sum()
-    assert response_heatmap(logits, teacher, gaussian, torch.zeros(2, 4, 5)).item() == pytest.approx(
-        expected.item(), rel=1e-5
-    )
+    loss = response_heatmap(logits, teacher, gaussian, torch.zeros(2, 4, 5))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def box_batch(weight, unlit, label=0, group=0):
-    weight = torch.tensor(weight).view(1, 1, -1)
-    same = torch.zeros_like(weight, dtype=torch.long)
-    return {"weight": weight, "unlit": torch.tensor(unlit).view(1, 1, -1), "label": same + label, "group": same + group}
+    weight, unlit = torch.tensor(weight).view(1, 1, -1), torch.tensor(unlit).view(1, 1, -1)
+    zeros = torch.zeros_like(weight, dtype=torch.long)
+    return {"weight": weight, "unlit": unlit, "label": zeros + label, "group": zeros + group}
 
 
-def test_box_response_counts_seen_cells_by_the_teachers_score():
+def test_box_response_weights_lit_cells_by_the_teachers_score():
     box, teacher = torch.zeros(1, 10, 1, 3), torch.ones(1, 10, 1, 3)
     teacher[..., 1] = 2.0
     logits = row(0.0, math.log(3), 0.0)  # scores 0.5, 0.75
@@ -155,13 +150,12 @@ def test_box_response_reads_the_group_and_class_of_the_cell():
     teacher[:, 10:] = 1.0
     logits = torch.tensor([-50.0, 50.0]).view(1, 2, 1, 1)
     assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=1, group=1)).item() == pytest.approx(8)
-    assert response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1)).item() == pytest.approx(
-        0, abs=1e-12
-    )
+    other_class = response_box(box, teacher, logits, box_batch([1.0], [0.0], label=0, group=1))
+    assert other_class.item() == pytest.approx(0, abs=1e-12)
     assert response_box(box, teacher, logits, box_batch([0.0], [0.0])).item() == 0
 
 
-def test_box_response_does_not_ask_for_the_teachers_velocity():
+def test_box_response_ignores_the_teachers_velocity():
     box, teacher = torch.zeros(1, 10, 1, 1, requires_grad=True), torch.ones(1, 10, 1, 1)
     response_box(box, teacher, row(5.0), box_batch([1.0], [0.0])).backward()
     assert (box.grad[0, :8] != 0).all() and (box.grad[0, 8:] == 0).all()
@@ -185,16 +179,19 @@ def test_the_gradient_goes_into_the_student_alone(name):
     assert target.grad is None and weight.grad is None
 
 
-def test_every_term_vanishes_where_the_student_says_what_the_teacher_says():
+def test_every_term_is_zero_for_equal_outputs_of_student_and_teacher():
     torch.manual_seed(2)
     target, ones = torch.randn(2, 10, 4, 5), torch.ones(2, 1, 4, 5)
     assert radar_guidance(0.5 * target, target, 0.5 * ones, ones).item() == 0
     assert relative_error(target, target, ones).item() == 0
-    assert response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5)).item() == pytest.approx(
-        0, abs=1e-7
-    )
+    heatmap = response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5))
+    assert heatmap.item() == pytest.approx(0, abs=1e-7)
     batch = {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}
     assert response_box(target, target, target, batch).item() == 0
+
+
+def intensity(kind, grid, feature, scale=1.0) -> torch.Tensor:  # first row
+    return intensity_map(kind, grid, feature, torch.tensor(scale))[0, 0, 0]
 
 
 def lidar_grid(reflectance, count):  # (1,CHANNELS,2,4)
@@ -209,31 +206,23 @@ def test_intensity_is_log_reflectance_over_its_scale_clamped_and_0_where_empty()
     grid = lidar_grid([1.0, 15 / 255, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0])
     assert log_reflectance(grid)[0, 0, 0].tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0], abs=1e-6)
     feature = torch.ones(1, 3, 2, 4)
-    assert intensity_map("reflectance", grid, feature, torch.tensor(0.8))[0, 0, 0].tolist() == pytest.approx(
-        [1, 0.625, 0, 0], abs=1e-6
-    )
-    assert intensity_map("binary", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == [1, 1, 1, 0]
+    assert intensity("reflectance", grid, feature, 0.8).tolist() == pytest.approx([1, 0.625, 0, 0], abs=1e-6)
+    assert intensity("binary", grid, feature).tolist() == [1, 1, 1, 0]
     assert intensity_map("uniform", grid, feature, torch.tensor(1.0)).unique().tolist() == [1]
 
 
 def test_density_and_energy_are_relative_to_the_frames_maximum():
     grid = lidar_grid([0.1] * 4, [2.0, 1.0, 0.0, 0.5])
     feature = torch.tensor([[1.0, -4.0, 9.0, 2.0], [9.0] * 4]).view(1, 1, 2, 4)
-    assert intensity_map("density", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx(
-        [1, 0.5, 0, 0.25]
-    )
-    assert intensity_map("energy", grid, feature, torch.tensor(1.0))[0, 0, 0].tolist() == pytest.approx(
-        [0.25, 1, 0, 0.5]
-    )
+    assert intensity("density", grid, feature).tolist() == pytest.approx([1, 0.5, 0, 0.25])
+    assert intensity("energy", grid, feature).tolist() == pytest.approx([0.25, 1, 0, 0.5])
 
 
-def test_a_finer_grid_is_brought_to_the_feature_grid_by_its_maximum():
+def test_a_finer_grid_is_max_pooled_to_the_feature_grid():
     grid = lidar_grid([1.0, 15 / 255, 0.0, 15 / 255], [1.0, 1.0, 0.0, 1.0])
-    assert intensity_map(
-        "reflectance", grid, torch.ones(1, 3, 1, 2), torch.tensor(1.0)
-    ).flatten().tolist() == pytest.approx([1, 0.5])
+    assert intensity("reflectance", grid, torch.ones(1, 3, 1, 2)).tolist() == pytest.approx([1, 0.5])
 
 
-def test_intensity_carries_no_gradient():
+def test_intensity_has_no_gradient():
     feature = torch.ones(1, 3, 2, 4, requires_grad=True)
-    assert not intensity_map("energy", lidar_grid([0.1] * 4, [1.0] * 4), feature, torch.tensor(1.0)).requires_grad
+    assert not intensity("energy", lidar_grid([0.1] * 4, [1.0] * 4), feature).requires_grad

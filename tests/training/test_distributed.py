@@ -107,12 +107,8 @@ def test_two_processes_resume_the_run_of_one(single, double):
 
 def test_a_process_takes_its_share_in_the_order_of_one(monkeypatch):
     order, config = list(range(20, 9, -1)), TrainConfig(batch=4, accumulate=2)
-    assert micro_batches(order, config) == [
-        [20, 19],
-        [18, 17],
-        [16, 15],
-        [14, 13],
-    ]  # an incomplete batch of three is discarded
+    # An incomplete batch of three is discarded.
+    assert micro_batches(order, config) == [[20, 19], [18, 17], [16, 15], [14, 13]]
     monkeypatch.setattr(distributed, "size", lambda: 2)
     shares = []
     for rank in range(2):

@@ -1,4 +1,4 @@
-"""What training calls the past is what the Detector calls the past, to the bit; and the exported parts say what the student says."""
+"""Training and Detector have the same history, to the bit; and the exported parts have the student's outputs."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from imkd_edge.training.temporal import warp_history
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     config = load_config(write_toy_clip_config(folder / "clip.toml"))
     torch.manual_seed(0)
@@ -34,37 +34,37 @@ def source():
     return open_source("synth", scenes=2, frames_per_scene=5)
 
 
-def test_the_history_is_byte_equal_and_the_outputs_agree(made, source):
-    bundle, student, config = made
+def test_the_history_is_byte_equal_and_the_outputs_agree(clip, source):
+    bundle, student, config = clip
     dataset = FrameDataset(source, source.names, config, 0, train=False)
-    fused, filled = {}, []
+    fused, past_frames = {}, []
     with Detector(bundle, source[source.names[0]].rig, threads=2, debug=True) as detector:
         for index, name in enumerate(source.names):
             result = detector.infer_sample(source[name])
-            seen = detector.tensors()
-            fused[name] = torch.from_numpy(seen["fused"][0])
+            tensors = detector.tensors()
+            fused[name] = torch.from_numpy(tensors["fused"][0])
             batch = collate([dataset[index]], config.spec)
             past = [item for item in dataset.timeline.past(name) if item is not None]
-            maps = (
-                (torch.stack([fused[item] for item in past]), batch["past_slot"], batch["past_motion"]) if past else ()
-            )
-            trained = warp_history(config.spec, 1, *maps).numpy()
-            assert trained.tobytes() == seen["history"].tobytes()
-            filled.append(result.health.past_frames)
+            maps: tuple = ()
+            if past:
+                maps = torch.stack([fused[item] for item in past]), batch["past_slot"], batch["past_motion"]
+            history = warp_history(config.spec, 1, *maps).numpy()
+            assert history.tobytes() == tensors["history"].tobytes()
+            past_frames.append(result.health.past_frames)
             with torch.no_grad():
-                wanted = student(batch)
+                out = student(batch)
             for key in ("heatmap", "box", "segmentation", "i_cam", "i_rad"):
-                expected = wanted[key].numpy().reshape(seen[key].shape)
-                np.testing.assert_allclose(
-                    seen[key], expected, atol=2e-3 * np.abs(expected).max(), err_msg=f"{name} {key}"
-                )
-            np.testing.assert_allclose(result.segmentation, 1 / (1 + np.exp(-seen["segmentation"][0, 0])), atol=1e-6)
-    assert filled == [0, 1, 2, 3, 3] * 2  # a new scene starts anew
+                expected = out[key].numpy().reshape(tensors[key].shape)
+                tolerance = 2e-3 * np.abs(expected).max()
+                np.testing.assert_allclose(tensors[key], expected, atol=tolerance, err_msg=f"{name} {key}")
+            probability = 1 / (1 + np.exp(-tensors["segmentation"][0, 0]))
+            np.testing.assert_allclose(result.segmentation, probability, atol=1e-6)
+    assert past_frames == [0, 1, 2, 3, 3] * 2  # a new scene has no past
 
 
-def test_a_calibration_of_every_sample_keeps_the_past(made, source):
-    """nuScenes' cameras are placed anew in every sample, by the motion between exposure and reference time."""
-    bundle, _, _ = made
+def test_a_calibration_per_sample_keeps_the_past(clip, source):
+    """nuScenes' camera poses differ in every sample, by the motion between exposure and reference time."""
+    bundle, _, _ = clip
     with Detector(bundle, source[source.names[0]].rig, threads=2) as detector:
         for index in range(3):
             sample = source[source.names[index]]
@@ -75,9 +75,8 @@ def test_a_calibration_of_every_sample_keeps_the_past(made, source):
             assert detector.infer_sample(dataclasses.replace(sample, rig=rig)).health.past_frames == index
 
 
-def test_a_bundle_that_segments_has_its_ratio_measured(made):
+def test_the_evaluation_of_a_bundle_that_segments_has_vehicle_iou(clip):
     pytest.importorskip("nuscenes")
-    result = evaluate_bundle(
-        str(made[0]), "synth", source_options={"scenes": 8, "frames_per_scene": 2}, run=RunOptions(threads=2)
-    )
+    source = {"scenes": 8, "frames_per_scene": 2}
+    result = evaluate_bundle(str(clip[0]), "synth", source_options=source, run=RunOptions(threads=2))
     assert 0 <= result["metrics"]["vehicle_iou"] <= 1

@@ -1,4 +1,4 @@
-"""Training sees the very tensors that the Detector sees, and the exported bundle says what the student says."""
+"""Training and Detector have equal input tensors, and an exported bundle has the student's outputs."""
 
 import dataclasses
 
@@ -29,10 +29,10 @@ def check_equal_inputs(bundle, spec, samples, rig):
         for sample in samples:
             detector.set_rig(sample.rig)
             detector.infer(sample.frames, sample.radar, ego=sample.ego, timestamp_ns=sample.timestamp_ns)
-            seen, trained = detector.tensors(), network_inputs(spec, sample)
-            assert trained["images"].tobytes() == np.ascontiguousarray(seen["images"]).tobytes()
-            assert trained["radar_grid"].tobytes() == np.ascontiguousarray(seen["radar_grid"]).tobytes()
-            assert (trained["radar_grid"] != 0).sum() > 100
+            device, training = detector.tensors(), network_inputs(spec, sample)
+            for name in ("images", "radar_grid"):
+                assert training[name].tobytes() == np.ascontiguousarray(device[name]).tobytes(), name
+            assert (training["radar_grid"] != 0).sum() > 100
 
 
 @pytest.fixture(scope="module")
@@ -56,29 +56,29 @@ def test_inputs_are_byte_equal_for_twenty_real_frames(tmp_path, shared_data):
     check_equal_inputs(tmp_path / "lite.imkd", spec, samples, samples[0].rig)
 
 
-@pytest.mark.parametrize("lost", [None, "CAM_FRONT"])
-def test_the_bundle_says_what_the_student_says(tiny, lost):
+@pytest.mark.parametrize("absent", [None, "CAM_FRONT"])
+def test_the_bundle_has_the_students_outputs(tiny, absent):
     folder, student, spec = tiny
     source = open_source("synth")
     sample = source[source.names[3]]
-    frames = {k: v for k, v in sample.frames.items() if k != lost}
+    frames = {k: v for k, v in sample.frames.items() if k != absent}
     sample = dataclasses.replace(sample, frames=frames)
     batch = collate([{k: torch.from_numpy(v) for k, v in network_inputs(spec, sample).items()}], spec)
     with torch.no_grad():
         expected = student(batch)
     with Detector(folder, rig=sample.rig) as detector:
         detector.infer(sample.frames, sample.radar, ego=sample.ego, timestamp_ns=sample.timestamp_ns)
-        seen = detector.tensors()
+        tensors = detector.tensors()
     for name in ("heatmap", "box"):
-        wanted = expected[name].numpy().reshape(seen[name].shape)
-        np.testing.assert_allclose(seen[name], wanted, atol=2e-3 * np.abs(wanted).max())
+        reference = expected[name].numpy().reshape(tensors[name].shape)
+        np.testing.assert_allclose(tensors[name], reference, atol=2e-3 * np.abs(reference).max())
 
 
 @pytest.mark.parametrize(("sensors", "cameras", "radar"), [("both", 6, True), ("camera", 6, False), ("radar", 0, True)])
-def test_a_student_of_one_sensor_is_given_that_one_alone(sensors, cameras, radar):
+def test_a_student_of_one_sensor_reads_that_one_alone(sensors, cameras, radar):
     config = load_config("tiny")
-    quiet = dataclasses.replace(config.augment, drop_camera=0.0, drop_radar=0.0)
-    config = dataclasses.replace(config, augment=quiet, data=dataclasses.replace(config.data, sensors=sensors))
+    no_drop = dataclasses.replace(config.augment, drop_camera=0.0, drop_radar=0.0)
+    config = dataclasses.replace(config, augment=no_drop, data=dataclasses.replace(config.data, sensors=sensors))
     source = open_source("synth", scenes=1, frames_per_scene=1)
     item = FrameDataset(source, source.names, config, seed=0)[0]
     assert item["present"].sum() == cameras and bool((item["radar_grid"] != 0).any()) == radar

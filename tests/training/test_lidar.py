@@ -18,16 +18,15 @@ def points(*rows):
     return np.array(rows, np.float32)
 
 
-def test_a_pillar_holds_the_statistics_of_its_points(spec):
+def test_a_pillar_has_the_statistics_of_its_points(spec):
     ground = [spec.ground(10.1, 0.1), spec.ground(10.2, 0.2)]
     grid = lidar.LidarGrid.of(spec)(points([10.1, 0.1, ground[0] + 1, 51], [10.2, 0.2, ground[1] + 0.5, 204]))
     column, row = int(10.1 // 0.32), int((0.1 + 25.6) // 0.32)
     assert np.argwhere(grid[0]).tolist() == [[row, column]]
     values = {name: float(lidar.channel(grid, name)[row, column]) for name in lidar.STATISTICS}
     assert values["log_count"] == pytest.approx(np.log(3), rel=1e-6)
-    assert values["intensity_max"] == pytest.approx(0.8, rel=1e-6) and values["intensity_mean"] == pytest.approx(
-        0.5, rel=1e-6
-    )
+    assert values["intensity_max"] == pytest.approx(0.8, rel=1e-6)
+    assert values["intensity_mean"] == pytest.approx(0.5, rel=1e-6)
     assert [values[f"z_{k}"] for k in ("min", "mean", "max")] == pytest.approx([0.5, 0.75, 1.0], abs=1e-5)
     slices = grid[len(lidar.STATISTICS) :, row, column]
     assert np.flatnonzero(slices).tolist() == [1, 2]  # 0.3 to 0.8 and 0.8 to 1.3 m above the ground
@@ -43,7 +42,7 @@ def test_no_lidar_is_an_empty_grid(spec):
     assert grid.shape == (lidar.CHANNELS, spec.radar_height(), spec.radar_width()) and not grid.any()
 
 
-def test_occupied_pillars_of_a_real_frame_are_those_of_a_histogram(spec, shared_data):
+def test_the_counts_of_a_real_frame_equal_those_of_a_histogram(spec, shared_data):
     source = open_source(shared_data / "astyx")
     cloud = source["000240"].lidar
     grid = lidar.LidarGrid.of(spec)(cloud)
@@ -53,7 +52,7 @@ def test_occupied_pillars_of_a_real_frame_are_those_of_a_histogram(spec, shared_
     count, _, _ = np.histogram2d(near[:, 1], near[:, 0], bins=grid.shape[1:], range=bounds)
     ours = np.expm1(lidar.channel(grid, "log_count"))
     assert (count > 0).sum() > 1000
-    assert np.abs(ours - count).sum() <= 2e-3 * count.sum()  # histogram2d rounds borders its own way
+    assert np.abs(ours - count).sum() <= 2e-3 * count.sum()  # histogram2d rounds borders differently
 
 
 def test_cells_of_objects_without_a_lidar_return_are_marked(spec, shared_data):
@@ -65,11 +64,8 @@ def test_cells_of_objects_without_a_lidar_return_are_marked(spec, shared_data):
     for i in cars:
         x, y = sample.truth.boxes[i, :2]
         row, column = int((y - spec.grid.y_min) / spec.grid.cell), int((x - spec.grid.x_min) / spec.grid.cell)
-        if (
-            0 <= row < targets["label"].shape[0]
-            and 0 <= column < targets["label"].shape[1]
-            and targets["heatmap"][0, row, column] == 1
-        ):
+        height, width = targets["label"].shape
+        if 0 <= row < height and 0 <= column < width and targets["heatmap"][0, row, column] == 1:
             assert targets["unlit"][row, column] == (sample.truth.lidar_points[i] == 0)
             assert targets["label"][row, column] == 0
             checked += 1

@@ -40,7 +40,7 @@ def test_lift_sum_equals_the_runtimes_lift(spec, samples):
 def test_gradient_agrees_with_finite_differences():
     torch.manual_seed(0)
     rows = torch.tensor([0, 3, 3, 5])  # three cells, one of them empty
-    points, pixels = torch.tensor([0, 2, 5, 1, 4]), torch.tensor([0, 1, 1, 0, 1])  # a pixel may serve a cell twice
+    points, pixels = torch.tensor([0, 2, 5, 1, 4]), torch.tensor([0, 1, 1, 0, 1])  # a pixel may occur twice in a cell
     depth = torch.rand(6, dtype=torch.float64, requires_grad=True)
     features = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda d, f: LiftSum.apply(d, f, points, pixels, rows), (depth, features))

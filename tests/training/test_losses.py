@@ -9,7 +9,7 @@ from shapely import affinity, geometry
 from imkd_edge.training.losses import box_l1, box_overlap, depth_cross_entropy, gaussian_focal, vehicle_cross_entropy
 
 
-def test_focal_of_one_object_and_undecided_logits():
+def test_focal_of_one_object_and_logits_of_zero():
     logits = torch.zeros(1, 1, 1, 3)  # p = 0.5 everywhere
     target = torch.tensor([[[[1.0, 0.5, 0.0]]]])
     # hit: -ln(.5) .5^2; half-way cell: -ln(.5) .5^2 (1-.5)^4; empty cell: -ln(.5) .5^2
@@ -22,7 +22,7 @@ def test_focal_is_divided_by_the_number_of_objects():
     assert gaussian_focal(logits, target).item() == pytest.approx(math.log(2) * 0.25, rel=1e-6)
 
 
-def test_focal_vanishes_where_the_network_is_right_and_survives_extreme_logits():
+def test_focal_is_zero_for_correct_logits_and_finite_for_extreme_ones():
     target = torch.tensor([[[[1.0, 0.0]]]])
     assert gaussian_focal(torch.tensor([[[[40.0, -40.0]]]]), target).item() == pytest.approx(0, abs=1e-12)
     assert math.isfinite(gaussian_focal(torch.tensor([[[[-200.0, 200.0]]]]), target).item())
@@ -83,7 +83,7 @@ def test_depth_cross_entropy_counts_known_pixels_only():
     assert depth_cross_entropy(depth, torch.full((1, 1, 3), -1)).item() == 0
 
 
-def test_vehicle_cells_weigh_more_and_hidden_ones_nothing():
+def test_vehicle_cells_weigh_more_and_unknown_cells_nothing():
     logits = torch.tensor([[[[0.0, 0.0, 50.0]]]], requires_grad=True)
     target = torch.tensor([[[1.0, 0.0, math.nan]]])
     loss = vehicle_cross_entropy(logits, target)
@@ -92,20 +92,20 @@ def test_vehicle_cells_weigh_more_and_hidden_ones_nothing():
     assert logits.grad[0, 0, 0].tolist() == pytest.approx([-2.13 / 4, 1 / 4, 0])
 
 
-def test_vehicle_loss_vanishes_where_the_network_is_right_or_nothing_is_known():
+def test_vehicle_loss_is_zero_for_correct_logits_and_for_unknown_cells():
     target = torch.tensor([[[1.0, 0.0]]])
     assert vehicle_cross_entropy(torch.tensor([[[[40.0, -40.0]]]]), target).item() == pytest.approx(0, abs=1e-12)
     assert vehicle_cross_entropy(torch.zeros(1, 1, 1, 2), target * math.nan).item() == 0
 
 
-def _overlap_case(found, truth, cell=0.5):
-    """The loss of one cell whose predicted box and whose object's box are given as x, y, z, length, width, height, yaw; m, rad."""
+def _overlap_case(prediction, truth, cell=0.5):
+    """Loss of one cell, and its prediction; boxes are x, y, z, length, width, height (m), yaw (rad)."""
 
     def channels(x, y, z, length, width, height, yaw):
         return [x / cell, y / cell, z, *(math.log(v) for v in (length, width, height)), math.sin(yaw), math.cos(yaw)]
 
     predicted, target, weight, group = _box_case()
-    predicted[0, :8, 0, 0] = torch.tensor(channels(*found))
+    predicted[0, :8, 0, 0] = torch.tensor(channels(*prediction))
     target[0, :8, 0, 0] = torch.tensor(channels(*truth))
     weight[0, 0, 0] = 1.0
     return box_overlap(predicted.requires_grad_(), target, weight, group, cell), predicted
@@ -113,7 +113,7 @@ def _overlap_case(found, truth, cell=0.5):
 
 @pytest.mark.parametrize("yaw", [0.0, 0.4, math.pi / 2, -2.5])
 @pytest.mark.parametrize("offset", [(0.0, 0.0, 0.0), (0.8, -0.3, 0.2), (-1.5, 0.9, -0.6), (9.0, 0.0, 0.0)])
-def test_overlap_loss_is_one_less_the_iou_of_two_boxes_of_one_heading(yaw, offset):
+def test_overlap_loss_is_one_minus_the_iou_of_two_boxes_of_one_heading(yaw, offset):
     size, other = (4.5, 1.8, 1.5), (4.0, 2.0, 1.7)
     loss, _ = _overlap_case((*offset, *other, yaw), (0.0, 0.0, 0.0, *size, yaw))
     first, second = (
@@ -126,7 +126,7 @@ def test_overlap_loss_is_one_less_the_iou_of_two_boxes_of_one_heading(yaw, offse
     assert loss.item() == pytest.approx(1 - iou, abs=1e-5)
 
 
-def test_overlap_loss_is_least_at_the_object_itself_and_draws_a_box_towards_it():
+def test_overlap_loss_is_zero_at_the_object_and_its_gradient_points_to_it():
     truth = (0.0, 0.0, 0.0, 4.5, 1.8, 1.5, 0.3)
     loss, _ = _overlap_case(truth, truth)
     assert loss.item() == pytest.approx(0, abs=1e-5)
@@ -135,7 +135,7 @@ def test_overlap_loss_is_least_at_the_object_itself_and_draws_a_box_towards_it()
     assert (predicted.grad[0, :3, 0, 0] > 0).all() and predicted.grad[0, :, 0, 1].abs().sum() == 0
 
 
-def test_overlap_loss_of_a_box_of_unknown_size_or_of_no_box_is_nothing():
+def test_overlap_loss_is_zero_for_a_box_of_unknown_size_and_without_a_box():
     predicted, target, weight, group = _box_case()
     weight[0, 0, 0] = 1.0
     target[0, :5, 0, 0] = 1.0

@@ -20,7 +20,7 @@ from imkd_edge.training.program import train
 
 
 class Street:
-    """The synthetic world under the name of a scene that the official training split has."""
+    """The synthetic world with the name of a scene of the official training split."""
 
     kind = "synth"
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     return write_nuscenes(street, tmp_path_factory.mktemp("set") / "nuscenes", version="v1.0-trainval")
 
 
-def test_the_reader_gives_what_the_paper_reads(folder):
+def test_the_reader_yields_the_papers_inputs(folder):
     config = load_config("r50-nuscenes")
     source = open_source(folder, **config.data.options)
     sample = source[source.splits["train"][-1]]
@@ -63,9 +63,7 @@ def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, class
     parts = manifest["provenance"]["parts"]
     student, settings, _ = load_student(tmp_path / "run" / "checkpoint.pt")
     backbone = sum(p.numel() for p in student.camera.backbone.parameters())
-    assert backbone == classifier - 1000 * (
-        last + 1
-    )  # as torchvision's documentation counts them, less the 1000 classes
+    assert backbone == classifier - 1000 * (last + 1)  # torchvision's published count without the 1000 classes
     assert card["parameters"] > backbone
     assert sum(part["parameters"] for part in parts.values()) == pytest.approx(card["parameters"], rel=0.02)
 
@@ -75,8 +73,8 @@ def test_one_command_trains_and_the_bundle_detects(folder, tmp_path, name, class
         for index, sample in enumerate(source):
             result = detector.infer_sample(sample)
             assert result.health.past_frames == index and result.health.mode == "full"
-        seen = detector.tensors()
+        tensors = detector.tensors()
     with torch.no_grad():
-        wanted = student(collate([dataset[1]], settings.spec))
+        out = student(collate([dataset[1]], settings.spec))
     for key in ("heatmap", "box"):
-        np.testing.assert_allclose(seen[key], wanted[key].numpy(), atol=2e-3 * wanted[key].abs().max().item())
+        np.testing.assert_allclose(tensors[key], out[key].numpy(), atol=2e-3 * out[key].abs().max().item())

@@ -1,4 +1,4 @@
-"""Teacher, label encoder, student: trained in turn, the earlier ones frozen, the student alone exported."""
+"""Teacher, label encoder, student: trained in turn, the earlier ones frozen, only the student exported."""
 
 import json
 import shutil

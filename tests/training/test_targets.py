@@ -1,4 +1,4 @@
-"""Targets: what a perfect network says must decode to the truth, and depth must be where the box or the point is."""
+"""Targets: perfect outputs decode to the labels, and depth is that of the box or the point."""
 
 import dataclasses
 
@@ -45,18 +45,15 @@ def test_perfect_outputs_decode_to_the_truth(spec):
     labels = ["car", "truck", "person"]
     target = head_targets(spec, make_truth(boxes, labels), CLASSES)
     logits = np.where(target["heatmap"] == 1, 8.0, -8.0).astype(np.float32)
-    found, _, kinds = ops.decode(spec, logits, np.nan_to_num(target["box"]))
-    names = [spec.head.classes[k].name for k in kinds]
+    decoded, _, classes = ops.decode(spec, logits, np.nan_to_num(target["box"]))
+    names = [spec.head.classes[k].name for k in classes]
     for box, label in zip(boxes, labels):
-        np.testing.assert_allclose(found[names.index(label)], box, atol=2e-4)
+        np.testing.assert_allclose(decoded[names.index(label)], box, atol=2e-4)
 
 
 def test_the_heat_map_is_one_at_each_centre_and_nowhere_else(spec):
-    target = head_targets(
-        spec,
-        make_truth([[30, 0, 0, 4, 1.8, 1.5, 0.3, 0, 0], [60, 5, 0, 4, 1.8, 1.5, 0, 0, 0]], ["car", "car"]),
-        CLASSES,
-    )
+    truth = make_truth([[30, 0, 0, 4, 1.8, 1.5, 0.3, 0, 0], [60, 5, 0, 4, 1.8, 1.5, 0, 0, 0]], ["car", "car"])
+    target = head_targets(spec, truth, CLASSES)
     assert (target["heatmap"] == 1).sum() == 2
     assert target["heatmap"][0, int(25.6 / 0.64), int(30 / 0.64)] == 1
 
@@ -68,31 +65,31 @@ def test_the_gaussian_follows_the_heading(spec):
 
 
 @pytest.mark.parametrize("box", [[150, 0], [-1, 0], [30, 40], [np.nan, 0]])
-def test_objects_beyond_the_grid_leave_no_target(spec, box):
+def test_objects_outside_the_grid_have_no_target(spec, box):
     target = head_targets(spec, make_truth([[*box, 0, 4, 2, 1.5, 0, 0, 0]], ["car"]), CLASSES)
     assert target["heatmap"].sum() == 0 and target["weight"].sum() == 0
 
 
 @pytest.mark.parametrize("occlusion, returns, objects", [(3, 0, 0), (3, 2, 1), (2, 0, 1), (3, -1, 1)])
-def test_what_no_sensor_sees_is_not_asked_for(spec, occlusion, returns, objects):
+def test_objects_that_no_sensor_sees_have_no_target(spec, occlusion, returns, objects):
     truth = make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["car"], [occlusion])
     truth = dataclasses.replace(truth, radar_points=np.array([returns], np.int32))
     assert (head_targets(spec, truth, CLASSES)["heatmap"] == 1).sum() == objects
 
 
-def test_the_caller_may_say_what_is_to_be_found(spec):
+def test_the_caller_may_select_the_objects(spec):
     truth = make_truth([[30, 0, 0, 4, 2, 1.5, 0, 0, 0], [60, 5, 0, 4, 2, 1.5, 0, 0, 0]], ["car", "car"])
     assert (head_targets(spec, truth, CLASSES, np.array([False, True]))["heatmap"] == 1).sum() == 1
 
 
-def test_what_the_metric_does_not_count_is_not_trained():
+def test_objects_that_the_metric_ignores_have_no_target():
     """nuScenes' rule: an object without any LiDAR or radar point counts as a false positive."""
     source = open_source("synth", scenes=1, frames_per_scene=1)
     sample = source[source.names[0]]
     zero = np.zeros(len(sample.truth.labels), np.int32)
-    hollow = dataclasses.replace(sample.truth, radar_points=zero, lidar_points=zero, occlusion=zero.astype(np.int8))
+    invisible = dataclasses.replace(sample.truth, radar_points=zero, lidar_points=zero, occlusion=zero.astype(np.int8))
     config = load_config("tiny")
-    for truth, objects in ((sample.truth, True), (hollow, False)):
+    for truth, objects in ((sample.truth, True), (invisible, False)):
         data = FrameDataset(source, source.names, config, 0, train=False)
         data.memory[source.names[0]] = dataclasses.replace(sample, truth=truth)
         assert bool((data[0]["heatmap"] == 1).any()) == objects
@@ -115,7 +112,7 @@ def test_depth_bins_follow_the_logarithmic_edges(spec):
     np.testing.assert_array_equal(depth_bin(spec, np.array([2.9, 111.0, np.inf, np.nan])), -1)
 
 
-def test_a_box_straight_ahead_is_as_deep_as_its_near_face(spec):
+def test_the_depth_of_a_box_is_that_of_its_near_face(spec):
     truth = make_truth([[20, 0, 0, 4, 2, 2, 0, 0, 0]], ["car"])
     target = depth_targets(spec, scene(truth), [ops.ImageCrop(1.0, 0.0, 0.0)])[0]
     face = depth_bin(spec, np.array([18.0]))[0]
@@ -125,7 +122,7 @@ def test_a_box_straight_ahead_is_as_deep_as_its_near_face(spec):
     assert 8 <= len(set(rows)) <= 10 and 8 <= len(set(columns)) <= 10
 
 
-def test_the_nearest_box_wins_and_hidden_boxes_say_nothing(spec):
+def test_the_nearest_box_wins_and_occluded_boxes_have_no_depth(spec):
     near, far = [15, 0, 0, 4, 2, 2, 0, 0, 0], [30, 0, 0, 4, 8, 2, 0, 0, 0]
     target = depth_targets(spec, scene(make_truth([far, near], ["car", "car"])), [ops.ImageCrop(1.0, 0.0, 0.0)])[0]
     assert set(target[target >= 0]) == set(depth_bin(spec, np.array([13.0, 28.0])))
@@ -137,9 +134,8 @@ def test_lidar_gives_the_nearest_point_of_a_pixel(spec):
     lidar = np.array([[25.0, 0, 0, 10], [12.0, 0, 0, 10], [-12.0, 0, 0, 10]], np.float32)
     target = depth_targets(spec, scene(lidar=lidar), [ops.ImageCrop(1.0, 0.0, 0.0)])[0]
     assert list(target[target >= 0]) == [depth_bin(spec, np.array([12.0]))[0]]
-    assert np.argwhere(target >= 0).tolist() == [
-        [12, 40]
-    ]  # the principal point, (319.5, 95.5), is the corner of this feature pixel
+    # The principal point, (319.5, 95.5), is the corner of this feature pixel.
+    assert np.argwhere(target >= 0).tolist() == [[12, 40]]
 
 
 def test_absent_cameras_have_no_depth(spec):

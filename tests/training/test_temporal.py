@@ -1,4 +1,4 @@
-"""Past frames: the right ones, seen in the same changed world, warped by the runtime's op, without gradient."""
+"""Past frames: the right ones, in the same changed world, warped by the runtime's op, without gradient."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -40,41 +40,39 @@ def source():
 # ---- which samples ----
 def timeline(*moments: tuple[str, int], frames: int = 3) -> Timeline:
     """Samples "0", "1", ... at (scene, ms)."""
-    known = {str(i): (scene, ms * MS) for i, (scene, ms) in enumerate(moments)}
-    return Timeline(
-        SimpleNamespace(names=list(known), moment=known.get), HistorySpec(frames=frames, interval=0.5, channels=4)
-    )
+    table = {str(i): (scene, ms * MS) for i, (scene, ms) in enumerate(moments)}
+    source = SimpleNamespace(names=list(table), moment=table.get)
+    return Timeline(source, HistorySpec(frames=frames, interval=0.5, channels=4))
 
 
-def test_key_frames_of_one_scene_follow_each_other():
-    line = timeline(*(("a", 500 * i) for i in range(5)))
-    assert line.past("4") == ["3", "2", "1"]
-    assert line.past("1") == ["0", None, None]
-    assert line.past("0") == [None, None, None]
+def test_the_slots_hold_the_preceding_key_frames_of_the_scene():
+    frames = timeline(*(("a", 500 * i) for i in range(5)))
+    assert frames.past("4") == ["3", "2", "1"]
+    assert frames.past("1") == ["0", None, None]
+    assert frames.past("0") == [None, None, None]
 
 
 def test_a_new_scene_has_no_past():
     assert timeline(("a", 0), ("a", 500), ("b", 1000), ("b", 1500)).past("3") == ["2", None, None]
 
 
-def test_a_slot_takes_what_lies_within_a_quarter_of_the_interval():
+def test_a_slot_holds_a_frame_within_a_quarter_of_the_interval():
     assert timeline(("a", 0), ("a", 375), ("a", 1000)).past("2") == ["1", "0", None]
     assert timeline(("a", 0), ("a", 374), ("a", 1000)).past("2") == [None, "0", None]
     assert timeline(("a", 124), ("a", 626), ("a", 1000)).past("2") == [None, "0", None]
 
 
-def test_a_gap_leaves_its_slot_empty():
+def test_a_gap_gives_an_empty_slot():
     assert timeline(("a", 0), ("a", 500), ("a", 1500)).past("2") == [None, "1", "0"]
 
 
 def test_the_nearest_of_many_frames_is_taken():
-    line = timeline(
-        *(("a", 80 * i) for i in range(20))
-    )  # 12.5 Hz: 500 ms is nearest to 6 steps (480), 1000 to 12 (960) or 13 (1040)
-    assert line.past("19") == ["13", "7", "0"]
+    # 12.5 Hz: 500 ms is nearest to 6 steps (480), 1000 to 12 (960) or 13 (1040).
+    frames = timeline(*(("a", 80 * i) for i in range(20)))
+    assert frames.past("19") == ["13", "7", "0"]
 
 
-def test_a_source_that_cannot_tell_is_asked_for_the_sample():
+def test_a_source_without_moments_decodes_the_sample():
     samples = {str(i): SimpleNamespace(scene="a", timestamp_ns=500 * i * MS) for i in range(3)}
 
     class Plain(dict):
@@ -84,17 +82,17 @@ def test_a_source_that_cannot_tell_is_asked_for_the_sample():
 
 
 @pytest.mark.parametrize("name", ["s000-f000", "s001-f003"])
-def test_the_synthetic_source_tells_moments_without_drawing(source, name):
+def test_the_synthetic_source_gives_the_moments_of_its_samples(source, name):
     assert source.moment(name) == (source[name].scene, source[name].timestamp_ns)
 
 
 # ---- the same changed world ----
 @pytest.mark.parametrize("flip, angle, scale", [(False, 0.0, 1.0), (True, 0.3, 1.05), (True, 3.3, 0.95)])
-def test_what_stands_still_stays_in_place(config, source, flip, angle, scale):
+def test_a_static_object_has_one_position_in_past_and_present(config, source, flip, angle, scale):
     dataset = FrameDataset(source, source.names, config, 0)
     view = augment.View(augment.ImageChange(flip=flip), angle, scale)
     names = source.names[1], source.names[3]
-    then, now = (dataset.shown(source[name], view, np.random.default_rng(0)) for name in names)
+    then, now = (dataset.changed(source[name], view, np.random.default_rng(0)) for name in names)
     T_then_now = motion(then.ego, now.ego)
     tracks = [source.instances(name) for name in names]
     checked = 0
@@ -108,10 +106,8 @@ def test_what_stands_still_stays_in_place(config, source, flip, angle, scale):
 
 def test_frames_without_a_pose_have_no_motion(source):
     sample = source[source.names[0]]
-    assert (
-        motion(None, sample.ego) is None
-        and motion(sample.ego, dataclasses.replace(sample.ego, T_world_ego=None)) is None
-    )
+    assert motion(None, sample.ego) is None
+    assert motion(sample.ego, dataclasses.replace(sample.ego, T_world_ego=None)) is None
 
 
 def test_an_example_holds_its_past_in_slots(config, source):
@@ -121,15 +117,15 @@ def test_an_example_holds_its_past_in_slots(config, source):
     for slot, T_then_now, inputs in past:
         then, now = source[source.names[1 - slot]], source[source.names[2]]
         np.testing.assert_array_equal(T_then_now, np.linalg.inv(then.ego.T_world_ego) @ now.ego.T_world_ego)
-        alone = dataset[1 - slot]
-        assert all(torch.equal(value, alone[key]) for key, value in inputs.items())
+        single = dataset[1 - slot]
+        assert all(torch.equal(value, single[key]) for key, value in inputs.items())
     assert dataset[4]["past"] == []  # the first of its scene
 
 
-def test_the_past_is_forgotten_as_often_as_told(config, source, monkeypatch):
-    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {})  # slow, and not looked at
+def test_past_frames_are_dropped_with_the_probability_of_the_config(config, source, monkeypatch):
+    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {})  # slow, and not tested here
 
-    def kept(share, epochs=12):
+    def slots_per_epoch(share, epochs=12):
         changed = dataclasses.replace(config, augment=dataclasses.replace(config.augment, drop_past=share))
         dataset = FrameDataset(source, source.names, changed, 0)
         view, slots = augment.View(augment.ImageChange(), 0.0, 1.0), []
@@ -137,21 +133,19 @@ def test_the_past_is_forgotten_as_often_as_told(config, source, monkeypatch):
             slots.append([slot for slot, *_ in dataset.past(3, source[source.names[3]], view)])
         return slots
 
-    assert all(slots == [0, 1, 2] for slots in kept(0.0, 3))
-    forgotten = kept(1.0)
-    assert {len(slots) for slots in forgotten} == {0, 1, 2} and all(
-        slots == list(range(len(slots))) for slots in forgotten
-    )
-    assert 1 < sum(len(slots) == 3 for slots in kept(0.5)) < 11
+    assert all(slots == [0, 1, 2] for slots in slots_per_epoch(0.0, 3))
+    dropped = slots_per_epoch(1.0)
+    assert {len(slots) for slots in dropped} == {0, 1, 2}
+    assert all(slots == list(range(len(slots))) for slots in dropped)
+    assert 1 < sum(len(slots) == 3 for slots in slots_per_epoch(0.5)) < 11
 
 
 # ---- the history ----
 def test_maps_go_to_their_slots_and_the_rest_is_zero(config):
     spec = config.spec
     grid, channels = spec.grid, spec.history.channels
-    maps = torch.from_numpy(
-        np.random.default_rng(0).normal(size=(2, channels, grid.height(), grid.width())).astype(np.float32)
-    )
+    values = np.random.default_rng(0).normal(size=(2, channels, grid.height(), grid.width()))
+    maps = torch.from_numpy(values.astype(np.float32))
     shift = np.eye(4)
     shift[0, 3] = 2 * grid.cell  # the present ego is two cells ahead of the past one
     out = warp_history(spec, 2, maps, torch.tensor([[1, 2], [0, 0]]), torch.from_numpy(np.stack([np.eye(4), shift])))
@@ -166,24 +160,24 @@ def batch_of(config, source, *indices):
     return collate([dataset[i] for i in indices], config.spec)
 
 
-def test_the_student_sees_the_past_as_the_device_does(config, source):
+def test_the_student_encodes_the_past_as_the_device_does(config, source):
     torch.manual_seed(0)
     student = Student(config.spec, config.model).train()
     batch = batch_of(config, source, 4, 2)  # without a past, and with two frames
     assert batch["past_slot"].tolist() == [[1, 0], [1, 1]]
     before = {key: value.clone() for key, value in student.state_dict().items()}
-    history = student.recall(batch)
+    history = student.history(batch)
     assert student.training and student.camera.training and not history.requires_grad
     assert all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
     student.eval()
     now = source[source.names[2]].ego.T_world_ego
     for slot, index in enumerate((1, 0)):
         with torch.no_grad():
-            fused = student.sense(batch_of(config, source, index))["f_fused"][0].numpy()
+            fused = student.encode(batch_of(config, source, index))["f_fused"][0].numpy()
         T_then_now = np.linalg.inv(source[source.names[index]].ego.T_world_ego) @ now
-        wanted = ops.warp_bev(config.spec.grid, fused, T_then_now)
+        expected = ops.warp_bev(config.spec.grid, fused, T_then_now)
         channels = config.spec.history.channels
-        np.testing.assert_allclose(history[1, slot * channels : (slot + 1) * channels].numpy(), wanted, atol=1e-5)
+        np.testing.assert_allclose(history[1, slot * channels : (slot + 1) * channels].numpy(), expected, atol=1e-5)
     assert not history[0].any() and not history[1, 2 * channels :].any()
 
 
@@ -194,24 +188,23 @@ def test_the_loss_reaches_every_weight_once_there_is_a_past(config, source):
     terms = detection_losses(student(batch), batch, config.train, config.spec.grid.cell)
     assert {"segmentation", "heatmap", "box", "depth"} < set(terms)
     terms["total"].backward()
-    still = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()]
-    assert [
-        name for name in still if "gate.net" not in name
-    ] == []  # a gate's last weights start at 0 and stop the ones before
+    without = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.any()]
+    # A gate's last weights start at 0, so that its earlier weights have no gradient.
+    assert [name for name in without if "gate.net" not in name] == []
 
 
-def test_one_frame_alone_has_no_weights_for_the_past():
+def test_a_model_without_history_has_no_weights_for_it():
     config = load_config("tiny")
     names = [name for name, _ in Student(config.spec, config.model).named_parameters()]
     assert not [name for name in names if "remember" in name or "segmentation" in name]
 
 
-# ---- training and measuring ----
+# ---- training and evaluation ----
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("clips")
-    train(write_toy_clip_config(place / "clip.toml"), TrainOptions(out=place, seed=3, epochs=2))
-    return place
+    out = tmp_path_factory.mktemp("clips")
+    train(write_toy_clip_config(out / "clip.toml"), TrainOptions(out=out, seed=3, epochs=2))
+    return out
 
 
 def test_a_resumed_run_on_clips_is_bit_equal(folder, tmp_path):
@@ -224,19 +217,19 @@ def test_a_resumed_run_on_clips_is_bit_equal(folder, tmp_path):
             assert torch.equal(ours[part][key], value), f"{part} {key}"
 
 
-def test_a_checkpoint_is_measured_with_its_past(folder, source):
+def test_a_checkpoint_is_evaluated_with_its_past(folder, source):
     student, settings, _ = load_student(folder / "checkpoint.pt")
     detect = CheckpointDetector(folder / "checkpoint.pt", 0.001, source)
-    for index in (0, 1, 3, 2):  # 2 needs frames that were seen, and one out of order
+    for index in (0, 1, 3, 2):  # 2 needs cached frames, and comes out of order
         boxes, scores, labels, logits = detect(source[source.names[index]])
         with torch.no_grad():
-            wanted = student(batch_of(settings, source, index))
-        decoded = ops.decode(detect.decoded, wanted["heatmap"][0].numpy(), wanted["box"][0].numpy())
+            out = student(batch_of(settings, source, index))
+        decoded = ops.decode(detect.decode_spec, out["heatmap"][0].numpy(), out["box"][0].numpy())
         np.testing.assert_allclose(scores, decoded[1], atol=1e-6)
         assert logits.shape == (200, 200) and len(boxes) == len(labels) == len(scores) > 0
 
 
-def test_a_model_with_a_past_needs_the_source(folder, source):
+def test_a_model_with_history_needs_the_source(folder, source):
     with pytest.raises(Error, match="past frames") as error:
         CheckpointDetector(folder / "checkpoint.pt", 0.001)(source[source.names[0]])
     assert error.value.code == "E0604"

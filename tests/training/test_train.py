@@ -92,18 +92,16 @@ def test_a_finished_run_is_not_overwritten(config, whole):
 
 
 def test_a_resumed_run_may_read_its_data_from_another_path(config, whole):
-    assert (
-        train(config, TrainOptions(data="synth:0", out=whole[0], seed=3, resume=True))["losses"] == whole[1]["losses"]
-    )
+    options = TrainOptions(data="synth:0", out=whole[0], seed=3, resume=True)
+    assert train(config, options)["losses"] == whole[1]["losses"]
 
 
 def test_data_without_any_label_of_the_config_are_refused(config, tmp_path):
     settings = load_config(config)
     classes = {f"a big {name}": name for name in settings.data.classes.values()}
+    settings = replace(settings, data=replace(settings.data, classes=classes))
     with pytest.raises(Error, match="has none of the labels: bicycle, car") as error:
-        train_stages(
-            replace(settings, data=replace(settings.data, classes=classes)), TrainOptions(out=tmp_path, seed=3)
-        )
+        train_stages(settings, TrainOptions(out=tmp_path, seed=3))
     assert error.value.code == "E0604"
 
 

@@ -1,4 +1,4 @@
-"""View-of-Delft as training data: what the reader yields fits the data set's tensors."""
+"""View-of-Delft as training data: the reader's samples fit the tensors of the dataset."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def dataset(folder: Path, tmp_path: Path, train: bool) -> FrameDataset:
     return result
 
 
-def test_targets_stand_at_the_objects_over_their_returns(folder, tmp_path):
+def test_targets_lie_at_the_objects_and_their_returns(folder, tmp_path):
     data = dataset(folder, tmp_path, train=False)
     grid, tensors = data.config.spec.grid, data[0]
     counts, radar = channel(tensors["lidar_grid"], "log_count"), tensors["radar_grid"][0]
@@ -68,19 +68,17 @@ def test_targets_stand_at_the_objects_over_their_returns(folder, tmp_path):
         row, column = int((y - grid.y_min) / grid.cell), int((x - grid.x_min) / grid.cell)
         assert tensors["heatmap"][classes[name], row, column] == 1 and tensors["unlit"][row, column] == 0
         box = tensors["box"][:, row, column].numpy()
-        assert box[2] == pytest.approx(z + height / 2 + 1.75, abs=1e-4) and box[3] == pytest.approx(
-            np.log(length), abs=1e-5
-        )
-        assert (
-            box[6:8] == pytest.approx([np.sin(yaw), np.cos(yaw)], abs=1e-5) and np.isnan(box[8:]).all()
-        )  # no velocity is labelled
+        assert box[2] == pytest.approx(z + height / 2 + 1.75, abs=1e-4)
+        assert box[3] == pytest.approx(np.log(length), abs=1e-5)
+        assert box[6:8] == pytest.approx([np.sin(yaw), np.cos(yaw)], abs=1e-5)
+        assert np.isnan(box[8:]).all()  # velocities are not labelled
         cell = slice(row * fine, (row + 1) * fine), slice(column * fine, (column + 1) * fine)
         assert counts[cell].max() > 0
         around = slice(max(row - 4, 0) * fine, (row + 5) * fine), slice(max(column - 4, 0) * fine, (column + 5) * fine)
         assert radar[around].max() > 0
 
 
-def test_augmented_frames_make_a_batch(folder, tmp_path):
+def test_augmented_frames_form_a_batch(folder, tmp_path):
     data = dataset(folder, tmp_path, train=True)
     assert len(data) == len(SPLITS["train"])
     batch = collate([data[0], data[1]], data.config.spec)

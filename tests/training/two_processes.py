@@ -1,4 +1,4 @@
-"""Runs in two processes, for test_distributed.py: batch norm, micro-batches, a training, and the second half of another."""
+"""Program of test_distributed.py for two processes: batch norm, micro-batches, a training, a resumed training."""
 
 import contextlib
 import copy
@@ -46,7 +46,7 @@ def check_batch_norm() -> None:
 
 
 def check_accumulation() -> None:
-    """Micro-batches of two processes, whose gradients are averaged in the last one alone, take the steps of whole batches."""
+    """Micro-batches of two processes, averaged only in the last one, take the steps of whole batches."""
     batches = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(1))
     results = []
     for parts, wrap in ((1, False), (2, True)):
@@ -66,7 +66,7 @@ def check_accumulation() -> None:
 
 
 def check_training(config: str, whole: str, half: str) -> None:
-    """Trains one run and resumes another; after every epoch both processes hold the same weights and averages, to the bit."""
+    """Trains a run and resumes another; after every epoch both processes hold the same weights, to the bit."""
     train_epoch, lines = Run.train_epoch, []
 
     def checked(run, *args):

@@ -103,7 +103,7 @@ class BevNet(Head):
         self.segmentation = nn.Conv2d(channels, 1, 1) if spec.segmentation else None
 
     def features(self, camera_bev: torch.Tensor, radar_grid: torch.Tensor) -> dict[str, torch.Tensor]:
-        """F_rad and F_fused (B,C,H,W) of the present alone; with gates also i_cam and i_rad (B,1,H,W)."""
+        """F_rad and F_fused (B,C,H,W) of the present, without history; with gates also i_cam and i_rad (B,1,H,W)."""
         f_cam, f_rad = self.camera(camera_bev), self.radar(radar_grid)
         maps = {"f_rad": f_rad}
         if self.gates:
@@ -123,7 +123,7 @@ class BevNet(Head):
     def inherit(self, other: Head) -> None:
         """Also copies radar encoder and fusion, where the other has them in the same sizes.
 
-        A teacher that reads radar has them; of its inputs, the camera then replaces the LiDAR alone.
+        A teacher that reads radar has them; the camera then replaces only its LiDAR.
         """
         super().inherit(other)
         radar, join = getattr(other, "radar", None), getattr(other, "join", None)

@@ -1,4 +1,4 @@
-"""The student: camera part, lift, BEV part. C++ makes the lift's table; torch computes its sum alone."""
+"""The student: camera part, lift, BEV part. C++ makes the lift's table; torch computes only its sum."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def _sparse(rows: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, wid
 def lift_sum(
     depth: torch.Tensor,  # (N,D,h,w)
     context: torch.Tensor,  # (N,C,h,w)
-    batch: dict[str, torch.Tensor],  # points, pixels (P,), rows (cells+1,): the lift's table over the whole batch
+    batch: dict[str, torch.Tensor],  # points, pixels (P,), rows (cells+1,): the lift's table of the batch
 ) -> torch.Tensor:  # (cells, C+1)
-    """Sums depth times context over the frustum points of each cell; the last channel sums depth alone."""
+    """Sums depth times context over the frustum points of each cell; the last channel is the sum of depth."""
     features = context.permute(0, 2, 3, 1).reshape(-1, context.shape[1])
     features = torch.cat([features, features.new_ones(len(features), 1)], 1)
     table = batch["points"], batch["pixels"], batch["rows"]

@@ -1,4 +1,4 @@
-"""LiDAR teacher and label encoder, for training alone: neither may appear in an exported graph."""
+"""LiDAR teacher and label encoder, used only in training: neither may appear in an exported graph."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <string>
 
+#include "exclusive_call.hpp"
 #include "imkd/error.hpp"
 #include "imkd/frames.hpp"
 #include "imkd/imkd.h"
@@ -15,7 +16,7 @@
 namespace imkd::c {
 
 struct Handle {
-  mutable std::atomic<bool> busy{false};  // an exclusive call is in progress
+  mutable std::atomic_flag busy = ATOMIC_FLAG_INIT;  // set while an exclusive call runs
   mutable std::mutex error_mutex;
   mutable std::string error;
 };
@@ -60,26 +61,11 @@ int call(AnyHandle* handle, Body&& body) noexcept {
   return IMKD_UNEXPECTED;
 }
 
-class BusyGuard {
- public:
-  explicit BusyGuard(const Handle& handle) : busy_(handle.busy) {
-    if (busy_.exchange(true, std::memory_order_acquire))
-      throw Error(Code::detector_busy, "another thread's call is in progress", "the handle",
-                  "use one handle per thread, or wait for the other call");
-  }
-  ~BusyGuard() { busy_.store(false, std::memory_order_release); }
-  BusyGuard(const BusyGuard&) = delete;
-  BusyGuard& operator=(const BusyGuard&) = delete;
-
- private:
-  std::atomic<bool>& busy_;
-};
-
 // As call(), but error detector_busy while another exclusive call with the handle is in progress.
 template <class AnyHandle, class Body>
 int exclusive_call(AnyHandle* handle, Body&& body) noexcept {
   return call(handle, [&](AnyHandle& h) {
-    const BusyGuard guard(h);
+    const ExclusiveCall exclusive(h.busy, "the handle");
     body(h);
   });
 }

@@ -30,7 +30,7 @@ def filter_points(points: np.ndarray, filters: Mapping[str, Sequence[int] | None
     passes = np.ones(len(points), bool)
     for field, values in filters.items():
         if values is not None:
-            passes &= np.isin(points[field], values)
+            passes &= np.isin(points[field], list(values))
     if len(points) and np.isnan(points["x"][0]):  # one row of nan stands for no return
         passes[:] = False
     return points[passes]
