@@ -1,4 +1,4 @@
-"""Overlap of oriented boxes: cases worked out by hand, and shapely as the independent polygon library."""
+"""Overlap of oriented boxes: cases by hand, and shapely as the independent polygon library."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def overlap(a, b) -> tuple[float, float]:
         ([0, 0, 0, 1, 1, 1, 0.3], 1 / 4, 1 / 8),  # inside
         ([0, 0, 0, 4, 4, 4, 1.1], 4 / 16, 8 / 64),  # around
         ([0, 0, 0, 4, 1, 2, 0], 2 / 6, 2 / 6),  # a cross: 2 x 1 common, 4 + 4 - 2 in all
-        # the square turned by 45 degrees: the common octagon has 8 (sqrt 2 - 1) m2
+        # the square rotated by 45 degrees: the common octagon has 8 (sqrt 2 - 1) m2
         ([0, 0, 0, 2, 2, 2, np.pi / 4], 8 * (2**0.5 - 1) / (8 - 8 * (2**0.5 - 1)), None),
         # a diamond with its tip at the centre of the right side: a triangle of base 2 x 0.5 and height 0.5
         ([2**0.5 + 0.5, 0, 0, 2, 2, 2, np.pi / 4], 0.25 / (8 - 0.25), None),

@@ -97,7 +97,7 @@ def test_a_second_box_on_a_car_is_a_false_positive():
     truth = truth_of(row_of(100))
     twice = kitti.evaluate([detected(truth, np.r_[truth.boxes, truth.boxes], [0.9] * 100 + [0.8] * 100)])
     same = kitti.evaluate([detected(truth, np.r_[truth.boxes, truth.boxes], [0.9] * 200)])
-    assert twice["car_bev_ap40_easy"] == 100  # the doubles rank behind all finds
+    assert twice["car_bev_ap40_easy"] == 100  # the doubles rank behind all true positives
     assert same["car_bev_ap40_easy"] == pytest.approx(50)
 
 
@@ -258,7 +258,7 @@ def test_center_distance_scores_as_in_nuscenes_devkit(seed):
         frame[2][:] = rng.permutation(len(frame[2])) / 100 + rng.uniform(0, 0.01, len(frame[2]))  # no ties
     truths, detections = EvalBoxes(), EvalBoxes()
     for i, (truth, boxes, scores, _) in enumerate(frames):
-        truth.occlusion[:] = np.minimum(truth.occlusion, 2)  # the devkit knows no ignored objects
+        truth.occlusion[:] = np.minimum(truth.occlusion, 2)  # the devkit has no ignored objects
         cars = [g for g, label in enumerate(truth.labels) if label == "car"]
 
         def boxed(box, score, token=str(i)):
@@ -299,7 +299,7 @@ def test_a_perfect_detector_on_the_block_split_reaches_100(shared_data):
     cars = np.concatenate([truth.occlusion[np.array(truth.labels) == "car"] for truth in truths])
     expected = [(cars <= level).sum() for level in range(3)]
     assert [result[f"car_objects_{level}"] for level in ("easy", "moderate", "hard")] == expected
-    # boxes 0.5 m too low keep their place on the ground but not their volume
+    # boxes 0.5 m too low overlap fully on the ground, not in volume
     low = [detected(t, t.boxes - np.eye(9)[2] * 0.8, np.ones(len(t.labels)), t.labels) for t in truths]
     fallen = kitti.evaluate(low)
     assert fallen["car_bev_ap40_moderate"] == 100 and fallen["car_3d_ap40_moderate"] < 20

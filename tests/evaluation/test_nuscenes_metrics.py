@@ -23,7 +23,7 @@ def truth_of(boxes, labels, occlusion=0, radar=1, lidar=-1) -> Truth:
 
 
 def grid(samples=3):
-    """Samples with a car, a truck, a bicycle and two walkers, every one 10 m and more from the next."""
+    """Samples with a car, a truck, a bicycle and two walkers, each at least 10 m from the next."""
     truths = []
     for k in range(samples):
         boxes = [
@@ -70,11 +70,9 @@ def test_over_ten_classes_the_absent_ones_count_as_missed():
     result = evaluate(truths, detections_of(truths))
     assert result["mAP"] == pytest.approx(0.4) and result["bus_AP"] == 0
     # six absent classes have an error of 1, but cones have only two of the errors and barriers three
-    assert (
-        result["mATE"] == pytest.approx(6 / 10)
-        and result["mAOE"] == pytest.approx(5 / 9)
-        and result["mAVE"] == pytest.approx(4 / 8)
-    )
+    assert result["mATE"] == pytest.approx(6 / 10)
+    assert result["mAOE"] == pytest.approx(5 / 9)
+    assert result["mAVE"] == pytest.approx(4 / 8)
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.3, 1.0), (0.7, 0.75), (1.5, 0.5), (3.0, 0.25)])
@@ -99,7 +97,7 @@ def test_a_shift_is_the_translation_error_and_costs_its_thresholds(shift, expect
             lambda b: np.concatenate([b[:7], b[7:] * 0]),
             "mAAE",
             (1 + 0 + 0 + 1) / 4,
-        ),  # the car and the walkers seem to stand
+        ),  # the car and the walkers count as standing
     ],
 )
 def test_each_error_is_what_was_done_to_the_boxes(change, name, value):
@@ -109,7 +107,7 @@ def test_each_error_is_what_was_done_to_the_boxes(change, name, value):
 
 
 def test_a_false_alarm_above_everything_costs_precision():
-    """One detection of score 1 at nothing, then three correct ones: precision 1/2, 2/3, 3/4 at recall 1/3, 2/3, 1."""
+    """A false positive of score 1, then three true ones: precision 1/2, 2/3, 3/4 at recall 1/3, 2/3, 1."""
     truths = [truth_of([[10, 0, 0, 4, 2, 1.5, 0, 0, 0]], ["car"]) for _ in range(3)]
     detections = detections_of(truths, scores=np.array([0.5]))
     ghost = np.array([[-10.0, 0, 0, 4, 2, 1.5, 0, 0, 0]])
@@ -125,7 +123,7 @@ def test_what_is_beyond_its_class_range_does_not_count():
     only_near = [(far.boxes[:1], np.array([0.5]), ["car"])]
     assert evaluate([far], only_near, classes=["car"])["car_AP"] == pytest.approx(1)
     walker = truth_of([[0, 41, 0, 0.7, 0.6, 1.7, 0, 0, 0]], ["pedestrian"])
-    # its range is 40 m: nothing to find
+    # its range is 40 m: no object counts
     assert evaluate([walker], detections_of([walker]), classes=["pedestrian"])["pedestrian_AP"] == 0
 
 
@@ -193,9 +191,9 @@ def test_of_too_many_detections_the_best_five_hundred_count():
     boxes[-1] = truth.boxes[0]
     for score, expected in ((0.9, 1.0), (0.0, 0.0)):
         scores = np.append(np.linspace(0.8, 0.1, 599), score)
-        found_ap = evaluate([truth], [(boxes, scores, ["car"] * 600)], classes=["car"])["car_AP"]
+        ap = evaluate([truth], [(boxes, scores, ["car"] * 600)], classes=["car"])["car_AP"]
         # false alarms at full recall cost its last bin of 90
-        assert found_ap == pytest.approx(expected, abs=1 / 90 + 1e-6)
+        assert ap == pytest.approx(expected, abs=1 / 90 + 1e-6)
 
 
 def test_no_detection_and_no_truth():

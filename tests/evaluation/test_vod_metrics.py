@@ -1,4 +1,4 @@
-"""View-of-Delft's metrics: average precisions that can be worked out by hand from the devkit's rules.
+"""View-of-Delft's metrics: average precisions by hand from the devkit's rules.
 
 A score threshold lies where recall is nearest to 0, 1/40, ... 1; AP is the mean of the precision at every fourth of
 these 41, each raised to the best that follows. With 80 objects there are 41 thresholds, with 40 the last is missing:
@@ -148,7 +148,7 @@ def test_height_counts_in_3d_only(labels):
 
 
 def test_headings(labels):
-    """Turned about, a box covers itself, with the orientation wrong; across, a car covers 1.8 x 1.8 m2 of two."""
+    """Rotated by pi a box covers itself with a wrong orientation; across, a car covers 1.8 x 1.8 m2 of two."""
     back = metrics_of(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi, 0, 0]))
     assert back["mAP_entire_area"] == pytest.approx(100) and back["car_aos_entire_area"] == pytest.approx(0, abs=1e-3)
     across = metrics_of(labels, changed(lambda name, box: box + [0, 0, 0, 0, 0, 0, np.pi / 2, 0, 0]))
@@ -226,10 +226,8 @@ def test_a_result_says_of_a_box_what_its_label_says(tmp_path, item, yaw):
     for key in ("dimensions", "location"):
         assert np.allclose(parsed[key], expected[key], atol=1e-5)
     for key in ("rotation_y", "alpha"):
-        assert (
-            np.allclose(np.exp(1j * parsed[key]), np.exp(1j * expected[key]), atol=1e-5)
-            and abs(parsed[key][0]) <= np.pi + 1e-6
-        )
+        assert np.allclose(np.exp(1j * parsed[key]), np.exp(1j * expected[key]), atol=1e-5)
+        assert abs(parsed[key][0]) <= np.pi + 1e-6
 
 
 def test_a_box_beside_the_camera_reaches_the_edge_of_the_image():
@@ -243,7 +241,7 @@ def test_a_box_beside_the_camera_reaches_the_edge_of_the_image():
 
 
 def test_the_devkits_overlap_is_shapelys():
-    """It is compiled by whichever numba is there, from code older than that."""
+    """The installed numba compiles it, which is newer than the code."""
     devkit()
     from vod.evaluation.rotate_iou_cpu import rotate_iou_eval
 

@@ -1,4 +1,4 @@
-"""View-of-Delft from the folder to the numbers, with detections that are the truth."""
+"""View-of-Delft from the folder to the numbers, with the truth as detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one function that turns metres into cells."""
+"""The function that maps metres to cells."""
 
 import numpy as np
 import pytest

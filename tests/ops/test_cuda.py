@@ -23,7 +23,7 @@ if cuda is None:
 
 @pytest.fixture(params=ORDERS)
 def order(request, monkeypatch):
-    """In which blocks and threads run."""
+    """Order in which blocks and threads run."""
     monkeypatch.setenv("GPUHOST_ORDER", request.param)
     return request.param
 
@@ -164,7 +164,7 @@ def test_a_context_with_its_channels_last_gives_the_same_lift(channels, order):
         context = rng.standard_normal((2, channels, 8, 12)).astype(dtype)
         channels_last_context = np.ascontiguousarray(np.moveaxis(context, 1, 3))
         expected = ops.lift(spec, ops.lift_table(spec, rig), depth.astype(np.float32), context.astype(np.float32))
-        for half, out in ((False, np.float32), (True, np.float16)):  # whatever is read, either may be written
+        for half, out in ((False, np.float32), (True, np.float16)):  # any input type with either output type
             result = cuda.lift(spec, table, depth, channels_last_context, channels_last=True, half=half)
             assert result.dtype == out and np.array_equal(result, expected.astype(out))
             assert np.array_equal(cuda.lift(spec, table, depth, context, half=half), result)

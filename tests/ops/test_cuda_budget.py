@@ -17,7 +17,7 @@ RUNTIMES = ("libasan.so", "libubsan.so")
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """The folder of the compiled kernels, and what ptxas says of them."""
+    """The folder of the compiled kernels, and ptxas' report on them."""
     if cuda_budget.nvcc() is None:
         pytest.skip("no nvcc: the CUDA kernels are NOT compiled for sm_87 and sm_110")
     folder = tmp_path_factory.mktemp("objects")
@@ -40,7 +40,7 @@ def test_a_frame_moves_no_more_bytes_than_its_budget():
     actual, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
     assert set(actual) == set(allowed)
     for name, op in actual.items():
-        # where memory begins makes a few sectors more or less
+        # the alignment of memory changes a few sectors
         assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], name
     total = sum(op["bytes"] for op in actual.values())
     assert total <= 1.25 * sum(op["fewest"] for op in actual.values())
@@ -122,7 +122,7 @@ def test_the_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers(
 
 
 def run_cases(build: Path, tests: str, which: str, **env: str) -> None:
-    """Some tests in a process of their own, with the module of another build."""
+    """Some tests in another process, with the module of another build."""
     cases = [str(Path(__file__).parent / tests), "-k", which]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *cases]
     run = subprocess.run(

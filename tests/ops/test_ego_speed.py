@@ -25,7 +25,7 @@ def rig_of(*yaws: float, velocity: str = "aliased", period: float = PERIOD) -> S
 def world(
     rig: SensorRig, speed: float, seed: int, count: int = 500, movers: float = 0.0, noise: float = 0.05
 ) -> dict[str, np.ndarray]:
-    """Returns of a static world seen from an ego at `speed`; a share of them moves on its own."""
+    """Returns of a static world from an ego at `speed`; a share of them is of moving objects."""
     rng = np.random.default_rng(seed)
     out = {}
     for radar in rig.radars:
@@ -108,7 +108,7 @@ def test_more_points_than_are_sampled_give_the_same_speed() -> None:
 
 
 def astyx_frame(data: Path, number: int) -> np.ndarray:
-    """(N, 5) points; the file's velocity is positive when closing."""
+    """(N, 5) points; the file's velocity is positive when approaching."""
     with gzip.open(data / "astyx" / "radar_6455" / f"{number:06d}.txt.gz", "rt") as file:
         table = np.loadtxt([line for line in file if line.strip() and line.lstrip()[0] in "-0123456789"])
     return (table[:, [0, 1, 2, 4, 3]] * [1, 1, 1, 1, -1]).astype(np.float32)

@@ -33,7 +33,7 @@ def frustum(spec: ModelSpec, rig: SensorRig, crops: list[ImageCrop]) -> np.ndarr
 
 
 def cells_of(spec: ModelSpec, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cell of each point (-1 outside) and how far, in m, it is from changing its mind."""
+    """Cell of each point (-1 outside) and its distance in m to the nearest border."""
     grid = spec.grid
     x, y, z = np.moveaxis(points, -1, 0)
     above = z - (spec.ground_plane[0] * x + spec.ground_plane[1] * y + spec.ground_plane[2])

@@ -25,8 +25,8 @@ def images(*arrays: object) -> Callable[[], object]:
     return lambda: ops.preprocess_images(list(arrays), [CROP] * len(arrays), SPEC.image)
 
 
-def sweeps(*given: object, now: object = 0, ego: object = None) -> Callable[[], object]:
-    return lambda: ops.voxelize_radar(SPEC, RIG, list(given), now, ego)
+def sweeps(*radar: object, now: object = 0, ego: object = None) -> Callable[[], object]:
+    return lambda: ops.voxelize_radar(SPEC, RIG, list(radar), now, ego)
 
 
 def broken_spec(**changes: object):
@@ -105,7 +105,7 @@ def test_each_mistake_has_its_code(mistake: str) -> None:
 
 
 def test_layout_is_not_a_mistake() -> None:
-    """Any strides are welcome: the values count."""
+    """Any strides are allowed: the values count."""
     rng = np.random.default_rng(0)
     heatmap, box = rng.normal(0, 1, (3, 24, 32)).astype(np.float32), rng.normal(0, 1, (20, 24, 32)).astype(np.float32)
     dense = ops.decode(SPEC, heatmap, box)

@@ -56,7 +56,7 @@ def test_equals_the_definition_for_any_network_size(width: int, height: int) -> 
 
 LAYOUTS = {
     "dense": lambda a: a,
-    "BGR seen as RGB": lambda a: a[..., ::-1],
+    "BGR as RGB": lambda a: a[..., ::-1],
     "upside down": lambda a: a[::-1],
     "mirrored": lambda a: a[:, ::-1],
     "every other pixel": lambda a: a[::2, ::2],
@@ -156,7 +156,7 @@ def test_the_crop_covers_the_input_and_is_anchored(anchor: float) -> None:
 
 # ---- NV12 ----
 def test_planes_on_the_gpu_are_refused_with_a_cure_that_works() -> None:
-    """Alone, numpy.asarray fails for them."""
+    """numpy.asarray alone fails for them."""
     on_gpu = type(
         "OnGpu",
         (),
@@ -166,7 +166,7 @@ def test_planes_on_the_gpu_are_refused_with_a_cure_that_works() -> None:
         preprocess_images(
             [(on_gpu, np.zeros((2, 3, 2), np.uint8))], [ImageCrop()], ImageSpec(width=16, height=16, stride=16)
         )
-    assert raised.value.code == "E0201" and "copy to the host" in raised.value.fix
+    assert raised.value.code == "E0201" and "copy an array on the GPU to the host" in raised.value.fix
 
 
 MATRICES = {"bt601": (0.299, 0.114, 219, 224, 16), "bt601_full": (0.299, 0.114, 255, 255, 0)}
@@ -208,7 +208,7 @@ def test_nv12_is_as_if_it_had_been_converted_first(size: tuple[int, int], matrix
 
 def test_nv12_is_bt601_as_opencv_reads_it() -> None:
     y, uv = planes(64, 48)
-    y = np.maximum(y, 16)  # OpenCV takes blacker than black for black
+    y = np.maximum(y, 16)  # OpenCV clamps blacker than black to black
     converted = cv2.cvtColorTwoPlane(y, np.ascontiguousarray(uv), cv2.COLOR_YUV2RGB_NV12)
     assert np.abs(converted.astype(int) - rgb_of(y, uv)).max() <= 1
 

@@ -160,7 +160,7 @@ def test_without_odometry_a_static_world_is_compensated_by_its_own_returns(veloc
     rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=shift(3, 0, 0.5), velocity=velocity, period=period)])
     cloud = random_points(rng, 600)
     cloud[:, 0] = np.abs(cloud[:, 0])
-    cloud[:, 4] = -13.0 * cloud[:, 0] / np.linalg.norm(cloud[:, :3], axis=1)  # static, seen from 13 m/s forward
+    cloud[:, 4] = -13.0 * cloud[:, 0] / np.linalg.norm(cloud[:, :3], axis=1)  # static, from an ego at 13 m/s forward
     if period:
         cloud[:, 4] -= period * np.round(cloud[:, 4] / period)
     spec = small_spec()

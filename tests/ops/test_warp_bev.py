@@ -76,7 +76,7 @@ def moved(features: np.ndarray, rows: int, columns: int) -> np.ndarray:
 @pytest.mark.parametrize("name", GRIDS)
 @pytest.mark.parametrize(("rows", "columns"), [(0, 1), (1, 0), (-2, 5), (7, -3), (0, -15), (-11, -1)])
 def test_whole_cells_are_exact(name: str, rows: int, columns: int) -> None:
-    """Driving forward, along x, moves columns; sideways, along y, rows. What was never on the map is 0."""
+    """Driving forward, along x, moves columns; sideways, along y, rows. Beyond the map it is 0."""
     grid = GRIDS[name]
     rows = max(-grid.height(), min(grid.height(), rows))
     features = random_map(grid)

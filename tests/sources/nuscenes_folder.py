@@ -34,7 +34,7 @@ ANNOTATED = ([0, 1, 2], [0, 2], [1])  # key frames of each instance
 
 
 def pose(time_us: int) -> tuple[list[float], Quaternion]:
-    """Where the vehicle is: a bend at 8 m/s, slightly pitched."""
+    """The vehicle's pose: a bend at 8 m/s, slightly pitched."""
     t = (time_us - START_US) * 1e-6
     turn = Quaternion(axis=[0, 0, 1], radians=0.7 + 0.2 * t) * Quaternion(axis=[0, 1, 0], degrees=1.5)
     return [400 + 8 * t, 1100 + t * t, 0.0], turn
@@ -84,7 +84,7 @@ def write_nuscenes(root: Path) -> Path:
             one["next"], two["prev"] = two["token"], one["token"]
         tables["sample_data"] += rows
     (root / "maps").mkdir(exist_ok=True)
-    cv2.imwrite(str(root / "maps" / "none.png"), np.zeros((8, 8), np.uint8))  # the devkit wants one
+    cv2.imwrite(str(root / "maps" / "none.png"), np.zeros((8, 8), np.uint8))  # the devkit needs one
     for name, rows in tables.items():
         path = root / "v1.0-mini" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

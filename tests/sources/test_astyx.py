@@ -55,7 +55,7 @@ def labelled(**changes) -> dict:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A complete folder of two frames, made by hand."""
+    """A complete folder of two frames, written by hand."""
     for name in ("000007", "000008"):
         files = {
             f"calibration/{name}.json": json.dumps(calibration()),
@@ -176,14 +176,14 @@ def test_points_in_boxes_are_those_of_a_plain_loop(adapted):
     assert sample.truth.radar_points.sum() > 400
 
 
-# ---- a folder made by hand ----
+# ---- a folder written by hand ----
 def test_a_frame_is_read_as_written(folder):
     source = open_source(folder)
     assert isinstance(source, AstyxSource) and source.kind == "astyx" and source.names == ["000007", "000008"]
     sample = source["000007"]
     assert sample.timestamp_ns == 700_000_000 == sample.radar[0].timestamp_ns
     assert source["000008"].timestamp_ns - sample.timestamp_ns == 100_000_000
-    assert sample.radar[0].points.tolist() == [[10, 1, 0, 48, -2.5], [20, -3, 0.5, 50.5, 1.25]]  # closing, receding
+    assert sample.radar[0].points.tolist() == [[10, 1, 0, 48, -2.5], [20, -3, 0.5, 50.5, 1.25]]  # approaching, receding
     assert sample.lidar.tolist() == [[10, 1, 0, 7], [5, 5, 5, 255]]
     assert np.allclose(sample.truth.boxes[0, :7], [10, 1, 0, 4, 2, 1.5, np.radians(30)])
     assert sample.truth.labels == ["car"] and sample.truth.occlusion.tolist() == [1]

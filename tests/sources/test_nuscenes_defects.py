@@ -107,7 +107,7 @@ def test_a_missing_file_is_named(folder, kind):
     assert len(NuScenesSource(folder, sweeps=1)["k0"].radar) == 1 if "sweeps" in kind else True
 
 
-def test_a_sensor_without_a_reading_keeps_its_place_in_the_rig(folder):
+def test_a_sensor_without_a_reading_stays_in_the_rig(folder):
     def absent(row) -> bool:
         return row["token"] in ("CAM_BACK-0", "RADAR_FRONT-0")
 

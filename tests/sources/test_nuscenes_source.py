@@ -53,16 +53,12 @@ def through(T: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 # ---- against the devkit ----
 def test_samples_and_scenes_are_the_devkits(source, devkit):
-    assert (
-        source.kind == "nuscenes"
-        and source.names == ["k0", "k1", "k2"]
-        and source.scenes == {"scene-0061": source.names}
-    )
-    assert (
-        source.splits["mini_train"] == source.names
-        and source.splits["train"] == source.names
-        and "val" not in source.splits
-    )
+    assert source.kind == "nuscenes"
+    assert source.names == ["k0", "k1", "k2"]
+    assert source.scenes == {"scene-0061": source.names}
+    assert source.splits["mini_train"] == source.names
+    assert source.splits["train"] == source.names
+    assert "val" not in source.splits
     for sample in source:
         assert sample.timestamp_ns == devkit.get("sample", sample.name)["timestamp"] * 1000
         assert sample.scene == "scene-0061"
@@ -92,7 +88,7 @@ def test_boxes_are_the_devkits_in_the_ego_frame(source, devkit, name):
 
 
 def test_bicycle_racks_come_beside_the_boxes(source, devkit, tmp_path):
-    """Seen as racks where the same annotations are of that category; checked against the devkit's box."""
+    """Annotations of that category become racks; against the devkit's boxes."""
     write_nuscenes(tmp_path)
     table = tmp_path / "v1.0-mini" / "category.json"
     table.write_text(table.read_text().replace('"animal"', '"static_object.bicycle_rack"'))
@@ -134,7 +130,7 @@ def test_counts_and_visibility_come_with_the_boxes(source):
 @pytest.mark.parametrize("channel", ["CAM_FRONT", "CAM_BACK"])
 @pytest.mark.parametrize("name", ["k0", "k1", "k2"])
 def test_cameras_carry_the_motion_since_their_exposure(source, devkit, name, channel):
-    """The devkit brings a box from the world into each camera at its own ego pose; the rig must give the same place."""
+    """The devkit transforms a box into each camera at that camera's ego pose; the rig must give the same position."""
     from nuscenes.utils.geometry_utils import BoxVisibility
 
     sample = source[name]
@@ -161,7 +157,7 @@ def test_radar_sweeps_are_the_devkits_in_the_lidar_frame(source, devkit):
         )
         T_ego_radar = np.asarray(sample.rig.radars[0].T_ego_radar)
         T_lidar_world = np.linalg.inv(sample.ego.T_world_ego @ matrix(*SENSORS["LIDAR_TOP"][1:3]))
-        # the devkit keeps only valid and unmoving-or-moving returns: open with its filter
+        # the devkit keeps only valid and stationary or moving returns: open with its filter
         ours = NuScenesSource(source.path, invalid_states=[0], dynamic_properties=range(7), images=False)[name].radar
         points = [through(T_lidar_world @ sweep.T_world_ego @ T_ego_radar, sweep.points[:, :3]) for sweep in ours]
         assert np.allclose(np.concatenate(points), cloud.points[:3].T, atol=1e-4)
@@ -201,7 +197,7 @@ def test_radial_velocity_is_the_part_along_the_line_of_sight():
         -2,
         (1 * 3 + 2 * 4) / 5,
         0,
-    ]  # closing ahead, receding, closing on the left, oblique, no direction
+    ]  # approaching ahead, receding, approaching on the left, oblique, no direction
     assert radar_points(points)[:, 4].tolist() == pytest.approx(expected)
     assert np.array_equal(radar_points(points)[:, 3], points["rcs"])
 

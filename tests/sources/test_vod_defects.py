@@ -26,7 +26,7 @@ def file_of(folder: Path, sensor: str, kind: str) -> Path:
 
 
 def code_of(folder: Path, file: Path | None = None, name: str = NAME, **options) -> str:
-    """The code of the error that reading a frame ends in; it must name the file at fault."""
+    """The code of the error of reading a frame; it must name the faulty file."""
     with pytest.raises(Error) as caught:
         _ = VodSource(folder, **options)[name]
     assert caught.value.what and caught.value.where and caught.value.fix
@@ -123,7 +123,7 @@ def test_a_truncated_image_is_refused(folder, end):
     file = file_of(folder, "lidar", "image_2")
     file.write_bytes(file.read_bytes()[:end])
     assert code_of(folder, file) == "E0303"
-    assert code_of(folder, file, images=False) == "E0303"  # its size is needed all the same
+    assert code_of(folder, file, images=False) == "E0303"  # its size is needed without its pixels
 
 
 # ---- calibration and poses ----

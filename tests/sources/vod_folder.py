@@ -60,7 +60,7 @@ def pose(frame: int) -> np.ndarray:
 
 
 def label_line(T_camera_lidar: np.ndarray, item: tuple) -> str:
-    """One object as the documents describe it, with the score that the published files carry."""
+    """A line of an object as in the documents, with the score of the published files."""
     name, x, y, z, length, width, height, yaw, occlusion = item
     corners = [
         [x + np.cos(yaw) * a - np.sin(yaw) * b, y + np.sin(yaw) * a + np.cos(yaw) * b, z + c, 1]
@@ -96,7 +96,7 @@ def radar_rows(frame: int, scans: int) -> np.ndarray:
         for x, y in rng.uniform([40, -20], [80, 20], (9, 2)):
             rows.append([x, y, rng.uniform(-1, 2), rng.uniform(-30, 0), 0, 0, -scan])
     table = np.array(rows)
-    table[:, 4] = table[:, 5] - 7.0 * table[:, 0] / np.linalg.norm(table[:, :3], axis=1)  # the vehicle drives at 7 m/s
+    table[:, 4] = table[:, 5] - 7.0 * table[:, 0] / np.linalg.norm(table[:, :3], axis=1)  # ego at 7 m/s
     return table.astype("<f4")
 
 
@@ -113,7 +113,7 @@ def lidar_rows(frame: int) -> np.ndarray:
 
 
 def calibration_text(T_camera_sensor: np.ndarray) -> str:
-    """Lines in the published order: the devkit counts them."""
+    """Lines in the published order, on which the devkit relies."""
     rows = {
         **{f"P{i}": P2 for i in range(4)},
         "R0_rect": np.eye(3),
@@ -156,7 +156,7 @@ def write_vod(root: Path, scans: tuple[int, ...] = (1, 5)) -> Path:
 
 
 def devkit() -> ModuleType:
-    """vod-tudelft, whose plots want k3d; nothing else does."""
+    """vod-tudelft with an empty module for k3d, which only its plots need."""
     if find_spec("k3d") is None:
         sys.modules["k3d"] = ModuleType("k3d")
     try:

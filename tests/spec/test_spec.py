@@ -117,9 +117,8 @@ def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_
     spec = ModelSpec.from_json(json.dumps(doc))
     assert (spec.history.frames, spec.history.channels, spec.segmentation) == (0, 0, False)
     written = json.loads(spec.to_json())
-    assert (
-        written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0} and written.pop("segmentation") is False
-    )
+    assert written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0}
+    assert written.pop("segmentation") is False
     assert written == doc | {"version": 2}
 
 

@@ -1,4 +1,4 @@
-"""Pictures: objects are where their boxes project to, and what is hidden is known to be hidden."""
+"""Pictures: objects fill the projections of their boxes; occlusion is counted."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_heading_and_light_are_in_the_picture():
 
 
 def test_depth_order_agrees_with_rays():
-    """Whatever a ray from the eye meets first must be drawn last."""
+    """The box that a ray from the eye hits first must be drawn last."""
     rng = np.random.default_rng(4)
     rays = ordered = 0
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""LiDAR points lie on the surfaces that the rays meet first, with reflectances of their material."""
+"""LiDAR points lie on the surfaces that the rays hit first, with the reflectance of their material."""
 
 from __future__ import annotations
 
@@ -46,11 +46,9 @@ def test_points_of_every_class_are_in_their_boxes():
         local = np.abs((hits[:, :2] - (x, y)) @ np.array([[c, -s], [s, c]]))
         length, width, height = SIZES[kind]
         assert len(hits) > 15, kind
-        assert (
-            (local < np.array([length, width]) / 2 + 0.1).all()
-            and hits[:, 2].min() > -0.1
-            and hits[:, 2].max() < height + 0.1
-        )
+        assert (local < np.array([length, width]) / 2 + 0.1).all()
+        assert hits[:, 2].min() > -0.1
+        assert hits[:, 2].max() < height + 0.1
 
 
 def test_lamps_shine_and_asphalt_does_not():

@@ -56,24 +56,20 @@ def test_the_devkit_opens_it_and_every_chain_is_whole(nusc, source):
             assert row["instance_token"] == instance["token"]
             times.append(nusc.get("sample", row["sample_token"])["timestamp"])
             last, token, count = token, row["next"], count + 1
-        assert (
-            count == instance["nbr_annotations"]
-            and last == instance["last_annotation_token"]
-            and times == sorted(times)
-        )
+        assert count == instance["nbr_annotations"]
+        assert last == instance["last_annotation_token"]
+        assert times == sorted(times)
     for row in nusc.sample_data:
         assert Path(nusc.dataroot, row["filename"]).is_file()
         if row["next"]:
             after = nusc.get("sample_data", row["next"])
-            assert (
-                after["prev"] == row["token"]
-                and after["timestamp"] > row["timestamp"]
-                and after["channel"] == row["channel"]
-            )
+            assert after["prev"] == row["token"]
+            assert after["timestamp"] > row["timestamp"]
+            assert after["channel"] == row["channel"]
     radars = [row for row in nusc.sample_data if row["channel"] == "RADAR_FRONT"]
-    assert (
-        len(radars) == 18 and sum(r["is_key_frame"] for r in radars) == 6 and sum(r["prev"] == "" for r in radars) == 2
-    )
+    assert len(radars) == 18
+    assert sum(r["is_key_frame"] for r in radars) == 6
+    assert sum(r["prev"] == "" for r in radars) == 2
 
 
 @pytest.mark.parametrize("channel", ["CAM_FRONT", "RADAR_FRONT", "LIDAR_TOP"])
@@ -148,7 +144,7 @@ def test_our_reader_gives_the_samples_back(folder, source):
 
 
 def test_relative_radar_velocities_contain_the_motion_of_the_ego(nusc, source):
-    """Standing things seem to come at the speed of the vehicle's radar along the line of sight."""
+    """Static things approach at the speed of the vehicle's radar along the line of sight."""
     from nuscenes.utils.data_classes import RadarPointCloud
 
     checked = 0
@@ -229,7 +225,7 @@ def test_written_twice_it_is_the_same_bytes(tmp_path):
 
 
 class Changed:
-    """A source of one sample with something else in it."""
+    """A source of one sample, some fields of which are replaced."""
 
     kind = "synth"
 

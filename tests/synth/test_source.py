@@ -1,4 +1,4 @@
-"""The synthetic source as a source: reproducible, consistent in time, honest about what it cannot do."""
+"""The synthetic source: reproducible, consistent in time, with errors for impossible options."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_sample_is_the_same_bytes_whatever_was_read_before_it():
     names = ["s000-f000", "s001-f002", "s005-f001", "s000-f002"]
     forward, other = SynthSource(seed=3, lidar=True, **SMALL), SynthSource(seed=3, lidar=True, **SMALL)
     first = [digest(forward[n]) for n in names]
-    for scene in range(CACHED_SCENES + 1):  # push everything out of memory
+    for scene in range(CACHED_SCENES + 1):  # evict everything from the cache
         other[f"s{scene:03d}-f001"]
     assert [digest(other[n]) for n in reversed(names)] == first[::-1]
     assert digest(other.subset(names[1:2])[names[1]]) == first[1]
@@ -65,11 +65,9 @@ def test_names_order_and_splits():
 def test_the_default_rig_is_valid_and_looks_all_around():
     rig = default_rig((480, 270))
     rig.check()
-    assert (
-        [c.name for c in rig.cameras][:2] == ["CAM_FRONT", "CAM_FRONT_RIGHT"]
-        and len(rig.cameras) == 6
-        and len(rig.radars) == 5
-    )
+    assert [c.name for c in rig.cameras][:2] == ["CAM_FRONT", "CAM_FRONT_RIGHT"]
+    assert len(rig.cameras) == 6
+    assert len(rig.radars) == 5
     for degrees in range(0, 360, 3):  # a point 20 m away at eye level is in some image
         p = np.array([20 * np.cos(np.radians(degrees)), 20 * np.sin(np.radians(degrees)), 1.5, 1])
         visible = 0
@@ -94,11 +92,9 @@ def test_a_sample_has_everything_with_the_right_types():
     )
     assert sample.lidar.dtype == np.float32 and sample.lidar.shape[1] == 4
     truth = sample.truth
-    assert (
-        truth.boxes.shape == (len(truth.labels), 9)
-        and np.isfinite(truth.boxes).all()
-        and set(truth.labels) <= set(source.classes)
-    )
+    assert truth.boxes.shape == (len(truth.labels), 9)
+    assert np.isfinite(truth.boxes).all()
+    assert set(truth.labels) <= set(source.classes)
     assert truth.occlusion.dtype == np.int8 and set(truth.occlusion.tolist()) <= {0, 1, 2, 3}
     assert (truth.lidar_points >= 0).all() and (SynthSource(**SMALL)["s002-f001"].truth.lidar_points == -1).all()
     for radar in source.rig.radars:

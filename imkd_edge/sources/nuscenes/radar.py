@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -25,7 +25,7 @@ DYNAMIC_PROPERTIES = tuple(range(8))
 AMBIGUITY_STATES = (3,)
 
 
-def filter_points(points: np.ndarray, filters: Mapping[str, Collection[int] | None]) -> np.ndarray:
+def filter_points(points: np.ndarray, filters: Mapping[str, Sequence[int] | None]) -> np.ndarray:
     """Rows (N,) of a PCD file whose fields have one of the values in `filters`; None passes every value."""
     passes = np.ones(len(points), bool)
     for field, values in filters.items():
