@@ -29,7 +29,7 @@ FORWARD = np.array(
 
 
 def small_spec(**changes) -> ModelSpec:
-    """2 cameras of 96x64, stride 8; 32x24 cells of 1 m; radar cells of 0.5 m, every statistic; 3 classes in 2 groups."""
+    """2 cameras of 96x64, stride 8; 32x24 cells of 1 m; radar cells of 0.5 m, all statistics; 3 classes in 2 groups."""
     classes = [
         ClassSpec(name="car", group=0, nms_radius=2.5),
         ClassSpec(name="truck", group=1, nms_radius=4),
