@@ -29,7 +29,7 @@ COLUMNS = {  # metric -> head of its column; a metric without a value has no col
     "car_mae_y": "y m",
     "car_mae_z": "z m",
     "car_mae_yaw": "yaw rad",
-    "car_turned": "turned",
+    "car_turned": "reversed",
     "mAP": "mAP",
     "NDS": "NDS",
     "mAVE": "mAVE",
