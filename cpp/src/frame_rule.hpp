@@ -63,8 +63,8 @@ class ClockStepRule {
   explicit ClockStepRule(std::size_t sensors) : streams_(sensors + 1) {}
 
   // call_ns: now as the push says it; now_ns: the current time, which never decreases; silent: of a sensor.
-  // suspected: the item is older than its stream's newest, or than any where the stream has none, and call_ns is more
-  //   than max_future before now_ns.
+  // suspected: the item is older than its stream's newest, or than the newest of all where the stream has none, and
+  //   call_ns is more than max_future before now_ns.
   // certain: the second suspected item of a stream, newer than the first, and nothing newer than every item before them
   //   has arrived since; or every sensor that delivers has advanced kAdvances times without reaching its newest item.
   // An item that is late or in the future at call_ns is ignored.
