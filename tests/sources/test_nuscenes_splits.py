@@ -1,4 +1,4 @@
-"""Splits of nuScenes folders: a folder's own in splits.json, the official ones, and what is said where one is missing."""
+"""Splits of nuScenes folders: their own in splits.json, the official ones, and the message where one is missing."""
 
 from __future__ import annotations
 
