@@ -63,7 +63,7 @@ class InferOptions:
 
     frame: Annotated[tuple[str, ...], Option("Name of a frame; repeatable.")] = ()
     frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
-    split: Annotated[str | None, Option("Only the frames of this split.")] = None
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
     save: Annotated[bool, Option("Write OUT/FRAME/overview.png and result.json.")] = False
     out: Annotated[Path, Option("Folder for --save.")] = Path("runs/infer")
     debug: Annotated[bool, Option("With --save: also draw the gate maps.")] = False
@@ -117,7 +117,7 @@ class TrainOptions:
     """One training, besides its config."""
 
     data: Annotated[str | None, Option("Folder or name of the source; the default is the config's.")] = None
-    split: Annotated[str | None, Option("Train on this split; the default is the config's.")] = None
+    split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
     resume: Annotated[bool, Option("Continue from OUT/checkpoint.pt.")] = False

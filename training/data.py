@@ -268,7 +268,7 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNELS,Hr,Wr)
     if sample.lidar is None:
-        fix = "copy the LiDAR's folder too, or tell the reader to make it ([data.options], such as lidar = true)"
+        fix = "copy its LiDAR file too, or tell the reader to make it ([data.options], such as lidar = true)"
         raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
     return LidarGrid.of(spec)(sample.lidar)
 

@@ -13,7 +13,7 @@ import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.run import DEFAULTS, Prediction, choose, evaluate
+from imkd_edge.evaluation.run import DEFAULTS, Prediction, check_protocol, choose, measure, predict, summary
 from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.frames import Ego
 from imkd_edge.options import EvalOptions
@@ -39,10 +39,13 @@ def evaluate_checkpoint(
     track: Track | None = None,
 ) -> dict[str, Any]:
     """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle."""
-    selection = choose(data, options.split, source_options, options.limit)
+    teacher = load_checkpoint(Path(checkpoint))["stage"] == TEACHER
+    read = ("labels", "lidar") if teacher else ("labels",)
+    selection = choose(data, options.split, source_options, options.limit, read)
     detect = CheckpointDetector(Path(checkpoint), options.score, selection.source)
-    metrics = evaluate(selection, detect, options, track)
-    return {"dataset": selection.source.kind, "split": options.split, "frames": len(selection), "metrics": metrics}
+    check_protocol(selection.source, options)
+    predictions = predict(selection, detect, options, track)
+    return summary(predictions, options, measure(predictions, options))
 
 
 class CheckpointDetector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.progress import Track
-from imkd_edge.sources.nuscenes import GET_DEVKIT
-from imkd_edge.sources.select import open_with
+from imkd_edge.sources.base import Source
+from imkd_edge.sources.select import open_with, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, TEACHER, load_teacher
@@ -114,11 +115,24 @@ def train_teacher(
 def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:
     """Opens the frames that a config trains on. Raises Error train_no_data, those of the source."""
     source = open_with(settings.data.source, settings.data.options)
-    splits, split = getattr(source, "splits", {}), settings.data.split
-    if not splits.get(split):
-        fix = f"splits of this source: {', '.join(sorted(splits)) or 'none'}"
-        if source.kind == "nuscenes" and not splits:
-            fix += f"; the official ones come with nuscenes-devkit: {GET_DEVKIT}"
-        raise Error(Code.train_no_data, f"the split '{split}' is missing or empty", settings.data.source, fix)
-    names = list(splits[split])
+    names = split_names(source, settings.data.split, settings.data.source, Code.train_no_data)
+    names = labelled_frames(source, names, settings.data.source)
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
+
+
+def labelled_frames(source: Source, names: list[str], where: str) -> list[str]:
+    """The frames that have labels, as far as the source knows without reading them; a warning counts the others.
+
+    Raises: Error train_no_data where none has labels.
+    """
+    labelled = getattr(source, "labelled", None)
+    result = [name for name in names if labelled(name)] if labelled else names
+    if not result:
+        fix = "train on a split whose frames have labels"
+        raise Error(Code.train_no_data, f"{len(names)} frames, all without labels", where, fix)
+    if len(result) < len(names):
+        skipped = [name for name in names if name not in set(result)]
+        first = ", ".join(skipped[:3])
+        message = f"{where}: training leaves out {len(skipped)} of {len(names)} frames, which have no labels: {first}"
+        warnings.warn(message + (", ..." if len(skipped) > 3 else ""), stacklevel=2)
+    return result

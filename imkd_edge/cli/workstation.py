@@ -218,6 +218,7 @@ def evaluate(
         print_json(result)
     else:
         title = f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames"
+        title += f" ({result['unlabelled']} more without labels are left out)" if result["unlabelled"] else ""
         report.show_numbers(title, result["metrics"])
     return OK
 

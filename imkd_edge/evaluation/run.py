@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -36,6 +37,7 @@ class Predictions:
     names: list[str]  # of the N frames
     frames: list[LabelledFrame]  # N
     tallies: list[np.ndarray]  # segmentation.tally of each frame; none without segmentation
+    unlabelled: int = 0  # frames without labels, which are not measured
 
 
 def evaluate_bundle(
@@ -59,8 +61,9 @@ def evaluate_bundle(
         track: wraps the frames, for a progress bar.
 
     Returns:
-        {"dataset", "split", "frames", "metrics", and with resamples "bootstrap": {metric: values}}: KITTI's AP in
-        percent for Astyx, the official devkit's numbers for View-of-Delft (percent) and for others nuScenes'.
+        {"dataset", "split", "frames", "unlabelled", "metrics", and with resamples "bootstrap": {metric: values}}:
+        KITTI's AP in percent for Astyx, the official devkit's numbers for View-of-Delft (percent) and for others
+        nuScenes'. "frames" are measured; "unlabelled" is the number of frames that are not, having no labels.
 
     Raises:
         Error: those of `check_protocol`, the source and the bundle before any frame runs; train_no_data where no frame
@@ -75,13 +78,19 @@ def evaluate_bundle(
         predictions = predict(selection, lambda sample: _infer(detector, sample), options, track)
     metrics = measure(predictions, options)
     kind = selection.source.kind
-    result = {"dataset": kind, "split": options.split, "frames": len(selection), "metrics": metrics}
+    result = summary(predictions, options, metrics)
     if options.resamples and kind == "astyx":
         from imkd_edge.evaluation import kitti
 
         frames, names = predictions.frames, predictions.names
         result["bootstrap"] = kitti.bootstrap(frames, names, RESAMPLED, options.resamples, kitti.CHUNK)
     return result
+
+
+def summary(predictions: Predictions, options: EvalOptions, metrics: dict[str, Any]) -> dict[str, Any]:
+    """What was measured, on how many frames, with which metrics; see `evaluate_bundle`."""
+    counts = {"frames": len(predictions.frames), "unlabelled": predictions.unlabelled}
+    return {"dataset": predictions.source.kind, "split": options.split, **counts, "metrics": metrics}
 
 
 def _infer(detector: Detector, sample: Sample) -> Prediction:
@@ -93,10 +102,14 @@ def _infer(detector: Detector, sample: Sample) -> Prediction:
 
 
 def choose(
-    data: str, split: str, source_options: Mapping[str, Any] | None = None, limit: int | None = None
+    data: str,
+    split: str,
+    source_options: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    read: Collection[str] = ("labels",),
 ) -> Selection:
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
-    selection = select(data, split=None if split == "all" else split, options=source_options)
+    selection = select(data, split=None if split == "all" else split, options=source_options, read=read)
     if not selection.names[:limit]:
         raise Error(Code.train_no_data, f"no frame of the split {split!r} is left", data, "choose a limit from 1")
     return Selection(selection.source, selection.names[:limit])
@@ -148,7 +161,10 @@ def predict(
     options: EvalOptions = DEFAULTS,
     track: Track | None = None,
 ) -> Predictions:
-    """Runs a detector over a selection under the condition of the options; frames without labels are run, not kept.
+    """Runs a detector over a selection under the condition of the options.
+
+    Frames without labels are run, for the models with a history, but not measured: they are counted, and a warning says
+    so.
 
     Raises: Error train_no_data where no frame has labels; spec_bad_value for an unknown condition.
     """
@@ -162,7 +178,11 @@ def predict(
     if not frames:
         fix = "evaluate on a labelled recording"
         raise Error(Code.train_no_data, "no frame has labels", selection.source.kind, fix)
-    return Predictions(selection.source, names, frames, tallies)
+    unlabelled = len(selection) - len(frames)
+    if unlabelled:
+        what = f"{unlabelled} of {len(selection)} frames have no labels: they are not measured"
+        warnings.warn(f"{selection.source.kind}: {what}", stacklevel=2)
+    return Predictions(selection.source, names, frames, tallies, unlabelled)
 
 
 def measure(predictions: Predictions, options: EvalOptions = DEFAULTS) -> dict[str, Any]:

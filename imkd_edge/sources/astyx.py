@@ -17,8 +17,10 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.absences import Absences, is_absent
 from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import (
+    common_image_size,
     decode_image,
     image_size,
     read_bytes,
@@ -35,6 +37,7 @@ CAMERA, RADAR, LIDAR = "camera_front", "radar_6455", "lidar_vlp16"
 LABELS = "groundtruth_obj3d"
 VELOCITY_PERIOD = 10.39  # m/s: the radar's velocities wrap around to [-5.12, 5.20]
 FRAME_TIME_NS = 100_000_000  # nominal: the set publishes no times
+PUBLISHED_SIZE = (2048, 618)  # px of the images
 _SUFFIXES = (".txt", ".txt.gz")
 
 
@@ -43,18 +46,26 @@ class AstyxSource:
 
     Args:
         path: folder with camera_front/, radar_6455/, calibration/, and optionally groundtruth_obj3d/, lidar_vlp16/,
-            splits/.
+            splits/. Of a frame only the calibration is needed: what else it lacks is absent, counted in `absent`.
         frames: frame names, in this order; all by default.
-        images, lidar: False leaves these out of the samples (not decoded, faster).
+        images, lidar, labels: False leaves these out of the samples (not decoded, faster).
     Raises:
         Error source_unknown: not such a folder; source_unknown_frame: a name that is not in it.
     """
 
     kind = "astyx"
 
-    def __init__(self, path: str | Path, frames: Sequence[str] | None = None, images: bool = True, lidar: bool = True):
+    def __init__(
+        self,
+        path: str | Path,
+        frames: Sequence[str] | None = None,
+        images: bool = True,
+        lidar: bool = True,
+        labels: bool = True,
+    ):
         self.path = Path(path)
-        self.images, self.lidar = images, lidar
+        self.images, self.lidar, self.labels = images, lidar, labels
+        self._absences = Absences()
         if not is_astyx(self.path):
             what = f"no {RADAR}/ and {CAMERA}/ in the folder"
             raise Error(Code.source_unknown, what, str(path), "give the folder that holds them")
@@ -72,7 +83,12 @@ class AstyxSource:
 
     def subset(self, names: Sequence[str]) -> AstyxSource:
         """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
-        return AstyxSource(self.path, names, self.images, self.lidar)
+        return AstyxSource(self.path, names, self.images, self.lidar, self.labels)
+
+    @property
+    def absent(self) -> dict[str, int]:
+        """Number of frames by kind of optional data that they lack, among those read so far."""
+        return self._absences.counts()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,23 +100,37 @@ class AstyxSource:
         if name not in self.names:
             raise unknown_frame(name, self.names, self.path)
         image_path = self.path / CAMERA / f"{name}.jpg"
-        image = read_bytes(image_path)
-        rig, T_ego_lidar = self.calibration(name, image_size(image, image_path))
+        image = None if self._lacks(CAMERA, name, image_path) else read_bytes(image_path)
+        size = self._common_size if image is None else image_size(image, image_path)
+        rig, T_ego_lidar = self.calibration(name, size)
         timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
-        radar = self.radar_points(name)
+        radar = None if self._lacks(RADAR, name, self._points_path(RADAR, name)) else self.radar_points(name)
         lidar = self.lidar_points(name, T_ego_lidar) if (self.path / LIDAR).is_dir() else None
-        points = transform(np.asarray(rig.radars[0].T_ego_radar), radar[:, :3].astype(np.float64))
+        T_ego_radar = np.asarray(rig.radars[0].T_ego_radar)
+        points = None if radar is None else transform(T_ego_radar, radar[:, :3].astype(np.float64))
         return Sample(
             name=name,
             timestamp_ns=timestamp_ns,
             rig=rig,
-            frames={CAMERA: decode_image(image, image_path)} if self.images else {},
-            radar=[RadarSweep(RADAR, radar, timestamp_ns)],
+            frames={CAMERA: decode_image(image, image_path)} if self.images and image is not None else {},
+            radar=[] if radar is None else [RadarSweep(RADAR, radar, timestamp_ns)],
             truth=self.truth(name, points, lidar),
             lidar=lidar,
-            camera_timestamps_ns={CAMERA: timestamp_ns},
+            camera_timestamps_ns={} if image is None else {CAMERA: timestamp_ns},
             scene="astyx",
         )
+
+    def _lacks(self, kind: str, name: str, path: Path) -> bool:
+        """Whether a frame has no such file, which is counted."""
+        if is_absent(path):
+            self._absences.add(kind, name, path)
+            return True
+        return False
+
+    @cached_property
+    def _common_size(self) -> tuple[int, int]:
+        """(width, height) px of the set's camera, for frames without an image."""
+        return common_image_size(sorted((self.path / CAMERA).glob("*.jpg"))) or PUBLISHED_SIZE
 
     def _points_path(self, sensor: str, name: str) -> Path:
         paths = [self.path / sensor / (name + suffix) for suffix in _SUFFIXES]
@@ -113,10 +143,16 @@ class AstyxSource:
         return table.astype(np.float32)
 
     def lidar_points(self, name: str, T_ego_lidar: np.ndarray | None) -> np.ndarray | None:
-        """(N, 4) float32: x, y, z m in the ego frame, reflectivity 0..255; None with lidar=False or uncalibrated."""
+        """(N, 4) float32: x, y, z m in the ego frame, reflectivity 0..255.
+
+        None with lidar=False, uncalibrated or without the file.
+        """
         if not self.lidar or T_ego_lidar is None:
             return None
-        table = read_table(self._points_path(LIDAR, name), ("X", "Y", "Z", "Reflectivity"))
+        path = self._points_path(LIDAR, name)
+        if self._lacks(LIDAR, name, path):
+            return None
+        table = read_table(path, ("X", "Y", "Z", "Reflectivity"))
         table[:, :3] = transform(T_ego_lidar, table[:, :3])
         return table[np.isfinite(table).all(1)].astype(np.float32)
 
@@ -142,15 +178,21 @@ class AstyxSource:
             raise Error(Code.source_bad_calibration, reason(fault), str(path), fix) from None
         return rig, T_ego_lidar
 
-    def truth(self, name: str, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
-        """Labelled boxes of a frame; None where the set has no labels.
+    def labelled(self, name: str) -> bool:
+        """Whether a frame has labels, without reading them."""
+        return not is_absent(self.path / LABELS / f"{name}.json")
+
+    def truth(self, name: str, radar: np.ndarray | None, lidar: np.ndarray | None) -> Truth | None:
+        """Labelled boxes of a frame; None with labels=False or without its label file.
 
         Args:
-            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box.
+            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box; None is unknown.
         """
-        if not (self.path / LABELS).is_dir():
+        if not self.labels or not (self.path / LABELS).is_dir():
             return None
         path = self.path / LABELS / f"{name}.json"
+        if self._lacks("labels", name, path):
+            return None
         content = read_json(path, Code.source_bad_label)
         try:
             objects = [_box(item) for item in content["objects"]]

@@ -6,7 +6,7 @@ import gzip
 import json
 import warnings
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,16 @@ def image_size(data: bytes, path: Path) -> tuple[int, int]:
     if size is None:
         raise Error(Code.source_bad_image, f"the image breaks off after {len(data)} bytes", str(path), COPY_AGAIN)
     return size
+
+
+def common_image_size(paths: Iterable[Path]) -> tuple[int, int] | None:
+    """(width, height) of the first complete image among files of one camera; None where there is none."""
+    for path in paths:
+        try:
+            return image_size(read_bytes(path), path)
+        except Error:  # it is reported when its own frame is read
+            continue
+    return None
 
 
 def decode_image(data: bytes, path: Path) -> np.ndarray:

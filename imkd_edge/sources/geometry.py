@@ -83,15 +83,16 @@ def inside_boxes(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 def truth_of(
     objects: Sequence[tuple[np.ndarray, str, int]],  # box (9,) as in Truth, label, occlusion
-    radar: np.ndarray,  # (N, 3+) m in the ego frame
+    radar: np.ndarray | None,  # (N, 3+) m in the ego frame; None: unknown
     lidar: np.ndarray | None,  # (N, 3+) m in the ego frame; None: unknown
 ) -> Truth:
     """The truth of one sample, with the number of radar and LiDAR returns in each box."""
     boxes = np.array([box for box, _, _ in objects], np.float64).reshape(-1, 9)
+    unknown = np.full(len(boxes), -1, np.int32)
     return Truth(
         boxes=boxes,
         labels=[label for _, label, _ in objects],
         occlusion=np.array([occlusion for _, _, occlusion in objects], np.int8),
-        radar_points=points_in_boxes(radar, boxes),
-        lidar_points=np.full(len(boxes), -1, np.int32) if lidar is None else points_in_boxes(lidar, boxes),
+        radar_points=unknown if radar is None else points_in_boxes(radar, boxes),
+        lidar_points=unknown if lidar is None else points_in_boxes(lidar, boxes),
     )

@@ -21,7 +21,7 @@ def open_source(path: str | Path, **options: Any) -> Source:
         Error source_unknown: no reader knows this folder; source_missing_file: it does not exist or may not be read.
     """
     name = str(path)
-    if name == "synth" or name.startswith("synth:"):
+    if is_synth(name):
         return _synth(name, options)
     folder = Path(path)
     if not os.path.isdir(folder):  # unlike Path.is_dir, without OSError for a name that is too long
@@ -32,6 +32,11 @@ def open_source(path: str | Path, **options: Any) -> Source:
     except OSError as fault:
         what, where = f"the folder cannot be read ({fault.strerror})", str(fault.filename or name)
         raise Error(Code.source_missing_file, what, where, "give yourself the right to read it") from None
+
+
+def is_synth(name: str) -> bool:
+    """Whether a source's name is that of the synthetic world."""
+    return name == "synth" or name.startswith("synth:")
 
 
 def _recording(folder: Path, options: dict[str, Any]) -> Source:

@@ -13,6 +13,8 @@ _KINDS = {"F": "f", "I": "i", "U": "u"}  # TYPE -> numpy's kind
 _TYPES = {kind: name for name, kind in _KINDS.items()}
 _SIZES = {"F": (4, 8), "I": (1, 2, 4, 8), "U": (1, 2, 4, 8)}  # bytes
 _HEADER_LIMIT = 4096  # bytes
+_PADDING = "_"  # name of a field that holds no data: bytes between the fields, as PCL writes them
+_MAX_PADDING = 4096  # bytes of one field
 
 
 def _bad(what: str, path: Path) -> Error:
@@ -30,9 +32,10 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
 
 
 def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
-    """Points of a binary PCD file as a structured array (N,) with all its fields.
+    """Points of a binary PCD file as a structured array (N,) with all its fields but the padding.
 
-    N is the header's POINTS: bytes after the last point (zero padding, say) are ignored.
+    N is the header's POINTS: bytes after the last point (zero padding, say) are ignored. Fields called _ are padding of
+    any COUNT; every other field has one value a point.
 
     Args:
         fields: names that the file must have.
@@ -50,15 +53,36 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
         raise _bad(f"broken PCD header ({type(fault).__name__} {fault})", path) from None
     if header["DATA"] != ["binary"] or points < 0:
         raise _bad(f"DATA {' '.join(header['DATA'])}, POINTS {points} is not supported", path)
-    if any(kind not in _KINDS or size not in _SIZES[kind] or count != 1 for _, kind, size, count in columns):
-        raise _bad("a field of unknown TYPE, SIZE or COUNT", path)
-    missing = [name for name in fields if name not in header["FIELDS"]]
-    if missing or len(set(header["FIELDS"])) < len(columns):
-        raise _bad(f"no field {missing[0]}" if missing else "a field named twice", path)
-    dtype = np.dtype([(name, f"<{_KINDS[kind]}{size}") for name, kind, size, _ in columns])
+    dtype = _dtype(columns, path)
+    missing = [name for name in fields if name not in (dtype.names or ())]
+    if missing:
+        raise _bad(f"no field {missing[0]}", path)
     if len(data) - start < points * dtype.itemsize:
         raise _bad(f"POINTS {points} needs {points * dtype.itemsize} bytes, the file holds {len(data) - start}", path)
     return np.frombuffer(data, dtype, points, start)
+
+
+def _dtype(columns: list[tuple[str, str, int, int]], path: Path) -> np.dtype:
+    """The layout of a point, from name, TYPE, SIZE and COUNT of its fields, without the padding."""
+    names, formats, offsets, offset = [], [], [], 0
+    for name, kind, size, count in columns:
+        if kind not in _KINDS or size not in _SIZES[kind]:
+            raise _bad(f"field {name!r} has TYPE {kind}, SIZE {size}; F of 4, 8 or I, U of 1, 2, 4, 8 are known", path)
+        if name == _PADDING:
+            if not 1 <= count <= _MAX_PADDING // size:
+                raise _bad(f"padding of COUNT {count}, SIZE {size}; 1 to {_MAX_PADDING} bytes are allowed", path)
+        elif count != 1:
+            raise _bad(f"field {name!r} has COUNT {count}; only padding (_) may have another than 1", path)
+        elif name in names:
+            raise _bad(f"field {name!r} is there twice", path)
+        else:
+            names.append(name)
+            formats.append(f"<{_KINDS[kind]}{size}")
+            offsets.append(offset)
+        offset += size * count
+    if not names:
+        raise _bad("no field but padding", path)
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": offset})
 
 
 def pcd_bytes(points: np.ndarray) -> bytes:

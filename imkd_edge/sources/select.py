@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.base import Sample, Source
-from imkd_edge.sources.open import open_source
+from imkd_edge.sources.open import is_synth, open_source
+
+ALL = "all"  # the split of every frame, in every source
+OPTIONAL = ("labels", "lidar")  # options of the readers of folders; detection needs neither
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,17 @@ def select(
     names: Sequence[str] = (),
     span: str | None = None,
     options: Mapping[str, Any] | None = None,
+    read: Collection[str] = (),
 ) -> Selection:
-    """Opens a source and selects frames of it.
+    """Opens a source and selects frames of it. Of a folder, labels and LiDAR are read only where wanted.
 
     Args:
         source: folder of a recording, "synth" or "synth:SEED".
-        split: name of one of the source's splits.
+        split: name of one of the source's splits, or "all".
         names: frames by name, or by number where the names are numbers with leading zeros.
         span: "FIRST-LAST", or a text file with one name per line.
-        options: of the source's reader, such as {"scenes": 68} for synth.
+        options: of the source's reader, such as {"scenes": 68} for synth, or {"labels": True} to read labels too.
+        read: which of "labels" and "lidar" are read, unless the options say so.
 
     Raises:
         Error: source_unknown, source_unknown_frame (also where no frame is left), source_missing_file; spec_* for
@@ -51,10 +56,8 @@ def select(
     if names and span:
         what = "each of them selects the frames alone"
         raise Error(Code.spec_bad_value, what, "--frame, --frames", "leave one of them out")
-    reader = open_with(source, options or {})
-    selected = _split_names(reader, split, source) if split else list(reader.names)
-    if not selected and split:
-        raise Error(Code.source_unknown_frame, f"the split {split!r} is empty", source, "choose another split")
+    reader = open_with(source, options or {}, {} if is_synth(source) else {name: name in read for name in OPTIONAL})
+    selected = split_names(reader, split, source) if split else list(reader.names)
     if not selected:
         raise Error(Code.source_unknown_frame, "no frames are there", source, "copy the recording again")
     if names:
@@ -64,13 +67,13 @@ def select(
     return Selection(reader, selected)
 
 
-def open_with(source: str, options: Mapping[str, Any]) -> Source:
-    """open_source with the reader's options.
+def open_with(source: str, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Source:
+    """open_source with the reader's options; `defaults` hold where they say nothing.
 
     Raises: Error spec_unknown_key for an option that the reader does not have, spec_bad_value for a value of it.
     """
     try:
-        return open_source(source, **options)
+        return open_source(source, **{**(defaults or {}), **options})
     except (TypeError, ValueError, AttributeError) as error:
         if not options:
             raise
@@ -80,22 +83,29 @@ def open_with(source: str, options: Mapping[str, Any]) -> Source:
         raise Error(code, f"the reader takes no such {what}: {error}", source, fix) from error
 
 
-def _split_names(source: Source, split: str, where: str) -> list[str]:
+def split_names(source: Source, split: str, where: str, code: Code = Code.source_unknown_frame) -> list[str]:
+    """The frames of a split; raises Error with `code` where there is no such split or it names no frame."""
     splits: dict[str, list[str]] = getattr(source, "splits", {}) or {}
-    if split not in splits:
-        raise Error(Code.source_unknown_frame, f"there is no split {split!r}", where, _split_hint(source, splits))
-    return list(splits[split])
+    if split in splits:
+        if splits[split]:
+            return list(splits[split])
+        what = f"the split {split!r} is empty: it names no frame that is there"
+        full = ", ".join(sorted(name for name, names in splits.items() if names)) or ALL
+        raise Error(code, what, where, f"correct its list, or choose another split: {full}")
+    if split == ALL:
+        return list(source.names)
+    raise Error(code, f"there is no split {split!r}", where, _split_hint(source, splits, split))
 
 
-def _split_hint(source: Source, splits: Mapping[str, list[str]]) -> str:
+def _split_hint(source: Source, splits: Mapping[str, list[str]], split: str) -> str:
     """Which splits there are, or how to get some."""
-    if splits:
-        return f"choose one of: {', '.join(sorted(splits))}"
-    from imkd_edge.sources.nuscenes import GET_DEVKIT, official_splits
+    from imkd_edge.sources.nuscenes import GET_DEVKIT, OFFICIAL, official_splits
 
-    if source.kind == "nuscenes" and official_splits() is None:
+    if source.kind == "nuscenes" and split in OFFICIAL and official_splits() is None:
         return f"the official splits come with nuscenes-devkit: {GET_DEVKIT}"
-    return "it has none: for every frame say --split all (eval, quantize) or leave --split out"
+    if full := sorted(name for name, frames in splits.items() if frames):
+        return f"choose one of: {', '.join(full)}"
+    return "it has none: for every frame say --split all"
 
 
 def resolve_name(names: Sequence[str], query: str, where: str) -> str:

@@ -70,15 +70,16 @@ def test_a_selection_without_frames_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_a_missing_split_says_which_there_are_or_how_to_get_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fix(source: Path | str) -> str:
-        with pytest.raises(Error, match=r"E0307.*there is no split 'dev'") as raised:
-            select(str(source), split="dev")
+    def fix(source: Path | str, split: str = "dev") -> str:
+        with pytest.raises(Error, match=rf"E0307.*there is no split '{split}'") as raised:
+            select(str(source), split=split)
         return raised.value.fix
 
     folder = write_nuscenes(tmp_path)
     assert fix("synth") == "choose one of: train, val"
     without_package(monkeypatch, "nuscenes")
-    assert "pip install" in fix(folder) and "--no-deps nuscenes-devkit==" in fix(folder)
+    assert "pip install" in fix(folder, "val") and "--no-deps nuscenes-devkit==" in fix(folder, "val")
+    assert "devkit" not in fix(folder) and "--split all" in fix(folder)  # its own split, which no package brings
     monkeypatch.setattr(SynthSource, "splits", {})
     assert "--split all" in fix("synth") and "devkit" not in fix("synth")
 

@@ -80,7 +80,7 @@ def test_on_real_frames_the_groups_hold_every_object(shared_data: Path) -> None:
     metrics = result["metrics"]
     assert metrics["car_objects_radar"] + metrics["car_objects_no_radar"] == metrics["car_objects_moderate"] > 10
     assert sum(metrics[f"car_objects_{name}"] for name in radar.TERCILES) == metrics["car_objects_radar"]
-    selection = select(source, split="val")
+    selection = select(source, split="val", read=("labels",))
     truths = [selection.source[name].truth for name in selection.names[:frames]]
     inside = sum(
         int(((t.radar_points > 0) & (np.array(t.labels) == "car") & (t.occlusion < 2)).sum()) for t in truths if t

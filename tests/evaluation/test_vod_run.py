@@ -9,7 +9,7 @@ import pytest
 from sources.vod_folder import NAMES, write_vod
 
 from imkd_edge.errors import Error
-from imkd_edge.evaluation.run import choose, evaluate
+from imkd_edge.evaluation.run import choose, evaluate, evaluate_bundle, measure, predict, summary
 from imkd_edge.options import EvalOptions
 
 
@@ -42,6 +42,47 @@ def test_frames_without_published_labels_are_not_evaluated(folder):
     assert frames == NAMES
     with pytest.raises(Error, match="E0604"):
         evaluate(choose(str(folder), "test"), detect)
+
+
+def test_one_frame_without_labels_is_run_counted_and_reported(tmp_path):
+    """The other frames' numbers are those of the folder without that frame."""
+    folder, options = write_vod(tmp_path), EvalOptions(split="train_val")
+    (folder / "lidar" / "training" / "label_2" / f"{NAMES[0]}.txt").unlink()
+    names = []
+
+    def detect(sample):
+        names.append(sample.name)
+        return (np.zeros((0, 9)), np.zeros(0), []) if sample.truth is None else true_boxes(sample)
+
+    with pytest.warns(UserWarning, match="1 of 4 frames have no labels"):
+        predictions = predict(choose(str(folder), "train_val"), detect, options)
+    assert names == NAMES[:4] and predictions.names == NAMES[1:4] and predictions.unlabelled == 1
+    result = summary(predictions, options, measure(predictions, options))
+    assert (result["frames"], result["unlabelled"], result["split"]) == (3, 1, "train_val")
+    rest = folder / "lidar" / "ImageSets" / "rest.txt"
+    rest.write_text("\n".join(NAMES[1:4]))
+    assert evaluate(choose(str(folder), "rest"), true_boxes) == result["metrics"]
+
+
+def test_the_result_of_a_bundle_says_how_many_frames_were_not_measured(tmp_path, monkeypatch):
+    folder = write_vod(tmp_path)
+    (folder / "lidar" / "training" / "label_2" / f"{NAMES[0]}.txt").unlink()
+
+    class Blind:
+        """A detector that detects nothing."""
+
+        def __init__(self, *arguments, **options): ...
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+
+    monkeypatch.setattr("imkd_edge.evaluation.run.Detector", Blind)
+    monkeypatch.setattr("imkd_edge.evaluation.run._infer", lambda *_: (np.zeros((0, 9)), np.zeros(0), []))
+    with pytest.warns(UserWarning, match="no labels"):
+        result = evaluate_bundle("any", str(folder), EvalOptions(split="full"))
+    assert (result["frames"], result["unlabelled"]) == (3, 2)  # the other one is of the test split
 
 
 def test_ranges_and_blocks_belong_to_another_protocol(folder):

@@ -97,16 +97,6 @@ def test_an_image_of_another_size_is_refused(folder):
     assert code_of(folder) == "E0303"
 
 
-@pytest.mark.parametrize(
-    "kind", ["samples/CAM_FRONT", "samples/LIDAR_TOP", "samples/RADAR_FRONT", "sweeps/RADAR_FRONT"]
-)
-def test_a_missing_file_is_named(folder, kind):
-    for file in (folder / kind).iterdir():
-        file.unlink()
-    assert code_of(folder) == "E0302"
-    assert len(NuScenesSource(folder, sweeps=1)["k0"].radar) == 1 if "sweeps" in kind else True
-
-
 def test_a_sensor_without_a_reading_stays_in_the_rig(folder):
     def absent(row) -> bool:
         return row["token"] in ("CAM_BACK-0", "RADAR_FRONT-0")

@@ -125,7 +125,7 @@ def test_a_checkpoint_of_other_layers_is_refused(whole, tmp_path):
 
 
 def test_an_unknown_split_is_refused(config, tmp_path):
-    with pytest.raises(Error, match="the split 'nights' is missing") as error:
+    with pytest.raises(Error, match="there is no split 'nights'") as error:
         train(config, TrainOptions(out=tmp_path, split="nights"))
     assert error.value.code == "E0604"
 

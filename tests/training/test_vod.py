@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sources.vod_folder import OBJECTS, SPLITS, write_vod
+from sources.vod_folder import NAMES, OBJECTS, SPLITS, write_vod
 
+from imkd_edge.errors import Error
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate
 from imkd_edge.training.lidar import channel
+from imkd_edge.training.program import open_dataset
 
 CONFIG = """base = "astyx-lite"
 [spec]
@@ -85,3 +88,36 @@ def test_augmented_frames_form_a_batch(folder, tmp_path):
     assert batch["images"].shape == (2, 3, 160, 256) and batch["heatmap"].shape[:2] == (2, 3)
     for key in ("images", "radar_grid", "lidar_grid", "heatmap"):
         assert batch[key].isfinite().all() and batch[key].abs().sum() > 0, key
+
+
+def opened(folder: Path, tmp_path: Path, split: str) -> FrameDataset:
+    """As `train --data FOLDER --split SPLIT` opens it."""
+    (tmp_path / "vod.toml").write_text(CONFIG)
+    config = load_config(tmp_path / "vod.toml")
+    return open_dataset(replace(config, data=replace(config.data, source=str(folder), split=split)), seed=0)
+
+
+def test_frames_without_labels_are_left_out_of_training_counted_and_named(tmp_path):
+    folder = write_vod(tmp_path / "vod")
+    labels = folder / "lidar" / "training" / "label_2"
+    (labels / f"{NAMES[1]}.txt").unlink()
+    with pytest.warns(UserWarning, match=f"leaves out 1 of 4 frames, which have no labels: {NAMES[1]}$"):
+        data = opened(folder, tmp_path, "train_val")
+    assert data.names == [NAMES[0], *NAMES[2:4]]
+    data.load()
+    assert all("heatmap" in data[index] for index in range(len(data)))
+    for file in labels.iterdir():
+        file.unlink()
+    with pytest.raises(Error, match=r"E0604.*4 frames, all without labels"):
+        opened(folder, tmp_path, "train_val")
+
+
+def test_split_all_trains_on_every_labelled_frame(folder, tmp_path):
+    with pytest.warns(UserWarning, match=f"1 of 5 frames.*{NAMES[4]}"):  # of the test split
+        assert opened(folder, tmp_path, "all").names == NAMES[:4]
+
+
+def test_a_split_that_is_not_there_is_named_with_those_that_are(folder, tmp_path):
+    with pytest.raises(Error, match=r"E0604.*no split 'dev'") as caught:
+        opened(folder, tmp_path, "dev")
+    assert "train_val" in caught.value.fix and "devkit" not in caught.value.fix

@@ -7,6 +7,14 @@ here: boxes w, l, h with quaternions in the global frame, microseconds, one ego 
 from imkd_edge.sources.nuscenes.labels import DETECTION_CLASSES
 from imkd_edge.sources.nuscenes.radar import radar_points
 from imkd_edge.sources.nuscenes.reader import NuScenesSource, is_nuscenes
-from imkd_edge.sources.nuscenes.splits import GET_DEVKIT, official_splits
+from imkd_edge.sources.nuscenes.splits import GET_DEVKIT, OFFICIAL, official_splits
 
-__all__ = ["DETECTION_CLASSES", "GET_DEVKIT", "NuScenesSource", "is_nuscenes", "official_splits", "radar_points"]
+__all__ = [
+    "DETECTION_CLASSES",
+    "GET_DEVKIT",
+    "OFFICIAL",
+    "NuScenesSource",
+    "is_nuscenes",
+    "official_splits",
+    "radar_points",
+]

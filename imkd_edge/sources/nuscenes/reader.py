@@ -7,7 +7,7 @@ exposure and that moment.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.absences import Absences, is_absent
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.files import COPY_AGAIN, decode_image, read_bytes, reason
 from imkd_edge.sources.geometry import inverse, transform
@@ -30,7 +31,7 @@ from imkd_edge.sources.nuscenes.radar import (
     filter_points,
     radar_points,
 )
-from imkd_edge.sources.nuscenes.splits import official_splits
+from imkd_edge.sources.nuscenes.splits import custom_splits, official_splits
 from imkd_edge.sources.nuscenes.tables import Row, Tables, table_folders
 from imkd_edge.sources.pcd import read_pcd
 from imkd_edge.sources.times import ns_from_us
@@ -42,14 +43,16 @@ class NuScenesSource:
     """Samples (annotated key frames) of a nuScenes v1.0 folder, by token.
 
     Args:
-        path: folder with v1.0-*/ (or tables_as_found/) and samples/, sweeps/.
+        path: folder with v1.0-*/ (or tables_as_found/) and samples/, sweeps/. A file of these that is not there is a
+            sensor without a reading, counted in `absent`.
         version: which v1.0-*, where there are several.
         frames: sample tokens, in this order; all by default, by scene and time.
         sweeps: radar readings per radar and sample, newest first.
-        images, lidar: False leaves these out of the samples (not read, faster).
+        images, lidar, labels: False leaves these out of the samples (not read, faster).
         invalid_states, dynamic_properties, ambiguity_states: of the radar returns that pass; None passes all.
     Raises:
-        Error source_unknown, source_missing_file, source_bad_calibration, source_bad_label, source_unknown_frame.
+        Error source_unknown, source_missing_file (also where no file of a camera or radar is there),
+            source_bad_calibration, source_bad_label, source_unknown_frame.
     """
 
     kind = "nuscenes"
@@ -65,13 +68,15 @@ class NuScenesSource:
         invalid_states: Collection[int] | None = INVALID_STATES,
         dynamic_properties: Collection[int] | None = DYNAMIC_PROPERTIES,
         ambiguity_states: Collection[int] | None = AMBIGUITY_STATES,
+        labels: bool = True,
     ):
         self.path, self.sweeps, self.images, self.lidar = Path(path), index(sweeps), images, lidar
         filters = {"invalid_state": invalid_states, "dyn_prop": dynamic_properties, "ambig_state": ambiguity_states}
         self.filters = {
             field: None if values is None else [index(value) for value in values] for field, values in filters.items()
         }
-        self.tables = Tables(self.path, version)
+        self.labels, self._absences = labels, Absences()
+        self.tables = Tables(self.path, version, labels)
         self.root = self.tables.root
         self._samples = {row["token"]: row for row in self.tables.samples}
         self._annotations = Annotations(self.tables, self._samples)
@@ -103,13 +108,24 @@ class NuScenesSource:
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
-        """Sample tokens of the official splits (train, mini_val, ...) that have any; {} without nuscenes-devkit."""
-        official = official_splits() or {}
-        tokens = {
-            split: [name for scene in scenes for name in self.scenes.get(scene, [])]
-            for split, scenes in official.items()
+        """Sample tokens by split: those of splits.json, and with nuscenes-devkit the official ones that have any.
+
+        An official split of the folder's scenes has priority over one of the same name in splits.json. Raises: Error
+            source_bad_label for another splits.json.
+        """
+        official = self._tokens(official_splits() or {})
+        return self._tokens(custom_splits(self.tables.folder)) | {k: names for k, names in official.items() if names}
+
+    def _tokens(self, splits: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        return {
+            split: [name for scene in dict.fromkeys(scenes) for name in self.scenes.get(scene, [])]
+            for split, scenes in splits.items()
         }
-        return {split: names for split, names in tokens.items() if names}
+
+    @property
+    def absent(self) -> dict[str, int]:
+        """Number of samples by sensor whose file is not there, among those read so far."""
+        return self._absences.counts()
 
     def moment(self, name: str) -> tuple[str, int]:
         """Scene and timestamp (ns) of a sample, without reading it."""
@@ -129,19 +145,17 @@ class NuScenesSource:
             raise self._unknown(name)
         sample, rows = self._samples[name], self.tables.keyframes[name]
         T_world_ego = self.tables.pose(self._reference(sample, rows))
+        rig = self._rig(sample, rows, T_world_ego)  # also of sensors whose file is absent
+        rows = self._present(name, rows)
         cameras = vehicle.cameras(rows)
         return Sample(
             name=name,
             timestamp_ns=ns_from_us(sample["timestamp"]),
-            rig=self._rig(sample, rows, T_world_ego),
+            rig=rig,
             frames={channel: self._image(rows[channel]) for channel in cameras} if self.images else {},
-            radar=[
-                self._sweep(channel, row)
-                for channel in vehicle.radars(rows)
-                for row in self.tables.history(rows[channel], self.sweeps)
-            ],
+            radar=self._sweeps(name),
             ego=Ego(T_world_ego=T_world_ego),
-            truth=self._annotations.truth(sample, T_world_ego),
+            truth=self._annotations.truth(sample, T_world_ego) if self.labels else None,
             lidar=self._lidar_points(rows[LIDAR], T_world_ego) if self.lidar and LIDAR in rows else None,
             camera_timestamps_ns={channel: ns_from_us(rows[channel]["timestamp"]) for channel in cameras},
             scene=self.tables.scene_name(sample),
@@ -191,6 +205,25 @@ class NuScenesSource:
             raise self._fault("calibrated_sensor", f"{channel}: {reason(fault)}", fix) from None
 
     # ---- sensor readings ----
+    def _present(self, name: str, rows: dict[str, Row]) -> dict[str, Row]:
+        """The readings of a sample's cameras and LiDAR whose files are there; raises Error source_missing_file.
+
+        Radars are left to `_sweeps`, LiDAR that is not wanted is not looked for."""
+        looked_for = [*vehicle.cameras(rows), *(channel for channel in rows if channel == LIDAR and self.lidar)]
+        absent = [channel for channel in looked_for if is_absent(self.root / rows[channel]["filename"])]
+        if absent and not self._has_files:
+            raise self._no_files()
+        for channel in absent:
+            self._absences.add(channel, name, self.root / rows[channel]["filename"])
+        return {channel: row for channel, row in rows.items() if channel not in absent}
+
+    @cached_property
+    def _has_files(self) -> bool:
+        """Whether any file of a camera or radar is there."""
+        rows = (self.tables.keyframes[name] for name in self._samples)
+        files = (row[channel]["filename"] for row in rows for channel in row if channel != LIDAR)
+        return any(not is_absent(self.root / file) for file in files)
+
     def _image(self, row: Row) -> np.ndarray:
         path = self.root / row["filename"]
         image = decode_image(read_bytes(path), path)
@@ -199,10 +232,26 @@ class NuScenesSource:
             raise Error(Code.source_bad_image, what, str(path), COPY_AGAIN)
         return image
 
+    def _sweeps(self, name: str) -> list[RadarSweep]:
+        """The sweeps of a sample's radars, newest first, without those whose file is not there."""
+        rows, result = self.tables.keyframes[name], []
+        for channel in vehicle.radars(rows):
+            for row in self.tables.history(rows[channel], self.sweeps):
+                path = self.root / row["filename"]
+                if not is_absent(path):
+                    result.append(self._sweep(channel, row))
+                elif not self._has_files:
+                    raise self._no_files()
+                else:
+                    self._absences.add(channel if row["is_key_frame"] else f"{channel} sweeps", name, path)
+        return result
+
+    def _no_files(self) -> Error:
+        what, fix = "no file of a camera or radar that the tables name is there", "copy samples/ beside the tables"
+        return Error(Code.source_missing_file, what, str(self.root), f"{fix}, from the data set's blobs")
+
     def _sweep(self, channel: str, row: Row) -> RadarSweep:
         path = self.root / row["filename"]
-        if not row["is_key_frame"] and not path.exists():
-            raise Error(Code.source_missing_file, "no such sweep", str(path), "copy sweeps/ too, or open with sweeps=1")
         points = filter_points(read_pcd(path, RADAR_FIELDS), self.filters)
         return RadarSweep(channel, radar_points(points), ns_from_us(row["timestamp"]), self.tables.pose(row))
 

@@ -46,12 +46,13 @@ class Tables:
     Args:
         path: the data set's folder (or its folder of tables).
         version: name of the folder of tables where there are several.
+        labels: False leaves out the tables of labels, which are not read.
     Raises:
         Error source_unknown: no folder of tables, or several; source_missing_file; source_bad_calibration and
             source_bad_label: a table that is not JSON, or a row without one of its keys.
     """
 
-    def __init__(self, path: Path, version: str | None = None):
+    def __init__(self, path: Path, version: str | None = None, labels: bool = True):
         folders = [folder for folder in table_folders(path) if version in (None, folder.name)]
         if len(folders) != 1:
             several = "several folders of tables: " + ", ".join(folder.name for folder in folders)
@@ -60,7 +61,7 @@ class Tables:
         self.folder = folders[0]
         self.root = path if self.folder != path else path.parent
         self._rows = {name: self._load(name, True) for name in _SENSOR_TABLES}
-        self._rows |= {name: self._load(name, False) for name in _LABEL_TABLES}
+        self._rows |= {name: self._load(name, False) if labels else {} for name in _LABEL_TABLES}
         self._add_partial_radars()
         self._channels = {row["token"]: self._channel(row) for row in self.all("calibrated_sensor")}
         self.samples = self._ordered_samples()

@@ -27,18 +27,26 @@ def read_calibration(path: Path, *keys: str) -> list[np.ndarray]:
         raise Error(Code.source_bad_calibration, what, str(path), COPY_AGAIN) from None
 
 
-def read_pose(path: Path) -> np.ndarray:
-    """(4, 4) T_odometry_camera of a pose file, one JSON object a line; raises Error source_bad_calibration."""
+def read_pose(path: Path) -> np.ndarray | None:
+    """(4, 4) T_odometry_camera of a pose file, one JSON object a line; None where it holds no odomToCamera.
+
+    Published files are empty or lack it (View-of-Delft, issue 4). Raises: Error source_bad_calibration for a file that
+    is not JSON, or whose odomToCamera is not a rigid 4 x 4.
+    """
     data = read_bytes(path)
     try:
         entries = [json.loads(line) for line in data.splitlines() if line.strip()]
+        if not all(isinstance(entry, dict) for entry in entries):
+            raise ValueError("a line is not a JSON object")
         poses = [entry["odomToCamera"] for entry in entries if "odomToCamera" in entry]
+        if not poses:
+            return None
         T = np.array(poses[0], np.float64).reshape(4, 4)
         if not _is_rigid(T):
             raise ValueError("odomToCamera is not rigid")
-    except (IndexError, TypeError, ValueError, RecursionError) as fault:
-        what = "missing odomToCamera" if isinstance(fault, IndexError) else f"not a pose ({fault})"
-        raise Error(Code.source_bad_calibration, what, str(path), COPY_AGAIN) from None
+    except (TypeError, ValueError, RecursionError) as fault:
+        fix = f"{COPY_AGAIN}, or empty the file: a frame needs no pose"
+        raise Error(Code.source_bad_calibration, f"not a pose ({fault})", str(path), fix) from None
     return T
 
 

@@ -12,9 +12,11 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.absences import Absences, is_absent
 from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import (
     COPY_AGAIN,
+    common_image_size,
     decode_image,
     image_size,
     read_bytes,
@@ -40,6 +42,7 @@ SCENES = {  # recording delft_N -> its first frame
     14: 4652, 16: 6334, 18: 6571, 19: 6759, 20: 7543, 21: 7900, 22: 8198, 23: 8481, 24: 8749, 25: 9096, 26: 9518,
     27: 9776,
 }  # fmt: skip
+PUBLISHED_SIZE = (1936, 1216)  # px of the images
 _SUBSETS = ("training", "testing")  # folders of frames
 
 
@@ -49,11 +52,11 @@ class VodSource:
     Args:
         path: folder with lidar/ and radar/, radar_3frames/ or radar_5frames/, each with training/{calib,velodyne};
             lidar/ also with training/{image_2,label_2,pose} and ImageSets/. lidar/training/{velodyne,label_2,pose} are
-            optional.
+            optional; of a frame only the calibrations are needed: what else it lacks is absent, counted in `absent`.
         frames: frame names, in this order; all by default.
         scans: 1, 3 or 5 accumulated radar scans, as the set ships them: all in the frame of the newest.
         velocity: "compensated" for ego motion, or "raw"; several scans have a common frame, which only the former fits.
-        images, lidar: False leaves these out of the samples (not decoded, faster).
+        images, lidar, labels: False leaves these out of the samples (not decoded, faster).
     Raises:
         Error source_unknown: not such a folder; source_missing_file: no such scans; source_unknown_frame: a name that
             is not in it; spec_bad_value: scans or velocity that the set does not have.
@@ -69,8 +72,11 @@ class VodSource:
         velocity: str = "compensated",
         images: bool = True,
         lidar: bool = True,
+        labels: bool = True,
     ):
-        self.path, self.scans, self.velocity, self.images, self.lidar = Path(path), scans, velocity, images, lidar
+        self.path, self.scans, self.velocity = Path(path), scans, velocity
+        self.images, self.lidar, self.read_labels = images, lidar, labels
+        self._absences = Absences()
         if not is_vod(self.path):
             what, fix = "no lidar/training/calib/ and radar*/ in the folder", "give the folder that holds them"
             raise Error(Code.source_unknown, what, str(path), fix)
@@ -106,7 +112,12 @@ class VodSource:
 
     def subset(self, names: Sequence[str]) -> VodSource:
         """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
-        return VodSource(self.path, names, self.scans, self.velocity, self.images, self.lidar)
+        return VodSource(self.path, names, self.scans, self.velocity, self.images, self.lidar, labels=self.read_labels)
+
+    @property
+    def absent(self) -> dict[str, int]:
+        """Number of frames by kind of optional data that they lack, among those read so far."""
+        return self._absences.counts()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -117,37 +128,50 @@ class VodSource:
     def __getitem__(self, name: str) -> Sample:
         if name not in self.names:
             raise unknown_frame(name, self._subset, self.path)
-        image, image_path = self._image(name)
-        rig = self.calibration(name, image_size(image, image_path))
+        image_path = self._image_path(name)
+        if image_path is None:
+            self._absences.add(CAMERA, name, self._image_folder(name) / f"{name}.jpg")
+        image = read_bytes(image_path) if image_path else b""
+        rig = self.calibration(name, image_size(image, image_path) if image_path else self._common_size)
         timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
         T_lidar_camera = np.asarray(rig.cameras[0].T_ego_camera)
         T_world_ego = self.pose(name, T_lidar_camera)
         radar = self.sweeps(name, timestamp_ns, T_world_ego)
         lidar = self.lidar_points(name)
-        points = np.concatenate([np.zeros((0, 3)), *(sweep.points[:, :3].astype(np.float64) for sweep in radar)])
+        T_ego_radar = np.asarray(rig.radars[0].T_ego_radar)
+        points = [transform(T_ego_radar, sweep.points[:, :3].astype(np.float64)) for sweep in radar]
         return Sample(
             name=name,
             timestamp_ns=timestamp_ns,
             rig=rig,
-            frames={CAMERA: decode_image(image, image_path)} if self.images else {},
+            frames={CAMERA: decode_image(image, image_path)} if self.images and image_path else {},
             radar=radar,
             ego=None if T_world_ego is None else Ego(T_world_ego=T_world_ego),
-            truth=self.truth(name, T_lidar_camera, transform(np.asarray(rig.radars[0].T_ego_radar), points), lidar),
+            truth=self.truth(name, T_lidar_camera, np.concatenate(points) if points else None, lidar),
             lidar=lidar,
-            camera_timestamps_ns={CAMERA: timestamp_ns},
+            camera_timestamps_ns={CAMERA: timestamp_ns} if image_path else {},
             scene=_scene(name),
         )
 
-    def _image(self, name: str) -> tuple[bytes, Path]:
-        folder = self.path / "lidar" / self._subset[name] / "image_2"
-        files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")]
-        path = next((file for file in files if file.exists()), files[0])
-        return read_bytes(path), path
+    def _image_folder(self, name: str) -> Path:
+        return self.path / "lidar" / self._subset[name] / "image_2"
+
+    def _image_path(self, name: str) -> Path | None:
+        """The image of a frame; None where it has none."""
+        files = [self._image_folder(name) / f"{name}{suffix}" for suffix in (".jpg", ".png")]
+        return next((file for file in files if not is_absent(file)), None)
+
+    @cached_property
+    def _common_size(self) -> tuple[int, int]:
+        """(width, height) px of the set's camera, for frames without an image."""
+        files = [path for name in sorted(self._subset) if (path := self._image_path(name))]
+        return common_image_size(files) or PUBLISHED_SIZE
 
     # ---- calibration and poses ----
     def rig(self, name: str) -> SensorRig:
         """The rig of one frame, without reading the rest of it."""
-        return self.calibration(name, image_size(*self._image(name)))
+        path = self._image_path(name)
+        return self.calibration(name, image_size(read_bytes(path), path) if path else self._common_size)
 
     def calibration(self, name: str, size: tuple[int, int]) -> SensorRig:
         """The rig of one frame, for an image of size (width, height) px; raises Error source_bad_calibration."""
@@ -172,11 +196,19 @@ class VodSource:
         return rig
 
     def pose(self, name: str, T_lidar_camera: np.ndarray) -> np.ndarray | None:
-        """(4, 4) T_odometry_ego of one frame; None where the set has no poses. Each recording has its own odometry."""
+        """(4, 4) T_odometry_ego of one frame; None where it has no pose. Each recording has its own odometry."""
         folder = self.path / "lidar" / self._subset[name] / "pose"
         if not folder.is_dir():
             return None
-        return read_pose(folder / f"{name}.json") @ inverse(T_lidar_camera)  # published: the pose of the camera
+        path = folder / f"{name}.json"
+        if is_absent(path):
+            self._absences.add("pose", name, path)
+            return None
+        T_odometry_camera = read_pose(path)
+        if T_odometry_camera is None:
+            self._absences.add("pose", name, path, "the pose file is empty or lacks odomToCamera")
+            return None
+        return T_odometry_camera @ inverse(T_lidar_camera)
 
     # ---- points ----
     def sweeps(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
@@ -185,6 +217,9 @@ class VodSource:
         So the older ones have no pose: with that of the newest the vehicle would seem to have stood still since.
         """
         path = self.radar_folder / self._subset[name] / "velodyne" / f"{name}.bin"
+        if is_absent(path):
+            self._absences.add(RADAR, name, path)
+            return []
         table = read_points(path, 7)  # x, y, z, RCS, v_r, v_r_compensated, time: 0 for the newest scan, then -1, -2 ...
         scans = table[:, 6]
         unknown = ~np.isin(scans, -np.arange(self.scans))
@@ -200,23 +235,37 @@ class VodSource:
         ]
 
     def lidar_points(self, name: str) -> np.ndarray | None:
-        """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or no folder."""
+        """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or without the file."""
         folder = self.path / "lidar" / self._subset[name] / "velodyne"
         if not self.lidar or not folder.is_dir():
             return None
-        points = read_points(folder / f"{name}.bin", 4)
+        path = folder / f"{name}.bin"
+        if is_absent(path):
+            self._absences.add("LiDAR", name, path)
+            return None
+        points = read_points(path, 4)
         return points[np.isfinite(points).all(1)]
 
     # ---- labels ----
-    def truth(self, name: str, T_lidar_camera: np.ndarray, radar: np.ndarray, lidar: np.ndarray | None) -> Truth | None:
-        """Labelled boxes of a frame; None without label_2/ or for the test split, whose labels are not published.
+    def labelled(self, name: str) -> bool:
+        """Whether a frame has labels, without reading them."""
+        return self._subset[name] == "training" and not is_absent(self.labels / f"{name}.txt")
+
+    def truth(
+        self, name: str, T_lidar_camera: np.ndarray, radar: np.ndarray | None, lidar: np.ndarray | None
+    ) -> Truth | None:
+        """Labelled boxes of a frame; None with labels=False or without its label file.
 
         Args:
-            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box.
+            radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box; None is unknown.
         """
+        if not self.read_labels or not self.labels.is_dir():
+            return None
         path = self.labels / f"{name}.txt"
-        published = self._subset[name] == "training" and (path.exists() or name not in self.splits.get("test", ()))
-        if not self.labels.is_dir() or not published:
+        if not self.labelled(name):
+            published = self._subset[name] == "training" and name not in self.splits.get("test", ())
+            if published:
+                self._absences.add("labels", name, path)
             return None
         return truth_of(read_objects(path, T_lidar_camera), radar, lidar)
 
