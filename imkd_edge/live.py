@@ -31,7 +31,11 @@ class Synchronizer:
     """Timestamped images, radar sweeps and ego motion, in any order -> one LiveFrame per item of the reference sensor.
 
     Every time is an int of nanoseconds, and `now_ns` is on the clock of the timestamps: a recording can be replayed at
-    any speed. cpp/include/imkd/synchronizer.hpp defines the effect of late, early, repeated and jumping times.
+    any speed, and in a loop: where its clock steps back the synchronizer discards everything and restarts. It restarts
+    at once if now_ns steps back by more than max_delay, otherwise with the second item of a sensor that steps back
+    together with now_ns by more than max_future, or, where now_ns stays, once every sensor has advanced four times
+    behind its newest item. Every pass of a loop shorter than max_delay loses its first frame, five where now_ns stays.
+    cpp/include/imkd/synchronizer.hpp defines the effect of late, early, repeated and jumping times.
 
     Args:
         rig: the sensors.
@@ -110,7 +114,10 @@ class Synchronizer:
         self._core.reset()
 
     def counts(self) -> dict[str, int]:
-        """Items kept, late, duplicate, future, invalid; frames complete, incomplete, dropped, expired; restarts."""
+        """Items kept, late, duplicate, future, invalid; frames complete, incomplete, dropped, expired; restarts.
+
+        A restart: everything was discarded because the clock jumped or stepped back.
+        """
         return self._core.counts()
 
 

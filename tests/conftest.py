@@ -85,24 +85,22 @@ def remembered_synth() -> Iterator[None]:
     from imkd_edge.sources.base import Sample
     from imkd_edge.sources.synth import SynthSource
 
-    draw, drawn = SynthSource._sample, OrderedDict()
+    render, cache = SynthSource.__getitem__, OrderedDict()
 
-    def remember(source: SynthSource, name: str, ids: dict | None) -> Sample:
-        if ids is not None:
-            return draw(source, name, ids)
+    def remember(source: SynthSource, name: str) -> Sample:
         options = (source.seed, source.frames_per_scene, source.rate_hz, source.image, source.sweeps, source.lidar)
         key = (*options, source.classes, source.rig.to_json(), name)
-        if key not in drawn:
-            drawn[key] = sample = draw(source, name, None)
+        if key not in cache:
+            cache[key] = sample = render(source, name)
             for array in (*sample.frames.values(), *(sweep.points for sweep in sample.radar)):
                 array.flags.writeable = False
-            if len(drawn) > 100:  # of 2.5 MB each
-                drawn.popitem(last=False)
-        sample = drawn[key]
+            if len(cache) > 100:  # of 2.5 MB each
+                cache.popitem(last=False)
+        sample = cache[key]
         return replace(sample, rig=source.rig, frames=dict(sample.frames), radar=list(sample.radar))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SynthSource, "_sample", remember)
+        patch.setattr(SynthSource, "__getitem__", remember)
         yield
 
 

@@ -117,7 +117,7 @@ class DistillConfig:
     label_mask: str = "soft"  # one of LABEL_MASKS
     empty: float = 0.0  # weight of cells without a LiDAR return in the radar term; 0.1 for a dense LiDAR
     ramp: float = 1.0  # epochs until the terms have their full weight
-    reach: float = 0.0  # m from the ego, where the terms end, for a LiDAR that is blind beyond; 0 = everywhere
+    reach: float = 0.0  # m from the ego, range of the terms, for a LiDAR without returns beyond; 0 = everywhere
     # Copy the teacher's trunk, head and, where sizes agree, radar encoder and fusion; the terms then have no adaptor.
     inherit: bool = False
 

@@ -1,6 +1,6 @@
 """Sector mix: a line through the ego cuts two examples; one side comes from an example, the other from the next one.
 
-PolarMix (Xiao et al., NeurIPS 2022) cuts LiDAR scans into sectors of azimuth. Here the cut runs through maps seen from
+PolarMix (Xiao et al., NeurIPS 2022) cuts LiDAR scans into sectors of azimuth. Here the cut runs through maps from
 above, so that cameras, radar, LiDAR and targets are cut alike: along rays of the sensors, in which occlusion happens.
 """
 

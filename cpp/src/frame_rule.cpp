@@ -72,4 +72,49 @@ FrameDecision FrameRule::decide(std::int64_t frame_ns, std::int64_t arrival_ns, 
   return worth_waiting && !timed_out ? FrameDecision::wait : FrameDecision::incomplete;
 }
 
+void ClockStepRule::reset() {
+  streams_.assign(streams_.size(), {});
+  newest_ns_ = kNever;
+}
+
+// Of an item that is newer than its stream's newest.
+void ClockStepRule::accept(Stream& stream, std::int64_t timestamp_ns) {
+  stream = Stream{timestamp_ns, timestamp_ns};
+  if (timestamp_ns <= newest_ns_) return;
+  newest_ns_ = timestamp_ns;
+  for (Stream& each : streams_) each.suspected_ns = kNever;
+}
+
+// A sensor that never delivered has no say, nor has the ego motion.
+bool ClockStepRule::all_behind(const std::function<bool(std::size_t)>& silent) const {
+  for (std::size_t sensor = 0; sensor + 1 < streams_.size(); ++sensor) {
+    const Stream& stream = streams_[sensor];
+    if (stream.advances < kAdvances && stream.previous_ns != kNever && !silent(sensor)) return false;
+  }
+  return true;
+}
+
+ClockStep ClockStepRule::observe(const FrameRule& rule, std::size_t stream, std::int64_t timestamp_ns,
+                                 std::int64_t call_ns, std::int64_t now_ns,
+                                 const std::function<bool(std::size_t)>& silent) {
+  if (rule.admit(timestamp_ns, kNever, call_ns) != Pushed::kept) return ClockStep::none;
+  Stream& times = streams_[stream];
+  const std::int64_t newest_ns = times.newest_ns == kNever ? newest_ns_ : times.newest_ns;
+  const bool suspected = timestamp_ns < newest_ns && minus_ns(now_ns, call_ns) > rule.max_future;
+  if (!suspected && timestamp_ns > times.newest_ns) {
+    accept(times, timestamp_ns);
+    return ClockStep::none;
+  }
+
+  if (times.previous_ns != kNever && timestamp_ns > times.previous_ns) ++times.advances;
+  times.previous_ns = timestamp_ns;
+  const bool sensor = stream + 1 < streams_.size();
+  if (sensor && times.advances >= kAdvances && all_behind(silent)) return ClockStep::certain;
+
+  if (!suspected) return ClockStep::none;
+  const bool second = times.suspected_ns != kNever && timestamp_ns > times.suspected_ns;
+  times.suspected_ns = timestamp_ns;
+  return second ? ClockStep::certain : ClockStep::suspected;
+}
+
 }  // namespace imkd

@@ -1,6 +1,8 @@
 // The rules of the Synchronizer: functions of times alone, without queue, lock or clock.
 #pragma once
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <vector>
@@ -44,6 +46,42 @@ struct FrameRule {
   // frame_ns and arrival_ns: time and arrival of the frame's reference item.
   FrameDecision decide(std::int64_t frame_ns, std::int64_t arrival_ns, const std::vector<QueueSummary>& queues,
                        std::int64_t now_ns) const;
+};
+
+// none: use the item; suspected: its clock may have stepped back, refuse it; certain: restart, then use it.
+enum class ClockStep { none, suspected, certain };
+
+// Detects clocks that step back by too little for max_delay to reveal it, as at the end of a short recording that is
+// played in a loop. Its input is the time of every item of every stream, in the order of arrival.
+class ClockStepRule {
+ public:
+  // Behind its newest item a sensor must advance so often before its clock counts as stepped back. Reordering and
+  // repetition seldom advance a sensor twice.
+  static constexpr int kAdvances = 4;
+
+  // The streams: the sensors of the rig, then the ego motion.
+  explicit ClockStepRule(std::size_t sensors) : streams_(sensors + 1) {}
+
+  // call_ns: now as the push says it; now_ns: the current time, which never decreases; silent: of a sensor.
+  // suspected: the item is older than its stream's newest, or than the newest of all where the stream has none, and
+  //   call_ns is more than max_future before now_ns.
+  // certain: the second suspected item of a stream, newer than the first, and nothing newer than every item before them
+  //   has arrived since; or every sensor that delivers has advanced kAdvances times without reaching its newest item.
+  // An item that is late or in the future at call_ns is ignored.
+  ClockStep observe(const FrameRule& rule, std::size_t stream, std::int64_t timestamp_ns, std::int64_t call_ns,
+                    std::int64_t now_ns, const std::function<bool(std::size_t)>& silent);
+  void reset();
+
+ private:
+  struct Stream {
+    std::int64_t newest_ns = kNever, previous_ns = kNever, suspected_ns = kNever;
+    int advances = 0;  // items behind the newest that are newer than the item before them
+  };
+  void accept(Stream& stream, std::int64_t timestamp_ns);
+  bool all_behind(const std::function<bool(std::size_t)>& silent) const;
+
+  std::vector<Stream> streams_;
+  std::int64_t newest_ns_ = kNever;  // of all streams
 };
 
 }  // namespace imkd

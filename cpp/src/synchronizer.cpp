@@ -48,6 +48,7 @@ struct Synchronizer::State {
   SensorRig rig;
   FrameRule rule;
   std::vector<SensorQueue> queues;  // cameras first, then radars, as in the rig
+  ClockStepRule clock;
   EgoTrail trail;
   std::optional<std::int64_t> last_ego_arrival_ns;
   std::size_t preferred, reference;  // the reference sensor: as configured, and at present
@@ -62,7 +63,9 @@ struct Synchronizer::State {
 
   State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options);
   void reset();
+  void restart();
 
+  bool on_suspected_clock(std::size_t stream, std::int64_t timestamp_ns, std::int64_t call_ns);
   std::int64_t advance(std::int64_t call_ns);
   bool silent(std::optional<std::int64_t> last_arrival_ns) const;
   void choose_reference();
@@ -96,7 +99,11 @@ class Synchronizer::State::Locked {
 };
 
 Synchronizer::State::State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options)
-    : rig(rig), rule(rule), preferred(queue_of_reference(rig, options.reference)), reference(preferred) {
+    : rig(rig),
+      rule(rule),
+      clock(rig.cameras.size() + rig.radars.size()),
+      preferred(queue_of_reference(rig, options.reference)),
+      reference(preferred) {
   const auto max_images = static_cast<std::size_t>(options.max_images);
   const auto max_sweeps = static_cast<std::size_t>(options.max_sweeps);
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) queues.emplace_back(true, max_images);
@@ -105,6 +112,7 @@ Synchronizer::State::State(const SensorRig& rig, const FrameRule& rule, const Sy
 
 void Synchronizer::State::reset() {
   for (SensorQueue& queue : queues) queue.clear(released);
+  clock.reset();
   trail.clear();
   last_ego_arrival_ns.reset();
   now_ns.reset();
@@ -113,12 +121,14 @@ void Synchronizer::State::reset() {
   last_frame_ns = kNever;
 }
 
-// The current time, which never decreases. A jump back by more than max_delay resets everything.
+void Synchronizer::State::restart() {
+  reset();
+  ++counts.restarts;
+}
+
+// The current time, which never decreases but by a restart. A jump back by more than max_delay restarts.
 std::int64_t Synchronizer::State::advance(std::int64_t call_ns) {
-  if (now_ns && minus_ns(*now_ns, call_ns) > rule.max_delay) {
-    reset();
-    ++counts.restarts;
-  }
+  if (now_ns && minus_ns(*now_ns, call_ns) > rule.max_delay) restart();
   if (!started_ns) started_ns = call_ns;
   if (!now_ns || call_ns > *now_ns) now_ns = call_ns;
   choose_reference();
@@ -147,9 +157,27 @@ std::int64_t Synchronizer::State::floor_of(std::size_t queue) const {
                                    : rule.sweep_floor(last_frame_ns);
 }
 
+// Whether the item of a stream (a queue, or past the queues the ego motion) is to be refused because its clock may have
+// stepped back. Where the clock certainly has, everything restarts with this item.
+bool Synchronizer::State::on_suspected_clock(std::size_t stream, std::int64_t timestamp_ns, std::int64_t call_ns) {
+  const auto observe = [&] {
+    return clock.observe(rule, stream, timestamp_ns, call_ns, *now_ns,
+                         [this](std::size_t sensor) { return silent(queues[sensor].last_arrival_ns()); });
+  };
+  const ClockStep step = observe();
+  if (step == ClockStep::certain) {
+    restart();
+    advance(call_ns);
+    observe();
+  }
+  return step == ClockStep::suspected;
+}
+
 // Moves from the item only where it is kept.
 Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64_t call_ns) {
-  item.arrival_ns = advance(call_ns);
+  advance(call_ns);
+  if (on_suspected_clock(which, item.timestamp_ns, call_ns)) return Pushed::late;
+  item.arrival_ns = *now_ns;
   const Pushed admission = rule.admit(item.timestamp_ns, floor_of(which), *now_ns);
   if (admission != Pushed::kept) return admission;
   SensorQueue& queue = queues[which];
@@ -166,6 +194,7 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
 Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
   if (!valid(ego)) return Pushed::invalid;
+  if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
   if (trail.has(timestamp_ns)) return Pushed::duplicate;

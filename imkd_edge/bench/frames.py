@@ -13,8 +13,7 @@ import numpy as np
 from imkd_edge.bench.machine import environment, usable_cores
 from imkd_edge.bench.memory import Usage, per_frame
 from imkd_edge.bench.telemetry import Telemetry
-from imkd_edge.bundle import Bundle
-from imkd_edge.bundle.format import bundle_name
+from imkd_edge.bundle.format import PARTS, Bundle, bundle_name
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BenchOptions, RunOptions
@@ -26,7 +25,6 @@ from imkd_edge.sources.select import select
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 STAGE_FRAMES = 300  # of the pass that times the stages
 DISTINCT_FRAMES = 16  # loaded before the first call, so that reading a recording is not timed
-NETWORKS = ("camera", "bev")
 
 
 def bench(
@@ -168,7 +166,7 @@ def _time_stages(detector: Detector, feed: Iterator[Sample], frames: int) -> dic
         totals.append(1e6 * (time.perf_counter() - start))
     stages = {name: [result.timings_us[name] / 1000 for result in results] for name in results[0].timings_us}
     outside = [
-        1 - sum(result.timings_us[name] for name in NETWORKS) / total
+        1 - sum(result.timings_us[name] for name in PARTS) / total
         for result, total in zip(results, totals, strict=True)
     ]
     return {

@@ -156,6 +156,29 @@ TEST(Synchronizer, the_deleter_of_an_owner_may_call_the_synchronizer) {
   sync.reset();
 }
 
+// Three passes over nine moments, 100 ms apart: less than max_delay.
+TEST(Synchronizer, a_short_recording_in_a_loop_yields_frames_in_every_pass_and_releases_its_items) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  const auto owner = std::make_shared<int>(0);
+  for (const int expected : {9, 8, 8}) {
+    int frames = 0;
+    for (std::int64_t time = 0; time < 900 * kMs; time += 100 * kMs) {
+      for (const int camera : {0, 1}) sync.push_camera(camera, m.frames.cameras[camera], time, time, owner);
+      for (RadarSweep sweep : m.frames.sweeps) {
+        sweep.timestamp_ns = time;
+        sync.push_radar(sweep, time, owner);
+      }
+      while (sync.pop(time)) ++frames;
+    }
+    EXPECT_EQ(frames, expected);
+  }
+  EXPECT_EQ(sync.counts().restarts, 2);
+  sync.reset();
+  EXPECT_EQ(owner.use_count(), 1);
+}
+
 TEST(Synchronizer, callers_mistakes_have_their_codes) {
   const SensorRig rig = small_rig();
   Synchronizer sync(rig, small_spec());

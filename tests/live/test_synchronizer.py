@@ -85,6 +85,20 @@ SCRIPTS = {
         5000 all 5000; 3900 pop -; 3900 all 3900; 3900 pop 3900 A3900 B3900 R3900 S3900""",
     "now jumps back by less: the current time stays": """
         5000 A 5000; 4900 B 5000; 4000 R 5000; 5000 S 5000; 4500 pop 5000 A5000 B5000 R5000 S5000""",
+    "a recording shorter than max_delay that starts again: its second moment restarts": """
+        100 all 100; 100 pop 100 A100 B100 R100 S100; 500 all 500; 500 pop 500 A500 B500 R100 R500 S100 S500;
+        100 A 100 late; 100 B 100 late; 100 R 100 late; 100 S 100 late; 100 pop -; 200 all 200;
+        200 pop 200 A200 B200 R200 S200; 250 all 250; 250 pop 250 A250 B250 R200 R250 S200 S250""",
+    "single items that arrive late with an old now": """
+        500 all 500; 500 pop 500 A500 B500 R500 S500; 300 R 300 late; 600 all 600;
+        600 pop 600 A600 B600 R500 R600 S500 S600; 400 R 400 late; 650 all 650;
+        650 pop 650 A650 B650 R500 R600 R650 S500 S600 S650""",
+    "all sensors' clocks step back while now stays: the fifth item restarts": """
+        500 all 500; 500 pop 500 A500 B500 R500 S500;
+        500 A 0 late; 500 B 0 late; 500 R 0; 500 S 0; 500 A 50 late; 500 B 50 late; 500 R 50; 500 S 50;
+        500 A 100 late; 500 B 100 late; 500 R 100; 500 S 100; 500 A 150 late; 500 B 150 late; 500 R 150; 500 S 150;
+        500 A 200 late; 500 B 200 late; 500 R 200; 500 S 200; 500 pop -; 500 all 250 ;
+        500 pop 250 A250 B250 R250 S200 S250""",
     "a recording that starts again": """
         5000 all 5000; 5000 pop 5000 A5000 B5000 R5000 S5000; 100 all 100; 100 pop 100 A100 B100 R100 S100""",
     "now jumps ahead: waiting frames expire": "100 all 100; 1201 pop -; 1201 A 1201; 1301 pop 1201 A1201 incomplete",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 SENSORS = ("A", "B", "R", "S")
 TOLERANCE, TIMEOUT, MAX_DELAY, MAX_FUTURE, LOST, MAX_AGE = 40, 100, 1000, 100, 1000, 600
+NEVER = -(10**12)
 LIMIT = {"A": 8, "B": 8, "R": 32, "S": 32}
 
 
@@ -25,11 +28,18 @@ class ReferenceModel:
         self.start = 0
         self.done = -(10**12)
         self.active = self.preferred
+        self.tails: dict[str, list[int]] = {}  # the newest item of each stream, and what came after it
+        self.suspects: dict[str, int] = {}  # the last suspected item of each stream
+        self.newest = NEVER
+
+    def restart(self, now: int) -> None:
+        self.reset()
+        self.restarts += 1
+        self.advance(now)
 
     def advance(self, now: int) -> None:
         if self.now is not None and now < self.now - MAX_DELAY:
-            self.reset()
-            self.restarts += 1
+            self.restart(now)
         if self.now is None:
             self.now = self.start = now
         self.now = max(self.now, now)
@@ -50,8 +60,41 @@ class ReferenceModel:
             return time <= self.done - MAX_AGE
         return time <= (self.done if sensor == self.active else self.done - TOLERANCE)
 
+    def clock_step(self, stream: str, time: int, now: int) -> str:
+        if not now - MAX_DELAY <= time <= now + MAX_FUTURE:
+            return "none"
+        tail = self.tails.get(stream, [NEVER])
+        suspected = time < (self.newest if tail[0] == NEVER else tail[0]) and now < self.now - MAX_FUTURE
+        if time > tail[0] and not suspected:
+            self.tails[stream] = [time]
+            self.suspects.pop(stream, None)
+            if time > self.newest:
+                self.newest, self.suspects = time, {}
+            return "none"
+        self.tails[stream] = [*tail, time]
+        if stream != "ego" and self.advances(stream) >= 4 and all(map(self.behind, SENSORS)):
+            return "certain"
+        if not suspected:
+            return "none"
+        before = self.suspects.get(stream)
+        self.suspects[stream] = time
+        return "certain" if before is not None and time > before else "suspected"
+
+    def advances(self, stream: str) -> int:
+        tail = self.tails[stream]
+        return sum(NEVER < a < b for a, b in pairwise(tail))
+
+    def behind(self, sensor: str) -> bool:
+        return sensor not in self.tails or self.silent(sensor) or self.advances(sensor) >= 4
+
     def push(self, sensor: str, time: int, now: int) -> str:
         self.advance(now)
+        step = self.clock_step(sensor, time, now)
+        if step == "suspected":
+            return "late"
+        if step == "certain":
+            self.restart(now)
+            self.clock_step(sensor, time, now)
         if time > self.now + MAX_FUTURE:
             return "future"
         if time < self.now - MAX_DELAY or self.useless(sensor, time):

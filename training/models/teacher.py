@@ -17,7 +17,7 @@ from imkd_edge.training.models.radar import GridEncoder
 class Teacher(Head):
     """Pillar CenterPoint (Yin et al. 2021) on the student's BEV grid: pillar statistics -> F_lidar -> trunk -> head.
 
-    With `radar` it fuses LiDAR and radar, so that it has the student's information where the LiDAR is blind.
+    With `radar` it fuses LiDAR and radar, so that it has the student's information where the LiDAR has no returns.
     """
 
     def __init__(self, spec: ModelSpec, config: TeacherConfig):

@@ -227,7 +227,9 @@ typedef struct imkd_counts {
   uint32_t reserved;
   int64_t kept, late, duplicate, future, invalid; /* items */
   int64_t complete, incomplete, dropped, expired; /* frames */
-  int64_t restarts;                               /* jumps of now back by more than max_delay */
+  /* Everything was discarded because now jumped back by more than max_delay, or the clock stepped back by less, as in a
+   * short recording that plays in a loop. */
+  int64_t restarts;
 } imkd_counts;
 
 /* Called once with its user, on any thread, when the library has read lent memory for the last time. It must not call

@@ -25,8 +25,9 @@ struct SynchronizerOptions {
   int max_sweeps = 32;      // stored per radar, hence the maximum of one radar in a frame
 };
 
-// The result of a push. Only a kept item changes the synchronizer.
-//   late:      no frame to come can use the item, or it is more than max_delay older than now
+// The result of a push. Only a kept item enters a frame.
+//   late:      no frame to come can use the item, or it is more than max_delay older than now, or its clock may have
+//              stepped back (see Synchronizer)
 //   duplicate: its sensor has an item of that time already; the first one stays
 //   future:    its time exceeds now by more than max_future
 //   invalid:   ego motion whose numbers are not finite, whose pose is not rigid, or whose pose is older than the newest
@@ -38,7 +39,7 @@ struct SynchronizerCounts {
   std::int64_t complete = 0, incomplete = 0;                                // frames handed out
   std::int64_t dropped = 0;   // reference items that newer ones replaced before their frame was popped
   std::int64_t expired = 0;   // reference items whose frame was not popped within max_delay + timeout
-  std::int64_t restarts = 0;  // jumps of now back by more than max_delay
+  std::int64_t restarts = 0;  // by a clock that jumped or stepped back
 };
 
 // A FrameSet, and the owners of the memory that it views.
@@ -67,9 +68,20 @@ struct LiveFrame {
 // ego motion that was never pushed or that has been silent for lost_after.
 //
 // Clock jumps: items of a sensor whose clock jumps are late or future until its clock is right again, so the sensor
-// becomes silent. If now jumps back by more than max_delay, everything is discarded as by reset(); if by less, the
-// current time stays as it is. If now jumps ahead, old items expire. A pose that would need a speed of more than
-// 100 m/s discards the poses before it.
+// becomes silent. If now jumps ahead, old items expire. If now jumps back by more than max_delay, the synchronizer
+// restarts: it discards everything as by reset(). If now jumps back by less, the current time stays as it is. A pose
+// that would need a speed of more than 100 m/s discards the poses before it.
+//
+// Clock steps, as at the end of a short recording that plays in a loop: the synchronizer restarts too
+//   if now and the items step back together. An item older than its sensor's newest, pushed with a now that is more
+//   than max_future before the current time, is late; a second one of that sensor, newer than the first, restarts,
+//   unless an item newer than all others came between them. Ego motion counts as a sensor here.
+//   if now stays or goes on, and every sensor that is not silent has advanced four times behind its newest item.
+// Every pass of a loop shorter than max_delay thus loses its first frame, or five where now stays, and no frame mixes
+// two passes where now steps back with the items. A step of now by at most max_future looks like calls that overtake
+// each other: a loop of less than max_future and two periods loses more frames, and they may mix two passes. A loop of
+// one frame yields it once. Reordering, repetition, single late items and one sensor whose clock steps back alone
+// restart nothing.
 //
 // Any thread may call any method. A method waits for the calls of other threads and for nothing else.
 class Synchronizer {
