@@ -31,9 +31,11 @@ def nvcc() -> str | None:
 
 
 def gpu() -> dict[str, str] | None:
-    """Name, driver and compute capability ("9.0") of the first GPU; None where nvidia-smi reports none."""
+    """Name, driver and compute capability ("9.0") of the first visible GPU; None where nvidia-smi reports none."""
     fields = "name,driver_version,compute_cap"
-    lines = output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader").splitlines()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    only = ["-i", visible] if visible else []
+    lines = output("nvidia-smi", *only, f"--query-gpu={fields}", "--format=csv,noheader").splitlines()
     values = [value.strip() for value in lines[0].split(",")] if lines else []
     return dict(zip(("gpu", "driver", "capability"), values)) if len(values) == 3 else None
 

@@ -27,6 +27,7 @@ OPS = {  # op: regular expression of its tests in tests/ops/test_cuda.py
     "decode": "boxes|candidates",
     "random poses": "random_poses",
 }  # a test of none of them is one of "other"
+MODULE = "cuda_on_device"  # of tests/cpp/cuda/ops_module.cpp
 TOOLS = ("memcheck", "racecheck", "initcheck")
 
 
@@ -44,15 +45,13 @@ class Context:
     def remaining(self) -> float:
         return self.deadline - time.monotonic()
 
-    def module(self) -> str:
-        return "cuda_on_host" if self.fake else "cuda_on_device"
-
     def environment(self, **more: str) -> dict[str, str]:
         """Of the processes that load the module: this tree's package, the built one's core."""
         paths = [str(Path(__file__).parent), str(ROOT / "tests")]
         if not self.fake:
             paths.insert(0, str(self.build / "package"))
-        env = {"IMKD_TEST_BUILD": str(self.build), "IMKD_CUDA_MODULE": self.module(), "PYTHONPATH": ":".join(paths)}
+        env = {"IMKD_TEST_BUILD": str(self.build), "IMKD_CUDA_MODULE": MODULE, "PYTHONPATH": ":".join(paths)}
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi, whose first GPU the record names
         return {**os.environ, **env, **more}
 
 
@@ -61,12 +60,20 @@ class OutOfTime(Exception):
 
 
 def execute(context: Context, command: list[str], log: str, env: dict[str, str] | None = None) -> int:
-    """Runs a command until the time box ends, its output in OUT/log; returns its exit status.
+    """Runs a command in OUT until the time box ends, its output in OUT/log; returns its exit status.
+
+    In OUT and not in the tree: `python -m` puts the current folder before all others, and the tree's has no core.
 
     Raises: OutOfTime.
     """
     with (context.out / log).open("w") as file:
-        options = {"stdout": file, "stderr": subprocess.STDOUT, "env": env, "cwd": ROOT, "start_new_session": True}
+        options = {
+            "stdout": file,
+            "stderr": subprocess.STDOUT,
+            "env": env,
+            "cwd": context.out,
+            "start_new_session": True,
+        }
         process = subprocess.Popen(command, **options)
         try:
             return process.wait(max(1.0, context.remaining()))
@@ -105,7 +112,10 @@ def configure_command(context: Context) -> list[str]:
 
 
 def lay_out_package(context: Context) -> None:
-    """BUILD/package/imkd_edge: links to this tree's Python files as a wheel has them, with the built core."""
+    """BUILD/package/imkd_edge: links to this tree's Python files as a wheel has them, with the built core.
+
+    sitecustomize, which Python runs first, removes the finder of an editable install, which would go before it.
+    """
     package = context.build / "package" / "imkd_edge"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir(parents=True)
@@ -113,14 +123,16 @@ def lay_out_package(context: Context) -> None:
     sources += [ROOT / name for name in ("training", "quantization", "calibration")]
     for source in [*sources, *context.build.glob("_core*.so")]:
         (package / source.name).symlink_to(source)
+    keep = "[f for f in sys.meta_path if type(f).__name__ != 'ScikitBuildRedirectingFinder']"
+    (package.parent / "sitecustomize.py").write_text(f"import sys\n\nsys.meta_path[:] = {keep}\n")
 
 
 def build(context: Context) -> Record:
     """The core with the CUDA loop, and the module of the ops, for this GPU."""
     if context.fake:
-        modules = sorted((context.build / "tests" / "cpp").glob("cuda_on_host*.so"))
+        modules = sorted((context.build / "tests" / "cpp").glob(f"{MODULE}*.so"))
         if not modules:
-            return failed(f"no cuda_on_host in {context.build}: `make test` builds it")
+            return failed(f"no {MODULE} in {context.build}: `make test` builds it")
         return {"status": "passed", "module": modules[0].name, "note": "built before, with the fake CUDA runtime"}
     jobs = str(len(os.sched_getaffinity(0)))
     compile_command = ["cmake", "--build", str(context.build), "--target", "_core", "cuda_on_device", "-j", jobs]

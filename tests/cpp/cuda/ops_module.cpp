@@ -8,6 +8,9 @@
 #include "arrays.hpp"
 #include "imkd/cuda.hpp"
 #include "launch_times.hpp"
+#if defined(IMKD_FAKE_CUDA)
+#include "fake_cuda.hpp"
+#endif
 
 namespace py = pybind11;
 using namespace imkd;
@@ -198,6 +201,9 @@ PYBIND11_MODULE(cuda_on_host, m) {
 #if !defined(IMKD_COUNT) && !defined(IMKD_ON_DEVICE)
   bind_detector(m);  // with device "cuda"
   m.def("device_copy", &device_copy);
+#endif
+#if defined(IMKD_FAKE_CUDA)
+  fake::cuda().guard = true;  // the host cannot access device memory, as on a GPU
 #endif
 #if !defined(IMKD_COUNT)
   // Times the next ops; 0 repeats: no more. launch_times: us, "cold" with emptied caches, "queued" one after the other.
