@@ -67,14 +67,9 @@ def execute(context: Context, command: list[str], log: str, env: dict[str, str] 
     Raises: OutOfTime.
     """
     with (context.out / log).open("w") as file:
-        options = {
-            "stdout": file,
-            "stderr": subprocess.STDOUT,
-            "env": env,
-            "cwd": context.out,
-            "start_new_session": True,
-        }
-        process = subprocess.Popen(command, **options)
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=env, cwd=context.out, start_new_session=True
+        )
         try:
             return process.wait(max(1.0, context.remaining()))
         except subprocess.TimeoutExpired as error:
@@ -197,7 +192,7 @@ def op_of(case: str) -> str:
 def ops(context: Context) -> Record:
     """Every case of tests/ops/test_cuda.py: the CUDA op against the CPU op.
 
-    A fault of the GPU ends a process; another one runs the ops that had not begun.
+    A fault of the GPU, or a crash, ends a process; another one runs the ops that had not begun.
     """
     results: Record = {}
     pending = [*OPS, "other"]
@@ -205,8 +200,8 @@ def ops(context: Context) -> Record:
     while pending and not reason:
         name = f"ops-{len(results)}"
         selected, records, end = run_cases(context, name, [], IMKD_RECORD_OPS=",".join(pending))
-        begun = {op_of(record["case"]) for record in records}
-        reason = end.get("reason", "") or ("" if begun else f"the process ended before the first case, see {name}.log")
+        begun = {op_of(record["case"]) for record in records} or {op_of(case) for case in selected[:1]}
+        reason = end.get("reason", "")
         for op in dict.fromkeys(map(op_of, selected)):
             cases = [case for case in selected if op_of(case) == op]
             results[op] = summarize(cases, [record for record in records if op_of(record["case"]) == op])

@@ -190,6 +190,21 @@ def test_a_fault_of_the_gpu_costs_its_own_op_only(tmp_path, monkeypatch) -> None
     assert record["status"] == "failed"
 
 
+def test_a_process_that_dies_in_its_first_case_costs_that_op_only(tmp_path, monkeypatch) -> None:
+    def run_cases(context: parts.Context, name: str, prefix: list[str], **env: str) -> parts.Cases:
+        selected = [c for c in ("test_images_x", "test_the_lift_x") if parts.op_of(c) in env["IMKD_RECORD_OPS"]]
+        lived = [{"case": c, "outcome": "passed", "differences": {}} for c in selected[:1] if c == "test_the_lift_x"]
+        return selected, lived, {"exit_status": -11}
+
+    monkeypatch.setattr(parts, "run_cases", run_cases)
+    record = parts.ops(make_context(tmp_path))
+    assert {op: result["status"] for op, result in record["ops"].items()} == {
+        "preprocess_images": "failed",
+        "lift": "passed",
+    }
+    assert record["ops"]["preprocess_images"]["not_run"] == ["test_images_x"] and record["status"] == "failed"
+
+
 def test_a_failed_case_is_on_the_page(tmp_path) -> None:
     largest = {"float32 absolute": 0.5}
     case = {"case": "test_x[1]", "outcome": "failed", "message": "assert False", "differences": largest}
