@@ -23,6 +23,9 @@ def ops_table(part: Record) -> str:
     text = table("op|status|cases|passed|failed|not run|largest differences from the CPU op", rows)
     for op, record in part.get("ops", {}).items():
         text += "".join(f"\n- {op}: `{f['case']}` failed: {f['message']}" for f in record.get("failures", []))
+        if record.get("not_run"):
+            end = f"exit status {record.get('exit_status')}, see {record.get('log')}"
+            text += f"\n- {op}: the process ended before or in `{record['not_run'][0]}`: {end}"
     return text
 
 

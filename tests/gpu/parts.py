@@ -204,7 +204,8 @@ def ops(context: Context) -> Record:
         reason = end.get("reason", "")
         for op in dict.fromkeys(map(op_of, selected)):
             cases = [case for case in selected if op_of(case) == op]
-            results[op] = summarize(cases, [record for record in records if op_of(record["case"]) == op])
+            summary = summarize(cases, [record for record in records if op_of(record["case"]) == op])
+            results[op] = {**summary, "exit_status": end["exit_status"], "log": f"{name}.log"}
         pending = [op for op in dict.fromkeys(map(op_of, selected)) if op not in begun]
     record = {"status": worst(results) if results else "failed", "ops": results}
     return {**record, "reason": reason} if reason else record

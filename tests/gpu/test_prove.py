@@ -203,6 +203,7 @@ def test_a_process_that_dies_in_its_first_case_costs_that_op_only(tmp_path, monk
         "lift": "passed",
     }
     assert record["ops"]["preprocess_images"]["not_run"] == ["test_images_x"] and record["status"] == "failed"
+    assert "before or in `test_images_x`: exit status -11, see ops-0.log" in page.ops_table(record)
 
 
 def test_a_failed_case_is_on_the_page(tmp_path) -> None:
