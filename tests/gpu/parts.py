@@ -122,7 +122,7 @@ def lay_out_package(context: Context) -> None:
     (package.parent / "sitecustomize.py").write_text(f"import sys\n\nsys.meta_path[:] = {keep}\n")
 
 
-def build(context: Context) -> Record:
+def build(context: Context, targets: tuple[str, ...] = ("_core", MODULE)) -> Record:
     """The core with the CUDA loop, and the module of the ops, for this GPU."""
     if context.fake:
         modules = sorted((context.build / "tests" / "cpp").glob(f"{MODULE}*.so"))
@@ -130,7 +130,7 @@ def build(context: Context) -> Record:
             return failed(f"no {MODULE} in {context.build}: `make test` builds it")
         return {"status": "passed", "module": modules[0].name, "note": "built before, with the fake CUDA runtime"}
     jobs = str(len(os.sched_getaffinity(0)))
-    compile_command = ["cmake", "--build", str(context.build), "--target", "_core", "cuda_on_device", "-j", jobs]
+    compile_command = ["cmake", "--build", str(context.build), "--target", *targets, "-j", jobs]
     for command, log in ((configure_command(context), "configure.log"), (compile_command, "build.log")):
         if execute(context, command, log) != 0:
             return failed(f"{' '.join(command[:3])} failed, see {log}", tail=tail(context, log))
