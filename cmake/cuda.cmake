@@ -1,4 +1,5 @@
-# The kernels and the frame loop on the GPU. On by default where nvcc and TensorRT's headers are found, as with JetPack.
+# The kernels and the frame loop on the GPU. On by default where nvcc and TensorRT's headers are found, as with JetPack;
+# with -DIMKD_CUDA=ON they need no TensorRT, which only the native engine does.
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER AND IMKD_TRT_INCLUDE)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -123,12 +124,12 @@ def frame_rig(spec: ModelSpec) -> SensorRig:
     return SensorRig(cameras=cameras, radars=radars)
 
 
-def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
-    """A frame of r50-nuscenes in half precision: op -> bytes that its kernels move, and its inputs and outputs once."""
+def frame_calls(module: ModuleType) -> dict[str, Callable[[], object]]:
+    """The ops of a frame of r50-nuscenes in half precision, by a module of ops_module.cpp."""
     spec, rng = load_config("r50-nuscenes").spec, np.random.default_rng(0)
     rig, H, W = frame_rig(spec), spec.grid.height(), spec.grid.width()
     crops = [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
-    table = counted.lift_table(spec, rig, crops)
+    table = module.lift_table(spec, rig, crops)
     images = [rng.integers(0, 256, (900, 1600, 3), dtype=np.uint8) for _ in rig.cameras]
     shape = (spec.cameras, -1, spec.image.feature_height(), spec.image.feature_width())
     pixels = shape[0] * shape[2] * shape[3]
@@ -139,15 +140,19 @@ def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
     past = rng.standard_normal((spec.history.frames * spec.history.channels, H, W)).astype(np.float16)
     heatmap = rng.normal(-6, 1.5, (len(spec.head.classes), H, W)).astype(np.float16)
     box = rng.normal(0, 0.5, (spec.head.groups() * 10, H, W)).astype(np.float16)
-    calls = {
-        "preprocess_images": lambda: counted.preprocess_images(images, crops, spec.image, half=True),
-        "lift": lambda: counted.lift(spec, table, depth, turned, channels_last=True),
-        "voxelize_radar": lambda: counted.voxelize_radar(spec, rig, sweeps, 0, Ego(twist=(7, 0, 0)), half=True),
-        "warp_bev": lambda: counted.warp_bev(spec.grid, past, shift(3.3, 0.1) @ rotation(0.02)),
-        "decode": lambda: counted.decode(spec, heatmap, box),
+    return {
+        "preprocess_images": lambda: module.preprocess_images(images, crops, spec.image, half=True),
+        "lift": lambda: module.lift(spec, table, depth, turned, channels_last=True),
+        "voxelize_radar": lambda: module.voxelize_radar(spec, rig, sweeps, 0, Ego(twist=(7, 0, 0)), half=True),
+        "warp_bev": lambda: module.warp_bev(spec.grid, past, shift(3.3, 0.1) @ rotation(0.02)),
+        "decode": lambda: module.decode(spec, heatmap, box),
     }
+
+
+def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
+    """Op of a frame -> bytes that its kernels move, and its inputs and outputs once."""
     found = {}
-    for name, call in calls.items():
+    for name, call in frame_calls(counted).items():
         counted.start_counting()
         call()
         counts = counted.counted()

@@ -7,7 +7,7 @@ namespace imkd {
 
 void require_cuda() {
   throw Error(Code::device_unavailable, "this build of the core has no CUDA", "device \"cuda\"",
-              "build it with -DIMKD_CUDA=ON where nvcc and TensorRT are installed, or use device \"cpu\"");
+              "build it with -DIMKD_CUDA=ON where nvcc is, or use device \"cpu\"");
 }
 
 std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec&, std::shared_ptr<Engine>, std::shared_ptr<Engine>,

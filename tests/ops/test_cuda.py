@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from cuda_budget import BUILD, load
+from differences import close, equal, nmse
 from op_cases import DISTORTIONS, STATISTICS, random_points, random_pose, random_rig, rotation, shift, small_spec
 
 from imkd_edge import ModelSpec, ops
@@ -14,11 +17,10 @@ from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, ImageSpec, RadarFeatur
 
 ORDERS = ("fwd", "rev", "shuffle:1", "shuffle:2")
 
-cuda = load("cuda_on_host")
+MODULE = os.environ.get("IMKD_CUDA_MODULE", "cuda_on_host")  # tests/gpu/prove.py: cuda_on_device
+cuda = load(MODULE)
 if cuda is None:
-    pytest.skip(
-        f"no cuda_on_host in {BUILD}: the CUDA ops are NOT tested (make test builds it)", allow_module_level=True
-    )
+    pytest.skip(f"no {MODULE} in {BUILD}: the CUDA ops are NOT tested (make test builds it)", allow_module_level=True)
 
 
 @pytest.fixture(params=ORDERS)
@@ -26,16 +28,6 @@ def order(request, monkeypatch):
     """Order in which blocks and threads run."""
     monkeypatch.setenv("GPUHOST_ORDER", request.param)
     return request.param
-
-
-def nmse(result, expected) -> float:
-    result, expected = result.astype(np.float64), expected.astype(np.float64)
-    return float(((result - expected) ** 2).sum() / max((expected**2).sum(), 1e-30))
-
-
-def close(result, expected) -> bool:
-    """Within 1e-6 relative, NaN and infinities in the same places."""
-    return np.allclose(result, expected, rtol=1e-6, atol=1e-30, equal_nan=True)
 
 
 # ---- preprocess_images ----
@@ -63,9 +55,9 @@ def test_images_are_those_of_the_cpu_op_to_the_bit(case, size, order):
         ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images
     ]
     expected = ops.preprocess_images(images, crops, spec)
-    assert np.array_equal(cuda.preprocess_images(images, crops, spec), expected)
+    assert equal(cuda.preprocess_images(images, crops, spec), expected)
     half = cuda.preprocess_images(images, crops, spec, half=True)
-    assert np.array_equal(half, expected.astype(np.float16))
+    assert equal(half, expected.astype(np.float16))
 
 
 @pytest.mark.parametrize("view", ["bgr", "pitched", "upside down", "planar", "every second pixel"])
@@ -80,9 +72,7 @@ def test_images_of_any_layout(view, order):
         "every second pixel": rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)[::2, ::2],
     }[view]
     for crop in (ops.image_crop(spec, 150, 100), ops.ImageCrop(0.31, -20.5, 3.25)):
-        assert np.array_equal(
-            cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec)
-        )
+        assert equal(cuda.preprocess_images([image], [crop], spec), ops.preprocess_images([image], [crop], spec))
 
 
 @pytest.mark.parametrize("matrix", ["bt601", "bt601_full", "bt709", "bt709_full"])
@@ -93,8 +83,8 @@ def test_images_of_nv12(size, matrix, order):
     crop = ops.image_crop(spec, size[1], size[0])
     expected = ops.preprocess_images([(y, uv, matrix)], [crop], spec)
     image = [(y, uv, matrix)]
-    assert np.array_equal(cuda.preprocess_images(image, [crop], spec), expected)
-    assert np.array_equal(cuda.preprocess_images(image, [crop], spec, half=True), expected.astype(np.float16))
+    assert equal(cuda.preprocess_images(image, [crop], spec), expected)
+    assert equal(cuda.preprocess_images(image, [crop], spec, half=True), expected.astype(np.float16))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1 / 64, 2.6 / 127, 1e-3])
@@ -105,9 +95,7 @@ def test_images_in_steps_are_those_of_the_cpu_op_exactly(case, scale, order):
     crops = [
         ops.image_crop(spec, 10, 10) if i is None else ops.image_crop(spec, i.shape[1], i.shape[0]) for i in images
     ]
-    assert np.array_equal(
-        cuda.quantize_images(images, crops, spec, scale), ops.quantize_images(images, crops, spec, scale)
-    )
+    assert equal(cuda.quantize_images(images, crops, spec, scale), ops.quantize_images(images, crops, spec, scale))
 
 
 # ---- lift ----
@@ -127,8 +115,8 @@ def test_the_lifts_table_is_that_of_the_cpu_op(seed, distortion, order):
     spec, rig = small_spec(), random_rig(seed, distortion=distortion)
     expected = ops.lift_table(spec, rig)
     rows, points, pixels = cuda.lift_table(spec, rig, crops_of(spec, rig))
-    assert np.array_equal(rows, dense_rows(expected, 32 * 24))
-    assert np.array_equal(points[: rows[-1]], expected.points) and np.array_equal(pixels[: rows[-1]], expected.pixels)
+    assert equal(rows, dense_rows(expected, 32 * 24))
+    assert equal(points[: rows[-1]], expected.points) and equal(pixels[: rows[-1]], expected.pixels)
 
 
 def test_a_table_without_a_point():
@@ -144,7 +132,7 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
     context = rng.standard_normal((2, channels, 8, 12)).astype(np.float32)
     table = cuda.lift_table(spec, rig, crops_of(spec, rig))
     expected = ops.lift(spec, ops.lift_table(spec, rig), depth, context)
-    assert np.array_equal(cuda.lift(spec, table, depth, context), expected)
+    assert equal(cuda.lift(spec, table, depth, context), expected)
     half = cuda.lift(spec, table, depth.astype(np.float16), context.astype(np.float16))
     exact = ops.lift(
         spec,
@@ -152,7 +140,7 @@ def test_the_lift_is_that_of_the_cpu_op(channels, order):
         depth.astype(np.float16).astype(np.float32),
         context.astype(np.float16).astype(np.float32),
     )
-    assert np.array_equal(half, exact.astype(np.float16)) and nmse(half, expected) <= 1e-5
+    assert equal(half, exact.astype(np.float16)) and nmse(half, expected) <= 1e-5
 
 
 @pytest.mark.parametrize("channels", [1, 33, 80, 131])
@@ -166,8 +154,8 @@ def test_a_context_with_its_channels_last_gives_the_same_lift(channels, order):
         expected = ops.lift(spec, ops.lift_table(spec, rig), depth.astype(np.float32), context.astype(np.float32))
         for half, out in ((False, np.float32), (True, np.float16)):  # any input type with either output type
             result = cuda.lift(spec, table, depth, channels_last_context, channels_last=True, half=half)
-            assert result.dtype == out and np.array_equal(result, expected.astype(out))
-            assert np.array_equal(cuda.lift(spec, table, depth, context, half=half), result)
+            assert result.dtype == out and equal(result, expected.astype(out))
+            assert equal(cuda.lift(spec, table, depth, context, half=half), result)
 
 
 def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
@@ -178,9 +166,7 @@ def test_a_lift_onto_a_grid_that_is_no_multiple_of_a_block(order):
     rng, rig = np.random.default_rng(0), random_rig(3)
     depth, context = rng.random((2, 24, 8, 12), np.float32), rng.standard_normal((2, 5, 8, 12)).astype(np.float32)
     table = cuda.lift_table(spec, rig, crops_of(spec, rig))
-    assert np.array_equal(
-        cuda.lift(spec, table, depth, context), ops.lift(spec, ops.lift_table(spec, rig), depth, context)
-    )
+    assert equal(cuda.lift(spec, table, depth, context), ops.lift(spec, ops.lift_table(spec, rig), depth, context))
 
 
 # ---- voxelize_radar ----
@@ -188,7 +174,7 @@ def same_radar(spec: ModelSpec, rig: SensorRig, sweeps, ego=None, t=0) -> None:
     expected, stats = ops.voxelize_radar(spec, rig, sweeps, t, ego)
     result, counts = cuda.voxelize_radar(spec, rig, sweeps, t, ego)
     assert counts == (stats.used, stats.invalid, stats.outside, stats.overflow)
-    assert np.array_equal(result != 0, expected != 0) and close(result, expected)
+    assert equal(result != 0, expected != 0) and close(result, expected)
     half, _ = cuda.voxelize_radar(spec, rig, sweeps, t, ego, half=True)
     assert nmse(half, expected) <= 1e-5
 
@@ -263,17 +249,17 @@ def test_a_warped_map_is_that_of_the_cpu_op_to_the_bit(case, channels, order):
     features[rng.random(features.shape) < 0.02] = np.inf
     T = WARPS[case]
     with np.errstate(all="ignore"):
-        assert np.array_equal(cuda.warp_bev(grid, features, T), ops.warp_bev(grid, features, T), equal_nan=True)
+        assert equal(cuda.warp_bev(grid, features, T), ops.warp_bev(grid, features, T), equal_nan=True)
         narrow = features.astype(np.float16)
         expected = ops.warp_bev(grid, narrow.astype(np.float32), T).astype(np.float16)
-    assert np.array_equal(cuda.warp_bev(grid, narrow, T), expected, equal_nan=True)
+    assert equal(cuda.warp_bev(grid, narrow, T), expected, equal_nan=True)
 
 
 # ---- decode ----
 def same_boxes(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> int:
     expected = ops.decode(spec, heatmap, box)
     boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
-    assert np.array_equal(labels, expected[2]) and np.array_equal(boxes[:, :2], expected[0][:, :2])
+    assert equal(labels, expected[2]) and equal(boxes[:, :2], expected[0][:, :2])
     assert close(boxes, expected[0]) and close(scores, expected[1])
     return len(labels)
 
@@ -319,7 +305,7 @@ def test_half_boxes_are_close_to_those_of_the_same_numbers(order):
     )
     boxes, scores, labels, _ = cuda.decode(spec, heatmap, box)
     expected = ops.decode(spec, heatmap.astype(np.float32), box.astype(np.float32))
-    assert np.array_equal(labels, expected[2]) and close(boxes, expected[0]) and close(scores, expected[1])
+    assert equal(labels, expected[2]) and close(boxes, expected[0]) and close(scores, expected[1])
 
 
 def test_random_poses_of_everything_agree():
@@ -327,5 +313,5 @@ def test_random_poses_of_everything_agree():
     for seed in range(20):
         T = random_pose(rng)
         features = rng.standard_normal((2, 24, 32)).astype(np.float32)
-        assert np.array_equal(cuda.warp_bev(spec.grid, features, T), ops.warp_bev(spec.grid, features, T))
+        assert equal(cuda.warp_bev(spec.grid, features, T), ops.warp_bev(spec.grid, features, T))
         same_radar(spec, random_rig(seed, velocity="raw"), {"r0": random_points(rng, 60), "r1": random_points(rng, 60)})

@@ -75,7 +75,7 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
         target = tmp_path / f"{source.stem}.host.o"
         subprocess.run([cuda_budget.nvcc(), *cuda_budget.FLAGS, *compile_host, "-o", str(target)], check=True)
     glue = [
-        ROOT / "tests" / "cpp" / "cuda" / "ops_on_host.cpp",
+        ROOT / "tests" / "cpp" / "cuda" / "ops_module.cpp",
         *(ROOT / "cpp" / "bindings" / f"{n}.cpp" for n in ("common", "detector", "device_array")),
     ]
     sources = [*glue, *sorted(objects[0].glob("*.o")), *sorted(tmp_path.glob("*.host.o"))]

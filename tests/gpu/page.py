@@ -1,0 +1,84 @@
+"""The page of the proof on a GPU, in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def table(header: str, rows: list[list[Any]]) -> str:
+    columns = header.split("|")
+    lines = [header, "|".join(["---"] * len(columns)), *("|".join(str(cell) for cell in row) for row in rows)]
+    return "\n".join(f"| {line.replace('|', ' | ')} |" for line in lines)
+
+
+def ops_table(part: Record) -> str:
+    rows = []
+    for op, record in part.get("ops", {}).items():
+        differences = sorted(record.get("differences", {}).items())
+        largest = ", ".join(f"{name} {value:.2g}" for name, value in differences if value)
+        counts = [record.get(name, 0) for name in ("cases", "passed", "failed")]
+        rows.append([op, record["status"], *counts, len(record.get("not_run", [])), largest or "none"])
+    text = table("op|status|cases|passed|failed|not run|largest differences from the CPU op", rows)
+    for op, record in part.get("ops", {}).items():
+        text += "".join(f"\n- {op}: `{f['case']}` failed: {f['message']}" for f in record.get("failures", []))
+        if record.get("not_run"):
+            end = f"exit status {record.get('exit_status')}, see {record.get('log')}"
+            text += f"\n- {op}: the process ended before or in `{record['not_run'][0]}`: {end}"
+    return text
+
+
+def sanitizer_table(part: Record) -> str:
+    rows = []
+    for name, record in part.get("tools", {}).items():
+        said = "; ".join(line.strip("= ") for line in record.get("summary", [])) or record.get("reason", "no summary")
+        rows.append([name, record["status"], record.get("cases", 0), record.get("passed", 0), said])
+    return table("tool|status|cases|passed|summary", rows) if rows else ""
+
+
+def kernels_table(part: Record) -> str:
+    if "copy" not in part:
+        return ""
+    copy = part["copy"]
+    rows = [["copy of device memory", f"{copy['us']:.1f}", "", "", 2 * copy["bytes"], gb(copy["bytes_per_s"]), "100 %"]]
+    for name, op in part["ops"].items():
+        spread = f"{op['us_least']:.1f} to {op['us_most']:.1f}"
+        share = f"{op['share_of_copy']:.0%}".replace("%", " %")
+        queued = f"{op['us_queued']:.1f}"
+        rows.append([name, f"{op['us']:.1f}", spread, queued, op["bytes"], gb(op["bytes_per_s"]), share])
+    caption = (
+        f"{part['model']}, median of {part['repeats']}, caches emptied before each launch; queued: the mean of "
+        f"{part['repeats']} launches one after the other. Bytes are those of cpp/budget.json.\n\n"
+    )
+    return caption + table("op|us|least to most|us queued|bytes moved|GB/s|share of the copy", rows)
+
+
+def gb(bytes_per_s: float) -> str:
+    return f"{bytes_per_s / 1e9:.1f}"
+
+
+TABLES = {"ops": ops_table, "sanitizer": sanitizer_table, "kernels": kernels_table}
+
+
+def page(proof: Record) -> str:
+    """Every section names the GPU, the driver, CUDA and the commit that its numbers belong to."""
+    machine = proof["machine"]
+    lines = ["# What the CUDA side does on a GPU", ""]
+    lines += [f"**{proof['status']}** on {machine['label']} ({machine['host']}), {proof['date']}."]
+    if proof["fake"]:
+        lines += ["", "The kernels ran on the CPU under the fake CUDA runtime: the times mean nothing."]
+    lines += ["", table("part|status|seconds|note", [summary(name, part) for name, part in proof["parts"].items()])]
+    for name, part in proof["parts"].items():
+        text = TABLES[name](part) if name in TABLES else ""
+        if text:
+            lines += ["", f"## {name}", "", f"Measured on {part['measured_on']}.", "", text]
+        if "tail" in part:
+            lines += ["", f"## Output of {name}", "", "```", part["tail"], "```"]
+    lines += ["", "## Left", "", *(f"- {item}" for item in proof["left"]), ""]
+    return "\n".join(lines)
+
+
+def summary(name: str, part: Record) -> list[Any]:
+    note = part.get("reason") or part.get("note") or ""
+    return [name, part["status"], f"{part['seconds']:.1f}", str(note).replace("|", "/").replace("\n", " ")]
