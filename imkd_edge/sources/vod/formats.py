@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.rig import CameraCalibration
-from imkd_edge.sources.files import COPY_AGAIN, read_bytes
+from imkd_edge.rig import CameraCalibration, orthonormalised
+from imkd_edge.sources.files import COPY_AGAIN, read_bytes, reason
 from imkd_edge.sources.geometry import inverse, transform
 
 
@@ -34,18 +34,10 @@ def read_pose(path: Path) -> np.ndarray:
         entries = [json.loads(line) for line in data.splitlines() if line.strip()]
         poses = [entry["odomToCamera"] for entry in entries if "odomToCamera" in entry]
         T = np.array(poses[0], np.float64).reshape(4, 4)
-        if not _is_rigid(T):
-            raise ValueError("odomToCamera is not rigid")
-    except (IndexError, TypeError, ValueError, RecursionError) as fault:
-        what = "missing odomToCamera" if isinstance(fault, IndexError) else f"not a pose ({fault})"
+        return orthonormalised(T, "odomToCamera")
+    except (IndexError, TypeError, ValueError, RecursionError, Error) as fault:
+        what = "missing odomToCamera" if isinstance(fault, IndexError) else f"not a pose ({reason(fault)})"
         raise Error(Code.source_bad_calibration, what, str(path), COPY_AGAIN) from None
-    return T
-
-
-def _is_rigid(T: np.ndarray) -> bool:
-    R = T[:3, :3]
-    orthonormal = np.isfinite(T).all() and np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0
-    return bool(orthonormal and [*T[3]] == [0, 0, 0, 1])
 
 
 def read_points(path: Path, columns: int) -> np.ndarray:
