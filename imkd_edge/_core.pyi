@@ -18,6 +18,7 @@ BOX_SLICES: dict[str, slice]  # offset, above_ground, log_size, heading, velocit
 MAX_THREADS: int
 MAX_INTENSITY: float
 MAX_VELOCITY: float
+RIGID_TOLERANCE: float
 SCORES: tuple[float, float]  # least and largest score threshold
 
 def __getattr__(name: str) -> Any: ...
@@ -280,6 +281,8 @@ class RadarCalibration:
     def __init__(
         self, *, name: str, T_ego_radar: ArrayLike, velocity: str = "compensated", period: float = 0.0
     ) -> None: ...
+
+def orthonormalised(T: ArrayLike, where: str = "T") -> NDArray[np.float64]: ...
 
 class SensorRig:
     @property

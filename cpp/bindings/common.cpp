@@ -149,9 +149,7 @@ static Mat4 pose(py::handle value, const std::string& where, Values values) {
 }
 
 Mat4 rigid_transform(py::handle value, const std::string& where) {
-  const Mat4 T = matrix(value, where);
-  check_rigid(T, where);
-  return T;
+  return orthonormalised(matrix(value, where), where);
 }
 
 std::int64_t timestamp(py::handle value, const std::string& where) {

@@ -7,10 +7,10 @@ using namespace imkd::python;
 
 namespace {
 
-std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::handle sweeps,
+std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& sensors, py::handle sweeps,
                                                     py::handle timestamp_ns, py::handle ego) {
   spec.check();
-  rig.check();
+  const SensorRig rig = sensors.orthonormalised();
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
   const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
@@ -29,8 +29,8 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
   return {out, stats};
 }
 
-EgoSpeed py_estimate_ego_speed(const SensorRig& rig, py::handle sweeps) {
-  rig.check();
+EgoSpeed py_estimate_ego_speed(const SensorRig& sensors, py::handle sweeps) {
+  const SensorRig rig = sensors.orthonormalised();
   const Sweeps checked = radar_sweeps(sweeps, rig, 0);
   py::gil_scoped_release release;
   return estimate_ego_speed(rig, checked.views.data(), static_cast<int>(checked.views.size()));

@@ -84,9 +84,9 @@ std::vector<int> lift_sizes(const ModelSpec& s) {
   return {s.cameras, s.depth.bins, s.image.feature_height(), s.image.feature_width(), s.grid.height(), s.grid.width()};
 }
 
-SizedTable py_lift_table(const ModelSpec& spec, const SensorRig& rig, std::optional<std::vector<ImageCrop>> crops) {
+SizedTable py_lift_table(const ModelSpec& spec, const SensorRig& sensors, std::optional<std::vector<ImageCrop>> crops) {
   spec.check();
-  rig.check();
+  const SensorRig rig = sensors.orthonormalised();
   if (!crops) {
     crops.emplace();
     for (const CameraCalibration& camera : rig.cameras)

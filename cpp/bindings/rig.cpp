@@ -32,14 +32,27 @@ RadarCalibration make_radar(const std::string& name, py::handle T_ego_radar, con
 }
 
 SensorRig make_rig(const std::vector<CameraCalibration>& cameras, const std::vector<RadarCalibration>& radars) {
-  SensorRig rig{cameras, radars};
-  rig.check();
-  return rig;
+  return SensorRig{cameras, radars}.orthonormalised();
 }
 
 }  // namespace
 
 void bind_rig(py::module_& m) {
+  m.attr("RIGID_TOLERANCE") = kRigidTolerance;
+  m.def(
+      "orthonormalised", [](py::handle T, const std::string& where) { return to_python(rigid_transform(T, where)); },
+      py::arg("T"), py::arg("where") = "T",
+      R"(A transform with the nearest rotation in place of its own.
+
+Args:
+    T: (4, 4) float64, its rotation R off from orthonormal by at most RIGID_TOLERANCE, the largest entry of |R^T R - I|.
+    where: names the transform in an error.
+
+Returns:
+    (4, 4) float64; to the bit as given where its rotation is exact to 1e-6.
+
+Raises:
+    Error: rig_not_rigid, which says by how much; rig_bad_value for a number that is not finite.)");
   bind_struct<CameraCalibration>(m, "CameraCalibration",
                                  "A camera: raw image size px, K px (pixel centres at integers), distortion, pose.",
                                  Code::rig_bad_value)

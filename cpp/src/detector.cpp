@@ -19,6 +19,7 @@ struct Detector::State {
   History history;
   bool has_rig = false;
   std::string why_not_cuda;
+  FrameSet input;  // a copy of the caller's, as its poses are orthonormalised; a member to reuse its memory
   Frame frame;
   Result result;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
@@ -38,8 +39,8 @@ struct Detector::State {
 };
 
 void Detector::State::set_rig(const SensorRig& next) {
-  next.check();
-  if (has_rig && next.to_json() == rig.to_json()) return;  // most sources pass the same rig with every frame
+  SensorRig copy = next.orthonormalised();
+  if (has_rig && copy.to_json() == rig.to_json()) return;  // most sources pass the same rig with every frame
   if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
     throw Error(Code::rig_mismatch,
                 "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model has " +
@@ -47,31 +48,34 @@ void Detector::State::set_rig(const SensorRig& next) {
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
-  SensorRig copy = next;
   const std::size_t radars = next.radars.size();
   result.health.radars.reserve(radars);
   result.health.cameras.reserve(next.cameras.size());
+  input.cameras.reserve(next.cameras.size());
+  input.camera_timestamps_ns.reserve(next.cameras.size());
+  input.sweeps.reserve(kSweepsPerRadar * radars);
   if (frame.sweeps.size() < kSweepsPerRadar * radars) frame.sweeps.resize(kSweepsPerRadar * radars);
   has_rig = false;  // where the loop throws, the next call sets the rig again, even the same one
-  loop->set_rig(next, crops);
+  loop->set_rig(copy, crops);
   // Nothing below throws.
   rig = std::move(copy);
   has_rig = true;
 }
 
-static void check_motion(const FrameSet& frames) {
-  if (frames.ego.T_world_ego) check_rigid(*frames.ego.T_world_ego, "FrameSet::ego.T_world_ego");
+// Checks the motion, and orthonormalises the poses.
+static void take_motion(FrameSet& frames) {
+  std::optional<Mat4>& T_world_ego = frames.ego.T_world_ego;
+  if (T_world_ego) T_world_ego = orthonormalised(*T_world_ego, "FrameSet::ego.T_world_ego");
   for (double v : frames.ego.twist.value_or(Vec3{}))
     if (!std::isfinite(v))
       throw Error(Code::frame_bad_dtype, std::to_string(v) + " is not finite", "FrameSet::ego.twist",
                   "leave the twist out where the motion is unknown");
-  for (const RadarSweep& sweep : frames.sweeps)
-    if (sweep.T_world_ego) check_rigid(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
+  for (RadarSweep& sweep : frames.sweeps)
+    if (sweep.T_world_ego) sweep.T_world_ego = orthonormalised(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
 }
 
 // The caller's mistakes.
 void Detector::State::check(const FrameSet& frames) const {
-  check_motion(frames);
   if (frames.cameras.size() != rig.cameras.size())
     throw Error(
         Code::frame_count,
@@ -222,10 +226,12 @@ std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
 std::vector<Detector::Tensor> Detector::tensors() const { return state_->loop->tensors(); }
 std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return state_->loop->device_tensors(); }
 
-const Result& Detector::infer(const FrameSet& frames) {
+const Result& Detector::infer(const FrameSet& given) {
   State& s = *state_;
   const ExclusiveCall call(s.busy, "Detector");
   Stopwatch watch, total;
+  const FrameSet& frames = s.input = given;
+  take_motion(s.input);
   s.check(frames);
   s.clear_result(frames.timestamp_ns);
   s.assess_cameras(frames);

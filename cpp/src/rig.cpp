@@ -1,6 +1,8 @@
 #include "imkd/rig.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -11,8 +13,8 @@
 namespace imkd {
 namespace {
 
-constexpr int kMaxSide = 65536;           // px of a raw image
-constexpr double kRigidTolerance = 1e-4;  // calibration files often have 5-6 digits
+constexpr int kMaxSide = 65536;          // px of a raw image
+constexpr double kExactRotation = 1e-6;  // |R^T R - I| of a rotation that stays as it is; float32 rounds to 1e-7
 
 [[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::rig_bad_value, what, std::string(where), fix);
@@ -55,6 +57,31 @@ void check_radar(const RadarCalibration& radar, const std::string& where) {
         aliased ? "the span of unambiguous velocity, m/s" : "set it to 0");
 }
 
+// The largest entry of |R^T R - I|.
+double off_orthonormal(const Mat4& T) {
+  double most = 0;
+  for (int a = 0; a < 3; ++a)
+    for (int b = 0; b < 3; ++b) {
+      const double dot = T[a] * T[b] + T[4 + a] * T[4 + b] + T[8 + a] * T[8 + b];
+      most = std::max(most, std::abs(dot - (a == b)));
+    }
+  return most;
+}
+
+// By row and column of the rotation; the indices are taken modulo 3.
+double minor(const Mat4& T, int row, int column) {
+  const auto at = [&](int r, int c) { return T[(row + r) % 3 * 4 + (column + c) % 3]; };
+  return at(1, 1) * at(2, 2) - at(1, 2) * at(2, 1);
+}
+
+double determinant(const Mat4& T) { return T[0] * minor(T, 0, 0) + T[1] * minor(T, 0, 1) + T[2] * minor(T, 0, 2); }
+
+std::string short_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
 template <class Sensor>
 int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
   for (std::size_t i = 0; i < sensors.size(); ++i)
@@ -66,19 +93,35 @@ int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
 
 void check_rigid(const Mat4& T, std::string_view where) {
   check_finite(T, where);
-  const auto refuse = [&](const char* what,
+  const auto refuse = [&](const std::string& what,
                           const char* fix = "a 4x4 transform: rotation, translation in metres, last row 0 0 0 1") {
     throw Error(Code::rig_not_rigid, what, std::string(where), fix);
   };
   if (T[12] != 0 || T[13] != 0 || T[14] != 0 || T[15] != 1) refuse("the last row is not 0 0 0 1");
-  for (int a = 0; a < 3; ++a)
-    for (int b = 0; b < 3; ++b) {
-      const double dot = T[a] * T[b] + T[4 + a] * T[4 + b] + T[8 + a] * T[8 + b];
-      if (std::abs(dot - (a == b)) > kRigidTolerance) refuse("the rotation is not orthonormal");
-    }
-  const double det =
-      T[0] * (T[5] * T[10] - T[6] * T[9]) - T[1] * (T[4] * T[10] - T[6] * T[8]) + T[2] * (T[4] * T[9] - T[5] * T[8]);
-  if (det < 0) refuse("the rotation is a reflection", "reverse one axis: the determinant must be +1");
+  const double off = off_orthonormal(T);
+  if (off > kRigidTolerance)
+    refuse("the rotation R is not orthonormal: the largest entry of |R^T R - I| is " + short_text(off) +
+               ", allowed is " + short_text(kRigidTolerance),
+           "orthonormalise it (for example by SVD), and check that it is a rotation of the right sensor, row by row");
+  if (determinant(T) < 0)
+    refuse("the rotation has determinant -1: a mirrored frame",
+           "reverse one axis: the determinant must be +1, x, y and z right-handed");
+}
+
+// Newton's iteration for the polar factor, R <- (R + R^-T) / 2, squares the error: three steps from 1e-3 reach the last
+// bit, the fourth is for the rounding (Higham, Functions of Matrices, 2008, section 8.3).
+Mat4 orthonormalised(const Mat4& T, std::string_view where) {
+  check_rigid(T, where);
+  if (off_orthonormal(T) <= kExactRotation) return T;
+  Mat4 R = T;
+  for (int step = 0; step < 4; ++step) {
+    const Mat4 last = R;
+    const double det = determinant(last);
+    for (int row = 0; row < 3; ++row)
+      for (int column = 0; column < 3; ++column)
+        R[row * 4 + column] = (last[row * 4 + column] + minor(last, row, column) / det) / 2;
+  }
+  return R;
 }
 
 int SensorRig::camera_index(const std::string& name) const { return index_of(cameras, name); }
@@ -106,6 +149,15 @@ void SensorRig::check() const {
   }
 }
 
+SensorRig SensorRig::orthonormalised() const {
+  check();
+  SensorRig rig = *this;
+  for (CameraCalibration& camera : rig.cameras)
+    camera.T_ego_camera = imkd::orthonormalised(camera.T_ego_camera, camera.name);
+  for (RadarCalibration& radar : rig.radars) radar.T_ego_radar = imkd::orthonormalised(radar.T_ego_radar, radar.name);
+  return rig;
+}
+
 std::string SensorRig::to_json() const {
   check();
   return json::dump(json::write(*this), json::kRigCodes);
@@ -114,8 +166,7 @@ std::string SensorRig::to_json() const {
 SensorRig SensorRig::from_json(const std::string& text) {
   SensorRig rig;
   json::read(json::parse(text, json::kRigCodes), rig, json::At{json::kRigCodes, ""});
-  rig.check();
-  return rig;
+  return rig.orthonormalised();
 }
 
 static std::string text_of(const std::string& path) {

@@ -19,10 +19,10 @@ bool finite(const Numbers& numbers) {
   return std::all_of(numbers.begin(), numbers.end(), [](double v) { return std::isfinite(v); });
 }
 
-bool valid(const Ego& ego) {
-  if (ego.twist && !finite(*ego.twist)) return false;
+// Orthonormalises the pose; false where it is not rigid.
+bool take_pose(std::optional<Mat4>& T_world_ego) {
   try {
-    if (ego.T_world_ego) check_rigid(*ego.T_world_ego, "ego");
+    if (T_world_ego) T_world_ego = orthonormalised(*T_world_ego, "ego");
   } catch (const Error&) {
     return false;
   }
@@ -72,7 +72,7 @@ struct Synchronizer::State {
 
   std::int64_t floor_of(std::size_t queue) const;
   Pushed push(std::size_t which, SensorItem& item, std::int64_t call_ns);
-  Pushed push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns);
+  Pushed push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns);
   Pushed count(Pushed pushed);
 
   FrameDecision decide(const SensorItem& reference_item);
@@ -191,9 +191,9 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
   return Pushed::kept;
 }
 
-Pushed Synchronizer::State::push_ego(const Ego& ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
+Pushed Synchronizer::State::push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
-  if (!valid(ego)) return Pushed::invalid;
+  if ((ego.twist && !finite(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
   if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
@@ -300,7 +300,7 @@ Pushed Synchronizer::push_radar(const RadarSweep& sweep, std::int64_t now_ns, st
   SensorItem item{sweep.timestamp_ns, 0, {}, sweep, std::move(owner)};  // outlives the lock, as its owner must
   if (!item.owner) item.owner = copy_points(item.sweep);
   const State::Locked locked(state);
-  if (sweep.T_world_ego && !valid({sweep.T_world_ego, {}})) {
+  if (!take_pose(item.sweep.T_world_ego)) {
     state.advance(now_ns);
     return state.count(Pushed::invalid);
   }

@@ -16,7 +16,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
-from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
 from imkd_edge.sources.absences import Absences, is_absent
 from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import (
@@ -167,7 +167,7 @@ class AstyxSource:
             data = {sensor["sensor_uid"]: sensor["calib_data"] for sensor in content["sensors"]}
             K = _matrix(data[CAMERA]["K"], 3)
             camera, radar = (_matrix(data[uid]["T_to_ref_COS"], 4) for uid in (CAMERA, RADAR))
-            T_ego_lidar = _matrix(data[LIDAR]["T_to_ref_COS"], 4) if LIDAR in data else None
+            T_ego_lidar = orthonormalised(_matrix(data[LIDAR]["T_to_ref_COS"], 4), LIDAR) if LIDAR in data else None
             rig = SensorRig(
                 cameras=[CameraCalibration(name=CAMERA, width=size[0], height=size[1], K=K, T_ego_camera=camera)],
                 radars=[RadarCalibration(name=RADAR, T_ego_radar=radar, velocity="aliased", period=VELOCITY_PERIOD)],

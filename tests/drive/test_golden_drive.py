@@ -100,7 +100,7 @@ def test_the_cuda_loop_gives_the_boxes_of_the_cpu(
         pytest.skip(f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)")
     monkeypatch.setenv("GPUHOST_ORDER", order)
     with monkeypatch.context() as patch:
-        patch.setattr(_core, "require_cuda", cuda.require_cuda)
+        patch.setattr(_core, "load_for_device", cuda.load_for_device)
         patch.setattr(imkd_edge.detector, "_core", cuda)
         on_cuda = Detector("tiny-t4", RIG, "cuda", "onnxruntime", threads=1)
     with on_cuda:

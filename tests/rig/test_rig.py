@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from imkd_edge import Error, SensorRig
-from imkd_edge.rig import CameraCalibration, RadarCalibration
+from imkd_edge.rig import CameraCalibration, RadarCalibration, orthonormalised
 
 K = np.array([[500.0, 0.5, 320], [0, 510, 240], [0, 0, 1]])
 T = np.array([[0.0, 0, 1, 1.5], [-1, 0, 0, 0.25], [0, -1, 0, 1.75], [0, 0, 0, 1]])
@@ -100,6 +100,56 @@ def test_a_rotation_survives_to_the_last_bit(angle: float) -> None:
     rig.cameras[0].T_ego_camera = turn @ T
     assert np.array_equal(SensorRig.from_json(rig.to_json()).cameras[0].T_ego_camera, turn @ T)
     assert rig.hash() != make_rig().hash()
+
+
+def turned(seed: int) -> np.ndarray:
+    """A transform with a random rotation."""
+    result = np.eye(4)
+    Q = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0]
+    result[:3, :3] = Q * np.sign(np.linalg.det(Q))
+    result[:3, 3] = (1.5, 0.25, 1.75)
+    return result
+
+
+@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("digits", [3, 4, 5])
+def test_a_rotation_of_few_decimals_becomes_the_nearest_rotation(seed: int, digits: int) -> None:
+    rounded = np.round(turned(seed), digits)
+    R = rounded[:3, :3]
+    if np.abs(R.T @ R - np.eye(3)).max() > 1e-3:  # of three decimals some
+        return
+    U, _, Vt = np.linalg.svd(R)  # the polar factor is U Vt
+    doc = put(("cameras", 0, "T_ego_camera"), rounded.tolist())
+    doc["radars"][0]["T_ego_radar"] = rounded.tolist()
+    rig = SensorRig.from_json(json.dumps(doc))
+    built = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=rounded)])
+    for T_read in (rig.cameras[0].T_ego_camera, rig.radars[0].T_ego_radar, built.radars[0].T_ego_radar):
+        exact = np.abs(R.T @ R - np.eye(3)).max() <= 1e-6
+        assert np.allclose(T_read[:3, :3], R if exact else U @ Vt, rtol=0, atol=1e-14)
+        assert np.array_equal(T_read[:, 3], rounded[:, 3]) and T_read[3].tolist() == [0, 0, 0, 1]
+    again = SensorRig.from_json(rig.to_json())
+    assert again == rig and again.hash() == rig.hash()
+    assert np.array_equal(orthonormalised(rounded), rig.cameras[0].T_ego_camera)
+
+
+@pytest.mark.parametrize(("off", "accepted"), [(0.9e-3, True), (-0.9e-3, True), (1.1e-3, False), (-1.1e-3, False)])
+def test_the_limit_of_a_rotation_is_a_thousandth_and_the_error_says_by_how_much(off: float, accepted: bool) -> None:
+    bad = turned(3)
+    bad[:3, 0] *= np.sqrt(1 + off)  # (R^T R - I)[0, 0] is off
+    if accepted:
+        R = orthonormalised(bad)[:3, :3]
+        assert np.allclose(R.T @ R, np.eye(3), rtol=0, atol=1e-15)
+        return
+    with pytest.raises(Error) as caught:
+        SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=bad)])
+    error = caught.value
+    assert (error.code, error.where) == ("E0215", "radars[0].T_ego_radar") and "orthonormalise it" in error.fix
+    assert "is 0.0011, allowed is 0.001" in error.what
+
+
+def test_a_mirrored_frame_is_named() -> None:
+    with pytest.raises(Error, match=r"E0215.*determinant -1: a mirrored frame.*reverse one axis"):
+        orthonormalised(turned(1) @ np.diag([1.0, -1, 1, 1]))
 
 
 def test_the_hash_is_that_of_the_canonical_text() -> None:

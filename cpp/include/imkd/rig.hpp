@@ -8,8 +8,14 @@
 
 namespace imkd {
 
+// The largest entry of |R^T R - I| of a rotation R that is accepted: calibrations with four decimals reach 2e-4.
+// Readers and runtime share it.
+constexpr double kRigidTolerance = 1e-3;
 // Throws Error rig_not_rigid, or rig_bad_value for a number that is not finite.
 void check_rigid(const Mat4& T, std::string_view where);
+// T with the nearest rotation (the polar factor) in place of its own; a rotation that is exact to 1e-6, as in float32,
+// stays as it is, to the bit. Throws as check_rigid.
+Mat4 orthonormalised(const Mat4& T, std::string_view where);
 
 enum class Distortion { none, plumb_bob, fisheye };
 
@@ -38,10 +44,11 @@ struct SensorRig {
   int camera_index(const std::string& name) const;  // -1 when absent
   int radar_index(const std::string& name) const;
   std::string to_json() const;                          // canonical
-  static SensorRig from_json(const std::string& text);  // throws Error 21x
+  static SensorRig from_json(const std::string& text);  // orthonormalised; throws Error 21x
   static SensorRig load(const std::string& path);
   void check() const;
-  std::string hash() const;  // 16 hex digits of SHA-256 over to_json()
+  SensorRig orthonormalised() const;  // checked, and each transform with an exact rotation; Detector does it itself
+  std::string hash() const;           // 16 hex digits of SHA-256 over to_json()
 };
 
 }  // namespace imkd

@@ -68,8 +68,7 @@ Struct read_at(const Struct* first, std::size_t index, const char* where) {
 Mat4 read_pose(const double* T, const char* where) {
   Mat4 pose;
   std::memcpy(pose.data(), T, sizeof pose);
-  check_rigid(pose, where);
-  return pose;
+  return orthonormalised(pose, where);
 }
 
 Ego read_ego(const imkd_frames& input) {

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.rig import CameraCalibration
-from imkd_edge.sources.files import COPY_AGAIN, read_bytes
+from imkd_edge.rig import CameraCalibration, orthonormalised
+from imkd_edge.sources.files import COPY_AGAIN, read_bytes, reason
 from imkd_edge.sources.geometry import inverse, transform
 
 
@@ -42,18 +42,10 @@ def read_pose(path: Path) -> np.ndarray | None:
         if not poses:
             return None
         T = np.array(poses[0], np.float64).reshape(4, 4)
-        if not _is_rigid(T):
-            raise ValueError("odomToCamera is not rigid")
-    except (TypeError, ValueError, RecursionError) as fault:
+        return orthonormalised(T, "odomToCamera")
+    except (TypeError, ValueError, RecursionError, Error) as fault:
         fix = f"{COPY_AGAIN}, or empty the file: a frame needs no pose"
-        raise Error(Code.source_bad_calibration, f"not a pose ({fault})", str(path), fix) from None
-    return T
-
-
-def _is_rigid(T: np.ndarray) -> bool:
-    R = T[:3, :3]
-    orthonormal = np.isfinite(T).all() and np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0
-    return bool(orthonormal and [*T[3]] == [0, 0, 0, 1])
+        raise Error(Code.source_bad_calibration, f"not a pose ({reason(fault)})", str(path), fix) from None
 
 
 def read_points(path: Path, columns: int) -> np.ndarray:

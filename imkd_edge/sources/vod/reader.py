@@ -11,7 +11,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
 from imkd_edge.sources.absences import Absences, is_absent
 from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.files import (
@@ -183,10 +183,11 @@ class VodSource:
         try:
             if P2[:3, 3].any():
                 raise ValueError("P2 has an offset: its camera is not the labels'")
-            T_ego_camera, K = inverse(T_camera_lidar), P2[:3, :3]
+            T_ego_camera, K = inverse(orthonormalised(T_camera_lidar, "Tr_velo_to_cam")), P2[:3, :3]
             camera = CameraCalibration(name=CAMERA, width=width, height=height, K=K, T_ego_camera=T_ego_camera)
             SensorRig(cameras=[camera], radars=[]).check()
             where = paths[1]
+            T_camera_radar = orthonormalised(T_camera_radar, "Tr_velo_to_cam")
             radar = RadarCalibration(name=RADAR, T_ego_radar=T_ego_camera @ T_camera_radar, velocity=self.velocity)
             rig = SensorRig(cameras=[camera], radars=[radar])
             rig.check()
