@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import NO_TENSORRT
+from golden_drive import golden_drive
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers import random_spec, without_package, write_random_bundle
@@ -78,6 +79,16 @@ def test_it_detects_what_the_float_bundle_detects(calibration: Calibration, int8
             assert len(confident) > 3
             distance = np.linalg.norm(confident[:, None, :2] - other.boxes[None, :, :2], axis=-1).min(1)
             assert (distance < 1).mean() >= 0.9
+
+
+def test_it_follows_the_float_bundle_where_sensors_fail(calibration: Calibration, int8: Bundle) -> None:
+    drive = list(golden_drive())
+    rig = drive[0].rig
+    with Detector(calibration.bundle, rig, threads=1) as a, Detector(int8, rig, threads=1) as b:
+        for sample in drive:
+            one, other = a.infer_sample(sample), b.infer_sample(sample)
+            assert one.health == other.health
+            assert np.isfinite(other.boxes[:, :7]).all() and np.isfinite(other.scores).all()
 
 
 def test_the_manifest_holds_the_recipe(calibration: Calibration, int8: Bundle) -> None:
