@@ -46,7 +46,7 @@ class Health:
     ego_speed: float  # m/s; 0 without odometry, poses and an estimate
     ego_speed_residual: float  # m/s, median absolute residual of the inliers
     past_frames: int  # past fused maps that the network read, at most the spec's history.frames
-    maps_invalid: int  # 1: this frame's fused map has a non-finite value, and was not kept for later frames
+    maps_invalid: int = 0  # 1: this frame's fused map has a non-finite value, and was not kept for later frames
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
