@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imkd_edge._core import MAX_INTENSITY, MAX_VELOCITY
+from imkd_edge._core import MAX_INTENSITY, MAX_VELOCITY, MIN_RANGE
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class RadarSweep:
 
 def valid_points(points: np.ndarray) -> np.ndarray:
     """(N,) bool: False for those of (N, 5) points that the runtime discards as invalid."""
-    return np.isfinite(points).all(1) & (np.abs(points[:, 3]) <= MAX_INTENSITY) & (np.abs(points[:, 4]) <= MAX_VELOCITY)
+    x, y, z = points[:, :3].T.astype(np.float64)
+    far = x * x + y * y + z * z >= MIN_RANGE * MIN_RANGE
+    bounded = (np.abs(points[:, 3]) <= MAX_INTENSITY) & (np.abs(points[:, 4]) <= MAX_VELOCITY)
+    return np.isfinite(points).all(1) & far & bounded
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Health:
     """State of the sensors in one frame; their faults are reported here and never raised."""
 
     mode: str  # full, partial, camera_only, radar_only, blind
-    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing; from a Monitor also frozen, lost
+    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing, unusable; from a Monitor also frozen, lost
     radar_points: int  # in the grid
-    radar_points_invalid: int  # discarded: not finite, or beyond 300 dB of intensity or 300 m/s
+    radar_points_invalid: int  # discarded: not finite, nearer than 0.1 m, or beyond 300 dB of intensity or 300 m/s
     radar_points_outside: int  # outside the grid
     radar_points_overflow: int  # beyond the spec's max_points
     boxes_invalid: int  # discarded: the network's output is not finite
@@ -46,6 +46,7 @@ class Health:
     ego_speed: float  # m/s; 0 without odometry, poses and an estimate
     ego_speed_residual: float  # m/s, median absolute residual of the inliers
     past_frames: int  # past fused maps that the network read, at most the spec's history.frames
+    maps_invalid: int = 0  # 1: this frame's fused map has a non-finite value, and was not kept for later frames
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""

@@ -17,7 +17,7 @@ LAYERS = {  # from the bottom; patterns of paths below cpp/
     "description": "include/imkd/{spec,rig,frames,result}.hpp src/{fields,json,spec,rig,result}.?pp",
     "cuda_runtime": "src/cuda_runtime/*",
     "engine": "include/imkd/{engine,bundle}.hpp src/bundle.cpp src/engine/*",
-    "ops": "include/imkd/{ops,cuda}.hpp src/ops/*",
+    "ops": "include/imkd/{ops,cuda,coverage}.hpp src/coverage.cpp src/ops/*",
     "interface": "include/imkd/detector.hpp",
     "loop": "src/{buffers,history,frame_loop,cpu_loop,no_cuda}.?pp src/cuda/*",
     "detector": "src/{detector,device_policy}.cpp",

@@ -99,6 +99,7 @@ py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
   out["ego_speed"] = health.ego_speed;
   out["ego_speed_residual"] = health.ego_speed_residual;
   out["past_frames"] = health.past_frames;
+  out["maps_invalid"] = health.maps_invalid;
   return out;
 }
 

@@ -76,6 +76,7 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
 void bind_radar(py::module_& m) {
   m.attr("MAX_INTENSITY") = kMaxIntensity;
   m.attr("MAX_VELOCITY") = kMaxVelocity;
+  m.attr("MIN_RANGE") = kMinRange;
   py::class_<RadarStats>(m, "RadarStats", "Numbers of points: used, and discarded by reason.")
       .def_readonly("used", &RadarStats::used)
       .def_readonly("invalid", &RadarStats::invalid)
@@ -92,7 +93,8 @@ void bind_radar(py::module_& m) {
         py::arg("timestamp_ns"), py::arg("ego") = py::none(),
         R"(Dense grid of the statistics of spec.radar.features over all sweeps, in the ego frame at timestamp_ns.
 
-A point that is not finite, or beyond MAX_INTENSITY dB or MAX_VELOCITY m/s, is invalid and discarded.
+A point that is not finite, nearer than MIN_RANGE m, or beyond MAX_INTENSITY dB or MAX_VELOCITY m/s, is invalid and
+discarded.
 
 Args:
     spec: ModelSpec.

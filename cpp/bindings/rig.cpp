@@ -2,6 +2,7 @@
 #include "imkd/rig.hpp"
 
 #include "fields.hpp"
+#include "imkd/coverage.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -33,6 +34,11 @@ RadarCalibration make_radar(const std::string& name, py::handle T_ego_radar, con
 
 SensorRig make_rig(const std::vector<CameraCalibration>& cameras, const std::vector<RadarCalibration>& radars) {
   return SensorRig{cameras, radars}.orthonormalised();
+}
+
+std::vector<CameraCoverage> py_camera_coverage(const ModelSpec& spec, const SensorRig& rig) {
+  spec.check();
+  return camera_coverage(spec, rig.orthonormalised());
 }
 
 }  // namespace
@@ -81,4 +87,14 @@ Raises:
       .def("hash", &SensorRig::hash, "16 hex digits that change with any calibration.")
       .def(py::pickle([](const SensorRig& rig) { return rig.to_json(); },
                       [](const std::string& text) { return SensorRig::from_json(text); }));
+
+  py::class_<CameraCoverage>(m, "CameraCoverage", "What one camera sees of a model's grid.")
+      .def_readonly("name", &CameraCoverage::name)
+      .def_readonly("in_grid", &CameraCoverage::in_grid,
+                    "Share of the feature pixels whose ray has a point in the grid.")
+      .def_readonly("across", &CameraCoverage::across, "Share of those whose ray runs through 4 cells of it or more.")
+      .def_readonly("hint", &CameraCoverage::hint, "The usual causes that the calibration shows; empty: none.")
+      .def_property_readonly("usable", &CameraCoverage::usable, "False: health says \"unusable\".")
+      .def("__repr__", [](const CameraCoverage& camera) { return to_text({camera}); });
+  m.def("camera_coverage", &py_camera_coverage, py::arg("spec"), py::arg("rig"));
 }

@@ -9,6 +9,17 @@
 namespace imkd {
 namespace {
 
+bool all_finite(const float* values, std::size_t count) {
+  constexpr std::uint32_t kExponent = 0x7f800000;  // all ones: infinite or NaN. Integers, as compilers vectorise them
+  std::uint32_t bad = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, values + i, sizeof bits);
+    bad |= (bits & kExponent) == kExponent;
+  }
+  return bad == 0;
+}
+
 class CpuLoop : public FrameLoop {
  public:
   CpuLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
@@ -117,7 +128,12 @@ class CpuLoop : public FrameLoop {
   }
 
   void store_map(int index, Result& result, Stopwatch& watch) {
-    std::memcpy(map(index), at(kFused), table_[kFused].size() * sizeof(float));
+    const float* fused = at(kFused);
+    const std::size_t size = table_[kFused].size();
+    if (all_finite(fused, size))
+      std::memcpy(map(index), fused, size * sizeof(float));
+    else
+      result.health.maps_invalid = 1;
     result.timings_us[kWarp] += watch.lap();
   }
 

@@ -6,6 +6,7 @@
 
 #include "exclusive_call.hpp"
 #include "frame_loop.hpp"
+#include "imkd/coverage.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
 #include "time_ns.hpp"
@@ -17,6 +18,7 @@ struct Detector::State {
   SensorRig rig;
   std::unique_ptr<FrameLoop> loop;
   History history;
+  std::vector<CameraCoverage> coverage;  // by camera
   bool has_rig = false;
   std::string why_not_cuda;
   FrameSet input;  // a copy of the caller's, as its poses are orthonormalised; a member to reuse its memory
@@ -38,6 +40,16 @@ struct Detector::State {
   void select_past(const FrameSet& frames);
 };
 
+// A rig whose cameras see nothing at all is a mistake of its calibration: no frame could use one of them.
+static void check_coverage(const std::vector<CameraCoverage>& coverage) {
+  for (const CameraCoverage& camera : coverage)
+    if (camera.in_grid > 0) return;
+  if (!coverage.empty())
+    throw Error(Code::rig_bad_value, "no camera sees the model's grid: " + to_text(coverage), "cameras",
+                "correct the calibration: T_ego_camera in metres, z of the ego frame up, the camera's axes x right, y "
+                "down, z ahead; K in px of the raw image");
+}
+
 void Detector::State::set_rig(const SensorRig& next) {
   SensorRig copy = next.orthonormalised();
   if (has_rig && copy.to_json() == rig.to_json()) return;  // most sources pass the same rig with every frame
@@ -46,6 +58,8 @@ void Detector::State::set_rig(const SensorRig& next) {
                 "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model has " +
                     std::to_string(spec.cameras),
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
+  std::vector<CameraCoverage> next_coverage = camera_coverage(spec, copy);
+  check_coverage(next_coverage);
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
   const std::size_t radars = next.radars.size();
@@ -59,6 +73,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   loop->set_rig(copy, crops);
   // Nothing below throws.
   rig = std::move(copy);
+  coverage = std::move(next_coverage);
   has_rig = true;
 }
 
@@ -130,6 +145,11 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
                            ? 0
                            : std::abs(seconds_between(frames.camera_timestamps_ns[i], frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
+    if (!coverage[i].usable()) {
+      state = SensorState::unusable;
+      image.data = nullptr;
+      continue;
+    }
     state = age > spec.radar.max_age       ? SensorState::stale
             : age > spec.radar.max_age / 2 ? SensorState::late
                                            : SensorState::ok;
@@ -147,6 +167,7 @@ void Detector::State::resolve_radars(const FrameSet& frames) {
 // Selects the past maps of this frame and where to store its own; without a history in the spec this does nothing.
 void Detector::State::select_past(const FrameSet& frames) {
   result.health.past_frames = 0;
+  result.health.maps_invalid = 0;
   if (frame.past.empty()) return;
   Ego ego = frames.ego;
   if (!ego.twist && result.health.ego_speed_estimated) ego.twist = Vec3{result.health.ego_speed, 0, 0};
@@ -241,7 +262,12 @@ const Result& Detector::infer(const FrameSet& given) {
   s.select_past(frames);
   if (!s.frame.past.empty()) s.result.timings_us[kWarp] = watch.lap();
   s.loop->run(s.frame, s.result);
-  if (s.frame.store_map >= 0) s.history.store(s.frame.store_map);
+  if (s.frame.store_map >= 0) {
+    if (s.result.health.maps_invalid == 0)
+      s.history.store(s.frame.store_map);
+    else
+      s.history.discard(s.frame.store_map);  // a non-finite value would reach every later frame
+  }
   if (s.frame.blind) s.result.detections.clear();
   s.result.total_us = total.lap();
   return s.result;

@@ -32,7 +32,7 @@ struct EnumNames<RadialVelocity> {
 };
 template <>
 struct EnumNames<SensorState> {
-  static constexpr const char* names[] = {"ok", "late", "stale", "invalid", "missing", "frozen", "lost"};
+  static constexpr const char* names[] = {"ok", "late", "stale", "invalid", "missing", "frozen", "lost", "unusable"};
 };
 template <>
 struct EnumNames<Mode> {

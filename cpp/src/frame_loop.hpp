@@ -48,7 +48,7 @@ class FrameLoop {
   virtual const char* device() const = 0;
   // Sets a checked rig; where it throws, the previous one stays.
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;
-  // Fills the result's detections, maps and timings, and its health's counts of points and boxes.
+  // Fills the result's detections, maps and timings, and its health's counts of points, boxes and maps.
   virtual void run(const Frame& frame, Result& result) = 0;
   virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, in host memory
   std::vector<Detector::DeviceTensor> device_tensors() const;  // in the engines' memory

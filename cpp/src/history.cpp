@@ -73,4 +73,6 @@ void History::store(int map) {
   next_ = (next_ + 1) % entries_.size();
 }
 
+void History::discard(int map) { entries_[static_cast<std::size_t>(map)].valid = false; }
+
 }  // namespace imkd

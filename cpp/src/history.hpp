@@ -31,7 +31,8 @@ class History {
   // The index under which to store the present frame's map; -1 where the last stored one is younger than a quarter
   // interval. Every slot then finds a map at any frame rate above 2 per interval, and capacity is 4 * frames + 1.
   int next_map() const;
-  void store(int map);  // once the map has been written
+  void store(int map);    // once the map has been written
+  void discard(int map);  // where the map that has been written is of no use
 
  private:
   struct Entry {

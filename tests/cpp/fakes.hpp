@@ -2,6 +2,7 @@
 // their inputs.
 #pragma once
 #include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -168,14 +169,22 @@ inline void run_bev_with_maps(FakeEngine& e) {
       for (std::size_t i = 0; i < cells; ++i) e.data(gate)[i] = static_cast<float>(i) / cells;
 }
 
-inline std::shared_ptr<FakeEngine> bev_engine_with_maps() {
+// As run_bev_with_maps; the run that counts nan_countdown down to 0 puts a NaN and an infinity into the fused map.
+inline int nan_countdown = 0;
+inline void run_bev_with_a_nan(FakeEngine& e) {
+  run_bev_with_maps(e);
+  if (nan_countdown <= 0 || --nan_countdown > 0) return;
+  e.data("fused")[700] = std::nanf("");
+  e.data("fused")[3] = std::numeric_limits<float>::infinity();
+}
+
+inline std::shared_ptr<FakeEngine> bev_engine_with_maps(void (*body)(FakeEngine&) = run_bev_with_maps) {
   const TensorInfo camera{"camera_bev", {1, 4, 16, 16}}, radar{"radar_grid", {1, 2, 16, 16}},
       history{"history", {1, 6, 16, 16}}, heatmap{"heatmap", {1, 2, 16, 16}}, box{"box", {1, 20, 16, 16}},
       fused{"fused", {1, 3, 16, 16}}, segmentation{"segmentation", {1, 1, 16, 16}}, i_cam{"i_cam", {1, 1, 16, 16}},
       i_rad{"i_rad", {1, 1, 16, 16}};
   return std::make_shared<FakeEngine>(FakeEngine::Tensors{camera, radar, history},
-                                      FakeEngine::Tensors{heatmap, box, fused, segmentation, i_cam, i_rad},
-                                      run_bev_with_maps);
+                                      FakeEngine::Tensors{heatmap, box, fused, segmentation, i_cam, i_rad}, body);
 }
 
 template <class Call>

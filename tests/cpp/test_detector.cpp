@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "fakes.hpp"
+#include "imkd/coverage.hpp"
 
 using namespace imkd;
 using namespace imkd::fakes;
@@ -169,6 +170,122 @@ TEST(Detector, nan_points_are_counted_and_a_radar_of_nothing_else_is_invalid) {
   EXPECT_EQ(r.health.radars[1], SensorState::ok);
   EXPECT_EQ(r.health.radar_points_invalid, 201);
   EXPECT_EQ(r.health.mode, Mode::partial);
+}
+
+TEST(Detector, a_radar_of_which_no_point_is_used_is_unusable) {
+  Stand s;
+  for (int i = 0; i < 200; ++i) s.m.points[0][i * 5] = 500;
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.radars, (std::vector<SensorState>{SensorState::unusable, SensorState::ok}));
+  EXPECT_EQ(r.health.mode, Mode::partial);
+  s.m.points[0][199 * 5] = 1;  // one point in the grid is enough
+  s.m.points[0][199 * 5 + 1] = 0;
+  EXPECT_EQ(s.infer().health.mode, Mode::full);
+  s.m.points[0][199 * 5] = 500;
+  for (int i = 0; i < 200; ++i) s.m.points[1][i * 5 + 1] = -500;
+  EXPECT_EQ(s.infer().health.mode, Mode::camera_only);
+}
+
+TEST(Detector, a_radar_whose_points_all_overflow_is_unusable) {
+  Stand s;
+  ModelSpec spec = small_spec();
+  int in_grid = 0;  // of the first radar, which comes first: both sweeps are as old
+  for (int i = 0; i < 200; ++i) in_grid += s.m.points[0][i * 5] < 8 && std::abs(s.m.points[0][i * 5 + 1]) < 8;
+  for (int more : {0, 1}) {
+    spec.radar.max_points = in_grid + more;
+    s.detector = Detector(spec, s.rig, s.camera, s.bev, Stand::options(1));
+    const Result& r = s.infer();
+    EXPECT_EQ(r.health.radar_points, in_grid + more);
+    EXPECT_GT(r.health.radar_points_overflow, 0);
+    EXPECT_EQ(r.health.radars,
+              (std::vector<SensorState>{SensorState::ok, more ? SensorState::ok : SensorState::unusable}));
+  }
+}
+
+TEST(Detector, a_packet_of_zeros_is_invalid) {
+  Stand s;
+  std::fill(s.m.points[1].begin(), s.m.points[1].end(), 0.f);
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.radars, (std::vector<SensorState>{SensorState::ok, SensorState::invalid}));
+  EXPECT_EQ(r.health.radar_points_invalid, 200);
+  EXPECT_EQ(r.health.mode, Mode::partial);
+}
+
+// The back camera stands at z = -4.5 m and looks up: each of its pixels has a point in the grid, none runs across it.
+SensorRig with_a_camera_that_looks_up() {
+  SensorRig rig = small_rig();
+  rig.cameras[1].T_ego_camera = identity4();
+  rig.cameras[1].T_ego_camera[11] = -4.5;
+  return rig;
+}
+
+TEST(Detector, a_camera_that_looks_at_the_sky_is_unusable) {
+  Stand s;
+  ModelSpec spec = small_spec();
+  SensorRig narrow = with_a_camera_that_looks_up();
+  narrow.cameras[1].K[0] = narrow.cameras[1].K[4] = 200;
+  const std::vector<CameraCoverage> coverage = camera_coverage(spec, narrow);
+  EXPECT_TRUE(coverage[0].usable() && coverage[0].hint.empty());
+  EXPECT_EQ(coverage[1].in_grid, 1);
+  EXPECT_EQ(coverage[1].across, 0);
+  EXPECT_NE(coverage[1].hint.find("sky"), std::string::npos);
+  s.detector.set_rig(narrow);
+  const Result& r = s.infer();
+  EXPECT_EQ(r.health.cameras, (std::vector<SensorState>{SensorState::ok, SensorState::unusable}));
+  EXPECT_EQ(r.health.mode, Mode::partial);
+  const auto depth = s.tensor("depth");
+  EXPECT_TRUE(all_zero(depth, 32, 64));
+  const ImageView image = s.m.frames.cameras[1];
+  s.m.frames.cameras[1].data = nullptr;  // a camera that is not delivered is missing, usable or not
+  EXPECT_EQ(s.infer().health.cameras[1], SensorState::missing);
+  s.detector.set_rig(s.rig);
+  s.m.frames.cameras[1] = image;
+  EXPECT_EQ(s.infer().health.mode, Mode::full);
+}
+
+TEST(Detector, a_rig_that_sees_nothing_is_refused_with_its_cause_and_changes_nothing) {
+  Stand s;
+  const std::vector<Detection> before = s.infer().detections;
+  const auto text_of = [&](auto&& change) {
+    SensorRig rig = s.rig;
+    for (CameraCalibration& camera : rig.cameras) change(camera);
+    try {
+      s.detector.set_rig(rig);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::rig_bad_value);
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string far = text_of([](CameraCalibration& c) { c.T_ego_camera[3] = c.T_ego_camera[7] = 1500; });
+  EXPECT_NE(far.find("A_FRONT: 0 %"), std::string::npos) << far;
+  EXPECT_NE(far.find("2121 m long: T_ego_camera is in metres"), std::string::npos) << far;
+  const std::string normalised = text_of([](CameraCalibration& c) {
+    for (int i = 0; i < 3; ++i) c.K[i] /= c.width, c.K[3 + i] /= c.height;
+  });
+  EXPECT_NE(normalised.find("normalised to 0..1"), std::string::npos) << normalised;
+  const std::string body = text_of([](CameraCalibration& c) { c.T_ego_camera = identity4(), c.T_ego_camera[11] = 4; });
+  EXPECT_NE(body.find("points at the sky"), std::string::npos) << body;
+  const Result& r = s.infer();
+  ASSERT_EQ(r.detections.size(), before.size());
+  EXPECT_EQ(std::memcmp(r.detections.data(), before.data(), before.size() * sizeof(Detection)), 0);
+}
+
+TEST(Detector, poses_are_orthonormalised) {
+  const auto grid = [](bool exact) {
+    Stand s;
+    Mat4 T = identity4();
+    T[0] = T[5] = 0.8660, T[1] = -0.5, T[4] = 0.5;  // 30 degrees in four decimals: 4e-5 off
+    const double length = exact ? std::hypot(T[0], T[1]) : 1;
+    for (int i : {0, 1, 4, 5}) T[i] /= length;
+    T[10] = 1;
+    s.m.frames.ego.T_world_ego = T;
+    for (RadarSweep& sweep : s.m.frames.sweeps) sweep.T_world_ego = T, (*sweep.T_world_ego)[3] -= 1;
+    s.infer();
+    return s.tensor("radar_grid");
+  };
+  const std::vector<float> a = grid(true), b = grid(false);
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
 }
 
 TEST(Detector, callers_mistakes_have_their_codes) {
@@ -358,6 +475,27 @@ TEST(Detector, a_failing_engine_leaves_no_map_behind_and_the_past_in_order) {
   for (int row = 0; row < 3 * 16; ++row)
     for (int column = 0; column < 16; ++column)
       EXPECT_EQ(second[row * 16 + column], column < 14 ? fused[row * 16 + column + 2] : 0.f);
+}
+
+TEST(Detector, a_fused_map_that_is_not_finite_is_not_kept) {
+  const auto bev = bev_engine_with_maps(run_bev_with_a_nan);
+  nan_countdown = 2;  // the second frame
+  const SensorRig rig = small_rig();
+  Moment m = moment(rig);
+  m.frames.ego.T_world_ego = identity4();
+  Detector detector(history_spec(), rig, camera_engine(), bev, debug());
+  std::vector<int> invalid, past;
+  for (int i = 0; i < 6; ++i) {
+    m.frames.timestamp_ns += 500'000'000;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += 500'000'000;
+    const Result& r = detector.infer(m.frames);
+    invalid.push_back(r.health.maps_invalid);
+    past.push_back(r.health.past_frames);
+    EXPECT_GT(r.detections.size(), 0u);
+    for (std::size_t k = 0; k < bev->size("history"); ++k) ASSERT_TRUE(std::isfinite(bev->data("history")[k])) << i;
+  }
+  EXPECT_EQ(invalid, (std::vector<int>{0, 1, 0, 0, 0, 0}));
+  EXPECT_EQ(past, (std::vector<int>{0, 1, 1, 1, 2, 2}));  // two slots; the map of the second frame is absent
 }
 
 TEST(Detector, memory_of_the_tensors_lives_as_long_as_an_engine_that_holds_it) {

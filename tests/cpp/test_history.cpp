@@ -89,6 +89,24 @@ TEST(History, APoseOrTwistThatIsNoNumberIsNoMotion) {
   EXPECT_EQ(track.frame(kSecond), 0);
 }
 
+TEST(History, ADiscardedMapIsInNoSlotAndItsIndexIsUsedNext) {
+  const ModelSpec spec = fakes::history_spec();
+  History history(spec);
+  Ego ego;
+  ego.twist = Vec3{};
+  const int capacity = History::capacity(spec.history);
+  for (int i = 0; i < capacity + 3; ++i) {
+    history.advance(i * kSecond / 2, ego);
+    const int map = history.next_map();
+    EXPECT_EQ(map, (i < 4 ? i : i - 1) % capacity);  // the index of frame 3 is used again by frame 4
+    EXPECT_EQ(history.past(1).map >= 0, i != 0 && i != 4);
+    if (i == 3)
+      history.discard(map);
+    else
+      history.store(map);
+  }
+}
+
 TEST(History, WithoutFramesHoldsNothing) {
   ModelSpec spec = fakes::small_spec();
   History history(spec);

@@ -124,10 +124,23 @@ def test_points_beyond_the_grid_and_beyond_the_cap_are_counted(detector: Detecto
     assert health.radar_points + health.radar_points_outside + health.radar_points_overflow == 9000
 
 
+def test_a_radar_that_sees_beside_the_grid_is_unusable(detector: Detector, scene) -> None:
+    beside = np.float32([[80, 0, 0, 5, 0], [90, 1, 0, 5, 0]])
+    health = run(detector, scene, radar={"FRONT": np.float32([[10, 0, 0, 5, 0]]), "REAR": beside}).health
+    assert health.sensors["REAR"] == "unusable" and health.mode == "partial"
+    assert (health.radar_points, health.radar_points_outside) == (1, 2)
+
+
+def test_a_packet_filled_with_zeros_is_invalid(detector: Detector, scene) -> None:
+    zeros = np.zeros((64, 5), np.float32)
+    health = run(detector, scene, radar={"FRONT": np.float32([[10, 0, 0, 5, 0]]), "REAR": zeros}).health
+    assert health.sensors["REAR"] == "invalid" and health.mode == "partial" and health.radar_points_invalid == 64
+
+
 def test_extreme_numbers_do_no_harm(detector: Detector, scene) -> None:
     huge = np.float32(3e38)
     points = np.array(
-        [[huge, 0, 0, 0, 0], [0, -huge, 0, 0, 0], [10, 0, 0, huge, 0], [10, 0, 0, 0, -huge], [0, 0, 0, 0, 0]],
+        [[huge, 0, 0, 0, 0], [0, -huge, 0, 0, 0], [10, 0, 0, huge, 0], [10, 0, 0, 0, -huge], [0.1, 0, 0, 0, 0]],
         np.float32,
     )
     result = run(detector, scene, radar={"FRONT": points})

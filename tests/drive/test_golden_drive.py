@@ -61,6 +61,22 @@ def test_health_says_what_is_missing(history: Detector) -> None:
         assert np.isfinite(result.boxes[:, :7]).all() and result.health.boxes_invalid == 0
 
 
+def test_health_says_that_a_packet_is_filled_with_zeros(history: Detector) -> None:
+    """Its older sweeps serve the radar; where each of its packets holds zeros, it is invalid."""
+    result = run(history)[ZERO_PACKET]
+    points = sum(len(sweep.points) for sweep in SAMPLES[ZERO_PACKET].radar if not sweep.points.any())
+    assert result.health.radar_points_invalid == points > 0
+    assert result.health.sensors[ZEROED] == "ok" and result.health.mode == "full"
+    sweeps = [replace(s, points=s.points * (s.radar != ZEROED)) for s in SAMPLES[ZERO_PACKET].radar]
+    health = history.infer_sample(replace(SAMPLES[ZERO_PACKET], radar=sweeps)).health
+    assert health.sensors[ZEROED] == "invalid" and health.mode == "partial"
+    beside = [
+        replace(s, points=s.points + np.float32([500, 0, 0, 0, 0]) * (s.radar == ZEROED)) for s in SAMPLES[LAST].radar
+    ]
+    health = history.infer_sample(replace(SAMPLES[LAST], radar=beside)).health
+    assert health.sensors[ZEROED] == "unusable" and health.mode == "partial"
+
+
 def test_past_maps_fill_up_with_the_drive(history: Detector) -> None:
     assert [result.health.past_frames for result in run(history)][:NO_POSE] == [0, 1, 2]
 

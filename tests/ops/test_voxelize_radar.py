@@ -40,7 +40,8 @@ def reference(
             T_ref_sweep = moved(twist, -age)
         T = T_ref_sweep @ radar.T_ego_radar
         for point in sweep.points.astype(np.float64):
-            if not np.isfinite(point).all() or np.abs(point[3:]).max() > 300:  # dB, m/s
+            near = np.linalg.norm(point[:3]) < 0.1  # m
+            if not np.isfinite(point).all() or near or np.abs(point[3:]).max() > 300:  # dB, m/s
                 count["invalid"] += 1
                 continue
             ray = T[:3, :3] @ point[:3]
@@ -259,12 +260,14 @@ def test_no_return_is_stronger_than_300_db_or_faster_than_300_metres_a_second(
     )
 
 
-def test_a_point_at_the_radar_itself_has_no_direction() -> None:
+@pytest.mark.parametrize("direction", [(1, 0, 0), (0, -1, 0), (0, 0, 1), (1, -1, 1)])
+def test_a_point_nearer_than_a_tenth_of_a_metre_is_invalid(direction: tuple[int, int, int]) -> None:
+    unit = np.array(direction) / np.linalg.norm(direction)
+    cloud = np.array([[*(unit * r), 5, 9] for r in (0, 0.0999, 0.1001, 2)], np.float32)
     rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.eye(4))])
-    grid, stats = voxelize_radar(
-        small_spec(), rig, [RadarSweep("r", np.array([[0, 0, 0, 5, 9]], np.float32), NOW)], NOW
-    )
-    assert stats.used == 1 and grid[STATISTICS.index("velocity_x")].sum() == 0 and np.isfinite(grid).all()
+    grid, stats = voxelize_radar(small_spec(), rig, [RadarSweep("r", cloud, NOW)], NOW)
+    assert (stats.used, stats.invalid) == (2, 2) and valid_points(cloud).tolist() == [False, False, True, True]
+    assert grid.tobytes() == voxelize_radar(small_spec(), rig, {"r": cloud[2:]}, NOW)[0].tobytes()
 
 
 @pytest.mark.parametrize(

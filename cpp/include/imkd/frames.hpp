@@ -28,6 +28,8 @@ struct ImageView {
 // Bounds of the absolute values of a radar return; beyond them it is a sentinel or a corrupt packet, and invalid.
 constexpr float kMaxIntensity = 300;  // dB; far above every RCS and magnitude, the largest of Astyx is 102
 constexpr float kMaxVelocity = 300;   // m/s; two oncoming vehicles at 540 km/h each
+// m; a return nearer than this is a packet filled with zeros, and invalid: no radar resolves its own housing.
+constexpr double kMinRange = 0.1;
 
 // m/s; two ego poses that imply more are a jump of the localisation.
 constexpr double kMaxEgoSpeed = 100;

@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define IMKD_ABI_VERSION 3u
+#define IMKD_ABI_VERSION 4u
 #define IMKD_OK 0
 #define IMKD_UNEXPECTED (-1) /* no number in imkd/error.hpp: out of memory, or the handle is NULL */
 
@@ -42,7 +42,8 @@ typedef struct imkd_watchdog imkd_watchdog;
 
 typedef enum imkd_mode { IMKD_FULL, IMKD_PARTIAL, IMKD_CAMERA_ONLY, IMKD_RADAR_ONLY, IMKD_BLIND } imkd_mode;
 
-/* As in imkd/result.hpp. FROZEN and LOST come from a monitor only, never from a detector; LOST since version 3. */
+/* As in imkd/result.hpp. FROZEN and LOST come from a monitor only, never from a detector; LOST since version 3,
+ * UNUSABLE since version 4. */
 typedef enum imkd_sensor_state {
   IMKD_SENSOR_OK,
   IMKD_SENSOR_LATE,
@@ -50,7 +51,8 @@ typedef enum imkd_sensor_state {
   IMKD_SENSOR_INVALID,
   IMKD_SENSOR_MISSING,
   IMKD_SENSOR_FROZEN,
-  IMKD_SENSOR_LOST
+  IMKD_SENSOR_LOST,
+  IMKD_SENSOR_UNUSABLE
 } imkd_sensor_state;
 
 /* The result of a push, as in imkd/synchronizer.hpp. Only a kept item changes the synchronizer. */
@@ -98,7 +100,7 @@ typedef struct imkd_sweep {
   uint32_t has_timestamp; /* 0: measured at the frame's timestamp_ns */
   int64_t timestamp_ns;
   /* (count, 5): x, y, z m in the radar frame, intensity dB, radial velocity m/s (positive when receding). A point with
-   * a non-finite number, or an intensity or velocity outside -300..300, is invalid and dropped. */
+   * a non-finite number, nearer than 0.1 m, or an intensity or velocity outside -300..300, is invalid and dropped. */
   const float* points;
   const double* T_world_ego; /* (4, 4) row-major ego pose at timestamp_ns, or NULL */
 } imkd_sweep;
@@ -156,6 +158,9 @@ typedef struct imkd_result {
   /* Since version 2: the gates, 0..1, as imkd_map, debug_stride bytes apart: use imkd_map_at. */
   const void* debug;
   uint32_t debug_count, debug_stride;
+  /* Since version 4; 1: the fused map has a non-finite value and is not used by later frames. */
+  int32_t maps_invalid;
+  uint32_t reserved_2;
 } imkd_result;
 
 static inline const imkd_detection* imkd_detection_at(const imkd_result* result, uint32_t index) {

@@ -63,6 +63,7 @@ void lift(const ModelSpec& spec, const LiftTable& table, const float* depth /* (
 struct RadarInput {               // one sweep, with its transform to the reference ego frame
   const float* points = nullptr;  // (count, 5)
   int count = 0;
+  int radar = 0;                   // index into the rig's
   Mat4 T_ref_radar = identity4();  // reference ego frame <- radar frame at the sweep's time
   float age = 0;                   // s
   RadialVelocity velocity = RadialVelocity::compensated;
@@ -88,15 +89,16 @@ struct EgoSpeed {
 EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int count);
 // Ego motion, age and velocity model of each sweep that is not older than max_age. Writes out (capacity >=
 // frames.sweeps.size()) and returns the number of sweeps: newest first, then by radar, whatever the order in frames.
-// Sets health.radars and health.ego_speed*. Where the ego motion is unknown, the ego speed is estimated from raw and
-// aliased velocities.
+// Sets health.radars (unusable: no point of the radar is used) and health.ego_speed*. Where the ego motion is unknown,
+// the ego speed is estimated from raw and aliased velocities.
 int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, RadarInput* out,
                    Health& health);
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // Statistics of the points in each cell. A point is extrapolated by its radial velocity times age, unless its velocity
 // is aliased. A velocity that is aliased or cannot be compensated (sensor_velocity unknown) counts as 0 in
-// velocity_{x,y}, an unknown one also in phase_{cos,sin}. A point with a non-finite value, or beyond kMaxIntensity or
-// kMaxVelocity, is invalid; overflow counts the valid points inside the grid after the first max_points.
+// velocity_{x,y}, an unknown one also in phase_{cos,sin}. A point with a non-finite value, nearer than kMinRange,
+// or beyond kMaxIntensity or kMaxVelocity, is invalid; overflow counts the valid points inside the grid after the first
+// max_points.
 RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */,
                           void* workspace, ThreadPool& pool);
 

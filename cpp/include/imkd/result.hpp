@@ -21,8 +21,9 @@ struct Detection {
 };
 
 // late: older than half of RadarSpec::max_age; stale: older than max_age and discarded; invalid: delivered without a
-// valid point; missing: not delivered; frozen, lost: only from Monitor.
-enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost };
+// valid point; missing: not delivered; frozen, lost: only from Monitor; unusable: delivered, but nothing of it reaches
+// the grid: a camera whose coverage is below kMinCoverage (imkd/coverage.hpp), a radar with no point among those used.
+enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost, unusable };
 constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
 // full: every sensor is usable; partial: some are not; camera_only, radar_only: no sensor of the other kind is; blind:
 // no sensor is.
@@ -34,7 +35,7 @@ struct Health {
   std::vector<SensorState> cameras;  // in the rig's order
   std::vector<SensorState> radars;
   int radar_points = 0;           // in the grid
-  int radar_points_invalid = 0;   // not finite, or beyond kMaxIntensity or kMaxVelocity; discarded
+  int radar_points_invalid = 0;   // not finite, nearer than kMinRange, beyond kMaxIntensity or kMaxVelocity; discarded
   int radar_points_outside = 0;   // beyond the grid
   int radar_points_overflow = 0;  // beyond max_points
   int boxes_invalid = 0;          // candidates with a non-finite logit or box, discarded by decode
@@ -42,6 +43,7 @@ struct Health {
   float ego_speed = 0;           // m/s, from odometry or the static returns
   float ego_speed_residual = 0;  // m/s, median absolute of the inliers
   int past_frames = 0;           // past fused maps that the network read, of ModelSpec::history.frames
+  int maps_invalid = 0;          // 1: this frame's fused map has a non-finite value and was not stored
 };
 
 // warp: the past maps are warped into the present frame, and the present map is stored; 0 without a history.

@@ -108,7 +108,8 @@ static_assert(static_cast<int>(Mode::full) == IMKD_FULL && static_cast<int>(Mode
 static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK &&
               static_cast<int>(SensorState::missing) == IMKD_SENSOR_MISSING);
 static_assert(static_cast<int>(SensorState::frozen) == IMKD_SENSOR_FROZEN &&
-              static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST);
+              static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST &&
+              static_cast<int>(SensorState::unusable) == IMKD_SENSOR_UNUSABLE);
 static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 &&
               static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
@@ -150,6 +151,7 @@ void write_result(const Result& r, imkd_result* output) {
   all.debug = r.debug.data();
   all.debug_count = static_cast<std::uint32_t>(r.debug.size());
   all.debug_stride = sizeof(MapView);
+  all.maps_invalid = h.maps_invalid;
   write(all, output);
 }
 

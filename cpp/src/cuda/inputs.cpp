@@ -63,7 +63,8 @@ FrameParams::FrameParams(const ModelSpec& spec, int sweeps) : sweeps_(sweeps) {
   images_at_ = 0;
   past_at_ = aligned(static_cast<std::size_t>(spec.cameras) * sizeof(ImageView));
   radar_at_ = past_at_ + aligned(static_cast<std::size_t>(spec.history.frames) * sizeof(PastMap));
-  bytes_ = radar_at_ + aligned(static_cast<std::size_t>(sweeps) * sizeof(RadarInput));
+  store_at_ = radar_at_ + aligned(static_cast<std::size_t>(sweeps) * sizeof(RadarInput));
+  bytes_ = store_at_ + aligned(sizeof(std::int32_t));
   host_ = pinned_memory<unsigned char>(bytes_);
   device_ = device_memory<unsigned char>(bytes_);
   std::memset(host_.get(), 0, bytes_);
@@ -168,6 +169,7 @@ bool Inputs::put(const Frame& frame, cudaStream_t stream) {
   const bool moved = put_radar(frame);  // first, as it may replace params_
   for (std::size_t i = 0; i < staging_.size(); ++i)
     params_->images()[i] = reachable(frame.images[i], staging_[i], stream);
+  *params_->store() = frame.store_map;
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
     PastMap& slot = params_->past()[i];
     slot.empty = frame.past[i].map < 0 || !slot.warp.set(spec_.grid, frame.past[i].T_then_now);

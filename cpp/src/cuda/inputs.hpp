@@ -19,9 +19,11 @@ class FrameParams {
   ImageView* images() const { return at<ImageView>(host_, images_at_); }
   PastMap* past() const { return at<PastMap>(host_, past_at_); }
   RadarInput* radar() const { return at<RadarInput>(host_, radar_at_); }
+  std::int32_t* store() const { return at<std::int32_t>(host_, store_at_); }  // Frame::store_map
   const ImageView* device_images() const { return at<ImageView>(device_, images_at_); }
   const PastMap* device_past() const { return at<PastMap>(device_, past_at_); }
   const RadarInput* device_radar() const { return at<RadarInput>(device_, radar_at_); }
+  const std::int32_t* device_store() const { return at<std::int32_t>(device_, store_at_); }
   void copy_to_device(cudaStream_t stream) const;
 
  private:
@@ -33,6 +35,7 @@ class FrameParams {
   std::size_t images_at_;
   std::size_t past_at_;
   std::size_t radar_at_;
+  std::size_t store_at_;
   std::size_t bytes_;
   std::shared_ptr<unsigned char> host_;
   std::shared_ptr<unsigned char> device_;

@@ -13,6 +13,7 @@ namespace {
 struct Counts {  // of a frame, written by the device in pinned memory
   RadarStats radar;
   DecodeCounts decode;
+  std::int32_t map_invalid;  // not 0: the fused map that was to be stored has a non-finite value
 };
 
 class CudaLoop : public FrameLoop {
@@ -203,6 +204,9 @@ void CudaLoop::enqueue(bool any_image) {
   mark(kBev, false, main_.get());
   run_engine(*bev_);
   mark(kBev, true, main_.get());
+  if (data_[kFused])
+    store_map(data_[kFused].get(), table_[kFused].size(), type(kFused), inputs_.params().device_store(), past_.get(),
+              &counts_->map_invalid, main_.get());
   mark(kDecode, false, main_.get());
   decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &counts_->decode,
          decode_work_.get(), main_.get());
@@ -240,12 +244,6 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
     check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");
   else
     enqueue(frame.any_image());
-  if (frame.store_map >= 0) {
-    const std::size_t size = bytes(kFused);
-    check(cudaMemcpyAsync(past_.get() + static_cast<std::size_t>(frame.store_map) * size, data_[kFused].get(), size,
-                          cudaMemcpyDeviceToDevice, main_.get()),
-          "cudaMemcpyAsync", "the fused map to be stored");
-  }
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
   warm_ = true;
   read(frame, result);
@@ -254,6 +252,7 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
 void CudaLoop::read(const Frame& frame, Result& result) {
   result.detections.assign(boxes_.get(), boxes_.get() + counts_->decode.boxes);
   result.health.boxes_invalid = counts_->decode.dropped;
+  result.health.maps_invalid = counts_->map_invalid > 0;
   set_counts(counts_->radar, result.health);
   std::array<const float*, kBuffers> maps{};
   for (int i = 0; i < kBuffers; ++i) {

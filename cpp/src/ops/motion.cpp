@@ -57,8 +57,6 @@ IMKD_CLONES void support(const Returns& r, float first, float step, int speeds, 
   }
 }
 
-bool has_direction(const float* p) { return valid_point(p) && (p[0] != 0 || p[1] != 0 || p[2] != 0); }
-
 // Whether a sweep measures raw velocity and is not older than max_age.
 bool is_raw(const SensorRig& rig, const RadarSweep& sweep, std::int64_t reference_ns, double max_age) {
   return rig.radars[sweep.radar].velocity != RadialVelocity::compensated &&
@@ -77,7 +75,7 @@ void sample(const SensorRig& rig, const RadarSweep* sweeps, int count, std::int6
     const RadarCalibration& radar = rig.radars[sweeps[s].radar];
     for (int i = 0; i < sweeps[s].count; ++i, ++index) {
       const float* p = sweeps[s].points + std::size_t(i) * 5;
-      if (index % step || !has_direction(p)) continue;
+      if (index % step || !valid_point(p)) continue;
       const Vec3 ray = rotate(radar.T_ego_radar, {p[0], p[1], p[2]});
       out.forward[out.count] = float(ray[0] / std::sqrt(ray[0] * ray[0] + ray[1] * ray[1] + ray[2] * ray[2]));
       out.velocity[out.count] = p[4];
@@ -196,6 +194,7 @@ RadarInput resolve(const SensorRig& rig, const FrameSet& frames, const RadarSwee
   RadarInput input;
   input.points = sweep.points;
   input.count = sweep.count;
+  input.radar = sweep.radar;
   input.velocity = radar.velocity;
   input.period = radar.period;
   const double age = seconds_between(sweep.timestamp_ns, frames.timestamp_ns);
@@ -217,6 +216,44 @@ RadarInput resolve(const SensorRig& rig, const FrameSet& frames, const RadarSwee
   const double y = radar.T_ego_radar[7];
   input.sensor_velocity = rotate(T_ref_sweep, {(*twist)[0] - (*twist)[2] * y, (*twist)[1] + (*twist)[2] * x, 0});
   return input;
+}
+
+// A point that voxelize_radar can use: valid and inside the grid.
+bool in_grid(const Plane& grid, const RadarInput& sweep, int index) {
+  Point point;
+  return bin_point(grid, sweep, sweep.points + std::size_t(index) * 5, point) >= 0;
+}
+
+// The number of leading points of all sweeps among which the first max_points inside the grid are: those behind them
+// overflow.
+std::int64_t points_used(const Plane& grid, const RadarInput* sweeps, int count, int max_points) {
+  std::int64_t total = 0;
+  for (int s = 0; s < count; ++s) total += sweeps[s].count;
+  if (total <= max_points) return total;
+  std::int64_t index = 0;
+  for (int s = 0; s < count; ++s)
+    for (int i = 0; i < sweeps[s].count; ++i, ++index) {
+      if (max_points == 0) return index;
+      max_points -= in_grid(grid, sweeps[s], i);
+    }
+  return index;
+}
+
+// Marks the radars of which no point is used: all of them lie outside the grid, or overflow.
+void mark_unusable(const ModelSpec& spec, const RadarInput* sweeps, int count, Health& health) {
+  const Plane grid = Plane::of_radar(spec);
+  const std::int64_t used = points_used(grid, sweeps, count, spec.radar.max_points);
+  for (std::size_t radar = 0; radar < health.radars.size(); ++radar) {
+    if (!usable(health.radars[radar])) continue;
+    bool any = false;
+    std::int64_t first = 0;
+    for (int s = 0; s < count && !any; first += sweeps[s++].count) {
+      if (sweeps[s].radar != static_cast<int>(radar)) continue;
+      const int end = static_cast<int>(std::min<std::int64_t>(sweeps[s].count, used - first));
+      for (int i = 0; i < end && !any; ++i) any = in_grid(grid, sweeps[s], i);
+    }
+    if (!any) health.radars[radar] = SensorState::unusable;
+  }
 }
 
 }  // namespace
@@ -248,10 +285,12 @@ int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& 
                       frames.sweeps[i].radar, i};
       if (rank.age <= max_age && last < rank && rank < next) next = rank;
     }
-    if (next.age > max_age) return used;
+    if (next.age > max_age) break;
     out[used++] = resolve(rig, frames, frames.sweeps[next.index], twist);
     last = next;
   }
+  mark_unusable(spec, out, used, health);
+  return used;
 }
 
 }  // namespace imkd

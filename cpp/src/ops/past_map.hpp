@@ -16,4 +16,9 @@ void warp_past(const GridSpec& grid, const PastMap* past /* (slots) */, int slot
                const void* maps /* (stored,channels,H,W) */, int channels, void* out /* (slots,channels,H,W) */,
                Type type, Stream stream);
 
+// Copies a frame's fused map to maps[*index] and sets *invalid to 0, or to a number above 0 where the map has a
+// non-finite value. *index is -1 where the map is not to be stored: nothing is copied, and *invalid is 0.
+void store_map(const void* map /* (size) */, std::size_t size, Type type, const std::int32_t* index,
+               void* maps /* (stored,size) */, std::int32_t* invalid, Stream stream);
+
 }  // namespace imkd::cuda

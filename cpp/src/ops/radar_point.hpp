@@ -23,10 +23,12 @@ struct Point {     // in the reference ego frame
   float age;  // s
 };
 
-// Five finite numbers within the bounds; a NaN fails each comparison.
+// Five finite numbers within the bounds; a NaN fails each comparison. The squares of float32 are exact in double, so
+// that the range is the same on every machine.
 IMKD_HD inline bool valid_point(const float* p) {
-  return std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]) && std::fabs(p[3]) <= kMaxIntensity &&
-         std::fabs(p[4]) <= kMaxVelocity;
+  const double x = p[0], y = p[1], z = p[2];
+  return x * x + y * y + z * z >= kMinRange * kMinRange && std::isfinite(p[0]) && std::isfinite(p[1]) &&
+         std::isfinite(p[2]) && std::fabs(p[3]) <= kMaxIntensity && std::fabs(p[4]) <= kMaxVelocity;
 }
 
 // Whether a sweep has one valid point.
@@ -41,8 +43,7 @@ IMKD_HD inline int bin_point(const Plane& grid, const RadarInput& sweep, const f
   if (!valid_point(p)) return kInvalid;
   const Vec3 local{p[0], p[1], p[2]};
   const Vec3 ray = rotate(sweep.T_ref_radar, local);
-  const double range = std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
-  const double inverse_range = range > 0 ? 1 / range : 0;  // a return at range 0 has no direction
+  const double inverse_range = 1 / std::sqrt(local[0] * local[0] + local[1] * local[1] + local[2] * local[2]);
   const Vec3 unit{ray[0] * inverse_range, ray[1] * inverse_range, ray[2] * inverse_range};
 
   // Compensate the radar's own motion: velocity becomes that of the target over ground, along the ray, m/s.

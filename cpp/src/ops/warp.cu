@@ -47,6 +47,24 @@ __global__ void __launch_bounds__(256)
   blend(slot.warp, slot.empty, maps + slot.map * size, channels, out + blockIdx.z * size);
 }
 
+// Copies a map to its index; each block with non-finite values adds the number of its threads that met one.
+template <class T>
+__global__ void __launch_bounds__(256) copy_map(const T* __restrict__ map, std::size_t size, const std::int32_t* index,
+                                                T* __restrict__ maps, std::int32_t* invalid) {
+  const std::int32_t to = *index;
+  if (to < 0) return;
+  T* out = maps + to * size;
+  bool bad = false;
+  const std::size_t stride = std::size_t(gridDim.x) * blockDim.x;
+  for (std::size_t i = std::size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < size; i += stride) {
+    const T value = map[i];
+    out[i] = value;
+    bad |= !std::isfinite(to_float(value));
+  }
+  const int threads = __syncthreads_count(bad);
+  if (threadIdx.x == 0 && threads > 0) atomicAdd(invalid, threads);
+}
+
 }  // namespace
 
 void warp_bev(const GridSpec& grid, const void* features, int channels, const Mat4& T_then_now, void* out, Type type,
@@ -70,6 +88,18 @@ void warp_past(const GridSpec& grid, const PastMap* past, int slots, const void*
     using T = std::remove_pointer_t<decltype(kind)>;
     run("warp_past", warp_slots<T>, size, dim3(256), stream, past, static_cast<const T*>(maps), channels,
         static_cast<T*>(out));
+  });
+}
+
+void store_map(const void* map, std::size_t size, Type type, const std::int32_t* index, void* maps,
+               std::int32_t* invalid, Stream stream) {
+  constexpr int kMostBlocks = 512;  // enough to fill the device
+  const int needed = blocks(static_cast<long long>(size), 256);
+  check(cudaMemsetAsync(invalid, 0, sizeof *invalid, stream), "store_map");
+  with_type(type, [&](auto* kind) {
+    using T = std::remove_pointer_t<decltype(kind)>;
+    run("store_map", copy_map<T>, dim3(needed < kMostBlocks ? needed : kMostBlocks), dim3(256), stream,
+        static_cast<const T*>(map), size, index, static_cast<T*>(maps), invalid);
   });
 }
 

@@ -28,7 +28,8 @@ static void test_without_a_model(const char* bundle) {
   CHECK(imkd_detector_name(d, IMKD_CLASSES, 0) == NULL);
   CHECK(strcmp(imkd_detector_name(d, IMKD_MODES, 0), "full") == 0 &&
         strcmp(imkd_detector_name(d, IMKD_MODES, 4), "blind") == 0);
-  CHECK(imkd_detector_name(d, IMKD_MODES, 5) == NULL && imkd_detector_name(d, IMKD_SENSOR_STATES, 7) == NULL);
+  CHECK(imkd_detector_name(d, IMKD_MODES, 5) == NULL && imkd_detector_name(d, IMKD_SENSOR_STATES, 8) == NULL);
+  CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, IMKD_SENSOR_UNUSABLE), "unusable") == 0);
   CHECK(strcmp(imkd_detector_name(d, IMKD_SENSOR_STATES, 4), "missing") == 0 &&
         strcmp(imkd_detector_name(NULL, IMKD_STAGES, 5), "bev") == 0);
   CHECK(imkd_detector_name(d, (imkd_names)99, 0) == NULL);

@@ -105,6 +105,11 @@ void warp() {
   std::vector<cuda::PastMap> past(2, {Warp(spec.grid), false, 1});
   for (auto& slot : past) slot.warp.set(spec.grid, T);
   cuda::warp_past(spec.grid, past.data(), 2, maps.data(), 3, out.data(), cuda::Type::float32, nullptr);
+  const std::vector<float> bad(3 * 256, std::nanf(""));
+  std::vector<float> stored(2 * bad.size());
+  const std::int32_t index = 1;
+  std::int32_t invalid = -1;
+  cuda::store_map(bad.data(), bad.size(), cuda::Type::float32, &index, stored.data(), &invalid, nullptr);
 }
 
 void decode() {

@@ -94,16 +94,18 @@ struct Engines {
   std::shared_ptr<FakeEngine> camera, bev;
 };
 
-Engines engines(bool on_device, bool with_maps, bool half = false) {
-  Engines e{camera_engine(), with_maps ? bev_engine_with_maps() : bev_engine()};
+using Body = void (*)(FakeEngine&);
+
+Engines engines(bool on_device, bool with_maps, bool half = false, Body bev = run_bev_with_maps) {
+  Engines e{camera_engine(), with_maps ? bev_engine_with_maps(bev) : bev_engine()};
   if (half)
     return {std::make_shared<HalfEngine>(*e.camera, on_device), std::make_shared<HalfEngine>(*e.bev, on_device)};
   if (!on_device) return e;
   return {std::make_shared<DeviceEngine>(*e.camera), std::make_shared<DeviceEngine>(*e.bev)};
 }
 
-Engines reference(bool with_maps, bool half) {
-  const Engines e = engines(false, with_maps);
+Engines reference(bool with_maps, bool half, Body bev = run_bev_with_maps) {
+  const Engines e = engines(false, with_maps, false, bev);
   return half ? Engines{std::make_shared<RoundingEngine>(*e.camera), std::make_shared<RoundingEngine>(*e.bev)} : e;
 }
 
@@ -168,6 +170,7 @@ void expect_same(const Result& actual, const Result& expected) {
   EXPECT_EQ(h.radar_points_overflow, w.radar_points_overflow);
   EXPECT_EQ(h.boxes_invalid, w.boxes_invalid);
   EXPECT_EQ(h.past_frames, w.past_frames);
+  EXPECT_EQ(h.maps_invalid, w.maps_invalid);
   ASSERT_EQ(actual.debug.size(), expected.debug.size());
   std::vector<std::pair<MapView, MapView>> maps{{actual.segmentation, expected.segmentation}};
   for (std::size_t i = 0; i < expected.debug.size(); ++i) maps.emplace_back(actual.debug[i], expected.debug[i]);
@@ -239,6 +242,42 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
   }
 }
 
+TEST_P(CudaLoop, a_fused_map_that_is_not_finite_is_not_kept) {
+  const Setting s = GetParam();
+  if (!s.with_maps) GTEST_SKIP() << "a model without a past: nothing is kept";
+  struct Seen {
+    std::vector<int> invalid, past;
+    bool finite = true;
+  };
+  const auto drive = [&](Detector d) {
+    Seen seen;
+    nan_countdown = 2;  // the second frame
+    for (int i = 0; i < 6; ++i) {
+      Moment m = moment(small_rig(), 7);
+      m.frames.timestamp_ns += i * 500'000'000LL;
+      for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+      m.frames.ego.twist = Vec3{1, 0, 0};
+      const Result& r = d.infer(m.frames);
+      seen.invalid.push_back(r.health.maps_invalid);
+      seen.past.push_back(r.health.past_frames);
+      for (const auto& t : d.tensors())
+        if (std::string(t.name) == "history")
+          seen.finite &= std::all_of(t.data, t.data + 6 * 256, [](float v) { return std::isfinite(v); });
+    }
+    return seen;
+  };
+  for (const char* device : {"cpu", "cuda"}) {
+    const bool on_cpu = std::string(device) == "cpu";
+    const Seen seen = drive(detector(
+        device,
+        on_cpu ? reference(true, s.half, run_bev_with_a_nan) : engines(s.on_device, true, s.half, run_bev_with_a_nan),
+        true));
+    EXPECT_EQ(seen.invalid, (std::vector<int>{0, 1, 0, 0, 0, 0})) << device;
+    EXPECT_EQ(seen.past, (std::vector<int>{0, 1, 1, 1, 2, 2})) << device;
+    EXPECT_TRUE(seen.finite) << device;
+  }
+}
+
 TEST_P(CudaLoop, follows_the_rig) {
   const Setting s = GetParam();
   Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
@@ -300,8 +339,8 @@ TEST_P(CudaLoop, images_that_the_device_reaches_are_not_copied) {
   const auto copies = [] { return std::count(cuda().calls.begin(), cuda().calls.end(), "cudaMemcpyAsync"); };
   const auto before = copies();
   expect_same(on_cuda.infer(m.frames), expected);
-  EXPECT_EQ(copies() - before, 1 + (s.with_maps ? 1 + (s.on_device ? 3 : 0) : 0))
-      << "the frame parameters, the stored map, the maps for the host";
+  EXPECT_EQ(copies() - before, 1 + (s.with_maps && s.on_device ? 3 : 0))
+      << "the frame parameters, the maps for the host";
   for (void* memory : pinned) cudaFreeHost(memory);
 }
 
