@@ -258,6 +258,8 @@ def test_differences_are_kept_by_kind_only_while_recording(monkeypatch) -> None:
 def test_the_cuda_loop_and_the_ops_build_for_a_gpu_without_tensorrt(tmp_path) -> None:
     if machine.nvcc() is None:
         pytest.skip("no nvcc: the module of the proof on a GPU is NOT built")
+    if not os.environ.get("IMKD_BUILD_FOR_GPU"):
+        pytest.skip("minutes of nvcc: IMKD_BUILD_FOR_GPU=1 builds the module of the proof on a GPU")
     headers = tmp_path / "headers"
     headers.mkdir()
     (headers / "nlohmann").symlink_to(machine.json_include(None) / "nlohmann")

@@ -166,7 +166,7 @@ def test_planes_on_the_gpu_are_refused_with_a_cure_that_works() -> None:
         preprocess_images(
             [(on_gpu, np.zeros((2, 3, 2), np.uint8))], [ImageCrop()], ImageSpec(width=16, height=16, stride=16)
         )
-    assert raised.value.code == "E0201" and "copy an array on the GPU to the host" in raised.value.fix
+    assert raised.value.code == "E0201" and "copy to the host first" in raised.value.fix
 
 
 MATRICES = {"bt601": (0.299, 0.114, 219, 224, 16), "bt601_full": (0.299, 0.114, 255, 255, 0)}
