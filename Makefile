@@ -25,10 +25,12 @@ MAKEFLAGS += -j2  # packages come and are unpacked while the C++ tests are compi
 demo: $(VENV)/.installed
 	$(BIN)/imkd-edge demo
 
-test: $(VENV)/.test-extras build/.tests build/.tests-sanitized
+# The sanitizers come with every test, that is with TESTS=.
+SANITIZED := $(if $(TESTS),,build/tests-sanitized)
+test: $(VENV)/.test-extras build/.tests $(if $(SANITIZED),build/.tests-sanitized)
 	.ci/stage ctest ctest --test-dir build/tests $(CTEST)
-	.ci/stage ctest-sanitized ctest --test-dir build/tests-sanitized $(CTEST)
-	$(BIN)/python tests/ledger.py $(SKIPS) build/tests/ctest.xml build/tests-sanitized/ctest.xml
+	$(if $(SANITIZED),.ci/stage ctest-sanitized ctest --test-dir $(SANITIZED) $(CTEST))
+	$(BIN)/python tests/ledger.py $(SKIPS) $(addsuffix /ctest.xml,build/tests $(SANITIZED))
 	.ci/stage pytest $(BIN)/python -m pytest -q -n $(JOBS) --durations=25 -m "$(TESTS)" --skips $(SKIPS)
 
 lint: $(VENV)/.lint-tools
