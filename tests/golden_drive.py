@@ -6,13 +6,12 @@ For every test of what runs frame by frame: the detector on each device, replay 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from imkd_edge.frames import RadarSweep
-from imkd_edge.sources.base import Sample
+from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.synth import SynthSource, default_rig
 
 # What each frame has, in order of time.
@@ -23,7 +22,7 @@ SEED = 5  # 11 m/s, and a turn of 6 to 8 degrees per second
 IMAGE = (160, 90)  # px
 
 
-class GoldenDrive:
+class GoldenDrive(Source):
     """The drive as a source."""
 
     kind = "drive"
@@ -33,12 +32,6 @@ class GoldenDrive:
         self._samples = {sample.name: sample for sample in _with_faults([world[name] for name in world.names])}
         self.names = list(self._samples)
         self.splits = {"all": self.names}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self._samples.values())
 
     def __getitem__(self, name: str) -> Sample:
         return self._samples[name]

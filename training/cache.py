@@ -66,19 +66,13 @@ class FrameFiles:
             return None
 
 
-class CachedSource:
+class CachedSource(Source):
     """A source that decodes each sample once and then reads it from a file in `folder`."""
 
     def __init__(self, source: Source, data: DataConfig, folder: Path):
         self.source, self.kind, self.names, self.folder = source, source.kind, source.names, folder
         self.key = _key(_origin(source, data))
         self.files = FrameFiles(folder / f"{SAMPLES}{self.key}")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[name] for name in self.names)
 
     def moment(self, name: str) -> tuple[str, int]:
         """Scene and timestamp (ns) of a sample."""

@@ -11,18 +11,19 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.options import option_name
+from imkd_edge.options import declared, option_name
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
 BUG = 70  # exit code of an unexpected exception, after its traceback: EX_SOFTWARE of sysexits.h
@@ -69,7 +70,11 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 def adapt_streams() -> None:
-    """Writes letters that the encoding of standard output or error lacks in a near ASCII form."""
+    """Prints a warning as one line, and lets both standard streams take any text.
+
+    A letter that a stream's encoding lacks is written in near ASCII letters.
+    """
+    warnings.formatwarning = lambda message, *location: f"warning: {message}\n"
     codecs.register_error("imkd-ascii", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -118,9 +123,8 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
-    ascii_only = (
-        "utf" not in (sys.stdout.encoding or "utf-8").lower()
-    )  # else letters would be replaced instead of escaped
+    # An encoding that lacks a letter would replace it; JSON can escape it.
+    ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()
     text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -195,12 +199,12 @@ def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) ->
 
 def _field_parameters(kind: type) -> list[inspect.Parameter]:
     """A typer parameter for each field that has an `Option`."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints, declarations = get_type_hints(kind), declared(kind)
     parameters = []
     for field in fields(kind):
-        if get_origin(hints[field.name]) is not Annotated:
+        if field.name not in declarations:
             continue
-        base, option = get_args(hints[field.name])
+        base, option = hints[field.name], declarations[field.name]
         numeric = base in (float, float | None)
         declaration = typer.Option(
             option.name or option_name(field.name),

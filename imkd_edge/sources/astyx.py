@@ -7,7 +7,7 @@ frame's own file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
 from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.files import (
     common_image_size,
     decode_image,
@@ -41,7 +41,7 @@ PUBLISHED_SIZE = (2048, 618)  # px of the images
 _SUFFIXES = (".txt", ".txt.gz")
 
 
-class AstyxSource:
+class AstyxSource(Source):
     """Frames of an Astyx HiRes2019 folder.
 
     Args:
@@ -89,12 +89,6 @@ class AstyxSource:
     def absent(self) -> dict[str, int]:
         """Number of frames by kind of optional data that they lack, among those read so far."""
         return self._absences.counts()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[name] for name in self.names)
 
     def __getitem__(self, name: str) -> Sample:
         if name not in self.names:

@@ -87,3 +87,11 @@ def test_json_escapes_letters_that_the_encoding_lacks() -> None:
     command = [sys.executable, "-c", code]
     stdout = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert json.loads(stdout) == {"name": "Straße ×"} and stdout.isascii()
+
+
+def test_a_warning_is_one_line_on_standard_error() -> None:
+    command = (
+        "import warnings; from imkd_edge.cli.common import adapt_streams; adapt_streams(); warnings.warn('no pose')"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == "warning: no pose\n" and not done.stdout

@@ -7,7 +7,7 @@ exposure and that moment.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -18,7 +18,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample
+from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.files import COPY_AGAIN, decode_image, read_bytes, reason
 from imkd_edge.sources.geometry import inverse, transform
 from imkd_edge.sources.nuscenes import vehicle
@@ -39,7 +39,7 @@ from imkd_edge.sources.times import ns_from_us
 LIDAR = vehicle.LIDAR
 
 
-class NuScenesSource:
+class NuScenesSource(Source):
     """Samples (annotated key frames) of a nuScenes v1.0 folder, by token.
 
     Args:
@@ -133,12 +133,6 @@ class NuScenesSource:
             raise self._unknown(name)
         row = self._samples[name]
         return self.tables.scene_name(row), ns_from_us(row["timestamp"])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[name] for name in self.names)
 
     def __getitem__(self, name: str) -> Sample:
         if name not in self._samples:

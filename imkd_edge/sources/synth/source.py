@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
-from imkd_edge.sources.base import Sample
+from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.nuscenes.vehicle import T_EGO_LIDAR
 from imkd_edge.sources.synth.rig import default_rig
 from imkd_edge.sources.synth.truth import boxes_of, count_radar_points, near_objects, truth_of_scene
@@ -50,7 +50,7 @@ class _Models:
     lidar: LidarModel
 
 
-class SynthSource:
+class SynthSource(Source):
     """Random-access synthetic recordings; a sample depends on (seed, scene, frame) and the options alone.
 
     840 training and 120 validation frames by default; scenes are made on access. Every eighth scene (index 7, 15, ...)
@@ -110,12 +110,6 @@ class SynthSource:
         self._cameras: list[Camera] | None = None
 
     # ---- the protocol of a source ----
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[name] for name in self.names)
-
     def __getitem__(self, name: str) -> Sample:
         return self._sample(name)[0]
 

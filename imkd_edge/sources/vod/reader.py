@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
 from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.files import (
     COPY_AGAIN,
     common_image_size,
@@ -46,7 +46,7 @@ PUBLISHED_SIZE = (1936, 1216)  # px of the images
 _SUBSETS = ("training", "testing")  # folders of frames
 
 
-class VodSource:
+class VodSource(Source):
     """Frames of a View-of-Delft folder.
 
     Args:
@@ -118,12 +118,6 @@ class VodSource:
     def absent(self) -> dict[str, int]:
         """Number of frames by kind of optional data that they lack, among those read so far."""
         return self._absences.counts()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[name] for name in self.names)
 
     def __getitem__(self, name: str) -> Sample:
         if name not in self.names:
