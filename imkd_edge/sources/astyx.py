@@ -175,6 +175,7 @@ class AstyxSource(Source):
             rig = SensorRig(
                 cameras=[CameraCalibration(name=CAMERA, width=size[0], height=size[1], K=K, T_ego_camera=camera)],
                 radars=[RadarCalibration(name=RADAR, T_ego_radar=radar, velocity="aliased", period=VELOCITY_PERIOD)],
+                ground_plane=_ground_plane(radar, T_ego_lidar),
             )
             rig.check()
         except (KeyError, TypeError, ValueError, Error) as fault:
@@ -230,6 +231,12 @@ def fit_ground(source: AstyxSource, names: Sequence[str]) -> tuple[Plane, Plane]
 def is_astyx(path: Path) -> bool:
     """Whether a folder looks like this set."""
     return (path / RADAR).is_dir() and (path / CAMERA).is_dir()
+
+
+def _ground_plane(T_ego_radar: np.ndarray, T_ego_lidar: np.ndarray | None) -> Plane:
+    if T_ego_lidar is None:
+        return transform_plane(T_ego_radar, GROUND_OF_RADAR)
+    return transform_plane(T_ego_lidar, GROUND_OF_LIDAR)
 
 
 def _matrix(values: Any, rows: int) -> np.ndarray:
