@@ -44,10 +44,10 @@ SCENES = {  # recording delft_N -> its first frame
     27: 9776,
 }  # fmt: skip
 PUBLISHED_SIZE = (1936, 1216)  # px of the images
-# The road z = a x + b y + c in the LiDAR frame. In the published poses the camera is level with the odometry's plane
-# and 1.2994 m above it in every frame (odomToCamera of frames 00549, 01047, 01201); with Tr_velo_to_cam the LiDAR stands
-# 1.650 m above it and level within 0.1 degrees. That the odometry's plane is the road is an assumption: the radar,
-# behind the bumper, then stands at 0.50 m.
+# The road z = a x + b y + c in the LiDAR frame. The published poses (odomToCamera of 00549, 01047 and 01201) hold the
+# camera 1.2994 m above the plane of the odometry and always equally tilted; with Tr_velo_to_cam the LiDAR then stands
+# 1.650 m above that plane and level within 0.1 degrees. That the plane is the road is an assumption, under which the
+# radar, behind the bumper, stands at 0.50 m.
 GROUND: Plane = (0.0, 0.0, -1.65)
 _SUBSETS = ("training", "testing")  # folders of frames
 
