@@ -130,7 +130,7 @@ def test_there_and_back_is_where_it_was():
     before, T = make_sample(), rigid((3, -2, 50), (0.5, 2, 0.1))
     after = remount(remount(before, T), np.linalg.inv(T))
     np.testing.assert_allclose(after.lidar, before.lidar, atol=1e-4)
-    np.testing.assert_allclose(after.ego.twist, before.ego.twist, atol=0.05)  # planar: vz, roll and pitch rates are lost
+    np.testing.assert_allclose(after.ego.twist, before.ego.twist, atol=0.05)  # of planar parts
     np.testing.assert_allclose(after.rig.ground_plane, PLANE, atol=1e-12)
 
 
