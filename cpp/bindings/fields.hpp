@@ -120,6 +120,7 @@ bool same(const T& a, const T& b) {
                 !std::is_same_v<T, std::string>) {
     bool all = true;
     fields(&a, [&](const char*, auto member) { all = all && same(a.*member, b.*member); });
+    if constexpr (std::is_same_v<T, ModelSpec>) all = all && a.legacy_plane == b.legacy_plane;  // not a field
     return all;
   } else {
     return a == b;
