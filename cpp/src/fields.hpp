@@ -24,7 +24,7 @@ struct EnumNames<RadarStatistic> {
 };
 template <>
 struct EnumNames<Distortion> {
-  static constexpr const char* names[] = {"none", "plumb_bob", "fisheye"};
+  static constexpr const char* names[] = {"none", "plumb_bob", "rational_polynomial", "fisheye"};
 };
 template <>
 struct EnumNames<RadialVelocity> {
