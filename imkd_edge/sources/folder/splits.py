@@ -72,5 +72,5 @@ def check_overlaps(folder: Path, splits: Mapping[str, list[str]], report: Report
                 common = set(splits[name]) & set(splits[other])
                 if common:
                     what = f"{len(common)} frames are in the split {other!r} too, such as {min(common)!r}"
-                    fix = "leave them out of one of the two: a network must not be measured on what it has seen"
+                    fix = "leave them out of one of the two: training frames say nothing about others"
                     report(Problem(Code.source_bad_split, what, folder / f"{name}.txt", 0, fix))

@@ -64,7 +64,7 @@ class _Validator:
         dataset = self._try(self.folder / DATASET, lambda path: read_dataset(path, self.report)) or Dataset()
         self._rig(RIG, self.folder / FRAMES, 0)
         index = self._try(self.folder / FRAMES, lambda path: read_index(path, self.report)) or Index(self.folder)
-        for name, line, number in _lines(index, track):
+        for line, number in _lines(index, track):
             values = Values(self.report, index.path, number)
             frame = parse_frame(line, values, dataset.classes)
             if frame is not None:
@@ -165,8 +165,8 @@ class _Validator:
             self.report(Problem(Code.source_bad_points, what, path, 0, "leave them out: the detector discards them"))
 
 
-def _lines(index: Index, track: Track | None) -> Iterator[tuple[str, bytes, int]]:
-    """Name, line and its number of every frame."""
+def _lines(index: Index, track: Track | None) -> Iterator[tuple[bytes, int]]:
+    """The line of every frame and its number."""
     names = list(index.rows)
     for name in names if track is None else track(names):
-        yield name, *index.line(name)
+        yield index.line(name)

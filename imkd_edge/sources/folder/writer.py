@@ -1,4 +1,4 @@
-"""Writer of drive folders: frames are appended to frames.jsonl.part, which gets its name when the folder is complete."""
+"""Writer of drive folders: frames.jsonl.part grows by a line a frame, and gets its name when the folder is complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
 from imkd_edge.rig import SensorRig
@@ -31,7 +30,7 @@ from imkd_edge.sources.folder.format import (
     VERSION,
     read_rig,
 )
-from imkd_edge.sources.folder.index import read_index
+from imkd_edge.sources.folder.index import Index, read_index
 from imkd_edge.sources.folder.problem import raise_first
 from imkd_edge.sources.folder.reader import RACK
 
@@ -67,7 +66,9 @@ class FolderWriter:
             self._file = open(self._part, "ab")  # noqa: SIM115 (closed by close)
         except OSError as fault:
             raise _failed(fault, self._part) from None
-        self.names = list(read_index(self._part, raise_first).rows) if self._part.stat().st_size else []
+        index = read_index(self._part, raise_first) if self._part.stat().st_size else Index(self._part)
+        self.names = dict.fromkeys(index.rows)  # written, in this order
+        self._newest = dict(zip(index.scenes, index.times))  # scene -> time of its last frame, ns
         rig = read_rig(self.folder / RIG, raise_first) if self.names else None
         self._rig = "" if rig is None else rig.hash()  # of rig.json
 
@@ -96,11 +97,14 @@ class FolderWriter:
             images: camera -> JPEG or PNG file that is copied instead.
             tracks: of the boxes of its truth.
         Raises:
-            Error: write_failed; source_duplicate for a name that is written already.
+            Error: write_failed; source_duplicate for a name that is written already; source_bad_time.
         """
         if sample.name in self.names:
             fix = "give every sample a name of its own"
             raise Error(Code.source_duplicate, f"the frame {sample.name!r} is written already", str(self._part), fix)
+        if sample.timestamp_ns <= self._newest.get(sample.scene, -1):
+            what = f"the frame {sample.name!r} is not after the scene's frame before it"
+            raise Error(Code.source_bad_time, what, str(self._part), "write the frames of a scene in order of time")
         stem = sample.name if _SAFE.fullmatch(sample.name) else f"{len(self.names):06d}"
         entry: dict[str, Any] = {"frame": sample.name}
         if sample.scene:
@@ -123,22 +127,31 @@ class FolderWriter:
             self._file.flush()
         except OSError as fault:
             raise _failed(fault, self._part) from None
-        self.names.append(sample.name)
+        self.names[sample.name] = None
+        self._newest[sample.scene] = sample.timestamp_ns
 
     def finish(self, splits: Mapping[str, Sequence[str]] | None = None) -> Path:
         """Writes the splits (name -> frame names) and gives frames.jsonl its name; returns the folder."""
         for name, frames in (splits or {}).items():
             self._write(f"{SPLITS}/{name}.txt", "".join(f"{frame}\n" for frame in frames).encode())
         try:
-            os.fsync(self._file.fileno())
             self._file.close()
+            os.sync()
             os.replace(self._part, self.folder / FRAMES)
         except OSError as fault:
             raise _failed(fault, self._part) from None
         return self.folder
 
     def _write(self, name: str, data: bytes) -> None:
-        write_atomically(self.folder / name, data)
+        """A file that is there completely or not at all; `finish` flushes it to the disk."""
+        path = self.folder / name
+        temporary = path.with_name(f".{path.name}{PART}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError as fault:
+            raise _failed(fault, path) from None
 
     # ---- parts of a frame ----
     def _rig_file(self, rig: SensorRig) -> str:
