@@ -135,8 +135,9 @@ class FolderSource(Source):
 
     def __getitem__(self, name: str) -> Sample:
         frame = self._frame(name, self.labels)
-        rig = self._rig(frame.rig)
-        self._check_sensors(frame, rig)
+        values = Values(raise_first, self._index.path, self._index.lines[self._row(name)])
+        rig = self._rig(frame.rig, values)
+        check_sensors(frame, rig, values)
         cameras = {camera: r for camera, r in frame.cameras.items() if self._there(camera, name, r)}
         radar = [
             self._sweep(sensor, reading)
@@ -170,18 +171,17 @@ class FolderSource(Source):
             raise Error(Code.source_unknown_frame, "frames.jsonl has changed", str(self._index.path), fix)
         return frame
 
-    def _rig(self, file: str) -> SensorRig:
+    def _rig(self, file: str, values: Values | None = None) -> SensorRig:
+        """A rig of the folder; `values` are of the line that names it."""
         if file not in self._rigs:
+            if values and is_absent(self.path / file):
+                values.fault(Code.source_missing_file, *absent_rig(file))
             rig = read_rig(self.path / file, raise_first)
             assert rig is not None
             if len(self._rigs) >= _CACHED_RIGS:
                 self._rigs.clear()
             self._rigs[file] = rig
         return self._rigs[file]
-
-    def _check_sensors(self, frame: Frame, rig: SensorRig) -> None:
-        values = Values(raise_first, self._index.path, self._index.lines[self._index.rows[frame.name]])
-        check_sensors(frame, rig, values)
 
     # ---- files ----
     def _there(self, sensor: str, name: str, reading: Reading) -> bool:
@@ -219,6 +219,11 @@ def is_folder(path: Path) -> bool:
     return any((path / name).is_file() for name in (FRAMES, FRAMES + PART)) or all(
         (path / name).is_file() for name in (DATASET, RIG)
     )
+
+
+def absent_rig(file: str) -> tuple[str, str]:
+    """What is wrong with a line that names a rig that is not there, and the cure."""
+    return f"no such rig: {file}", "write the rig, or correct its name"
 
 
 def check_sensors(frame: Frame, rig: SensorRig, values: Values) -> None:

@@ -71,6 +71,6 @@ def check_overlaps(folder: Path, splits: Mapping[str, list[str]], report: Report
             for other in names[:i]:
                 common = set(splits[name]) & set(splits[other])
                 if common:
-                    what = f"{len(common)} frames are in the split {other!r} too, such as {min(common)!r}"
+                    what = f"frames shared with the split {other!r}: {len(common)}, such as {min(common)!r}"
                     fix = "leave them out of one of the two: training frames say nothing about others"
                     report(Problem(Code.source_bad_split, what, folder / f"{name}.txt", 0, fix))

@@ -31,7 +31,7 @@ from imkd_edge.sources.folder.format import (
 from imkd_edge.sources.folder.index import Index, read_index
 from imkd_edge.sources.folder.points import read_points
 from imkd_edge.sources.folder.problem import Problem, problem_of
-from imkd_edge.sources.folder.reader import check_sensors
+from imkd_edge.sources.folder.reader import absent_rig, check_sensors
 from imkd_edge.sources.folder.splits import check_overlaps, read_splits
 from imkd_edge.sources.folder.values import Values
 
@@ -59,10 +59,11 @@ class _Validator:
         self.report = self.problems.append
         self.rigs: dict[str, SensorRig | None] = {}
         self.images: dict[str, int] = {}  # image file -> line that names it
+        self.points: set[str] = set()  # point files that are checked: frames share older sweeps
 
     def run(self, track: Track | None) -> list[Problem]:
         dataset = self._try(self.folder / DATASET, lambda path: read_dataset(path, self.report)) or Dataset()
-        self._rig(RIG, self.folder / FRAMES, 0)
+        self._rig(RIG)
         index = self._try(self.folder / FRAMES, lambda path: read_index(path, self.report)) or Index(self.folder)
         for line, number in _lines(index, track):
             values = Values(self.report, index.path, number)
@@ -84,21 +85,18 @@ class _Validator:
             self.report(problem_of(fault, path))
             return None
 
-    def _rig(self, file: str, source: Path, line: int) -> SensorRig | None:
-        """A rig of the folder, whose problems are reported once; `source` and `line` name it."""
+    def _rig(self, file: str, values: Values | None = None) -> SensorRig | None:
+        """A rig of the folder, whose problems are reported once; `values` are of the line that names it."""
         if file not in self.rigs:
             path = self.folder / file
-            if line and not path.is_file():
-                fix = "write the rig, or correct its name"
-                self.report(Problem(Code.source_missing_file, f"no such rig: {file}", source, line, fix))
-                self.rigs[file] = None
-            else:
-                self.rigs[file] = read_rig(path, self.report)
+            self.rigs[file] = read_rig(path, self.report) if path.is_file() or not values else None
+            if values and not path.is_file():
+                values.fault(Code.source_missing_file, *absent_rig(file))
         return self.rigs[file]
 
     # ---- a frame ----
     def _frame(self, frame: Frame, dataset: Dataset, values: Values) -> None:
-        rig = self._rig(frame.rig, values.file, values.line if frame.rig != RIG else 0)
+        rig = self._rig(frame.rig, values)
         if rig is not None:
             check_sensors(frame, rig, values)
         for camera, reading in frame.cameras.items():
@@ -153,6 +151,9 @@ class _Validator:
 
     def _points(self, file: str, columns: tuple[str, ...], fields) -> None:  # type: ignore[no-untyped-def]
         path = self.folder / file
+        if file in self.points:
+            return
+        self.points.add(file)
         try:
             points = read_points(path, columns, fields)
         except Error as fault:

@@ -135,15 +135,15 @@ class FolderWriter:
         for name, frames in (splits or {}).items():
             self._write(f"{SPLITS}/{name}.txt", "".join(f"{frame}\n" for frame in frames).encode())
         try:
+            os.fsync(self._file.fileno())
             self._file.close()
-            os.sync()
             os.replace(self._part, self.folder / FRAMES)
         except OSError as fault:
             raise _failed(fault, self._part) from None
         return self.folder
 
     def _write(self, name: str, data: bytes) -> None:
-        """A file that is there completely or not at all; `finish` flushes it to the disk."""
+        """A file that is there completely or not at all."""
         path = self.folder / name
         temporary = path.with_name(f".{path.name}{PART}")
         try:
