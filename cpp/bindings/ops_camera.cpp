@@ -79,7 +79,7 @@ py::array_t<double> py_image_rays(const ImageSpec& spec, const CameraCalibration
 template <void op(const CameraCalibration&, const double*, std::size_t, double*)>
 py::array_t<double> py_through_lens(const CameraCalibration& camera, const py::handle& values, py::ssize_t from,
                                     py::ssize_t to, const char* where) {
-  SensorRig{{camera}, {}}.check();
+  SensorRig{{camera}, {}, {}}.check();
   const auto in = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(values);
   if (!in) PyErr_Clear();
   if (!in || in.ndim() < 1 || in.shape(in.ndim() - 1) != from)

@@ -191,21 +191,6 @@ def test_impossible_options_are_refused(options):
         SynthSource(**options)
 
 
-def test_a_distorted_camera_is_refused():
-    K = np.array([[100.0, 0, 79.5], [0, 100, 44.5], [0, 0, 1]])
-    camera = CameraCalibration(
-        name="c",
-        width=160,
-        height=90,
-        K=K,
-        T_ego_camera=np.eye(4),
-        distortion="plumb_bob",
-        coefficients=[0.1, 0, 0, 0, 0],
-    )
-    with pytest.raises(Error, match="E0306"):
-        SynthSource(rig=SensorRig(cameras=[camera], radars=[]))
-
-
 def test_without_sweeps_or_with_another_rig_it_still_works():
     assert SynthSource(sweeps=0, **SMALL)["s000-f000"].radar == []
     base = default_rig((200, 120))
