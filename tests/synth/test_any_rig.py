@@ -18,7 +18,7 @@ DRIVE = {"speed": 20.0, "turn_rate": 20.0}
 
 
 def hits(camera, box: np.ndarray, pixels: np.ndarray, margin: float = 0.1) -> np.ndarray:
-    """(n,) bool: which rays of pixels (n, 2) meet a box (x, y, z, l, w, h, yaw) that is `margin` m larger; slab test."""
+    """(n,) bool: which rays of pixels (n, 2) meet a box (x, y, z, l, w, h, yaw), `margin` m larger; slab test."""
     T = np.array(camera.T_ego_camera)
     c, s = np.cos(box[6]), np.sin(box[6])
     R = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])

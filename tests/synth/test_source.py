@@ -9,7 +9,7 @@ import pytest
 from shapely import Polygon
 
 from imkd_edge.errors import Error
-from imkd_edge.rig import CameraCalibration, SensorRig
+from imkd_edge.rig import SensorRig
 from imkd_edge.sources import open_source
 from imkd_edge.sources.synth import CACHED_SCENES, SynthSource, default_rig
 from imkd_edge.sources.synth.world import Scene

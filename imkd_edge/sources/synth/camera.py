@@ -221,7 +221,7 @@ class Renderer:
         if not camera.level:
             middle = np.column_stack([corners.mean(1), heights / 2])
             radius = np.hypot(np.hypot(*np.moveaxis(corners - middle[:, None, :2], -1, 0)).max(1), heights / 2) + 1.0
-            return camera.sees(*(middle @ R.T + t).T, radius)
+            return camera.sees(middle @ R.T + t, radius)
         flat = np.concatenate([corners, np.zeros((*corners.shape[:2], 1))], -1)
         x = flat @ R[0] + t[0]  # (R, 4) of the footprints: the camera looks along the horizon, so height is ignored
         z = flat @ R[2] + t[2]

@@ -33,8 +33,10 @@ class Camera:
     ):
         self.K, self.T, self.width, self.height = np.asarray(K, float), np.asarray(T_ego_camera, float), width, height
         self.focal = float(self.K[0, 0])
-        lens = {"distortion": distortion, "coefficients": list(coefficients)}
-        self.lens = CameraCalibration(name="lens", width=width, height=height, K=K, T_ego_camera=T_ego_camera, **lens)
+        self.lens = CameraCalibration(
+            name="lens", width=width, height=height, K=self.K, T_ego_camera=self.T, distortion=distortion,
+            coefficients=coefficients,
+        )  # fmt: skip
         self.fisheye, self.straight = distortion == "fisheye", distortion == "none"  # whether edges stay straight
         self.level = self.straight and abs(self.T[2, 0]) < 1e-9 and abs(self.T[2, 2]) < 1e-9
 
@@ -95,8 +97,9 @@ class Camera:
         return [(a, b, int(level[a])) for a, b in pairwise(cuts) if b > a]
 
     # ---- polygons ----
-    def sees(self, x: np.ndarray, y: np.ndarray, z: np.ndarray, radius: np.ndarray) -> np.ndarray:
-        """Which balls, centres in the camera frame, m, may be in the picture."""
+    def sees(self, centres: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        """(n,) bool: which balls, centres (n, 3) m in the camera frame, may be in the picture."""
+        x, y, z = centres.T
         distance = np.sqrt(x * x + y * y + z * z)
         angle = np.arctan2(np.hypot(x, y), z) - np.arcsin(np.minimum(radius / np.maximum(distance, 1e-9), 1))
         return (distance - radius < FAR) & (angle < self.half_angle)

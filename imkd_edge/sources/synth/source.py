@@ -76,9 +76,10 @@ class SynthSource(Source):
         rig: any cameras and radars, or the path of a rig JSON file, instead of `default_rig(image)`: any mounting, lens
             and kind of radial velocity. The world's ground is the rig's ground plane, z = 0 where it names none. What
             lies 95 degrees or more off the axis of a fisheye is black.
-        classes: some of car, truck, bus, motorcycle, bicycle, pedestrian, forklift, pallet, in a text separated by commas;
-            or class name -> one of these; or class name -> {"like": one of these, "size": [length, width, height] m}.
-        exposure: s, of the oldest camera before the sample's time: camera k of n exposes exposure (k + 1) / n before it.
+        classes: some of car, truck, bus, motorcycle, bicycle, pedestrian, forklift, pallet, or a text with them,
+            separated by commas; or class name -> one of these; or class name -> {"like": one of these, "size": [length,
+            width, height] m}.
+        exposure: s from the oldest camera to the sample's time: camera k of n exposes exposure (k + 1) / n before it.
         speed: m/s of the ego; by default 0 or 3 to 13 by scene, slowly varying.
         turn_rate: degrees/s in the middle of each turn, to both sides in alternation; needs `speed`.
     Raises:

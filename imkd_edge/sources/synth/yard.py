@@ -15,7 +15,7 @@ def forklift(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
     """A body with a counterweight, a roof on four posts, a mast and two forks ahead of it."""
     piece = Piece((-l / 2, l / 2, -w / 2, w / 2))
     front, mast = 0.5 * l - 0.42 * l, 0.5 * l - 0.36 * l  # x of the body's front and of the mast
-    for side in (1, -1):  # the forks lie lowest and farthest ahead
+    for side in (1.0, -1.0):  # the forks lie lowest and farthest ahead
         box(piece, mast, l / 2, side * 0.22 * w - 0.06, side * 0.22 * w + 0.06, 0.08, 0.14, _DARK)
     low, high = (-l / 2, front, -w / 2, w / 2), (-l / 2 + 0.08, front, -w / 2 * 0.92, w / 2 * 0.92)
     frustum(piece, low, high, 0.16, 0.42 * h, colour)
@@ -28,11 +28,11 @@ def forklift(l, w, h, colour: Colour, rng: np.random.Generator) -> list[Piece]:
             disc(piece, x, side * w / 2, radius, radius * 0.5, METAL, side, radius)
     box(piece, -0.28 * l, -0.16 * l, -0.2 * w, 0.2 * w, 0.42 * h, 0.7 * h, (30, 32, 36))  # the seat
     for x in (-l / 2 + 0.1, front - 0.06):
-        for side in (1, -1):
+        for side in (1.0, -1.0):
             y = side * (w / 2 - 0.1)
             box(piece, x - 0.04, x + 0.04, y - 0.04, y + 0.04, 0.42 * h, 0.95 * h, _DARK)
     box(piece, -l / 2 + 0.05, front, -w / 2 * 0.9, w / 2 * 0.9, 0.95 * h, h, colour)
-    for side in (1, -1):
+    for side in (1.0, -1.0):
         box(piece, front, mast, side * 0.25 * w - 0.05, side * 0.25 * w + 0.05, 0.08, h, _DARK)
     piece.solid(*low, 0.16, 0.42 * h, "paint")
     piece.solid(front, mast, -0.3 * w, 0.3 * w, 0.08, h, "metal")
