@@ -87,6 +87,7 @@ class SynthSource(Source):
     """
 
     kind = "synth"
+    intensity, traffic = "rcs_dbsm", "right"
     T_ego_lidar = T_EGO_LIDAR
 
     def __init__(
