@@ -26,7 +26,7 @@ struct EnumNames<RadarStatistic> {
 };
 template <>
 struct EnumNames<Distortion> {
-  static constexpr const char* names[] = {"none", "plumb_bob", "fisheye"};
+  static constexpr const char* names[] = {"none", "plumb_bob", "rational_polynomial", "fisheye"};
 };
 template <>
 struct EnumNames<RadialVelocity> {

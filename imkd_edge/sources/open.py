@@ -41,9 +41,12 @@ def is_synth(name: str) -> bool:
 
 def _recording(folder: Path, options: dict[str, Any]) -> Source:
     from imkd_edge.sources.astyx import AstyxSource, is_astyx
+    from imkd_edge.sources.folder import FolderSource, is_folder
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
     from imkd_edge.sources.vod import VodSource, is_vod
 
+    if is_folder(folder):
+        return FolderSource(folder, **options)
     if is_astyx(folder):
         return AstyxSource(folder, **options)
     if is_nuscenes(folder):
