@@ -161,9 +161,14 @@ def _conjugate(T: np.ndarray | None, M: np.ndarray) -> np.ndarray | None:
 
 
 def _mirror_camera(c: CameraCalibration) -> CameraCalibration:
+    """The camera of the mirrored image: skew, principal point and the horizontal tangential coefficient p2 change."""
     K = np.array(c.K)
-    K[0, 2] = c.width - 1 - K[0, 2]
-    return _camera(c, K, MIRROR @ np.array(c.T_ego_camera) @ MIRROR_CAMERA)
+    K[0, 1], K[0, 2] = -K[0, 1], c.width - 1 - K[0, 2]
+    mirrored = _camera(c, K, MIRROR @ np.array(c.T_ego_camera) @ MIRROR_CAMERA)
+    if c.distortion in ("plumb_bob", "rational_polynomial"):
+        k1, k2, p1, p2, *radial = c.coefficients
+        mirrored.coefficients = (k1, k2, p1, -p2, *radial)
+    return mirrored
 
 
 def _camera(c: CameraCalibration, K: np.ndarray, T_ego_camera: np.ndarray) -> CameraCalibration:

@@ -83,7 +83,9 @@ class AugmentConfig:
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
-    tilt: float = 0.0  # degrees, uniform from 0, about a horizontal axis: of the mounting together with its ground plane
+    tilt: float = (
+        0.0  # degrees, uniform from 0, about a horizontal axis: of the mounting together with its ground plane
+    )
     reverse: bool = False  # rotate half of the worlds by pi; with flip that is a mirror at x = 0
     image_scale: float = 0.0  # uniform 1 +- of the image crop
     image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
