@@ -129,7 +129,9 @@ TEST(Contract, a_warning_about_data_ends_after_three_frames_inside) {
     frames += health.warnings.empty() ? '.' : 'w';
     if (health.warnings.empty()) continue;
     const std::string now = health.warnings[0].text.data();
-    if (!text.empty()) EXPECT_EQ(now, text) << "the text is that of the frame where it began";
+    if (!text.empty()) {
+      EXPECT_EQ(now, text) << "the text is that of the frame where it began";
+    }
     text = now;
   }
   EXPECT_EQ(frames, ".....wwwwwww...");
