@@ -42,8 +42,8 @@ FRAME_TIME_NS = 100_000_000  # nominal: the set publishes no times
 PUBLISHED_SIZE = (2048, 618)  # px of the images
 # The road z = a x + b y + c in the LiDAR frame and, for frames without its calibration, in the radar frame: constants
 # of the set, on which the shipped models were trained: least squares through the bottom centres of labelled cars of
-# splits/train.txt, which lie within 0.33 m RMS of it. `fit_ground`, which is robust, gives (0.0512, -0.0783, -1.6012) in
-# the radar frame, at those cars 0.07 m RMS from it.
+# splits/train.txt, which lie within 0.33 m RMS of it. `fit_ground`, which is robust, gives (0.0512, -0.0783, -1.6012)
+# in the radar frame, at those cars 0.07 m RMS from it.
 GROUND_OF_LIDAR: Plane = (0.014515, -0.010397, -1.718151)
 GROUND_OF_RADAR: Plane = (0.0495, -0.0756, -1.602)
 _SUFFIXES = (".txt", ".txt.gz")
