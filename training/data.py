@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 import imkd_edge.ops as ops
+from imkd_edge.bundle.contract import Contract
+from imkd_edge.checks.contract import measure, spaced
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.nuscenes import counted
@@ -17,6 +19,7 @@ from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.remount import remount, tilt
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
@@ -51,16 +54,18 @@ def network_inputs(
         images: False omits "images".
 
     Returns:
-        images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
-        pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
+        images (N,3,H,W) float32, present (N,) float32 for the model's N cameras, radar_grid (F,Hr,Wr) float32, ground (3,) float64, the plane of
+        the ego frame, and the lift's table: points and pixels (P,) int32, rows (H*W+1,) int64 with the interval of
+        every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
-    frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
     table = ops.lift_table(spec, sample.rig, crops)
+    frames, crops = _pad(spec, [sample.frames.get(c.name) for c in sample.rig.cameras], crops)
     out = {
         "present": np.array([f is not None for f in frames], np.float32),
         "radar_grid": radar_grid(spec, sample),
+        "ground": np.array(ops.ground_of(spec, sample.rig)),
         "points": table.points,
         "pixels": table.pixels,
         "rows": _rows(table, spec.grid.height() * spec.grid.width()),
@@ -68,6 +73,14 @@ def network_inputs(
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
     return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch needs writable memory
+
+
+def _pad(
+    spec: ModelSpec, frames: list[np.ndarray | None], crops: list[ops.ImageCrop]
+) -> tuple[list[np.ndarray | None], list[ops.ImageCrop]]:
+    """Images and crops of all cameras of the model: those that the rig lacks are absent."""
+    lacking = spec.cameras - len(frames)
+    return [*frames, *[None] * lacking], [*crops, *[ops.ImageCrop()] * lacking]
 
 
 def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
@@ -87,6 +100,13 @@ def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: 
     left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2 + shift * spec.image.width
     top = (base.top + spec.image.height / 2) * factor - spec.image.height / 2
     return ops.ImageCrop(base.scale * factor, left, top)
+
+
+def measure_contract(dataset: FrameDataset) -> Contract:
+    """What a student of this data set is trained on, before augmentation."""
+    settings = dataset.config
+    samples = (dataset.read(name) for name in spaced(dataset.names))
+    return measure(samples, settings.spec, settings.data.classes, dataset.source, settings.data.split)
 
 
 class FrameDataset(Dataset):
@@ -133,6 +153,8 @@ class FrameDataset(Dataset):
         if name in self.memory:
             return self.memory[name]
         sample = self.source[name]
+        if sample.rig.ground_plane is None and self.config.spec.legacy_plane != (0.0, 0.0, 0.0):
+            sample.rig.ground_plane = self.config.spec.legacy_plane  # so that augmentation moves it with the world
         if self.train and not _has_motion(sample):  # before the world rotates: afterwards +x is not forward
             speed = ops.estimate_ego_speed(sample.rig, sample.radar)
             if speed.valid:
@@ -182,16 +204,19 @@ class FrameDataset(Dataset):
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
         """The images of one variant, for the cache of frozen features."""
-        sample, change = self.sample(index), self.image_change(index, variant)
-        frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
-        frames = [None if f is None else augment.change_image(f, change) for f in frames]
-        return ops.preprocess_images(frames, self.crops(sample, change), self.config.spec.image)
+        spec, sample, change = self.config.spec, self.sample(index), self.image_change(index, variant)
+        views = [sample.frames.get(c.name) for c in sample.rig.cameras]
+        views = [None if f is None else augment.change_image(f, change) for f in views]
+        frames, crops = _pad(spec, views, self.crops(sample, change))
+        return ops.preprocess_images(frames, crops, spec.image)
 
     def changed(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
         """The sample in the changed world, with sensors and points dropped at random."""
         sample = SELECT_SENSORS[self.config.data.sensors](sample)
         sample = augment.mirror(sample) if view.images.flip else sample
-        sample = augment.drop(augment.rotate_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
+        sample = augment.rotate_and_scale(sample, view.angle, view.scale)
+        sample = remount(sample, tilt(*view.tilt)) if view.tilt[0] else sample
+        sample = augment.drop(sample, rng, self.config.augment)
         if self.features is not None or not self.sensors:
             return sample
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
@@ -199,7 +224,7 @@ class FrameDataset(Dataset):
     def past(self, index: int, now: Sample, view: augment.View | None) -> Past:
         """The past frames of an example whose (changed) sample is `now`, without frames of unknown motion."""
         config, names = self.config, self.timeline.past(self.names[index])
-        spec = config.spec if view is None else augment.changed_spec(config.spec, view)
+        spec = config.spec
         rng = self.rng(PAST, index)
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
@@ -222,7 +247,7 @@ class FrameDataset(Dataset):
             variant = self.variant(index) if config.variants else self.epoch
             rng = self.rng(VIEW, index)
             view = augment.draw_view(rng, config, self.image_change(index, variant))
-            spec, sample = augment.changed_spec(spec, view), self.changed(sample, view, rng)
+            sample = self.changed(sample, view, rng)
             crops = self.crops(sample, view.images)
 
         # Inputs.
@@ -254,7 +279,7 @@ class FrameDataset(Dataset):
             return {}
         # nuScenes' metrics ignore objects without any LiDAR or radar return.
         visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
-        out = head_targets(spec, sample.truth, self.config.data.classes, visible)
+        out = head_targets(spec, sample.truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
         if self.sensors:
             out["depth_bin"] = depth_targets(spec, sample, crops)
             if spec.segmentation:
@@ -270,7 +295,7 @@ def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNE
     if sample.lidar is None:
         fix = "copy its LiDAR file too, or tell the reader to make it ([data.options], such as lidar = true)"
         raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
-    return LidarGrid.of(spec)(sample.lidar)
+    return LidarGrid.of(spec)(sample.lidar, ops.ground_of(spec, sample.rig))
 
 
 def _has_motion(sample: Sample) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 import imkd_edge.ops as ops
+from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import HIDDEN, Sample, Truth
+from imkd_edge.sources.plane import Plane, heights_above
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
@@ -18,6 +20,7 @@ def head_targets(
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
     visible: np.ndarray | None = None,  # (M,) bool, objects to detect; by default those that a camera or radar sees
+    ground: Plane = (0.0, 0.0, 0.0),  # of the ego frame, see ops.ground_of
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
@@ -44,7 +47,8 @@ def head_targets(
     for box, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
         name = classes.get(label)
         if name is not None and detectable:
-            _draw_object(spec, out, cells, box, names.index(name), returns == 0)
+            above = heights_above(ground, box[None])[0]
+            _draw_object(spec, out, cells, box, above, names.index(name), returns == 0)
     return out
 
 
@@ -53,12 +57,13 @@ def _draw_object(
     out: dict[str, np.ndarray],
     cells: np.ndarray,  # (2,H,W) float32, row and column of each cell
     box: np.ndarray,  # (9,)
+    above: float,  # m, its centre above the ground
     label: int,
     unlit: bool,
 ) -> None:
     """Draws the Gaussian of an object, and its box at the cells where that Gaussian is the largest so far."""
     grid, (rows, columns) = spec.grid, cells
-    x, y, z, length, width, height, yaw, vx, vy = box
+    x, y, _, length, width, height, yaw, vx, vy = box
     column = ops.cell_index(x, grid.x_min, grid.cell, grid.width())
     row = ops.cell_index(y, grid.y_min, grid.cell, grid.height())
     if column < 0 or row < 0:
@@ -81,7 +86,7 @@ def _draw_object(
     channels[BoxChannel.offset_x][mask] = (x - grid.x_min) / grid.cell - 0.5 - columns[mask]
     channels[BoxChannel.offset_y][mask] = (y - grid.y_min) / grid.cell - 0.5 - rows[mask]
     for part, numbers in (
-        ("above_ground", [z - spec.ground(x, y)]),
+        ("above_ground", [above]),
         ("log_size", [np.log(length), np.log(width), np.log(height)]),
         ("heading", [s, c]),
         ("velocity", [vx, vy]),
@@ -104,7 +109,7 @@ def depth_targets(
         rays = ops.image_rays(spec.image, camera, crop)
         depth = _box_depth(rays, sample.truth, T_camera_ego) if sample.truth else np.full(shape, np.inf)
         if sample.lidar is not None:
-            lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, np.array(camera.K), crop)
+            lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, camera, crop)
             depth = np.where(np.isfinite(depth), depth, lidar)
         out[index] = depth_bin(spec, depth)
     return out
@@ -143,11 +148,13 @@ def _box_depth(
 
 
 def _lidar_depth(
-    spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, K: np.ndarray, crop: ops.ImageCrop
+    spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, camera: CameraCalibration, crop: ops.ImageCrop
 ) -> np.ndarray:  # (h,w) m, inf where no point falls
     points = lidar[:, :3] @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
     points = points[points[:, 2] > NEAREST]
-    u, v = (points @ K.T)[:, :2].T / points[:, 2]
+    pixels = ops.project(camera, points)
+    visible = np.isfinite(pixels).all(1)
+    points, (u, v) = points[visible], pixels[visible].T
     column = np.floor(((u + 0.5) * crop.scale - crop.left) / spec.image.stride).astype(np.int64)
     row = np.floor(((v + 0.5) * crop.scale - crop.top) / spec.image.stride).astype(np.int64)
     depth = np.full((spec.image.feature_height(), spec.image.feature_width()), np.inf)

@@ -16,6 +16,12 @@ namespace {
 constexpr int kMaxSide = 65536;          // px of a raw image
 constexpr double kExactRotation = 1e-6;  // |R^T R - I| of a rotation that stays as it is; float32 rounds to 1e-7
 
+std::string short_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
 [[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::rig_bad_value, what, std::string(where), fix);
 }
@@ -24,6 +30,19 @@ template <class Numbers>
 void check_finite(const Numbers& numbers, std::string_view where) {
   for (double value : numbers)
     if (!std::isfinite(value)) bad(where, "has a number that is not finite", "correct the calibration");
+}
+
+std::size_t coefficients_of(Distortion distortion) {
+  switch (distortion) {
+    case Distortion::plumb_bob:
+      return 5;
+    case Distortion::rational_polynomial:
+      return 8;
+    case Distortion::fisheye:
+      return 4;
+    default:
+      return 0;
+  }
 }
 
 void check_camera(const CameraCalibration& camera, const std::string& where) {
@@ -37,14 +56,12 @@ void check_camera(const CameraCalibration& camera, const std::string& where) {
     bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
   if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
     bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
-  const std::size_t expected = camera.distortion == Distortion::none        ? 0
-                               : camera.distortion == Distortion::plumb_bob ? 5
-                                                                            : 4;
+  const std::size_t expected = coefficients_of(camera.distortion);
   if (camera.coefficients.size() != expected)
     bad(where + ".coefficients",
         std::to_string(camera.coefficients.size()) + " coefficients, " + enum_name(camera.distortion) + " has " +
             std::to_string(expected),
-        "plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty");
+        "plumb_bob: k1 k2 p1 p2 k3; rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6; fisheye: k1 k2 k3 k4; none: empty");
   check_finite(camera.coefficients, where + ".coefficients");
   check_rigid(camera.T_ego_camera, where + ".T_ego_camera");
 }
@@ -55,6 +72,15 @@ void check_radar(const RadarCalibration& radar, const std::string& where) {
   if (!std::isfinite(radar.period) || (aliased ? !(radar.period > 0) : radar.period != 0))
     bad(where + ".period", aliased ? "an aliased radar needs a period above 0" : "only an aliased radar has a period",
         aliased ? "the span of unambiguous velocity, m/s" : "set it to 0");
+}
+
+// A slope beyond 45 degrees is no ground: the plane is of another frame, or its numbers are in another order.
+void check_plane(const Vec3& plane) {
+  check_finite(plane, "ground_plane");
+  constexpr double kSteepest = 1;
+  if (std::hypot(plane[0], plane[1]) > kSteepest)
+    bad("ground_plane", "has slope " + short_text(std::hypot(plane[0], plane[1])) + ", allowed is at most 1",
+        "[a, b, c] of z = a x + b y + c in the ego frame, c in metres");
 }
 
 // The largest entry of |R^T R - I|.
@@ -75,12 +101,6 @@ double minor(const Mat4& T, int row, int column) {
 }
 
 double determinant(const Mat4& T) { return T[0] * minor(T, 0, 0) + T[1] * minor(T, 0, 1) + T[2] * minor(T, 0, 2); }
-
-std::string short_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g", value);
-  return text;
-}
 
 template <class Sensor>
 int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
@@ -128,6 +148,7 @@ int SensorRig::camera_index(const std::string& name) const { return index_of(cam
 int SensorRig::radar_index(const std::string& name) const { return index_of(radars, name); }
 
 void SensorRig::check() const {
+  if (ground_plane) check_plane(*ground_plane);
   if (cameras.empty() && radars.empty())
     throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
   std::set<std::string> names;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,13 @@ def register(app: typer.Typer) -> None:
             "--metrics runs/astyx-lite/eval.json",
         ),
     )(export)
+    add(
+        "contract",
+        epilog=examples(
+            "imkd-edge contract runs/astyx-lite.imkd --data recordings/astyx",
+            "imkd-edge contract tiny --data synth --limit 84 --json",
+        ),
+    )(contract)
     add(
         "quantize",
         epilog=examples(
@@ -159,7 +167,10 @@ def parse_seeds(text: str) -> list[int]:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
-    data: Annotated[str | None, typer.Option(help="Source of the golden frame; the default is the training's.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Source of the golden frame; the contract is measured on it too. Default: the training's."),
+    ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
     json: Json = False,
@@ -171,6 +182,26 @@ def export(
     module = _extra("imkd_edge.training.export", "train")
     result = module.export(checkpoint, out, data=data, metrics=metrics, half=half)
     _show("bundle", result, json)
+    return OK
+
+
+@verb
+def contract(
+    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle; it is changed.")],
+    data: Annotated[str, typer.Option(help="What the bundle was trained on: folder of a recording, or synth.")],
+    split: Annotated[str | None, typer.Option(help="Its training split; the default is that of the training.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to read, evenly spaced; the default is 500.")] = None,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Measure what a bundle was trained on and write it into the bundle, whose detector then warns of what is unlike it."""
+    from imkd_edge.checks.contract import measure_bundle
+
+    result = measure_bundle(bundle, data, split, limit, parse_options(option), bar("contract"))
+    if json:
+        print_json(asdict(result))
+    else:
+        report.show_contract(bundle, result)
     return OK
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import radar, segmentation
-from imkd_edge.evaluation.conditions import condition
+from imkd_edge.evaluation.conditions import condition, original_frame
 from imkd_edge.evaluation.detections import Detections, LabelledFrame
 from imkd_edge.options import EvalOptions, RunOptions, changed, option_name
 from imkd_edge.progress import Track
@@ -173,6 +173,7 @@ def predict(
     names, frames, tallies, change = [], [], [], condition(options.condition)
     for sample in selection if track is None else track(selection):
         boxes, scores, labels, *logits = detect(change(sample))
+        boxes = original_frame(options.condition, boxes)  # labels and protocols are in the source's frame
         if sample.truth is not None:
             names.append(sample.name)
             frames.append((sample.truth, boxes, scores, labels))

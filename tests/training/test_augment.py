@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_cases import DISTORTIONS, opencv_pixels, random_camera
 
 from imkd_edge import ops
 from imkd_edge.frames import Ego, RadarSweep
@@ -78,6 +79,20 @@ def test_mirrored_objects_project_onto_the_mirrored_image():
     np.testing.assert_allclose(after[:, 1], before[:, 1], atol=1e-9)
 
 
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+def test_mirrored_points_project_onto_the_mirrored_image_of_any_lens(distortion):
+    """Both images by hand: OpenCV's lens, then K with its skew."""
+    rng = np.random.default_rng(3)
+    camera = random_camera(rng, "c", distortion)
+    sample = Sample("0", 0, SensorRig(cameras=[camera]), {}, [])
+    ahead = rng.uniform([-3, -2, 4], [3, 2, 20], (100, 3))
+    points = ahead @ np.array(camera.T_ego_camera)[:3, :3].T + np.array(camera.T_ego_camera)[:3, 3]
+    before = opencv_pixels(camera, points)
+    after = opencv_pixels(augment.mirror(sample).rig.cameras[0], points * [1, -1, 1])
+    np.testing.assert_allclose(after[:, 0], camera.width - 1 - before[:, 0], atol=1e-9)
+    np.testing.assert_allclose(after[:, 1], before[:, 1], atol=1e-9)
+
+
 def test_mirroring_reflects_radar_lidar_and_motion():
     sample = make_sample()
     other = augment.mirror(sample)
@@ -104,20 +119,19 @@ def test_rotation_and_scale_move_sensors_and_labels_alike(angle, scale):
 @settings(max_examples=30, deadline=None)
 @given(flip=st.booleans(), angle=st.floats(-3, 3), scale=st.floats(0.8, 1.2))
 def test_objects_on_the_road_stay_on_it_in_the_changed_world(flip, angle, scale):
-    spec, sample = load_config("astyx-lite").spec, make_sample(4)
-    assert min(abs(v) for v in spec.ground_plane[:2]) > 0.04  # a road with a cross slope
+    sample = make_sample(4)
+    sample.rig.ground_plane = (0.0495, -0.0756, -1.602)  # a road with a cross slope
     other = augment.mirror(sample) if flip else sample
     other = augment.rotate_and_scale(other, angle, scale)
-    changed = augment.changed_spec(spec, augment.View(augment.ImageChange(flip=flip), angle, scale))
 
-    def above(spec, points):
-        return [z - spec.ground(x, y) for x, y, z in points.astype(float)]
+    def above(sample, points):
+        a, b, c = sample.rig.ground_plane
+        return [z - (a * x + b * y + c) for x, y, z in points.astype(float)]
 
     for a, b in ((sample.truth.boxes[:, :3], other.truth.boxes[:, :3]), (sample.lidar[:, :3], other.lidar[:, :3])):
-        np.testing.assert_allclose(above(changed, b), np.array(above(spec, a)) * scale, atol=1e-4)
-    radar, expected = above(changed, reference_points(other)), np.array(above(spec, reference_points(sample))) * scale
+        np.testing.assert_allclose(above(other, b), np.array(above(sample, a)) * scale, atol=1e-4)
+    radar, expected = above(other, reference_points(other)), np.array(above(sample, reference_points(sample))) * scale
     np.testing.assert_allclose(radar, expected, atol=2e-3)
-    assert spec.ground_plane == load_config("astyx-lite").spec.ground_plane  # the model's spec is not modified
 
 
 def test_the_tensors_of_a_mirrored_example_are_mirrored():
@@ -128,6 +142,7 @@ def test_the_tensors_of_a_mirrored_example_are_mirrored():
     sample = make_sample(5)
     sweep = dataclasses.replace(sample.radar[0], timestamp_ns=10**9, T_world_ego=None)
     sample = dataclasses.replace(sample, ego=None, radar=[sweep])
+    sample.rig.ground_plane = (0.0495, -0.0756, -1.602)
     data = FrameDataset(OneSample(sample), ["0"], config, seed=0)
     data.sensors, data.radar, data.lidar = False, True, True
     examples = {}
@@ -225,3 +240,33 @@ def test_the_radar_gives_an_unknown_ego_speed_before_the_world_rotates(ego, earl
     if estimated:
         np.testing.assert_allclose(read.twist, [14, 0, 0], atol=0.01)
     assert read.T_world_ego is (ego and ego.T_world_ego)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), bound=st.floats(0.1, 5))
+def test_a_tilt_is_within_its_bound_and_off_without_one(seed, bound):
+    images = augment.ImageChange()
+    with_tilt = augment.draw_view(
+        np.random.default_rng(seed), AugmentConfig(rotation=0.3, scale=0.1, tilt=bound), images
+    )
+    without = augment.draw_view(np.random.default_rng(seed), AugmentConfig(rotation=0.3, scale=0.1), images)
+    assert 0 <= with_tilt.tilt[0] <= bound and 0 <= with_tilt.tilt[1] <= 360 and without.tilt == (0, 0)
+    assert (with_tilt.angle, with_tilt.scale) == (without.angle, without.scale)
+
+
+def test_objects_keep_their_height_above_the_road_in_a_tilted_mounting():
+    """The box target of a tilted example is that of the same example, within what 2 degrees do to a height."""
+    config, sample = load_config("astyx-lite"), make_sample(4)
+    sample.rig.ground_plane = (0.0495, -0.0756, -1.602)
+    off = AugmentConfig(flip=False)
+    data = FrameDataset(
+        OneSample(sample), ["0"], dataclasses.replace(config, augment=dataclasses.replace(off, tilt=2.0)), seed=0
+    )
+    tilted = data.changed(sample, augment.View(augment.ImageChange(), 0.0, 1.0, (2.0, 30.0)), np.random.default_rng(0))
+    assert tilted.rig.ground_plane != sample.rig.ground_plane
+
+    def above(sample):
+        a, b, c = sample.rig.ground_plane
+        return sample.truth.boxes[:, 2] - (a * sample.truth.boxes[:, 0] + b * sample.truth.boxes[:, 1] + c)
+
+    np.testing.assert_allclose(above(tilted), above(sample), atol=0.02)

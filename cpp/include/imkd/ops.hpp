@@ -21,6 +21,11 @@ constexpr int cell_index(float value, float min, float cell, int count) {
   return q >= 0.f && q < static_cast<float>(count) ? static_cast<int>(q) : kOutside;
 }
 
+// The ground plane z = a x + b y + c of a rig in its ego frame, m: its own, else the spec's legacy_plane.
+inline Vec3 ground_of(const ModelSpec& spec, const SensorRig& rig) {
+  return rig.ground_plane.value_or(spec.legacy_plane);
+}
+
 // ---- images ----
 struct ImageCrop {  // input pixel u is at raw pixel (u + 0.5 + left) / scale - 0.5
   double scale = 1;
@@ -39,8 +44,15 @@ void quantize_images(const ImageView* images, const ImageCrop* crops, int count,
                      std::int8_t* out /* (count,3,H,W) */, ThreadPool& pool);
 
 // ---- rays ----
+// Raw pixels (u, v) of points in the camera frame, m, through the lens; NaN where the lens has none: at or behind the
+// camera (a fisheye sees behind it, up to its limit), or beyond the radius up to which its image grows.
+void project(const CameraCalibration& camera, const double* points /* (count,3) */, std::size_t count,
+             double* pixels /* (count,2) */);
+// The inverse: unit vectors in the camera frame, behind it too for a fisheye; NaN where the lens has no ray.
+void pixel_rays(const CameraCalibration& camera, const double* pixels /* (count,2) */, std::size_t count,
+                double* rays /* (count,3) */);
 // The rays of a camera's feature pixels through its crop and lens: points at optical depth 1 in the camera frame,
-// (x, y, 1); NaN where the lens has no ray.
+// (x, y, 1); NaN where the lens has no ray, or one 90 degrees or more off the axis, which has no optical depth.
 void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const ImageCrop& crop,
                 double* out /* (h,w,3) */);
 
@@ -51,7 +63,9 @@ struct LiftTable {                   // sorted by cell, then by camera, depth bi
   std::vector<std::int32_t> points;  // (P) index into depth (N,D,h,w)
   std::vector<std::int32_t> pixels;  // (P) index into context without its channel axis: (N,h,w)
 };
-// crops: one per camera. Allocates.
+// Throws Error rig_mismatch where the rig has more cameras than the model. Fewer are padded with absent ones.
+void check_cameras(const ModelSpec& spec, const SensorRig& rig);
+// crops: one per camera of the rig. Allocates.
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops);
 std::size_t lift_workspace(const ModelSpec& spec);  // floats
 // out[c, cell] = sum over the cell's points of depth * context[c]; the last channel sums depth alone. Cells without a
@@ -98,24 +112,24 @@ std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // is aliased. A velocity that is aliased or cannot be compensated (sensor_velocity unknown) counts as 0 in
 // velocity_{x,y}, an unknown one also in phase_{cos,sin}. A point with a non-finite value, nearer than kMinRange,
 // or beyond kMaxIntensity or kMaxVelocity, is invalid; overflow counts the valid points inside the grid after the first
-// max_points.
-RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */,
-                          void* workspace, ThreadPool& pool);
+// max_points. ground: of ground_of.
+RadarStats voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput* sweeps, int count,
+                          float* out /* (F,Hr,Wr) */, void* workspace, ThreadPool& pool);
 
 // ---- warp ----
-// Resamples a BEV map of an earlier ego frame in the present one: bilinear at each present cell's centre (x, y, 0) in
-// the earlier frame (planar part of the pose), 0 outside the map. Source coordinates are rounded to 1/1024 cell, so
+// Resamples a BEV map of an earlier ego frame in the present one: bilinear at the earlier x and y of each present
+// cell's centre on the ground, 0 outside the map. Source coordinates are rounded to 1/1024 cell, so
 // that the identity, whole cells and, on a square grid centred on the ego, quarter turns are exact. Zeros for a pose
 // that is not finite or beyond 2^20 cells.
-void warp_bev(const GridSpec& grid, const float* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
-              float* out /* (channels,H,W) */, ThreadPool& pool);
+void warp_bev(const GridSpec& grid, const Vec3& ground, const float* features /* (channels,H,W) */, int channels,
+              const Mat4& T_then_now, float* out /* (channels,H,W) */, ThreadPool& pool);
 
 // ---- decode ----
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
 // 3x3 peaks (of equal values the lowest index), their boxes, circle suppression within a class; sorted by descending
 // logit, then index. out must have capacity head.max_detections. Returns the number of candidates discarded for a
 // non-finite logit or box.
-int decode(const ModelSpec& spec, const float* heatmap /* (K,H,W) logits */, const float* box /* (groups*10,H,W) */,
-           std::vector<Detection>& out, void* workspace, ThreadPool& pool);
+int decode(const ModelSpec& spec, const Vec3& ground, const float* heatmap /* (K,H,W) logits */,
+           const float* box /* (groups*10,H,W) */, std::vector<Detection>& out, void* workspace, ThreadPool& pool);
 
 }  // namespace imkd

@@ -1,5 +1,6 @@
-// SensorRig: the cameras and radars of a vehicle, their lenses and mounting.
+// SensorRig: the cameras and radars of a vehicle, their lenses and mounting, and the ground it stands on.
 #pragma once
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,7 +18,7 @@ void check_rigid(const Mat4& T, std::string_view where);
 // stays as it is, to the bit. Throws as check_rigid.
 Mat4 orthonormalised(const Mat4& T, std::string_view where);
 
-enum class Distortion { none, plumb_bob, fisheye };
+enum class Distortion { none, plumb_bob, rational_polynomial, fisheye };
 
 struct CameraCalibration {
   std::string name;
@@ -25,7 +26,8 @@ struct CameraCalibration {
   int height = 0;
   Mat3 K{};  // px; pixel centres at integers (OpenCV's convention)
   Distortion distortion = Distortion::none;
-  std::vector<double> coefficients;  // plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty
+  // plumb_bob: k1 k2 p1 p2 k3; rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6; fisheye: k1 k2 k3 k4; none: empty
+  std::vector<double> coefficients;
   Mat4 T_ego_camera = identity4();
 };
 
@@ -41,6 +43,9 @@ struct RadarCalibration {
 struct SensorRig {
   std::vector<CameraCalibration> cameras;  // their order is the order of the network's camera slots
   std::vector<RadarCalibration> radars;
+  // z = a x + b y + c in the ego frame, m. Without one it is z = 0, or what a bundle of spec version 1 or 2 was made
+  // for: see ground_of.
+  std::optional<Vec3> ground_plane;
   int camera_index(const std::string& name) const;  // -1 when absent
   int radar_index(const std::string& name) const;
   std::string to_json() const;                          // canonical

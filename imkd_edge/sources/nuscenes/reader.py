@@ -190,7 +190,7 @@ class NuScenesSource(Source):
             )
             for channel in self._radars(readings)
         ]
-        rig = SensorRig(cameras=cameras, radars=radars)
+        rig = SensorRig(cameras=cameras, radars=radars, ground_plane=(0.0, 0.0, 0.0))  # the ego frame lies on it
         try:
             rig.check()
         except Error as fault:

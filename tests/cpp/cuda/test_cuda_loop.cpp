@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "contract_cases.hpp"
 #include "cuda_host.hpp"
 #include "fake_cuda.hpp"
 #include "fakes.hpp"
@@ -239,6 +240,22 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
     EXPECT_EQ(cuda().graph_launches, s.on_device ? kFrames - 1 : 0);
     EXPECT_EQ(std::count(cuda().calls.begin(), cuda().calls.end(), "cudaGraphInstantiate"), s.on_device ? 3 : 0)
         << "the first, and two frames with more sweeps or points than the capacity";
+  }
+}
+
+TEST_P(CudaLoop, a_rig_with_fewer_cameras_gives_what_the_cpu_gives) {
+  const Setting s = GetParam();
+  Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
+  for (std::size_t cameras : {2u, 1u, 0u, 2u}) {
+    SCOPED_TRACE(std::to_string(cameras) + " cameras");
+    SensorRig rig = small_rig();
+    rig.cameras.resize(cameras);
+    Moment m = moment(rig, 5);
+    on_cpu.set_rig(rig);
+    on_cuda.set_rig(rig);
+    for (int repeat = 0; repeat < 2; ++repeat) expect_same(on_cuda.infer(m.frames), on_cpu.infer(m.frames));
+    expect_same_tensors(on_cuda, on_cpu);
   }
 }
 
@@ -637,6 +654,32 @@ TEST_F(CudaFaults, without_a_device_there_is_no_detector_on_it) {
   EXPECT_EQ(code_of([] { require_cuda(); }), Code::device_unavailable);
   EXPECT_EQ(code_of([] { detector("gpu", engines(false, false), false); }), Code::device_unavailable);
   EXPECT_EQ(detector("auto", engines(false, false), false).device(), "cpu");
+}
+
+TEST(CudaContract, warnings_and_untrained_velocities_are_those_of_the_cpu) {
+  Setting setting;
+  setting.intensity = -60;
+  setting.contract.radars.number = {5, 5};
+  setting.contract.trained.velocity = false;
+  const auto make = [&](const char* device, bool on_device) {
+    DetectorOptions options;
+    options.device = device;
+    options.threads = 1;
+    const Engines e = engines(on_device, false, false, run_bev_with_maps);
+    return Detector(setting.spec, setting.rig, e.camera, e.bev, options, setting.contract);
+  };
+  Detector cpu = make("cpu", false), gpu = make("cuda", true);
+  std::size_t boxes = 0;
+  for (int i = 0; i < 12; ++i) {
+    const Moment m = moment_of(setting, i, i >= 4 && i < 8);
+    const Result &expected = cpu.infer(m.frames), &result = gpu.infer(m.frames);
+    EXPECT_EQ(codes_of(result.health), codes_of(expected.health)) << "frame " << i;
+    EXPECT_EQ(codes_of(result.health).size(), i >= 4 && i < 10 ? 2u : 1u) << "frame " << i;
+    EXPECT_EQ(result.health.mode, Mode::partial);
+    for (const Detection& box : result.detections) EXPECT_TRUE(std::isnan(box.vx) && std::isnan(box.vy));
+    boxes += result.detections.size();
+  }
+  EXPECT_GT(boxes, 0u);
 }
 
 }  // namespace
