@@ -38,6 +38,10 @@ template <>
 struct EnumNames<Mode> {
   static constexpr const char* names[] = {"full", "partial", "camera_only", "radar_only", "blind"};
 };
+template <>
+struct EnumNames<MotionSource> {
+  static constexpr const char* names[] = {"poses", "twist", "estimated", "none"};
+};
 
 template <class Enum>
 const char* enum_name(Enum value) {
