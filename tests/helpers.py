@@ -22,7 +22,7 @@ from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.spec import HistorySpec
 
 SPEC_JSON = """{
-  "version": 1, "name": "random", "cameras": %d, "context_channels": 8, "ground_plane": [0, 0, 0],
+  "version": 3, "name": "random", "cameras": %d, "context_channels": 8,
   "image": {"width": 128, "height": 64, "stride": 16, "anchor": 0.5, "mean": [127, 127, 127], "std": [64, 64, 64]},
   "depth": {"min": 2, "max": 58, "bins": 12, "spacing": "log"},
   "grid": {"x_min": -51.2, "x_max": 51.2, "y_min": -51.2, "y_max": 51.2, "z_min": -3, "z_max": 5, "cell": 1.6},

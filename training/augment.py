@@ -5,7 +5,6 @@ A rotated, mirrored or scaled world is a sample with another rig, so that the ru
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from imkd_edge.frames import Ego
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample
-from imkd_edge.spec import ModelSpec
+from imkd_edge.sources.plane import Plane
 from imkd_edge.training.config import AugmentConfig
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # ego and radar frames: y -> -y
@@ -71,22 +70,12 @@ def change_image(image: np.ndarray, change: ImageChange) -> np.ndarray:
     return levels[image]
 
 
-def changed_spec(spec: ModelSpec, view: View) -> ModelSpec:
-    """A copy of the spec whose ground plane follows the change of the world, so that objects stay on the road."""
-    a, b, c = spec.ground_plane
-    if view.images.flip:
-        b = -b
-    cos, sin = np.cos(view.angle), np.sin(view.angle)
-    result = copy(spec)
-    result.ground_plane = (cos * a - sin * b, sin * a + cos * b, c * view.scale)
-    return result
-
-
 def mirror(sample: Sample) -> Sample:
     """Mirrors the world at y = 0; change_image mirrors the images."""
     rig = SensorRig(
         cameras=[_mirror_camera(c) for c in sample.rig.cameras],
         radars=[_radar(r, MIRROR @ np.array(r.T_ego_radar) @ MIRROR) for r in sample.rig.radars],
+        ground_plane=_change_plane(sample.rig.ground_plane, np.diag([1.0, -1.0]), 1.0),
     )
     signs = np.array([1, -1, 1, 1, 1], np.float32)
     radar = [replace(s, points=s.points * signs, T_world_ego=_conjugate(s.T_world_ego, MIRROR)) for s in sample.radar]
@@ -112,6 +101,7 @@ def rotate_and_scale(sample: Sample, angle: float, scale: float) -> Sample:
     rig = SensorRig(
         cameras=[_camera(k, np.array(k.K), R @ _scale_translation(k.T_ego_camera, scale)) for k in sample.rig.cameras],
         radars=[_radar(r, R @ _scale_translation(r.T_ego_radar, scale)) for r in sample.rig.radars],
+        ground_plane=_change_plane(sample.rig.ground_plane, R[:2, :2], scale),
     )
     point_scale = np.array([scale, scale, scale, 1, 1], np.float32)
     radar = [replace(x, points=x.points * point_scale, T_world_ego=pose(x.T_world_ego)) for x in sample.radar]
@@ -124,6 +114,14 @@ def rotate_and_scale(sample: Sample, angle: float, scale: float) -> Sample:
     if lidar is not None:
         lidar = np.concatenate([lidar[:, :3] @ R[:3, :3].T * scale, lidar[:, 3:]], 1).astype(np.float32)
     return replace(sample, rig=rig, radar=radar, ego=ego, truth=truth, lidar=lidar)
+
+
+def _change_plane(plane: Plane | None, R: np.ndarray, scale: float) -> Plane | None:
+    """The plane in a world whose horizontal axes are changed by R (2,2), orthogonal, and whose lengths are scaled."""
+    if plane is None:
+        return None
+    a, b = R @ np.array(plane[:2])
+    return float(a), float(b), plane[2] * scale
 
 
 def _scale_translation(T: np.ndarray, scale: float) -> np.ndarray:

@@ -95,7 +95,7 @@ def _teacher_identity(settings: Config) -> list[Any]:
     """Everything that teacher and label encoder depend on; cameras and history concern only the student."""
     spec, teacher, data = json.loads(settings.spec.to_json()), settings.teacher, settings.data
     radar = spec["radar"] if teacher.radar else spec["radar"]["cell"]
-    return [spec["grid"], radar, spec["ground_plane"], spec["head"], teacher.channels, data.split, data.classes]
+    return [spec["grid"], radar, spec["head"], teacher.channels, data.split, data.classes]
 
 
 def code_version() -> str:

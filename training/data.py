@@ -51,8 +51,9 @@ def network_inputs(
         images: False omits "images".
 
     Returns:
-        images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, and the lift's table: points and
-        pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
+        images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, ground (3,) float64, the plane of
+        the ego frame, and the lift's table: points and pixels (P,) int32, rows (H*W+1,) int64 with the interval of
+        every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
@@ -61,6 +62,7 @@ def network_inputs(
     out = {
         "present": np.array([f is not None for f in frames], np.float32),
         "radar_grid": radar_grid(spec, sample),
+        "ground": np.array(ops.ground_of(spec, sample.rig)),
         "points": table.points,
         "pixels": table.pixels,
         "rows": _rows(table, spec.grid.height() * spec.grid.width()),
@@ -133,6 +135,8 @@ class FrameDataset(Dataset):
         if name in self.memory:
             return self.memory[name]
         sample = self.source[name]
+        if sample.rig.ground_plane is None and self.config.spec.legacy_plane != (0.0, 0.0, 0.0):
+            sample.rig.ground_plane = self.config.spec.legacy_plane  # so that augmentation moves it with the world
         if self.train and not _has_motion(sample):  # before the world rotates: afterwards +x is not forward
             speed = ops.estimate_ego_speed(sample.rig, sample.radar)
             if speed.valid:
@@ -199,7 +203,7 @@ class FrameDataset(Dataset):
     def past(self, index: int, now: Sample, view: augment.View | None) -> Past:
         """The past frames of an example whose (changed) sample is `now`, without frames of unknown motion."""
         config, names = self.config, self.timeline.past(self.names[index])
-        spec = config.spec if view is None else augment.changed_spec(config.spec, view)
+        spec = config.spec
         rng = self.rng(PAST, index)
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
@@ -222,7 +226,7 @@ class FrameDataset(Dataset):
             variant = self.variant(index) if config.variants else self.epoch
             rng = self.rng(VIEW, index)
             view = augment.draw_view(rng, config, self.image_change(index, variant))
-            spec, sample = augment.changed_spec(spec, view), self.changed(sample, view, rng)
+            sample = self.changed(sample, view, rng)
             crops = self.crops(sample, view.images)
 
         # Inputs.
@@ -254,7 +258,7 @@ class FrameDataset(Dataset):
             return {}
         # nuScenes' metrics ignore objects without any LiDAR or radar return.
         visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
-        out = head_targets(spec, sample.truth, self.config.data.classes, visible)
+        out = head_targets(spec, sample.truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
         if self.sensors:
             out["depth_bin"] = depth_targets(spec, sample, crops)
             if spec.segmentation:
@@ -270,7 +274,7 @@ def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNE
     if sample.lidar is None:
         fix = "copy its LiDAR file too, or tell the reader to make it ([data.options], such as lidar = true)"
         raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
-    return LidarGrid.of(spec)(sample.lidar)
+    return LidarGrid.of(spec)(sample.lidar, ops.ground_of(spec, sample.rig))
 
 
 def _has_motion(sample: Sample) -> bool:

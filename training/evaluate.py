@@ -76,7 +76,8 @@ class CheckpointDetector:
     def __call__(self, sample: Sample) -> Prediction:
         """Boxes (M,9), scores (M,), class names, and of a student that segments the logits of segmentation.on_grid."""
         out = self.run_student(sample) if self.lidar is None else self.run_teacher(sample, self.lidar)
-        boxes, scores, labels = ops.decode(self.decode_spec, out["heatmap"][0].numpy(), out["box"][0].numpy())
+        ground = ops.ground_of(self.spec, sample.rig)
+        boxes, scores, labels = ops.decode(self.decode_spec, out["heatmap"][0].numpy(), out["box"][0].numpy(), ground)
         names = [self.spec.head.classes[int(i)].name for i in labels]
         if "segmentation" not in out:
             return boxes, scores, names
@@ -88,7 +89,7 @@ class CheckpointDetector:
 
     def run_teacher(self, sample: Sample, lidar: LidarGrid) -> dict[str, torch.Tensor]:
         """f_lidar (1,C,H,W), heatmap (1,K,H,W) logits and box (1,groups*10,H,W) of the teacher."""
-        inputs = {"lidar_grid": lidar(sample.lidar)}
+        inputs = {"lidar_grid": lidar(sample.lidar, ops.ground_of(self.spec, sample.rig))}
         if self.network.radar is not None:
             inputs["radar_grid"] = radar_grid(self.spec, sample)
         return self.network(self.batch(inputs))
@@ -116,7 +117,8 @@ class CheckpointDetector:
             return warp_history(self.spec, 1)
         maps, slots, motions = zip(*past)
         index = torch.tensor([(0, slot) for slot in slots])
-        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions))
+        ground = torch.tensor([ops.ground_of(self.spec, sample.rig)], dtype=torch.float64)
+        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions), ground)
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
         """F_fused (1,C,H,W) of a sample without its past, and its ego pose; both go to the cache."""

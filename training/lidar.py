@@ -12,6 +12,7 @@ import numpy as np
 import imkd_edge.ops as ops
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import RadarCalibration, SensorRig
+from imkd_edge.sources.plane import Plane, heights_above
 from imkd_edge.spec import ModelSpec
 
 SLICES = (-0.3, 0.3, 0.8, 1.3, 1.8, 2.5, 4.0)  # m above the ground; the counts per slice give a column's shape
@@ -29,9 +30,7 @@ CHANNELS = len(STATISTICS) + len(SLICES) - 1
 MAX_REFLECTANCE = 255  # of a LiDAR point; 0 is the least
 MAX_POINTS = 500_000  # of a cloud
 NAME = "lidar"  # of the radar that stands for the LiDAR
-RIG = SensorRig(
-    cameras=[], radars=[RadarCalibration(name=NAME, T_ego_radar=np.eye(4), velocity="compensated", period=0.0)]
-)
+RADAR = RadarCalibration(name=NAME, T_ego_radar=np.eye(4), velocity="compensated")
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,26 @@ class LidarGrid:
 
     @classmethod
     def of(cls, spec: ModelSpec) -> LidarGrid:
-        """The LiDAR grid on the radar grid and ground plane of a model's spec."""
+        """The LiDAR grid on the radar grid of a model's spec."""
         return cls(_spec(spec, STATISTICS), _spec(spec, {"log_count": STATISTICS["log_count"]}))
 
-    def __call__(self, lidar: np.ndarray | None) -> np.ndarray:
+    def __call__(self, lidar: np.ndarray | None, ground: Plane = (0.0, 0.0, 0.0)) -> np.ndarray:
         """Pillar statistics of a cloud.
 
         Args:
             lidar: (N,4) float32 x, y, z m in the ego frame, reflectance 0..255; None is an empty cloud.
+            ground: plane of the ego frame above which heights are measured; see ops.ground_of.
 
         Returns: (CHANNELS,Hr,Wr) float32, STATISTICS of the reflectance/255 and positions, then ln(1+n) per slice.
         """
         lidar = np.zeros((0, 4), np.float32) if lidar is None else lidar
         points = np.zeros((len(lidar), 5), np.float32)
         points[:, :3], points[:, 3] = lidar[:, :3], lidar[:, 3] / MAX_REFLECTANCE
-        a, b, c = self.pillars.ground_plane
-        above = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
+        above = heights_above(ground, points)
         points, above = points[above < SLICES[-1]], above[above < SLICES[-1]]
-        slices = [_voxelize(self.counts, points[(above >= low) & (above < high)]) for low, high in pairwise(SLICES)]
-        return np.concatenate([_voxelize(self.pillars, points), *slices])
+        rig = SensorRig(radars=[RADAR], ground_plane=ground)
+        slices = [_voxelize(self.counts, rig, points[(above >= a) & (above < b)]) for a, b in pairwise(SLICES)]
+        return np.concatenate([_voxelize(self.pillars, rig, points), *slices])
 
 
 def channel(grid: Any, name: str) -> Any:
@@ -77,6 +77,6 @@ def _spec(spec: ModelSpec, statistics: dict[str, tuple[float, float]]) -> ModelS
     return ModelSpec.from_json(json.dumps(tree))
 
 
-def _voxelize(spec: ModelSpec, points: np.ndarray) -> np.ndarray:
-    grid, _ = ops.voxelize_radar(spec, RIG, [RadarSweep(NAME, points)], 0, None)
+def _voxelize(spec: ModelSpec, rig: SensorRig, points: np.ndarray) -> np.ndarray:
+    grid, _ = ops.voxelize_radar(spec, rig, [RadarSweep(NAME, points)], 0, None)
     return grid

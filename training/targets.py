@@ -6,6 +6,7 @@ import numpy as np
 
 import imkd_edge.ops as ops
 from imkd_edge.sources.base import HIDDEN, Sample, Truth
+from imkd_edge.sources.plane import Plane, heights_above
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
 
 POSITIVE = 0.3  # box losses act where an object's Gaussian exceeds this
@@ -18,6 +19,7 @@ def head_targets(
     truth: Truth,
     classes: dict[str, str],  # the dataset's label -> the spec's class
     visible: np.ndarray | None = None,  # (M,) bool, objects to detect; by default those that a camera or radar sees
+    ground: Plane = (0.0, 0.0, 0.0),  # of the ego frame, see ops.ground_of
 ) -> dict[str, np.ndarray]:
     """Heat maps of oriented Gaussians and dense box targets.
 
@@ -44,7 +46,8 @@ def head_targets(
     for box, label, detectable, returns in zip(truth.boxes, truth.labels, visible, truth.lidar_points):
         name = classes.get(label)
         if name is not None and detectable:
-            _draw_object(spec, out, cells, box, names.index(name), returns == 0)
+            above = heights_above(ground, box[None])[0]
+            _draw_object(spec, out, cells, box, above, names.index(name), returns == 0)
     return out
 
 
@@ -53,12 +56,13 @@ def _draw_object(
     out: dict[str, np.ndarray],
     cells: np.ndarray,  # (2,H,W) float32, row and column of each cell
     box: np.ndarray,  # (9,)
+    above: float,  # m, its centre above the ground
     label: int,
     unlit: bool,
 ) -> None:
     """Draws the Gaussian of an object, and its box at the cells where that Gaussian is the largest so far."""
     grid, (rows, columns) = spec.grid, cells
-    x, y, z, length, width, height, yaw, vx, vy = box
+    x, y, _, length, width, height, yaw, vx, vy = box
     column = ops.cell_index(x, grid.x_min, grid.cell, grid.width())
     row = ops.cell_index(y, grid.y_min, grid.cell, grid.height())
     if column < 0 or row < 0:
@@ -81,7 +85,7 @@ def _draw_object(
     channels[BoxChannel.offset_x][mask] = (x - grid.x_min) / grid.cell - 0.5 - columns[mask]
     channels[BoxChannel.offset_y][mask] = (y - grid.y_min) / grid.cell - 0.5 - rows[mask]
     for part, numbers in (
-        ("above_ground", [z - spec.ground(x, y)]),
+        ("above_ground", [above]),
         ("log_size", [np.log(length), np.log(width), np.log(height)]),
         ("heading", [s, c]),
         ("velocity", [vx, vy]),

@@ -67,6 +67,14 @@ void bind_field(py::class_<T>& cls, const char* name, M T::* member, Code code) 
     cls.def_property(
         name, [member](const T& o) { return to_python(o.*member); },
         [member, code, name](T& o, py::handle value) { from_python(value, o.*member, code, name); });
+  } else if constexpr (json::is_optional<M>::value) {
+    cls.def_property(
+        name, [member](const T& o) { return o.*member ? to_python(*(o.*member)) : py::object(py::none()); },
+        [member, code, name](T& o, py::handle value) {
+          M next;
+          if (!value.is_none()) from_python(value, next.emplace(), code, name);
+          o.*member = next;
+        });
   } else if constexpr (std::is_same_v<M, float>) {
     cls.def_property(
         name, [member](const T& o) { return json::shortest(o.*member); },
@@ -108,9 +116,11 @@ bool same(const std::vector<T>& a, const std::vector<T>& b) {
 
 template <class T>
 bool same(const T& a, const T& b) {
-  if constexpr (std::is_class_v<T> && !is_array<T>::value && !std::is_same_v<T, std::string>) {
+  if constexpr (std::is_class_v<T> && !is_array<T>::value && !json::is_optional<T>::value &&
+                !std::is_same_v<T, std::string>) {
     bool all = true;
     fields(&a, [&](const char*, auto member) { all = all && same(a.*member, b.*member); });
+    if constexpr (std::is_same_v<T, ModelSpec>) all = all && a.legacy_plane == b.legacy_plane;  // not a field
     return all;
   } else {
     return a == b;

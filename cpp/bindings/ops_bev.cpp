@@ -1,4 +1,5 @@
 // The ops of the radars and of BEV maps on NumPy arrays: every input is checked, the GIL is released during the op.
+#include "fields.hpp"
 #include "imkd/ops.hpp"
 #include "ops_common.hpp"
 
@@ -6,6 +7,12 @@ using namespace imkd;
 using namespace imkd::python;
 
 namespace {
+
+Vec3 plane(py::handle object) {
+  Vec3 plane{};
+  from_python(object, plane, Code::rig_bad_value, "ground_plane");
+  return plane;
+}
 
 std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& sensors, py::handle sweeps,
                                                     py::handle timestamp_ns, py::handle ego) {
@@ -24,7 +31,8 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
     std::vector<RadarInput> inputs(frames.sweeps.size());
     Health health;
     const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
-    stats = voxelize_radar(spec, inputs.data(), count, data, scratch(radar_workspace(spec)), *pool());
+    stats =
+        voxelize_radar(spec, ground_of(spec, rig), inputs.data(), count, data, scratch(radar_workspace(spec)), *pool());
   }
   return {out, stats};
 }
@@ -36,8 +44,9 @@ EgoSpeed py_estimate_ego_speed(const SensorRig& sensors, py::handle sweeps) {
   return estimate_ego_speed(rig, checked.views.data(), static_cast<int>(checked.views.size()));
 }
 
-FloatArray py_warp_bev(const GridSpec& grid, py::handle features, py::handle T_then_now) {
+FloatArray py_warp_bev(const GridSpec& grid, py::handle features, py::handle T_then_now, py::handle ground_plane) {
   grid.check();
+  const Vec3 ground = plane(ground_plane);
   const FloatArray maps = float_array(features, {-1, grid.height(), grid.width()}, "features");
   const Mat4 T = rigid_transform(T_then_now, "T_then_now");
   FloatArray out = empty({maps.shape(0), maps.shape(1), maps.shape(2)});
@@ -45,12 +54,13 @@ FloatArray py_warp_bev(const GridSpec& grid, py::handle features, py::handle T_t
   const int channels = static_cast<int>(maps.shape(0));
   float* warped = out.mutable_data();
   py::gil_scoped_release release;
-  warp_bev(grid, data, channels, T, warped, *pool());
+  warp_bev(grid, ground, data, channels, T, warped, *pool());
   return out;
 }
 
-py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
+py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box, py::handle ground_plane) {
   spec.check();
+  const Vec3 ground = plane(ground_plane);
   const py::ssize_t classes = spec.head.classes.size(), h = spec.grid.height(), w = spec.grid.width();
   const FloatArray heat = float_array(heatmap, {classes, h, w}, "heatmap");
   const FloatArray regression = float_array(box, {py::ssize_t(spec.head.groups()) * kBoxChannels, h, w}, "box");
@@ -58,7 +68,7 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
   std::vector<Detection> detections;
   {
     py::gil_scoped_release release;
-    decode(spec, heat_data, box_data, detections, scratch(decode_workspace(spec)), *pool());
+    decode(spec, ground, heat_data, box_data, detections, scratch(decode_workspace(spec)), *pool());
   }
   const py::ssize_t count = detections.size();
   FloatArray boxes({count, py::ssize_t(9)}), scores(count);
@@ -74,6 +84,9 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box) {
 }
 
 void bind_radar(py::module_& m) {
+  m.def("ground_of", &ground_of, py::arg("spec"), py::arg("rig"),
+        "The ground plane (a, b, c) of a rig, z = a x + b y + c in its ego frame, m: its own, else the spec's "
+        "legacy_plane.");
   m.attr("MAX_INTENSITY") = kMaxIntensity;
   m.attr("MAX_VELOCITY") = kMaxVelocity;
   m.attr("MIN_RANGE") = kMinRange;
@@ -127,6 +140,7 @@ over one speed.)");
 
 void bind_bev(py::module_& m) {
   m.def("warp_bev", &py_warp_bev, py::arg("grid"), py::arg("features"), py::arg("T_then_now"),
+        py::arg("ground_plane") = Vec3{},
         R"(Resamples a BEV map of an earlier ego frame in the present one, bilinearly.
 
 Source coordinates are rounded to 1/1024 cell; cells outside the map are zero.
@@ -134,7 +148,8 @@ Source coordinates are rounded to 1/1024 cell; cells outside the map are zero.
 Args:
     grid: GridSpec.
     features: (C, H, W) float32.
-    T_then_now: (4, 4) float64 rigid, present ego frame to the earlier one; its planar part is used.
+    T_then_now: (4, 4) float64 rigid, present ego frame to the earlier one.
+    ground_plane: a, b, c of z = a x + b y + c in the present ego frame, m: of ground_of.
 
 Returns:
     (C, H, W) float32.
@@ -143,13 +158,14 @@ Raises:
     Error: E0104, E0201, E0202, E0214, E0215.
 
 Source: the aligned BEV features of Huang and Huang, BEVDet4D, 2022.)");
-  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"),
+  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"), py::arg("ground_plane") = Vec3{},
         R"(Peaks of the heatmaps, their boxes, and circle suppression within a class.
 
 Args:
     spec: ModelSpec.
     heatmap: (K, H, W) float32 logits.
     box: (groups * BOX_CHANNELS, H, W) float32.
+    ground_plane: a, b, c of z = a x + b y + c in the ego frame, m: of ground_of.
 
 Returns:
     boxes (M, 9) float32 x, y, z, length, width, height m, yaw rad, vx, vy m/s; scores (M,) float32; labels (M,) int32;

@@ -66,7 +66,7 @@ py::array_t<std::int8_t> py_quantize_images(const py::sequence& images, const st
 py::array_t<double> py_image_rays(const ImageSpec& spec, const CameraCalibration& camera,
                                   const std::optional<ImageCrop>& crop) {
   spec.check();
-  SensorRig{{camera}, {}}.check();
+  SensorRig{{camera}, {}, {}}.check();
   const ImageCrop used = crop ? *crop : image_crop(spec, camera.width, camera.height);
   py::array_t<double> out({py::ssize_t(spec.feature_height()), py::ssize_t(spec.feature_width()), py::ssize_t(3)});
   double* data = out.mutable_data();

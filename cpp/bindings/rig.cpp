@@ -32,8 +32,12 @@ RadarCalibration make_radar(const std::string& name, py::handle T_ego_radar, con
   return radar;
 }
 
-SensorRig make_rig(const std::vector<CameraCalibration>& cameras, const std::vector<RadarCalibration>& radars) {
-  return SensorRig{cameras, radars}.orthonormalised();
+SensorRig make_rig(const std::vector<CameraCalibration>& cameras, const std::vector<RadarCalibration>& radars,
+                   py::handle ground_plane) {
+  SensorRig rig{cameras, radars, {}};
+  if (!ground_plane.is_none())
+    from_python(ground_plane, rig.ground_plane.emplace(), Code::rig_bad_value, "ground_plane");
+  return rig.orthonormalised();
 }
 
 std::vector<CameraCoverage> py_camera_coverage(const ModelSpec& spec, const SensorRig& rig) {
@@ -71,10 +75,12 @@ Raises:
            py::arg("velocity") = "compensated", py::arg("period") = 0.0);
   bind_list<std::vector<CameraCalibration>>(m, "CameraCalibrations");
   bind_list<std::vector<RadarCalibration>>(m, "RadarCalibrations");
-  bind_struct<SensorRig>(m, "SensorRig", "The cameras and radars of a vehicle, their lenses and mounting.",
+  bind_struct<SensorRig>(m, "SensorRig",
+                         "The cameras and radars of a vehicle, their lenses and mounting, and the ground it stands on: "
+                         "z = a x + b y + c in the ego frame, m; None: z = 0.",
                          Code::rig_bad_value)
       .def(py::init(&make_rig), py::kw_only(), py::arg("cameras") = std::vector<CameraCalibration>{},
-           py::arg("radars") = std::vector<RadarCalibration>{})
+           py::arg("radars") = std::vector<RadarCalibration>{}, py::arg("ground_plane") = py::none())
       .def("camera_index", &SensorRig::camera_index, py::arg("name"), "Index of a camera, -1 when absent.")
       .def("radar_index", &SensorRig::radar_index, py::arg("name"), "Index of a radar, -1 when absent.")
       .def("to_json", &SensorRig::to_json, "Canonical JSON.")

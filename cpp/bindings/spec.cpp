@@ -57,8 +57,13 @@ void bind_spec(py::module_& m) {
   part<ModelSpec>(m, "ModelSpec", "The only home of a model's constants.")
       .def("radar_width", &ModelSpec::radar_width)
       .def("radar_height", &ModelSpec::radar_height)
-      .def("ground", &ModelSpec::ground, py::arg("x"), py::arg("y"),
-           "Height m of the ground plane at (x, y) m of the ego frame.")
+      .def_property(
+          "legacy_plane", [](const ModelSpec& spec) { return to_python(spec.legacy_plane); },
+          [](ModelSpec& spec, py::handle plane) {
+            from_python(plane, spec.legacy_plane, Code::spec_bad_value, "legacy_plane");
+          },
+          "Ground plane (a, b, c) of versions 1 and 2, for a rig that names none; where not 0, to_json writes version "
+          "2.")
       .def("check", &ModelSpec::check, "Raises Error E0104 where a value is out of range or inconsistent with another.")
       .def("to_json", &ModelSpec::to_json, "Canonical JSON: sorted keys, two spaces, ends in a newline.")
       .def_static("from_json", &ModelSpec::from_json, py::arg("text"),

@@ -72,7 +72,7 @@ std::vector<CameraCoverage> camera_coverage(const ModelSpec& spec, const SensorR
   std::vector<CameraCoverage> result;
   const int h = spec.image.feature_height(), w = spec.image.feature_width();
   for (const CameraCalibration& camera : rig.cameras) {
-    const Frustum frustum(spec, camera, image_crop(spec.image, camera.width, camera.height));
+    const Frustum frustum(spec, ground_of(spec, rig), camera, image_crop(spec.image, camera.width, camera.height));
     int in_grid = 0, across = 0;
     for (int row = 0; row < h; ++row)
       for (int column = 0; column < w; ++column) {

@@ -47,6 +47,7 @@ class CpuLoop : public FrameLoop {
     // Nothing below throws.
     lift_table_ = std::move(next_table);
     crops_ = std::move(next_crops);
+    ground_ = ground_of(spec_, rig);
   }
 
   void run(const Frame& frame, Result& result) override {
@@ -58,7 +59,7 @@ class CpuLoop : public FrameLoop {
     result.timings_us[kBev] += watch.lap();
     if (frame.store_map >= 0) store_map(frame.store_map, result, watch);
     result.health.boxes_invalid =
-        decode(spec_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
+        decode(spec_, ground_, at(kHeatmap), at(kBox), result.detections, decode_scratch_.data(), pool_);
     std::array<const float*, kBuffers> views{};
     for (int i = 0; i < kBuffers; ++i) views[i] = at(i);
     read_maps(views, frame.blind, result);
@@ -108,8 +109,8 @@ class CpuLoop : public FrameLoop {
   }
 
   void run_radars(const Frame& frame, Result& result, Stopwatch& watch) {
-    const RadarStats stats =
-        voxelize_radar(spec_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid), radar_scratch_.data(), pool_);
+    const RadarStats stats = voxelize_radar(spec_, ground_, frame.sweeps.data(), frame.sweep_count, at(kRadarGrid),
+                                            radar_scratch_.data(), pool_);
     set_counts(stats, result.health);
     result.timings_us[kRadar] += watch.lap();
   }
@@ -119,7 +120,7 @@ class CpuLoop : public FrameLoop {
     float* out = at(kHistory);
     for (const PastFrame& past : frame.past) {
       if (past.map >= 0)
-        warp_bev(spec_.grid, map(past.map), spec_.history.channels, past.T_then_now, out, pool_);
+        warp_bev(spec_.grid, ground_, map(past.map), spec_.history.channels, past.T_then_now, out, pool_);
       else
         std::fill_n(out, table_[kFused].size(), 0.f);
       out += table_[kFused].size();

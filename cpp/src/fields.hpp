@@ -142,7 +142,6 @@ void fields(const ModelSpec*, F&& field) {
   field("depth", &ModelSpec::depth);
   field("context_channels", &ModelSpec::context_channels);
   field("grid", &ModelSpec::grid);
-  field("ground_plane", &ModelSpec::ground_plane);
   field("radar", &ModelSpec::radar);
   field("head", &ModelSpec::head);
   field("history", &ModelSpec::history);
@@ -172,6 +171,7 @@ template <class F>
 void fields(const SensorRig*, F&& field) {
   field("cameras", &SensorRig::cameras);
   field("radars", &SensorRig::radars);
+  field("ground_plane", &SensorRig::ground_plane);
 }
 
 }  // namespace imkd

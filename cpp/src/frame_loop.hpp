@@ -62,6 +62,7 @@ class FrameLoop {
   std::array<TensorInfo, kBuffers> tensors_;  // of the engines
   const std::shared_ptr<Engine> camera_, bev_;
   std::array<std::shared_ptr<void>, kBuffers> data_;  // bound to the engines; null: not needed
+  Vec3 ground_{};                                     // the plane of the rig
 
  private:
   std::vector<float> vehicles_;  // probabilities of the segmentation

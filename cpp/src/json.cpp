@@ -63,13 +63,14 @@ Json parse(const std::string& text, const Codes& codes) {
   }
 }
 
-void check_keys(const Json& json, const std::vector<std::string>& known, const At& at) {
+void check_keys(const Json& json, const std::vector<std::string>& known, const At& at,
+                const std::vector<std::string>& optional) {
   if (!json.is_object()) at.bad("must be an object");
   for (const auto& [key, value] : json.items())
     if (std::find(known.begin(), known.end(), key) == known.end())
       throw Error(at.codes.unknown_key, "unknown key \"" + key + "\"", at.key(key).path, suggestion(key, known));
   for (const auto& key : known)
-    if (!json.contains(key))
+    if (!json.contains(key) && std::find(optional.begin(), optional.end(), key) == optional.end())
       throw Error(at.codes.missing_key, "the key \"" + key + "\" is missing", at.key(key).path, "add it");
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -30,8 +31,9 @@ struct At {
 };
 
 Json parse(const std::string& text, const Codes& codes);  // an object without duplicate keys, or Error syntax
-// Throws Error for an unknown key, with the nearest known one as the fix, and for a missing key.
-void check_keys(const Json& json, const std::vector<std::string>& known, const At& at);
+// Throws Error for an unknown key, with the nearest known one as the fix, and for a missing key that is not optional.
+void check_keys(const Json& json, const std::vector<std::string>& known, const At& at,
+                const std::vector<std::string>& optional = {});
 std::string dump(const Json& json, const Codes& codes);  // canonical: sorted keys, two spaces, final newline
 double shortest(float value);  // the double whose shortest decimal form is the float's: 0.1f is written as 0.1
 
@@ -74,18 +76,37 @@ void read(const Json& json, std::array<T, N>& value, const At& at) {
   }
 }
 
+template <class M>
+struct is_optional : std::false_type {};
+template <class M>
+struct is_optional<std::optional<M>> : std::true_type {};
+
 template <class T>
-std::vector<std::string> field_names() {
+std::vector<std::string> field_names(bool optional_only = false) {
   std::vector<std::string> names;
-  fields(static_cast<const T*>(nullptr), [&](const char* name, auto) { names.emplace_back(name); });
+  fields(static_cast<const T*>(nullptr), [&](const char* name, auto member) {
+    using Member = std::remove_reference_t<decltype(std::declval<T>().*member)>;
+    if (!optional_only || is_optional<Member>::value) names.emplace_back(name);
+  });
   return names;
+}
+
+// A key that is missing leaves an optional member empty.
+template <class M>
+void read_member(const Json& json, const char* name, M& value, const At& at) {
+  if constexpr (is_optional<M>::value) {
+    value.reset();
+    if (json.contains(name)) read(json[name], value.emplace(), at.key(name));
+  } else {
+    read(json[name], value, at.key(name));
+  }
 }
 
 template <class T>
 std::enable_if_t<std::is_class_v<T>> read(const Json& json, T& value, const At& at) {
-  check_keys(json, field_names<T>(), at);
+  check_keys(json, field_names<T>(), at, field_names<T>(true));
   fields(static_cast<const T*>(nullptr),
-         [&](const char* name, auto member) { read(json[name], value.*member, at.key(name)); });
+         [&](const char* name, auto member) { read_member(json, name, value.*member, at); });
 }
 
 // ---- write(value) ----
@@ -126,7 +147,13 @@ Json write(const std::array<T, N>& value) {
 template <class T>
 std::enable_if_t<std::is_class_v<T>, Json> write(const T& value) {
   Json json = Json::object();
-  fields(&value, [&](const char* name, auto member) { json[name] = write(value.*member); });
+  fields(&value, [&](const char* name, auto member) {
+    const auto& item = value.*member;
+    if constexpr (!is_optional<std::decay_t<decltype(item)>>::value)
+      json[name] = write(item);
+    else if (item)
+      json[name] = write(*item);
+  });
   return json;
 }
 

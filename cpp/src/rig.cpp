@@ -16,6 +16,12 @@ namespace {
 constexpr int kMaxSide = 65536;          // px of a raw image
 constexpr double kExactRotation = 1e-6;  // |R^T R - I| of a rotation that stays as it is; float32 rounds to 1e-7
 
+std::string short_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
 [[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::rig_bad_value, what, std::string(where), fix);
 }
@@ -57,6 +63,15 @@ void check_radar(const RadarCalibration& radar, const std::string& where) {
         aliased ? "the span of unambiguous velocity, m/s" : "set it to 0");
 }
 
+// A slope beyond 45 degrees is no ground: the plane is of another frame, or its numbers are in another order.
+void check_plane(const Vec3& plane) {
+  check_finite(plane, "ground_plane");
+  constexpr double kSteepest = 1;
+  if (std::hypot(plane[0], plane[1]) > kSteepest)
+    bad("ground_plane", "has slope " + short_text(std::hypot(plane[0], plane[1])) + ", allowed is at most 1",
+        "[a, b, c] of z = a x + b y + c in the ego frame, c in metres");
+}
+
 // The largest entry of |R^T R - I|.
 double off_orthonormal(const Mat4& T) {
   double most = 0;
@@ -75,12 +90,6 @@ double minor(const Mat4& T, int row, int column) {
 }
 
 double determinant(const Mat4& T) { return T[0] * minor(T, 0, 0) + T[1] * minor(T, 0, 1) + T[2] * minor(T, 0, 2); }
-
-std::string short_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g", value);
-  return text;
-}
 
 template <class Sensor>
 int index_of(const std::vector<Sensor>& sensors, const std::string& name) {
@@ -128,6 +137,7 @@ int SensorRig::camera_index(const std::string& name) const { return index_of(cam
 int SensorRig::radar_index(const std::string& name) const { return index_of(radars, name); }
 
 void SensorRig::check() const {
+  if (ground_plane) check_plane(*ground_plane);
   if (cameras.empty() && radars.empty())
     throw Error(Code::rig_empty, "the rig has no sensor", "", "add a camera or a radar");
   std::set<std::string> names;

@@ -114,7 +114,7 @@ void check_sizes(const ModelSpec& s) {
     bad("radar.cell", "the radar grid has more than 2^31 - 1 elements", "larger cells or fewer features");
 }
 
-// Adds the keys of version 2 with their defaults.
+// Adds the keys of version 2 to one of version 1, with their defaults.
 void upgrade(json::Json& json) {
   for (const char* key : {"history", "segmentation"})
     if (json.contains(key))
@@ -122,6 +122,17 @@ void upgrade(json::Json& json) {
                   "write \"version\": 2");
   json["history"] = json::write(ModelSpec{}.history);
   json["segmentation"] = ModelSpec{}.segmentation;
+}
+
+// Removes the ground plane, which versions 1 and 2 have, and returns it.
+Vec3 take_plane(json::Json& json, const json::At& root) {
+  Vec3 plane{};
+  if (!json.contains("ground_plane"))
+    throw Error(Code::spec_missing_key, "the key \"ground_plane\" is missing", "ground_plane",
+                "add it, or write \"version\": " + std::to_string(ModelSpec::kVersion));
+  json::read(json["ground_plane"], plane, root.key("ground_plane"));
+  json.erase("ground_plane");
+  return plane;
 }
 
 int cells(double length, double cell) { return static_cast<int>(std::lround(length / cell)); }
@@ -179,7 +190,7 @@ void ModelSpec::check() const {
   in_range("depth.bins", depth.bins, 1, 4096);
   in_range("context_channels", context_channels, 1, 8192);
   check_grid(grid, radar);
-  for (int i = 0; i < 3; ++i) finite(item("ground_plane", i), ground_plane[i]);
+  for (int i = 0; i < 3; ++i) finite(item("ground_plane", i), legacy_plane[i]);
   check_radar(radar);
   check_head(head);
   check_history(history);
@@ -189,7 +200,9 @@ void ModelSpec::check() const {
 std::string ModelSpec::to_json() const {
   check();
   json::Json json = json::write(*this);
-  json["version"] = kVersion;
+  const bool legacy = legacy_plane != Vec3{};
+  if (legacy) json["ground_plane"] = json::write(legacy_plane);
+  json["version"] = legacy ? 2 : kVersion;
   return json::dump(json, json::kSpecCodes);
 }
 
@@ -197,15 +210,17 @@ ModelSpec ModelSpec::from_json(const std::string& text) {
   json::Json json = json::parse(text, json::kSpecCodes);
   const json::At root{json::kSpecCodes, ""};
   if (!json.contains("version"))
-    throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version", "add \"version\": 2");
+    throw Error(Code::spec_missing_key, "the key \"version\" is missing", "version",
+                "add \"version\": " + std::to_string(kVersion));
   int version = 0;
   json::read(json["version"], version, root.key("version"));
-  if (version != 1 && version != kVersion)
+  if (version < 1 || version > kVersion)
     throw Error(Code::spec_version, "version " + std::to_string(version) + " of the spec is not known", "version",
-                "this build reads versions 1 and " + std::to_string(kVersion));
+                "this build reads versions 1 to " + std::to_string(kVersion));
   json.erase("version");
   if (version == 1) upgrade(json);
   ModelSpec spec;
+  if (version < 3) spec.legacy_plane = take_plane(json, root);
   json::read(json, spec, root);
   spec.check();
   return spec;

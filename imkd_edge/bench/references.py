@@ -126,8 +126,7 @@ def _statistics(
     spec: ModelSpec, points: np.ndarray, cells: np.ndarray, starts: np.ndarray, counts: np.ndarray, width: int
 ) -> dict[str, Callable[[], np.ndarray]]:
     """Name -> function that computes the statistic for every occupied cell."""
-    a, b, c = spec.ground_plane
-    height = points[:, 2] - (a * points[:, 0] + b * points[:, 1] + c)
+    height = points[:, 2]  # above the plane z = 0
 
     def mean(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(values, starts) / counts
@@ -229,8 +228,7 @@ def decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> np.ndarray:
 def _boxes(spec: ModelSpec, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     x = spec.grid.x_min + (column + 0.5 + values[:, BoxChannel.offset_x]) * spec.grid.cell
     y = spec.grid.y_min + (row + 0.5 + values[:, BoxChannel.offset_y]) * spec.grid.cell
-    a, b, c = spec.ground_plane
-    z = values[:, BoxChannel.above_ground] + a * x + b * y + c
+    z = values[:, BoxChannel.above_ground]  # of the plane z = 0
     yaw = np.arctan2(values[:, BoxChannel.sin_yaw], values[:, BoxChannel.cos_yaw])
     size, velocity = np.exp(values[:, BOX_SLICES["log_size"]]), values[:, BOX_SLICES["velocity"]]
     return np.column_stack([x, y, z, size, yaw, velocity]).astype(np.float32)
@@ -261,7 +259,7 @@ def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Calla
     rows, columns = heatmap.shape[1:]
     logits, values = torch.from_numpy(heatmap), torch.from_numpy(box).reshape(-1, BOX_CHANNELS, rows * columns)
     group_of = torch.tensor([entry.group for entry in spec.head.classes])
-    (a, b, c), grid = spec.ground_plane, spec.grid
+    grid = spec.grid
 
     @torch.inference_mode()
     def run() -> np.ndarray:
@@ -275,7 +273,7 @@ def torch_decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> Calla
         code = values[group_of[label], :, cell]
         x = grid.x_min + (cell % columns + 0.5 + code[:, BoxChannel.offset_x]) * grid.cell
         y = grid.y_min + (cell // columns + 0.5 + code[:, BoxChannel.offset_y]) * grid.cell
-        z = code[:, BoxChannel.above_ground] + a * x + b * y + c
+        z = code[:, BoxChannel.above_ground]
         size, velocity = code[:, BOX_SLICES["log_size"]].exp(), code[:, BOX_SLICES["velocity"]]
         yaw = torch.atan2(code[:, BoxChannel.sin_yaw], code[:, BoxChannel.cos_yaw])
         boxes = torch.column_stack([x, y, z, size, yaw, velocity])

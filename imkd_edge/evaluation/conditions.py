@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.rig import CameraCalibration, SensorRig
+from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample
+from imkd_edge.sources.plane import Plane
+from imkd_edge.sources.remount import lift, remount, tilt
 
 Condition = Callable[[Sample], Sample]
 
@@ -43,17 +46,38 @@ def rotate_cameras(degrees: float) -> Condition:
     R = yaw @ pitch  # in optical axes
 
     def rotate(camera: CameraCalibration) -> CameraCalibration:
-        T = np.array(camera.T_ego_camera)
+        result, T = copy(camera), np.array(camera.T_ego_camera)
         T[:3, :3] = T[:3, :3] @ R
-        return CameraCalibration(
-            name=camera.name, width=camera.width, height=camera.height, K=camera.K, T_ego_camera=T,
-            distortion=camera.distortion, coefficients=camera.coefficients,
-        )  # fmt: skip
+        result.T_ego_camera = T
+        return result
 
     def apply(sample: Sample) -> Sample:
-        return replace(sample, rig=SensorRig(cameras=[rotate(c) for c in sample.rig.cameras], radars=sample.rig.radars))
+        rig = copy(sample.rig)
+        rig.cameras = [rotate(camera) for camera in sample.rig.cameras]
+        return replace(sample, rig=rig)
 
     return apply
+
+
+def mount(T: np.ndarray) -> Condition:
+    """Another mounting: everything in the ego frame T_new_old, and the rig names its ground plane there."""
+    return lambda sample: remount(sample, T)
+
+
+def mount_without_plane(T: np.ndarray) -> Condition:
+    """Another mounting whose rig names no ground plane."""
+    return lambda sample: _with_plane(remount(sample, T), None)
+
+
+def mount_with_old_plane(T: np.ndarray) -> Condition:
+    """Another mounting whose rig names the ground plane of the former one."""
+    return lambda sample: _with_plane(remount(sample, T), sample.rig.ground_plane)
+
+
+def _with_plane(sample: Sample, plane: Plane | None) -> Sample:
+    rig = copy(sample.rig)
+    rig.ground_plane = plane
+    return replace(sample, rig=rig)
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -67,6 +91,13 @@ CONDITIONS: dict[str, Condition] = {
     "camera_0.5deg": rotate_cameras(0.5),
     "camera_1deg": rotate_cameras(1.0),
     "camera_2deg": rotate_cameras(2.0),
+    "tilted_1": mount(tilt(1.0)),  # degrees, of roll and pitch in equal parts
+    "tilted_2": mount(tilt(2.0)),
+    "tilted_3": mount(tilt(3.0)),
+    "lifted_0.1": mount(lift(0.1)),  # m
+    "lifted_0.2": mount(lift(0.2)),
+    "tilted_2_unnamed": mount_without_plane(tilt(2.0)),
+    "tilted_2_old_plane": mount_with_old_plane(tilt(2.0)),
 }
 
 

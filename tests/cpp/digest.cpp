@@ -111,7 +111,7 @@ void radar(ThreadPool& pool, const char* name, RadialVelocity velocity) {
   const int count = resolve_sweeps(spec, rig, m.frames, inputs, health);
   std::vector<float> out(spec.radar.features.size() * spec.radar_width() * spec.radar_height());
   std::vector<char> workspace(radar_workspace(spec));
-  line.add(voxelize_radar(spec, inputs, count, out.data(), workspace.data(), pool));
+  line.add(voxelize_radar(spec, ground_of(spec, rig), inputs, count, out.data(), workspace.data(), pool));
   line.add(out);
 }
 
@@ -131,7 +131,7 @@ void warp(ThreadPool& pool) {
   Random random;
   const std::vector<float> map = random.floats(7 * grid.width() * grid.height(), -3, 3);
   std::vector<float> out(map.size());
-  warp_bev(grid, map.data(), 7, kTurned, out.data(), pool);
+  warp_bev(grid, {}, map.data(), 7, kTurned, out.data(), pool);
   line.add(out);
 }
 
@@ -144,7 +144,7 @@ void boxes(ThreadPool& pool) {
   std::vector<Detection> out;
   out.reserve(spec.head.max_detections);
   std::vector<char> workspace(decode_workspace(spec));
-  line.add(decode(spec, heatmap.data(), box.data(), out, workspace.data(), pool));
+  line.add(decode(spec, {0.02, -0.01, 0.3}, heatmap.data(), box.data(), out, workspace.data(), pool));
   for (const Detection& d : out) {
     line.add(d.label);
     for (float value : {d.score, d.x, d.y, d.z, d.length, d.width, d.height, d.yaw, d.vx, d.vy}) line.add(value);

@@ -19,7 +19,7 @@ std::vector<float> warped(const Mat4& T, int threads = 1) {
   std::vector<float> map(kChannels * kCells), out(map.size(), -1);
   for (std::size_t i = 0; i < map.size(); ++i) map[i] = 1 + std::sin(static_cast<float>(i));
   ThreadPool pool(threads);
-  warp_bev(kGrid, map.data(), kChannels, T, out.data(), pool);
+  warp_bev(kGrid, {}, map.data(), kChannels, T, out.data(), pool);
   return out;
 }
 

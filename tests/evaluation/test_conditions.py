@@ -1,5 +1,6 @@
 """Each condition changes the sensors by its name, and nothing else."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -58,3 +59,49 @@ def test_an_unknown_condition_is_refused():
     with pytest.raises(Error, match="fog") as error:
         condition("fog")
     assert "radar_half" in error.value.fix and set(CONDITIONS) >= {"none", "no_camera", "no_radar"}
+
+
+def with_plane(sample, plane):
+    rig = copy(sample.rig)
+    rig.ground_plane = plane
+    return replace(sample, rig=rig)
+
+
+@pytest.mark.parametrize(("name", "degrees"), [("tilted_1", 1), ("tilted_2", 2), ("tilted_3", 3)])
+def test_the_mounting_tilts_with_its_plane_and_the_cameras_see_the_same(sample, name, degrees):
+    before = with_plane(sample, (0.03, -0.02, -1.5))
+    after = condition(name)(before)
+    R = np.array(after.rig.radars[0].T_ego_radar)[:3, :3] @ np.array(before.rig.radars[0].T_ego_radar)[:3, :3].T
+    assert np.degrees(np.arccos((np.trace(R) - 1) / 2)) == pytest.approx(degrees, rel=1e-6)
+    assert R[1, 2] == pytest.approx(-np.sin(np.radians(degrees)) / np.sqrt(2))  # roll, as much as pitch:
+    assert R[0, 2] == pytest.approx(np.sin(np.radians(degrees)) / np.sqrt(2))
+    normals = [np.array([-p[0], -p[1], 1]) / np.hypot(np.hypot(p[0], p[1]), 1) for p in planes(before, after)]
+    assert normals[1] == pytest.approx(R @ normals[0])
+    assert after.frames is before.frames and after.radar[0].points is before.radar[0].points
+
+
+def planes(*samples):
+    return [sample.rig.ground_plane for sample in samples]
+
+
+@pytest.mark.parametrize(("name", "height"), [("lifted_0.1", 0.1), ("lifted_0.2", 0.2)])
+def test_the_ego_frame_lies_higher(sample, name, height):
+    before = with_plane(sample, (0.03, -0.02, -1.5))
+    after = condition(name)(before)
+    assert after.rig.ground_plane == pytest.approx((0.03, -0.02, -1.5 - height))
+    for old, new in zip(before.rig.cameras, after.rig.cameras):
+        assert np.array(new.T_ego_camera)[2, 3] == pytest.approx(np.array(old.T_ego_camera)[2, 3] - height)
+
+
+def test_a_tilted_mounting_may_name_no_plane_or_the_old_one(sample):
+    before = with_plane(sample, (0.03, -0.02, -1.5))
+    tilted = condition("tilted_2")(before)
+    for name, plane in (("tilted_2_unnamed", None), ("tilted_2_old_plane", before.rig.ground_plane)):
+        after = condition(name)(before)
+        assert after.rig.ground_plane == plane
+        assert after.rig.cameras[0] == tilted.rig.cameras[0]
+
+
+def test_a_calibration_error_leaves_the_plane(sample):
+    before = with_plane(sample, (0.03, -0.02, -1.5))
+    assert condition("camera_1deg")(before).rig.ground_plane == before.rig.ground_plane

@@ -23,7 +23,7 @@ def random_heads(spec: ModelSpec, seed: int, ties: bool = False) -> tuple[np.nda
     return heatmap.astype(np.float32), box.astype(np.float32)
 
 
-def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray):
+def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray, ground=(0.0, 0.0, 0.0)):
     """Plain loops in float64."""
     classes, height, width = heatmap.shape
     candidates = []
@@ -43,7 +43,8 @@ def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray):
         x = spec.grid.x_min + (column + 0.5 + values[0]) * spec.grid.cell
         y = spec.grid.y_min + (row + 0.5 + values[1]) * spec.grid.cell
         yaw = np.arctan2(values[6], values[7])
-        decoded = [x, y, spec.ground(x, y) + values[2], *np.exp(values[3:6]), yaw, *values[8:10]]
+        a, b, c = ground
+        decoded = [x, y, a * x + b * y + c + values[2], *np.exp(values[3:6]), yaw, *values[8:10]]
         score = np.float32(1 / (1 + np.exp(-np.float64(logit))))
         candidates.append((-score, (label * height + row) * width + column, label, decoded))
     selected: list[tuple] = []
@@ -78,10 +79,10 @@ def test_equals_plain_loops(seed: int, ties: bool) -> None:
         max_candidates=int(rng.choice([3, 50, 400])),
         max_detections=int(rng.choice([1, 20, 300])),
     )
-    spec = small_spec(head=head, ground_plane=(0.01, -0.02, 0.3))
+    spec, ground = small_spec(head=head), (0.01, -0.02, 0.3)
     heatmap, box = random_heads(spec, seed, ties)
-    boxes, scores, labels = decode(spec, heatmap, box)
-    expected_boxes, expected_scores, expected_labels = reference(spec, heatmap, box)
+    boxes, scores, labels = decode(spec, heatmap, box, ground)
+    expected_boxes, expected_scores, expected_labels = reference(spec, heatmap, box, ground)
     assert len(scores) > 0 and labels.tolist() == expected_labels.tolist()
     assert scores.tolist() == pytest.approx(expected_scores.tolist(), abs=1e-7)
     assert np.abs(boxes - expected_boxes).max() < 1e-5
@@ -98,9 +99,9 @@ def one_peak(row: int, column: int, values: list[float], label: int = 0) -> tupl
 
 def test_a_box_computed_by_hand() -> None:
     """Cell (row 3, column 20) of the 1 m grid from (-16, -12): its centre is at x = 4.5, y = -8.5."""
-    spec = small_spec(ground_plane=(0.1, 0, -2))
+    spec, ground = small_spec(), (0.1, 0, -2)
     values = [0.25, -0.5, 0.8, np.log(4.5), np.log(1.9), np.log(1.6), 1.0, 0.0, 3.0, -1.5]
-    boxes, scores, labels = decode(spec, *one_peak(3, 20, values))
+    boxes, scores, labels = decode(spec, *one_peak(3, 20, values), ground)
     expected = [4.75, -9.0, 0.1 * 4.75 - 2 + 0.8, 4.5, 1.9, 1.6, np.pi / 2, 3.0, -1.5]
     assert boxes[0].tolist() == pytest.approx(expected, abs=1e-5)
     assert scores[0] == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-7) and labels.tolist() == [0]

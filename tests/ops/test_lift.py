@@ -32,11 +32,11 @@ def frustum(spec: ModelSpec, rig: SensorRig, crops: list[ImageCrop]) -> np.ndarr
     return np.stack(points)
 
 
-def cells_of(spec: ModelSpec, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cells_of(spec: ModelSpec, points: np.ndarray, ground: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
     """Cell of each point (-1 outside) and its distance in m to the nearest border."""
     grid = spec.grid
     x, y, z = np.moveaxis(points, -1, 0)
-    above = z - (spec.ground_plane[0] * x + spec.ground_plane[1] * y + spec.ground_plane[2])
+    above = z - (ground[0] * x + ground[1] * y + ground[2])
     column, row = (x - grid.x_min) / grid.cell, (y - grid.y_min) / grid.cell
     inside = (above >= grid.z_min) & (above < grid.z_max)
     inside &= (column >= 0) & (column < grid.width()) & (row >= 0) & (row < grid.height())
@@ -64,12 +64,12 @@ def crops_of(spec: ModelSpec, rig: SensorRig) -> list[ImageCrop]:
 def test_each_frustum_point_lies_in_its_cell(seed: int, distortion: str) -> None:
     spec = small_spec(
         depth=DepthSpec(min=1.5, max=25, bins=16, spacing="log" if seed % 2 else "linear"),
-        ground_plane=(0.02, -0.01, 0.1 * seed - 0.5),
         image=ImageSpec(width=96, height=64, stride=8, anchor=seed / 11),
     )
     rig = random_rig(seed, distortion=distortion)
+    rig.ground_plane = (0.02, -0.01, 0.1 * seed - 0.5)
     crops = crops_of(spec, rig)
-    expected, margin = cells_of(spec, frustum(spec, rig, crops))
+    expected, margin = cells_of(spec, frustum(spec, rig, crops), rig.ground_plane)
     result = expand(spec, lift_table(spec, rig, crops)).reshape(expected.shape)
     clear = margin > 1e-4
     assert clear.mean() > 0.99 and (expected >= 0).mean() > 0.02

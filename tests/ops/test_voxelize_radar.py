@@ -65,7 +65,8 @@ def reference(
                 count["overflow"] += 1
             else:
                 count["used"] += 1
-                height = position[2] - spec.ground(*position[:2])
+                a, b, c = rig.ground_plane or (0, 0, 0)
+                height = position[2] - (a * position[0] + b * position[1] + c)
                 turn = (0, 0) if phase is None else (np.cos(phase), np.sin(phase))
                 cells.setdefault((row, column), []).append(
                     [*position[:2], height, point[3], *(velocity * unit[:2]), *turn, age]
@@ -114,7 +115,8 @@ def random_sweeps(rig: SensorRig, seed: int, per_radar: int = 3, points: int = 1
 def test_equals_plain_loops_with_a_twist(seed: int, velocity: str) -> None:
     rng = np.random.default_rng(seed)
     rig = random_rig(seed, cameras=0, velocity=velocity)
-    spec = small_spec(ground_plane=(0.02, -0.03, 0.2))
+    rig.ground_plane = (0.02, -0.03, 0.2)
+    spec = small_spec()
     twist = (rng.uniform(-5, 20), rng.uniform(-0.5, 0.5), rng.choice([0, 1e-9, 0.4, -0.8]))
     check(spec, rig, random_sweeps(rig, seed), Ego(twist=twist), twist)
 
@@ -197,8 +199,9 @@ def test_each_statistic_alone_is_scaled_and_offset(name: str) -> None:
 
 def test_one_point_computed_by_hand() -> None:
     """Radar at (1, 2, 0.5), rotated left by 90 degrees; half a second ago a point 3 m ahead of it receded at 2 m/s."""
-    rig = SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=shift(1, 2, 0.5) @ rotation(np.pi / 2))])
-    spec = small_spec(ground_plane=(0, 0, -0.5))
+    radar = RadarCalibration(name="r", T_ego_radar=shift(1, 2, 0.5) @ rotation(np.pi / 2))
+    rig = SensorRig(radars=[radar], ground_plane=(0, 0, -0.5))
+    spec = small_spec()
     grid, stats = voxelize_radar(
         spec, rig, [RadarSweep("r", np.array([[3, 0, 0.25, 7, 2]], np.float32), NOW - 500_000_000)], NOW
     )

@@ -8,8 +8,10 @@ from functools import reduce
 from typing import Any
 
 import pytest
+from op_cases import random_rig
 
 from imkd_edge import Error, ModelSpec
+from imkd_edge.ops import ground_of
 from imkd_edge.spec import ClassSpec, GridSpec, HeadSpec, HistorySpec, ImageSpec, RadarFeature, RadarSpec
 
 Path = tuple[str | int, ...]
@@ -93,7 +95,7 @@ def test_each_attribute_set_in_python_is_written(path: Path) -> None:
     spec, doc = make_spec(), mutated(path)
     if path == ("head", "classes", 0, "group"):
         spec.head.classes[1].group = 0
-    elif path[-2:-1] in (("mean",), ("std",), ("ground_plane",)):
+    elif path[-2:-1] in (("mean",), ("std",)):
         path = path[:-1]  # tuples are replaced as a whole
     part = reduce(lambda p, key: p[key] if isinstance(key, int) else getattr(p, key), path[:-1], spec)
     setattr(part, path[-1], at(doc, path))
@@ -103,23 +105,38 @@ def test_each_attribute_set_in_python_is_written(path: Path) -> None:
 
 
 def test_every_field_is_in_the_round_trip() -> None:
-    assert len(FIELDS) == 49 and {path[0] for path in FIELDS} == set(document()) - {"version"}
+    assert len(FIELDS) == 46 and {path[0] for path in FIELDS} == set(document()) - {"version"}
 
 
 def test_the_json_is_canonical() -> None:
     text = make_spec().to_json()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
-    assert '"version": 2' in text and "0.1," in text  # 0.1f is written as 0.1
+    assert '"version": 3' in text and "0.1," in text  # 0.1f is written as 0.1
 
 
-def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_version_2() -> None:
-    doc = without(without(document() | {"version": 1}, "history"), "segmentation")
+def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_version_3() -> None:
+    doc = without(without(document() | {"version": 1, "ground_plane": [0, 0, 0]}, "history"), "segmentation")
     spec = ModelSpec.from_json(json.dumps(doc))
     assert (spec.history.frames, spec.history.channels, spec.segmentation) == (0, 0, False)
     written = json.loads(spec.to_json())
     assert written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0}
     assert written.pop("segmentation") is False
-    assert written == doc | {"version": 2}
+    assert written == without(doc, "ground_plane") | {"version": 3}
+
+
+def test_the_ground_plane_of_version_2_is_read_and_written() -> None:
+    doc = document() | {"version": 2, "ground_plane": [0.5, -1.0, 2.0]}
+    spec = ModelSpec.from_json(json.dumps(doc))
+    assert spec.legacy_plane == (0.5, -1, 2) and json.loads(spec.to_json()) == doc
+    assert spec != make_spec() and pickle.loads(pickle.dumps(spec)).legacy_plane == spec.legacy_plane
+
+
+def test_a_rig_that_names_no_plane_stands_on_that_of_version_2() -> None:
+    spec, rig = make_spec(), random_rig(0)
+    spec.legacy_plane = (0.25, 0.0, -1.0)
+    assert ground_of(spec, rig) == (0.25, 0, -1)
+    rig.ground_plane = (0.0, 0.0, 0.5)
+    assert ground_of(spec, rig) == (0, 0, 0.5) and ground_of(make_spec(), random_rig(0)) == (0, 0, 0)
 
 
 def test_copies_are_equal_and_independent() -> None:
@@ -182,8 +199,6 @@ def test_sizes_follow_from_the_fields() -> None:
             with pytest.raises(Error) as caught:
                 size()
             assert (caught.value.code, caught.value.where) == ("E0104", "image.stride")
-    spec.ground_plane = (0.5, -1, 2)
-    assert spec.ground(4, 3) == 0.5 * 4 - 3 + 2
     assert spec.depth.edge(0) == 2 and spec.depth.edge(70) == 58 and spec.depth.edge(35) == 30
     spec.depth.spacing = "log"
     assert spec.depth.edge(35) == pytest.approx((2 * 58) ** 0.5) and spec.depth.edge(70) == pytest.approx(58)
@@ -218,7 +233,9 @@ BAD = {
     "missing part": ("E0103", without(document(), "depth"), "depth"),
     "missing field": ("E0103", without(document(), "grid", "cell"), "grid.cell"),
     "missing version": ("E0103", without(document(), "version"), "version"),
-    "next version": ("E0105", bad("version", 3), "version"),
+    "next version": ("E0105", bad("version", 4), "version"),
+    "version 2 without its ground plane": ("E0103", bad("version", 2), "ground_plane"),
+    "version 3 with a ground plane": ("E0102", document() | {"ground_plane": [0, 0, 0]}, "ground_plane"),
     "version 0": ("E0105", bad("version", 0), "version"),
     "version 1 with a key of version 2": ("E0102", bad("version", 1), "history"),
     "missing history": ("E0103", without(document(), "history"), "history"),
@@ -301,7 +318,7 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one() -> None:
     [
         (lambda s: setattr(s, "grid", GridSpec(cell=0.9)), "grid.cell"),
         (lambda s: setattr(s.depth, "max", float("nan")), "depth.min"),
-        (lambda s: setattr(s, "ground_plane", (0, float("inf"), 0)), "ground_plane[1]"),
+        (lambda s: setattr(s, "legacy_plane", (0, float("inf"), 0)), "ground_plane[1]"),
         (lambda s: setattr(s.radar.features[0], "offset", float("inf")), "radar.features[0].offset"),
         (lambda s: setattr(s.head, "classes", []), "head.classes"),
     ],

@@ -14,13 +14,18 @@ def spec():
     return load_config("astyx-lite").spec
 
 
+GROUND = (0.0495, -0.0756, -1.602)
+
+
 def points(*rows):
     return np.array(rows, np.float32)
 
 
 def test_a_pillar_has_the_statistics_of_its_points(spec):
-    ground = [spec.ground(10.1, 0.1), spec.ground(10.2, 0.2)]
-    grid = lidar.LidarGrid.of(spec)(points([10.1, 0.1, ground[0] + 1, 51], [10.2, 0.2, ground[1] + 0.5, 204]))
+    a, b, c = GROUND
+    ground = [a * 10.1 + b * 0.1 + c, a * 10.2 + b * 0.2 + c]
+    cloud = points([10.1, 0.1, ground[0] + 1, 51], [10.2, 0.2, ground[1] + 0.5, 204])
+    grid = lidar.LidarGrid.of(spec)(cloud, GROUND)
     column, row = int(10.1 // 0.32), int((0.1 + 25.6) // 0.32)
     assert np.argwhere(grid[0]).tolist() == [[row, column]]
     values = {name: float(lidar.channel(grid, name)[row, column]) for name in lidar.STATISTICS}
@@ -33,8 +38,8 @@ def test_a_pillar_has_the_statistics_of_its_points(spec):
 
 
 def test_points_above_the_highest_slice_do_not_count(spec):
-    above = spec.ground(10, 0) + lidar.SLICES[-1] + 0.1
-    assert not lidar.LidarGrid.of(spec)(points([10, 0, above, 100])).any()
+    above = GROUND[0] * 10 + GROUND[2] + lidar.SLICES[-1] + 0.1
+    assert not lidar.LidarGrid.of(spec)(points([10, 0, above, 100]), GROUND).any()
 
 
 def test_no_lidar_is_an_empty_grid(spec):
@@ -44,9 +49,9 @@ def test_no_lidar_is_an_empty_grid(spec):
 
 def test_the_counts_of_a_real_frame_equal_those_of_a_histogram(spec, shared_data):
     source = open_source(shared_data / "astyx")
-    cloud = source["000240"].lidar
-    grid = lidar.LidarGrid.of(spec)(cloud)
-    a, b, c = spec.ground_plane
+    sample = source["000240"]
+    cloud, (a, b, c) = sample.lidar, sample.rig.ground_plane
+    grid = lidar.LidarGrid.of(spec)(cloud, (a, b, c))
     near = cloud[cloud[:, 2] - (a * cloud[:, 0] + b * cloud[:, 1] + c) < lidar.SLICES[-1]]
     bounds = [[spec.grid.y_min, spec.grid.y_max], [spec.grid.x_min, spec.grid.x_max]]
     count, _, _ = np.histogram2d(near[:, 1], near[:, 0], bins=grid.shape[1:], range=bounds)

@@ -19,7 +19,6 @@ from imkd_edge.training.program import open_dataset
 CONFIG = """base = "astyx-lite"
 [spec]
 name = "vod"
-ground_plane = [0.0, 0.0, -1.75]
 [spec.image]
 width = 256
 height = 160

@@ -104,7 +104,8 @@ class Student(nn.Module):
             fused = self.eval().encode(batch["past"])["f_fused"]
             self.train(mode)
         radar_grid = batch["radar_grid"]
-        maps = warp_history(spec, len(radar_grid), fused, batch.get("past_slot"), batch.get("past_motion"))
+        slots, motions = batch.get("past_slot"), batch.get("past_motion")
+        maps = warp_history(spec, len(radar_grid), fused, slots, motions, batch["ground"])
         return maps.to(radar_grid)
 
     def forward(self, batch: dict) -> dict[str, torch.Tensor]:

@@ -51,12 +51,13 @@ void clear_absent(const ImageView* images /* (count) */, int count, void* tensor
 // ---- radar ----
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // points: at least the number of points of all sweeps; it sets the number of threads launched.
-void voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps /* (count) */, int count, int points,
-                    void* out /* (F,Hr,Wr) */, Type type, RadarStats* stats, void* workspace, Stream stream);
+void voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput* sweeps /* (count) */, int count,
+                    int points, void* out /* (F,Hr,Wr) */, Type type, RadarStats* stats, void* workspace,
+                    Stream stream);
 
 // ---- warp ----
-void warp_bev(const GridSpec& grid, const void* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
-              void* out /* (channels,H,W) */, Type type, Stream stream);
+void warp_bev(const GridSpec& grid, const Vec3& ground, const void* features /* (channels,H,W) */, int channels,
+              const Mat4& T_then_now, void* out /* (channels,H,W) */, Type type, Stream stream);
 
 // ---- decode ----
 struct DecodeCounts {
@@ -64,8 +65,8 @@ struct DecodeCounts {
   std::int32_t dropped = 0;  // candidates with a box that is not finite
 };
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
-void decode(const ModelSpec& spec, const void* heatmap /* (K,H,W) logits */, const void* box /* (groups*10,H,W) */,
-            Type type, Detection* out /* (head.max_detections) */, DecodeCounts* counts, void* workspace,
-            Stream stream);
+void decode(const ModelSpec& spec, const Vec3& ground, const void* heatmap /* (K,H,W) logits */,
+            const void* box /* (groups*10,H,W) */, Type type, Detection* out /* (head.max_detections) */,
+            DecodeCounts* counts, void* workspace, Stream stream);
 
 }  // namespace imkd::cuda

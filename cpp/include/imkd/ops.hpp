@@ -23,6 +23,11 @@ constexpr int cell_index(float value, float min, float cell, int count) {
   return q >= 0.f && q < static_cast<float>(count) ? static_cast<int>(q) : kOutside;
 }
 
+// The ground plane z = a x + b y + c of a rig in its ego frame, m: its own, else the spec's legacy_plane.
+inline Vec3 ground_of(const ModelSpec& spec, const SensorRig& rig) {
+  return rig.ground_plane.value_or(spec.legacy_plane);
+}
+
 // ---- images ----
 struct ImageCrop {  // input pixel u is at raw pixel (u + 0.5 + left) / scale - 0.5
   double scale = 1;
@@ -108,24 +113,24 @@ std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // is aliased. A velocity that is aliased or cannot be compensated (sensor_velocity unknown) counts as 0 in
 // velocity_{x,y}, an unknown one also in phase_{cos,sin}. A point with a non-finite value, nearer than kMinRange,
 // or beyond kMaxIntensity or kMaxVelocity, is invalid; overflow counts the valid points inside the grid after the first
-// max_points.
-RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out /* (F,Hr,Wr) */,
-                          void* workspace, ThreadPool& pool);
+// max_points. ground: of ground_of.
+RadarStats voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput* sweeps, int count,
+                          float* out /* (F,Hr,Wr) */, void* workspace, ThreadPool& pool);
 
 // ---- warp ----
-// Resamples a BEV map of an earlier ego frame in the present one: bilinear at each present cell's centre (x, y, 0) in
-// the earlier frame (planar part of the pose), 0 outside the map. Source coordinates are rounded to 1/1024 cell, so
+// Resamples a BEV map of an earlier ego frame in the present one: bilinear at the earlier x and y of each present
+// cell's centre on the ground, 0 outside the map. Source coordinates are rounded to 1/1024 cell, so
 // that the identity, whole cells and, on a square grid centred on the ego, quarter turns are exact. Zeros for a pose
 // that is not finite or beyond 2^20 cells.
-void warp_bev(const GridSpec& grid, const float* features /* (channels,H,W) */, int channels, const Mat4& T_then_now,
-              float* out /* (channels,H,W) */, ThreadPool& pool);
+void warp_bev(const GridSpec& grid, const Vec3& ground, const float* features /* (channels,H,W) */, int channels,
+              const Mat4& T_then_now, float* out /* (channels,H,W) */, ThreadPool& pool);
 
 // ---- decode ----
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
 // 3x3 peaks (of equal values the lowest index), their boxes, circle suppression within a class; sorted by descending
 // logit, then index. out must have capacity head.max_detections. Returns the number of candidates discarded for a
 // non-finite logit or box.
-int decode(const ModelSpec& spec, const float* heatmap /* (K,H,W) logits */, const float* box /* (groups*10,H,W) */,
-           std::vector<Detection>& out, void* workspace, ThreadPool& pool);
+int decode(const ModelSpec& spec, const Vec3& ground, const float* heatmap /* (K,H,W) logits */,
+           const float* box /* (groups*10,H,W) */, std::vector<Detection>& out, void* workspace, ThreadPool& pool);
 
 }  // namespace imkd

@@ -1,5 +1,6 @@
-// SensorRig: the cameras and radars of a vehicle, their lenses and mounting.
+// SensorRig: the cameras and radars of a vehicle, their lenses and mounting, and the ground it stands on.
 #pragma once
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +42,9 @@ struct RadarCalibration {
 struct SensorRig {
   std::vector<CameraCalibration> cameras;  // their order is the order of the network's camera slots
   std::vector<RadarCalibration> radars;
+  // z = a x + b y + c in the ego frame, m. Without one it is z = 0, or what a bundle of spec version 1 or 2 was made
+  // for: see ground_of.
+  std::optional<Vec3> ground_plane;
   int camera_index(const std::string& name) const;  // -1 when absent
   int radar_index(const std::string& name) const;
   std::string to_json() const;                          // canonical

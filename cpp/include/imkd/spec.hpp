@@ -46,7 +46,7 @@ struct GridSpec {        // bird's-eye view in the ego frame; rows run along y, 
   void check() const;  // throws Error spec_bad_value
 };
 
-// Per-cell statistics of the radar points; z is the height above ModelSpec::ground_plane.
+// Per-cell statistics of the radar points; z is the height above the ground plane of the rig.
 // log_count = ln(1+n); velocity_{x,y}: mean over points of compensated radial velocity times its horizontal direction,
 // m/s; phase_{cos,sin}: mean of cos/sin of 2 pi v / period of the compensated aliased velocity (0 for sensors that are
 // not aliased); offset_{x,y}: mean position minus the cell's centre, m; age_min: s.
@@ -108,22 +108,23 @@ struct HistorySpec {      // temporal fusion: the fused BEV maps of past frames 
 };
 
 struct ModelSpec {
-  static constexpr int kVersion = 2;  // version 1, without history and segmentation, is read too
+  // Version 2, with the ground plane of the training vehicle, and 1, without history and segmentation, are read too.
+  static constexpr int kVersion = 3;
   std::string name = "unnamed";
   int cameras = 6;  // slots of the camera network's batch
   ImageSpec image;
   DepthSpec depth;
   int context_channels = 80;
   GridSpec grid;
-  Vec3 ground_plane{0, 0, 0};  // z = a x + b y + c in the ego frame, m
   RadarSpec radar;
   HeadSpec head;
   HistorySpec history;
   bool segmentation = false;  // the BEV network also has an output of vehicle logits per cell
+  // Of versions 1 and 2: the ground plane of a rig that names none. Where it is not 0, to_json writes version 2.
+  Vec3 legacy_plane{0, 0, 0};
 
   int radar_width() const;  // columns of the radar grid
   int radar_height() const;
-  double ground(double x, double y) const { return height_of(ground_plane, x, y); }
   std::string to_json() const;                          // canonical: sorted keys, two spaces, ends in a newline
   static ModelSpec from_json(const std::string& text);  // throws Error 1xx; strict about keys, types and ranges
   void check() const;                                   // throws Error spec_bad_value

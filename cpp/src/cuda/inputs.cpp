@@ -165,14 +165,14 @@ bool Inputs::put_radar(const Frame& frame) {
   return more_points || more_sweeps;
 }
 
-bool Inputs::put(const Frame& frame, cudaStream_t stream) {
+bool Inputs::put(const Frame& frame, const Vec3& ground, cudaStream_t stream) {
   const bool moved = put_radar(frame);  // first, as it may replace params_
   for (std::size_t i = 0; i < staging_.size(); ++i)
     params_->images()[i] = reachable(frame.images[i], staging_[i], stream);
   *params_->store() = frame.store_map;
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
     PastMap& slot = params_->past()[i];
-    slot.empty = frame.past[i].map < 0 || !slot.warp.set(spec_.grid, frame.past[i].T_then_now);
+    slot.empty = frame.past[i].map < 0 || !slot.warp.set(spec_.grid, ground, frame.past[i].T_then_now);
     slot.map = slot.empty ? 0 : frame.past[i].map;
   }
   return moved;

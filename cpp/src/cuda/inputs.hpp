@@ -48,7 +48,7 @@ class Inputs {
   void set_rig(const SensorRig& rig);
   // Writes the frame's parameters, and stages the data that the device cannot read in the caller's memory. Work in the
   // stream must no longer read the previous frame. True where an address changed, so that a graph with it is void.
-  bool put(const Frame& frame, cudaStream_t stream);
+  bool put(const Frame& frame, const Vec3& ground, cudaStream_t stream);
   const FrameParams& params() const { return *params_; }
   int points() const { return points_; }  // capacity of radar points
 

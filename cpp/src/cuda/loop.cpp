@@ -135,6 +135,7 @@ void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops
   graph_.reset();  // it has the old addresses
   inputs_.set_rig(rig);
   ready_ = false;  // until the new tables are complete
+  ground_ = ground_of(spec_, rig);
   for (std::size_t i = 0; i < crops.size(); ++i) {
     sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
     crops_.get()[i] = crops[i];
@@ -182,7 +183,7 @@ void CudaLoop::enqueue_radars() {
   cudaStream_t stream = side_.get();
   const FrameParams& params = inputs_.params();
   mark(kRadar, false, stream);
-  voxelize_radar(spec_, params.device_radar(), params.sweeps(), inputs_.points(), data_[kRadarGrid].get(),
+  voxelize_radar(spec_, ground_, params.device_radar(), params.sweeps(), inputs_.points(), data_[kRadarGrid].get(),
                  type(kRadarGrid), &counts_->radar, radar_work_.get(), stream);
   mark(kRadar, true, stream);
   mark(kWarp, false, stream);
@@ -208,7 +209,7 @@ void CudaLoop::enqueue(bool any_image) {
     store_map(data_[kFused].get(), table_[kFused].size(), type(kFused), inputs_.params().device_store(), past_.get(),
               &counts_->map_invalid, main_.get());
   mark(kDecode, false, main_.get());
-  decode(spec_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &counts_->decode,
+  decode(spec_, ground_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &counts_->decode,
          decode_work_.get(), main_.get());
   for (int i = 0; i < kBuffers; ++i)
     if (maps_[i] && maps_[i] != data_[i])
@@ -238,7 +239,7 @@ void CudaLoop::capture() {
 }
 
 void CudaLoop::infer(const Frame& frame, Result& result) {
-  if (inputs_.put(frame, main_.get())) graph_.reset();
+  if (inputs_.put(frame, ground_, main_.get())) graph_.reset();
   if (replays_ && warm_ && !graph_) capture();  // TensorRT requires one run before capture
   if (graph_)
     check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");

@@ -66,10 +66,10 @@ void find_peaks(const Plane& grid, const float* map, const float* box, int label
 
 std::size_t decode_workspace(const ModelSpec& spec) { return spec.head.max_candidates * sizeof(Candidate); }
 
-int decode(const ModelSpec& spec, const float* heatmap, const float* box, std::vector<Detection>& out, void* workspace,
-           ThreadPool&) {
+int decode(const ModelSpec& spec, const Vec3& ground, const float* heatmap, const float* box,
+           std::vector<Detection>& out, void* workspace, ThreadPool&) {
   const HeadSpec& head = spec.head;
-  const Plane grid = Plane::of_bev(spec);
+  const Plane grid = Plane::of_bev(spec, ground);
   const int cells = grid.cells();
   const auto box_of = [&](int label) { return box + std::size_t(head.classes[label].group) * kBoxChannels * cells; };
 

@@ -155,9 +155,9 @@ __global__ void __launch_bounds__(kThreads) select_boxes(Head head, Scratch s, D
 
 std::size_t decode_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 
-void decode(const ModelSpec& spec, const void* heatmap, const void* box, Type type, Detection* out,
+void decode(const ModelSpec& spec, const Vec3& ground, const void* heatmap, const void* box, Type type, Detection* out,
             DecodeCounts* counts, void* workspace, Stream stream) {
-  const Plane grid = Plane::of_bev(spec);
+  const Plane grid = Plane::of_bev(spec, ground);
   const Head head(spec);
   const Scratch s(spec, workspace);
   check(cudaMemsetAsync(s.counts, 0, 2 * sizeof(std::int32_t), stream), "decode");

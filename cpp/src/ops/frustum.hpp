@@ -24,11 +24,11 @@ struct Frustum {  // one camera, its crop, and the grid below it
   double z_min, z_max;  // m above the ground
   int stride;
 
-  Frustum(const ModelSpec& spec, const CameraCalibration& camera, const ImageCrop& crop)
+  Frustum(const ModelSpec& spec, const Vec3& ground, const CameraCalibration& camera, const ImageCrop& crop)
       : lens(camera),
         T_ego_camera(camera.T_ego_camera),
         crop(crop),
-        bev(Plane::of_bev(spec)),
+        bev(Plane::of_bev(spec, ground)),
         z_min(spec.grid.z_min),
         z_max(spec.grid.z_max),
         stride(spec.image.stride) {}

@@ -145,7 +145,7 @@ LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCro
   const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();
   std::vector<std::int32_t> cell(per_camera * rig.cameras.size());
   for (std::size_t n = 0; n < rig.cameras.size(); ++n)
-    frustum_cells(spec, Frustum(spec, rig.cameras[n], crops[n]), cell.data() + n * per_camera);
+    frustum_cells(spec, Frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]), cell.data() + n * per_camera);
 
   // Counting sort: next[c + 1] counts the points of cell c, then next[c] is where its next point goes.
   std::vector<std::int32_t> next(cells + 1, 0);

@@ -191,8 +191,8 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
   for (int n = 0; n < spec.cameras; ++n)
     run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream,
-        Frustum(spec, rig.cameras[n], crops[n]), h, w, spec.depth.bins, s.depths, s.cell + std::size_t(n) * per_camera,
-        s.count);
+        Frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]), h, w, spec.depth.bins, s.depths,
+        s.cell + std::size_t(n) * per_camera, s.count);
   run("lift_table: scan", scan_cells, dim3(1), dim3(kScanThreads), stream, s.count, cells, table.rows);
   run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows,
       s.filled, s.unsorted);

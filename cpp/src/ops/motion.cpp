@@ -90,7 +90,7 @@ std::int64_t points_used(const Plane& grid, const RadarInput* sweeps, int count,
 
 // Marks the radars of which no point is used: all of them lie outside the grid, or overflow.
 void mark_unusable(const ModelSpec& spec, const RadarInput* sweeps, int count, Health& health) {
-  const Plane grid = Plane::of_radar(spec);
+  const Plane grid = Plane::of_radar(spec, {});  // heights are not needed
   const std::int64_t used = points_used(grid, sweeps, count, spec.radar.max_points);
   for (std::size_t radar = 0; radar < health.radars.size(); ++radar) {
     if (!usable(health.radars[radar])) continue;

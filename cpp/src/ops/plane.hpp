@@ -5,14 +5,16 @@
 
 namespace imkd {
 
-struct Plane {  // of a ModelSpec, trivially copyable
+struct Plane {  // of a ModelSpec and a ground plane, trivially copyable
   double x_min, y_min, cell;
   int width, height;
   Vec3 ground_plane;
 
-  static Plane of_bev(const ModelSpec& spec) { return {spec, spec.grid.cell, spec.grid.width(), spec.grid.height()}; }
-  static Plane of_radar(const ModelSpec& spec) {
-    return {spec, spec.radar.cell, spec.radar_width(), spec.radar_height()};
+  static Plane of_bev(const ModelSpec& spec, const Vec3& ground) {
+    return {spec, ground, spec.grid.cell, spec.grid.width(), spec.grid.height()};
+  }
+  static Plane of_radar(const ModelSpec& spec, const Vec3& ground) {
+    return {spec, ground, spec.radar.cell, spec.radar_width(), spec.radar_height()};
   }
 
   IMKD_HD int cells() const { return width * height; }
@@ -28,13 +30,13 @@ struct Plane {  // of a ModelSpec, trivially copyable
   IMKD_HD double ground(double x, double y) const { return height_of(ground_plane, x, y); }
 
  private:
-  Plane(const ModelSpec& spec, double cell, int width, int height)
+  Plane(const ModelSpec& spec, const Vec3& ground, double cell, int width, int height)
       : x_min(spec.grid.x_min),
         y_min(spec.grid.y_min),
         cell(cell),
         width(width),
         height(height),
-        ground_plane(spec.ground_plane) {}
+        ground_plane(ground) {}
 };
 
 }  // namespace imkd

@@ -33,8 +33,9 @@ void each_point(const RadarInput* sweeps, std::int64_t begin, std::int64_t end, 
 }
 
 // Bins the points and stores those inside the grid in their order.
-RadarStats collect(const ModelSpec& spec, const RadarInput* sweeps, int count, Workspace& w, ThreadPool& pool) {
-  const Plane grid = Plane::of_radar(spec);
+RadarStats collect(const ModelSpec& spec, const Vec3& ground, const RadarInput* sweeps, int count, Workspace& w,
+                   ThreadPool& pool) {
+  const Plane grid = Plane::of_radar(spec, ground);
   std::int64_t total = 0;
   for (int s = 0; s < count; ++s) total += sweeps[s].count;
   RadarStats stats;
@@ -102,11 +103,11 @@ std::size_t radar_workspace(const ModelSpec& spec) {
   return spec.radar.max_points * (sizeof(Point) + 2 * sizeof(std::int32_t)) + (cells + 1) * sizeof(std::int32_t);
 }
 
-RadarStats voxelize_radar(const ModelSpec& spec, const RadarInput* sweeps, int count, float* out, void* workspace,
-                          ThreadPool& pool) {
+RadarStats voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput* sweeps, int count, float* out,
+                          void* workspace, ThreadPool& pool) {
   const int cells = spec.radar_width() * spec.radar_height();
   Workspace w(spec, workspace);
-  const RadarStats stats = collect(spec, sweeps, count, w, pool);
+  const RadarStats stats = collect(spec, ground, sweeps, count, w, pool);
   sort_by_cell(w, stats.used, cells);
   pool.parallel_for((cells + kBlock - 1) / kBlock, [&](int first, int last) {
     for (int block = first; block < last; ++block)

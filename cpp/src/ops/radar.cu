@@ -143,10 +143,10 @@ __global__ void __launch_bounds__(128) write_grid(Scratch s, int cells, Features
 
 std::size_t radar_workspace(const ModelSpec& spec) { return Scratch(spec, nullptr).bytes; }
 
-void voxelize_radar(const ModelSpec& spec, const RadarInput* first_sweep, int count, int points, void* out, Type type,
-                    RadarStats* stats, void* workspace, Stream stream) {
+void voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput* first_sweep, int count, int points,
+                    void* out, Type type, RadarStats* stats, void* workspace, Stream stream) {
   const Sweeps sweeps{first_sweep, count};
-  const Plane grid = Plane::of_radar(spec);
+  const Plane grid = Plane::of_radar(spec, ground);
   const int cells = grid.cells();
   const int most = spec.radar.max_points;
   int chunk = 0;

@@ -44,11 +44,11 @@ IMKD_CLONES void blend(const Taps& taps, const float* map /* (H,W) */, float* ou
 
 }  // namespace
 
-void warp_bev(const GridSpec& grid, const float* features, int channels, const Mat4& T_then_now, float* out,
-              ThreadPool& pool) {
+void warp_bev(const GridSpec& grid, const Vec3& ground, const float* features, int channels, const Mat4& T_then_now,
+              float* out, ThreadPool& pool) {
   Warp warp(grid);
   const std::size_t cells = std::size_t(warp.width) * warp.height;
-  if (!warp.set(grid, T_then_now)) {
+  if (!warp.set(grid, ground, T_then_now)) {
     std::fill(out, out + cells * channels, 0.f);
     return;
   }

@@ -67,10 +67,10 @@ __global__ void __launch_bounds__(256) copy_map(const T* __restrict__ map, std::
 
 }  // namespace
 
-void warp_bev(const GridSpec& grid, const void* features, int channels, const Mat4& T_then_now, void* out, Type type,
-              Stream stream) {
+void warp_bev(const GridSpec& grid, const Vec3& ground, const void* features, int channels, const Mat4& T_then_now,
+              void* out, Type type, Stream stream) {
   Warp sampling(grid);
-  const bool empty = !sampling.set(grid, T_then_now);
+  const bool empty = !sampling.set(grid, ground, T_then_now);
   const dim3 size(blocks(std::int64_t(sampling.width) * sampling.height, 256), blocks(channels, kChannels));
   if (channels == 0) return;
   with_type(type, [&](auto* kind) {

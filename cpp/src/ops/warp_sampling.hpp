@@ -48,11 +48,18 @@ struct Warp {
 
   explicit Warp(const GridSpec& grid) : width(grid.width()), height(grid.height()) {}
   // False where every cell comes out as 0.
-  bool set(const GridSpec& grid, const Mat4& T) {
+  bool set(const GridSpec& grid, const Vec3& ground, const Mat4& T) {
     const double x0 = grid.x_min + grid.cell / 2;  // m, centre of cell 0
     const double y0 = grid.y_min + grid.cell / 2;
-    return u.set(T[1], T[0], (T[0] * x0 + T[1] * y0 + T[3] - x0) / grid.cell) &&
-           v.set(T[5], T[4], (T[4] * x0 + T[5] * y0 + T[7] - y0) / grid.cell);
+    const auto on_ground = [&](int row, double& x, double& y, double& offset) {  // with z = ground(x, y)
+      x = T[row] + T[row + 2] * ground[0];
+      y = T[row + 1] + T[row + 2] * ground[1];
+      offset = x * x0 + y * y0 + (T[row + 3] + T[row + 2] * ground[2]);
+    };
+    double ux, uy, u0, vx, vy, v0;
+    on_ground(0, ux, uy, u0);
+    on_ground(4, vx, vy, v0);
+    return u.set(uy, ux, (u0 - x0) / grid.cell) && v.set(vy, vx, (v0 - y0) / grid.cell);
   }
   IMKD_HD Sample sample(int row, int column) const {
     constexpr int kMask = (1 << kWeight) - 1;

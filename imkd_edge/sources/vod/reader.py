@@ -25,6 +25,7 @@ from imkd_edge.sources.files import (
     unknown_frame,
 )
 from imkd_edge.sources.geometry import inverse, transform, truth_of
+from imkd_edge.sources.plane import Plane
 from imkd_edge.sources.times import nominal_ns
 from imkd_edge.sources.vod.formats import read_calibration, read_objects, read_points, read_pose
 
@@ -43,6 +44,11 @@ SCENES = {  # recording delft_N -> its first frame
     27: 9776,
 }  # fmt: skip
 PUBLISHED_SIZE = (1936, 1216)  # px of the images
+# The road z = a x + b y + c in the LiDAR frame. The published poses (odomToCamera of 00549, 01047 and 01201) hold the
+# camera 1.2994 m above the plane of the odometry and always equally tilted; with Tr_velo_to_cam the LiDAR then stands
+# 1.650 m above that plane and level within 0.1 degrees. That the plane is the road is an assumption, under which the
+# radar, behind the bumper, stands at 0.50 m.
+GROUND: Plane = (0.0, 0.0, -1.65)
 _SUBSETS = ("training", "testing")  # folders of frames
 
 
@@ -183,7 +189,7 @@ class VodSource(Source):
             where = paths[1]
             T_camera_radar = orthonormalised(T_camera_radar, "Tr_velo_to_cam")
             radar = RadarCalibration(name=RADAR, T_ego_radar=T_ego_camera @ T_camera_radar, velocity=self.velocity)
-            rig = SensorRig(cameras=[camera], radars=[radar])
+            rig = SensorRig(cameras=[camera], radars=[radar], ground_plane=GROUND)
             rig.check()
         except (ValueError, Error) as fault:
             fix = "each file needs P2 and a rigid Tr_velo_to_cam"

@@ -135,31 +135,31 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
   }
   List<RadarInput> device_inputs(std::move(inputs));
   run([&](cuda::Stream stream) {
-    cuda::voxelize_radar(spec, device_inputs.get(), count, points + spare_points, out.get(), type, stats.get(),
-                         workspace.get(), stream);
+    cuda::voxelize_radar(spec, ground_of(spec, rig), device_inputs.get(), count, points + spare_points, out.get(), type,
+                         stats.get(), workspace.get(), stream);
   });
   const RadarStats& counts = stats.read()[0];
   return py::make_tuple(out.read(), py::make_tuple(counts.used, counts.invalid, counts.outside, counts.overflow));
 }
 
-py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handle T_then_now) {
+py::array py_warp_bev(const GridSpec& grid, const py::array& features, py::handle T_then_now, const Vec3& ground) {
   const cuda::Type type = type_of(features);
   Input input(features);
   Output out = make(type, {features.shape(0), features.shape(1), features.shape(2)});
   const Mat4 T = rigid_transform(T_then_now, "T_then_now");
   run([&](cuda::Stream stream) {
-    cuda::warp_bev(grid, input.get(), static_cast<int>(features.shape(0)), T, out.get(), type, stream);
+    cuda::warp_bev(grid, ground, input.get(), static_cast<int>(features.shape(0)), T, out.get(), type, stream);
   });
   return out.read();
 }
 
-py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::array& box) {
+py::tuple py_decode(const ModelSpec& spec, const py::array& heatmap, const py::array& box, const Vec3& ground) {
   List<Detection> device_boxes{std::vector<Detection>(spec.head.max_detections)};
   List<cuda::DecodeCounts> device_counts({cuda::DecodeCounts{-1, -1}});
   Memory workspace(cuda::decode_workspace(spec));
   Input device_heatmap(heatmap), device_box(box);
   run([&](cuda::Stream stream) {
-    cuda::decode(spec, device_heatmap.get(), device_box.get(), type_of(heatmap), device_boxes.get(),
+    cuda::decode(spec, ground, device_heatmap.get(), device_box.get(), type_of(heatmap), device_boxes.get(),
                  device_counts.get(), workspace.get(), stream);
   });
   const std::vector<Detection>& boxes = device_boxes.read();
@@ -219,8 +219,9 @@ PYBIND11_MODULE(cuda_on_host, m) {
         py::arg("channels_last") = false, py::arg("half") = py::none());
   m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"),
         py::arg("timestamp_ns"), py::arg("ego"), py::arg("half") = false, py::arg("spare_points") = 0);
-  m.def("warp_bev", &py_warp_bev);
-  m.def("decode", &py_decode);
+  m.def("warp_bev", &py_warp_bev, py::arg("grid"), py::arg("features"), py::arg("T_then_now"),
+        py::arg("ground_plane") = Vec3{});
+  m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"), py::arg("ground_plane") = Vec3{});
   m.def("start_counting", &traffic::start);
   m.def("counted", &traffic::counted);
 }

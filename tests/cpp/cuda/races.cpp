@@ -92,7 +92,7 @@ void radar() {
   std::vector<unsigned char> workspace(cuda::radar_workspace(spec) + 256);
   std::vector<float> out(2 * 64);
   RadarStats stats;
-  cuda::voxelize_radar(spec, sweeps.data(), count, 120, out.data(), cuda::Type::float32, &stats, workspace.data(),
+  cuda::voxelize_radar(spec, {}, sweeps.data(), count, 120, out.data(), cuda::Type::float32, &stats, workspace.data(),
                        nullptr);
 }
 
@@ -101,9 +101,9 @@ void warp() {
   std::vector<float> out(2 * 3 * 64);
   Mat4 T = identity4();
   T[3] = 0.4;
-  cuda::warp_bev(spec.grid, maps.data(), 3, T, out.data(), cuda::Type::float32, nullptr);
+  cuda::warp_bev(spec.grid, {}, maps.data(), 3, T, out.data(), cuda::Type::float32, nullptr);
   std::vector<cuda::PastMap> past(2, {Warp(spec.grid), false, 1});
-  for (auto& slot : past) slot.warp.set(spec.grid, T);
+  for (auto& slot : past) slot.warp.set(spec.grid, {}, T);
   cuda::warp_past(spec.grid, past.data(), 2, maps.data(), 3, out.data(), cuda::Type::float32, nullptr);
   const std::vector<float> bad(3 * 256, std::nanf(""));
   std::vector<float> stored(2 * bad.size());
@@ -117,7 +117,8 @@ void decode() {
   std::vector<unsigned char> workspace(cuda::decode_workspace(spec) + 256);
   std::vector<Detection> boxes(static_cast<std::size_t>(spec.head.max_detections));
   cuda::DecodeCounts counts;
-  cuda::decode(spec, heatmap.data(), box.data(), cuda::Type::float32, boxes.data(), &counts, workspace.data(), nullptr);
+  cuda::decode(spec, {}, heatmap.data(), box.data(), cuda::Type::float32, boxes.data(), &counts, workspace.data(),
+               nullptr);
 }
 
 }  // namespace
