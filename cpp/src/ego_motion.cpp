@@ -33,8 +33,7 @@ void EgoMotion::collect_poses(const FrameSet& frames) {
   for (const RadarSweep& sweep : frames.sweeps)
     if (sweep.T_world_ego) poses_.push_back({sweep.timestamp_ns, false, *sweep.T_world_ego});
   for (std::size_t i = 0; i < frames.camera_T_world_ego.size(); ++i)
-    if (frames.camera_T_world_ego[i])
-      poses_.push_back({frames.camera_time(i), false, *frames.camera_T_world_ego[i]});
+    if (frames.camera_T_world_ego[i]) poses_.push_back({frames.camera_time(i), false, *frames.camera_T_world_ego[i]});
 
   std::sort(poses_.begin(), poses_.end());
   const auto same = [](const Pose& a, const Pose& b) { return a.timestamp_ns == b.timestamp_ns; };
@@ -76,8 +75,8 @@ void EgoMotion::estimate_speed(const SensorRig& rig, const FrameSet& frames, dou
 // The reference ego frame in that of the nearest pose.
 std::optional<Mat4> EgoMotion::T_anchor_ref(const Pose& anchor) const {
   if (anchor.timestamp_ns == reference_ns_) return identity4();
-  const auto later = std::find_if(poses_.begin(), poses_.end(),
-                                  [&](const Pose& pose) { return pose.timestamp_ns > reference_ns_; });
+  const auto later =
+      std::find_if(poses_.begin(), poses_.end(), [&](const Pose& pose) { return pose.timestamp_ns > reference_ns_; });
   if (later != poses_.begin() && later != poses_.end()) {
     const Pose& earlier = *(later - 1);
     const double fraction = seconds_between(earlier.timestamp_ns, reference_ns_) /
@@ -167,10 +166,12 @@ void set_health(const EgoMotion& motion, Health& health) {
   health.ego_speed_residual = motion.estimate_residual();
 }
 
-SensorRig exposure_rig(const SensorRig& rig, const EgoMotion& motion) {
+SensorRig exposure_rig(const SensorRig& rig, const EgoMotion& motion, const GridSpec* grid) {
   SensorRig moved = rig;
-  for (std::size_t i = 0; i < moved.cameras.size(); ++i)
-    moved.cameras[i].T_ego_camera = compose(motion.T_ref_exposure(i), rig.cameras[i].T_ego_camera);
+  for (std::size_t i = 0; i < moved.cameras.size(); ++i) {
+    const Mat4& T = motion.T_ref_exposure(i);
+    moved.cameras[i].T_ego_camera = compose(grid ? rounded_exposure(*grid, T) : T, rig.cameras[i].T_ego_camera);
+  }
   return moved;
 }
 

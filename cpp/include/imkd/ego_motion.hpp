@@ -9,6 +9,7 @@
 #include "imkd/frames.hpp"
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"
+#include "imkd/spec.hpp"
 
 namespace imkd {
 
@@ -29,7 +30,7 @@ class EgoMotion {
   // twist is FrameSet::ego's; without one it is that of the nearest pose and the one about 50 ms from it; without poses
   // it is the ego speed estimated from static radar returns.
   const Ego& ego() const { return ego_; }
-  bool estimated() const { return estimated_; }           // the twist comes from radar returns
+  bool estimated() const { return estimated_; }          // the twist comes from radar returns
   float estimate_residual() const { return residual_; }  // m/s, median absolute of the inliers; 0 without an estimate
 
   // The ego frame of that time in the reference ego frame: between two poses on the screw that joins them, otherwise
@@ -37,6 +38,7 @@ class EgoMotion {
   Mat4 T_ref_at(std::int64_t timestamp_ns) const;
   // The same for data that has a pose of its own, which precedes.
   Mat4 T_ref_at(std::int64_t timestamp_ns, const std::optional<Mat4>& T_world_ego) const;
+  std::size_t cameras() const { return exposures_.size(); }
   // The ego frame at a camera's exposure in the reference ego frame.
   const Mat4& T_ref_exposure(std::size_t camera) const { return exposures_[camera]; }
 
@@ -70,7 +72,8 @@ std::optional<Mat4> motion_between(const Ego& then, const Ego& now, double secon
 // Sets health.ego_motion and health.ego_speed*.
 void set_health(const EgoMotion& motion, Health& health);
 
-// A rig whose T_ego_camera are those of the exposures: T_ref_camera. Allocates.
-SensorRig exposure_rig(const SensorRig& rig, const EgoMotion& motion);
+// A rig whose T_ego_camera are those of the exposures: T_ref_camera. grid: of the lift, for the motion of
+// rounded_exposure (imkd/ops.hpp); null: the motion itself. Allocates.
+SensorRig exposure_rig(const SensorRig& rig, const EgoMotion& motion, const GridSpec* grid = nullptr);
 
 }  // namespace imkd

@@ -59,7 +59,7 @@ struct FrameSet {
   std::vector<std::int64_t> camera_timestamps_ns;  // of the exposures; empty: all at timestamp_ns
   // Ego poses at the exposures, where they are known better than by EgoMotion; empty: none is.
   std::vector<std::optional<Mat4>> camera_T_world_ego;
-  std::vector<RadarSweep> sweeps;                  // any number per radar, any order
+  std::vector<RadarSweep> sweeps;  // any number per radar, any order
   Ego ego;
 
   std::int64_t camera_time(std::size_t camera) const {

@@ -10,8 +10,8 @@ using Mat3 = std::array<double, 9>;   // row-major
 using Mat4 = std::array<double, 16>;  // row-major
 
 constexpr Mat4 identity4() { return {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1}; }
-Mat4 compose(const Mat4& T_a_b, const Mat4& T_b_c);        // T_a_c
-Mat4 inverse_rigid(const Mat4& T_a_b);                     // T_b_a
+Mat4 compose(const Mat4& T_a_b, const Mat4& T_b_c);  // T_a_c
+Mat4 inverse_rigid(const Mat4& T_a_b);               // T_b_a
 // T_a_b of two poses in one world. The translations are subtracted first: a far origin, as of UTM, costs no digits.
 Mat4 relative(const Mat4& T_world_a, const Mat4& T_world_b);
 constexpr Vec3 rotate(const Mat4& T_a_b, const Vec3& v) {  // rotation part only: v_a
@@ -33,8 +33,8 @@ Vec3 twist_between(const Mat4& T_now_later, double seconds);  // its inverse, fo
 Vec3 rotation_vector(const Mat4& T);
 Mat4 rigid(const Vec3& rotation_vector, const Vec3& translation);
 
-// The pose at a fraction of the way from a to b, along the screw that joins them: exact for a constant twist, in a plane
-// or not. None where the rotation between them exceeds 3 rad: its axis is then ill-conditioned.
+// The pose at a fraction of the way from a to b, along the screw that joins them: exact for a constant twist, in a
+// plane or not. None where the rotation between them exceeds 3 rad: its axis is then ill-conditioned.
 std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction);
 
 }  // namespace imkd
