@@ -50,6 +50,14 @@ class Code(IntEnum):
     source_bad_label = 305
     source_bad_calibration = 306
     source_unknown_frame = 307
+    source_syntax = 308
+    source_unknown_key = 309
+    source_missing_key = 310
+    source_bad_value = 311
+    source_bad_path = 312
+    source_duplicate = 313
+    source_bad_time = 314
+    source_bad_split = 315
     bundle_missing = 401
     bundle_manifest = 402
     bundle_unknown_key = 403
@@ -327,6 +335,16 @@ class CameraCoverage:
 
 def camera_coverage(spec: ModelSpec, rig: SensorRig) -> list[CameraCoverage]: ...
 
+class Contract:
+    @staticmethod
+    def from_json(text: str) -> Contract: ...
+    def to_json(self) -> str: ...
+    def check(self, spec: ModelSpec) -> None: ...
+
+def rig_warnings(spec: ModelSpec, rig: SensorRig, contract: Contract | None = None) -> list[tuple[str, str]]: ...
+def horizontal_view(camera: CameraCalibration) -> float: ...
+def mounting_height(T_ego_sensor: ArrayLike, ground: _Vec3) -> float: ...
+
 class ImageCrop:
     @property
     def scale(self) -> float: ...
@@ -378,6 +396,8 @@ def quantize_images(
 def image_rays(
     image_spec: ImageSpec, camera: CameraCalibration, crop: ImageCrop | None = None
 ) -> NDArray[np.float64]: ...
+def project(camera: CameraCalibration, points: ArrayLike) -> NDArray[np.float64]: ...
+def pixel_rays(camera: CameraCalibration, pixels: ArrayLike) -> NDArray[np.float64]: ...
 def lift_table(spec: ModelSpec, rig: SensorRig, crops: Sequence[ImageCrop] | None = None) -> LiftTable: ...
 def lift(
     spec: ModelSpec, table: LiftTable, depth: NDArray[np.float32], context: NDArray[np.float32]

@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import imkd_edge._core as _core
+from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.bundle.golden import golden_rig
 from imkd_edge.engines.load import EngineFactory, load_engines
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.result import Detection, Health, Result
+from imkd_edge.result import Detection, Health, Result, Warning, health_of
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import SCORES, ModelSpec
 
 if TYPE_CHECKING:
     from imkd_edge.sources.base import Sample
 
-__all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result"]
+__all__ = ["Detection", "Detector", "DeviceTensor", "Health", "Result", "Warning"]
 
 PathLike = str | os.PathLike[str]
 Image = Any  # (H, W, 3) uint8 on the host or the GPU, or NV12 on the host as (Y, UV) or (Y, UV, matrix)
@@ -115,7 +116,8 @@ class Detector:
         elif not isinstance(rig, SensorRig):
             rig = SensorRig.load(os.fspath(rig))
         options = _Options(device, engine, threads, score_threshold, debug, stage_times)
-        self._open(bundle.spec, rig, bundle.file("camera.onnx"), bundle.file("bev.onnx"), options)
+        parts = bundle.file("camera.onnx"), bundle.file("bev.onnx")
+        self._open(bundle.spec, rig, *parts, options, bundle.contract)
 
     @classmethod
     def from_onnx(
@@ -147,14 +149,22 @@ class Detector:
         return detector
 
     def _open(
-        self, spec: ModelSpec, rig: SensorRig, camera_onnx: PathLike, bev_onnx: PathLike, options: _Options
+        self,
+        spec: ModelSpec,
+        rig: SensorRig,
+        camera_onnx: PathLike,
+        bev_onnx: PathLike,
+        options: _Options,
+        contract: Contract | None = None,
     ) -> None:
         camera, bev, device, self.why_not_cuda = load_engines(
             camera_onnx, bev_onnx, options.device, options.engine, options.threads
         )
         threshold = -1.0 if options.score_threshold is None else options.score_threshold  # -1: the spec's
+        core_contract = None if contract is None else contract.core()
+        flags = options.debug, options.stage_times
         self._core: Any = _core.Detector(
-            spec, rig, camera, bev, device, options.threads, threshold, options.debug, options.stage_times
+            spec, rig, camera, bev, device, options.threads, threshold, *flags, core_contract
         )
         self.device: str = self._core.device  # "cpu" or "cuda"
         self.engine = camera.name()
@@ -192,7 +202,7 @@ class Detector:
         fields = self._open_core().infer(
             frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego
         )
-        health = Health(**fields.pop("health"))
+        health = health_of(fields.pop("health"))
         return Result(**fields, class_names=self._class_names, health=health)
 
     def infer_sample(self, sample: Sample) -> Result:

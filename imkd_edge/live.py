@@ -11,7 +11,7 @@ import numpy as np
 
 import imkd_edge._core as _core
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.result import Health
+from imkd_edge.result import Health, health_of
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import ModelSpec
 
@@ -160,7 +160,7 @@ class Monitor:
 
     def check(self, now_ns: int) -> Health:
         """Mode and sensor states at now_ns. The other fields, which describe a frame, are 0."""
-        return Health(**self._core.check(now_ns))
+        return health_of(self._core.check(now_ns))
 
     def reset(self) -> None:
         """Discard everything."""

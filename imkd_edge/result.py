@@ -17,7 +17,7 @@ class Detection:
     center: np.ndarray  # (3,) float32 x, y, z m
     size: np.ndarray  # (3,) float32 length, width, height m
     yaw: float  # rad about +z from +x, in [-pi, pi)
-    velocity: np.ndarray  # (2,) float32 vx, vy m/s
+    velocity: np.ndarray  # (2,) float32 vx, vy m/s; NaN: the bundle's velocity was not trained
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -27,8 +27,16 @@ class Detection:
             "center": [_short(value) for value in self.center],
             "size": [_short(value) for value in self.size],
             "yaw": _short(self.yaw),
-            "velocity": [_short(value) for value in self.velocity],
+            "velocity": None if np.isnan(self.velocity).any() else [_short(value) for value in self.velocity],
         }
+
+
+@dataclass(frozen=True)
+class Warning:
+    """Something that is unlike the bundle's contract or hurts the boxes; `imkd/result.hpp` lists the codes."""
+
+    code: str  # "W0101"
+    text: str
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,18 @@ class Health:
     ego_speed_residual: float  # m/s, median absolute residual of the inliers
     past_frames: int  # past fused maps that the network read, at most the spec's history.frames
     maps_invalid: int = 0  # 1: this frame's fused map has a non-finite value, and was not kept for later frames
+    # Those that hold in this frame, by code; an unchanged state keeps the text of the frame where it began.
+    warnings: tuple[Warning, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return {name: _short_or_null(value) if isinstance(value, float) else value for name, value in vars(self).items()}
+        values = {k: _short_or_null(value) if isinstance(value, float) else value for k, value in vars(self).items()}
+        return {**values, "warnings": [vars(warning) for warning in self.warnings]}
+
+
+def health_of(fields: dict[str, Any]) -> Health:
+    """Health from the core's dict, whose warnings are (code, text)."""
+    return Health(**{**fields, "warnings": tuple(Warning(*pair) for pair in fields["warnings"])})
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Result:
     """The detections of one frame; the arrays belong to this object."""
 
     timestamp_ns: int
-    boxes: np.ndarray  # (M, 9) float32 x, y, z, length, width, height m, yaw rad, vx, vy m/s; best first
+    boxes: np.ndarray  # (M, 9) float32 x, y, z, length, width, height m, yaw rad, vx, vy m/s or NaN; best first
     scores: np.ndarray  # (M,) float32
     labels: np.ndarray  # (M,) int32, index into class_names
     class_names: tuple[str, ...]

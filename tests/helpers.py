@@ -31,7 +31,8 @@ SPEC_JSON = """{
     {"statistic": "velocity_x", "offset": 0, "scale": 0.2}, {"statistic": "velocity_y", "offset": 0, "scale": 0.2},
     {"statistic": "age_min", "offset": 0, "scale": 2}]},
   "head": {"score_threshold": 0.2, "max_candidates": 200, "max_detections": 50, "classes": [
-    {"name": "car", "group": 0, "nms_radius": 4}, {"name": "pedestrian", "group": 0, "nms_radius": 2}]}
+    {"name": "car", "group": 0, "nms_radius": 4}, {"name": "pedestrian", "group": 0, "nms_radius": 2}]},
+  "history": {"frames": 0, "interval": 0.5, "channels": 0}, "segmentation": false
 }"""
 
 

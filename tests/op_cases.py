@@ -78,6 +78,7 @@ def random_pose(rng: np.random.Generator, tilt: float = 0.1, reach: float = 2.0)
 DISTORTIONS = {
     "none": (),
     "plumb_bob": (-0.21, 0.06, 0.0011, -0.0007, -0.004),
+    "rational_polynomial": (0.41, -0.12, 0.0009, -0.0006, 0.011, 0.63, -0.05, 0.017),
     "fisheye": (0.03, -0.012, 0.004, -0.0006),
 }
 
@@ -135,8 +136,20 @@ def normalised(camera: CameraCalibration, u: np.ndarray, v: np.ndarray) -> np.nd
     raw[:, 0, 0] -= skew * (raw[:, 0, 1] - K[1, 2]) / K[1, 1]
     if camera.distortion == "none":
         rays = (raw[:, 0] - K[:2, 2]) / np.diag(K)[:2]
-    elif camera.distortion == "plumb_bob":
+    elif camera.distortion != "fisheye":
         rays = cv2.undistortPointsIter(raw, K, np.array(camera.coefficients), None, None, stop)[:, 0]
     else:
         rays = cv2.fisheye.undistortPoints(raw, K, np.array(camera.coefficients), criteria=stop)[:, 0]
     return rays.reshape(*u.shape, 2)
+
+
+def opencv_pixels(camera: CameraCalibration, points: np.ndarray) -> np.ndarray:
+    """(N, 2) px of points (N, 3) m in the ego frame, projected by OpenCV, then by K with its skew."""
+    T = np.linalg.inv(np.asarray(camera.T_ego_camera))
+    optical, zero, unit = points @ T[:3, :3].T + T[:3, 3], np.zeros(3), np.eye(3)
+    if camera.distortion == "fisheye":
+        lens = cv2.fisheye.projectPoints(optical[:, None], zero, zero, unit, np.array(camera.coefficients))
+    else:
+        lens = cv2.projectPoints(optical, zero, zero, unit, np.array([*camera.coefficients] or [0.0] * 5))
+    xy = lens[0].reshape(-1, 2)
+    return xy @ np.asarray(camera.K)[:2, :2].T + np.asarray(camera.K)[:2, 2]

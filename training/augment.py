@@ -39,14 +39,17 @@ class View:
     images: ImageChange
     angle: float  # rad
     scale: float
+    tilt: tuple[float, float] = (0.0, 0.0)  # of the mounting, degrees, and azimuth of its axis, degrees
 
 
 def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChange) -> View:
-    """Draws angle (rad) and scale of the world, uniform within the config's bounds; half the time `reverse` adds pi."""
+    """Draws angle (rad), scale and tilt, uniform within the config's bounds; half the time `reverse` adds pi."""
     angle, scale = rng.uniform(-config.rotation, config.rotation), 1 + rng.uniform(-config.scale, config.scale)
     if config.reverse and rng.random() < 0.5:
         angle += np.pi
-    return View(images, angle, scale)
+    if not config.tilt:  # draws nothing, so that a config without it gets the views it always had
+        return View(images, angle, scale)
+    return View(images, angle, scale, (rng.uniform(0, config.tilt), rng.uniform(0, 360)))
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
@@ -160,9 +163,14 @@ def _conjugate(T: np.ndarray | None, M: np.ndarray) -> np.ndarray | None:
 
 
 def _mirror_camera(c: CameraCalibration) -> CameraCalibration:
+    """The camera of the mirrored image: skew, principal point and the horizontal tangential coefficient p2 change."""
     K = np.array(c.K)
-    K[0, 2] = c.width - 1 - K[0, 2]
-    return _camera(c, K, MIRROR @ np.array(c.T_ego_camera) @ MIRROR_CAMERA)
+    K[0, 1], K[0, 2] = -K[0, 1], c.width - 1 - K[0, 2]
+    mirrored = _camera(c, K, MIRROR @ np.array(c.T_ego_camera) @ MIRROR_CAMERA)
+    if c.distortion in ("plumb_bob", "rational_polynomial"):
+        k1, k2, p1, p2, *radial = c.coefficients
+        mirrored.coefficients = (k1, k2, p1, -p2, *radial)
+    return mirrored
 
 
 def _camera(c: CameraCalibration, K: np.ndarray, T_ego_camera: np.ndarray) -> CameraCalibration:

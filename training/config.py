@@ -83,6 +83,9 @@ class AugmentConfig:
     flip: bool = True
     rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
     scale: float = 0.0  # uniform 1 +- of the world
+    tilt: float = (
+        0.0  # degrees, uniform from 0, about a horizontal axis: of the mounting together with its ground plane
+    )
     reverse: bool = False  # rotate half of the worlds by pi; with flip that is a mirror at x = 0
     image_scale: float = 0.0  # uniform 1 +- of the image crop
     image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
@@ -141,6 +144,7 @@ POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
 SHARES = {"warmup", "ema", "empty", "scale", "image_scale", "colour", "mix"}
 SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past"}
+MAX_TILT = 30.0  # degrees
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -226,7 +230,7 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
             fix = "choose one of: " + ", ".join(known)
             raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", fix)
     config = Config(name=tree["name"], spec=spec, **sections)
-    for check in (_check_spec, _check_labels, _check_history, _check_networks):
+    for check in (_check_spec, _check_tilt, _check_labels, _check_history, _check_networks):
         for problem, fix in check(config):
             raise Error(Code.train_config, problem, where, fix)
     return config
@@ -241,6 +245,11 @@ def _check_spec(config: Config) -> Problems:
         yield f"image.stride = {spec.image.stride}", "the networks take 8 or 16"
     if spec.image.width % 32 or spec.image.height % 32:
         yield f"images of {spec.image.width} x {spec.image.height}", "the networks take multiples of 32"
+
+
+def _check_tilt(config: Config) -> Problems:
+    if config.augment.tilt > MAX_TILT:
+        yield f"[augment] tilt = {config.augment.tilt} degrees", f"a road needs {MAX_TILT} or less"
 
 
 def _check_labels(config: Config) -> Problems:

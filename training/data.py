@@ -18,6 +18,7 @@ from imkd_edge.frames import Ego
 from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.remount import remount, tilt
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
@@ -201,7 +202,9 @@ class FrameDataset(Dataset):
         """The sample in the changed world, with sensors and points dropped at random."""
         sample = SELECT_SENSORS[self.config.data.sensors](sample)
         sample = augment.mirror(sample) if view.images.flip else sample
-        sample = augment.drop(augment.rotate_and_scale(sample, view.angle, view.scale), rng, self.config.augment)
+        sample = augment.rotate_and_scale(sample, view.angle, view.scale)
+        sample = remount(sample, tilt(*view.tilt)) if view.tilt[0] else sample
+        sample = augment.drop(sample, rng, self.config.augment)
         if self.features is not None or not self.sensors:
             return sample
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import imkd_edge.ops as ops
+from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import HIDDEN, Sample, Truth
 from imkd_edge.sources.plane import Plane, heights_above
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel, ModelSpec
@@ -108,7 +109,7 @@ def depth_targets(
         rays = ops.image_rays(spec.image, camera, crop)
         depth = _box_depth(rays, sample.truth, T_camera_ego) if sample.truth else np.full(shape, np.inf)
         if sample.lidar is not None:
-            lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, np.array(camera.K), crop)
+            lidar = _lidar_depth(spec, sample.lidar, T_camera_ego, camera, crop)
             depth = np.where(np.isfinite(depth), depth, lidar)
         out[index] = depth_bin(spec, depth)
     return out
@@ -147,11 +148,13 @@ def _box_depth(
 
 
 def _lidar_depth(
-    spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, K: np.ndarray, crop: ops.ImageCrop
+    spec: ModelSpec, lidar: np.ndarray, T_camera_ego: np.ndarray, camera: CameraCalibration, crop: ops.ImageCrop
 ) -> np.ndarray:  # (h,w) m, inf where no point falls
     points = lidar[:, :3] @ T_camera_ego[:3, :3].T + T_camera_ego[:3, 3]
     points = points[points[:, 2] > NEAREST]
-    u, v = (points @ K.T)[:, :2].T / points[:, 2]
+    pixels = ops.project(camera, points)
+    visible = np.isfinite(pixels).all(1)
+    points, (u, v) = points[visible], pixels[visible].T
     column = np.floor(((u + 0.5) * crop.scale - crop.left) / spec.image.stride).astype(np.int64)
     row = np.floor(((v + 0.5) * crop.scale - crop.top) / spec.image.stride).astype(np.int64)
     depth = np.full((spec.image.feature_height(), spec.image.feature_width()), np.inf)

@@ -12,6 +12,7 @@ void bind_bundle(py::module_& m) {
       .def("file", &Bundle::file, py::arg("name"))
       .def_readonly("path", &Bundle::path)
       .def_readonly("spec", &Bundle::spec)
+      .def_readonly("contract", &Bundle::contract)
       .def_readonly("manifest", &Bundle::manifest)
       .def_property_readonly_static("kVersion", [](const py::object&) { return Bundle::kVersion; });
 }

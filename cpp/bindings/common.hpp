@@ -60,6 +60,7 @@ void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py
 
 Ego ego_motion(py::handle value, Values values = Values::checked);  // of imkd_edge.frames.Ego or None
 
+py::tuple warning_tuple(const Warning& warning);                   // (code, text), of imkd_edge.result.Warning
 py::dict health_dict(const Health& health, const SensorRig& rig);  // the fields of imkd_edge.result.Health
 
 }  // namespace imkd::python

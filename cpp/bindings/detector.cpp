@@ -67,6 +67,9 @@ py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
   out["ego_speed_residual"] = health.ego_speed_residual;
   out["past_frames"] = health.past_frames;
   out["maps_invalid"] = health.maps_invalid;
+  py::list warnings;
+  for (const Warning& warning : health.warnings) warnings.append(warning_tuple(warning));
+  out["warnings"] = warnings;
   return out;
 }
 
@@ -153,7 +156,8 @@ py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape, dty
 
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
                                      std::shared_ptr<Engine> bev, const std::string& device, int threads,
-                                     double score_threshold, bool debug, bool stage_times) {
+                                     double score_threshold, bool debug, bool stage_times,
+                                     const std::optional<Contract>& contract) {
   DetectorOptions options;
   options.device = device;
   options.threads = threads;
@@ -161,7 +165,7 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
   options.debug = debug;
   options.stage_times = stage_times;
   return std::unique_ptr<SharedDetector>(
-      new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options), {}});
+      new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options, contract), {}});
 }
 
 // An Error that Python raised. The core may handle it; otherwise the original exception is raised.
@@ -221,7 +225,8 @@ Raises:
   py::class_<SharedDetector>(m, "Detector", py::module_local(), "Frames in, boxes out; see imkd_edge.Detector.")
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"),
            py::arg("device") = "auto", py::arg("threads") = 0, py::arg("score_threshold") = -1.0,
-           py::arg("debug") = false, py::arg("stage_times") = false, py::call_guard<py::gil_scoped_release>())
+           py::arg("debug") = false, py::arg("stage_times") = false, py::arg("contract") = py::none(),
+           py::call_guard<py::gil_scoped_release>())
       .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(),
            py::arg("timestamp_ns") = 0, py::arg("camera_timestamps_ns") = py::none(),
            py::arg("camera_T_world_ego") = py::none())

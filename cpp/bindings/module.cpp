@@ -8,6 +8,7 @@ void bind_spec(py::module_& m);
 void bind_rig(py::module_& m);
 void bind_ego_motion(py::module_& m);
 void bind_ops(py::module_& m);
+void bind_contract(py::module_& m);
 void bind_bundle(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_detector(py::module_& m);
@@ -27,7 +28,9 @@ const char* identifier(Code code) {
     NAME(rig_syntax) NAME(rig_unknown_key) NAME(rig_missing_key) NAME(rig_bad_value) NAME(rig_not_rigid)
     NAME(rig_duplicate_name) NAME(rig_empty) NAME(rig_mismatch)
     NAME(source_unknown) NAME(source_missing_file) NAME(source_bad_image) NAME(source_bad_points) NAME(source_bad_label)
-    NAME(source_bad_calibration) NAME(source_unknown_frame)
+    NAME(source_bad_calibration) NAME(source_unknown_frame) NAME(source_syntax) NAME(source_unknown_key)
+    NAME(source_missing_key) NAME(source_bad_value) NAME(source_bad_path) NAME(source_duplicate)
+    NAME(source_bad_time) NAME(source_bad_split)
     NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key) NAME(bundle_version)
     NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch)
     NAME(bundle_bad_value)
@@ -100,6 +103,7 @@ PYBIND11_MODULE(_core, m) {
   bind_rig(m);
   bind_ego_motion(m);
   bind_ops(m);
+  bind_contract(m);
   bind_bundle(m);
   bind_engine(m);
   bind_detector(m);

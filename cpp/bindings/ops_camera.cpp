@@ -75,6 +75,28 @@ py::array_t<double> py_image_rays(const ImageSpec& spec, const CameraCalibration
   return out;
 }
 
+// (..., from) float64 -> (..., to) float64, row by row.
+template <void op(const CameraCalibration&, const double*, std::size_t, double*)>
+py::array_t<double> py_through_lens(const CameraCalibration& camera, const py::handle& values, py::ssize_t from,
+                                    py::ssize_t to, const char* where) {
+  SensorRig{{camera}, {}, {}}.check();
+  const auto in = py::array_t<double, py::array::c_style | py::array::forcecast>::ensure(values);
+  if (!in) PyErr_Clear();
+  if (!in || in.ndim() < 1 || in.shape(in.ndim() - 1) != from)
+    throw Error(Code::frame_bad_shape,
+                in ? "the shape is " + py::str(in.attr("shape")).cast<std::string>() : "no numbers", where,
+                "an array of shape (..., " + std::to_string(from) + ")");
+  std::vector<py::ssize_t> shape(in.shape(), in.shape() + in.ndim());
+  shape.back() = to;
+  py::array_t<double> out(shape);
+  const std::size_t count = in.size() / from;
+  const double* data = in.data();
+  double* result = out.mutable_data();
+  py::gil_scoped_release release;
+  op(camera, data, count, result);
+  return out;
+}
+
 // A table and the sizes it was made for: another spec would index beyond its tensors.
 struct SizedTable : LiftTable {
   std::vector<int> sizes;
@@ -186,12 +208,55 @@ Args:
     crop: ImageCrop of the camera; by default its image_crop.
 
 Returns:
-    (h, w, 3) float64: (x, y, 1) m, the point at optical depth 1 m in the camera frame; nan where the lens has no ray.
+    (h, w, 3) float64: (x, y, 1) m, the point at optical depth 1 m in the camera frame; nan where the lens has no ray,
+    or one 90 degrees or more off the axis, which has no optical depth.
 
 Raises:
     Error: E0104, E021x.
 
 Source: distortion models of Brown-Conrady and Kannala-Brandt, as in OpenCV.)");
+}
+
+void bind_lens(py::module_& m) {
+  m.def(
+      "project",
+      [](const CameraCalibration& camera, const py::object& points) {
+        return py_through_lens<&project>(camera, points, 3, 2, "points");
+      },
+      py::arg("camera"), py::arg("points"),
+      R"(Raw pixels of points, through the lens: the one projection of drawing, targets and the synthetic world.
+
+Args:
+    camera: CameraCalibration.
+    points: (..., 3) m in the camera frame: x right, y down, z along the optical axis.
+
+Returns:
+    (..., 2) float64 px, pixel centres at integers, inside the image or not; nan where the lens has none: at or behind
+    the plane z = 0 (fisheye: beyond the angle up to which its image grows, at most 180 degrees off the axis), or beyond
+    the radius up to which the image of a polynomial grows.
+
+Raises:
+    Error: E0202, E021x.
+
+Source: distortion models of Brown-Conrady and Kannala-Brandt, as in OpenCV's projectPoints.)");
+  m.def(
+      "pixel_rays",
+      [](const CameraCalibration& camera, const py::object& pixels) {
+        return py_through_lens<&pixel_rays>(camera, pixels, 2, 3, "pixels");
+      },
+      py::arg("camera"), py::arg("pixels"),
+      R"(Rays of raw pixels, through the lens: the inverse of project.
+
+Args:
+    camera: CameraCalibration.
+    pixels: (..., 2) px of the raw image.
+
+Returns:
+    (..., 3) float64 unit vectors in the camera frame, behind the plane z = 0 too for a fisheye; nan where the lens has
+    no ray.
+
+Raises:
+    Error: E0202, E021x.)");
 }
 
 void bind_lift(py::module_& m) {
@@ -236,5 +301,6 @@ Raises:
 
 void bind_camera_ops(py::module_& m) {
   bind_images(m);
+  bind_lens(m);
   bind_lift(m);
 }

@@ -21,8 +21,6 @@ using json::Json;
 
 constexpr std::uintmax_t kMaxManifest = 1 << 20;  // bytes
 constexpr std::size_t kBlock = 1 << 16;           // bytes hashed at a time
-constexpr json::Codes kCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key,
-                             Code::bundle_bad_value};
 constexpr const char* kAgain = "export or copy the bundle again";
 const char* const kRequired[] = {"camera.onnx", "bev.onnx", "golden.npz"};
 
@@ -81,7 +79,8 @@ void check_shape(const Json& manifest) {
   if (!schema.is_number_integer() || schema != Bundle::kVersion)
     throw Error(Code::bundle_version, "is " + schema.dump() + ", this build reads " + std::to_string(Bundle::kVersion),
                 "schema", "update imkd_edge, or export the bundle again with this version");
-  json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance"}, {kCodes, ""});
+  json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance", "contract"}, {json::kBundleCodes, ""},
+                   {"contract"});
   for (const char* key : {"spec", "files", "metrics", "provenance"}) check_object(manifest[key], key);
   for (const char* name : kRequired)
     if (!manifest["files"].contains(name))
@@ -114,9 +113,23 @@ ModelSpec read_spec(const Json& spec, const std::string& path) {
   }
 }
 
+// Null or absent: a bundle that was made before contracts.
+std::optional<Contract> read_contract(const Json& manifest, const ModelSpec& spec, const std::string& path) {
+  if (!manifest.contains("contract") || manifest["contract"].is_null()) return {};
+  try {
+    check_object(manifest["contract"], "");
+    Contract contract = Contract::from_json(manifest["contract"].dump());
+    contract.check(spec);
+    return contract;
+  } catch (const Error& error) {
+    throw Error(error.code(), error.problem(), path + ": contract" + (error.where().empty() ? "" : "." + error.where()),
+                "measure it again with imkd-edge contract");
+  }
+}
+
 Json read_manifest(const std::string& text, const std::string& path) {
   try {
-    const Json manifest = json::parse(text, kCodes);
+    const Json manifest = json::parse(text, json::kBundleCodes);
     check_shape(manifest);
     return manifest;
   } catch (const Error& error) {
@@ -130,7 +143,7 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
                 "use letters, digits, '.', '_' and '-' only, no folder, no leading dot");
   const std::string at = where + "." + name;
   check_object(entry, at);
-  json::check_keys(entry, {"sha256", "bytes"}, {kCodes, at});
+  json::check_keys(entry, {"sha256", "bytes"}, {json::kBundleCodes, at});
   const Json &sha = entry["sha256"], &bytes = entry["bytes"];
   if (!sha.is_string() || sha.get<std::string>().size() != 64 ||
       sha.get<std::string>().find_first_not_of("0123456789abcdef") != std::string::npos)
@@ -188,6 +201,7 @@ Bundle Bundle::load(const std::string& path) {
   read_blocks(where, kMaxManifest, [&](const char* data, std::size_t count) { bundle.manifest.append(data, count); });
   const Json manifest = read_manifest(bundle.manifest, where);
   bundle.spec = read_spec(manifest["spec"], where);
+  bundle.contract = read_contract(manifest, bundle.spec, where);
   const Json& files = manifest["files"];
   for (const auto& [name, entry] : files.items()) check_file(folder, name, entry, where + ": files");
   check_nothing_else(folder, files);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <optional>
 
+#include "contract_check.hpp"
 #include "exclusive_call.hpp"
 #include "frame_loop.hpp"
 #include "imkd/coverage.hpp"
@@ -19,6 +20,7 @@ struct Detector::State {
   std::unique_ptr<FrameLoop> loop;
   History history;
   std::vector<CameraCoverage> coverage;  // by camera
+  ContractCheck check_contract;
   bool has_rig = false;
   std::string why_not_cuda;
   EgoMotion motion;
@@ -27,7 +29,9 @@ struct Detector::State {
   Result result;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
 
-  State(const ModelSpec& spec, std::unique_ptr<FrameLoop> loop) : spec(spec), loop(std::move(loop)), history(spec) {
+  State(const ModelSpec& spec, std::unique_ptr<FrameLoop> loop, const std::optional<Contract>& contract)
+      : spec(spec), loop(std::move(loop)), history(spec), check_contract(spec, contract) {
+    result.health.warnings.reserve(std::size(kWarningCodes));
     frame.images.resize(static_cast<std::size_t>(spec.cameras));
     frame.T_ref_ego.assign(static_cast<std::size_t>(spec.cameras), identity4());
     frame.past.resize(static_cast<std::size_t>(spec.history.frames));
@@ -62,6 +66,7 @@ void Detector::State::set_rig(const SensorRig& next) {
                 "rig", "use a rig with that many cameras, or a bundle trained for this rig");
   std::vector<CameraCoverage> next_coverage = camera_coverage(spec, copy);
   check_coverage(next_coverage);
+  std::vector<Warning> warnings = rig_warnings(spec, copy, check_contract.contract(), next_coverage);
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
   const std::size_t radars = next.radars.size();
@@ -78,6 +83,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   // Nothing below throws.
   rig = std::move(copy);
   coverage = std::move(next_coverage);
+  check_contract.set_rig(std::move(warnings));
   has_rig = true;
 }
 
@@ -170,8 +176,11 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
 void Detector::State::resolve_radars(const FrameSet& frames) {
   if (frame.sweeps.size() < frames.sweeps.size()) frame.sweeps.resize(frames.sweeps.size());
   frame.sweep_count = resolve_sweeps(spec, rig, frames, motion, frame.sweeps.data(), result.health);
-  Mode& mode = result.health.mode = mode_of(result.health.cameras, result.health.radars);
-  if (mode == Mode::full && is_displaced(motion, frame.sweeps.data(), frame.sweep_count)) mode = Mode::partial;
+  result.health.mode = mode_of(result.health.cameras, result.health.radars);
+  check_contract.set(WarningCode::ego_motion, is_displaced(motion, frame.sweeps.data(), frame.sweep_count),
+                     "the ego motion is unknown, and a radar sweep is older than one period: its points stay where the "
+                     "vehicle was; give FrameSet::ego, or the sweeps' poses");
+  check_contract.observe(rig, frames, result.health);
   frame.blind = result.health.mode == Mode::blind;
 }
 
@@ -210,7 +219,8 @@ struct Engines {
 }  // namespace
 
 Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
-                   std::shared_ptr<Engine> bev, const DetectorOptions& options) {
+                   std::shared_ptr<Engine> bev, const DetectorOptions& options,
+                   const std::optional<Contract>& contract) {
   if (!camera || !bev)
     throw Error(Code::engine_unavailable, "an engine is null", "Detector",
                 "give one for the camera part and one for the BEV part");
@@ -218,7 +228,7 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
   ModelSpec used = spec;
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
-  state_ = std::make_unique<State>(used, make_loop(used, std::move(camera), std::move(bev), options));
+  state_ = std::make_unique<State>(used, make_loop(used, std::move(camera), std::move(bev), options), contract);
   state_->set_rig(rig);
 }
 
@@ -230,7 +240,7 @@ Detector Detector::load(const std::string& path, const SensorRig& rig, const Det
       options.device, options.engine, [&](const std::string& name) { engines.emplace(bundle, name, options.threads); });
   DetectorOptions resolved = options;
   resolved.device = choice.device;
-  Detector detector(bundle.spec, rig, engines->camera, engines->bev, resolved);
+  Detector detector(bundle.spec, rig, engines->camera, engines->bev, resolved, bundle.contract);
   detector.state_->why_not_cuda = std::move(choice.why_not_cuda);
   return detector;
 }
@@ -247,6 +257,7 @@ void Detector::set_rig(const SensorRig& rig) {
 void Detector::reset() {
   const ExclusiveCall call(state_->busy, "Detector");
   state_->history.reset();
+  state_->check_contract.reset();
 }
 
 const ModelSpec& Detector::spec() const { return state_->spec; }
@@ -280,6 +291,8 @@ const Result& Detector::infer(const FrameSet& given) {
       s.history.discard(s.frame.store_map);  // a non-finite value would reach every later frame
   }
   if (s.frame.blind) s.result.detections.clear();
+  if (!s.check_contract.trained_velocity())
+    for (Detection& detection : s.result.detections) detection.vx = detection.vy = std::nanf("");
   s.result.total_us = total.lap();
   return s.result;
 }

@@ -1,7 +1,9 @@
-// The one list of the members of the spec and the rig: the JSON reader, the JSON writer and the Python binding walk it.
+// The one list of the members of the spec, the rig and the contract: the JSON reader, the JSON writer and the Python
+// binding walk it.
 #pragma once
 #include <string>
 
+#include "imkd/contract.hpp"
 #include "imkd/error.hpp"
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"
@@ -24,7 +26,7 @@ struct EnumNames<RadarStatistic> {
 };
 template <>
 struct EnumNames<Distortion> {
-  static constexpr const char* names[] = {"none", "plumb_bob", "fisheye"};
+  static constexpr const char* names[] = {"none", "plumb_bob", "rational_polynomial", "fisheye"};
 };
 template <>
 struct EnumNames<RadialVelocity> {
@@ -41,6 +43,14 @@ struct EnumNames<Mode> {
 template <>
 struct EnumNames<MotionSource> {
   static constexpr const char* names[] = {"poses", "twist", "estimated", "none"};
+};
+template <>
+struct EnumNames<IntensityUnit> {
+  static constexpr const char* names[] = {"unknown", "rcs_dbsm", "snr_db", "magnitude_db"};
+};
+template <>
+struct EnumNames<Traffic> {
+  static constexpr const char* names[] = {"unknown", "right", "left"};
 };
 
 template <class Enum>
@@ -172,6 +182,51 @@ void fields(const SensorRig*, F&& field) {
   field("cameras", &SensorRig::cameras);
   field("radars", &SensorRig::radars);
   field("ground_plane", &SensorRig::ground_plane);
+}
+
+template <class F>
+void fields(const CamerasContract*, F&& field) {
+  field("number", &CamerasContract::number);
+  field("field_of_view", &CamerasContract::field_of_view);
+  field("width", &CamerasContract::width);
+  field("height", &CamerasContract::height);
+  field("lenses", &CamerasContract::lenses);
+  field("mounting", &CamerasContract::mounting);
+}
+
+template <class F>
+void fields(const RadarsContract*, F&& field) {
+  field("number", &RadarsContract::number);
+  field("velocity", &RadarsContract::velocity);
+  field("unit", &RadarsContract::unit);
+  field("intensity", &RadarsContract::intensity);
+  field("points", &RadarsContract::points);
+  field("rate", &RadarsContract::rate);
+  field("mounting", &RadarsContract::mounting);
+}
+
+template <class F>
+void fields(const ClassContract*, F&& field) {
+  field("name", &ClassContract::name);
+  field("objects", &ClassContract::objects);
+  field("size", &ClassContract::size);
+}
+
+template <class F>
+void fields(const TrainedOutputs*, F&& field) {
+  field("velocity", &TrainedOutputs::velocity);
+}
+
+template <class F>
+void fields(const Contract*, F&& field) {
+  field("data", &Contract::data);
+  field("frames", &Contract::frames);
+  field("cameras", &Contract::cameras);
+  field("radars", &Contract::radars);
+  field("classes", &Contract::classes);
+  field("traffic", &Contract::traffic);
+  field("ground_plane", &Contract::ground_plane);
+  field("trained", &Contract::trained);
 }
 
 }  // namespace imkd

@@ -18,6 +18,8 @@ struct Codes {
 };
 constexpr Codes kSpecCodes{Code::spec_syntax, Code::spec_unknown_key, Code::spec_missing_key, Code::spec_bad_value};
 constexpr Codes kRigCodes{Code::rig_syntax, Code::rig_unknown_key, Code::rig_missing_key, Code::rig_bad_value};
+constexpr Codes kBundleCodes{Code::bundle_manifest, Code::bundle_unknown_key, Code::bundle_missing_key,
+                             Code::bundle_bad_value};
 
 // The JSON path ("radar.features[3].scale") of the value being read, and the codes for its errors.
 struct At {

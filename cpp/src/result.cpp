@@ -1,8 +1,15 @@
 #include "imkd/result.hpp"
 
 #include <algorithm>
+#include <cstdio>
 
 namespace imkd {
+
+std::string code_name(WarningCode code) {
+  char text[16];
+  std::snprintf(text, sizeof text, "W%04d", static_cast<int>(code));
+  return text;
+}
 
 Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorState>& radars) {
   const auto usable_cameras = std::count_if(cameras.begin(), cameras.end(), usable);

@@ -32,6 +32,19 @@ void check_finite(const Numbers& numbers, std::string_view where) {
     if (!std::isfinite(value)) bad(where, "has a number that is not finite", "correct the calibration");
 }
 
+std::size_t coefficients_of(Distortion distortion) {
+  switch (distortion) {
+    case Distortion::plumb_bob:
+      return 5;
+    case Distortion::rational_polynomial:
+      return 8;
+    case Distortion::fisheye:
+      return 4;
+    default:
+      return 0;
+  }
+}
+
 void check_camera(const CameraCalibration& camera, const std::string& where) {
   for (const auto& [key, side] : {std::pair<const char*, int>{".width", camera.width}, {".height", camera.height}})
     if (side < 1 || side > kMaxSide)
@@ -43,14 +56,12 @@ void check_camera(const CameraCalibration& camera, const std::string& where) {
     bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
   if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
     bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
-  const std::size_t expected = camera.distortion == Distortion::none        ? 0
-                               : camera.distortion == Distortion::plumb_bob ? 5
-                                                                            : 4;
+  const std::size_t expected = coefficients_of(camera.distortion);
   if (camera.coefficients.size() != expected)
     bad(where + ".coefficients",
         std::to_string(camera.coefficients.size()) + " coefficients, " + enum_name(camera.distortion) + " has " +
             std::to_string(expected),
-        "plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty");
+        "plumb_bob: k1 k2 p1 p2 k3; rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6; fisheye: k1 k2 k3 k4; none: empty");
   check_finite(camera.coefficients, where + ".coefficients");
   check_rigid(camera.T_ego_camera, where + ".T_ego_camera");
 }

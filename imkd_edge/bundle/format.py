@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 import imkd_edge._core as _core
-from imkd_edge.bundle.files import npz_bytes, write_synced
+from imkd_edge.bundle.contract import Contract
+from imkd_edge.bundle.files import npz_bytes, write_atomically, write_synced
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
 
@@ -29,6 +30,7 @@ class Bundle:
     path: Path
     spec: ModelSpec
     manifest: dict[str, Any]
+    contract: Contract | None = None  # None: the bundle was made before contracts
 
     @classmethod
     def load(cls, bundle: str | os.PathLike[str] | Bundle) -> Bundle:
@@ -43,7 +45,8 @@ class Bundle:
         if isinstance(bundle, Bundle):
             return bundle
         core = _core.Bundle.load(str(find(bundle)))
-        return cls(Path(core.path), core.spec, json.loads(core.manifest))
+        contract = None if core.contract is None else Contract.from_core(core.contract)
+        return cls(Path(core.path), core.spec, json.loads(core.manifest), contract)
 
     def file(self, name: str) -> Path:
         """Path of a file in the manifest; raises Error bundle_missing_file for any other name."""
@@ -92,6 +95,7 @@ def write_bundle(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     extra: Mapping[str, bytes] | None = None,
+    contract: Contract | None = None,
 ) -> Bundle:
     """Writes a bundle to a temporary folder, loads it, then renames it; only an old bundle may be replaced.
 
@@ -103,6 +107,7 @@ def write_bundle(
         metrics: name -> finite number, or a dict of these.
         provenance: data, licence, commit, seed and other JSON values.
         extra: name -> content of further files, e.g. {"card.md": b"..."}.
+        contract: what the model was trained on, from `imkd_edge.checks.contract.measure`; None: unknown.
 
     Raises:
         Error: bundle_bad_value for values without a JSON form (NaN included), bundle_* for what Bundle.load rejects,
@@ -110,7 +115,7 @@ def write_bundle(
     """
     check_target(folder)
     files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
-    files["manifest.json"] = _manifest(spec, files, metrics, provenance)
+    files["manifest.json"] = _manifest(spec, files, metrics, provenance, contract)
     target = Path(folder).absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,13 +152,31 @@ def check_target(folder: str | os.PathLike[str]) -> None:
         raise Error(Code.write_failed, problem, str(target), fix)
 
 
+def replace_contract(bundle: Bundle, contract: Contract) -> Bundle:
+    """Writes another contract into the manifest of a bundle; its files stay as they are.
+
+    Raises:
+        Error: bundle_bad_value for a contract of other classes, write_failed.
+    """
+    core = contract.core()
+    core.check(bundle.spec)
+    manifest = {**bundle.manifest, "contract": json.loads(core.to_json())}
+    write_atomically(bundle.path / "manifest.json", _canonical_json(manifest))
+    return Bundle.load(bundle.path)
+
+
 def _manifest(
-    spec: ModelSpec, files: Mapping[str, bytes], metrics: Mapping[str, Any], provenance: Mapping[str, Any]
+    spec: ModelSpec,
+    files: Mapping[str, bytes],
+    metrics: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    contract: Contract | None,
 ) -> bytes:
     entries = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()}
     manifest = {
         "schema": _core.Bundle.kVersion,
         "spec": json.loads(spec.to_json()),
+        "contract": None if contract is None else json.loads(contract.to_json()),
         "files": entries,
         "metrics": dict(metrics),
         "provenance": dict(provenance),

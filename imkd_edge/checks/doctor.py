@@ -27,14 +27,19 @@ class Check:
     fix: str = ""
 
 
-def examine() -> dict[str, Any]:
+def examine(bundle: str = "tiny", rig: str | Path | None = None) -> dict[str, Any]:
     """Runs every check; an exception in a check becomes a failure.
+
+    Args:
+        bundle: whose contract the rig is held against.
+        rig: JSON file of a SensorRig; None: no such check.
 
     Returns:
         {"status": the worst of all, "checks": [{"name", "status", "detail", "fix"}]}.
     """
     checks: list[Check] = []
-    for name, check in CHECKS.items():
+    contract = {} if rig is None else {"contract": lambda: _contract(bundle, rig)}
+    for name, check in {**CHECKS, **contract}.items():
         try:
             result = check()
         except Error as error:
@@ -215,6 +220,22 @@ def _bundle(name: str) -> Check:
         return _failure(title, error)
     size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
     return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
+
+
+def _contract(bundle: str, rig: str | Path) -> list[Check]:
+    """In what a rig is unlike the data that a bundle was trained on."""
+    from imkd_edge.bundle.format import Bundle
+    from imkd_edge.checks.contract import compare_rig
+    from imkd_edge.rig import SensorRig
+
+    loaded, name = Bundle.load(bundle), f"contract {bundle}"
+    warnings = compare_rig(loaded, SensorRig.load(str(rig)))
+    fix = "correct the rig, or train for it"
+    if warnings:
+        return [Check(name, WARN, f"{warning.code} {warning.text}", fix) for warning in warnings]
+    if loaded.contract is None:
+        return [Check(name, WARN, "no contract: unknown what it was trained on", "imkd-edge contract")]
+    return [Check(name, OK, f"{rig} is like the rigs of {loaded.contract.data}")]
 
 
 def _golden() -> list[Check]:

@@ -14,6 +14,7 @@ from imkd_edge.cli.common import (
     GATE_FAILED,
     OK,
     Json,
+    SourceName,
     SourceOptions,
     Threads,
     bar,
@@ -35,10 +36,6 @@ BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name o
 BundleOption = Annotated[
     str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")
 ]
-SourceName = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth[:SEED]."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +50,7 @@ def register(app: typer.Typer) -> None:
         ),
     )(infer)
     add("inspect", epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect runs/astyx-lite.imkd --json"))(inspect)
-    add("doctor", epilog=examples("imkd-edge doctor", "imkd-edge doctor --json"))(doctor)
+    add("doctor", epilog=examples("imkd-edge doctor --json", "imkd-edge doctor tiny --rig rig.json"))(doctor)
     add(
         "bench",
         epilog=examples(
@@ -105,6 +102,8 @@ def infer(
     json: Json = False,
 ) -> int:
     """Detect objects in the frames of a recording; with --json one line per frame."""
+    from imkd_edge.bundle.format import Bundle
+    from imkd_edge.checks.contract import WarningLog, compare_source, with_warnings
     from imkd_edge.detector import Detector
     from imkd_edge.sources.select import select
     from imkd_edge.view.save import save_frame
@@ -115,11 +114,14 @@ def infer(
     samples = select(source, options.split, options.frame, options.frames, parse_options(option))
     rig = samples.source[samples.names[0]].rig
 
+    loaded, changes = Bundle.load(bundle), WarningLog(log().print)
+    unlike = tuple(compare_source(loaded, samples.source))
     with Detector(
-        bundle, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
+        loaded, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
     ) as detector:
         for sample in track(samples, len(samples), "infer"):
-            result = detector.infer_sample(sample)
+            result = with_warnings(detector.infer_sample(sample), unlike)
+            changes.write(sample.name, result.health.warnings)
             record = {"frame": sample.name, **result.to_dict()}
             if options.save:
                 folder = save_frame(options.out, sample, result, detector.spec, bundle, record, options.theme)
@@ -139,20 +141,24 @@ def inspect(bundle: BundleName, json: Json = False) -> int:
     from imkd_edge.bundle.format import Bundle
 
     loaded = Bundle.load(bundle)
-    card = {"path": str(loaded.path), **loaded.manifest}
+    card = {"path": str(loaded.path), "contract": None, **loaded.manifest}
     if json:
         print_json(card)
     else:
-        report.show_card(card, loaded.spec)
+        report.show_card(card, loaded.spec, loaded.contract)
     return OK
 
 
 @verb
-def doctor(json: Json = False) -> int:
-    """Check this machine and this installation, and say how to mend what is wrong."""
+def doctor(
+    bundle: Annotated[str, typer.Argument(help="With --rig: the bundle whose contract the rig is held against.")] = "tiny",
+    rig: Annotated[Path | None, typer.Option(help="JSON file of a SensorRig: in what it is unlike BUNDLE.")] = None,
+    json: Json = False,
+) -> int:
+    """Check this machine and this installation, and say how to mend what is wrong; with --rig also a vehicle."""
     from imkd_edge.checks.doctor import examine
 
-    findings = examine()
+    findings = examine(bundle, rig)
     if json:
         print_json(findings)
     else:

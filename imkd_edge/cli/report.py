@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from imkd_edge.bundle.contract import Contract
 from imkd_edge.cli.common import log, out
 
 _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
@@ -44,18 +45,21 @@ def _name(bundle: Any) -> str:
 def show_frame(record: dict[str, Any]) -> None:
     """The detections of one frame, the times of its stages, and the health of its sensors."""
     detections = record["detections"]
+    untrained = any(entry["velocity"] is None for entry in detections)
+    speed_column = () if untrained else (">speed m/s",)
     table = _table(
         f"frame {escape(str(record['frame']))}: {len(detections)} detections",
         "class",
-        *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °", ">speed m/s"),
+        *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °"), *speed_column,
     )
     for entry in detections:
         x, y, _ = entry["center"]
         size = "×".join(f"{value:.1f}" for value in entry["size"])
         values = [entry["score"], x, y, math.hypot(x, y)]
         columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
-        heading, speed = math.degrees(entry["yaw"]), math.hypot(*entry["velocity"])
-        table.add_row(escape(entry["label"]), *columns, size, f"{heading:.0f}", f"{speed:.1f}")
+        heading = f"{math.degrees(entry['yaw']):.0f}"
+        speed = [] if untrained else [f"{math.hypot(*entry['velocity']):.1f}"]
+        table.add_row(escape(entry["label"]), *columns, size, heading, *speed)
     out().print(table)
     show_stages(record["timings_us"])
     show_health(record["health"])
@@ -79,6 +83,8 @@ def show_health(health: dict[str, Any]) -> None:
         + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "")
         + past
     )
+    for warning in health["warnings"]:
+        out().print(f"[yellow]{warning['code']}[/] {escape(warning['text'])}")
 
 
 def show_line(record: dict[str, Any]) -> None:
@@ -93,7 +99,41 @@ def show_line(record: dict[str, Any]) -> None:
     )
 
 
-def show_card(card: dict[str, Any], spec: Any) -> None:
+def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
+    """What a bundle was trained on, one fact a row."""
+    if contract is None:
+        yield "contract", "no contract: unknown what it was trained on; measure it with imkd-edge contract"
+        return
+
+    def span(values: tuple[float, float], unit: str = "") -> str:
+        low, high = (f"{value:g}" for value in values)
+        return (low if low == high else f"{low} to {high}") + unit
+
+    cameras, radars = contract.cameras, contract.radars
+    yield "trained on", f"{contract.data}, {contract.frames} frames, traffic on the side: {contract.traffic}"
+    yield "trained cameras", f"{span(cameras.number)}, lenses {', '.join(cameras.lenses) or 'none'}"
+    view = f"{span(cameras.field_of_view)}° wide, {span(cameras.width)} × {span(cameras.height)} px"
+    yield "", f"{view}, {span(cameras.mounting)} m above the ground"
+    yield "trained radars", f"{span(radars.number)}, velocity {', '.join(radars.velocity) or 'none'}"
+    rate = f"{radars.rate:g} sweeps/s" if radars.rate else "unknown rate"
+    yield "", f"intensity {span(radars.intensity)} dB ({radars.unit}), {span(radars.points)} points a sweep, {rate}"
+    yield "", f"{span(radars.mounting)} m above the ground"
+    yield "ground plane", "named by the rigs" if contract.ground_plane else "not named by the rigs"
+    for item in contract.classes:
+        size = " × ".join(f"{value:.2f}" for value in item.size)
+        yield f"trained {item.name}", f"{item.objects} objects, median {size} m" if item.objects else "no object"
+    yield "velocity", "trained" if contract.trained.velocity else "not trained: null in results"
+
+
+def show_contract(bundle: str, contract: Contract) -> None:
+    """A contract as a table."""
+    table = _table(f"contract of {escape(_name(bundle))}", "what", "value")
+    for what, value in _contract_rows(contract):
+        table.add_row(escape(what), escape(value))
+    out().print(table)
+
+
+def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
     """What is in a bundle."""
     facts = _table(f"bundle {escape(_name(card['path']))}", "what", "value")
     facts.columns[1].overflow = "fold"
@@ -116,6 +156,8 @@ def show_card(card: dict[str, Any], spec: Any) -> None:
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
+    for what, value in _contract_rows(contract):
+        facts.add_row(escape(what), escape(value))
     metrics = card.get("metrics", {})
     as_eval_prints = {"dataset", "split", "frames"} <= metrics.keys() and isinstance(metrics.get("metrics"), dict)
     if as_eval_prints:

@@ -1,7 +1,8 @@
-"""The verbs of the workstation: train, export, quantize, compare, eval. Torch is imported only when a verb needs it."""
+"""The verbs of the workstation: convert, train, export, quantize, compare, eval. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from imkd_edge.cli.common import (
     GATE_FAILED,
     OK,
     Json,
+    SourceName,
     SourceOptions,
     Threads,
     bar,
@@ -24,12 +26,27 @@ from imkd_edge.cli.common import (
 )
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.errors import Code, Error
-from imkd_edge.options import CompareOptions, EvalOptions, QuantizeOptions, RunOptions, TrainOptions, changed
+from imkd_edge.options import (
+    CompareOptions,
+    ConvertOptions,
+    EvalOptions,
+    QuantizeOptions,
+    RunOptions,
+    TrainOptions,
+    changed,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs to the application."""
     add = app.command
+    add(
+        "convert",
+        epilog=examples(
+            "imkd-edge convert recordings/astyx --to drives/astyx",
+            "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
+        ),
+    )(convert)
     add(
         "train",
         epilog=examples(
@@ -45,6 +62,13 @@ def register(app: typer.Typer) -> None:
             "--metrics runs/astyx-lite/eval.json",
         ),
     )(export)
+    add(
+        "contract",
+        epilog=examples(
+            "imkd-edge contract runs/astyx-lite.imkd --data recordings/astyx",
+            "imkd-edge contract tiny --data synth --limit 84 --json",
+        ),
+    )(contract)
     add(
         "quantize",
         epilog=examples(
@@ -67,6 +91,22 @@ def register(app: typer.Typer) -> None:
             "imkd-edge eval runs/astyx-lite.imkd --data recordings/astyx --split val --per-range --per-block --json",
         ),
     )(evaluate)
+
+
+@verb
+def convert(
+    source: SourceName,
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: ConvertOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Write any source as a drive folder, the documented format for one's own recordings."""
+    from imkd_edge.sources.convert import convert as write
+
+    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
+    _show("drive folder", result, json)
+    return OK
 
 
 @verb
@@ -127,7 +167,10 @@ def parse_seeds(text: str) -> list[int]:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.")],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
-    data: Annotated[str | None, typer.Option(help="Source of the golden frame; the default is the training's.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Source of the golden frame; the contract is measured on it too. Default: the training's."),
+    ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
     json: Json = False,
@@ -139,6 +182,26 @@ def export(
     module = _extra("imkd_edge.training.export", "train")
     result = module.export(checkpoint, out, data=data, metrics=metrics, half=half)
     _show("bundle", result, json)
+    return OK
+
+
+@verb
+def contract(
+    bundle: Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle; it is changed.")],
+    data: Annotated[str, typer.Option(help="What the bundle was trained on: folder of a recording, or synth.")],
+    split: Annotated[str | None, typer.Option(help="Its training split; the default is that of the training.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Frames to read, evenly spaced; the default is 500.")] = None,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Measure what a bundle was trained on and write it into the bundle, whose detector then warns of what is unlike it."""
+    from imkd_edge.checks.contract import measure_bundle
+
+    result = measure_bundle(bundle, data, split, limit, parse_options(option), bar("contract"))
+    if json:
+        print_json(asdict(result))
+    else:
+        report.show_contract(bundle, result)
     return OK
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample
+from imkd_edge.sources.geometry import inverse
 from imkd_edge.sources.plane import Plane
-from imkd_edge.sources.remount import lift, remount, tilt
+from imkd_edge.sources.remount import lift, remount, remount_boxes, tilt
 
 Condition = Callable[[Sample], Sample]
 
@@ -80,6 +81,15 @@ def _with_plane(sample: Sample, plane: Plane | None) -> Sample:
     return replace(sample, rig=rig)
 
 
+MOUNTINGS = {  # T_new_old; a tilt is in degrees, of roll and pitch in equal parts, a lift in m
+    "tilted_1": tilt(1.0),
+    "tilted_2": tilt(2.0),
+    "tilted_3": tilt(3.0),
+    "lifted_0.1": lift(0.1),
+    "lifted_0.2": lift(0.2),
+    "tilted_2_unnamed": tilt(2.0),
+    "tilted_2_old_plane": tilt(2.0),
+}
 CONDITIONS: dict[str, Condition] = {
     "none": lambda sample: sample,
     "no_camera": no_camera,
@@ -91,13 +101,9 @@ CONDITIONS: dict[str, Condition] = {
     "camera_0.5deg": rotate_cameras(0.5),
     "camera_1deg": rotate_cameras(1.0),
     "camera_2deg": rotate_cameras(2.0),
-    "tilted_1": mount(tilt(1.0)),  # degrees, of roll and pitch in equal parts
-    "tilted_2": mount(tilt(2.0)),
-    "tilted_3": mount(tilt(3.0)),
-    "lifted_0.1": mount(lift(0.1)),  # m
-    "lifted_0.2": mount(lift(0.2)),
-    "tilted_2_unnamed": mount_without_plane(tilt(2.0)),
-    "tilted_2_old_plane": mount_with_old_plane(tilt(2.0)),
+    **{name: mount(T) for name, T in MOUNTINGS.items()},
+    "tilted_2_unnamed": mount_without_plane(MOUNTINGS["tilted_2_unnamed"]),
+    "tilted_2_old_plane": mount_with_old_plane(MOUNTINGS["tilted_2_old_plane"]),
 }
 
 
@@ -107,3 +113,8 @@ def condition(name: str) -> Condition:
         fix = f"choose one of: {', '.join(CONDITIONS)}"
         raise Error(Code.spec_bad_value, f"there is no condition {name!r}", "--condition", fix)
     return CONDITIONS[name]
+
+
+def original_frame(name: str, boxes: np.ndarray) -> np.ndarray:
+    """Boxes (M, 9) of a sample under a condition, in the ego frame that the sample had without it."""
+    return remount_boxes(boxes, inverse(MOUNTINGS[name])) if name in MOUNTINGS else boxes

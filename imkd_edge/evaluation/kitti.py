@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import imkd_edge.ops as ops
 from imkd_edge.evaluation.detections import LabelledFrame
 from imkd_edge.evaluation.iou import box_iou
 from imkd_edge.rig import SensorRig
@@ -225,13 +226,11 @@ def blocks(names: Sequence[str]) -> list[list[int]]:
 
 
 def in_image(rig: SensorRig, boxes: np.ndarray) -> np.ndarray:
-    """(M,) bool: which centres of (M, 7+) boxes in the ego frame project into any image, without distortion."""
+    """(M,) bool: which centres of (M, 7+) boxes in the ego frame project into any image."""
     result = np.zeros(len(boxes), bool)
     for camera in rig.cameras:
         T = np.linalg.inv(np.asarray(camera.T_ego_camera))
-        pixel = (boxes[:, :3] @ T[:3, :3].T + T[:3, 3]) @ np.asarray(camera.K).T
-        depth = np.where(pixel[:, 2] > 0, pixel[:, 2], np.nan)
-        u, v = pixel[:, 0] / depth, pixel[:, 1] / depth
+        u, v = ops.project(camera, boxes[:, :3] @ T[:3, :3].T + T[:3, 3]).T
         in_width = np.abs(u - (camera.width - 1) / 2) <= camera.width / 2
         in_height = np.abs(v - (camera.height - 1) / 2) <= camera.height / 2
         result |= in_width & in_height

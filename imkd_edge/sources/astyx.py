@@ -61,6 +61,7 @@ class AstyxSource(Source):
     """
 
     kind = "astyx"
+    intensity = "magnitude_db"
 
     def __init__(
         self,
@@ -120,6 +121,11 @@ class AstyxSource(Source):
             camera_timestamps_ns={} if image is None else {CAMERA: timestamp_ns},
             scene="astyx",
         )
+
+    def image_files(self, name: str) -> dict[str, Path]:
+        """The encoded image of each camera of a frame."""
+        path = self.path / CAMERA / f"{name}.jpg"
+        return {} if is_absent(path) else {CAMERA: path}
 
     def _lacks(self, kind: str, name: str, path: Path) -> bool:
         """Whether a frame has no such file, which is counted."""

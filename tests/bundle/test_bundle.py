@@ -114,6 +114,7 @@ def test_a_bundle_whose_spec_is_of_version_1_still_loads(tmp_path: Path) -> None
     manifest = json.loads((bundle.path / "manifest.json").read_text())
     assert manifest["spec"].pop("history")["frames"] == 0 and manifest["spec"].pop("segmentation") is False
     manifest["spec"]["version"] = 1
+    manifest["spec"]["ground_plane"] = [0.0, 0.0, 0.0]
     (bundle.path / "manifest.json").write_text(json.dumps(manifest))
     assert Bundle.load(bundle.path).spec == bundle.spec
 

@@ -153,7 +153,8 @@ def test_a_real_frame_through_float16_engines(on_cuda, shared_data: Path, monkey
     assert types["context"][1][3] == bundle.spec.context_channels
     spec = bundle.spec
     camera_bev = ops.lift(spec, ops.lift_table(spec, sample.rig), tensors["depth"], tensors["context"])
-    boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
+    ground = ops.ground_of(spec, sample.rig)
+    boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0], ground)
     assert nmse(tensors["camera_bev"][0], camera_bev) <= 1e-5 and np.array_equal(result.labels, labels)
     assert close(result.boxes, boxes) and close(result.scores, scores)
     with Detector(bundle, sample.rig, threads=1) as on_cpu:

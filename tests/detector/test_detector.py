@@ -75,7 +75,8 @@ def test_every_tensor_is_what_the_ops_and_onnxruntime_give(bundle: Bundle, detec
     heatmap, box = session.run(["heatmap", "box"], inputs)
     np.testing.assert_allclose(tensors["heatmap"], heatmap, atol=1e-3)
     np.testing.assert_allclose(tensors["box"], box, atol=1e-3)
-    boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0])
+    ground = ops.ground_of(spec, rig)
+    boxes, scores, labels = ops.decode(spec, tensors["heatmap"][0], tensors["box"][0], ground)
     assert np.array_equal(result.boxes, boxes)
     assert np.array_equal(result.scores, scores) and np.array_equal(result.labels, labels)
 

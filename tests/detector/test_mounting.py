@@ -14,6 +14,7 @@ from imkd_edge.result import Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.astyx import AstyxSource
 from imkd_edge.sources.base import Sample
+from imkd_edge.sources.plane import heights_above
 from imkd_edge.sources.remount import lift, remount, tilt
 
 SCORE = 0.3  # of detections that must be found again
@@ -39,7 +40,7 @@ class Run:
 @pytest.fixture(scope="module")
 def frames(shared_data: Path) -> list[Sample]:
     source = AstyxSource(shared_data / "astyx", lidar=False)
-    return [source[name] for name in source.splits["val"][10::25]]
+    return [source[name] for name in source.splits["val"][::10]]
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +71,11 @@ def test_boxes_move_with_the_frame(detector, plain, mounting):
             same = after.boxes[[other == name for other in after.names]]
             centre = T[:3, :3] @ box[:3] + T[:3, 3]
             distance = np.hypot(same[:, 0] - centre[0], same[:, 1] - centre[1]) if len(same) else np.array([np.inf])
-            if distance.min() < 0.5:
+            if distance.min() < 1:
                 matched += 1
                 heights.append(same[distance.argmin(), 2] - centre[2])
-    assert strong > 20 and matched >= 0.95 * strong
-    assert np.abs(np.median(heights)) < 0.02
+    assert strong > 40 and matched >= 0.93 * strong
+    assert np.abs(np.median(heights)) < 0.03
     assert np.quantile(np.abs(heights), 0.9) < 0.1
 
 
@@ -112,22 +113,32 @@ def test_where_arithmetic_is_exact_a_lift_changes_no_bit_of_the_radar_grid(detec
         np.testing.assert_array_equal(after, before)
 
 
+def near_ground(sample: Sample) -> Sample:
+    """Without radar points farther than 1.5 m from the ground, which a tilt moves by a cell and more."""
+    sweep = sample.radar[0]
+    heights = heights_above(sample.rig.ground_plane, sweep.points.astype(float))
+    return replace(sample, radar=[replace(sweep, points=sweep.points[np.abs(heights) < 1.5])])
+
+
 @pytest.mark.parametrize("mounting", ["rolled", "pitched", "tilted"])
-def test_a_tilt_changes_inputs_within_interpolation(detector, plain, mounting):
-    """Points move by 2 degrees of their height above the ground, some of them into the next cell."""
-    for before in plain:
-        after = run(detector, remount(before.sample, MOUNTINGS[mounting]))
+def test_a_tilt_changes_inputs_within_interpolation(detector, frames, mounting):
+    """Points move by 2 degrees of their height, some into the next cell; so means over 4 x 4 cells are compared.
+
+    Offsets within a cell move by a third of it and are left out.
+    """
+    for frame in map(near_ground, frames):
+        before, after = run(detector, frame), run(detector, remount(frame, MOUNTINGS[mounting]))
         np.testing.assert_array_equal(after.tensors["images"], before.tensors["images"])
         np.testing.assert_array_equal(after.tensors["depth"], before.tensors["depth"])
-        for name in ("radar_grid", "camera_bev"):
-            assert correlation(blurred(after.tensors[name]), blurred(before.tensors[name])) > 0.95, name
-
-
-def blurred(grid: np.ndarray) -> np.ndarray:
-    """Means over windows of 4 x 4 cells."""
-    C, H, W = grid.shape[-3:]
-    return grid.reshape(C, H // 4, 4, W // 4, 4).mean((2, 4))
+        assert correlation(before.tensors["camera_bev"], after.tensors["camera_bev"]) > 0.98
+        for channel, feature in enumerate(detector.spec.radar.features):
+            if not feature.statistic.startswith("offset"):
+                grids = [r.tensors["radar_grid"][0, channel] for r in (before, after)]
+                assert correlation(*grids) > 0.9, feature.statistic
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    """Of the means over windows of 4 x 4 cells."""
+    H, W = a.shape[-2:]
+    means = [grid.reshape(-1, H // 4, 4, W // 4, 4).mean((2, 4)).ravel() for grid in (a, b)]
+    return float(np.corrcoef(*means)[0, 1])

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import golden_sample
 from imkd_edge.errors import Error
-from imkd_edge.evaluation.conditions import CONDITIONS, condition
+from imkd_edge.evaluation.conditions import CONDITIONS, MOUNTINGS, condition, original_frame
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +105,10 @@ def test_a_tilted_mounting_may_name_no_plane_or_the_old_one(sample):
 def test_a_calibration_error_leaves_the_plane(sample):
     before = with_plane(sample, (0.03, -0.02, -1.5))
     assert condition("camera_1deg")(before).rig.ground_plane == before.rig.ground_plane
+
+
+@pytest.mark.parametrize("name", ["none", "camera_1deg", *MOUNTINGS])
+def test_detections_are_measured_in_the_frame_of_the_source(sample, name):
+    boxes = original_frame(name, condition(name)(sample).truth.boxes)
+    assert len(boxes) > 0 and np.allclose(boxes[:, :6], sample.truth.boxes[:, :6], atol=1e-9)
+    assert np.allclose(np.exp(1j * boxes[:, 6]), np.exp(1j * sample.truth.boxes[:, 6]), atol=0.003)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from op_cases import normalised, random_rig
+from op_cases import DISTORTIONS, normalised, random_rig
 
 from imkd_edge import Error
 from imkd_edge.ops import ImageCrop, image_crop, image_rays
@@ -20,7 +20,7 @@ def raw_pixels(spec: ImageSpec, crop: ImageCrop) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("distortion", ["none", "plumb_bob", "fisheye"])
+@pytest.mark.parametrize("distortion", DISTORTIONS)
 def test_a_ray_is_the_undistorted_pixel(seed: int, distortion: str) -> None:
     for camera in random_rig(seed, distortion=distortion).cameras:
         crop = image_crop(IMAGE, camera.width, camera.height)

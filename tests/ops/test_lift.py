@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from op_cases import FORWARD, normalised, random_rig, rotation, shift, small_spec
+from op_cases import DISTORTIONS, FORWARD, normalised, random_rig, rotation, shift, small_spec
 
 from imkd_edge.ops import ImageCrop, image_crop, lift, lift_table
 from imkd_edge.rig import CameraCalibration, SensorRig
@@ -60,7 +60,7 @@ def crops_of(spec: ModelSpec, rig: SensorRig) -> list[ImageCrop]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("distortion", ["none", "plumb_bob", "fisheye"])
+@pytest.mark.parametrize("distortion", DISTORTIONS)
 def test_each_frustum_point_lies_in_its_cell(seed: int, distortion: str) -> None:
     spec = small_spec(
         depth=DepthSpec(min=1.5, max=25, bins=16, spacing="log" if seed % 2 else "linear"),

@@ -238,6 +238,7 @@ BAD = {
     "unknown distortion": ("E0214", put((*C0, "distortion"), "rational")),
     "coefficients without distortion": ("E0214", put((*C0, "coefficients"), [0.1])),
     "4 coefficients for plumb_bob": ("E0214", put((*C1, "coefficients"), list(FISHEYE))),
+    "5 coefficients for rational_polynomial": ("E0214", put((*C1, "distortion"), "rational_polynomial")),
     "5 coefficients for fisheye": ("E0214", put((*C1, "distortion"), "fisheye")),
     "pose (3, 4)": ("E0214", put((*C0, "T_ego_camera"), T[:3].tolist())),
     "pose not orthonormal": ("E0215", put((*C0, "T_ego_camera"), edited(T, 0, 0, 0.1))),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_cases import DISTORTIONS, opencv_pixels, random_camera
 
 from imkd_edge import ops
 from imkd_edge.frames import Ego, RadarSweep
@@ -75,6 +76,20 @@ def test_mirrored_objects_project_onto_the_mirrored_image():
     sample = make_sample()
     before, after = pixels(sample), pixels(augment.mirror(sample))
     np.testing.assert_allclose(after[:, 0], 639 - before[:, 0], atol=1e-9)
+    np.testing.assert_allclose(after[:, 1], before[:, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("distortion", DISTORTIONS)
+def test_mirrored_points_project_onto_the_mirrored_image_of_any_lens(distortion):
+    """Both images by hand: OpenCV's lens, then K with its skew."""
+    rng = np.random.default_rng(3)
+    camera = random_camera(rng, "c", distortion)
+    sample = Sample("0", 0, SensorRig(cameras=[camera]), {}, [])
+    ahead = rng.uniform([-3, -2, 4], [3, 2, 20], (100, 3))
+    points = ahead @ np.array(camera.T_ego_camera)[:3, :3].T + np.array(camera.T_ego_camera)[:3, 3]
+    before = opencv_pixels(camera, points)
+    after = opencv_pixels(augment.mirror(sample).rig.cameras[0], points * [1, -1, 1])
+    np.testing.assert_allclose(after[:, 0], camera.width - 1 - before[:, 0], atol=1e-9)
     np.testing.assert_allclose(after[:, 1], before[:, 1], atol=1e-9)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from op_cases import DISTORTIONS, opencv_pixels
 
 from imkd_edge import ModelSpec, ops
 from imkd_edge.rig import CameraCalibration, SensorRig
@@ -136,6 +137,22 @@ def test_lidar_gives_the_nearest_point_of_a_pixel(spec):
     assert list(target[target >= 0]) == [depth_bin(spec, np.array([12.0]))[0]]
     # The principal point, (319.5, 95.5), is the corner of this feature pixel.
     assert np.argwhere(target >= 0).tolist() == [[12, 40]]
+
+
+@pytest.mark.parametrize("distortion", ["plumb_bob", "rational_polynomial", "fisheye"])
+def test_a_lidar_point_lies_in_the_feature_pixel_that_shows_it_through_the_lens(spec, distortion):
+    sample = scene()
+    camera = sample.rig.cameras[0]
+    camera.K = np.array([[330.0, 0, 319.5], [0, 330, 95.5], [0, 0, 1]])
+    camera.distortion, camera.coefficients = distortion, DISTORTIONS[distortion]
+    sample.rig.cameras = [camera]
+    for x, y, z in np.random.default_rng(0).uniform([5, -4, -1], [20, 4, 1], (50, 3)):
+        u, v = opencv_pixels(camera, np.array([[x, y, z]]))[0]
+        assert 0 <= u < 640 and 0 <= v < 192
+        seen = dataclasses.replace(sample, lidar=np.array([[x, y, z, 9]], np.float32))
+        target = depth_targets(spec, seen, [ops.ImageCrop(1.0, 0.0, 0.0)])[0]
+        assert np.argwhere(target >= 0).tolist() == [[int((v + 0.5) // 8), int((u + 0.5) // 8)]]
+        assert target.max() == depth_bin(spec, np.array([x]))[0]
 
 
 def test_absent_cameras_have_no_depth(spec):

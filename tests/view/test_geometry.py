@@ -1,4 +1,4 @@
-"""Boxes in images: corners, clipping at the near plane, the lens models of OpenCV."""
+"""Boxes in images: corners, clipping at the near plane, the lens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from imkd_edge.rig import CameraCalibration
-from imkd_edge.view.draw.geometry import EDGES, NEAR, box_corners, clip_near, is_visible, project, project_edges
+from imkd_edge.view.draw.geometry import EDGES, NEAR, box_corners, clip_near, is_visible, project_edges
 
 LOOKING_FORWARD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], float)  # ego <- camera
 
@@ -41,25 +41,36 @@ def test_a_segment_behind_the_camera_is_discarded() -> None:
     assert clip_near(np.array([0.0, 0, -1]), np.array([5.0, 0, NEAR / 2])) is None
 
 
-@pytest.mark.parametrize(
-    ("model", "coefficients"),
-    [("none", ()), ("plumb_bob", (-0.3, 0.1, 0.001, -0.002, -0.01)), ("fisheye", (0.02, -0.01, 0.003, -0.0005))],
-)
-def test_projection_agrees_with_opencv(model: str, coefficients: tuple[float, ...]) -> None:
-    random = np.random.default_rng(0)
-    points = np.column_stack([random.uniform(-3, 3, 50), random.uniform(-2, 2, 50), random.uniform(5, 30, 50)])
-    lens = camera(model, coefficients)
-    K, zero = np.asarray(lens.K), np.zeros(3)
-    if model == "fisheye":
-        expected, _ = cv2.fisheye.projectPoints(points[:, None], zero, zero, K, np.array(coefficients))
-    else:
-        expected, _ = cv2.projectPoints(points, zero, zero, K, np.array(coefficients or [0.0] * 5))
-    np.testing.assert_allclose(project(lens, points), expected.reshape(-1, 2), atol=1e-6)
+def test_an_edge_of_a_box_is_bent_by_the_lens() -> None:
+    lens = camera("rational_polynomial", (0.41, -0.12, 0.0009, -0.0006, 0.011, 0.63, -0.05, 0.017))
+    corners = box_corners(np.array([6, 1, 0, 4, 2, 2, 0.4, 0, 0]))
+    optical = np.stack([-corners[:, 1], -corners[:, 2], corners[:, 0]], 1)
+    K, zero, k = np.asarray(lens.K), np.zeros(3), np.array(lens.coefficients)
+    for (a, b), path in zip(EDGES, project_edges(lens, corners, EDGES), strict=True):
+        points = np.linspace(optical[a], optical[b], len(path))
+        expected, _ = cv2.projectPoints(points, zero, zero, K, k)
+        np.testing.assert_allclose(path, expected[:, 0], atol=1e-6)
 
 
-def test_a_folded_lens_polynomial_gives_nan() -> None:
-    far_out = np.array([[8.0, 0.0, 1.0]])  # r = 8: beyond the turning point of 1 - 0.3 r^2
-    assert np.isnan(project(camera("plumb_bob", (-0.3, 0, 0, 0, 0)), far_out)).any()
+def test_an_edge_beyond_the_fold_of_the_lens_is_cut_there() -> None:
+    lens = camera("plumb_bob", (-0.3, 0, 0, 0, 0))  # r (1 - 0.3 r^2) grows up to r = 1.054
+    (path,) = project_edges(lens, np.array([[4.0, 0, 0], [4.0, -8.0, 0]]), [(0, 1)])
+    assert 2 <= len(path) < 9 and (np.diff(path[:, 0]) > 0).all()
+
+
+def test_a_fisheye_sees_edges_beside_and_behind_it() -> None:
+    lens = camera("fisheye", (0, 0, 0, 0))
+    lens.K = np.array([[180, 0, 319.5], [0, 180, 179.5], [0, 0, 1]])  # 90 degrees are 283 px
+    (path,) = project_edges(lens, np.array([[1.0, -4.0, 0], [-0.2, -4.0, 0]]), [(0, 1)])
+    assert path[0, 0] == pytest.approx(319.5 + 180 * np.arctan2(4, 1))
+    assert path[-1, 0] == pytest.approx(319.5 + 180 * np.arctan2(4, -0.2)) and is_visible(lens, [path])
+
+
+def test_a_box_behind_a_fisheye_is_not_in_its_image() -> None:
+    lens = camera("fisheye", (0, 0, 0, 0))
+    lens.K = np.array([[180, 0, 319.5], [0, 180, 179.5], [0, 0, 1]])
+    paths = project_edges(lens, box_corners(np.array([-6, 0, 0, 4, 3, 2, 0, 0, 0])), EDGES)
+    assert paths and not is_visible(lens, paths)
 
 
 def test_a_box_around_the_camera_is_clipped_and_a_box_behind_is_invisible() -> None:

@@ -1,7 +1,9 @@
 // Bundle: a folder with manifest.json, camera.onnx, bev.onnx and golden.npz; every byte is checked on load.
 #pragma once
+#include <optional>
 #include <string>
 
+#include "imkd/contract.hpp"
 #include "imkd/spec.hpp"
 
 namespace imkd {
@@ -10,7 +12,8 @@ struct Bundle {
   static constexpr int kVersion = 1;
   std::string path;  // the folder
   ModelSpec spec;
-  // JSON text: {"schema":1,"spec":{},"files":{name:{"sha256","bytes"}},"metrics":{},"provenance":{}}
+  std::optional<Contract> contract;  // empty: the bundle was made before contracts
+  // JSON text: {"schema":1,"spec":{},"contract":{}|null,"files":{name:{"sha256","bytes"}},"metrics":{},"provenance":{}}
   std::string manifest;
   // Absolute path of a file; throws Error bundle_missing_file for a name that is not in the manifest.
   std::string file(const std::string& name) const;

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "imkd/bundle.hpp"
@@ -29,9 +30,10 @@ struct DetectorOptions {
 class Detector {
  public:
   static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});
-  // With loaded engines of any class.
+  // With loaded engines of any class. Without a contract rig and data are compared with the spec alone, and every
+  // output counts as trained.
   Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
-           const DetectorOptions& options = {});
+           const DetectorOptions& options = {}, const std::optional<Contract>& contract = {});
   ~Detector();
   Detector(Detector&&) noexcept;
   Detector& operator=(Detector&&) noexcept;

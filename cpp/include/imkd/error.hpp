@@ -35,6 +35,14 @@ enum class Code : int {
   source_bad_label = 305,
   source_bad_calibration = 306,
   source_unknown_frame = 307,
+  source_syntax = 308,  // not JSON, or not an object
+  source_unknown_key = 309,
+  source_missing_key = 310,
+  source_bad_value = 311,
+  source_bad_path = 312,   // absolute, or leaves the folder
+  source_duplicate = 313,  // a frame, key, sensor or file that is there twice
+  source_bad_time = 314,   // times that go back, or of another clock
+  source_bad_split = 315,  // names no frame, or overlaps another split
   // 4xx Bundle
   bundle_missing = 401,
   bundle_manifest = 402,  // manifest.json is not valid JSON or of the wrong shape

@@ -133,7 +133,7 @@ typedef struct imkd_detection {
   float x, y, z;               /* centre, m */
   float length, width, height; /* m */
   float yaw;                   /* rad about +z from +x */
-  float vx, vy;                /* m/s */
+  float vx, vy;                /* m/s; NaN: the bundle's velocity was not trained */
   float score;                 /* 0..1 */
   int32_t label;               /* class index, see imkd_detector_name */
 } imkd_detection;
@@ -144,6 +144,12 @@ typedef struct imkd_map {
   int32_t rows, columns;
   const float* data; /* (rows, columns) */
 } imkd_map;
+
+/* Since version 5: what is unlike the bundle's contract, a value of WarningCode in imkd/result.hpp: 101 is W0101. */
+typedef struct imkd_warning {
+  int32_t code;
+  char text[256]; /* ends in 0 */
+} imkd_warning;
 
 /* The pointers are valid until the next call with the handle. */
 typedef struct imkd_result {
@@ -171,6 +177,10 @@ typedef struct imkd_result {
   /* Since version 4; 1: the fused map has a non-finite value and is not used by later frames. */
   int32_t maps_invalid;
   int32_t ego_motion; /* since version 5; imkd_motion_source */
+  /* Since version 5: those that hold in this frame, as imkd_warning, warning_stride bytes apart: use imkd_warning_at.
+   */
+  const void* warnings;
+  uint32_t warning_count, warning_stride;
 } imkd_result;
 
 static inline const imkd_detection* imkd_detection_at(const imkd_result* result, uint32_t index) {
@@ -179,6 +189,10 @@ static inline const imkd_detection* imkd_detection_at(const imkd_result* result,
 
 static inline const imkd_map* imkd_map_at(const imkd_result* result, uint32_t index) {
   return (const imkd_map*)((const char*)result->debug + (size_t)index * result->debug_stride);
+}
+
+static inline const imkd_warning* imkd_warning_at(const imkd_result* result, uint32_t index) {
+  return (const imkd_warning*)((const char*)result->warnings + (size_t)index * result->warning_stride);
 }
 
 typedef enum imkd_names {

@@ -46,8 +46,15 @@ void quantize_images(const ImageView* images, const ImageCrop* crops, int count,
                      std::int8_t* out /* (count,3,H,W) */, ThreadPool& pool);
 
 // ---- rays ----
+// Raw pixels (u, v) of points in the camera frame, m, through the lens; NaN where the lens has none: at or behind the
+// camera (a fisheye sees behind it, up to its limit), or beyond the radius up to which its image grows.
+void project(const CameraCalibration& camera, const double* points /* (count,3) */, std::size_t count,
+             double* pixels /* (count,2) */);
+// The inverse: unit vectors in the camera frame, behind it too for a fisheye; NaN where the lens has no ray.
+void pixel_rays(const CameraCalibration& camera, const double* pixels /* (count,2) */, std::size_t count,
+                double* rays /* (count,3) */);
 // The rays of a camera's feature pixels through its crop and lens: points at optical depth 1 in the camera frame,
-// (x, y, 1); NaN where the lens has no ray.
+// (x, y, 1); NaN where the lens has no ray, or one 90 degrees or more off the axis, which has no optical depth.
 void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const ImageCrop& crop,
                 double* out /* (h,w,3) */);
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace imkd {
@@ -15,7 +16,7 @@ struct Detection {
   float width = 0;
   float height = 0;
   float yaw = 0;  // rad about +z from +x, in [-pi, pi)
-  float vx = 0;   // m/s
+  float vx = 0;   // m/s; NaN: the bundle's velocity was not trained
   float vy = 0;
   float score = 0;
   int label = 0;  // index into ModelSpec::head.classes
@@ -37,6 +38,57 @@ enum class Mode : std::uint8_t { full, partial, camera_only, radar_only, blind }
 enum class MotionSource : std::uint8_t { poses, twist, estimated, none };
 Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorState>& radars);
 
+// What is unlike the bundle's contract (imkd/contract.hpp), or hurts the boxes without being a sensor's state. The tens
+// name the concept: 10x radars, 11x cameras, 12x rig, 13x motion, 14x scene.
+enum class WarningCode : int {
+  radar_velocity = 101,  // a velocity kind that the model was not trained with: its velocity channels are 0
+  radar_intensity = 102,
+  radar_points = 103,  // points per sweep
+  fewer_radars = 104,
+  more_radars = 105,
+  radar_mounting = 106,
+  radar_unusable = 107,  // none of a radar's points falls into the grid
+  fewer_cameras = 111,
+  more_cameras = 112,
+  camera_field_of_view = 113,
+  camera_resolution = 114,
+  camera_lens = 115,
+  camera_mounting = 116,
+  camera_coverage = 117,  // a camera that sees too little of the grid to be of use
+  ground_plane = 121,     // the rig names none, those of the training did
+  ego_motion = 131,       // unknown
+  traffic = 141,          // the other side of the road; set by verbs that know the drive
+};
+constexpr WarningCode kWarningCodes[] = {WarningCode::radar_velocity,
+                                         WarningCode::radar_intensity,
+                                         WarningCode::radar_points,
+                                         WarningCode::fewer_radars,
+                                         WarningCode::more_radars,
+                                         WarningCode::radar_mounting,
+                                         WarningCode::radar_unusable,
+                                         WarningCode::fewer_cameras,
+                                         WarningCode::more_cameras,
+                                         WarningCode::camera_field_of_view,
+                                         WarningCode::camera_resolution,
+                                         WarningCode::camera_lens,
+                                         WarningCode::camera_mounting,
+                                         WarningCode::camera_coverage,
+                                         WarningCode::ground_plane,
+                                         WarningCode::ego_motion,
+                                         WarningCode::traffic};
+// Whether a frame with this warning is at best partial: something that the model relies on is not there.
+constexpr bool lowers_mode(WarningCode code) {
+  return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||
+         code == WarningCode::fewer_cameras || code == WarningCode::ego_motion;
+}
+std::string code_name(WarningCode code);  // "W0101"
+
+// Fixed memory, as infer allocates nothing; a longer text is cut.
+struct Warning {
+  WarningCode code{};
+  std::array<char, 256> text{};  // ends in 0
+};
+
 struct Health {
   Mode mode = Mode::blind;
   std::vector<SensorState> cameras;  // in the rig's order
@@ -50,8 +102,9 @@ struct Health {
   bool ego_speed_estimated = false;
   float ego_speed = std::numeric_limits<float>::quiet_NaN();  // m/s, forward; NaN: unknown
   float ego_speed_residual = 0;                               // m/s, median absolute of the inliers
-  int past_frames = 0;   // past fused maps that the network read, of ModelSpec::history.frames
-  int maps_invalid = 0;  // 1: this frame's fused map has a non-finite value and was not stored
+  int past_frames = 0;            // past fused maps that the network read, of ModelSpec::history.frames
+  int maps_invalid = 0;           // 1: this frame's fused map has a non-finite value and was not stored
+  std::vector<Warning> warnings;  // those that hold in this frame, by code; each text is that of the frame it began
 };
 
 // warp: the past maps are warped into the present frame, and the present map is stored; 0 without a history.

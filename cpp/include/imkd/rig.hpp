@@ -18,7 +18,7 @@ void check_rigid(const Mat4& T, std::string_view where);
 // stays as it is, to the bit. Throws as check_rigid.
 Mat4 orthonormalised(const Mat4& T, std::string_view where);
 
-enum class Distortion { none, plumb_bob, fisheye };
+enum class Distortion { none, plumb_bob, rational_polynomial, fisheye };
 
 struct CameraCalibration {
   std::string name;
@@ -26,7 +26,8 @@ struct CameraCalibration {
   int height = 0;
   Mat3 K{};  // px; pixel centres at integers (OpenCV's convention)
   Distortion distortion = Distortion::none;
-  std::vector<double> coefficients;  // plumb_bob: k1 k2 p1 p2 k3; fisheye: k1 k2 k3 k4; none: empty
+  // plumb_bob: k1 k2 p1 p2 k3; rational_polynomial: k1 k2 p1 p2 k3 k4 k5 k6; fisheye: k1 k2 k3 k4; none: empty
+  std::vector<double> coefficients;
   Mat4 T_ego_camera = identity4();
 };
 

@@ -121,6 +121,8 @@ static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
 static_assert(std::is_standard_layout_v<MapView> && offsetof(MapView, rows) == offsetof(imkd_map, rows) &&
               offsetof(MapView, columns) == offsetof(imkd_map, columns) &&
               offsetof(MapView, data) == offsetof(imkd_map, data));
+static_assert(std::is_standard_layout_v<Warning> && offsetof(Warning, text) == offsetof(imkd_warning, text) &&
+              sizeof(Warning) == sizeof(imkd_warning));
 static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, score) == offsetof(imkd_detection, score) &&
               offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
@@ -158,6 +160,9 @@ void write_result(const Result& r, imkd_result* output) {
   all.debug_stride = sizeof(MapView);
   all.maps_invalid = h.maps_invalid;
   all.ego_motion = static_cast<std::int32_t>(h.ego_motion);
+  all.warnings = h.warnings.data();
+  all.warning_count = static_cast<std::uint32_t>(h.warnings.size());
+  all.warning_stride = sizeof(Warning);
   write(all, output);
 }
 

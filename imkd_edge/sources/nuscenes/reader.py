@@ -56,6 +56,7 @@ class NuScenesSource(Source):
     """
 
     kind = "nuscenes"
+    intensity = "rcs_dbsm"
 
     def __init__(
         self,
@@ -133,6 +134,12 @@ class NuScenesSource(Source):
             raise self._unknown(name)
         row = self._samples[name]
         return self.tables.scene_name(row), ns_from_us(row["timestamp"])
+
+    def image_files(self, name: str) -> dict[str, Path]:
+        """The encoded image of each camera of a sample."""
+        rows = self.tables.keyframes[name]
+        files = {channel: self.root / rows[channel]["filename"] for channel in vehicle.cameras(rows)}
+        return {channel: path for channel, path in files.items() if not is_absent(path)}
 
     def __getitem__(self, name: str) -> Sample:
         if name not in self._samples:

@@ -65,7 +65,7 @@ def _draw_box(
     if not is_visible(camera, paths):
         return None
     front = project_edges(camera, corners, FRONT)
-    if len(front) == 4:
+    if len(front) == 4 and len({len(path) for path in front}) == 1:  # no edge is cut by the lens
         lower, upper = _to_canvas(front[0], scale), _to_canvas(front[1], scale)
         canvas.fill(np.concatenate([lower, upper[::-1]]), color, 0.3)
     points = _to_canvas(np.concatenate(paths), scale)

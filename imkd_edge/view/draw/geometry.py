@@ -1,12 +1,14 @@
-"""Corners of boxes and their projection into a camera image: near-plane clipping, projection, lens distortion."""
+"""Corners of boxes and their edges in a camera image: clipped, and bent by the lens."""
 
 from __future__ import annotations
 
 import numpy as np
 
+import imkd_edge.ops as ops
 from imkd_edge.rig import CameraCalibration
 
-NEAR = 0.2  # m of optical depth; points nearer or behind are clipped
+NEAR = 0.2  # m of optical depth; points nearer or behind are clipped, but in a fisheye
+_STEPS = {"none": 2, "fisheye": 17}  # points of an edge; 9 of other lenses
 # Corners 0..3 are the bottom (front left, front right, rear right, rear left), 4..7 the top in the same order.
 EDGES = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 FRONT = [(0, 1), (4, 5), (0, 4), (1, 5)]
@@ -38,49 +40,33 @@ def clip_near(start: np.ndarray, end: np.ndarray, near: float = NEAR) -> tuple[n
     return (cut, end) if start[2] < near else (start, cut)
 
 
-def project(camera: CameraCalibration, points: np.ndarray) -> np.ndarray:
-    """Projects optical points (N, 3) m with z > 0 to pixels (N, 2) by OpenCV's lens models; NaN beyond their range."""
-    x, y = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
-    model = str(camera.distortion)
-    if model != "none":
-        x, y = _distort(model, np.asarray(camera.coefficients, np.float64), x, y)
-    K = np.asarray(camera.K)
-    return np.stack([K[0, 0] * x + K[0, 1] * y + K[0, 2], K[1, 1] * y + K[1, 2]], 1)
-
-
-def _distort(model: str, k: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r2 = x * x + y * y
-    if model == "fisheye":
-        r = np.sqrt(np.maximum(r2, 1e-12))
-        theta = np.arctan(r)
-        scale = theta * (1 + theta**2 * (k[0] + theta**2 * (k[1] + theta**2 * (k[2] + theta**2 * k[3])))) / r
-        return x * scale, y * scale
-    k1, k2, p1, p2, k3 = k[:5]
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    slope = 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3))  # of r * radial; where it is negative the image folds back
-    radial = np.where(slope > 0, radial, np.nan)
-    return x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-
-
 def project_edges(camera: CameraCalibration, corners: np.ndarray, edges: list[tuple[int, int]]) -> list[np.ndarray]:
-    """Projects edges between ego corners, clipped to the front of the camera, to polylines of (K, 2) px each."""
+    """Projects edges between ego corners through the lens, clipped to where it sees, to polylines of (K, 2) px."""
     optical = to_camera(camera, corners)
-    steps = np.linspace(0, 1, 2 if str(camera.distortion) == "none" else 9)[:, None]
+    fisheye = camera.distortion == "fisheye"
+    steps = np.linspace(0, 1, _STEPS.get(camera.distortion, 9))[:, None]
     paths = []
     for a, b in edges:
-        clipped = clip_near(optical[a], optical[b])
+        clipped = (optical[a], optical[b]) if fisheye else clip_near(optical[a], optical[b])
         if clipped is None:
             continue
-        path = project(camera, clipped[0] + (clipped[1] - clipped[0]) * steps)
-        if np.isfinite(path).all():
-            paths.append(path)
+        path = ops.project(camera, clipped[0] + (clipped[1] - clipped[0]) * steps)
+        visible = np.isfinite(path).all(1)
+        cuts = np.flatnonzero(np.diff(visible)) + 1
+        runs = zip(np.split(path, cuts), np.split(visible, cuts), strict=True)
+        paths += [run for run, seen in runs if seen[0] and len(run) > 1]
     return paths
 
 
 def is_visible(camera: CameraCalibration, paths: list[np.ndarray]) -> bool:
-    """True where the bounding rectangle of the paths overlaps the image."""
+    """True where the bounding rectangle of the paths overlaps the image; of a fisheye, where one of their points does.
+
+    What lies behind a fisheye surrounds its image.
+    """
     if not paths:
         return False
     points = np.concatenate(paths)
+    if camera.distortion == "fisheye":
+        return bool(((points > -0.5) & (points < [camera.width - 0.5, camera.height - 0.5])).all(1).any())
     (u0, v0), (u1, v1) = points.min(0), points.max(0)
     return bool(u1 > 0 and v1 > 0 and u0 < camera.width and v0 < camera.height)
