@@ -199,9 +199,7 @@ class Detector:
         Raises:
             Error: 201 to 205, 215 for a mistake of the calling program.
         """
-        fields = self._open_core().infer(
-            frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego
-        )
+        fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))
         return Result(**fields, class_names=self._class_names, health=health)
 
