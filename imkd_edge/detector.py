@@ -30,6 +30,7 @@ Image = Any  # (H, W, 3) uint8 on the host or the GPU, or NV12 on the host as (Y
 Frames = Mapping[str, Image | None] | Sequence[Image | None]
 Radar = Mapping[str, np.ndarray | None] | Sequence[RadarSweep]
 Times = Mapping[str, int] | Sequence[int]
+Poses = Mapping[str, np.ndarray] | Sequence[np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ class Detector:
         ego: Ego | None = None,
         timestamp_ns: int = 0,
         camera_timestamps_ns: Times | None = None,
+        camera_T_world_ego: Poses | None = None,
     ) -> Result:
         """Detects the objects of one frame; an absent, late or broken sensor is reported in `health` and never raises.
 
@@ -189,20 +191,29 @@ class Detector:
             ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar
                 velocities.
             timestamp_ns: the reference time; boxes are in the ego frame of that time.
-            camera_timestamps_ns: camera name -> ns, or a list in the rig's order; left out: the reference time.
+            camera_timestamps_ns: camera name -> ns of the exposure, or a list in the rig's order; left out: the
+                reference time. The images are lifted from where the vehicle was then.
+            camera_T_world_ego: camera name -> (4, 4) float64 ego pose at the exposure, or a list in the rig's order;
+                left out: from ego and the sweeps' poses (`imkd_edge.ops.EgoMotion`).
 
         Raises:
             Error: 201 to 205, 215 for a mistake of the calling program.
         """
-        fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns)
+        fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))
         return Result(**fields, class_names=self._class_names, health=health)
 
     def infer_sample(self, sample: Sample) -> Result:
         """Detects the objects of one sample of a source, after `prepare`; raises as `infer`."""
         self.prepare(sample)
-        times = sample.camera_timestamps_ns or None
-        return self.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+        return self.infer(
+            sample.frames,
+            sample.radar,
+            sample.ego,
+            sample.timestamp_ns,
+            sample.camera_timestamps_ns,
+            sample.camera_T_world_ego,
+        )
 
     def prepare(self, sample: Sample) -> None:
         """Sets the sample's rig if it differs from the present one; discards past frames if its scene differs."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import imkd_edge._core as _core
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Health, health_of
@@ -21,6 +23,7 @@ class LiveFrame:
     timestamp_ns: int  # of the reference item
     frames: dict[str, Any]  # camera name -> the pushed image itself; absent cameras have no entry
     camera_timestamps_ns: dict[str, int]
+    camera_T_world_ego: dict[str, np.ndarray]  # the ego pose at each image's time where that is known
     # Of the last spec.radar.max_age seconds, each with the ego pose at its own time where that is known.
     radar: list[RadarSweep]
     ego: Ego | None  # at timestamp_ns

@@ -1,6 +1,7 @@
 """Geometry, pre- and post-processing shared by training and runtime: deterministic C++ that releases the GIL."""
 
 from imkd_edge._core import (
+    EgoMotion,
     EgoSpeed,
     ImageCrop,
     LiftTable,
@@ -23,6 +24,7 @@ from imkd_edge._core import (
 )
 
 __all__ = [
+    "EgoMotion",
     "EgoSpeed",
     "ImageCrop",
     "LiftTable",

@@ -50,8 +50,9 @@ class Health:
     radar_points_outside: int  # outside the grid
     radar_points_overflow: int  # beyond the spec's max_points
     boxes_invalid: int  # discarded: the network's output is not finite
+    ego_motion: str  # source of the motion within the frame: poses, twist, estimated (by radar) or none
     ego_speed_estimated: bool  # from static radar returns, because there is no odometry
-    ego_speed: float  # m/s; 0 without odometry, poses and an estimate
+    ego_speed: float  # m/s, forward; nan: unknown
     ego_speed_residual: float  # m/s, median absolute residual of the inliers
     past_frames: int  # past fused maps that the network read, at most the spec's history.frames
     maps_invalid: int = 0  # 1: this frame's fused map has a non-finite value, and was not kept for later frames
@@ -60,7 +61,7 @@ class Health:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        values = {name: _short(value) if isinstance(value, float) else value for name, value in vars(self).items()}
+        values = {k: _short_or_null(value) if isinstance(value, float) else value for k, value in vars(self).items()}
         return {**values, "warnings": [vars(warning) for warning in self.warnings]}
 
 
@@ -108,6 +109,11 @@ class Result:
             "health": self.health.to_dict(),
             "timings_us": timings,
         }
+
+
+def _short_or_null(value: float) -> float | None:
+    """Null for a number that is unknown: JSON has no NaN."""
+    return None if np.isnan(value) else _short(value)
 
 
 def _short(value: float) -> float:

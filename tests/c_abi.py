@@ -34,7 +34,7 @@ class Options(ctypes.Structure):
 class Image(ctypes.Structure):
     _fields_ = fields(
         "u32 struct_size, i32 width height, u32 has_timestamp, i64 timestamp_ns, u8* data, size row pixel channel,"
-        "u8* chroma, size chroma_stride, u32 yuv reserved"
+        "u8* chroma, size chroma_stride, u32 yuv reserved, f64* T_world_ego"
     )
 
 
@@ -63,7 +63,7 @@ class Result(ctypes.Structure):
         "u32 cameras radars, u8* camera_states radar_states,"
         "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual,"
         "u32 stages, f32* timings, f32 total_us, i32 rows columns, u32 reserved, f32* segmentation,"
-        "pointer debug, u32 debug_count debug_stride, i32 maps_invalid, u32 reserved_2, "
+        "pointer debug, u32 debug_count debug_stride, i32 maps_invalid ego_motion, "
         "pointer warnings, u32 warning_count warning_stride"
     )
 

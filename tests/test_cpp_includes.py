@@ -17,12 +17,12 @@ LAYERS = {  # from the bottom; patterns of paths below cpp/
     "description": "include/imkd/{spec,rig,frames,result,contract}.hpp src/{fields,json,spec,rig,result,contract}.?pp",
     "cuda_runtime": "src/cuda_runtime/*",
     "engine": "include/imkd/{engine,bundle}.hpp src/bundle.cpp src/engine/*",
-    "ops": "include/imkd/{ops,cuda,coverage}.hpp src/coverage.cpp src/ops/*",
+    "ops": "include/imkd/{ops,cuda,coverage,ego_motion}.hpp src/{coverage,ego_motion}.cpp src/ops/*",
     "interface": "include/imkd/detector.hpp",
     "loop": "src/{buffers,history,frame_loop,cpu_loop,no_cuda}.?pp src/cuda/*",
     "detector": "src/{detector,device_policy,contract_check}.?pp",
     "live": "include/imkd/{synchronizer,monitor,watchdog}.hpp "
-    "src/{synchronizer*,monitor*,watchdog*,ego_*,live_*,frame_rule*,sensor_queue*}.?pp",
+    "src/{synchronizer*,monitor*,watchdog*,ego_trail*,live_*,frame_rule*,sensor_queue*}.?pp",
     "c": "include/imkd/imkd.h src/c/*",
     "bindings": "bindings/*",
 }

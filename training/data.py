@@ -18,6 +18,7 @@ from imkd_edge.evaluation.nuscenes import counted
 from imkd_edge.evaluation.segmentation import vehicle_map
 from imkd_edge.frames import Ego
 from imkd_edge.progress import Track
+from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.remount import remount, tilt
 from imkd_edge.spec import ModelSpec
@@ -27,7 +28,7 @@ from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
-from imkd_edge.training.temporal import Timeline, motion
+from imkd_edge.training.temporal import Timeline
 
 SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
 # Frame -> variant -> level of the frozen backbone's output.
@@ -35,7 +36,6 @@ Features = dict[str, list[list[torch.Tensor]]] | FeatureFiles
 PER_CAMERA = {"images", "present", "depth_bin"}  # concatenated over the examples of a batch
 # Purposes of random numbers: each has its own stream, so that a change of one does not affect the others.
 ORDER, IMAGES, VIEW, VARIANTS, PAST, SECTOR = range(6)
-MIN_POSE_INTERVAL = 10_000_000  # ns between two poses that give a motion
 Past = list[tuple[int, torch.Tensor, dict[str, torch.Tensor]]]  # slot, T_then_now (4,4), network inputs
 
 
@@ -60,7 +60,7 @@ def network_inputs(
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
-    table = ops.lift_table(spec, sample.rig, crops)
+    table = ops.lift_table(spec, exposure_rig(spec, sample), crops)
     frames, crops = _pad(spec, [sample.frames.get(c.name) for c in sample.rig.cameras], crops)
     out = {
         "present": np.array([f is not None for f in frames], np.float32),
@@ -85,7 +85,13 @@ def _pad(
 
 def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
     """Statistics of the spec over all sweeps of a sample, in its ego frame, float32."""
-    return ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, sample.ego)[0]
+    motion = sample.motion(spec.radar.max_age)
+    return ops.voxelize_radar(spec, sample.rig, sample.radar, sample.timestamp_ns, motion=motion)[0]
+
+
+def exposure_rig(spec: ModelSpec, sample: Sample) -> SensorRig:
+    """The rig with the cameras at their exposures, as the runtime lifts them."""
+    return sample.motion(spec.radar.max_age).exposure_rig(sample.rig, spec.grid)
 
 
 def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
@@ -155,10 +161,10 @@ class FrameDataset(Dataset):
         sample = self.source[name]
         if sample.rig.ground_plane is None and self.config.spec.legacy_plane != (0.0, 0.0, 0.0):
             sample.rig.ground_plane = self.config.spec.legacy_plane  # so that augmentation moves it with the world
-        if self.train and not _has_motion(sample):  # before the world rotates: afterwards +x is not forward
-            speed = ops.estimate_ego_speed(sample.rig, sample.radar)
-            if speed.valid:
-                sample = replace(sample, ego=replace(sample.ego or Ego(), twist=np.array([speed.speed, 0.0, 0.0])))
+        if self.train:  # before the world rotates: afterwards +x is not forward
+            motion = sample.motion(self.config.spec.radar.max_age)
+            if motion.source == "estimated":
+                sample = replace(sample, ego=replace(sample.ego or Ego(), twist=np.array(motion.twist)))
         if self.config.data.keep and not isinstance(self.source, CachedSource):
             self.memory[name] = sample
         return sample
@@ -233,7 +239,7 @@ class FrameDataset(Dataset):
             if name is None:
                 continue
             then = self.read(name) if view is None else self.changed(self.read(name), view, rng)
-            T_then_now = motion(then.ego, now.ego)
+            T_then_now = now.motion(spec.radar.max_age).since(then.motion(spec.radar.max_age))
             if T_then_now is not None:
                 inputs = network_inputs(spec, then, None if view is None else self.crops(then, view.images))
                 frames.append((slot, torch.from_numpy(T_then_now), _tensors(inputs)))
@@ -281,7 +287,7 @@ class FrameDataset(Dataset):
         visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
         out = head_targets(spec, sample.truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
         if self.sensors:
-            out["depth_bin"] = depth_targets(spec, sample, crops)
+            out["depth_bin"] = depth_targets(spec, replace(sample, rig=exposure_rig(spec, sample)), crops)
             if spec.segmentation:
                 out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
         return out
@@ -296,15 +302,6 @@ def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNE
         fix = "copy its LiDAR file too, or tell the reader to make it ([data.options], such as lidar = true)"
         raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
     return LidarGrid.of(spec)(sample.lidar, ops.ground_of(spec, sample.rig))
-
-
-def _has_motion(sample: Sample) -> bool:
-    """Whether a twist or the poses of the sweeps give the ego motion, as in the runtime."""
-    ego, now = sample.ego, sample.timestamp_ns
-    if ego is None or ego.twist is not None or ego.T_world_ego is None:
-        return ego is not None and ego.twist is not None
-    times = [sweep.timestamp_ns for sweep in sample.radar if sweep.T_world_ego is not None]
-    return any(time is not None and abs(now - time) >= MIN_POSE_INTERVAL for time in times)
 
 
 def collate(items: list[dict], spec: ModelSpec) -> dict:

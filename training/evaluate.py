@@ -15,7 +15,6 @@ import imkd_edge.ops as ops
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import DEFAULTS, Prediction, check_protocol, choose, measure, predict, summary
 from imkd_edge.evaluation.segmentation import on_grid
-from imkd_edge.frames import Ego
 from imkd_edge.options import EvalOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
@@ -25,7 +24,7 @@ from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.teacher import Teacher
-from imkd_edge.training.temporal import Timeline, motion, warp_history
+from imkd_edge.training.temporal import Timeline, warp_history
 
 CACHED_MAPS = 16  # fused maps of the last samples
 
@@ -63,7 +62,7 @@ class CheckpointDetector:
         self.decode_spec = ModelSpec.from_json(json.dumps(tree))
         self.lidar = LidarGrid.of(self.spec) if state["stage"] == TEACHER else None
         self.timeline = Timeline(source, self.spec.history) if source is not None else None
-        self.maps: OrderedDict[str, tuple[torch.Tensor, Ego | None]] = OrderedDict()
+        self.maps: OrderedDict[str, tuple[torch.Tensor, ops.EgoMotion]] = OrderedDict()
         self.network: torch.nn.Module
         if self.lidar is None:
             self.network = load_student(path)[0]
@@ -105,12 +104,12 @@ class CheckpointDetector:
         return self.network.bev.detect(fused, history)
 
     def history(self, sample: Sample, timeline: Timeline) -> torch.Tensor:  # (1,frames*C,H,W)
-        """Past fused maps in the ego frame of the sample, newest first, float32; 0 without a frame or a pose."""
-        past = []
+        """Past fused maps in the ego frame of the sample, newest first, float32; 0 without a frame or its motion."""
+        past, now = [], sample.motion(self.spec.radar.max_age)
         for slot, name in enumerate(timeline.past(sample.name)):
             if name is not None:
                 fused, then = self.maps[name] if name in self.maps else self.fused(timeline.source[name])
-                T_then_now = motion(then, sample.ego)
+                T_then_now = now.since(then)
                 if T_then_now is not None:
                     past.append((fused[0], slot, torch.from_numpy(T_then_now)))
         if not past:
@@ -120,10 +119,10 @@ class CheckpointDetector:
         ground = torch.tensor([ops.ground_of(self.spec, sample.rig)], dtype=torch.float64)
         return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions), ground)
 
-    def fused(self, sample: Sample) -> tuple[torch.Tensor, Ego | None]:
-        """F_fused (1,C,H,W) of a sample without its past, and its ego pose; both go to the cache."""
+    def fused(self, sample: Sample) -> tuple[torch.Tensor, ops.EgoMotion]:
+        """F_fused (1,C,H,W) of a sample without its past, and its ego motion; both go to the cache."""
         batch = self.batch(network_inputs(self.spec, self.select_sensors(sample)))
-        self.maps[sample.name] = self.network.encode(batch)["f_fused"], sample.ego
+        self.maps[sample.name] = self.network.encode(batch)["f_fused"], sample.motion(self.spec.radar.max_age)
         while len(self.maps) > CACHED_MAPS:
             self.maps.popitem(last=False)
         return self.maps[sample.name]

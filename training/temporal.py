@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 import imkd_edge.ops as ops
-from imkd_edge.frames import Ego
 from imkd_edge.sources.base import Source
 from imkd_edge.spec import HistorySpec, ModelSpec
 
@@ -46,13 +45,6 @@ def moment(source: Source, name: str) -> tuple[str, int]:
         return method(name)
     sample = source[name]
     return sample.scene, sample.timestamp_ns
-
-
-def motion(then: Ego | None, now: Ego | None) -> np.ndarray | None:
-    """T_then_now (4,4) float64 maps points of the present ego frame to the past one; None where a pose is unknown."""
-    if then is None or now is None or then.T_world_ego is None or now.T_world_ego is None:
-        return None
-    return np.linalg.inv(np.asarray(then.T_world_ego)) @ np.asarray(now.T_world_ego)
 
 
 def warp_history(

@@ -206,4 +206,42 @@ Ego ego_motion(py::handle value, Values values) {
   return ego;
 }
 
+// The values of a dict by camera name, or of a list, in the rig's order.
+CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::string& what) {
+  CameraValues values;
+  for (const CameraCalibration& camera : rig.cameras)
+    values.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
+  if (argument.is_none()) return values;
+  if (py::isinstance<py::dict>(argument)) {
+    for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(argument)) {
+      const int index = py::isinstance<py::str>(name) ? rig.camera_index(name.cast<std::string>()) : -1;
+      if (index < 0)
+        throw Error(Code::frame_unknown_sensor, "the rig has no camera " + py::repr(name).cast<std::string>(), what,
+                    "use a name of the rig's cameras");
+      values[static_cast<std::size_t>(index)].first = py::reinterpret_borrow<py::object>(value);
+    }
+    return values;
+  }
+  if (!py::isinstance<py::sequence>(argument) || py::isinstance<py::str>(argument) ||
+      py::isinstance<py::array>(argument))
+    throw Error(Code::frame_bad_dtype,
+                std::string("is a ") + Py_TYPE(argument.ptr())->tp_name + ", neither a dict nor a list", what,
+                "give {camera name: value}, or a list in the rig's order");
+  const auto list = py::reinterpret_borrow<py::sequence>(argument);
+  if (list.size() != values.size())
+    throw Error(Code::frame_count,
+                std::to_string(list.size()) + " entries for " + std::to_string(values.size()) + " cameras", what,
+                "one per camera in the rig's order; None where a camera is absent");
+  for (std::size_t i = 0; i < values.size(); ++i) values[i].first = list[i];
+  return values;
+}
+
+void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses) {
+  for (const auto& [time, where] : by_camera(times, rig, "timestamp"))
+    frames.camera_timestamps_ns.push_back(time.is_none() ? frames.timestamp_ns : timestamp(time, where));
+  if (poses.is_none()) return;
+  for (const auto& [T, where] : by_camera(poses, rig, "T_world_ego"))
+    frames.camera_T_world_ego.push_back(T.is_none() ? std::nullopt : std::optional<Mat4>(rigid_transform(T, where)));
+}
+
 }  // namespace imkd::python

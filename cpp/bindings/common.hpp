@@ -50,6 +50,14 @@ struct Sweeps {  // views and what keeps their memory alive
 // reference time.
 Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses = Values::checked);
 
+// By camera of the rig: the caller's value or None, and its name in an error.
+using CameraValues = std::vector<std::pair<py::object, std::string>>;
+// The values of a dict by camera name, or of a list, in the rig's order; None: all are None.
+CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::string& what);
+
+// Sets the cameras' times and ego poses, of the frame's reference time and rig.
+void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses);
+
 Ego ego_motion(py::handle value, Values values = Values::checked);  // of imkd_edge.frames.Ego or None
 
 py::tuple warning_tuple(const Warning& warning);                   // (code, text), of imkd_edge.result.Warning

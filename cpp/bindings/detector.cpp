@@ -24,39 +24,6 @@ std::unique_lock<std::recursive_mutex> lock(SharedDetector& self) {
   return std::unique_lock<std::recursive_mutex>(self.mutex);
 }
 
-// By camera: the caller's value or None, and its name in an error.
-using CameraValues = std::vector<std::pair<py::object, std::string>>;
-
-// The values of a dict by camera name, or of a list, in the rig's order.
-CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::string& what) {
-  CameraValues values;
-  for (const CameraCalibration& camera : rig.cameras)
-    values.emplace_back(py::none(), what + " of camera \"" + camera.name + "\"");
-  if (argument.is_none()) return values;
-  if (py::isinstance<py::dict>(argument)) {
-    for (const auto& [name, value] : py::reinterpret_borrow<py::dict>(argument)) {
-      const int index = py::isinstance<py::str>(name) ? rig.camera_index(name.cast<std::string>()) : -1;
-      if (index < 0)
-        throw Error(Code::frame_unknown_sensor, "the rig has no camera " + py::repr(name).cast<std::string>(), what,
-                    "use a name of the rig's cameras");
-      values[static_cast<std::size_t>(index)].first = py::reinterpret_borrow<py::object>(value);
-    }
-    return values;
-  }
-  if (!py::isinstance<py::sequence>(argument) || py::isinstance<py::str>(argument) ||
-      py::isinstance<py::array>(argument))
-    throw Error(Code::frame_bad_dtype,
-                std::string("is a ") + Py_TYPE(argument.ptr())->tp_name + ", neither a dict nor a list", what,
-                "give {camera name: value}, or a list in the rig's order");
-  const auto list = py::reinterpret_borrow<py::sequence>(argument);
-  if (list.size() != values.size())
-    throw Error(Code::frame_count,
-                std::to_string(list.size()) + " entries for " + std::to_string(values.size()) + " cameras", what,
-                "one per camera in the rig's order; None where a camera is absent");
-  for (std::size_t i = 0; i < values.size(); ++i) values[i].first = list[i];
-  return values;
-}
-
 struct FrameViews {  // and the owners of their memory
   FrameSet frames;
   CameraValues images;
@@ -65,15 +32,14 @@ struct FrameViews {  // and the owners of their memory
 };
 
 FrameViews frame_views(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego,
-                       py::handle time, py::handle camera_times) {
+                       py::handle time, py::handle camera_times, py::handle camera_poses) {
   FrameViews views;
   FrameSet& frames = views.frames;
   frames.timestamp_ns = timestamp(time, "timestamp_ns");
   views.images = by_camera(images, rig, "frame");
   for (const auto& [image, where] : views.images)
     frames.cameras.push_back(any_image(image, where, on_cuda, views.device_owners));
-  for (const auto& [camera_time, where] : by_camera(camera_times, rig, "timestamp"))
-    frames.camera_timestamps_ns.push_back(camera_time.is_none() ? frames.timestamp_ns : timestamp(camera_time, where));
+  read_exposures(frames, rig, camera_times, camera_poses);
   views.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
   frames.sweeps = views.sweeps.views;
   frames.ego = ego_motion(ego);
@@ -95,6 +61,7 @@ py::dict imkd::python::health_dict(const Health& health, const SensorRig& rig) {
   out["radar_points_outside"] = health.radar_points_outside;
   out["radar_points_overflow"] = health.radar_points_overflow;
   out["boxes_invalid"] = health.boxes_invalid;
+  out["ego_motion"] = enum_name(health.ego_motion);
   out["ego_speed_estimated"] = health.ego_speed_estimated;
   out["ego_speed"] = health.ego_speed;
   out["ego_speed_residual"] = health.ego_speed_residual;
@@ -141,10 +108,11 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
 }
 
 py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::handle ego, py::handle time,
-               py::handle camera_times) {
+               py::handle camera_times, py::handle camera_poses) {
   const auto locked = lock(self);
   const SensorRig& rig = self.detector.rig();
-  const FrameViews views = frame_views(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times);
+  const FrameViews views =
+      frame_views(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times, camera_poses);
   const Result* result = nullptr;
   {
     py::gil_scoped_release release;
@@ -260,7 +228,8 @@ Raises:
            py::arg("debug") = false, py::arg("stage_times") = false, py::arg("contract") = py::none(),
            py::call_guard<py::gil_scoped_release>())
       .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(),
-           py::arg("timestamp_ns") = 0, py::arg("camera_timestamps_ns") = py::none())
+           py::arg("timestamp_ns") = 0, py::arg("camera_timestamps_ns") = py::none(),
+           py::arg("camera_T_world_ego") = py::none())
       .def("set_rig", &set_rig, py::arg("rig"))
       .def("reset", &reset)
       .def("tensors", &tensors)

@@ -78,12 +78,13 @@ struct PySynchronizer {
     if (!live) return py::none();
     const FrameSet& frame = live->frames;
 
-    py::dict images, image_times;
+    py::dict images, image_times, image_poses;
     for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
       if (!live->cameras[i]) continue;
       const py::str name(rig.cameras[i].name);
       images[name] = object_of(live->cameras[i]).cast<py::tuple>()[0];
       image_times[name] = frame.camera_timestamps_ns[i];
+      if (frame.camera_T_world_ego[i]) image_poses[name] = to_python(*frame.camera_T_world_ego[i]);
     }
 
     py::list sweeps;
@@ -97,6 +98,7 @@ struct PySynchronizer {
     result["timestamp_ns"] = frame.timestamp_ns;
     result["frames"] = images;
     result["camera_timestamps_ns"] = image_times;
+    result["camera_T_world_ego"] = image_poses;
     result["radar"] = sweeps;
     result["ego"] = py::make_tuple(array_or_none(frame.ego.T_world_ego), array_or_none(frame.ego.twist));
     result["complete"] = live->complete;

@@ -6,6 +6,7 @@ using imkd::Code;
 
 void bind_spec(py::module_& m);
 void bind_rig(py::module_& m);
+void bind_ego_motion(py::module_& m);
 void bind_ops(py::module_& m);
 void bind_contract(py::module_& m);
 void bind_bundle(py::module_& m);
@@ -100,6 +101,7 @@ PYBIND11_MODULE(_core, m) {
   bind_errors(m);
   bind_spec(m);
   bind_rig(m);
+  bind_ego_motion(m);
   bind_ops(m);
   bind_contract(m);
   bind_bundle(m);

@@ -15,7 +15,7 @@ Vec3 plane(py::handle object) {
 }
 
 std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const SensorRig& sensors, py::handle sweeps,
-                                                    py::handle timestamp_ns, py::handle ego) {
+                                                    py::handle timestamp_ns, py::handle ego, const EgoMotion* motion) {
   spec.check();
   const SensorRig rig = sensors.orthonormalised();
   FrameSet frames;
@@ -30,7 +30,8 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
     py::gil_scoped_release release;
     std::vector<RadarInput> inputs(frames.sweeps.size());
     Health health;
-    const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
+    const EgoMotion used = motion ? *motion : EgoMotion(rig, frames, spec.radar.max_age);
+    const int count = resolve_sweeps(spec, rig, frames, used, inputs.data(), health);
     stats =
         voxelize_radar(spec, ground_of(spec, rig), inputs.data(), count, data, scratch(radar_workspace(spec)), *pool());
   }
@@ -103,7 +104,7 @@ void bind_radar(py::module_& m) {
       .def_readonly("inliers", &EgoSpeed::inliers);
 
   m.def("voxelize_radar", &py_voxelize_radar, py::arg("spec"), py::arg("rig"), py::arg("sweeps"),
-        py::arg("timestamp_ns"), py::arg("ego") = py::none(),
+        py::arg("timestamp_ns"), py::arg("ego") = py::none(), py::arg("motion") = py::none(),
         R"(Dense grid of the statistics of spec.radar.features over all sweeps, in the ego frame at timestamp_ns.
 
 A point that is not finite, nearer than MIN_RANGE m, or beyond MAX_INTENSITY dB or MAX_VELOCITY m/s, is invalid and
@@ -115,6 +116,7 @@ Args:
     sweeps: list of RadarSweep, or dict name -> (N, 5) float32 of x, y, z m, intensity dB, radial velocity m/s.
     timestamp_ns: int, the reference time.
     ego: Ego or None.
+    motion: EgoMotion of the frame; by default it is made of sweeps and ego.
 
 Returns:
     ((F, Hr, Wr) float32, RadarStats).

@@ -5,6 +5,7 @@
 #include "frame_loop.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
+#include "ops/lift_builder.hpp"
 
 namespace imkd {
 namespace {
@@ -42,10 +43,10 @@ class CpuLoop : public FrameLoop {
   const char* device() const override { return "cpu"; }
 
   void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override {
-    LiftTable next_table = imkd::lift_table(spec_, rig, crops.data());
+    auto next_lift = std::make_unique<LiftTableBuilder>(spec_, rig, crops.data(), pool_);
     std::vector<ImageCrop> next_crops = crops;
     // Nothing below throws.
-    lift_table_ = std::move(next_table);
+    lift_builder_ = std::move(next_lift);
     crops_ = std::move(next_crops);
     ground_ = ground_of(spec_, rig);
   }
@@ -101,8 +102,9 @@ class CpuLoop : public FrameLoop {
     }
     result.timings_us[kCamera] += watch.lap();
     float* out = at(kCameraBev);
+    lift_builder_->update(frame.T_ref_ego.data(), pool_);
     if (any)
-      lift(spec_, lift_table_, at(kDepth), at(kContext), out, lift_scratch_.data(), pool_);
+      lift(spec_, lift_builder_->table(), at(kDepth), at(kContext), out, lift_scratch_.data(), pool_);
     else
       std::memset(out, 0, table_[kCameraBev].size() * sizeof(float));
     result.timings_us[kLift] += watch.lap();
@@ -143,7 +145,7 @@ class CpuLoop : public FrameLoop {
   std::vector<float> lift_scratch_;
   std::vector<std::max_align_t> radar_scratch_, decode_scratch_;
   std::vector<ImageCrop> crops_;  // by camera of the model
-  LiftTable lift_table_;
+  std::unique_ptr<LiftTableBuilder> lift_builder_;
 };
 
 }  // namespace

@@ -24,6 +24,7 @@ struct Detector::State {
   ContractCheck check_contract;
   bool has_rig = false;
   std::string why_not_cuda;
+  EgoMotion motion;
   FrameSet input;  // a copy of the caller's, as its poses are orthonormalised; a member to reuse its memory
   Frame frame;
   Result result;
@@ -33,6 +34,7 @@ struct Detector::State {
       : spec(spec), loop(std::move(loop)), history(spec), check_contract(spec, contract) {
     result.health.warnings.reserve(std::size(kWarningCodes));
     frame.images.resize(static_cast<std::size_t>(spec.cameras));
+    frame.T_ref_ego.assign(static_cast<std::size_t>(spec.cameras), identity4());
     frame.past.resize(static_cast<std::size_t>(spec.history.frames));
     result.detections.reserve(static_cast<std::size_t>(spec.head.max_detections));
     result.debug.reserve(2);
@@ -70,6 +72,8 @@ void Detector::State::set_rig(const SensorRig& next) {
   result.health.cameras.reserve(next.cameras.size());
   input.cameras.reserve(next.cameras.size());
   input.camera_timestamps_ns.reserve(next.cameras.size());
+  input.camera_T_world_ego.reserve(next.cameras.size());
+  motion.reserve(next.cameras.size(), kSweepsPerRadar * radars);
   input.sweeps.reserve(kSweepsPerRadar * radars);
   if (frame.sweeps.size() < kSweepsPerRadar * radars) frame.sweeps.resize(kSweepsPerRadar * radars);
   has_rig = false;  // where the loop throws, the next call sets the rig again, even the same one
@@ -90,6 +94,8 @@ static void take_motion(FrameSet& frames) {
     if (!std::isfinite(v))
       throw Error(Code::frame_bad_dtype, std::to_string(v) + " is not finite", "FrameSet::ego.twist",
                   "leave the twist out where the motion is unknown");
+  for (std::optional<Mat4>& pose : frames.camera_T_world_ego)
+    if (pose) pose = orthonormalised(*pose, "FrameSet::camera_T_world_ego");
   for (RadarSweep& sweep : frames.sweeps)
     if (sweep.T_world_ego) sweep.T_world_ego = orthonormalised(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
 }
@@ -106,6 +112,11 @@ void Detector::State::check(const FrameSet& frames) const {
                 std::to_string(frames.camera_timestamps_ns.size()) + " times for " +
                     std::to_string(rig.cameras.size()) + " cameras",
                 "FrameSet::camera_timestamps_ns", "give one per camera, or none");
+  if (!frames.camera_T_world_ego.empty() && frames.camera_T_world_ego.size() != rig.cameras.size())
+    throw Error(Code::frame_count,
+                std::to_string(frames.camera_T_world_ego.size()) + " ego poses for " +
+                    std::to_string(rig.cameras.size()) + " cameras",
+                "FrameSet::camera_T_world_ego", "give one per camera, or none");
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
     const ImageView& image = frames.cameras[i];
     const CameraCalibration& camera = rig.cameras[i];
@@ -146,26 +157,28 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     ImageView& image = frame.images[i];
     image = frames.cameras[i];
     if (!image.data) continue;
-    const double age = frames.camera_timestamps_ns.empty()
-                           ? 0
-                           : std::abs(seconds_between(frames.camera_timestamps_ns[i], frames.timestamp_ns));
+    const double age = std::abs(seconds_between(frames.camera_time(i), frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
     if (!coverage[i].usable()) {
       state = SensorState::unusable;
       image.data = nullptr;
       continue;
     }
-    state = age > spec.radar.max_age       ? SensorState::stale
-            : age > spec.radar.max_age / 2 ? SensorState::late
-                                           : SensorState::ok;
-    if (!usable(state)) image.data = nullptr;
+    state = age > kSensorPeriod ? SensorState::stale : age > kSensorPeriod / 2 ? SensorState::late : SensorState::ok;
+    if (usable(state))
+      frame.T_ref_ego[i] = rounded_exposure(spec.grid, motion.T_ref_exposure(i));
+    else
+      image.data = nullptr;
   }
 }
 
 void Detector::State::resolve_radars(const FrameSet& frames) {
   if (frame.sweeps.size() < frames.sweeps.size()) frame.sweeps.resize(frames.sweeps.size());
-  frame.sweep_count = resolve_sweeps(spec, rig, frames, frame.sweeps.data(), result.health);
+  frame.sweep_count = resolve_sweeps(spec, rig, frames, motion, frame.sweeps.data(), result.health);
   result.health.mode = mode_of(result.health.cameras, result.health.radars);
+  check_contract.set(WarningCode::ego_motion, is_displaced(motion, frame.sweeps.data(), frame.sweep_count),
+                     "the ego motion is unknown, and a radar sweep is older than one period: its points stay where the "
+                     "vehicle was; give FrameSet::ego, or the sweeps' poses");
   check_contract.observe(rig, frames, result.health);
   frame.blind = result.health.mode == Mode::blind;
 }
@@ -175,9 +188,7 @@ void Detector::State::select_past(const FrameSet& frames) {
   result.health.past_frames = 0;
   result.health.maps_invalid = 0;
   if (frame.past.empty()) return;
-  Ego ego = frames.ego;
-  if (!ego.twist && result.health.ego_speed_estimated) ego.twist = Vec3{result.health.ego_speed, 0, 0};
-  history.advance(frames.timestamp_ns, ego);
+  history.advance(frames.timestamp_ns, motion.ego());
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
     frame.past[i] = history.past(static_cast<int>(i) + 1);
     result.health.past_frames += frame.past[i].map >= 0;
@@ -263,8 +274,10 @@ const Result& Detector::infer(const FrameSet& given) {
   take_motion(s.input);
   s.check(frames);
   s.clear_result(frames.timestamp_ns);
-  s.assess_cameras(frames);
   watch.lap();
+  s.motion.set(s.rig, frames, s.spec.radar.max_age);
+  set_health(s.motion, s.result.health);
+  s.assess_cameras(frames);
   s.resolve_radars(frames);
   s.result.timings_us[kRadar] = watch.lap();
   s.select_past(frames);

@@ -26,22 +26,6 @@ bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
 
 }  // namespace
 
-std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction) {
-  const Mat4 T = compose(inverse_rigid(T_world_a), T_world_b);
-  const Vec3 v{(T[9] - T[6]) / 2, (T[2] - T[8]) / 2, (T[4] - T[1]) / 2};  // axis * sin(angle)
-  const double sine = std::hypot(v[0], v[1], v[2]), angle = std::atan2(sine, (T[0] + T[5] + T[10] - 1) / 2);
-  if (angle > 3) return std::nullopt;
-  const double x = sine > 0 ? v[0] / sine : 0, y = sine > 0 ? v[1] / sine : 0, z = sine > 0 ? v[2] / sine : 0;
-  // Rodrigues' formula
-  const double s = std::sin(fraction * angle), c = std::cos(fraction * angle), k = 1 - c;
-  // clang-format off
-  return compose(T_world_a, {c + k * x * x, k * x * y - s * z, k * x * z + s * y, fraction * T[3],
-                             k * x * y + s * z, c + k * y * y, k * y * z - s * x, fraction * T[7],
-                             k * x * z - s * y, k * y * z + s * x, c + k * z * z, fraction * T[11],
-                             0, 0, 0, 1});
-  // clang-format on
-}
-
 bool EgoTrail::has(std::int64_t timestamp_ns) const {
   return std::any_of(entries_.begin(), entries_.end(),
                      [=](const Entry& entry) { return entry.timestamp_ns == timestamp_ns; });
@@ -77,7 +61,7 @@ std::optional<Vec3> EgoTrail::twist_from_poses(const Entry& entry) const {
     nearest = &other;
   }
   if (!nearest) return std::nullopt;
-  const Mat4 T_entry_nearest = compose(inverse_rigid(*entry.ego.T_world_ego), *nearest->ego.T_world_ego);
+  const Mat4 T_entry_nearest = relative(*entry.ego.T_world_ego, *nearest->ego.T_world_ego);
   return twist_between(T_entry_nearest, seconds(entry.timestamp_ns, nearest->timestamp_ns));
 }
 

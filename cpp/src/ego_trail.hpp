@@ -9,10 +9,6 @@
 
 namespace imkd {
 
-// The pose at a fraction (0..1) of the way from a to b: translation along a straight line, rotation at a constant rate.
-// None where the rotation between them exceeds 3 rad: its axis is then ill-conditioned.
-std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction);
-
 class EgoTrail {
  public:
   struct Entry {

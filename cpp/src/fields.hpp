@@ -41,6 +41,10 @@ struct EnumNames<Mode> {
   static constexpr const char* names[] = {"full", "partial", "camera_only", "radar_only", "blind"};
 };
 template <>
+struct EnumNames<MotionSource> {
+  static constexpr const char* names[] = {"poses", "twist", "estimated", "none"};
+};
+template <>
 struct EnumNames<IntensityUnit> {
   static constexpr const char* names[] = {"unknown", "rcs_dbsm", "snr_db", "magnitude_db"};
 };

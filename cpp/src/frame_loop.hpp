@@ -17,7 +17,9 @@ namespace imkd {
 constexpr int kSweepsPerRadar = 16;
 
 struct Frame {
-  std::vector<ImageView> images;   // by camera of the model; no data: none that is usable, or beyond the rig's cameras
+  std::vector<ImageView> images;  // by camera of the model; no data: none that is usable, or beyond the rig's cameras
+  // By camera: the motion to its exposure, of rounded_exposure; that of an absent camera may be any.
+  std::vector<Mat4> T_ref_ego;
   std::vector<RadarInput> sweeps;  // the first sweep_count are this frame's; never shrinks
   int sweep_count = 0;
   std::vector<PastFrame> past;  // by slot of the history

@@ -28,6 +28,15 @@ Mat4 inverse_rigid(const Mat4& T_a_b) {
   return T_b_a;
 }
 
+Mat4 relative(const Mat4& T_world_a, const Mat4& T_world_b) {
+  Mat4 near_a = T_world_a, near_b = T_world_b;
+  for (int i : {3, 7, 11}) {
+    near_b[i] -= near_a[i];
+    near_a[i] = 0;
+  }
+  return compose(inverse_rigid(near_a), near_b);
+}
+
 namespace {
 
 // Along an arc of angle a = rate * t the displacement is t * [[s, -c], [c, s]] (vx, vy),
@@ -61,6 +70,56 @@ Vec3 twist_between(const Mat4& T_now_later, double seconds) {
   const double y = T_now_later[7] / seconds;
   const double det = arc.s * arc.s + arc.c * arc.c;
   return {(arc.s * x + arc.c * y) / det, (arc.s * y - arc.c * x) / det, angle / seconds};
+}
+
+namespace {
+
+constexpr double kMaxRotation = 3;  // rad
+
+double length(const Vec3& v) { return std::sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]); }
+Vec3 scaled(const Vec3& v, double factor) { return {v[0] * factor, v[1] * factor, v[2] * factor}; }
+Vec3 cross(const Vec3& a, const Vec3& b) {
+  return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
+}
+
+}  // namespace
+
+Vec3 rotation_vector(const Mat4& T) {
+  const Vec3 v{(T[9] - T[6]) / 2, (T[2] - T[8]) / 2, (T[4] - T[1]) / 2};  // axis * sin(angle)
+  const double sine = length(v), angle = std::atan2(sine, (T[0] + T[5] + T[10] - 1) / 2);
+  return scaled(v, sine > 0 ? angle / sine : 0);
+}
+
+// Rodrigues' formula.
+Mat4 rigid(const Vec3& rotation, const Vec3& t) {
+  const double angle = length(rotation);
+  const auto [x, y, z] = scaled(rotation, angle > 0 ? 1 / angle : 0);
+  const double s = std::sin(angle), c = std::cos(angle), k = 1 - c;
+  // clang-format off
+  return {c + k * x * x, k * x * y - s * z, k * x * z + s * y, t[0],
+          k * x * y + s * z, c + k * y * y, k * y * z - s * x, t[1],
+          k * x * z - s * y, k * y * z + s * x, c + k * z * z, t[2],
+          0, 0, 0, 1};
+  // clang-format on
+}
+
+std::optional<Mat4> interpolate(const Mat4& T_world_a, const Mat4& T_world_b, double fraction) {
+  const Mat4 T = relative(T_world_a, T_world_b);
+  const Vec3 rotation = rotation_vector(T), t{T[3], T[7], T[11]};
+  const double angle = length(rotation);
+  if (angle > kMaxRotation) return std::nullopt;
+
+  // Along the axis the screw moves evenly, across it along an arc; w is the speed across it at a.
+  const Vec3 axis = scaled(rotation, angle > 0 ? 1 / angle : 0);
+  const Vec3 along = scaled(axis, axis[0] * t[0] + axis[1] * t[1] + axis[2] * t[2]);
+  const Vec3 across{t[0] - along[0], t[1] - along[1], t[2] - along[2]}, turned = cross(axis, across);
+  const Arc whole(angle), part(fraction * angle);
+  const double det = whole.s * whole.s + whole.c * whole.c;
+  Vec3 w{}, out{};
+  for (int i = 0; i < 3; ++i) w[i] = (whole.s * across[i] - whole.c * turned[i]) / det;
+  const Vec3 side = cross(axis, w);
+  for (int i = 0; i < 3; ++i) out[i] = fraction * (along[i] + part.s * w[i] + part.c * side[i]);
+  return compose(T_world_a, rigid(scaled(rotation, fraction), out));
 }
 
 }  // namespace imkd

@@ -1,8 +1,8 @@
 #include "history.hpp"
 
 #include <algorithm>
-#include <cmath>
 
+#include "imkd/ego_motion.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -19,23 +19,11 @@ void History::reset() {
   started_ = false;
 }
 
-std::optional<Mat4> History::motion(const Ego& ego, double seconds) const {
-  if (ego_.T_world_ego && ego.T_world_ego) return compose(inverse_rigid(*ego_.T_world_ego), *ego.T_world_ego);
-  if (!ego_.twist && !ego.twist) return std::nullopt;
-  const Vec3 last = ego_.twist ? *ego_.twist : *ego.twist;
-  const Vec3 now = ego.twist.value_or(last);
-  return after({(last[0] + now[0]) / 2, (last[1] + now[1]) / 2, (last[2] + now[2]) / 2}, seconds);
-}
-
 void History::advance(std::int64_t timestamp_ns, const Ego& ego) {
   const std::int64_t gap_ns = minus_ns(timestamp_ns, now_ns_);
   std::optional<Mat4> T_last_now;
-  if (started_ && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_) {
-    const double seconds = to_seconds(gap_ns);
-    T_last_now = motion(ego, seconds);
-    if (T_last_now && !(std::hypot((*T_last_now)[3], (*T_last_now)[7], (*T_last_now)[11]) <= kMaxEgoSpeed * seconds))
-      T_last_now.reset();
-  }
+  if (started_ && gap_ns > 0 && gap_ns <= (spec_.frames + 1) * interval_ns_)
+    T_last_now = motion_between(ego_, ego, to_seconds(gap_ns));
   if (!T_last_now) reset();
   for (Entry& entry : entries_)
     if (entry.valid) entry.T_then_now = compose(entry.T_then_now, *T_last_now);

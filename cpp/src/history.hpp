@@ -22,9 +22,9 @@ class History {
   static int capacity(const HistorySpec& spec);  // stored maps
   void reset();
 
-  // Advances to a frame: its time and ego motion (an estimated speed counts as a twist). Discards all maps where time
-  // does not increase, where the gap is longer than the history, and where the motion since the last frame is unknown
-  // or faster than kMaxEgoSpeed.
+  // Advances to a frame: its time, and EgoMotion::ego(). Discards all maps where time
+  // does not increase, where the gap is longer than the history, and where motion_between gives
+  // none since the last frame.
   void advance(std::int64_t timestamp_ns, const Ego& ego);
   // The map for slot k = 1..frames: its age is nearest to k intervals and within a quarter interval of it.
   PastFrame past(int slot) const;
@@ -40,7 +40,6 @@ class History {
     bool valid = false;
     Mat4 T_then_now = identity4();  // present ego frame to that of the map
   };
-  std::optional<Mat4> motion(const Ego& ego, double seconds) const;  // T_last_now
   const Entry* nearest(std::int64_t age_ns) const;  // within a quarter interval; the newer of two equally near
 
   const HistorySpec spec_;

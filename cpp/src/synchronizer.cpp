@@ -226,6 +226,7 @@ void Synchronizer::State::add_image(LiveFrame& live, const SensorQueue& queue) c
   const SensorItem* item = queue.nearest(frames.timestamp_ns, rule.tolerance);
   frames.cameras.push_back(item ? item->image : ImageView{});
   frames.camera_timestamps_ns.push_back(item ? item->timestamp_ns : frames.timestamp_ns);
+  frames.camera_T_world_ego.push_back(item ? trail.at(item->timestamp_ns).T_world_ego : std::nullopt);
   live.cameras.push_back(item ? item->owner : nullptr);
 }
 

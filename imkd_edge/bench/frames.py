@@ -124,8 +124,8 @@ def _time_frames(
 
 def _infer(detector: Detector, sample: Sample) -> Result:
     """Detector.infer_sample without `prepare`, which is not timed."""
-    times = sample.camera_timestamps_ns or None
-    return detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+    times, poses = sample.camera_timestamps_ns, sample.camera_T_world_ego
+    return detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times, poses)
 
 
 def _wait_until(due: float) -> float:

@@ -6,6 +6,7 @@ golden.npz holds these arrays, with S sweeps of P points in total; NaN is an unk
     timestamp_ns          () int64
     image_{i}             (H, W, 3) uint8   of camera i in the rig's order; left out for an absent camera
     camera_timestamps_ns  (cameras,) int64
+    camera_T_world_ego    (cameras, 4, 4) float64, optional
     sweep_radar           (S,) int32        index in the rig's order
     sweep_timestamp_ns    (S,) int64
     sweep_count           (S,) int32        points of each sweep; their sum is P
@@ -67,6 +68,7 @@ def pack_frame(sample: Sample, camera_timestamps_ns: list[int]) -> dict[str, np.
         "camera_timestamps_ns": np.array(camera_timestamps_ns, np.int64),
         **_pack_radar(rig, sample.radar, sample.timestamp_ns),
         **_pack_ego(sample.ego),
+        **_pack_camera_poses(sample),
         **{f"image_{i}": np.ascontiguousarray(image) for i, image in enumerate(images) if image is not None},
     }
 
@@ -114,6 +116,8 @@ def _check(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
         **{f"tensor_{name}": ("float32", (name,)) for name in names},
         **{f"stride_{name}": ("int64", ()) for name in names},
     }
+    if "camera_T_world_ego" in golden:
+        form["camera_T_world_ego"] = ("float64", ("cameras", 4, 4))
     if missing := [name for name in form if name not in golden]:
         raise ValueError(f"it has no {', '.join(missing)}")
     _check_form(golden, form, {"cameras": spec.cameras})
@@ -166,6 +170,15 @@ def _pack_ego(ego: Ego | None) -> dict[str, np.ndarray]:
     return {"ego_T_world_ego": pose, "ego_twist": twist}
 
 
+def _pack_camera_poses(sample: Sample) -> dict[str, np.ndarray]:
+    """Nothing where no camera has a pose, as in bundles that were exported before."""
+    if not sample.camera_T_world_ego:
+        return {}
+    unknown = np.full((4, 4), np.nan)
+    poses = [sample.camera_T_world_ego.get(camera.name, unknown) for camera in sample.rig.cameras]
+    return {"camera_T_world_ego": np.array(poses, np.float64)}
+
+
 def infer_arguments(golden: Mapping[str, np.ndarray], rig: SensorRig) -> tuple[Any, ...]:
     """The golden frame as the arguments of Detector.infer."""
     frames = [golden.get(f"image_{i}") for i in range(len(rig.cameras))]
@@ -178,7 +191,9 @@ def infer_arguments(golden: Mapping[str, np.ndarray], rig: SensorRig) -> tuple[A
         )
     ]
     ego = Ego(_none_if_nan(golden["ego_T_world_ego"]), _none_if_nan(golden["ego_twist"]))
-    return frames, sweeps, ego, int(golden["timestamp_ns"]), golden["camera_timestamps_ns"].tolist()
+    times, poses = golden["camera_timestamps_ns"].tolist(), golden.get("camera_T_world_ego")
+    camera_poses = None if poses is None else [_none_if_nan(pose) for pose in poses]
+    return frames, sweeps, ego, int(golden["timestamp_ns"]), times, camera_poses
 
 
 def _none_if_nan(values: np.ndarray) -> np.ndarray | None:

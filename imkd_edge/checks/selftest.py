@@ -39,7 +39,9 @@ def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[
     detector.set_rig(sample.rig)
     detector.reset()  # `replay` has no past frames either
     times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in sample.rig.cameras]
-    result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times)
+    result = detector.infer(
+        sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times, sample.camera_T_world_ego
+    )
     return {**pack_frame(sample, times), **_pack_result(detector, result, values)}
 
 

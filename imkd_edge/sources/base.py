@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.ops import EgoMotion
 from imkd_edge.rig import SensorRig
 
 HIDDEN = 3  # Truth.occlusion: in nuScenes less than 40 % visible
@@ -42,6 +43,13 @@ class Sample:
     lidar: np.ndarray | None = None  # (N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; training only
     camera_timestamps_ns: dict[str, int] = field(default_factory=dict)
     scene: str = ""  # name of its recording
+    # camera name -> (4, 4) float64 ego pose at its exposure, where it is known better than by `motion`
+    camera_T_world_ego: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def motion(self, max_age: float = float("inf")) -> EgoMotion:
+        """The ego motion around timestamp_ns; max_age s: of the sweeps that may give the ego speed."""
+        times, poses = self.camera_timestamps_ns, self.camera_T_world_ego
+        return EgoMotion(self.rig, self.radar, self.timestamp_ns, self.ego, times, poses, max_age)
 
 
 class Source(Protocol):

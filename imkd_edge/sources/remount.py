@@ -57,6 +57,7 @@ def remount(sample: Sample, T: np.ndarray) -> Sample:
         ego=None if ego is None else Ego(pose(ego.T_world_ego), None if ego.twist is None else _twist(ego.twist, T)),
         truth=None if sample.truth is None else _truth(sample.truth, T),
         lidar=None if sample.lidar is None else _points(sample.lidar, T),
+        camera_T_world_ego={name: np.asarray(T_camera) @ back for name, T_camera in sample.camera_T_world_ego.items()},
     )
 
 

@@ -108,7 +108,7 @@ void radar(ThreadPool& pool, const char* name, RadialVelocity velocity) {
   for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns -= 50'000'000 * (1 + sweep.radar);
   RadarInput inputs[2];
   Health health;
-  const int count = resolve_sweeps(spec, rig, m.frames, inputs, health);
+  const int count = resolve_sweeps(spec, rig, m.frames, EgoMotion(rig, m.frames, spec.radar.max_age), inputs, health);
   std::vector<float> out(spec.radar.features.size() * spec.radar_width() * spec.radar_height());
   std::vector<char> workspace(radar_workspace(spec));
   line.add(voxelize_radar(spec, ground_of(spec, rig), inputs, count, out.data(), workspace.data(), pool));

@@ -73,6 +73,14 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
     for (std::int64_t& camera : m.frames.camera_timestamps_ns) camera += late;
     m.frames.ego.T_world_ego = identity4();
     (*m.frames.ego.T_world_ego)[3] = 0.5 * frame;
+    m.frames.camera_timestamps_ns = {time - frame % 7 * 10'000'000, time + frame % 5 * 9'000'000};
+    if (frame % 8 == 5) m.frames.camera_timestamps_ns[1] += 1'000'000'000;
+    m.frames.camera_T_world_ego.assign(2, std::nullopt);
+    if (frame % 3 == 0) {  // every exposure has another pose
+      m.frames.camera_T_world_ego[0] = identity4();
+      (*m.frames.camera_T_world_ego[0])[3] = 0.5 * frame - 0.03 * (frame % 7);
+    }
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.T_world_ego = m.frames.ego.T_world_ego;
     if (frame % 50 == 45) m.frames.ego.T_world_ego.reset();
     const Result& result = detector.infer(m.frames);
     boxes += result.detections.size();

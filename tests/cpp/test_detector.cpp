@@ -139,8 +139,10 @@ TEST(Detector, age_makes_a_sensor_late_then_stale) {
                                                                                 {-1.1, SensorState::stale}}) {
     Stand s;
     const auto then = s.m.frames.timestamp_ns - static_cast<std::int64_t>(share * max_age * 1e9);
-    s.m.frames.camera_timestamps_ns = {then, s.m.frames.timestamp_ns};
+    const auto exposure = s.m.frames.timestamp_ns - static_cast<std::int64_t>(share * kSensorPeriod * 1e9);
+    s.m.frames.camera_timestamps_ns = {exposure, s.m.frames.timestamp_ns};  // an image has a limit of its own
     s.m.frames.sweeps[1].timestamp_ns = then;
+    s.m.frames.ego.twist = Vec3{};  // of a vehicle that stands
     const Result& r = s.infer();
     EXPECT_EQ(r.health.cameras[0], state) << share;
     EXPECT_EQ(r.health.radars[1], state) << share;
@@ -149,6 +151,52 @@ TEST(Detector, age_makes_a_sensor_late_then_stale) {
     EXPECT_EQ(all_zero(depth, 0, 32), state == SensorState::stale);
     EXPECT_EQ(r.health.radar_points + r.health.radar_points_outside, state == SensorState::stale ? 200 : 400);
   }
+}
+
+TEST(Detector, a_sweep_that_an_unknown_motion_displaces_makes_the_frame_partial) {
+  for (const auto& [age_ms, displaced] : {std::pair{0, false}, {99, false}, {101, true}, {500, true}, {-500, true}}) {
+    Stand s;
+    s.m.frames.sweeps[1].timestamp_ns -= age_ms * 1'000'000LL;
+    const auto warned = [](const Result& r) {
+      return std::any_of(r.health.warnings.begin(), r.health.warnings.end(),
+                         [](const Warning& w) { return w.code == WarningCode::ego_motion; });
+    };
+    const Result& r = s.infer();
+    EXPECT_EQ(r.health.ego_motion, MotionSource::none);
+    EXPECT_TRUE(std::isnan(r.health.ego_speed));
+    EXPECT_EQ(r.health.mode, displaced ? Mode::partial : Mode::full) << age_ms;
+    EXPECT_EQ(warned(r), displaced) << age_ms;
+    s.m.frames.ego.twist = Vec3{2, 0, 0};
+    EXPECT_EQ(s.infer().health.mode, Mode::full) << age_ms;
+    EXPECT_EQ(s.infer().health.ego_motion, MotionSource::twist);
+    EXPECT_EQ(s.infer().health.ego_speed, 2);
+    EXPECT_FALSE(warned(s.infer()));
+  }
+}
+
+// At 20 m/s and 40 ms the vehicle was 0.8 m further back: the table is that of a camera mounted there.
+TEST(Detector, a_camera_lifts_from_where_the_vehicle_was_at_its_exposure) {
+  const ModelSpec spec = small_spec();
+  Stand moving, standing;
+  moving.m.frames.ego.twist = Vec3{20, 0, 0};
+  moving.m.frames.camera_timestamps_ns = {moving.m.frames.timestamp_ns - 40'000'000, moving.m.frames.timestamp_ns};
+  SensorRig rig = small_rig();
+  const auto lifted = [](Stand& s) {
+    s.infer();
+    return s.tensor("camera_bev");
+  };
+  const auto at_rest = lifted(standing);
+  const auto in_motion = lifted(moving);
+  EXPECT_NE(at_rest, in_motion);
+  rig.cameras[0].T_ego_camera[3] -= 0.8125;  // 0.8 m in steps of 1/16 of a cell of 1 m
+  standing.detector.set_rig(rig);
+  EXPECT_EQ(lifted(standing), in_motion);
+
+  // Whatever came before.
+  moving.m.frames.camera_timestamps_ns[1] -= 90'000'000;
+  lifted(moving);
+  moving.m.frames.camera_timestamps_ns[1] += 90'000'000;
+  EXPECT_EQ(lifted(moving), in_motion);
 }
 
 TEST(Detector, times_at_the_ends_of_int64_are_stale_not_undefined) {

@@ -31,7 +31,11 @@ struct Resolve : testing::Test {
     frames.sweeps.push_back(
         {radar, kNow - age_ms * kMillisecond, points.data(), static_cast<int>(points.size() / 5), {}});
   }
-  int resolve() { return resolve_sweeps(spec, rig, frames, inputs.data(), health); }
+  int resolve() {
+    const EgoMotion motion(rig, frames, spec.radar.max_age);
+    set_health(motion, health);
+    return resolve_sweeps(spec, rig, frames, motion, inputs.data(), health);
+  }
   std::vector<SensorState> states(SensorState a, SensorState b, SensorState c) { return {a, b, c}; }
 };
 

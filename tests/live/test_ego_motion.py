@@ -1,10 +1,11 @@
-"""The ego pose of each sweep and of the frame: interpolated as by SciPy, extrapolated along an arc, or absent."""
+"""The ego pose of each sweep and of the frame: interpolated on a screw, extrapolated along an arc, or absent."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.linalg import expm, logm
+from scipy.spatial.transform import Rotation
 
 from imkd_edge import Ego, RadarSweep
 
@@ -44,11 +45,12 @@ def test_a_pose_between_two_is_interpolated(bench, seed: int) -> None:
         bench.push(sensor, int(times[-1]), 1400)
     frame = bench.pop(1400)
     assert frame.complete and np.array_equal(frame.ego.T_world_ego, transform(rotations[3], positions[3]))
-    slerp = Slerp(times, rotations)
+    poses = [transform(rotation, position) for rotation, position in zip(rotations, positions)]
     for sweep in (s for s in frame.radar if s.radar == "R"):
         time = sweep.timestamp_ns / MS
-        position = [np.interp(time, times, positions[:, axis]) for axis in range(3)]
-        assert np.allclose(sweep.T_world_ego, transform(slerp(time), position), atol=1e-9), time
+        k = min(int(np.searchsorted(times, time, side="right")) - 1, 2)
+        screw = logm(np.linalg.inv(poses[k]) @ poses[k + 1]) * (time - times[k]) / (times[k + 1] - times[k])
+        assert np.allclose(sweep.T_world_ego, poses[k] @ expm(screw), atol=1e-9), time
 
 
 def test_poses_too_far_apart_are_not_interpolated(bench) -> None:

@@ -21,7 +21,7 @@ from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.program import train
-from imkd_edge.training.temporal import Timeline, motion, warp_history
+from imkd_edge.training.temporal import Timeline, warp_history
 
 MS = 1_000_000
 OPTIONS = {"scenes": 2, "frames_per_scene": 4}
@@ -93,7 +93,7 @@ def test_a_static_object_has_one_position_in_past_and_present(config, source, fl
     view = augment.View(augment.ImageChange(flip=flip), angle, scale)
     names = source.names[1], source.names[3]
     then, now = (dataset.changed(source[name], view, np.random.default_rng(0)) for name in names)
-    T_then_now = motion(then.ego, now.ego)
+    T_then_now = now.motion().since(then.motion())
     tracks = [source.instances(name) for name in names]
     checked = 0
     for i, track in enumerate(tracks[1]):
@@ -104,10 +104,10 @@ def test_a_static_object_has_one_position_in_past_and_present(config, source, fl
     assert checked > 3 and np.linalg.norm(T_then_now[:2, 3]) > 1
 
 
-def test_frames_without_a_pose_have_no_motion(source):
-    sample = source[source.names[0]]
-    assert motion(None, sample.ego) is None
-    assert motion(sample.ego, dataclasses.replace(sample.ego, T_world_ego=None)) is None
+def test_frames_of_unknown_motion_have_none(source):
+    still = dataclasses.replace(source[source.names[1]], ego=None, radar=[])
+    assert still.motion().since(still.motion()) is None
+    assert source[source.names[1]].motion().since(source[source.names[0]].motion()) is not None
 
 
 def test_an_example_holds_its_past_in_slots(config, source):
@@ -116,7 +116,8 @@ def test_an_example_holds_its_past_in_slots(config, source):
     assert [slot for slot, *_ in past] == [0, 1]
     for slot, T_then_now, inputs in past:
         then, now = source[source.names[1 - slot]], source[source.names[2]]
-        np.testing.assert_array_equal(T_then_now, np.linalg.inv(then.ego.T_world_ego) @ now.ego.T_world_ego)
+        expected = np.linalg.inv(then.ego.T_world_ego) @ now.ego.T_world_ego
+        np.testing.assert_allclose(T_then_now, expected, atol=1e-12)
         single = dataset[1 - slot]
         assert all(torch.equal(value, single[key]) for key, value in inputs.items())
     assert dataset[4]["past"] == []  # the first of its scene

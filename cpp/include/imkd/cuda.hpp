@@ -39,6 +39,11 @@ std::size_t lift_table_workspace(const ModelSpec& spec);  // bytes
 // Once per calibration: it allocates on the host and reads pageable memory, so that it may wait for the stream.
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table,
                 void* workspace, Stream stream);
+// Rebuilds the table of lift_table at the same addresses, for the cameras that moved. workspace: that of lift_table, as
+// it and earlier updates left it. T_ref_ego: by camera, of rounded_exposure, for the cameras that moved. It allocates
+// and waits for nothing, but its arguments are fixed in a captured graph: enqueue it before the graph.
+void update_lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const Mat4* T_ref_ego,
+                       const bool* moved, const LiftTable& table, void* workspace, Stream stream);
 enum class Layout { channels_first, channels_last };  // of the context: (N,C,h,w), which is transposed, or (N,h,w,C)
 std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type);  // bytes
 // type: of depth and context.

@@ -33,6 +33,11 @@ constexpr double kMinRange = 0.1;
 
 // m/s; two ego poses that imply more are a jump of the localisation.
 constexpr double kMaxEgoSpeed = 100;
+// ns from a pose to the time that it is extrapolated to, and between two poses that give a twist.
+constexpr std::int64_t kMaxPoseGap = 1'000'000'000;
+
+// s; the period of a sensor whose own is not known, that of a slow camera or radar. An image older than that is stale.
+constexpr double kSensorPeriod = 0.1;
 
 struct RadarSweep {
   int radar = 0;  // index into SensorRig::radars
@@ -43,7 +48,7 @@ struct RadarSweep {
   std::optional<Mat4> T_world_ego;  // at the sweep's time
 };
 
-struct Ego {                        // both optional; for a sweep with a pose the poses are used, not the twist
+struct Ego {                        // both optional; poses precede the twist: see EgoMotion
   std::optional<Mat4> T_world_ego;  // at the reference time
   std::optional<Vec3> twist;        // vx, vy m/s and yaw rate rad/s in the ego frame
 };
@@ -51,9 +56,15 @@ struct Ego {                        // both optional; for a sweep with a pose th
 struct FrameSet {
   std::int64_t timestamp_ns = 0;                   // reference time
   std::vector<ImageView> cameras;                  // in the rig's order
-  std::vector<std::int64_t> camera_timestamps_ns;  // empty: all at timestamp_ns
-  std::vector<RadarSweep> sweeps;                  // any number per radar, any order
+  std::vector<std::int64_t> camera_timestamps_ns;  // of the exposures; empty: all at timestamp_ns
+  // Ego poses at the exposures, where they are known better than by EgoMotion; empty: none is.
+  std::vector<std::optional<Mat4>> camera_T_world_ego;
+  std::vector<RadarSweep> sweeps;  // any number per radar, any order
   Ego ego;
+
+  std::int64_t camera_time(std::size_t camera) const {
+    return camera_timestamps_ns.empty() ? timestamp_ns : camera_timestamps_ns[camera];
+  }
 };
 
 }  // namespace imkd

@@ -55,6 +55,14 @@ typedef enum imkd_sensor_state {
   IMKD_SENSOR_UNUSABLE
 } imkd_sensor_state;
 
+/* Since version 5: where the motion within a frame comes from, as in imkd/result.hpp. */
+typedef enum imkd_motion_source {
+  IMKD_MOTION_POSES,
+  IMKD_MOTION_TWIST,
+  IMKD_MOTION_ESTIMATED,
+  IMKD_MOTION_NONE
+} imkd_motion_source;
+
 /* The result of a push, as in imkd/synchronizer.hpp. Only a kept item changes the synchronizer. */
 typedef enum imkd_pushed {
   IMKD_PUSHED_KEPT,
@@ -91,6 +99,8 @@ typedef struct imkd_image {
   ptrdiff_t chroma_stride; /* bytes from row to row; 0: dense rows */
   uint32_t yuv;            /* imkd_yuv */
   uint32_t reserved;
+  /* Since version 5: (4, 4) row-major ego pose at timestamp_ns; NULL: from the poses and the twist of the frame. */
+  const double* T_world_ego;
 } imkd_image;
 
 typedef struct imkd_sweep {
@@ -154,7 +164,7 @@ typedef struct imkd_result {
   const uint8_t* radar_states;
   int32_t radar_points, radar_points_invalid, radar_points_outside, radar_points_overflow;
   int32_t boxes_invalid, past_frames, ego_speed_estimated;
-  float ego_speed, ego_speed_residual; /* m/s */
+  float ego_speed, ego_speed_residual; /* m/s; since version 5 the speed is NaN where it is unknown */
   uint32_t stage_count;
   const float* timings_us; /* by stage */
   float total_us;
@@ -166,7 +176,7 @@ typedef struct imkd_result {
   uint32_t debug_count, debug_stride;
   /* Since version 4; 1: the fused map has a non-finite value and is not used by later frames. */
   int32_t maps_invalid;
-  uint32_t reserved_2;
+  int32_t ego_motion; /* since version 5; imkd_motion_source */
   /* Since version 5: those that hold in this frame, as imkd_warning, warning_stride bytes apart: use imkd_warning_at.
    */
   const void* warnings;
@@ -192,7 +202,8 @@ typedef enum imkd_names {
   IMKD_STAGES,
   IMKD_MODES,
   IMKD_SENSOR_STATES,
-  IMKD_PUSHED
+  IMKD_PUSHED,
+  IMKD_MOTION_SOURCES /* since version 5 */
 } imkd_names;
 
 /* The version of the library; IMKD_ABI_VERSION is that of the header. */
@@ -216,8 +227,9 @@ IMKD_API int imkd_detector_reset(imkd_detector* detector);
 /* The text of the handle's last failure, "error[E0402] what / where / how to fix"; "" if no call failed. Valid until
  * this thread calls this function again. */
 IMKD_API const char* imkd_detector_error(const imkd_detector* detector);
-/* The name of a class, camera, radar, stage, mode, sensor state or imkd_pushed; NULL if the index is too large. Valid
- * until the handle's next load or set_rig. The last four lists are the library's: the handle may be NULL. */
+/* The name of a class, camera, radar, stage, mode, sensor state, imkd_pushed or motion source; NULL if the index is too
+ * large. Valid until the handle's next load or set_rig. The last five lists are the library's: the handle may be NULL.
+ */
 IMKD_API const char* imkd_detector_name(const imkd_detector* detector, imkd_names names, uint32_t index);
 
 /* ---- live input, since version 3; imkd/synchronizer.hpp and imkd/monitor.hpp define the terms ----

@@ -2,8 +2,10 @@
 // nothing, and no result depends on the number of threads; scratch memory is passed in.
 #pragma once
 #include <cstdint>
+#include <limits>
 #include <vector>
 
+#include "imkd/ego_motion.hpp"
 #include "imkd/frames.hpp"
 #include "imkd/result.hpp"
 #include "imkd/rig.hpp"
@@ -57,6 +59,11 @@ void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const Im
                 double* out /* (h,w,3) */);
 
 // ---- lift ----
+// The motion to a camera's exposure on the grid of motions that the lift distinguishes: steps of 1/16 cell, and of the
+// angle that moves the grid's farthest corner by 1/16 cell. No point of the grid is off by more than kMaxLiftOffset
+// cells. A table is thus a function of its frame alone, and need not be rebuilt while the motion stays in its step.
+constexpr double kMaxLiftOffset = 0.125;
+Mat4 rounded_exposure(const GridSpec& grid, const Mat4& T_ref_ego);
 struct LiftTable {                   // sorted by cell, then by camera, depth bin, row, column
   std::vector<std::int32_t> cells;   // (K) BEV cell row * width + column, strictly rising
   std::vector<std::int32_t> starts;  // (K+1) interval of each cell in points
@@ -99,14 +106,17 @@ struct EgoSpeed {
 };
 
 // The forward speed at which most raw or aliased velocities are those of static targets (1-D search, robust to moving
-// objects).
-EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int count);
-// Ego motion, age and velocity model of each sweep that is not older than max_age. Writes out (capacity >=
+// objects), from the sweeps within max_age (s) of the reference time.
+EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int count, std::int64_t reference_ns = 0,
+                            double max_age = std::numeric_limits<double>::infinity());
+// Transform, age and velocity model of each sweep that is not older than max_age. Writes out (capacity >=
 // frames.sweeps.size()) and returns the number of sweeps: newest first, then by radar, whatever the order in frames.
-// Sets health.radars (unusable: no point of the radar is used) and health.ego_speed*. Where the ego motion is unknown,
-// the ego speed is estimated from raw and aliased velocities.
-int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, RadarInput* out,
-                   Health& health);
+// Sets health.radars (unusable: no point of the radar is used).
+int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, const EgoMotion& motion,
+                   RadarInput* out, Health& health);
+// Whether a sweep lies where the vehicle no longer is: its motion is unknown, and a sweep is older than one period of
+// its radar, the mean time between its sweeps in the frame, at most kSensorPeriod. sweeps: of resolve_sweeps.
+bool is_displaced(const EgoMotion& motion, const RadarInput* sweeps, int count);
 std::size_t radar_workspace(const ModelSpec& spec);  // bytes
 // Statistics of the points in each cell. A point is extrapolated by its radial velocity times age, unless its velocity
 // is aliased. A velocity that is aliased or cannot be compensated (sensor_velocity unknown) counts as 0 in

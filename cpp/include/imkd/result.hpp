@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,20 @@ struct Detection {
   int label = 0;  // index into ModelSpec::head.classes
 };
 
-// late: older than half of RadarSpec::max_age; stale: older than max_age and discarded; invalid: delivered without a
-// valid point; missing: not delivered; frozen, lost: only from Monitor; unusable: delivered, but nothing of it reaches
-// the grid: a camera whose coverage is below kMinCoverage (imkd/coverage.hpp), a radar with no point among those used.
+// late: older than half of RadarSpec::max_age, an image of kSensorPeriod; stale: older than all of it and discarded;
+// invalid: delivered without a valid point; missing: not delivered; frozen, lost: only from Monitor; unusable:
+// delivered, but nothing of it reaches the grid: a camera whose coverage is below kMinCoverage (imkd/coverage.hpp), a
+// radar with no point among those used.
 enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost, unusable };
 constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
-// full: every sensor is usable; partial: some are not; camera_only, radar_only: no sensor of the other kind is; blind:
-// no sensor is.
+// full: every sensor is usable; partial: some are not, or a sweep lies where the vehicle no longer is, as it is older
+// than one period and the ego motion unknown (see is_displaced in imkd/ops.hpp); camera_only, radar_only: no sensor of
+// the other kind is; blind: no sensor is.
 enum class Mode : std::uint8_t { full, partial, camera_only, radar_only, blind };
+// Where the motion within a frame comes from, see EgoMotion. poses: two or more of different times; twist:
+// FrameSet::ego; estimated: the static radar returns; none: unknown, data of another time than the reference time stay
+// where they are.
+enum class MotionSource : std::uint8_t { poses, twist, estimated, none };
 Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorState>& radars);
 
 // What is unlike the bundle's contract (imkd/contract.hpp), or hurts the boxes without being a sensor's state. The tens
@@ -91,9 +98,10 @@ struct Health {
   int radar_points_outside = 0;   // beyond the grid
   int radar_points_overflow = 0;  // beyond max_points
   int boxes_invalid = 0;          // candidates with a non-finite logit or box, discarded by decode
+  MotionSource ego_motion = MotionSource::none;
   bool ego_speed_estimated = false;
-  float ego_speed = 0;            // m/s, from odometry or the static returns
-  float ego_speed_residual = 0;   // m/s, median absolute of the inliers
+  float ego_speed = std::numeric_limits<float>::quiet_NaN();  // m/s, forward; NaN: unknown
+  float ego_speed_residual = 0;                               // m/s, median absolute of the inliers
   int past_frames = 0;            // past fused maps that the network read, of ModelSpec::history.frames
   int maps_invalid = 0;           // 1: this frame's fused map has a non-finite value and was not stored
   std::vector<Warning> warnings;  // those that hold in this frame, by code; each text is that of the frame it began

@@ -50,7 +50,8 @@ struct LiveFrame {
 };
 
 // A frame has the time t of one reference item. It holds
-//   per camera:  the image nearest to t within tolerance; of two at the same distance the older one;
+//   per camera:  the image nearest to t within tolerance; of two at the same distance the older one; with the ego pose
+//                at its own time;
 //   per radar:   every sweep in [t - spec.radar.max_age, t + tolerance], each with the ego pose at its own time, so
 //                that the Detector can accumulate them;
 //   the ego pose at t: interpolated between poses at most 0.5 s apart, otherwise extrapolated from the nearest pose by

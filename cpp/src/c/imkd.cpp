@@ -88,11 +88,14 @@ void read_frames(const imkd_frames& input, FrameSet& output) {
   output.timestamp_ns = input.timestamp_ns;
   output.cameras.clear();
   output.camera_timestamps_ns.clear();
+  output.camera_T_world_ego.clear();
   output.sweeps.clear();
   for (std::uint32_t i = 0; i < input.image_count; ++i) {
     const imkd_image image = read_at(input.images, i, "imkd_frames.images");
     output.cameras.push_back(image_view(image));
     output.camera_timestamps_ns.push_back(image.has_timestamp ? image.timestamp_ns : input.timestamp_ns);
+    std::optional<Mat4>& pose = output.camera_T_world_ego.emplace_back();
+    if (image.T_world_ego) pose = read_pose(image.T_world_ego, "imkd_image.T_world_ego");
   }
   for (std::uint32_t i = 0; i < input.sweep_count; ++i) {
     const imkd_sweep sweep = read_at(input.sweeps, i, "imkd_frames.sweeps");
@@ -110,6 +113,8 @@ static_assert(static_cast<int>(SensorState::ok) == IMKD_SENSOR_OK &&
 static_assert(static_cast<int>(SensorState::frozen) == IMKD_SENSOR_FROZEN &&
               static_cast<int>(SensorState::lost) == IMKD_SENSOR_LOST &&
               static_cast<int>(SensorState::unusable) == IMKD_SENSOR_UNUSABLE);
+static_assert(static_cast<int>(MotionSource::poses) == IMKD_MOTION_POSES &&
+              static_cast<int>(MotionSource::none) == IMKD_MOTION_NONE);
 static_assert(static_cast<int>(YuvMatrix::bt601) == IMKD_BT601 &&
               static_cast<int>(YuvMatrix::bt709_full) == IMKD_BT709_FULL);
 static_assert(sizeof(SensorState) == 1 && std::is_standard_layout_v<Detection>);
@@ -154,6 +159,7 @@ void write_result(const Result& r, imkd_result* output) {
   all.debug_count = static_cast<std::uint32_t>(r.debug.size());
   all.debug_stride = sizeof(MapView);
   all.maps_invalid = h.maps_invalid;
+  all.ego_motion = static_cast<std::int32_t>(h.ego_motion);
   all.warnings = h.warnings.data();
   all.warning_count = static_cast<std::uint32_t>(h.warnings.size());
   all.warning_stride = sizeof(Warning);
@@ -244,6 +250,8 @@ const char* imkd_detector_name(const imkd_detector* handle, imkd_names names, st
       return name_of<SensorState>(index);
     case IMKD_PUSHED:
       return name_of<Pushed>(index);
+    case IMKD_MOTION_SOURCES:
+      return name_of<MotionSource>(index);
     default:
       break;
   }

@@ -105,7 +105,7 @@ int push_call(imkd_synchronizer* handle, imkd_release release, void* user, std::
   });
 }
 
-imkd_image image_of(const ImageView& view, std::int64_t timestamp_ns) {
+imkd_image image_of(const ImageView& view, std::int64_t timestamp_ns, const std::optional<Mat4>& T_world_ego) {
   imkd_image image{};
   image.struct_size = sizeof image;
   image.width = view.width;
@@ -119,6 +119,7 @@ imkd_image image_of(const ImageView& view, std::int64_t timestamp_ns) {
   image.chroma = view.chroma;
   image.chroma_stride = view.chroma_stride;
   image.yuv = static_cast<std::uint32_t>(view.yuv);
+  if (T_world_ego) image.T_world_ego = T_world_ego->data();
   return image;
 }
 
@@ -130,7 +131,7 @@ imkd_sweep sweep_of(const RadarSweep& sweep) {
 const imkd_frames* frames_of(imkd_synchronizer& h) {
   const FrameSet& f = h.live->frames;
   for (std::size_t i = 0; i < f.cameras.size(); ++i)
-    h.images.push_back(image_of(f.cameras[i], f.camera_timestamps_ns[i]));
+    h.images.push_back(image_of(f.cameras[i], f.camera_timestamps_ns[i], f.camera_T_world_ego[i]));
   for (const RadarSweep& sweep : f.sweeps) h.sweeps.push_back(sweep_of(sweep));
   h.frames = {};
   h.frames.struct_size = sizeof h.frames;

@@ -32,6 +32,7 @@ class CudaLoop : public FrameLoop {
   Type type(Buffer buffer) const { return tensors_[buffer].type; }
   std::size_t bytes(int buffer) const { return table_[buffer].size() * size_of(tensors_[buffer].type); }
   void widen(int buffer, const void* data, std::vector<float>& out) const;
+  void update_lift(const Frame& frame);
   void enqueue(bool any_image);
   void enqueue_cameras(bool any_image);
   void enqueue_radars();
@@ -62,6 +63,10 @@ class CudaLoop : public FrameLoop {
   std::shared_ptr<std::int32_t> points_;
   std::shared_ptr<std::int32_t> pixels_;
   LiftTable lift_table_;
+  SensorRig rig_;
+  std::vector<Mat4> T_ref_ego_;       // by camera, of the lift's table
+  std::unique_ptr<bool[]> moved_;     // by camera, of the present frame
+  bool lift_table_valid_ = false;     // false while it is rebuilt, and where that failed
   std::shared_ptr<ImageView> sizes_;  // of the rig's images, for the resize table
   std::shared_ptr<ImageCrop> crops_;  // the same
   std::shared_ptr<Detection> boxes_;
@@ -94,6 +99,7 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
   points_ = device_memory<std::int32_t>(lift_points(spec_));
   pixels_ = device_memory<std::int32_t>(lift_points(spec_));
   lift_table_ = {rows_.get(), points_.get(), pixels_.get()};
+  moved_ = std::make_unique<bool[]>(cameras);
   sizes_ = pinned_memory<ImageView>(cameras);
   crops_ = pinned_memory<ImageCrop>(cameras);
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
@@ -144,6 +150,9 @@ void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops
   resize_table(sizes_.get(), crops_.get(), spec_.cameras, spec_.image, resize_table_.get(), main_.get());
   lift_table(spec_, rig, crops.data(), lift_table_, lift_table_work_.get(), main_.get());
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "set_rig");
+  rig_ = rig;
+  T_ref_ego_.assign(rig.cameras.size(), identity4());
+  lift_table_valid_ = true;
   ready_ = true;
 }
 
@@ -239,8 +248,24 @@ void CudaLoop::capture() {
   cudaGetLastError();  // clear it: it is handled
 }
 
+// Rebuilds the lift's table where an exposure has moved, before the frame's graph and at the same addresses.
+void CudaLoop::update_lift(const Frame& frame) {
+  bool any = false;
+  for (std::size_t i = 0; i < T_ref_ego_.size(); ++i) {
+    moved_[i] = !lift_table_valid_ || frame.T_ref_ego[i] != T_ref_ego_[i];
+    any = any || moved_[i];
+  }
+  if (!any) return;
+  lift_table_valid_ = false;
+  update_lift_table(spec_, rig_, crops_.get(), frame.T_ref_ego.data(), moved_.get(), lift_table_,
+                    lift_table_work_.get(), main_.get());
+  std::copy(frame.T_ref_ego.begin(), frame.T_ref_ego.end(), T_ref_ego_.begin());
+  lift_table_valid_ = true;
+}
+
 void CudaLoop::infer(const Frame& frame, Result& result) {
   if (inputs_.put(frame, ground_, main_.get())) graph_.reset();
+  update_lift(frame);
   if (replays_ && warm_ && !graph_) capture();  // TensorRT requires one run before capture
   if (graph_)
     check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");

@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <limits>
-#include <string>
 
 #include "clones.hpp"
 #include "frustum.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
+#include "lift_builder.hpp"
 
 namespace imkd {
 namespace {
@@ -15,20 +15,6 @@ constexpr int kChannelBlock = 32;  // channels summed at once, in registers
 
 // Floats of a pixel's row in the workspace: the channels, a 1 whose weighted sum is the sum of depth, and zeros.
 int row_length(int channels) { return (channels + kChannelBlock) / kChannelBlock * kChannelBlock; }
-
-// The BEV cell of each frustum point of a camera, in the order (bin, row, column); kOutside beyond the grid.
-void frustum_cells(const ModelSpec& spec, const Frustum& frustum, std::int32_t* out) {
-  const int h = spec.image.feature_height();
-  const int w = spec.image.feature_width();
-  std::fill(out, out + std::size_t(spec.depth.bins) * h * w, kOutside);
-  for (int row = 0; row < h; ++row)
-    for (int column = 0; column < w; ++column) {
-      double x = 0, y = 0;
-      if (!frustum.ray(row, column, x, y)) continue;
-      for (int bin = 0; bin < spec.depth.bins; ++bin)
-        out[(bin * h + row) * w + column] = frustum.cell(x, y, spec.depth.edge(bin + 0.5));
-    }
-}
 
 // (C, pixels) -> rows of `length` floats, for pixels [begin, end)
 void transpose(const float* context, int channels, int pixels, int begin, int end, int length, float* out) {
@@ -145,35 +131,8 @@ void check_cameras(const ModelSpec& spec, const SensorRig& rig) {
 
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops) {
   check_cameras(spec, rig);
-  const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width();
-  const std::size_t per_camera = pixels * spec.depth.bins;
-  const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();
-  std::vector<std::int32_t> cell(per_camera * rig.cameras.size());
-  for (std::size_t n = 0; n < rig.cameras.size(); ++n)
-    frustum_cells(spec, Frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]), cell.data() + n * per_camera);
-
-  // Counting sort: next[c + 1] counts the points of cell c, then next[c] is where its next point goes.
-  std::vector<std::int32_t> next(cells + 1, 0);
-  for (std::int32_t c : cell)
-    if (c != kOutside) ++next[c + 1];
-  LiftTable table;
-  for (std::size_t c = 0; c < cells; ++c) {
-    if (next[c + 1] > 0) {
-      table.cells.push_back(static_cast<std::int32_t>(c));
-      table.starts.push_back(next[c]);
-    }
-    next[c + 1] += next[c];
-  }
-  table.starts.push_back(next[cells]);
-  table.points.resize(next[cells]);
-  table.pixels.resize(next[cells]);
-  for (std::size_t i = 0; i < cell.size(); ++i)
-    if (cell[i] != kOutside) {
-      const std::int32_t at = next[cell[i]]++;
-      table.points[at] = static_cast<std::int32_t>(i);
-      table.pixels[at] = static_cast<std::int32_t>(i / per_camera * pixels + i % pixels);
-    }
-  return table;
+  ThreadPool pool(1);
+  return LiftTableBuilder(spec, rig, crops, pool).table();
 }
 
 std::size_t lift_workspace(const ModelSpec& spec) {

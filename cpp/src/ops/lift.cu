@@ -38,15 +38,17 @@ struct Scratch {
   }
 };
 
-__global__ void __launch_bounds__(128) place_frustum(Frustum frustum, int h, int w, int bins, const double* depths,
-                                                     std::int32_t* cell, std::int32_t* count) {
+// Finds and counts the cells of one camera; of one that has not moved it counts those of the last time.
+__global__ void __launch_bounds__(128) place_frustum(Frustum frustum, bool moved, int h, int w, int bins,
+                                                     const double* depths, std::int32_t* cell, std::int32_t* count) {
   const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
   if (pixel >= h * w) return;
   double x = 0, y = 0;
-  const bool visible = frustum.ray(pixel / w, pixel % w, x, y);
+  const bool visible = moved && frustum.ray(pixel / w, pixel % w, x, y);
   for (int bin = 0; bin < bins; ++bin) {
-    const int c = visible ? frustum.cell(x, y, depths[bin]) : kOutside;
-    cell[bin * h * w + pixel] = c;
+    std::int32_t& stored = cell[bin * h * w + pixel];
+    const int c = !moved ? stored : visible ? frustum.cell(x, y, depths[bin]) : kOutside;
+    if (moved) stored = c;
     if (c != kOutside) atomicAdd(count + c, 1);
   }
 }
@@ -176,6 +178,17 @@ std::size_t lift_workspace(const ModelSpec& spec, Layout layout, Type type) {
 
 void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const LiftTable& table,
                 void* workspace, Stream stream) {
+  const Scratch s(spec, workspace);
+  // Computed on the host: pow differs between libraries, the edges must not.
+  std::vector<double> depths(spec.depth.bins);
+  for (int bin = 0; bin < spec.depth.bins; ++bin) depths[bin] = spec.depth.edge(bin + 0.5);
+  check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream),
+        "lift_table");
+  update_lift_table(spec, rig, crops, nullptr, nullptr, table, workspace, stream);
+}
+
+void update_lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops, const Mat4* T_ref_ego,
+                       const bool* moved, const LiftTable& table, void* workspace, Stream stream) {
   const int h = spec.image.feature_height();
   const int w = spec.image.feature_width();
   const int cells = static_cast<int>(cells_of(spec));
@@ -183,19 +196,16 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
   const int per_camera = pixels * spec.depth.bins;
   const int points = static_cast<int>(lift_points(spec));
   const Scratch s(spec, workspace);
-  // Computed on the host: pow differs between libraries, the edges must not.
-  std::vector<double> depths(spec.depth.bins);
-  for (int bin = 0; bin < spec.depth.bins; ++bin) depths[bin] = spec.depth.edge(bin + 0.5);
-  check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream),
-        "lift_table");
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
   static_assert(kOutside == -1);  // all bits set: no point of a camera that the rig lacks is in a cell
   const std::size_t used = rig.cameras.size() * static_cast<std::size_t>(per_camera);
   check(cudaMemsetAsync(s.cell + used, 0xff, (lift_points(spec) - used) * sizeof(std::int32_t), stream), "lift_table");
-  for (std::size_t n = 0; n < rig.cameras.size(); ++n)
-    run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream,
-        Frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]), h, w, spec.depth.bins, s.depths,
-        s.cell + n * per_camera, s.count);
+  for (std::size_t n = 0; n < rig.cameras.size(); ++n) {
+    Frustum frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]);
+    if (T_ref_ego) frustum.T_ego_camera = compose(T_ref_ego[n], frustum.T_ego_camera);
+    run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream, frustum, !moved || moved[n],
+        h, w, spec.depth.bins, s.depths, s.cell + n * per_camera, s.count);
+  }
   run("lift_table: scan", scan_cells, dim3(1), dim3(kScanThreads), stream, s.count, cells, table.rows);
   run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows,
       s.filled, s.unsorted);

@@ -1,7 +1,7 @@
 """Reader of nuScenes v1.0 folders.
 
-Ego frame of a sample: the vehicle at the time of LIDAR_TOP. Each camera's T_ego_camera includes the motion between its
-exposure and that moment.
+Ego frame of a sample: the vehicle at the time of LIDAR_TOP. The rig is the plain calibration; each camera has the time
+and the ego pose of its exposure.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class NuScenesSource(Source):
             raise self._unknown(name)
         sample, rows = self._samples[name], self.tables.keyframes[name]
         T_world_ego = self.tables.pose(self._reference(sample, rows))
-        rig = self._rig(sample, rows, T_world_ego)  # also of sensors whose file is absent
+        rig = self._rig(sample, rows)  # also of sensors whose file is absent
         rows = self._present(name, rows)
         cameras, lidar = self._cameras(rows), self._lidar(rows)
         return Sample(
@@ -162,6 +162,7 @@ class NuScenesSource(Source):
             lidar=self._lidar_points(rows[lidar], T_world_ego) if self.lidar and lidar else None,
             camera_timestamps_ns={channel: ns_from_us(rows[channel]["timestamp"]) for channel in cameras},
             scene=self.tables.scene_name(sample),
+            camera_T_world_ego={channel: self.tables.pose(rows[channel]) for channel in cameras},
         )
 
     # ---- poses and calibration ----
@@ -175,13 +176,10 @@ class NuScenesSource(Source):
         lidar = self._lidar(rows)
         return rows[lidar] if lidar else min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
 
-    def _rig(self, sample: Row, rows: dict[str, Row], T_world_ego: np.ndarray) -> SensorRig:
+    def _rig(self, sample: Row, rows: dict[str, Row]) -> SensorRig:
         """Every camera and radar of the scene, also those without a reading in this sample."""
         readings = {**self.tables.scene_rows[sample["scene_token"]], **rows}
-        cameras = []
-        for channel in self._cameras(readings):
-            motion = inverse(T_world_ego) @ self.tables.pose(rows[channel]) if channel in rows else np.eye(4)
-            cameras.append(self._camera(channel, readings[channel], motion))
+        cameras = [self._camera(channel, readings[channel]) for channel in self._cameras(readings)]
         radars = [
             RadarCalibration(
                 name=channel,
@@ -197,9 +195,9 @@ class NuScenesSource(Source):
             raise self._fault("calibrated_sensor", f"sample {sample['token']}: {fault.what}", fault.fix) from None
         return rig
 
-    def _camera(self, channel: str, row: Row, motion: np.ndarray) -> CameraCalibration:
+    def _camera(self, channel: str, row: Row) -> CameraCalibration:
         calibration = self.tables.row("calibrated_sensor", row["calibrated_sensor_token"])
-        T_ego_camera = motion @ self.tables.transform("calibrated_sensor", calibration["token"])
+        T_ego_camera = self.tables.transform("calibrated_sensor", calibration["token"])
         try:
             K = np.array(calibration["camera_intrinsic"], np.float64).reshape(3, 3)
             width, height = int(row["width"]), int(row["height"])

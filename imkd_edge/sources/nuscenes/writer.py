@@ -186,7 +186,8 @@ class _Writer:
                 what, fix = f"{camera.name} is distorted", "nuScenes has undistorted cameras only"
                 raise Error(Code.source_bad_calibration, what, sample.name, fix)
             time = us_from_ns(sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns))
-            reading = _Reading(camera.name, time, np.asarray(camera.T_ego_camera), pose, "jpg", camera=camera)
+            T_world_ego = _exposure_pose(sample, camera.name, pose)
+            reading = _Reading(camera.name, time, np.asarray(camera.T_ego_camera), T_world_ego, "jpg", camera=camera)
             path = self._reading(sample, scene, reading)
             bgr = np.ascontiguousarray(image[..., ::-1])
             kind, options = (".png", []) if self.quality is None else (".jpg", [cv2.IMWRITE_JPEG_QUALITY, self.quality])
@@ -255,3 +256,11 @@ class _Writer:
             num_lidar_pts=max(int(truth.lidar_points[i]), 0),
             num_radar_pts=max(int(truth.radar_points[i]), 0),
         )
+
+
+def _exposure_pose(sample: Sample, camera: str, T_world_ego: np.ndarray) -> np.ndarray:
+    """(4, 4) ego pose at a camera's exposure: its own, else from the motion around the sample's pose."""
+    if camera in sample.camera_T_world_ego:
+        return np.asarray(sample.camera_T_world_ego[camera], float)
+    time = sample.camera_timestamps_ns.get(camera, sample.timestamp_ns)
+    return T_world_ego @ sample.motion().T_ref_at(time)

@@ -81,7 +81,9 @@ class _Scene:
             (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity)))
             for d in detections
         ]
-        self.returns = bev.radar_returns(sample.rig, sample.radar, sample.ego)
+        motion = sample.motion()
+        self.cameras = motion.exposure_rig(sample.rig).cameras
+        self.returns = bev.radar_returns(sample, motion)
         self.maps = maps.maps_of(result)
 
     def _color(self, label: str) -> tuple[int, int, int]:
@@ -167,7 +169,7 @@ class _Scene:
         canvas.text(x, 30, "  |  ".join(parts), self.theme.muted, 14)
 
     def _draw_camera(self, canvas: Canvas, index: int) -> None:
-        camera = self.sample.rig.cameras[index]
+        camera = self.cameras[index]
         canvas = _letterbox(canvas, camera, self.theme)
         draw_camera(canvas, camera, self.sample.frames.get(camera.name), self.visible, self.shapes, self.theme)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.rig import SensorRig
+from imkd_edge.ops import EgoMotion
+from imkd_edge.sources.base import Sample
 from imkd_edge.view.draw.camera import Shape
 from imkd_edge.view.draw.canvas import Canvas, Color, Theme, ramp, rgb
 from imkd_edge.view.draw.geometry import box_corners
@@ -56,20 +56,19 @@ class View:
         return self.center + offset * self.scale
 
 
-def radar_returns(rig: SensorRig, sweeps: list[RadarSweep], ego: Ego | None) -> Returns:
+def radar_returns(sample: Sample, motion: EgoMotion) -> Returns:
     """Transforms all sweeps to the reference ego frame.
 
     Their value is the velocity where every radar compensates it for ego motion, else the intensity.
     """
-    radars = {radar.name: radar for radar in rig.radars}
-    compensated = all(str(radar.velocity) == "compensated" for radar in rig.radars)
-    T_world_ref = None if ego is None else ego.T_world_ego
+    radars = {radar.name: radar for radar in sample.rig.radars}
+    compensated = all(str(radar.velocity) == "compensated" for radar in sample.rig.radars)
     points, values = [np.zeros((0, 2))], [np.zeros(0)]
-    for sweep in sweeps:
+    for sweep in sample.radar:
         cloud = np.asarray(sweep.points, np.float64)
         T_ref_radar = np.asarray(radars[sweep.radar].T_ego_radar, np.float64)
-        if sweep.T_world_ego is not None and T_world_ref is not None:
-            T_ref_radar = np.linalg.inv(T_world_ref) @ sweep.T_world_ego @ T_ref_radar
+        if sweep.timestamp_ns is not None:
+            T_ref_radar = motion.T_ref_at(sweep.timestamp_ns) @ T_ref_radar
         points.append((cloud[:, :3] @ T_ref_radar[:3, :3].T + T_ref_radar[:3, 3])[:, :2])
         values.append(cloud[:, 4] if compensated else cloud[:, 3])
     return Returns(np.concatenate(points), np.concatenate(values), compensated)

@@ -120,7 +120,8 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
   frames.ego = ego_motion(ego);
   std::vector<RadarInput> inputs(frames.sweeps.size());
   Health health;
-  const int count = resolve_sweeps(spec, rig, frames, inputs.data(), health);
+  const int count =
+      resolve_sweeps(spec, rig, frames, EgoMotion(rig, frames, spec.radar.max_age), inputs.data(), health);
   const cuda::Type type = half ? cuda::Type::float16 : cuda::Type::float32;
   Output out = make(type, {py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
   Memory workspace(cuda::radar_workspace(spec));

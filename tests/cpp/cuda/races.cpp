@@ -88,7 +88,8 @@ void radar() {
   const fakes::Moment moment = fakes::moment(rig, 1, 60);  // more than max_points together
   std::vector<RadarInput> sweeps(2);
   Health health;
-  const int count = resolve_sweeps(spec, rig, moment.frames, sweeps.data(), health);
+  const EgoMotion motion(rig, moment.frames, spec.radar.max_age);
+  const int count = resolve_sweeps(spec, rig, moment.frames, motion, sweeps.data(), health);
   std::vector<unsigned char> workspace(cuda::radar_workspace(spec) + 256);
   std::vector<float> out(2 * 64);
   RadarStats stats;

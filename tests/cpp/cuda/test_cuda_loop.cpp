@@ -130,6 +130,8 @@ Moment frame(int i, bool drives) {
   if (drives) {
     m.frames.ego.T_world_ego = identity4();
     (*m.frames.ego.T_world_ego)[3] = 1.5 * i;
+    m.frames.ego.twist = Vec3{20, 0, 0.5};  // the exposures move from frame to frame
+    m.frames.camera_timestamps_ns = {m.frames.timestamp_ns - i % 4 * 20'000'000LL, m.frames.timestamp_ns - 15'000'000};
   }
   if (i == 3 || i == 6) m.frames.cameras[0].data = nullptr;
   if (i == 6) m.frames.cameras[1].data = nullptr;
