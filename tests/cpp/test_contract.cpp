@@ -51,8 +51,8 @@ const Mismatch kMismatches[] = {
      Mode::partial},
     {"intensity_60_db_lower", [](Setting& s) { s.intensity = -60; }, {"W0102"}, 0, Mode::full},
     {"intensity_60_db_higher", [](Setting& s) { s.intensity = 60; }, {"W0102"}, 0, Mode::full},
-    {"intensity_24_db_lower", [](Setting& s) { s.intensity = -24; }, {"W0102"}, 2, Mode::full},
-    {"intensity_24_db_higher", [](Setting& s) { s.intensity = 24; }, {"W0102"}, 2, Mode::full},
+    {"intensity_25_db_lower", [](Setting& s) { s.intensity = -25; }, {"W0102"}, 2, Mode::full},
+    {"intensity_26_db_higher", [](Setting& s) { s.intensity = 26; }, {"W0102"}, 2, Mode::full},
     {"few_points", [](Setting& s) { s.contract.radars.points = {1000, 2000}; }, {"W0103"}, 2, Mode::full},
     {"many_points", [](Setting& s) { s.contract.radars.points = {10, 20}; }, {"W0103"}, 2, Mode::full},
     {"two_of_five_radars", [](Setting& s) { s.contract.radars.number = {5, 5}; }, {"W0104"}, 0, Mode::partial},
@@ -129,7 +129,9 @@ TEST(Contract, a_warning_about_data_ends_after_three_frames_inside) {
     frames += health.warnings.empty() ? '.' : 'w';
     if (health.warnings.empty()) continue;
     const std::string now = health.warnings[0].text.data();
-    if (!text.empty()) EXPECT_EQ(now, text) << "the text is that of the frame where it began";
+    if (!text.empty()) {
+      EXPECT_EQ(now, text) << "the text is that of the frame where it began";
+    }
     text = now;
   }
   EXPECT_EQ(frames, ".....wwwwwww...");

@@ -641,7 +641,7 @@ TEST_F(CudaFaults, without_a_device_there_is_no_detector_on_it) {
 }
 
 TEST(CudaContract, warnings_and_untrained_velocities_are_those_of_the_cpu) {
-  Setting setting;
+  fakes::Setting setting;
   setting.intensity = -60;
   setting.contract.radars.number = {5, 5};
   setting.contract.trained.velocity = false;
