@@ -132,6 +132,15 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class ConvertOptions:
+    """Which frames of a source become a drive folder."""
+
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+
+
+@dataclass(frozen=True)
 class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 

@@ -28,6 +28,7 @@ from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, tensors_to_
 from imkd_edge.quantization.sensitivity import calibration_probe, float_layers_for_gate
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
+from imkd_edge.sources.base import Source
 from imkd_edge.sources.select import Selection, select
 
 LARGE_ERROR = 0.05  # NMSE of an output above which boxes were lost: quantization/README.md
@@ -76,7 +77,7 @@ class Recipe:
 
 def quantize(
     bundle: str | os.PathLike[str] | Bundle,
-    data: str,
+    data: str | Source,
     out: str | os.PathLike[str],
     options: QuantizeOptions = DEFAULTS,
     *,
@@ -87,7 +88,7 @@ def quantize(
     """Quantizes a float bundle to INT8 by post-training quantization, and trains it further where the options say so.
 
     Args:
-        data: source of the calibration frames.
+        data: source of the calibration frames, or its name.
         out: folder to write, NAME.imkd. The default files of an interrupted run's state are OUT.collection.npz and
             OUT.qat.pt.
         options: method, frames, float layers and training. Training needs PyTorch.
@@ -156,7 +157,12 @@ def _quantize_parts(
 
 
 def _metrics(
-    forms: Mapping[str, Bundle], data: str, split: str, options: Mapping[str, Any] | None, threads: int, bar: Bar | None
+    forms: Mapping[str, Bundle],
+    data: str | Source,
+    split: str,
+    options: Mapping[str, Any] | None,
+    threads: int,
+    bar: Bar | None,
 ) -> dict[str, Any]:
     """Metrics by form; those without a value (NaN: the split has no such object) are left out."""
     metrics = {}
@@ -199,7 +205,7 @@ def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
 
 def calibrate(
     bundle: str | os.PathLike[str] | Bundle,
-    data: str,
+    data: str | Source,
     split: str | None,
     source_options: Mapping[str, Any],
     frames: int,
@@ -231,7 +237,7 @@ def _parts(bundle: Bundle) -> dict[str, Part]:
     return {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
 
 
-def _select(data: str, split: str | None, options: Mapping[str, Any]) -> Selection:
+def _select(data: str | Source, split: str | None, options: Mapping[str, Any]) -> Selection:
     if split is None:
         every = select(data, options=options)
         has_train = "train" in (getattr(every.source, "splits", None) or {})
@@ -259,9 +265,8 @@ def write(
     provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe)}
     with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
         golden = remake_golden(bundle, detector)
-    return write_bundle(
-        out, bundle.spec, files["camera"], files["bev"], golden, metrics, provenance, extra, bundle.contract
-    )
+    parts_of = files["camera"], files["bev"]
+    return write_bundle(out, bundle.spec, *parts_of, golden, metrics, provenance, extra, bundle.contract)
 
 
 def _file(model: onnx.ModelProto, half: bool) -> bytes:

@@ -54,14 +54,14 @@ def network_inputs(
         images: False omits "images".
 
     Returns:
-        images (N,3,H,W) float32, present (N,) float32, radar_grid (F,Hr,Wr) float32, ground (3,) float64, the plane of
-        the ego frame, and the lift's table: points and pixels (P,) int32, rows (H*W+1,) int64 with the interval of
-        every cell in them.
+        images (N,3,H,W) float32, present (N,) float32 for the model's N cameras, radar_grid (F,Hr,Wr) float32, ground
+        (3,) float64, the plane of the ego frame, and the lift's table: points and pixels (P,) int32, rows (H*W+1,)
+        int64 with the interval of every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
-    frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
     table = ops.lift_table(spec, sample.rig, crops)
+    frames, crops = _pad(spec, [sample.frames.get(c.name) for c in sample.rig.cameras], crops)
     out = {
         "present": np.array([f is not None for f in frames], np.float32),
         "radar_grid": radar_grid(spec, sample),
@@ -73,6 +73,14 @@ def network_inputs(
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
     return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch needs writable memory
+
+
+def _pad(
+    spec: ModelSpec, frames: list[np.ndarray | None], crops: list[ops.ImageCrop]
+) -> tuple[list[np.ndarray | None], list[ops.ImageCrop]]:
+    """Images and crops of all cameras of the model: those that the rig lacks are absent."""
+    lacking = spec.cameras - len(frames)
+    return [*frames, *[None] * lacking], [*crops, *[ops.ImageCrop()] * lacking]
 
 
 def radar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (F,Hr,Wr)
@@ -196,10 +204,11 @@ class FrameDataset(Dataset):
 
     def images(self, index: int, variant: int) -> np.ndarray:  # (N,3,H,W) float32
         """The images of one variant, for the cache of frozen features."""
-        sample, change = self.sample(index), self.image_change(index, variant)
-        frames = [sample.frames.get(c.name) for c in sample.rig.cameras]
-        frames = [None if f is None else augment.change_image(f, change) for f in frames]
-        return ops.preprocess_images(frames, self.crops(sample, change), self.config.spec.image)
+        spec, sample, change = self.config.spec, self.sample(index), self.image_change(index, variant)
+        views = [sample.frames.get(c.name) for c in sample.rig.cameras]
+        views = [None if f is None else augment.change_image(f, change) for f in views]
+        frames, crops = _pad(spec, views, self.crops(sample, change))
+        return ops.preprocess_images(frames, crops, spec.image)
 
     def changed(self, sample: Sample, view: augment.View, rng: np.random.Generator) -> Sample:
         """The sample in the changed world, with sensors and points dropped at random."""

@@ -32,7 +32,7 @@ CACHED_MAPS = 16  # fused maps of the last samples
 
 def evaluate_checkpoint(
     checkpoint: Path | str,
-    data: str,
+    data: str | Source,
     options: EvalOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,

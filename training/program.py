@@ -13,17 +13,21 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
-from imkd_edge.sources.select import open_with, split_names
+from imkd_edge.sources.folder import is_folder
+from imkd_edge.sources.open import is_synth
+from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, TEACHER, load_teacher
-from imkd_edge.training.config import Config, load_config
+from imkd_edge.training.config import Config, DataConfig, load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.run import Run
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
 
 
-def train(config: str | Path, options: TrainOptions, *, progress: Track | None = None) -> dict[str, Any]:
+def train(
+    config: str | Path, options: TrainOptions, *, source: Source | None = None, progress: Track | None = None
+) -> dict[str, Any]:
     """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to options.out.
 
     A config that distils trains the LiDAR teacher first, in OUT/teacher, and for a label term the label encoder, in
@@ -34,6 +38,7 @@ def train(config: str | Path, options: TrainOptions, *, progress: Track | None =
         config: TOML file or the name of a shipped one.
         options: `resume` continues from the checkpoints in `out`, bit-equal to an uninterrupted run; `cache` replaces
             memory, and several processes share OUT/cache by default.
+        source: what to train on, instead of the source that the options or the config name.
         progress: wraps the batches of an epoch, for a progress bar.
 
     Returns:
@@ -49,19 +54,32 @@ def train(config: str | Path, options: TrainOptions, *, progress: Track | None =
     if options.teacher is not None and not settings.distill.active:
         problem, fix = "a teacher for a config whose [distill] uses none", "leave --teacher out, or set [distill]"
         raise Error(Code.train_config, problem, str(options.teacher), fix)
-    source, split = options.data or settings.data.source, options.split or settings.data.split
-    settings = replace(settings, data=replace(settings.data, source=source, split=split))
-    return train_stages(settings, options, progress=progress)
+    name = options.data or settings.data.source if source is None else source_name(source)
+    split, reader_options = options.split or settings.data.split, {} if source else _reader_options(settings.data, name)
+    settings = replace(settings, data=replace(settings.data, source=name, split=split, options=reader_options))
+    return train_stages(settings, options, source=source, progress=progress)
 
 
-def train_stages(settings: Config, options: TrainOptions, *, progress: Track | None = None) -> dict[str, Any]:
+def _reader_options(data: DataConfig, name: str) -> dict[str, Any]:
+    """The config's options of its source's reader; {}, with a warning, where another reader opens `name`."""
+    same_kind = is_synth(data.source) == is_synth(name) and (name == data.source or not is_folder(Path(name)))
+    if same_kind or not data.options:
+        return data.options
+    ignored = ", ".join(data.options)
+    warnings.warn(f"[data.options] are for {data.source}, not for {name}: {ignored} left out", stacklevel=3)
+    return {}
+
+
+def train_stages(
+    settings: Config, options: TrainOptions, *, source: Source | None = None, progress: Track | None = None
+) -> dict[str, Any]:
     """Trains every stage of a config that already holds the options' data, split and epochs; see `train`."""
     _check_folder(options.out, options.resume)
     device = distributed.join(options.device)
     cache = options.cache
     if cache is None and distributed.size() > 1 and settings.data.keep:
         cache = options.out / "cache"
-    dataset = open_dataset(settings, options.seed, cache)
+    dataset = open_dataset(settings, options.seed, cache, source)
 
     # The frozen networks that the student learns from, trained here or in an earlier run.
     networks: tuple = (None, None)
@@ -112,9 +130,16 @@ def train_teacher(
     Run(settings, options.seed, options.out / LABELS, encoder, dataset).train(options.resume, progress)
 
 
-def open_dataset(settings: Config, seed: int, cache: Path | None = None) -> FrameDataset:
-    """Opens the frames that a config trains on. Raises Error train_no_data, those of the source."""
-    source = open_with(settings.data.source, settings.data.options)
+def open_dataset(settings: Config, seed: int, cache: Path | None = None, source: Source | None = None) -> FrameDataset:
+    """Opens the frames that a config trains on, of `source` or of the source that it names.
+
+    Raises: Error train_no_data, those of the source; train_config for a cache of a source without files.
+    """
+    if source is not None and cache is not None and not hasattr(source, "path"):
+        what, fix = "a cache is found again by the files of a source, and this one has no path", "leave out the cache"
+        raise Error(Code.train_config, what, settings.data.source, fix)
+    if source is None:
+        source = open_with(settings.data.source, settings.data.options)
     names = split_names(source, settings.data.split, settings.data.source, Code.train_no_data)
     names = labelled_frames(source, names, settings.data.source)
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)

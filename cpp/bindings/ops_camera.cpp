@@ -271,7 +271,7 @@ void bind_lift(py::module_& m) {
 
 Args:
     spec: ModelSpec.
-    rig: SensorRig with spec.cameras cameras.
+    rig: SensorRig with at most spec.cameras cameras.
     crops: one ImageCrop per camera; by default image_crop of each.
 
 Returns:

@@ -142,7 +142,7 @@ class CpuLoop : public FrameLoop {
   std::unique_ptr<float[]> maps_;  // stored fused maps of past frames
   std::vector<float> lift_scratch_;
   std::vector<std::max_align_t> radar_scratch_, decode_scratch_;
-  std::vector<ImageCrop> crops_;  // by camera
+  std::vector<ImageCrop> crops_;  // by camera of the model
   LiftTable lift_table_;
 };
 

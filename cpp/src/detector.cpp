@@ -1,5 +1,6 @@
 #include "imkd/detector.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <optional>
@@ -57,16 +58,13 @@ static void check_coverage(const std::vector<CameraCoverage>& coverage) {
 void Detector::State::set_rig(const SensorRig& next) {
   SensorRig copy = next.orthonormalised();
   if (has_rig && copy.to_json() == rig.to_json()) return;  // most sources pass the same rig with every frame
-  if (next.cameras.size() != static_cast<std::size_t>(spec.cameras))
-    throw Error(Code::rig_mismatch,
-                "the rig has " + std::to_string(next.cameras.size()) + " cameras, the model has " +
-                    std::to_string(spec.cameras),
-                "rig", "use a rig with that many cameras, or a bundle trained for this rig");
+  check_cameras(spec, next);
   std::vector<CameraCoverage> next_coverage = camera_coverage(spec, copy);
   check_coverage(next_coverage);
   std::vector<Warning> warnings = rig_warnings(spec, copy, check_contract.contract(), next_coverage);
   std::vector<ImageCrop> crops;
   for (const CameraCalibration& c : next.cameras) crops.push_back(image_crop(spec.image, c.width, c.height));
+  crops.resize(frame.images.size());  // the crop of an absent camera is not used
   const std::size_t radars = next.radars.size();
   result.health.radars.reserve(radars);
   result.health.cameras.reserve(next.cameras.size());
@@ -79,6 +77,7 @@ void Detector::State::set_rig(const SensorRig& next) {
   // Nothing below throws.
   rig = std::move(copy);
   coverage = std::move(next_coverage);
+  std::fill(frame.images.begin(), frame.images.end(), ImageView{});  // those beyond the rig's cameras stay absent
   check_contract.set_rig(std::move(warnings));
   has_rig = true;
 }

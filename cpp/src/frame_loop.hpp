@@ -17,7 +17,7 @@ namespace imkd {
 constexpr int kSweepsPerRadar = 16;
 
 struct Frame {
-  std::vector<ImageView> images;   // by camera; no data: none that is usable
+  std::vector<ImageView> images;   // by camera of the model; no data: none that is usable, or beyond the rig's cameras
   std::vector<RadarInput> sweeps;  // the first sweep_count are this frame's; never shrinks
   int sweep_count = 0;
   std::vector<PastFrame> past;  // by slot of the history
@@ -46,7 +46,7 @@ class FrameLoop {
             const DetectorOptions& options);
   virtual ~FrameLoop() = default;
   virtual const char* device() const = 0;
-  // Sets a checked rig; where it throws, the previous one stays.
+  // Sets a checked rig, with a crop for each camera of the model; where it throws, the previous one stays.
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;
   // Fills the result's detections, maps and timings, and its health's counts of points, boxes and maps.
   virtual void run(const Frame& frame, Result& result) = 0;

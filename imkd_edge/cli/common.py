@@ -32,6 +32,13 @@ _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output; the log goes to standard error.")
 ]
+SourceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A drive folder, a folder of Astyx, nuScenes, TruckScenes, View-of-Delft or KITTI, or synth[:SEED].",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
 SourceOptions = Annotated[
     list[str] | None,

@@ -14,6 +14,7 @@ from imkd_edge.cli.common import (
     GATE_FAILED,
     OK,
     Json,
+    SourceName,
     SourceOptions,
     Threads,
     bar,
@@ -34,10 +35,6 @@ from imkd_edge.options import BenchOptions, BuildOptions, InferOptions, RunOptio
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[
     str, typer.Option("--bundle", help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")
-]
-SourceName = Annotated[
-    str,
-    typer.Argument(metavar="SOURCE", help="Folder of an Astyx, nuScenes or View-of-Delft recording, or synth[:SEED]."),
 ]
 
 
@@ -154,9 +151,7 @@ def inspect(bundle: BundleName, json: Json = False) -> int:
 
 @verb
 def doctor(
-    bundle: Annotated[
-        str, typer.Argument(help="With --rig: the bundle whose contract the rig is held against.")
-    ] = "tiny",
+    bundle: Annotated[str, typer.Argument(help="With --rig: the bundle that the rig is held against.")] = "tiny",
     rig: Annotated[Path | None, typer.Option(help="JSON file of a SensorRig: in what it is unlike BUNDLE.")] = None,
     json: Json = False,
 ) -> int:

@@ -17,7 +17,7 @@ from imkd_edge.evaluation.detections import Detections, LabelledFrame
 from imkd_edge.options import EvalOptions, RunOptions, changed, option_name
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
-from imkd_edge.sources.select import Selection, select
+from imkd_edge.sources.select import Selection, select, source_name
 from imkd_edge.sources.vod import VodSource
 from imkd_edge.spec import SCORES
 
@@ -42,7 +42,7 @@ class Predictions:
 
 def evaluate_bundle(
     bundle: str,
-    data: str,
+    data: str | Source,
     options: EvalOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
@@ -53,7 +53,7 @@ def evaluate_bundle(
 
     Args:
         bundle: folder or shipped name.
-        data: folder of a labelled recording, or "synth".
+        data: a labelled Source, or the name of one: its folder, or "synth".
         options: which frames, under which condition, what to report. `score` is low by default, because average
             precision needs the whole curve; `resamples` are draws of frames (kitti.bootstrap).
         source_options: of the source's reader.
@@ -102,7 +102,7 @@ def _infer(detector: Detector, sample: Sample) -> Prediction:
 
 
 def choose(
-    data: str,
+    data: str | Source,
     split: str,
     source_options: Mapping[str, Any] | None = None,
     limit: int | None = None,
@@ -111,7 +111,9 @@ def choose(
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
     selection = select(data, split=None if split == "all" else split, options=source_options, read=read)
     if not selection.names[:limit]:
-        raise Error(Code.train_no_data, f"no frame of the split {split!r} is left", data, "choose a limit from 1")
+        raise Error(
+            Code.train_no_data, f"no frame of the split {split!r} is left", source_name(data), "choose a limit from 1"
+        )
     return Selection(selection.source, selection.names[:limit])
 
 

@@ -1,34 +1,54 @@
-"""Opens a source by its folder or name."""
+"""Opens a source by its folder or name: the readers here, then those that other packages register."""
 
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.base import Source
+from imkd_edge.sources.words import explain
+
+GROUP = "imkd_edge.sources"  # of entry points
 
 
-def open_source(path: str | Path, **options: Any) -> Source:
-    """Opens a data set by its folder, whose content tells its kind.
+def open_source(path: str | Path | Source, **options: Any) -> Source:
+    """Opens a source by its name; the content of a folder tells its kind. A Source is returned as it is.
+
+    Another package registers a reader by an entry point of the group "imkd_edge.sources" that loads a class (or any
+    object) with `recognises(name: str) -> bool`, whose call with the name, the options `labels` and `lidar` (False:
+    they need not be read) and options of its own returns a Source.
 
     Args:
-        path: a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it) or View-of-Delft, "synth" or
-            "synth:SEED".
-        options: of the reader (AstyxSource, NuScenesSource, VodSource, SynthSource).
+        path: a drive folder, a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it), MAN TruckScenes,
+            View-of-Delft or KITTI, "synth" or "synth:SEED", or a name that a registered reader recognises.
+        options: of the reader (FolderSource, AstyxSource, NuScenesSource, VodSource, KittiSource, SynthSource).
     Raises:
-        Error source_unknown: no reader knows this folder; source_missing_file: it does not exist or may not be read.
+        Error source_unknown: no reader knows this name, which says what it is; source_missing_file: it does not exist
+            or may not be read; spec_bad_value: options for a Source that is open already.
     """
+    if not isinstance(path, (str, Path)):
+        if options:
+            what, fix = f"the source is open already, so {', '.join(options)} would be ignored", "leave the options out"
+            raise Error(Code.spec_bad_value, what, path.kind, fix)
+        return path
     name = str(path)
     if is_synth(name):
         return _synth(name, options)
-    folder = Path(path)
-    if not os.path.isdir(folder):  # unlike Path.is_dir, without OSError for a name that is too long
-        fix = "give a data set's folder, or synth for the synthetic world"
-        raise Error(Code.source_missing_file, "no such folder", name, fix)
     try:
-        return _recording(folder, options)
+        if os.path.isdir(name):  # unlike Path.is_dir, without OSError for a name that is too long
+            for recognises, reader in _folders():
+                if recognises(Path(name)):
+                    return reader(Path(name), **options)
+        for entry in entry_points(group=GROUP):
+            registered = _load(entry)
+            if registered is not None and registered.recognises(name):
+                return registered(name, **options)
+        raise explain(name)
     except OSError as fault:
         what, where = f"the folder cannot be read ({fault.strerror})", str(fault.filename or name)
         raise Error(Code.source_missing_file, what, where, "give yourself the right to read it") from None
@@ -39,23 +59,35 @@ def is_synth(name: str) -> bool:
     return name == "synth" or name.startswith("synth:")
 
 
-def _recording(folder: Path, options: dict[str, Any]) -> Source:
+def _folders() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
+    """For each kind of folder whether one is of it, and its reader; the first that recognises a folder reads it."""
     from imkd_edge.sources.astyx import AstyxSource, is_astyx
     from imkd_edge.sources.folder import FolderSource, is_folder
+    from imkd_edge.sources.kitti import KittiSource, is_kitti
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
     from imkd_edge.sources.vod import VodSource, is_vod
 
-    if is_folder(folder):
-        return FolderSource(folder, **options)
-    if is_astyx(folder):
-        return AstyxSource(folder, **options)
-    if is_nuscenes(folder):
-        return NuScenesSource(folder, **options)
-    if is_vod(folder):
-        return VodSource(folder, **options)
-    astyx, nuscenes = "Astyx HiRes2019 (camera_front/, radar_6455/)", "nuScenes (v1.0-*/sample.json)"
-    fix = f"known are {astyx}, {nuscenes}, View-of-Delft (lidar/, radar/); or give synth"
-    raise Error(Code.source_unknown, "no reader knows this folder", str(folder), fix)
+    return [
+        (is_folder, FolderSource),
+        (is_astyx, AstyxSource),
+        (is_nuscenes, NuScenesSource),
+        (is_vod, VodSource),
+        (is_kitti, KittiSource),
+    ]
+
+
+def _load(entry: EntryPoint) -> Any:
+    """The reader of an entry point; None, with a warning, where it cannot be loaded."""
+    try:
+        reader = entry.load()
+        if callable(getattr(reader, "recognises", None)) and callable(reader):
+            return reader
+        problem = "it has no recognises(name), or cannot be called"
+    except Exception as fault:  # another package's code
+        problem = f"{type(fault).__name__}: {fault}"
+    package = entry.dist.name if entry.dist is not None else entry.value
+    warnings.warn(f"the source reader {entry.name!r} of {package} is left out: {problem}", stacklevel=3)
+    return None
 
 
 def _synth(name: str, options: dict[str, Any]) -> Source:

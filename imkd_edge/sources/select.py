@@ -32,7 +32,7 @@ class Selection:
 
 
 def select(
-    source: str,
+    source: str | Source,
     split: str | None = None,
     names: Sequence[str] = (),
     span: str | None = None,
@@ -42,7 +42,7 @@ def select(
     """Opens a source and selects frames of it. Of a folder, labels and LiDAR are read only where wanted.
 
     Args:
-        source: folder of a recording, "synth" or "synth:SEED".
+        source: a Source, or the name of one: folder of a recording, "synth" or "synth:SEED".
         split: name of one of the source's splits, or "all".
         names: frames by name, or by number where the names are numbers with leading zeros.
         span: "FIRST-LAST", or a text file with one name per line.
@@ -56,7 +56,9 @@ def select(
     if names and span:
         what = "each of them selects the frames alone"
         raise Error(Code.spec_bad_value, what, "--frame, --frames", "leave one of them out")
-    reader = open_with(source, options or {}, {} if is_synth(source) else {name: name in read for name in OPTIONAL})
+    takes = isinstance(source, str) and not is_synth(source)
+    reader = open_with(source, options or {}, {name: name in read for name in OPTIONAL} if takes else {})
+    source = source_name(source)
     selected = split_names(reader, split, source) if split else list(reader.names)
     if not selected:
         raise Error(Code.source_unknown_frame, "no frames are there", source, "copy the recording again")
@@ -67,7 +69,12 @@ def select(
     return Selection(reader, selected)
 
 
-def open_with(source: str, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Source:
+def source_name(source: str | Source) -> str:
+    """What a message calls a source."""
+    return source if isinstance(source, str) else str(getattr(source, "path", source.kind))
+
+
+def open_with(source: str | Source, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Source:
     """open_source with the reader's options; `defaults` hold where they say nothing.
 
     Raises: Error spec_unknown_key for an option that the reader does not have, spec_bad_value for a value of it.
@@ -80,7 +87,7 @@ def open_with(source: str, options: Mapping[str, Any], defaults: Mapping[str, An
         unknown = "unexpected keyword" in str(error)
         code, what = (Code.spec_unknown_key, "option") if unknown else (Code.spec_bad_value, "value of an option")
         fix = f"check --option {', '.join(options)}"
-        raise Error(code, f"the reader takes no such {what}: {error}", source, fix) from error
+        raise Error(code, f"the reader takes no such {what}: {error}", source_name(source), fix) from error
 
 
 def split_names(source: Source, split: str, where: str, code: Code = Code.source_unknown_frame) -> list[str]:

@@ -51,7 +51,7 @@ const Mismatch kMismatches[] = {
      Mode::partial},
     {"intensity_60_db_lower", [](Setting& s) { s.intensity = -60; }, {"W0102"}, 0, Mode::full},
     {"intensity_60_db_higher", [](Setting& s) { s.intensity = 60; }, {"W0102"}, 0, Mode::full},
-    {"intensity_25_db_lower", [](Setting& s) { s.intensity = -25; }, {"W0102"}, 2, Mode::full},
+    {"intensity_26_db_lower", [](Setting& s) { s.intensity = -26; }, {"W0102"}, 2, Mode::full},
     {"intensity_26_db_higher", [](Setting& s) { s.intensity = 26; }, {"W0102"}, 2, Mode::full},
     {"few_points", [](Setting& s) { s.contract.radars.points = {1000, 2000}; }, {"W0103"}, 2, Mode::full},
     {"many_points", [](Setting& s) { s.contract.radars.points = {10, 20}; }, {"W0103"}, 2, Mode::full},

@@ -323,15 +323,36 @@ TEST(Detector, callers_mistakes_have_their_codes) {
 TEST(Detector, rig_must_fit_and_a_refused_one_changes_nothing) {
   Stand s;
   const std::vector<Detection> before = s.infer().detections;
-  SensorRig one = s.rig, skewed = s.rig;
-  one.cameras.pop_back();
+  SensorRig three = s.rig, skewed = s.rig;
+  three.cameras.push_back(s.rig.cameras[0]);
+  three.cameras[2].name = "third";
   skewed.cameras[0].T_ego_camera[0] = 0.5;
-  EXPECT_EQ(code_of([&] { s.detector.set_rig(one); }), Code::rig_mismatch);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(three); }), Code::rig_mismatch);
   EXPECT_EQ(code_of([&] { s.detector.set_rig(skewed); }), Code::rig_not_rigid);
-  EXPECT_EQ(code_of([&] { Detector(small_spec(), one, camera_engine(), bev_engine()); }), Code::rig_mismatch);
+  EXPECT_EQ(code_of([&] { Detector(small_spec(), three, camera_engine(), bev_engine()); }), Code::rig_mismatch);
   const Result& r = s.infer();
   ASSERT_EQ(r.detections.size(), before.size());
   EXPECT_EQ(std::memcmp(r.detections.data(), before.data(), before.size() * sizeof(Detection)), 0);
+}
+
+// The model has two cameras; the rig has the first, or none.
+TEST(Detector, rig_with_fewer_cameras_gives_what_absent_cameras_give) {
+  for (std::size_t cameras : {1u, 0u}) {
+    Stand both, fewer;
+    for (std::size_t i = cameras; i < 2; ++i) both.m.frames.cameras[i].data = nullptr;
+    const std::vector<Detection> expected = both.infer().detections;
+    fewer.infer();  // with both cameras: nothing of this frame remains
+    fewer.rig.cameras.resize(cameras);
+    fewer.m.frames.cameras.resize(cameras);
+    fewer.detector.set_rig(fewer.rig);
+    const Result& r = fewer.infer();
+    EXPECT_EQ(r.health.cameras, std::vector<SensorState>(cameras, SensorState::ok));
+    EXPECT_EQ(r.health.mode, cameras ? Mode::full : Mode::radar_only);
+    ASSERT_EQ(r.detections.size(), expected.size());
+    EXPECT_EQ(std::memcmp(r.detections.data(), expected.data(), expected.size() * sizeof(Detection)), 0);
+    for (const char* name : {"images", "depth", "context", "camera_bev"})
+      EXPECT_EQ(fewer.tensor(name), both.tensor(name)) << name;
+  }
 }
 
 TEST(Detector, set_rig_moves_what_the_cameras_see) {

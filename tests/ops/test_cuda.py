@@ -119,6 +119,16 @@ def test_the_lifts_table_is_that_of_the_cpu_op(seed, distortion, order):
     assert equal(points[: rows[-1]], expected.points) and equal(pixels[: rows[-1]], expected.pixels)
 
 
+@pytest.mark.parametrize("cameras", [0, 1])
+def test_the_table_of_a_rig_with_fewer_cameras_is_that_of_the_cpu_op(cameras, order):
+    spec, rig = small_spec(), random_rig(0)
+    rig.cameras = list(rig.cameras)[:cameras]
+    expected = ops.lift_table(spec, rig)
+    rows, points, pixels = cuda.lift_table(spec, rig, crops_of(spec, rig))
+    assert equal(rows, dense_rows(expected, 32 * 24)) and bool(rows[-1]) == bool(cameras)
+    assert equal(points[: rows[-1]], expected.points) and equal(pixels[: rows[-1]], expected.pixels)
+
+
 def test_a_table_without_a_point():
     spec = small_spec(grid=GridSpec(x_min=-16, x_max=16, y_min=-12, y_max=12, z_min=90, z_max=91, cell=1.0))
     rows, _, _ = cuda.lift_table(spec, random_rig(0), crops_of(spec, random_rig(0)))

@@ -56,7 +56,7 @@ MISTAKES = {
     "raw width 0": ("E0202", lambda: ops.image_crop(SPEC.image, 0, 10)),
     "image spec with std 0": ("E0104", lambda: ops.preprocess_images([IMAGE], [CROP], ImageSpec(std=(1, 0, 1)))),
     "image spec with negative width": ("E0104", lambda: ops.preprocess_images([IMAGE], [CROP], ImageSpec(width=-16))),
-    "rig with a camera too few": ("E0218", lambda: ops.lift_table(SPEC, random_rig(0, cameras=1))),
+    "rig with a camera too many": ("E0218", lambda: ops.lift_table(SPEC, random_rig(0, cameras=3))),
     "a crop too many": ("E0204", lambda: ops.lift_table(SPEC, RIG, [CROP] * 3)),
     "table of another grid": ("E0202", lambda: ops.lift(broken_spec(grid__x_max=17), TABLE, DEPTH, CONTEXT)),
     "table of another image": ("E0202", lambda: ops.lift(broken_spec(image__width=104), TABLE, DEPTH, CONTEXT)),

@@ -9,7 +9,7 @@ import pytest
 from shapely import Polygon
 
 from imkd_edge.errors import Error
-from imkd_edge.rig import CameraCalibration, SensorRig
+from imkd_edge.rig import SensorRig
 from imkd_edge.sources import open_source
 from imkd_edge.sources.synth import CACHED_SCENES, SynthSource, default_rig
 from imkd_edge.sources.synth.world import Scene
@@ -189,21 +189,6 @@ def test_an_unknown_sample_is_refused(name):
 def test_impossible_options_are_refused(options):
     with pytest.raises(Error, match="E0104"):
         SynthSource(**options)
-
-
-def test_a_distorted_camera_is_refused():
-    K = np.array([[100.0, 0, 79.5], [0, 100, 44.5], [0, 0, 1]])
-    camera = CameraCalibration(
-        name="c",
-        width=160,
-        height=90,
-        K=K,
-        T_ego_camera=np.eye(4),
-        distortion="plumb_bob",
-        coefficients=[0.1, 0, 0, 0, 0],
-    )
-    with pytest.raises(Error, match="E0306"):
-        SynthSource(rig=SensorRig(cameras=[camera], radars=[]))
 
 
 def test_without_sweeps_or_with_another_rig_it_still_works():

@@ -9,6 +9,7 @@ import torch
 from imkd_edge import Detector
 from imkd_edge.bundle import write_bundle
 from imkd_edge.sources import open_source
+from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, collate, network_inputs
 from imkd_edge.training.models.student import Student
@@ -54,6 +55,19 @@ def test_inputs_are_byte_equal_for_twenty_real_frames(tmp_path, shared_data):
     samples = [source[n] for n in source.names[::23][:20]]
     assert len(samples) == 20
     check_equal_inputs(tmp_path / "lite.imkd", spec, samples, samples[0].rig)
+
+
+@pytest.mark.parametrize("cameras", [1, 5])
+def test_inputs_of_a_rig_with_fewer_cameras_are_byte_equal(tiny, cameras):
+    folder, _, spec = tiny
+    rig = default_rig()
+    rig.cameras = list(rig.cameras)[:cameras]
+    source = SynthSource(scenes=1, frames_per_scene=2, rig=rig)
+    check_equal_inputs(folder, spec, [source[name] for name in source.names], rig)
+    inputs = network_inputs(spec, source[source.names[0]])
+    assert inputs["images"].shape == (6, 3, 128, 256) and inputs["present"].tolist() == [1] * cameras + [0] * (
+        6 - cameras
+    )
 
 
 @pytest.mark.parametrize("absent", [None, "CAM_FRONT"])

@@ -26,7 +26,7 @@ enum class Code : int {
   rig_not_rigid = 215,  // rotation not orthonormal, or last row not 0 0 0 1
   rig_duplicate_name = 216,
   rig_empty = 217,
-  rig_mismatch = 218,  // rig does not fit the bundle (number of cameras)
+  rig_mismatch = 218,  // rig does not fit the bundle (more cameras)
   // 3xx sources: files on disk
   source_unknown = 301,  // no reader recognises this folder
   source_missing_file = 302,

@@ -63,7 +63,9 @@ struct LiftTable {                   // sorted by cell, then by camera, depth bi
   std::vector<std::int32_t> points;  // (P) index into depth (N,D,h,w)
   std::vector<std::int32_t> pixels;  // (P) index into context without its channel axis: (N,h,w)
 };
-// crops: one per camera. Allocates.
+// Throws Error rig_mismatch where the rig has more cameras than the model. Fewer are padded with absent ones.
+void check_cameras(const ModelSpec& spec, const SensorRig& rig);
+// crops: one per camera of the rig. Allocates.
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops);
 std::size_t lift_workspace(const ModelSpec& spec);  // floats
 // out[c, cell] = sum over the cell's points of depth * context[c]; the last channel sums depth alone. Cells without a

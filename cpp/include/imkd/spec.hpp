@@ -111,7 +111,7 @@ struct ModelSpec {
   // Version 2, with the ground plane of the training vehicle, and 1, without history and segmentation, are read too.
   static constexpr int kVersion = 3;
   std::string name = "unnamed";
-  int cameras = 6;  // slots of the camera network's batch
+  int cameras = 6;  // batch of the camera network: the largest number of cameras of a rig
   ImageSpec image;
   DepthSpec depth;
   int context_channels = 80;

@@ -167,8 +167,8 @@ bool Inputs::put_radar(const Frame& frame) {
 
 bool Inputs::put(const Frame& frame, const Vec3& ground, cudaStream_t stream) {
   const bool moved = put_radar(frame);  // first, as it may replace params_
-  for (std::size_t i = 0; i < staging_.size(); ++i)
-    params_->images()[i] = reachable(frame.images[i], staging_[i], stream);
+  for (std::size_t i = 0; i < frame.images.size(); ++i)
+    params_->images()[i] = i < staging_.size() ? reachable(frame.images[i], staging_[i], stream) : ImageView{};
   *params_->store() = frame.store_map;
   for (std::size_t i = 0; i < frame.past.size(); ++i) {
     PastMap& slot = params_->past()[i];

@@ -137,7 +137,8 @@ void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops
   ready_ = false;  // until the new tables are complete
   ground_ = ground_of(spec_, rig);
   for (std::size_t i = 0; i < crops.size(); ++i) {
-    sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
+    sizes_.get()[i] = {nullptr, 1, 1};  // of a camera that the rig lacks
+    if (i < rig.cameras.size()) sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
     crops_.get()[i] = crops[i];
   }
   resize_table(sizes_.get(), crops_.get(), spec_.cameras, spec_.image, resize_table_.get(), main_.get());

@@ -134,12 +134,17 @@ void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const Im
     }
 }
 
+void check_cameras(const ModelSpec& spec, const SensorRig& rig) {
+  const std::string count = std::to_string(rig.cameras.size());
+  if (static_cast<int>(rig.cameras.size()) <= spec.cameras) return;
+  throw Error(Code::rig_mismatch, "the rig has " + count + " cameras, the model has " + std::to_string(spec.cameras),
+              "rig.cameras",
+              "make a bundle for as many, the weights are shared by all cameras: imkd-edge export BUNDLE --cameras " +
+                  count + " --out NEW.imkd");
+}
+
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops) {
-  if (static_cast<int>(rig.cameras.size()) != spec.cameras)
-    throw Error(
-        Code::rig_mismatch,
-        "the rig has " + std::to_string(rig.cameras.size()) + " cameras, the model has " + std::to_string(spec.cameras),
-        "rig.cameras", "use a rig with the model's number of cameras");
+  check_cameras(spec, rig);
   const std::size_t pixels = std::size_t(spec.image.feature_height()) * spec.image.feature_width();
   const std::size_t per_camera = pixels * spec.depth.bins;
   const std::size_t cells = std::size_t(spec.grid.width()) * spec.grid.height();

@@ -189,10 +189,13 @@ void lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* cr
   check(cudaMemcpyAsync(s.depths, depths.data(), depths.size() * sizeof(double), cudaMemcpyHostToDevice, stream),
         "lift_table");
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
-  for (int n = 0; n < spec.cameras; ++n)
+  static_assert(kOutside == -1);  // all bits set: no point of a camera that the rig lacks is in a cell
+  const std::size_t used = rig.cameras.size() * static_cast<std::size_t>(per_camera);
+  check(cudaMemsetAsync(s.cell + used, 0xff, (lift_points(spec) - used) * sizeof(std::int32_t), stream), "lift_table");
+  for (std::size_t n = 0; n < rig.cameras.size(); ++n)
     run("lift_table: place", place_frustum, dim3(blocks(pixels, 128)), dim3(128), stream,
         Frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]), h, w, spec.depth.bins, s.depths,
-        s.cell + std::size_t(n) * per_camera, s.count);
+        s.cell + n * per_camera, s.count);
   run("lift_table: scan", scan_cells, dim3(1), dim3(kScanThreads), stream, s.count, cells, table.rows);
   run("lift_table: group", group_table, dim3(blocks(points, 256)), dim3(256), stream, s.cell, points, table.rows,
       s.filled, s.unsorted);

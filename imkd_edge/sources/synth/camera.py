@@ -1,22 +1,19 @@
-"""Perspective pictures of a scene: ground by lookup, objects as shaded polygons from far to near, occlusion."""
+"""Pictures of a scene through any lens: ground by lookup, objects as shaded polygons from far to near, occlusion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
 
 from imkd_edge.sources.synth.depth import depth_order
-from imkd_edge.sources.synth.ground import LEVELS, RESOLUTION, SHIFT, Ground, fixed_point
+from imkd_edge.sources.synth.ground import RESOLUTION, SHIFT, Ground, fixed_point
 from imkd_edge.sources.synth.mesh import FIXTURE_ID, GROUND_ID, PosedMesh, SceneMesh
+from imkd_edge.sources.synth.optics import FAR, SCALE, Camera, clip
 
-_NEAR = 0.25  # m, near plane
-_FAR = 130.0  # m, nothing is drawn beyond
 _SHADOW_RANGE = 70.0  # m, of the shadows of moving objects
 _SHADE = 0.56  # brightness in a shadow
-_SCALE = 2  # polygons are drawn at twice the size and averaged down
 
 
 @dataclass
@@ -28,43 +25,6 @@ class Picture:
     ids: np.ndarray
     visible: np.ndarray  # (N,) id pixels that show the object
     total: np.ndarray  # (N,) id pixels of the object drawn alone
-
-
-class Camera:
-    """A pinhole camera on the vehicle with its ground lookup, built once per calibration."""
-
-    def __init__(self, K: np.ndarray, T_ego_camera: np.ndarray, width: int, height: int):
-        self.K, self.T, self.width, self.height = np.asarray(K, float), np.asarray(T_ego_camera, float), width, height
-        self.focal = float(self.K[0, 0])
-
-        # sky: a colour by elevation
-        v, u = np.mgrid[0:height, 0:width].astype(float)
-        rays = np.stack([u, v, np.ones_like(u)], -1) @ np.linalg.inv(self.K).T @ self.T[:3, :3].T  # (H, W, 3) ego frame
-        elevation = rays[..., 2] / np.linalg.norm(rays[..., :2], axis=-1)
-        self.sky_index = np.clip(elevation * 400, 0, 255).astype(np.uint8)
-
-        # ground: where each pixel's ray meets z = 0, from the first row that does
-        with np.errstate(divide="ignore"):
-            distance = np.where(rays[..., 2] < 0, -self.T[2, 3] / np.minimum(rays[..., 2], -1e-9), np.inf)
-        self.on_ground = rays[..., 2] < -1e-3
-        self.top = int(np.argmax(self.on_ground.any(1))) if self.on_ground.any() else height  # first row with ground
-        reach = np.where(self.on_ground, distance, 0)[self.top :]
-        self.ground_x = (self.T[0, 3] + reach * rays[self.top :, :, 0]).astype(np.float32)
-        self.ground_y = (self.T[1, 3] + reach * rays[self.top :, :, 1]).astype(np.float32)
-        on_ground, ranges = self.on_ground[self.top :], np.hypot(self.ground_x, self.ground_y)
-        self.ground_range = np.where(on_ground, ranges, 1e4).astype(np.float32)
-        self.mask = None if on_ground.all() else on_ground.astype(np.uint8)
-        self.bands = self._bands()
-        half = max(abs(np.arctan2(self.K[0, 2] + 1, self.focal)), abs(np.arctan2(width - self.K[0, 2], self.focal)))
-        self.side = (np.cos(half), np.sin(half))
-
-    def _bands(self) -> list[tuple[int, int, int]]:
-        """(first row, last row, map level): the level whose pixels fit the geometric mean of a pixel's footprint."""
-        middle = np.median(self.ground_range, 1)
-        footprint = middle * np.sqrt(np.maximum(middle, 1) / self.T[2, 3]) / self.focal  # m
-        level = np.clip(np.floor(np.log2(np.maximum(footprint / RESOLUTION, 1.0)) + 0.5), 0, LEVELS - 1).astype(int)
-        cuts = [0, *(np.flatnonzero(np.diff(level)) + 1), len(level)]
-        return [(a, b, int(level[a])) for a, b in pairwise(cuts) if b > a]
 
 
 class Renderer:
@@ -147,15 +107,19 @@ class Renderer:
         self, camera: Camera, posed: PosedMesh, T_world_ego: np.ndarray, shade: np.ndarray, seed: int
     ) -> Picture:
         canvas = cv2.cvtColor(self._background(camera, T_world_ego), cv2.COLOR_RGB2RGBA)  # alpha 255 = GROUND_ID
-        size = (camera.width * _SCALE, camera.height * _SCALE)
+        size = (camera.width * SCALE, camera.height * SCALE)
         canvas = cv2.resize(canvas, size, interpolation=cv2.INTER_LINEAR)
         canvas[..., 3] = GROUND_ID
         polygons = self._project(camera, posed, T_world_ego, shade)
         for points, colour, _, _ in polygons:
-            cv2.fillConvexPoly(canvas, points, colour, cv2.LINE_8, SHIFT)
+            _fill(canvas, points, colour, camera.straight)
         ids = cv2.extractChannel(canvas, 3)
-        visible, total = self._count(polygons, ids)
+        if camera.blind is not None:
+            ids[cv2.resize(camera.blind.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0] = GROUND_ID
+        visible, total = self._count(polygons, ids, camera.straight)
         pixels = cv2.resize(canvas, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        if camera.blind is not None:
+            pixels[camera.blind] = 0
         return Picture(_sensor_noise(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), seed), ids, visible, total)
 
     def _background(self, camera: Camera, T_world_ego: np.ndarray) -> np.ndarray:
@@ -210,7 +174,7 @@ class Renderer:
         towards = eye - posed.vertices[mesh.starts[near]]  # from one corner of each polygon
         distance = np.sqrt(np.einsum("ij,ij->i", towards, towards))
         facing = ((towards * posed.normals[near]).sum(1) > 0) | mesh.two_sided[near]
-        fine = mesh.details[near] * camera.focal * _SCALE > 1.6 * distance
+        fine = mesh.details[near] * camera.focal * SCALE > 1.6 * distance
         visible = np.flatnonzero(facing & (fine | (mesh.details[near] == 0)))
         if not len(visible):
             return []
@@ -224,46 +188,49 @@ class Renderer:
         ends = np.cumsum(lengths)
         index = np.arange(ends[-1]) + np.repeat(mesh.starts[polygons] - (ends - lengths), lengths)
         points = posed.vertices[index] @ R.T + t  # (v, 3) camera frame
-        nearest = np.minimum.reduceat(points[:, 2], ends - lengths)
-        pixels = self._pixels(camera, points)
+        planes, cut = camera.nearest(points, ends - lengths)
+        pixels, drawn = camera.outlines(points, lengths)
+        drawn_ends = np.cumsum(drawn).tolist()
         owners = mesh.piece_owner[piece[polygons]]
         identity = np.where(owners < mesh.count, owners, FIXTURE_ID).tolist()
-        outline, cut = (mesh.details[polygons] == 0).tolist(), (nearest < _NEAR).tolist()
+        outline = (mesh.details[polygons] == 0).tolist()
 
         result = []
-        for k, (end, length) in enumerate(zip(ends.tolist(), lengths.tolist())):
+        for k, (end, length) in enumerate(zip(drawn_ends, drawn.tolist())):
             corners = pixels[end - length : end]
             if cut[k]:
-                clipped = _clip(points[end - length : end])
+                clipped = clip(points[ends[k] - lengths[k] : ends[k]], planes[k])
                 if clipped is None:
                     continue
-                corners = self._pixels(camera, clipped)
+                corners, _ = camera.outlines(clipped, np.array([len(clipped)]))
             result.append((corners, (*colours[k], identity[k]), identity[k], outline[k]))
         return result
-
-    @staticmethod
-    def _pixels(camera: Camera, points: np.ndarray) -> np.ndarray:
-        """Fixed-point corners on the doubled canvas, centres at 2 u + 0.5, of points (v, 3) in the camera frame."""
-        uvw = points @ camera.K.T
-        uv = uvw[:, :2] / np.maximum(uvw[:, 2:], 1e-6)
-        return fixed_point(np.clip(uv * _SCALE + (_SCALE - 1) / 2, -1e6, 1e6))
 
     def _order(self, camera: Camera, posed: PosedMesh, R, t, eye) -> np.ndarray:
         """(R,) drawing rank of every piece, -1 outside the picture."""
         corners = posed.corners
-        flat = np.concatenate([corners, np.zeros((*corners.shape[:2], 1))], -1)
-        x = flat @ R[0] + t[0]  # (R, 4) of the footprints: cameras look along the horizon, so height is ignored
-        z = flat @ R[2] + t[2]
-        margin = np.where(self.mesh.sizes[self.mesh.piece_owner, 2] > 2, 3.0, 1.0)  # crowns and signs overhang
-        cos, sin = camera.side
-        inside = (z.max(1) > -margin) & (z.min(1) < _FAR)
-        inside &= ((x * cos - z * sin).min(1) < margin) & ((-x * cos - z * sin).min(1) < margin)
+        inside = self._in_view(camera, corners, R, t)
         pieces = np.flatnonzero(inside)
         rank = np.full(len(corners), -1)
         rank[pieces[depth_order(corners[pieces], eye[:2])]] = np.arange(len(pieces))
         return rank
 
-    def _count(self, drawing: list[tuple], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _in_view(self, camera: Camera, corners: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """(R,) bool: which pieces may be in the picture, by their footprints."""
+        heights = self.mesh.sizes[self.mesh.piece_owner, 2]
+        if not camera.level:
+            middle = np.column_stack([corners.mean(1), heights / 2])
+            radius = np.hypot(np.hypot(*np.moveaxis(corners - middle[:, None, :2], -1, 0)).max(1), heights / 2) + 1.0
+            return camera.sees(middle @ R.T + t, radius)
+        flat = np.concatenate([corners, np.zeros((*corners.shape[:2], 1))], -1)
+        x = flat @ R[0] + t[0]  # (R, 4) of the footprints: the camera looks along the horizon, so height is ignored
+        z = flat @ R[2] + t[2]
+        margin = np.where(heights > 2, 3.0, 1.0)  # crowns and signs overhang
+        cos, sin = camera.side
+        inside = (z.max(1) > -margin) & (z.min(1) < FAR)
+        return inside & ((x * cos - z * sin).min(1) < margin) & ((-x * cos - z * sin).min(1) < margin)
+
+    def _count(self, drawing: list[tuple], ids: np.ndarray, straight: bool) -> tuple[np.ndarray, np.ndarray]:
         """(N,) pixels of every object in the picture, and of every object drawn alone."""
         visible, total = np.zeros((2, self.mesh.count), int)
         by_object: dict[int, list[np.ndarray]] = {}
@@ -281,7 +248,7 @@ class Renderer:
             mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
             origin = np.array([x0 << SHIFT, y0 << SHIFT], np.int32)
             for points in polygons:
-                cv2.fillConvexPoly(mask, points - origin, 1, cv2.LINE_8, SHIFT)
+                _fill(mask, points - origin, 1, straight)
             total[identity] = cv2.countNonZero(mask)
             visible[identity] = cv2.countNonZero(cv2.compare(ids[y0:y1, x0:x1], identity, cv2.CMP_EQ))
         return visible, total
@@ -292,15 +259,12 @@ def _light(facing: np.ndarray | float, up: np.ndarray | float) -> np.ndarray | f
     return 0.5 + 0.62 * facing + 0.06 * up
 
 
-def _clip(points: np.ndarray) -> np.ndarray | None:
-    """The part of a polygon (k, 3) in front of the near plane."""
-    corners = []
-    for a, b in zip(points, np.roll(points, -1, 0)):
-        if a[2] >= _NEAR:
-            corners.append(a)
-        if (a[2] >= _NEAR) != (b[2] >= _NEAR):
-            corners.append(a + (b - a) * (_NEAR - a[2]) / (b[2] - a[2]))
-    return np.array(corners) if len(corners) >= 3 else None
+def _fill(image: np.ndarray, points: np.ndarray, colour: object, convex: bool) -> None:
+    """Fills a polygon of fixed-point corners; a lens bends convex ones into others."""
+    if convex:
+        cv2.fillConvexPoly(image, points, colour, cv2.LINE_8, SHIFT)
+    else:
+        cv2.fillPoly(image, [points], colour, cv2.LINE_8, SHIFT)
 
 
 _NOISE: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}

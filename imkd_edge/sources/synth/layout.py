@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CLASSES = ("car", "truck", "bus", "motorcycle", "bicycle", "pedestrian")
+CLASSES = ("car", "truck", "bus", "motorcycle", "bicycle", "pedestrian", "forklift", "pallet")
 VEHICLES = ("car", "truck", "bus", "motorcycle")
 FLAT_SIDED = ("car", "truck", "bus")  # also with lamps at both ends
 SIZES = {  # class -> (lowest, highest) length, width, height m
@@ -16,6 +16,8 @@ SIZES = {  # class -> (lowest, highest) length, width, height m
     "motorcycle": ((1.95, 0.7, 1.45), (2.25, 0.85, 1.7)),
     "bicycle": ((1.65, 0.5, 1.6), (1.85, 0.66, 1.85)),
     "pedestrian": ((0.55, 0.58, 1.5), (0.8, 0.7, 1.92)),
+    "forklift": ((2.4, 1.1, 2.05), (3.4, 1.35, 2.3)),
+    "pallet": ((1.15, 0.78, 0.7), (1.25, 0.84, 1.6)),
 }
 PAINTS = [
     *((186, 188, 190), (232, 232, 230), (44, 46, 50), (150, 28, 30), (36, 66, 128)),
@@ -81,9 +83,3 @@ def random_layout(rng: np.random.Generator, ahead: float) -> Layout:
         centre_yellow=bool(rng.random() < 0.4),
         red_cycle_path=bool(rng.random() < 0.4),
     )
-
-
-def random_size(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """(3,) length, width, height m of an object of a class."""
-    low, high = SIZES[kind]
-    return np.round(rng.uniform(low, high), 3)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imkd_edge.sources.synth.layout import CLOTHES, CYCLE_PATH, FACADES, PAINTS, VEHICLES, random_size
+from imkd_edge.sources.synth.layout import CLOTHES, CYCLE_PATH, FACADES, PAINTS, VEHICLES
 from imkd_edge.sources.synth.roads import WAVE_PER_SPEED
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MAX_OBJECTS = 250  # ids of the camera's id buffer are one byte
 _PARKED = {"car": 0.86, "truck": 0.1, "bus": 0.0, "motorcycle": 0.04}  # shares
 _MOVING = {"car": 0.7, "truck": 0.16, "bus": 0.08, "motorcycle": 0.06}
+_FORKLIFTS, _PALLETS = 60, 90  # that are tried in a scene
 _RIGHT_LANE = 1.9  # m right of the middle of the side street, which has one lane each way
 
 
@@ -46,6 +47,7 @@ def populate(scene: Scene, rng: np.random.Generator) -> tuple[Things, Things, np
     population.add_cyclists()
     population.add_pedestrians()
     population.add_crossing()
+    population.add_yard()
     return population.objects(), population.fixtures(), population.fixture_poses()
 
 
@@ -69,13 +71,17 @@ class _Population:
     def fixture_poses(self) -> np.ndarray:
         return np.array([pose for *_, pose in self._fixtures], float).reshape(-1, 3)
 
+    def _size(self, kind: str) -> np.ndarray:
+        """(3,) length, width, height m of an object."""
+        return np.round(self.rng.uniform(*self.scene.catalogue.size_range(kind)), 3)
+
     def _object(self, kind: str, row: tuple, size: np.ndarray | None = None) -> None:
         """Adds an object with its row of motion, unless its class is left out or there are too many."""
         if kind not in self.scene.classes or len(self._objects) >= MAX_OBJECTS:
             return
         colours, rng = CLOTHES if kind in ("pedestrian", "bicycle") else PAINTS, self.rng
         colour = tuple(np.clip(np.array(colours[rng.integers(len(colours))]) + rng.uniform(-14, 14, 3), 8, 245))
-        self._objects.append((kind, random_size(kind, rng) if size is None else size, colour))
+        self._objects.append((kind, self._size(kind) if size is None else size, colour))
         self.motion.append(row)
 
     def _fixture(self, kind: str, size: tuple, colour, s: float, offset: float) -> None:
@@ -141,7 +147,7 @@ class _Population:
             s = self.scene.first + rng.uniform(0, 6)
             while s < self.scene.last and vehicles:
                 kind = str(rng.choice(vehicles, p=share / share.sum()))
-                size = random_size(kind, rng)
+                size = self._size(kind)
                 middle = s + size[0] / 2
                 blocks = self.layout.near_crossing(middle, 10 + size[0]) or (zebra is not None and abs(s - zebra) < 8)
                 if rng.random() < fullness and not blocks:
@@ -169,7 +175,7 @@ class _Population:
         s, phase = low, rng.uniform(0, 6)
         while s < high and vehicles:
             kind = str(rng.choice(vehicles, p=share / share.sum()))
-            size = random_size(kind, rng)
+            size = self._size(kind)
             s += size[0] + 3.5 + 0.35 * speed + rng.exponential(mean_gap)
             middle = s - size[0] / 2
             if ego_lane and abs(middle) < size[0] / 2 + 6.5:
@@ -221,15 +227,36 @@ class _Population:
                 speed = float(rng.choice([0.0, rng.uniform(4, 11)], p=[0.35, 0.65]))
                 self._try_to_cross(kind, street, speed, kerb + 2, traces)
 
+    def add_yard(self) -> None:
+        """Forklifts that cross the street anywhere, slowly, and pallets at the kerbs; in worlds that have them only."""
+        rng, kerb = self.rng, self.layout.kerb
+        if not {"forklift", "pallet"} & set(self.scene.classes):
+            return
+        traces = self._traces()
+        for _ in range(_FORKLIFTS if "forklift" in self.scene.classes else 0):
+            s = rng.uniform(self.scene.first + 30, self.scene.last - 30)
+            self._try_to_cross("forklift", s, float(rng.uniform(0.6, 2.5)), kerb, traces)
+        for _ in range(_PALLETS if "pallet" in self.scene.classes else 0):
+            s, side = rng.uniform(self.scene.first + 30, self.scene.last - 30), rng.choice([-1, 1])
+            offset = side * rng.uniform(self.layout.path() + 0.7, self.layout.walk - 0.7)
+            xy, size = self.road.point(np.array(s), offset), self._size("pallet")
+            radius = 0.5 * float(np.hypot(size[0], size[1]))
+            gap = np.hypot(*np.moveaxis(traces.positions - xy, -1, 0)) - traces.radii - radius
+            if gap.min(initial=9.0) > 0.3:
+                self._object("pallet", self.motion.line(xy, rng.uniform(-np.pi, np.pi)), size)
+                still = np.broadcast_to(xy, (len(traces.times), 1, 2))
+                traces.positions = np.concatenate([traces.positions, still], 1)
+                traces.radii = np.append(traces.radii, radius)
+
     def _try_to_cross(self, kind: str, s: float, speed: float, kerb: float, traces: _Traces) -> None:
         """Adds an object that crosses the road at arc length s, unless it would come near another one."""
         rng, duration = self.rng, self.scene.duration
         direction = int(rng.choice([1, -1]))
         heading = float(self.road.heading(np.array(s))) + direction * np.pi / 2
-        size = random_size(kind, rng)
+        size = self._size(kind)
 
         # where it starts, m along its way from the road's centre line
-        pedestrian = kind == "pedestrian"
+        pedestrian = kind in ("pedestrian", "forklift")  # who starts from the kerb and crosses at any speed
         wait = kerb + size[0] / 2
         if pedestrian:
             start = rng.uniform(-kerb - 1 - speed * duration, kerb)

@@ -21,15 +21,33 @@ _RAYS = np.radians(np.arange(-60.0, 60.25, 0.5))
 _LAYERS = 3  # things behind each other that one ray reports
 
 # dBsm, mean over aspects
-RCS = {"car": 8.0, "truck": 16.0, "bus": 17.0, "motorcycle": 4.0, "bicycle": 0.0, "pedestrian": -4.0}
+RCS = {
+    "car": 8.0,
+    "truck": 16.0,
+    "bus": 17.0,
+    "motorcycle": 4.0,
+    "bicycle": 0.0,
+    "pedestrian": -4.0,
+    "forklift": 9.0,
+    "pallet": 1.0,
+}
 # returns per sweep at 30 m
-_RATE = {"car": 2.6, "truck": 4.2, "bus": 5.0, "motorcycle": 1.6, "bicycle": 1.3, "pedestrian": 1.1}
+_RATE = {
+    "car": 2.6,
+    "truck": 4.2,
+    "bus": 5.0,
+    "motorcycle": 1.6,
+    "bicycle": 1.3,
+    "pedestrian": 1.1,
+    "forklift": 2.4,
+    "pallet": 1.0,
+}
 # m/s, of limbs and wheels
 _FLUTTER = {"motorcycle": 0.2, "bicycle": 0.3, "pedestrian": 0.35}
 # share of the power behind a thing
 _TRANSMISSION = {
     "car": 0.3, "truck": 0.15, "bus": 0.15, "motorcycle": 0.7, "bicycle": 0.8, "pedestrian": 0.75,
-    "pole": 0.8, "tree": 0.6,
+    "forklift": 0.4, "pallet": 0.5, "pole": 0.8, "tree": 0.6,
 }  # fmt: skip
 
 

@@ -1,10 +1,13 @@
-"""The rig of a nuScenes vehicle, for the synthetic world."""
+"""Rigs in the synthetic world: that of a nuScenes vehicle, and any rig on the ground that it names."""
 
 from __future__ import annotations
+
+from os import PathLike
 
 import numpy as np
 
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
+from imkd_edge.sources.plane import Plane, normal_of
 
 # x, y, z m, yaw degrees, focal length per image width: those of a nuScenes vehicle, clockwise from the front
 _CAMERAS = (
@@ -45,4 +48,45 @@ def default_rig(image: tuple[int, int] = (480, 270)) -> SensorRig:
         K = np.array([[f, 0, 0.51 * width - 0.5], [0, f, 0.546 * height - 0.5], [0, 0, 1]])
         cameras.append(CameraCalibration(name=name, width=width, height=height, K=K, T_ego_camera=T))
     radars = [RadarCalibration(name=name, T_ego_radar=_yaw_pose(*pose)) for name, *pose in _RADARS]
-    return SensorRig(cameras=cameras, radars=radars)
+    return SensorRig(cameras=cameras, radars=radars, ground_plane=(0.0, 0.0, 0.0))
+
+
+def load_rig(rig: SensorRig | str | PathLike[str] | None, image: tuple[int, int]) -> SensorRig:
+    """A rig, that of a JSON file, or `default_rig(image)`; raises what SensorRig.load raises."""
+    if rig is None:
+        return default_rig(image)
+    return rig if isinstance(rig, SensorRig) else SensorRig.load(rig)
+
+
+def on_the_ground(plane: Plane | None) -> np.ndarray | None:
+    """(4, 4) T_ego_ground of a rig's ground plane; None where the two frames are one.
+
+    The ground frame has its origin below or above the ego's on the ground, z along the normal, x below the ego's.
+    """
+    if plane is None or not any(plane):
+        return None
+    z = normal_of(plane)
+    x = np.array([1.0, 0, 0]) - z[0] * z
+    x /= np.linalg.norm(x)
+    T = np.eye(4)
+    T[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
+    T[2, 3] = plane[2]
+    return T
+
+
+def as_measured(points: np.ndarray, radar: RadarCalibration, twist: np.ndarray) -> np.ndarray:
+    """Returns of a sweep with the radial velocity that this radar reports.
+
+    Args:
+        points: (n, 5) float32, their radial velocity over ground.
+        twist: (3,) of the ego at the sweep's time: vx, vy m/s, yaw rate rad/s.
+    """
+    if radar.velocity == "compensated" or not len(points):
+        return points
+    T = np.array(radar.T_ego_radar)
+    sensor = np.array([*twist[:2], 0]) + np.cross([0, 0, twist[2]], T[:3, 3])
+    unit = points[:, :3].astype(float) / np.linalg.norm(points[:, :3].astype(float), axis=1, keepdims=True)
+    velocity = points[:, 4] - unit @ (T[:3, :3].T @ sensor)
+    if radar.velocity == "aliased":
+        velocity -= radar.period * np.round(velocity / radar.period)
+    return np.column_stack([points[:, :4], velocity]).astype(np.float32)

@@ -12,6 +12,8 @@ import numpy as np
 MARGIN = 100.0  # m from the axes of the world to the road
 WAVE_RATE = 0.6  # rad/s, of the slow change of progress along a lane
 WAVE_PER_SPEED = 0.12  # s: its amplitude in m per m/s of a vehicle
+MAX_BEND = 0.025  # 1/m: a street 15 m wide to each side does not fold
+_MEANDER = 160.0  # m, from a turn to the next to the same side
 _STEP = 0.5  # m between nodes of the position table
 _GAUSS = np.array([-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526])
 _WEIGHT = np.array([0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538])
@@ -20,13 +22,18 @@ _WEIGHT = np.array([0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 
 class Road:
     """Centre line with heading(s) = h0 + sum of two sines; s in m, valid from `first` to `last`."""
 
-    def __init__(self, rng: np.random.Generator, first: float, last: float):
+    def __init__(self, rng: np.random.Generator, first: float, last: float, bend: float | None = None):
+        """Draws a road; one of a `bend`, 1/m, meanders with that curvature at s = 0 and in every turn."""
         self.first, self.last = first, last
         self._heading0 = rng.uniform(-np.pi, np.pi)
         wavelength = rng.uniform([140.0, 80.0], [320.0, 140.0])
         self._amplitude = rng.uniform(0.1, 1.0) * np.array([0.45, 0.12])  # rad; radius of curvature stays above 40 m
         self._wavenumber = 2 * np.pi / wavelength
         self._phase = rng.uniform(0, 2 * np.pi, 2)
+        if bend is not None:
+            self._wavenumber = 2 * np.pi / np.array([_MEANDER, 2 * _MEANDER])
+            self._amplitude = np.array([bend / self._wavenumber[0], 0.0])
+            self._phase = np.array([0.0 if self._phase[0] < np.pi else np.pi, 0.0])  # to the left or to the right first
         self._nodes = np.arange(first, last + _STEP, _STEP)
         s = self._nodes[:-1, None] + _STEP * (_GAUSS + 1) / 2  # (n - 1, 4) Gauss nodes of each interval
         steps = np.stack([np.cos(self.heading(s)) @ _WEIGHT, np.sin(self.heading(s)) @ _WEIGHT], 1) * _STEP / 2

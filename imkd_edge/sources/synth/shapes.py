@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from imkd_edge.sources.synth.pieces import GLASS, METAL, RUBBER, Colour, Piece, box, disc, frustum, panel, unit3, wheels
+from imkd_edge.sources.synth.yard import forklift, pallet
 
 HIP, SHOULDER = 0.47, 0.8  # of a person's height
 _WHITE_LAMP, _RED_LAMP = (250, 250, 225), (205, 22, 20)
@@ -282,6 +283,8 @@ BUILDERS = {
     "pedestrian": pedestrian,
     "bicycle": bicycle,
     "motorcycle": motorcycle,
+    "forklift": forklift,
+    "pallet": pallet,
     "building": building,
     "slab": slab,
     "pole": pole,

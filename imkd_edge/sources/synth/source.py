@@ -6,7 +6,10 @@ import operator
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +18,13 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.geometry import inverse
 from imkd_edge.sources.nuscenes.vehicle import T_EGO_LIDAR
-from imkd_edge.sources.synth.rig import default_rig
+from imkd_edge.sources.remount import remount, remount_rig
+from imkd_edge.sources.synth.objects import Catalogue, ClassNames
+from imkd_edge.sources.synth.rig import as_measured, load_rig, on_the_ground
 from imkd_edge.sources.synth.truth import boxes_of, count_radar_points, near_objects, truth_of_scene
+from imkd_edge.sources.synth.world import Drive, Scene
 from imkd_edge.sources.times import ns_from_us, s_from_us, us_from_s
 
 if TYPE_CHECKING:  # these need OpenCV, so they are imported for the first sample
@@ -26,13 +33,13 @@ if TYPE_CHECKING:  # these need OpenCV, so they are imported for the first sampl
     from imkd_edge.sources.synth.mesh import SceneMesh
     from imkd_edge.sources.synth.radar import RadarModel
     from imkd_edge.sources.synth.roads import State
-    from imkd_edge.sources.synth.world import Scene
 
 RADAR_PERIOD_US = 75_000
 RADAR_PHASE_US = 13_000  # of each radar after the one before
 EPOCH_US = 1_600_000_000_000_000  # time 0 of scene 0
 SCENE_US = 1_000_000_000  # between the starts of scenes
 VALIDATION = 8  # every eighth scene
+MAX_EXPOSURE = 0.1  # s
 CACHED_SCENES = 4  # in memory; one takes about 25 MB
 
 # Streams of random numbers: [seed, scene, stream, ...]; world, mesh and ground have 1, 2 and 3.
@@ -66,13 +73,21 @@ class SynthSource(Source):
         rate_hz: key frames per second.
         sweeps: radar sweeps per radar and sample, 75 ms apart, the newest at or up to 75 ms before the sample.
         lidar: also simulate LIDAR_TOP (slower; for training a teacher).
-        rig: other cameras (undistorted) and radars than `default_rig(image)`.
-        classes: some of car, truck, bus, motorcycle, bicycle, pedestrian.
+        rig: any cameras and radars, or the path of a rig JSON file, instead of `default_rig(image)`: any mounting, lens
+            and kind of radial velocity. The world's ground is the rig's ground plane, z = 0 where it names none. What
+            lies 95 degrees or more off the axis of a fisheye is black.
+        classes: some of car, truck, bus, motorcycle, bicycle, pedestrian, forklift, pallet, or a text with them,
+            separated by commas; or class name -> one of these; or class name -> {"like": one of these, "size": [length,
+            width, height] m}.
+        exposure: s from the oldest camera to the sample's time: camera k of n exposes exposure (k + 1) / n before it.
+        speed: m/s of the ego; by default 0 or 3 to 13 by scene, slowly varying.
+        turn_rate: degrees/s in the middle of each turn, to both sides in alternation; needs `speed`.
     Raises:
-        Error: spec_bad_value for impossible numbers or unknown classes, source_bad_calibration for a distorted camera.
+        Error: spec_bad_value for impossible numbers or unknown classes, and what SensorRig.load raises.
     """
 
     kind = "synth"
+    intensity, traffic = "rcs_dbsm", "right"
     T_ego_lidar = T_EGO_LIDAR
 
     def __init__(
@@ -84,27 +99,29 @@ class SynthSource(Source):
         rate_hz: float = 2.0,
         sweeps: int = 3,
         lidar: bool = False,
-        rig: SensorRig | None = None,
-        classes: Sequence[str] = ("car", "truck", "bicycle", "pedestrian"),
+        rig: SensorRig | str | PathLike[str] | None = None,
+        classes: ClassNames = ("car", "truck", "bicycle", "pedestrian"),
+        exposure: float = 0.0,
+        speed: float | None = None,
+        turn_rate: float | None = None,
     ):
-        from imkd_edge.sources.synth.layout import CLASSES
-
-        if scenes < 1 or frames_per_scene < 1 or sweeps < 0 or not 0 < rate_hz <= 10 or seed < 0 or min(image) < 16:
-            fix = "seed and sweeps >= 0, scenes and frames_per_scene >= 1, 0 < rate_hz <= 10, image at least 16 x 16"
+        if scenes < 1 or frames_per_scene < 1 or sweeps < 0 or not 0 < rate_hz <= 30 or seed < 0 or min(image) < 16:
+            fix = "seed and sweeps >= 0, scenes and frames_per_scene >= 1, 0 < rate_hz <= 30, image at least 16 x 16"
             raise Error(Code.spec_bad_value, "a number of SynthSource is out of range", "SynthSource", fix)
-        unknown = set(classes) - set(CLASSES)
-        if unknown or not classes:
-            what, fix = f"unknown classes {sorted(unknown)}", f"choose from {', '.join(CLASSES)}"
-            raise Error(Code.spec_bad_value, what, "SynthSource(classes=)", fix)
+        if not 0 <= exposure <= MAX_EXPOSURE:
+            what, fix = f"exposure is {exposure} s", f"0 to {MAX_EXPOSURE} s"
+            raise Error(Code.spec_bad_value, what, "SynthSource(exposure=)", fix)
+        self.drive = Drive(speed, None if turn_rate is None else float(np.radians(turn_rate)))
+        self.drive.check()
         self.seed, self.scenes = operator.index(seed), operator.index(scenes)
         self.frames_per_scene, self.sweeps = operator.index(frames_per_scene), operator.index(sweeps)
         self.rate_hz, self.image, self.lidar = float(rate_hz), (int(image[0]), int(image[1])), lidar
-        self.classes = tuple(c for c in CLASSES if c in classes)
-        self.rig = rig if rig is not None else default_rig(self.image)
-        for camera in self.rig.cameras:
-            if camera.distortion != "none":
-                what, fix = f"camera {camera.name} is distorted", "the renderer draws undistorted cameras only"
-                raise Error(Code.source_bad_calibration, what, "SynthSource(rig=)", fix)
+        self.catalogue = Catalogue.of(classes)
+        self.classes, self.exposure = self.catalogue.names, float(exposure)
+        self.rig = load_rig(rig, self.image)
+        self._T_ego_ground = on_the_ground(self.rig.ground_plane)
+        # the rig on the ground frame, in which the world is made
+        self._rig = self.rig if self._T_ego_ground is None else remount_rig(self.rig, inverse(self._T_ego_ground))
         self.names = [f"s{s:03d}-f{f:03d}" for s in range(scenes) for f in range(frames_per_scene)]
         self._cache: OrderedDict[int, _Models] = OrderedDict()  # by scene, the oldest access first
         self._cameras: list[Camera] | None = None
@@ -166,11 +183,11 @@ class SynthSource(Source):
         from imkd_edge.sources.synth.lidar import LidarModel
         from imkd_edge.sources.synth.mesh import SceneMesh
         from imkd_edge.sources.synth.radar import RadarModel
-        from imkd_edge.sources.synth.world import Scene
 
         index, frame = self._parse(name)
         if index not in self._cache:
-            scene = Scene(self.seed, index, (self.frames_per_scene - 1) / self.rate_hz, self.classes)
+            duration = (self.frames_per_scene - 1) / self.rate_hz
+            scene = Scene(self.seed, index, duration, self.catalogue, self.drive)
             mesh = SceneMesh(scene)
             renderer = Renderer(mesh)
             self._cache[index] = _Models(scene, mesh, renderer, RadarModel(mesh), LidarModel(mesh, renderer.ground))
@@ -187,49 +204,66 @@ class SynthSource(Source):
         pose, twist = models.scene.ego_pose(t)
 
         # sensors
-        pictures = self._pictures(models, state, pose, frame)
+        cameras = [camera.name for camera in self.rig.cameras]
+        pictures = self._pictures(models, frame)
         radar = self._radar(models, t)
         lidar, lidar_owner = self._lidar(models, state, pose, frame) if self.lidar else (None, None)
 
         # truth
-        points = count_radar_points(boxes_of(models.mesh, state, pose), pose, radar, self.rig)
-        cameras = [camera.name for camera in self.rig.cameras]
+        points = count_radar_points(boxes_of(models.mesh, state, pose), pose, radar, self._rig)
         sample = Sample(
             name=name,
             timestamp_ns=timestamp_ns,
-            rig=self.rig,
+            rig=self._rig,
             frames={camera: picture.pixels for camera, picture in zip(cameras, pictures)},
             radar=radar,
             ego=Ego(T_world_ego=pose, twist=twist),
             truth=truth_of_scene(models.mesh, state, pose, pictures, points, lidar_owner),
             lidar=lidar,
-            camera_timestamps_ns=dict.fromkeys(cameras, timestamp_ns),
+            camera_timestamps_ns={c: timestamp_ns - ns_from_us(d) for c, d in zip(cameras, self._delays_us())},
             scene=scene,
         )
+        if self._T_ego_ground is not None:
+            sample = replace(remount(sample, self._T_ego_ground), rig=self.rig)
         return sample, pictures
 
-    def _pictures(self, models: _Models, state: State, pose: np.ndarray, frame: int) -> list[Picture]:
+    def _delays_us(self) -> list[int]:
+        """How long before the sample's time each camera exposes."""
+        count = len(self.rig.cameras)
+        return [us_from_s(self.exposure * (k + 1) / count) for k in range(count)]
+
+    def _pictures(self, models: _Models, frame: int) -> list[Picture]:
+        """One picture per camera, of the world and from the ego's pose at its exposure."""
         from imkd_edge.sources.synth.camera import Camera
 
         if self._cameras is None:
-            self._cameras = [Camera(c.K, c.T_ego_camera, c.width, c.height) for c in self.rig.cameras]
+            self._cameras = [
+                Camera(c.K, c.T_ego_camera, c.width, c.height, c.distortion, tuple(c.coefficients))
+                for c in self._rig.cameras
+            ]
         seeds = [((self.seed * 1009 + models.scene.index) * 1009 + frame) * 16 + k for k in range(len(self._cameras))]
-        return models.renderer.draw(self._cameras, models.mesh.pose(state), pose, seeds)
+        pictures: list[Picture] = []
+        for delay, group in groupby(zip(self._delays_us(), self._cameras, seeds), itemgetter(0)):
+            t = frame / self.rate_hz - s_from_us(delay)
+            posed, (pose, _) = models.mesh.pose(models.scene.state(t)), models.scene.ego_pose(t)
+            _, cameras, noise = zip(*group)
+            pictures += models.renderer.draw(list(cameras), posed, pose, list(noise))
+        return pictures
 
     def _radar(self, models: _Models, t: float) -> list[RadarSweep]:
         """The newest sweeps of every radar, newest first; sweep n of a radar is the same in every sample."""
         sweeps, scene = [], models.scene
-        for k, radar in enumerate(self.rig.radars):
+        for k, radar in enumerate(self._rig.radars):
             phase = (k * RADAR_PHASE_US) % RADAR_PERIOD_US
             newest = (us_from_s(t) - phase) // RADAR_PERIOD_US
             for n in range(newest, newest - self.sweeps, -1):
                 time_us = n * RADAR_PERIOD_US + phase
                 time = s_from_us(time_us)
-                pose, _ = scene.ego_pose(time)
+                pose, twist = scene.ego_pose(time)
                 rng = np.random.default_rng([self.seed, scene.index, _RADAR_STREAM + k, n + 1000])
                 points = models.radar.sweep(scene.state(time), pose @ radar.T_ego_radar, rng)
                 timestamp_ns = ns_from_us(self._start_us(scene.index) + time_us)
-                sweeps.append(RadarSweep(radar.name, points, timestamp_ns, pose))
+                sweeps.append(RadarSweep(radar.name, as_measured(points, radar, twist), timestamp_ns, pose))
         return sweeps
 
     def _lidar(

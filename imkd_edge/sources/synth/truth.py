@@ -39,13 +39,14 @@ def truth_of_scene(
         radar_points: (M,) of `count_radar_points`.
         lidar_owner: index of the object of each LiDAR point, negative for none; None without a LiDAR.
     """
+    names = mesh.scene.catalogue.labels
     near = near_objects(state, T_world_ego)
     counts = np.full(len(near), -1)
     if lidar_owner is not None:
         counts = np.bincount(lidar_owner[lidar_owner >= 0], minlength=len(mesh.sizes))[near]
     return Truth(
         boxes=boxes_of(mesh, state, T_world_ego),
-        labels=[mesh.scene.objects.kinds[i] for i in near],
+        labels=[names[mesh.scene.objects.kinds[i]] for i in near],
         occlusion=_occlusion(pictures, near),
         radar_points=radar_points,
         lidar_points=counts.astype(np.int32),
@@ -68,8 +69,9 @@ def boxes_of(mesh: SceneMesh, state: State, T_world_ego: np.ndarray) -> np.ndarr
 
 def _occlusion(pictures: list[Picture], near: np.ndarray) -> np.ndarray:
     """(M,) int8 by the visible share over all cameras together, which is nuScenes' definition."""
-    visible = np.sum([picture.visible for picture in pictures], 0)[near]
-    total = np.sum([picture.total for picture in pictures], 0)[near]
+    visible, total = np.zeros((2, len(near)))
+    for picture in pictures:
+        visible, total = visible + picture.visible[near], total + picture.total[near]
     share = visible / np.maximum(total, 1)
     return np.select([share >= 0.8, share >= 0.6, share >= 0.4], [0, 1, 2], 3).astype(np.int8)
 

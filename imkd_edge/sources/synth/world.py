@@ -6,34 +6,70 @@ World frame: x, y on flat ground, z up. All motion is smooth in time; its veloci
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from imkd_edge.errors import Code, Error
 from imkd_edge.sources.synth.layout import random_layout
+from imkd_edge.sources.synth.objects import Catalogue, ClassNames
 from imkd_edge.sources.synth.populate import Things, populate
-from imkd_edge.sources.synth.roads import WAVE_PER_SPEED, WAVE_RATE, Motion, Road, State
+from imkd_edge.sources.synth.roads import MAX_BEND, WAVE_PER_SPEED, WAVE_RATE, Motion, Road, State
 
-__all__ = ["Scene", "Things"]
+__all__ = ["Drive", "Scene", "Things"]
 
+MAX_SPEED = 40.0  # m/s of the ego
 STRETCH = 105.0  # m of furnished road behind and ahead of the ego
+
+
+@dataclass(frozen=True)
+class Drive:
+    """How the ego drives; by default at a speed of the scene's own, along a street of the scene's own."""
+
+    speed: float | None = None  # m/s along the middle of the street
+    turn_rate: float | None = None  # rad/s, in the middle of each turn, left and right in alternation
+
+    def bend(self) -> float | None:
+        """Curvature of the turns, 1/m."""
+        return None if self.turn_rate is None or not self.speed else self.turn_rate / self.speed
+
+    def check(self) -> None:
+        """Raises Error spec_bad_value for a speed or a turn that no street has."""
+        if self.speed is not None and not 0 <= self.speed <= MAX_SPEED:
+            what, fix = f"speed is {self.speed} m/s", f"0 to {MAX_SPEED:g} m/s"
+            raise Error(Code.spec_bad_value, what, "SynthSource(speed=)", fix)
+        if self.turn_rate is None:
+            return
+        if not self.speed or not 0 <= self.turn_rate <= MAX_BEND * self.speed * (1 + 1e-9):
+            most = np.degrees(MAX_BEND * (self.speed or 0))
+            what = f"turn_rate is {np.degrees(self.turn_rate):g} degrees/s at a speed of {self.speed or 0:g} m/s"
+            fix = f"at that speed 0 to {most:.1f} degrees/s: a turn has a radius of {1 / MAX_BEND:g} m or more"
+            raise Error(Code.spec_bad_value, what, "SynthSource(turn_rate=)", fix)
 
 
 class Scene:
     """One recording: the street, its objects (labelled) and fixtures (not labelled), light and the ego's motion."""
 
-    def __init__(self, seed: int, index: int, duration: float, classes: tuple[str, ...]):
-        self.seed, self.index, self.duration, self.classes = seed, index, duration, classes
+    def __init__(
+        self, seed: int, index: int, duration: float, classes: ClassNames | Catalogue, drive: Drive | None = None
+    ):
+        drive = Drive() if drive is None else drive
+        self.catalogue = classes if isinstance(classes, Catalogue) else Catalogue.of(classes)
+        self.seed, self.index, self.duration, self.classes = seed, index, duration, self.catalogue.kinds
         rng = np.random.default_rng([seed, index, 1])
         self.ego_speed = float(rng.choice([0.0, rng.uniform(3.0, 13.0)], p=[0.07, 0.93]))
+        if drive.speed is not None:
+            self.ego_speed = drive.speed
         ahead = self.ego_speed * duration
         self.first, self.last = -STRETCH, ahead + STRETCH  # stretch of the road that is furnished
-        self.road = Road(rng, self.first - 15 * duration - 40, self.last + 15 * duration + 40)
+        self.road = Road(rng, self.first - 15 * duration - 40, self.last + 15 * duration + 40, drive.bend())
         self.layout = random_layout(rng, ahead)
         self.motion = Motion(self.road)
 
         # what stands and moves in the street
         lane = int(rng.integers(self.layout.lanes))
         self.ego_offset = -(lane + 0.5) * self.layout.lane_width
-        wave = WAVE_PER_SPEED * self.ego_speed
+        wave = WAVE_PER_SPEED * self.ego_speed if drive.speed is None else 0.0
         self.ego_rows = [self.motion.lane(0.0, self.ego_offset, 1, self.ego_speed, wave, rng.uniform(0, 6))]
         self.objects, self.fixtures, self.fixture_poses = populate(self, rng)  # the poses: (F, 3) x, y m, yaw rad
 

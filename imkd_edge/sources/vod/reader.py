@@ -69,6 +69,7 @@ class VodSource(Source):
     """
 
     kind = "vod"
+    intensity = "rcs_dbsm"
 
     def __init__(
         self,
@@ -152,6 +153,11 @@ class VodSource(Source):
             camera_timestamps_ns={CAMERA: timestamp_ns} if image_path else {},
             scene=_scene(name),
         )
+
+    def image_files(self, name: str) -> dict[str, Path]:
+        """The encoded image of each camera of a frame."""
+        path = self._image_path(name)
+        return {CAMERA: path} if path else {}
 
     def _image_folder(self, name: str) -> Path:
         return self.path / "lidar" / self._subset[name] / "image_2"

@@ -243,6 +243,22 @@ TEST_P(CudaLoop, gives_what_the_cpu_gives_and_replays_one_graph) {
   }
 }
 
+TEST_P(CudaLoop, a_rig_with_fewer_cameras_gives_what_the_cpu_gives) {
+  const Setting s = GetParam();
+  Detector on_cpu = detector("cpu", reference(s.with_maps, s.half), s.with_maps);
+  Detector on_cuda = detector("cuda", engines(s.on_device, s.with_maps, s.half), s.with_maps);
+  for (std::size_t cameras : {2u, 1u, 0u, 2u}) {
+    SCOPED_TRACE(std::to_string(cameras) + " cameras");
+    SensorRig rig = small_rig();
+    rig.cameras.resize(cameras);
+    Moment m = moment(rig, 5);
+    on_cpu.set_rig(rig);
+    on_cuda.set_rig(rig);
+    for (int repeat = 0; repeat < 2; ++repeat) expect_same(on_cuda.infer(m.frames), on_cpu.infer(m.frames));
+    expect_same_tensors(on_cuda, on_cpu);
+  }
+}
+
 class CudaLoopWithHistory : public CudaLoop {};
 
 TEST_P(CudaLoopWithHistory, a_fused_map_that_is_not_finite_is_not_kept) {

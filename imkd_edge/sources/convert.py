@@ -1,0 +1,122 @@
+"""Any source as a drive folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from imkd_edge.errors import Code, Error
+from imkd_edge.options import ConvertOptions
+from imkd_edge.progress import Track
+from imkd_edge.sources.base import Source
+from imkd_edge.sources.folder import FolderSource, FolderWriter
+from imkd_edge.sources.folder.format import FRAMES
+from imkd_edge.sources.select import OPTIONAL, select, source_name
+
+DEFAULTS = ConvertOptions()
+
+
+def convert(
+    source: str | Source,
+    folder: str | Path,
+    options: ConvertOptions = DEFAULTS,
+    *,
+    source_options: Mapping[str, Any] | None = None,
+    track: Track | None = None,
+) -> dict[str, Any]:
+    """Writes the frames of a source as a drive folder; the same call continues where an earlier one stopped.
+
+    A sample that is read from the folder gives the networks the same inputs to the bit: the source's image files are
+    copied as they are, other images are stored as PNG, points as float32.
+
+    Args:
+        source: a Source, or the name of one.
+        folder: new, or of an interrupted call; it opens as a source when it is complete.
+        options: which frames.
+        source_options: of the source's reader.
+        track: wraps the frame names, for a progress bar.
+    Returns:
+        {"folder", "source", "frames", "new", "splits"}: "new" frames were written by this call.
+    Raises:
+        Error: write_failed, also where the folder holds something else; those of the source.
+    """
+    selection = select(source, options.split, span=options.frames, options=source_options, read=OPTIONAL)
+    reader, names = selection.source, selection.names[: options.limit]
+    folder = Path(folder)
+    new = [] if _is_complete(folder, names) else _write(reader, names, folder, describe(reader, source), track)
+    written = FolderSource(folder)
+    splits = {split: len(frames) for split, frames in written.splits.items()}
+    counts = {"frames": len(names), "new": len(new), "splits": splits}
+    return {"folder": str(folder), "source": reader.kind, **counts}
+
+
+def describe(reader: Source, source: str | Source = "") -> dict[str, Any]:
+    """What is known about a source, as keys of dataset.json."""
+    keys = {key: getattr(reader, key, None) for key in ("licence", "intensity", "traffic")}
+    name = Path(source_name(source)).name if source else reader.kind
+    entries: dict[str, Any] = {"name": name, **{key: value for key, value in keys.items() if value}}
+    classes = getattr(reader, "classes", None)
+    if classes:
+        entries["classes"] = list(classes)
+    interval = _interval(reader)
+    return {**entries, "interval": interval} if interval else entries
+
+
+def _interval(reader: Source) -> float | None:
+    """Usual time between two frames of a scene, s, of a source that knows times without reading frames."""
+    moment = getattr(reader, "moment", None)
+    if moment is None:
+        return None
+    moments = [moment(name) for name in reader.names]
+    gaps = [(b - a) * 1e-9 for (scene, a), (other, b) in pairwise(moments) if scene == other and b > a]
+    return round(float(np.median(gaps)), 6) if gaps else None
+
+
+def _is_complete(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the folder is a complete drive folder of these frames; raises Error write_failed for other frames."""
+    if not (folder / FRAMES).exists():
+        return False
+    written = FolderSource(folder).names
+    if written != list(names):
+        what = f"it is a drive folder of {len(written)} other frames"
+        raise Error(Code.write_failed, what, str(folder), "name a new folder")
+    return True
+
+
+def _write(
+    reader: Source, names: Sequence[str], folder: Path, dataset: dict[str, Any], track: Track | None
+) -> list[str]:
+    """Writes the frames that are not there yet; returns them."""
+    image_files = getattr(reader, "image_files", None)
+    instances = getattr(reader, "instances", None)
+    if image_files is not None:
+        reader = copy.copy(reader)
+        reader.images = False  # type: ignore[attr-defined]  # they are copied, not decoded
+    with FolderWriter(folder, dataset) as writer:
+        before = list(writer.names)
+        if before != list(names[: len(before)]):
+            what = "it is an unfinished drive folder of other frames"
+            raise Error(Code.write_failed, what, str(folder), "name a new folder")
+        new = list(names[len(before) :])
+        for name in new if track is None else track(new):
+            sample = reader[name]
+            tracks = instances(name) if instances is not None and sample.truth is not None else None
+            writer.add(sample, image_files(name) if image_files is not None else None, tracks)
+        writer.finish(_splits(reader, names))
+    return new
+
+
+def _splits(reader: Source, names: Sequence[str]) -> dict[str, list[str]]:
+    """The source's splits without the frames that are not written."""
+    known = set(names)
+    splits = {split: [name for name in frames if name in known] for split, frames in _of(reader).items()}
+    return {split: frames for split, frames in splits.items() if frames and split != "all"}
+
+
+def _of(reader: Source) -> Mapping[str, Sequence[str]]:
+    return getattr(reader, "splits", None) or {}
