@@ -265,7 +265,8 @@ def write(
     provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe)}
     with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
         golden = remake_golden(bundle, detector)
-    return write_bundle(out, bundle.spec, files["camera"], files["bev"], golden, metrics, provenance, extra)
+    parts_of = files["camera"], files["bev"]
+    return write_bundle(out, bundle.spec, *parts_of, golden, metrics, provenance, extra, bundle.contract)
 
 
 def _file(model: onnx.ModelProto, half: bool) -> bytes:

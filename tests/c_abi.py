@@ -63,7 +63,8 @@ class Result(ctypes.Structure):
         "u32 cameras radars, u8* camera_states radar_states,"
         "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual,"
         "u32 stages, f32* timings, f32 total_us, i32 rows columns, u32 reserved, f32* segmentation,"
-        "pointer debug, u32 debug_count debug_stride, i32 maps_invalid, u32 reserved_2"
+        "pointer debug, u32 debug_count debug_stride, i32 maps_invalid, u32 reserved_2, "
+        "pointer warnings, u32 warning_count warning_stride"
     )
 
 

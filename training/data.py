@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import Dataset
 
 import imkd_edge.ops as ops
+from imkd_edge.bundle.contract import Contract
+from imkd_edge.checks.contract import measure, spaced
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.evaluation.nuscenes import counted
@@ -98,6 +100,13 @@ def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: 
     left = (base.left + spec.image.width / 2) * factor - spec.image.width / 2 + shift * spec.image.width
     top = (base.top + spec.image.height / 2) * factor - spec.image.height / 2
     return ops.ImageCrop(base.scale * factor, left, top)
+
+
+def measure_contract(dataset: FrameDataset) -> Contract:
+    """What a student of this data set is trained on, before augmentation."""
+    settings = dataset.config
+    samples = (dataset.read(name) for name in spaced(dataset.names))
+    return measure(samples, settings.spec, settings.data.classes, dataset.source, settings.data.split)
 
 
 class FrameDataset(Dataset):

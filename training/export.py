@@ -17,14 +17,16 @@ import torch
 from torch import nn
 
 from imkd_edge.bundle import check_target, write_bundle
+from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.half import store_half
 from imkd_edge.checks.cameras import spec_with_cameras
+from imkd_edge.checks.contract import measure, spaced
 from imkd_edge.checks.selftest import make_golden
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.predict.cost import cost
 from imkd_edge.sources.base import Source
-from imkd_edge.sources.select import select
+from imkd_edge.sources.select import select, split_names
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import load_student
@@ -48,7 +50,8 @@ def export(
     Args:
         checkpoint: file of `imkd-edge train`.
         out: folder to make, NAME.imkd.
-        data: source whose rig the golden frame has; the default is the config's.
+        data: source whose rig the golden frame has, and on whose training split the contract is measured anew; the
+            default is the config's, with the contract of the checkpoint.
         metrics: JSON file of `imkd-edge eval --json` for the model card.
         half: store the large weights as float16, which halves the file; the arithmetic stays float32.
         cameras: largest number of cameras of a rig; the default is the training's.
@@ -74,11 +77,12 @@ def export(
     name = data or settings.data.source
     options = settings.data.options if name == settings.data.source else {}
     source = select(name, options=options).source
-    golden = _golden(settings, source, camera, bev)
+    contract = _contract(settings, state, source if data else None)
+    golden = _golden(settings, source, camera, bev, contract)
 
     provenance = model_card(_without_paths(settings, source.kind), state)
     provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
-    write_bundle(out, settings.spec, camera, bev, golden, card_metrics, provenance)
+    write_bundle(out, settings.spec, camera, bev, golden, card_metrics, provenance, contract=contract)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
 
@@ -119,7 +123,18 @@ def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names
     return model.SerializeToString()
 
 
-def _golden(settings: Config, source: Source, camera: bytes, bev: bytes) -> dict[str, np.ndarray]:
+def _contract(settings: Config, state: dict[str, Any], source: Source | None) -> Contract | None:
+    """What the model was trained on: measured on a source, else the checkpoint's; None in checkpoints of old."""
+    if source is None:
+        return Contract.from_json(state["contract"]) if state.get("contract") else None
+    names = split_names(source, settings.data.split, settings.data.source)
+    samples = (source[name] for name in spaced(names))
+    return measure(samples, settings.spec, settings.data.classes, source, settings.data.split)
+
+
+def _golden(
+    settings: Config, source: Source, camera: bytes, bev: bytes, contract: Contract | None
+) -> dict[str, np.ndarray]:
     """Runs one frame through the bundle: every device must reproduce its tensors and boxes.
 
     The sensors are those of the training data. The world is synthetic, since a licence may forbid to pass frames on.
@@ -130,7 +145,7 @@ def _golden(settings: Config, source: Source, camera: bytes, bev: bytes) -> dict
     synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
     sample = synthetic[synthetic.names[0]]
     with tempfile.TemporaryDirectory() as folder:
-        draft = write_bundle(Path(folder) / "draft.imkd", settings.spec, camera, bev, {}, {}, {})
+        draft = write_bundle(Path(folder) / "draft.imkd", settings.spec, camera, bev, {}, {}, {}, contract=contract)
         with Detector(draft, rig=rig) as detector:
             return make_golden(detector, sample)
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.training import distributed
-from imkd_edge.training.checkpoint import CHECKPOINT, LOG, code_version, load_checkpoint, save_checkpoint
+from imkd_edge.training.checkpoint import CHECKPOINT, LOG, STUDENT, code_version, load_checkpoint, save_checkpoint
 from imkd_edge.training.config import Config, TrainConfig, from_dict
-from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate
+from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate, measure_contract
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.stages import Stage
 
@@ -36,6 +36,7 @@ class Run:
         self.optimizer = make_optimizer(stage, settings.train)
         self.scaler = torch.amp.GradScaler(stage.device.type, enabled=settings.train.precision == "float16")
         self.model = distributed.wrap(stage)
+        self.contract: str | None = None  # JSON of what a student is trained on
         self.batches: list[list[int]] = []  # of the current epoch; the loader, whose workers persist, reads this list
 
     @property
@@ -76,6 +77,8 @@ class Run:
         """Reads the data once, in the source's order, prepares a new stage and returns the loader of batches."""
         # Samples, then the features of a frozen backbone, go to memory or to the cache.
         self.dataset.load(progress)
+        if self.contract is None and self.stage.name == STUDENT and distributed.rank() == 0:
+            self.contract = measure_contract(self.dataset).to_json()
         self.dataset.sensors, self.dataset.radar = self.stage.sensors, self.stage.radar
         self.dataset.lidar = self.stage.lidar
         if self.stage.sensors and self.settings.model.frozen_backbone and self.settings.augment.variants:
@@ -124,6 +127,7 @@ class Run:
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "contract": self.contract,
         }
         save_checkpoint(state, self.checkpoint)
 
@@ -137,6 +141,7 @@ class Run:
         if changed:
             problem = f"{', '.join(changed)} differ from the checkpoint's"
             raise Error(Code.train_checkpoint, problem, str(self.checkpoint), "resume with the same config and seed")
+        self.contract = state.get("contract")
         self.stage.load_state_dict(state["trained"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

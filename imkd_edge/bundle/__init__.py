@@ -2,7 +2,16 @@
 
 from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.files import check_writable, npz_bytes, write_atomically
-from imkd_edge.bundle.format import PARTS, Bundle, bundle_name, check_target, find, replace_contract, shipped, write_bundle
+from imkd_edge.bundle.format import (
+    PARTS,
+    Bundle,
+    bundle_name,
+    check_target,
+    find,
+    replace_contract,
+    shipped,
+    write_bundle,
+)
 from imkd_edge.bundle.golden import golden_rig
 
 __all__ = [

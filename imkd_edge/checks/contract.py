@@ -152,9 +152,7 @@ class _Labels:
 
     def __init__(self, spec: ModelSpec, classes: Mapping[str, str]):
         self.mapping = classes
-        self.sizes = {
-            item.name: [Histogram(0, MAX_SIZE, SIZE_STEP) for _ in range(3)] for item in spec.head.classes
-        }
+        self.sizes = {item.name: [Histogram(0, MAX_SIZE, SIZE_STEP) for _ in range(3)] for item in spec.head.classes}
         self.velocity = False
 
     def add(self, truth: Truth) -> None:

@@ -49,8 +49,8 @@ class PlaneDifference:
 
 def compare_planes(first: Plane, second: Plane) -> PlaneDifference:
     """The difference of two ground planes of one frame."""
-    cross = np.linalg.norm(np.cross(normal_of(first), normal_of(second)))  # of unit vectors: sine of the angle
-    return PlaneDifference(first[2] - second[2], float(np.degrees(np.arcsin(min(cross, 1.0)))))
+    sine = np.linalg.norm(np.cross(normal_of(first), normal_of(second)))  # of the angle between unit vectors
+    return PlaneDifference(first[2] - second[2], float(np.degrees(np.arcsin(np.minimum(sine, 1.0)))))
 
 
 def propose_ground(samples: Iterable[Sample], sensor: str = "lidar") -> GroundProposal | None:

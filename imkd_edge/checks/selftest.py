@@ -90,7 +90,7 @@ def check_golden(
     Returns:
         Name -> the largest absolute difference of each tensor beyond rounding to the engine's dtype, of boxes (m, rad,
         m/s) and of scores; "labels": the number of different ones. Infinite where shapes or the number of boxes differ,
-        or a value is NaN.
+        or a value is NaN but a velocity that was not trained.
 
     Raises:
         Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
@@ -193,6 +193,8 @@ def _box_differences(
         return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
     # Each yaw within half a turn of the expected one, since -pi equals pi.
     unwrapped = boxes.astype(np.float64)
+    if np.isnan(unwrapped[:, 7:]).all():  # not trained: NaN here, a number in a bundle older than its contract
+        unwrapped[:, 7:] = expected[:, 7:] = 0
     unwrapped[:, 6] = expected[:, 6] + (unwrapped[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi
     return {
         "boxes": _difference(unwrapped, expected),

@@ -151,7 +151,7 @@ def inspect(bundle: BundleName, json: Json = False) -> int:
 
 @verb
 def doctor(
-    bundle: Annotated[str, typer.Argument(help="With --rig: the bundle whose contract the rig is held against.")] = "tiny",
+    bundle: Annotated[str, typer.Argument(help="With --rig: the bundle that the rig is held against.")] = "tiny",
     rig: Annotated[Path | None, typer.Option(help="JSON file of a SensorRig: in what it is unlike BUNDLE.")] = None,
     json: Json = False,
 ) -> int:

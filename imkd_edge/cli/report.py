@@ -50,7 +50,8 @@ def show_frame(record: dict[str, Any]) -> None:
     table = _table(
         f"frame {escape(str(record['frame']))}: {len(detections)} detections",
         "class",
-        *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °"), *speed_column,
+        *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °"),
+        *speed_column,
     )
     for entry in detections:
         x, y, _ = entry["center"]

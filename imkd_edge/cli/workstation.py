@@ -204,7 +204,7 @@ def contract(
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Measure what a bundle was trained on and write it into the bundle, whose detector then warns of what is unlike it."""
+    """Measure what a bundle was trained on and write it into the bundle: its detector warns of what is unlike it."""
     from imkd_edge.checks.contract import measure_bundle
 
     result = measure_bundle(bundle, data, split, limit, parse_options(option), bar("contract"))

@@ -164,7 +164,7 @@ class KittiSource(Source):
         data = read_bytes(path)
         if not data or len(data) % 16:
             raise Error(Code.source_bad_points, f"{len(data)} bytes are no rows of four float32", str(path), COPY_AGAIN)
-        points = np.frombuffer(data, "<f4").reshape(-1, 4) * np.float32([1, 1, 1, REFLECTANCE])
+        points = np.frombuffer(data, "<f4").reshape(-1, 4) * np.array([1, 1, 1, REFLECTANCE], np.float32)
         return points[np.isfinite(points).all(1)]
 
     def truth(self, name: str, T_ego_rectified: np.ndarray, lidar: np.ndarray | None) -> Truth | None:

@@ -20,7 +20,8 @@ def open_source(path: str | Path | Source, **options: Any) -> Source:
     """Opens a source by its name; the content of a folder tells its kind. A Source is returned as it is.
 
     Another package registers a reader by an entry point of the group "imkd_edge.sources" that loads a class (or any
-    object) with `recognises(name: str) -> bool`, whose call with the name and the options returns a Source.
+    object) with `recognises(name: str) -> bool`, whose call with the name, the options `labels` and `lidar` (False:
+    they need not be read) and options of its own returns a Source.
 
     Args:
         path: a drive folder, a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it), MAN TruckScenes,

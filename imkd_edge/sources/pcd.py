@@ -1,4 +1,4 @@
-"""Binary PCD point files, version 0.7 (Point Cloud Library, "The PCD file format")."""
+"""Binary PCD point files, compressed or not, version 0.7 (Point Cloud Library, "The PCD file format")."""
 
 from __future__ import annotations
 
@@ -51,15 +51,55 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
         )
     except (KeyError, IndexError, ValueError) as fault:
         raise _bad(f"broken PCD header ({type(fault).__name__} {fault})", path) from None
-    if header["DATA"] != ["binary"] or points < 0:
+    if header["DATA"] not in (["binary"], ["binary_compressed"]) or points < 0:
         raise _bad(f"DATA {' '.join(header['DATA'])}, POINTS {points} is not supported", path)
     dtype = _dtype(columns, path)
     missing = [name for name in fields if name not in (dtype.names or ())]
     if missing:
         raise _bad(f"no field {missing[0]}", path)
+    if header["DATA"] == ["binary_compressed"]:
+        return _compressed(data[start:], dtype, columns, points, path)
     if len(data) - start < points * dtype.itemsize:
         raise _bad(f"POINTS {points} needs {points * dtype.itemsize} bytes, the file holds {len(data) - start}", path)
     return np.frombuffer(data, dtype, points, start)
+
+
+def _compressed(data: bytes, dtype: np.dtype, columns: list, points: int, path: Path) -> np.ndarray:
+    """Points of DATA binary_compressed: two sizes, then LZF data that hold one field after the other."""
+    size = points * dtype.itemsize
+    packed, unpacked = np.frombuffer(data[:8], "<u4").tolist() if len(data) >= 8 else (0, 0)
+    content = _lzf(data[8 : 8 + packed], size) if unpacked == size and len(data) >= 8 + packed else None
+    if content is None:
+        raise _bad(f"the compressed data are no {points} points of {dtype.itemsize} bytes", path)
+    result, offset = np.empty(points, dtype), 0
+    for name, _, width, count in columns:
+        if name != _PADDING:
+            result[name] = np.frombuffer(content, dtype[name], points, offset)
+        offset += width * count * points
+    return result
+
+
+def _lzf(data: bytes, size: int) -> bytes | None:
+    """LZF data unpacked (Marc Lehmann's LibLZF, format of lzf_d.c); None where they are not `size` bytes."""
+    out, i = bytearray(), 0
+    try:
+        while i < len(data) and len(out) <= size:
+            control, i = data[i], i + 1
+            if control < 32:  # a run of new bytes
+                out += data[i : i + control + 1]
+                i += control + 1
+                continue
+            length = (control >> 5) + 2
+            if length == 9:
+                length, i = length + data[i], i + 1
+            start, i = len(out) - ((control & 31) << 8) - data[i] - 1, i + 1
+            if start < 0:
+                return None
+            for at in range(start, start + length):  # the copy may overlap itself
+                out.append(out[at])
+    except IndexError:
+        return None
+    return bytes(out) if len(out) == size else None
 
 
 def _dtype(columns: list[tuple[str, str, int, int]], path: Path) -> np.dtype:

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "fakes.hpp"
+#include "contract_cases.hpp"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -86,6 +86,28 @@ TEST_P(Infer, allocates_nothing_in_a_thousand_frames) {
   EXPECT_EQ(allocations - before, 0);
   EXPECT_GT(boxes, 1000u);
   EXPECT_GT(past, 1000u);
+}
+
+TEST_P(Infer, allocates_nothing_while_warnings_begin_and_end) {
+  Setting setting;
+  setting.intensity = -60;
+  DetectorOptions options;
+  options.threads = GetParam();
+  Detector detector(setting.spec, setting.rig, camera_engine(), bev_engine(), options, setting.contract);
+  const Moment near = moment_of(setting, 0, false), far = moment_of(setting, 0);
+  for (int i = 0; i < 16; ++i) detector.infer(near.frames);  // warm-up, without a warning
+  int frames = 0, changes = 0;
+  bool last = false;
+  const long before = allocations;
+  for (int i = 0; i < 1000; ++i) {
+    const bool warned = !detector.infer((i / 50 % 2 ? far : near).frames).health.warnings.empty();
+    frames += warned;
+    changes += warned != last;
+    last = warned;
+  }
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_EQ(changes, 19);
+  EXPECT_EQ(frames, 10 * 50 + 9 * 2);  // it ends with the third frame inside
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Infer, testing::Values(1, 2, 4));

@@ -15,11 +15,11 @@ namespace {
 constexpr int kChannels = 3, kCells = 20 * 30;
 const GridSpec kGrid{-10, 20, -10, 10, -5, 3, 1};
 
-std::vector<float> warped(const Mat4& T, int threads = 1) {
+std::vector<float> warped(const Mat4& T, int threads = 1, const Vec3& ground = {}) {
   std::vector<float> map(kChannels * kCells), out(map.size(), -1);
   for (std::size_t i = 0; i < map.size(); ++i) map[i] = 1 + std::sin(static_cast<float>(i));
   ThreadPool pool(threads);
-  warp_bev(kGrid, {}, map.data(), kChannels, T, out.data(), pool);
+  warp_bev(kGrid, ground, map.data(), kChannels, T, out.data(), pool);
   return out;
 }
 
@@ -34,10 +34,19 @@ TEST(Warp, OfAPoseThatIsNoNumberOrFarAwayIsZero) {
     }
 }
 
-TEST(Warp, IgnoresHeightAndTilt) {
+TEST(Warp, IgnoresHeightAndTiltWhereTheGroundIsTheEgoFramesPlane) {
   Mat4 T = identity4();
-  T[2] = T[6] = T[8] = T[9] = T[10] = T[11] = std::numeric_limits<double>::quiet_NaN();
+  T[2] = T[6] = 0.3;
+  T[8] = T[9] = T[10] = T[11] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(warped(T), warped(identity4()));
+}
+
+TEST(Warp, SamplesWhereTheGroundBelowACellLay) {
+  const Vec3 ground{0, 0, -2};  // a tilt by T[2] moves it by -2 * T[2] along x: one cell
+  Mat4 tilted = identity4(), shifted = identity4();
+  tilted[2] = -kGrid.cell / 2;
+  shifted[3] = kGrid.cell;
+  EXPECT_EQ(warped(tilted, 1, ground), warped(shifted));
 }
 
 TEST(Warp, DoesNotDependOnThreads) {

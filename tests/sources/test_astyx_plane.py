@@ -32,10 +32,13 @@ def bottoms(source: AstyxSource, names: list[str]) -> np.ndarray:
     return np.array(points)
 
 
-def test_the_constants_are_the_fit_of_the_training_split(source):
+def test_the_constants_are_a_fit_of_the_training_split(source):
+    cars = bottoms(source, source.splits["train"])
     lidar, radar = fit_ground(source, source.splits["train"])
-    assert np.allclose(lidar, GROUND_OF_LIDAR, atol=1e-4)
-    assert np.allclose(radar, GROUND_OF_RADAR, atol=1e-4)
+    assert np.sqrt(((heights_above(radar, cars) - heights_above(GROUND_OF_RADAR, cars)) ** 2).mean()) < 0.1
+    _, T_ego_lidar = source.calibration(NAME, (2048, 618))
+    assert np.allclose(transform_plane(T_ego_lidar, GROUND_OF_LIDAR), GROUND_OF_RADAR, atol=1e-5)
+    assert np.allclose(transform_plane(T_ego_lidar, lidar), radar, atol=1e-3)
 
 
 @pytest.mark.parametrize(("split", "rms", "median"), [("train", 0.34, 0.14), ("val", 0.33, 0.16)])

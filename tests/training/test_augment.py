@@ -240,3 +240,33 @@ def test_the_radar_gives_an_unknown_ego_speed_before_the_world_rotates(ego, earl
     if estimated:
         np.testing.assert_allclose(read.twist, [14, 0, 0], atol=0.01)
     assert read.T_world_ego is (ego and ego.T_world_ego)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), bound=st.floats(0.1, 5))
+def test_a_tilt_is_within_its_bound_and_off_without_one(seed, bound):
+    images = augment.ImageChange()
+    with_tilt = augment.draw_view(
+        np.random.default_rng(seed), AugmentConfig(rotation=0.3, scale=0.1, tilt=bound), images
+    )
+    without = augment.draw_view(np.random.default_rng(seed), AugmentConfig(rotation=0.3, scale=0.1), images)
+    assert 0 <= with_tilt.tilt[0] <= bound and 0 <= with_tilt.tilt[1] <= 360 and without.tilt == (0, 0)
+    assert (with_tilt.angle, with_tilt.scale) == (without.angle, without.scale)
+
+
+def test_objects_keep_their_height_above_the_road_in_a_tilted_mounting():
+    """The box target of a tilted example is that of the same example, within what 2 degrees do to a height."""
+    config, sample = load_config("astyx-lite"), make_sample(4)
+    sample.rig.ground_plane = (0.0495, -0.0756, -1.602)
+    off = AugmentConfig(flip=False)
+    data = FrameDataset(
+        OneSample(sample), ["0"], dataclasses.replace(config, augment=dataclasses.replace(off, tilt=2.0)), seed=0
+    )
+    tilted = data.changed(sample, augment.View(augment.ImageChange(), 0.0, 1.0, (2.0, 30.0)), np.random.default_rng(0))
+    assert tilted.rig.ground_plane != sample.rig.ground_plane
+
+    def above(sample):
+        a, b, c = sample.rig.ground_plane
+        return sample.truth.boxes[:, 2] - (a * sample.truth.boxes[:, 0] + b * sample.truth.boxes[:, 1] + c)
+
+    np.testing.assert_allclose(above(tilted), above(sample), atol=0.02)

@@ -55,6 +55,7 @@ def edited(path: str, value) -> dict:
         ("model.pretrained", True, "E0601"),
         ("augment.drop_points", 3.0, "E0601"),
         ("augment.rotation", float("inf"), "E0601"),
+        ("augment.tilt", 90.0, "E0601"),
         ("data.options", 3, "E0601"),
         ("data.classes", ["car"], "E0601"),
         ("data.classes", {"car": 3}, "E0601"),

@@ -15,6 +15,7 @@ from imkd_edge.rig import SensorRig
 from imkd_edge.sources.files import read_bytes
 from imkd_edge.sources.folder.problem import Report, problem_of
 from imkd_edge.sources.folder.values import Values, shown
+from imkd_edge.sources.nuscenes.labels import RACK
 
 VERSION = 1
 DATASET, RIG, FRAMES = "dataset.json", "rig.json", "frames.jsonl"
@@ -237,7 +238,7 @@ def _object(
     before, code = values.faults, Code.source_bad_label
     entry = values.object(value, where, OBJECT_KEYS, ("label", "center", "size", "yaw"))
     label = values.text(entry["label"], f"{where}.label") if "label" in entry else None
-    if label is not None and classes and label not in classes:
+    if label is not None and classes and label not in (*classes, RACK):
         fix = f"dataset.json has the classes {', '.join(classes)}: correct the label, or add its class"
         values.fault(code, f"{where}.label is {label!r}, which is no class", fix)
     box = np.full(9, np.nan)

@@ -21,6 +21,7 @@ from imkd_edge.sources.folder.format import (
     LIDAR,
     LIDAR_COLUMNS,
     PART,
+    RACK,
     RADAR,
     RADAR_COLUMNS,
     RIG,
@@ -39,7 +40,6 @@ from imkd_edge.sources.folder.splits import read_splits
 from imkd_edge.sources.folder.values import Values
 from imkd_edge.sources.geometry import inverse, transform, truth_of
 
-RACK = "bicycle_rack"  # label of Truth.racks
 _CACHED_RIGS = 64
 
 

@@ -17,12 +17,14 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.files import read_bytes
 from imkd_edge.sources.folder.format import (
     DATASET,
     FRAMES,
     IMAGES,
     LIDAR,
     PART,
+    RACK,
     RADAR,
     RIG,
     RIGS,
@@ -32,7 +34,6 @@ from imkd_edge.sources.folder.format import (
 )
 from imkd_edge.sources.folder.index import Index, read_index
 from imkd_edge.sources.folder.problem import raise_first
-from imkd_edge.sources.folder.reader import RACK
 
 _SAFE = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 _PNG = b"\x89PNG"
@@ -59,7 +60,11 @@ class FolderWriter:
             raise Error(Code.write_failed, "the folder is complete already", str(folder), fix)
         if not self._part.exists() and self.folder.is_dir() and any(p.suffix != ".json" for p in self.folder.iterdir()):
             raise Error(Code.write_failed, "the folder is not empty", str(folder), "name a new folder")
-        self._write(DATASET, _json({"format": VERSION, **(dataset or {})}))
+        content = _json({"format": VERSION, **(dataset or {})})
+        if self._part.exists() and read_bytes(self.folder / DATASET) != content:
+            what, fix = "it is an unfinished drive folder of another recording", "name a new folder"
+            raise Error(Code.write_failed, what, str(folder), fix)
+        self._write(DATASET, content)
         try:
             if self._part.exists():
                 _drop_broken_line(self._part)

@@ -10,7 +10,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.sources.base import Truth
 from imkd_edge.sources.files import reason
 from imkd_edge.sources.geometry import rotation_of, transform, yaw_of
-from imkd_edge.sources.nuscenes.labels import DETECTION_CLASSES, RACK, occlusion_of
+from imkd_edge.sources.nuscenes.labels import DETECTION_CLASSES, RACK, class_of, occlusion_of
 from imkd_edge.sources.nuscenes.tables import Row, Tables
 from imkd_edge.sources.nuscenes.vehicle import LIDAR
 from imkd_edge.sources.times import s_from_us
@@ -57,7 +57,7 @@ class Annotations:
 
     def _objects(self, sample: Row, T_world_ego: np.ndarray) -> list[_Object]:
         rows = self.tables.annotations.get(sample["token"], [])
-        classes = [(row, DETECTION_CLASSES.get(self._category(row))) for row in rows]
+        classes = [(row, class_of(self._category(row), self.tables.truckscenes)) for row in rows]
         return [
             (self._box(row, T_world_ego), label, (self._occlusion(row), *_counts(row)))
             for row, label in classes

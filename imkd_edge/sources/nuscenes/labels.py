@@ -33,13 +33,34 @@ DETECTION_CLASSES = {
     "human.pedestrian.construction_worker": "pedestrian",
     "human.pedestrian.police_officer": "pedestrian",
 }
+# MAN TruckScenes' own mapping (truckscenes-devkit, eval/detection/utils.py) where it differs.
+TRUCKSCENES_CLASSES = {
+    **DETECTION_CLASSES,
+    "animal": "animal",
+    "static_object.traffic_sign": "traffic_sign",
+    "vehicle.construction": "other_vehicle",
+    "vehicle.ego_trailer": "trailer",
+    "vehicle.other": "other_vehicle",
+    "vehicle.train": "other_vehicle",
+}
 RACK = "static_object.bicycle_rack"
+_UNCLASSED = {  # nuScenes' categories without a class
+    *("animal", "human.pedestrian.personal_mobility", "human.pedestrian.stroller", "human.pedestrian.wheelchair"),
+    *("movable_object.debris", "movable_object.pushable_pullable", "vehicle.emergency.ambulance"),
+    *("vehicle.emergency.police", RACK),
+}
 ATTRIBUTES = (
     *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider", "cycle.without_rider"),
     *("pedestrian.sitting_lying_down", "pedestrian.standing", "pedestrian.moving"),
 )
 VISIBILITY = ("v0-40", "v40-60", "v60-80", "v80-100")  # visible share in percent, tokens "1" to "4"
 MOVING = 0.2  # m/s, slower is standing
+
+
+def class_of(category: str, truckscenes: bool = False) -> str | None:
+    """The class of a category; None where it has none. A category that nuScenes does not have is a class of its own."""
+    classes = TRUCKSCENES_CLASSES if truckscenes else DETECTION_CLASSES
+    return classes.get(category) or (None if category in _UNCLASSED else category)
 
 
 def occlusion_of(level: str) -> int:

@@ -19,6 +19,9 @@ RADAR_POINT = np.dtype([
 ])  # fmt: skip
 RADAR_FIELDS = RADAR_POINT.names or ()
 
+_TRUCKSCENES = ("x", "y", "z"), ("vrel_x", "vrel_y", "vrel_z")
+TRUCKSCENES_FIELDS = (*_TRUCKSCENES[0], *_TRUCKSCENES[1], "rcs")
+
 # Returns that pass by default (CRN's filter; names and values are the radar's own).
 INVALID_STATES = (0, 4, 8, 9, 10, 11, 12, 15, 16, 17)
 DYNAMIC_PROPERTIES = tuple(range(8))
@@ -42,6 +45,14 @@ def radar_points(points: np.ndarray) -> np.ndarray:
     distance = np.maximum(np.hypot(x, y), 1e-6)
     radial = (points["vx_comp"] * x + points["vy_comp"] * y) / distance  # the velocity's part along the line of sight
     return np.stack([points["x"], points["y"], points["z"], points["rcs"], radial], 1).astype(np.float32)
+
+
+def truckscenes_points(points: np.ndarray) -> np.ndarray:
+    """(N, 5) float32 as `radar_points`, of TruckScenes' PCD rows, whose velocity is a vector relative to the radar."""
+    xyz, velocity = (np.stack([points[name] for name in names], 1).astype(np.float64) for names in _TRUCKSCENES)
+    distance = np.maximum(np.linalg.norm(xyz, axis=1), 1e-6)
+    radial = (velocity * xyz).sum(1) / distance
+    return np.column_stack([xyz, points["rcs"], radial]).astype(np.float32)
 
 
 def radar_pcd(sweep: RadarSweep, radar: RadarCalibration, twist: Sequence[float] | np.ndarray | None) -> bytes:

@@ -28,15 +28,17 @@ from imkd_edge.sources.nuscenes.radar import (
     DYNAMIC_PROPERTIES,
     INVALID_STATES,
     RADAR_FIELDS,
+    TRUCKSCENES_FIELDS,
     filter_points,
     radar_points,
+    truckscenes_points,
 )
 from imkd_edge.sources.nuscenes.splits import custom_splits, official_splits
 from imkd_edge.sources.nuscenes.tables import Row, Tables, table_folders
 from imkd_edge.sources.pcd import read_pcd
 from imkd_edge.sources.times import ns_from_us
 
-LIDAR = vehicle.LIDAR
+LIDAR_FIELDS = ("x", "y", "z", "intensity")  # of a PCD file
 
 
 class NuScenesSource(Source):
@@ -138,7 +140,7 @@ class NuScenesSource(Source):
     def image_files(self, name: str) -> dict[str, Path]:
         """The encoded image of each camera of a sample."""
         rows = self.tables.keyframes[name]
-        files = {channel: self.root / rows[channel]["filename"] for channel in vehicle.cameras(rows)}
+        files = {channel: self.root / rows[channel]["filename"] for channel in self._cameras(rows)}
         return {channel: path for channel, path in files.items() if not is_absent(path)}
 
     def __getitem__(self, name: str) -> Sample:
@@ -148,7 +150,7 @@ class NuScenesSource(Source):
         T_world_ego = self.tables.pose(self._reference(sample, rows))
         rig = self._rig(sample, rows, T_world_ego)  # also of sensors whose file is absent
         rows = self._present(name, rows)
-        cameras = vehicle.cameras(rows)
+        cameras, lidar = self._cameras(rows), self._lidar(rows)
         return Sample(
             name=name,
             timestamp_ns=ns_from_us(sample["timestamp"]),
@@ -157,7 +159,7 @@ class NuScenesSource(Source):
             radar=self._sweeps(name),
             ego=Ego(T_world_ego=T_world_ego),
             truth=self._annotations.truth(sample, T_world_ego) if self.labels else None,
-            lidar=self._lidar_points(rows[LIDAR], T_world_ego) if self.lidar and LIDAR in rows else None,
+            lidar=self._lidar_points(rows[lidar], T_world_ego) if self.lidar and lidar else None,
             camera_timestamps_ns={channel: ns_from_us(rows[channel]["timestamp"]) for channel in cameras},
             scene=self.tables.scene_name(sample),
         )
@@ -170,24 +172,25 @@ class NuScenesSource(Source):
         """The reading whose ego pose is the sample's: the LiDAR's, else the one nearest in time."""
         if not rows:
             raise self._fault("sample_data", f"no sensor reading of sample {sample['token']}", "copy the tables again")
-        return rows.get(LIDAR) or min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
+        lidar = self._lidar(rows)
+        return rows[lidar] if lidar else min(rows.values(), key=lambda row: abs(row["timestamp"] - sample["timestamp"]))
 
     def _rig(self, sample: Row, rows: dict[str, Row], T_world_ego: np.ndarray) -> SensorRig:
         """Every camera and radar of the scene, also those without a reading in this sample."""
         readings = {**self.tables.scene_rows[sample["scene_token"]], **rows}
         cameras = []
-        for channel in vehicle.cameras(readings):
+        for channel in self._cameras(readings):
             motion = inverse(T_world_ego) @ self.tables.pose(rows[channel]) if channel in rows else np.eye(4)
             cameras.append(self._camera(channel, readings[channel], motion))
         radars = [
             RadarCalibration(
                 name=channel,
                 T_ego_radar=self.tables.transform("calibrated_sensor", readings[channel]["calibrated_sensor_token"]),
-                velocity="compensated",
+                velocity="raw" if self.tables.truckscenes else "compensated",
             )
-            for channel in vehicle.radars(readings)
+            for channel in self._radars(readings)
         ]
-        rig = SensorRig(cameras=cameras, radars=radars)
+        rig = SensorRig(cameras=cameras, radars=radars, ground_plane=(0.0, 0.0, 0.0))  # the ego frame lies on it
         try:
             rig.check()
         except Error as fault:
@@ -206,11 +209,21 @@ class NuScenesSource(Source):
             raise self._fault("calibrated_sensor", f"{channel}: {reason(fault)}", fix) from None
 
     # ---- sensor readings ----
+    def _cameras(self, rows: Collection[str]) -> list[str]:
+        return vehicle.cameras(rows, self.tables.modalities)
+
+    def _radars(self, rows: Collection[str]) -> list[str]:
+        return vehicle.radars(rows, self.tables.modalities)
+
+    def _lidar(self, rows: Collection[str]) -> str | None:
+        return vehicle.lidar(rows, self.tables.modalities)
+
     def _present(self, name: str, rows: dict[str, Row]) -> dict[str, Row]:
         """The readings of a sample's cameras and LiDAR whose files are there; raises Error source_missing_file.
 
         Radars are left to `_sweeps`, LiDAR that is not wanted is not looked for."""
-        looked_for = [*vehicle.cameras(rows), *(channel for channel in rows if channel == LIDAR and self.lidar)]
+        lidar = self._lidar(rows)
+        looked_for = [*self._cameras(rows), *([lidar] if lidar and self.lidar else [])]
         absent = [channel for channel in looked_for if is_absent(self.root / rows[channel]["filename"])]
         if absent and not self._has_files:
             raise self._no_files()
@@ -222,7 +235,7 @@ class NuScenesSource(Source):
     def _has_files(self) -> bool:
         """Whether any file of a camera or radar is there."""
         rows = (self.tables.keyframes[name] for name in self._samples)
-        files = (row[channel]["filename"] for row in rows for channel in row if channel != LIDAR)
+        files = (row[channel]["filename"] for row in rows for channel in row if channel != self._lidar(row))
         return any(not is_absent(self.root / file) for file in files)
 
     def _image(self, row: Row) -> np.ndarray:
@@ -236,7 +249,7 @@ class NuScenesSource(Source):
     def _sweeps(self, name: str) -> list[RadarSweep]:
         """The sweeps of a sample's radars, newest first, without those whose file is not there."""
         rows, result = self.tables.keyframes[name], []
-        for channel in vehicle.radars(rows):
+        for channel in self._radars(rows):
             for row in self.tables.history(rows[channel], self.sweeps):
                 path = self.root / row["filename"]
                 if not is_absent(path):
@@ -253,17 +266,24 @@ class NuScenesSource(Source):
 
     def _sweep(self, channel: str, row: Row) -> RadarSweep:
         path = self.root / row["filename"]
-        points = filter_points(read_pcd(path, RADAR_FIELDS), self.filters)
-        return RadarSweep(channel, radar_points(points), ns_from_us(row["timestamp"]), self.tables.pose(row))
+        if self.tables.truckscenes:
+            points = truckscenes_points(read_pcd(path, TRUCKSCENES_FIELDS))
+        else:
+            points = radar_points(filter_points(read_pcd(path, RADAR_FIELDS), self.filters))
+        return RadarSweep(channel, points, ns_from_us(row["timestamp"]), self.tables.pose(row))
 
     def _lidar_points(self, row: Row, T_world_ego: np.ndarray) -> np.ndarray:
         """(N, 4) float32: x, y, z m in the sample's ego frame, intensity 0..255."""
         path = self.root / row["filename"]
-        data = read_bytes(path)
-        if not data or len(data) % 20:
-            what = f"{len(data)} bytes are no rows of five float32"
-            raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
-        points = np.frombuffer(data, "<f4").reshape(-1, 5)[:, :4].astype(np.float64)  # x, y, z, intensity, ring
+        if path.suffix == ".pcd":
+            table = read_pcd(path, LIDAR_FIELDS)
+            points = np.stack([table[name] for name in LIDAR_FIELDS], 1).astype(np.float64)
+        else:
+            data = read_bytes(path)
+            if not data or len(data) % 20:
+                what = f"{len(data)} bytes are no rows of five float32"
+                raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
+            points = np.frombuffer(data, "<f4").reshape(-1, 5)[:, :4].astype(np.float64)  # x, y, z, intensity, ring
         T_ego_lidar = self.tables.transform("calibrated_sensor", row["calibrated_sensor_token"])
         points[:, :3] = transform(inverse(T_world_ego) @ self.tables.pose(row) @ T_ego_lidar, points[:, :3])
         return points[np.isfinite(points).all(1)].astype(np.float32)

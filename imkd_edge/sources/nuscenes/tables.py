@@ -63,6 +63,9 @@ class Tables:
         self._rows = {name: self._load(name, True) for name in _SENSOR_TABLES}
         self._rows |= {name: self._load(name, False) if labels else {} for name in _LABEL_TABLES}
         self._add_partial_radars()
+        self.truckscenes = (self.folder / "ego_motion_chassis.json").is_file()
+        # channel -> camera, radar or lidar, where the table says so
+        self.modalities = {str(row["channel"]): row.get("modality") for row in self.all("sensor")}
         self._channels = {row["token"]: self._channel(row) for row in self.all("calibrated_sensor")}
         self.samples = self._ordered_samples()
         # sample -> channel -> sample_data

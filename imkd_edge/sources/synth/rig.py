@@ -48,7 +48,7 @@ def default_rig(image: tuple[int, int] = (480, 270)) -> SensorRig:
         K = np.array([[f, 0, 0.51 * width - 0.5], [0, f, 0.546 * height - 0.5], [0, 0, 1]])
         cameras.append(CameraCalibration(name=name, width=width, height=height, K=K, T_ego_camera=T))
     radars = [RadarCalibration(name=name, T_ego_radar=_yaw_pose(*pose)) for name, *pose in _RADARS]
-    return SensorRig(cameras=cameras, radars=radars)
+    return SensorRig(cameras=cameras, radars=radars, ground_plane=(0.0, 0.0, 0.0))
 
 
 def load_rig(rig: SensorRig | str | PathLike[str] | None, image: tuple[int, int]) -> SensorRig:

@@ -10,6 +10,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
+from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample
 from imkd_edge.spec import ModelSpec
 from imkd_edge.view.draw import bev, maps, panel
@@ -167,6 +168,7 @@ class _Scene:
 
     def _draw_camera(self, canvas: Canvas, index: int) -> None:
         camera = self.sample.rig.cameras[index]
+        canvas = _letterbox(canvas, camera, self.theme)
         draw_camera(canvas, camera, self.sample.frames.get(camera.name), self.visible, self.shapes, self.theme)
 
     def _draw_column(self, canvas: Canvas) -> None:
@@ -191,6 +193,16 @@ class _Scene:
             y = panel.draw_timing(right, 6, self.result.timings_us, self.result.total_us, self.theme)
             panel.draw_sensors(right, y, self.result.health.mode, self.result.health.sensors, self.theme)
         panel.draw_legend(middle, 6, self.classes, self.returns, bool(self.truth), self.theme)
+
+
+def _letterbox(canvas: Canvas, camera: CameraCalibration, theme: Theme) -> Canvas:
+    """The middle of a tile in the proportions of the camera's image, the rest of it empty."""
+    share = min(canvas.width / camera.width, canvas.height / camera.height)
+    width, height = round(camera.width * share), round(camera.height * share)
+    if abs(width - canvas.width) <= 1 and abs(height - canvas.height) <= 1:
+        return canvas
+    canvas.box(0, 0, canvas.width, canvas.height, theme.panel)
+    return canvas.window((canvas.width - width) // 2, (canvas.height - height) // 2, width, height)
 
 
 def _grid_order(names: list[str]) -> list[int]:

@@ -35,18 +35,19 @@ def _heading(canvas: Canvas, y: float, text: str, theme: Theme) -> float:
 def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, theme: Theme, limit: int) -> float:
     """Lists rows of (class, colour, score, distance m, speed m/s), strongest first; returns the next free y."""
     y = _heading(canvas, y, f"Detections: {total}", theme)
+    untrained = any(np.isnan(row[4]) for row in rows)  # a velocity that is no output of the model has no column
     columns = [
         ("class", 30, "left"),
         ("score", canvas.width * 0.53, "right"),
         ("dist.", canvas.width * 0.75, "right"),
         ("m/s", canvas.width - 14, "right"),
-    ]
+    ][: 3 if untrained else 4]
     for name, x, anchor in columns:
         canvas.text(x, y + 10, name, theme.muted, 11, anchor=anchor)
     y += ROW - 1
     for label, color, score, distance, speed in rows[:limit]:
         canvas.box(14, y + 3, 9, 9, color)
-        values = [label, f"{score:.2f}", f"{distance:.1f} m", f"{speed:.1f}"]
+        values = [label, f"{score:.2f}", f"{distance:.1f} m", f"{speed:.1f}"][: len(columns)]
         for (_, x, anchor), value in zip(columns, values, strict=True):
             canvas.text(x, y + 11.5, value, theme.text, 11.5, anchor=anchor)
         y += ROW

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "contract_cases.hpp"
 #include "cuda_host.hpp"
 #include "fake_cuda.hpp"
 #include "fakes.hpp"
@@ -653,6 +654,32 @@ TEST_F(CudaFaults, without_a_device_there_is_no_detector_on_it) {
   EXPECT_EQ(code_of([] { require_cuda(); }), Code::device_unavailable);
   EXPECT_EQ(code_of([] { detector("gpu", engines(false, false), false); }), Code::device_unavailable);
   EXPECT_EQ(detector("auto", engines(false, false), false).device(), "cpu");
+}
+
+TEST(CudaContract, warnings_and_untrained_velocities_are_those_of_the_cpu) {
+  fakes::Setting setting;
+  setting.intensity = -60;
+  setting.contract.radars.number = {5, 5};
+  setting.contract.trained.velocity = false;
+  const auto make = [&](const char* device, bool on_device) {
+    DetectorOptions options;
+    options.device = device;
+    options.threads = 1;
+    const Engines e = engines(on_device, false, false, run_bev_with_maps);
+    return Detector(setting.spec, setting.rig, e.camera, e.bev, options, setting.contract);
+  };
+  Detector cpu = make("cpu", false), gpu = make("cuda", true);
+  std::size_t boxes = 0;
+  for (int i = 0; i < 12; ++i) {
+    const Moment m = moment_of(setting, i, i >= 4 && i < 8);
+    const Result &expected = cpu.infer(m.frames), &result = gpu.infer(m.frames);
+    EXPECT_EQ(codes_of(result.health), codes_of(expected.health)) << "frame " << i;
+    EXPECT_EQ(codes_of(result.health).size(), i >= 4 && i < 10 ? 2u : 1u) << "frame " << i;
+    EXPECT_EQ(result.health.mode, Mode::partial);
+    for (const Detection& box : result.detections) EXPECT_TRUE(std::isnan(box.vx) && std::isnan(box.vy));
+    boxes += result.detections.size();
+  }
+  EXPECT_GT(boxes, 0u);
 }
 
 }  // namespace
