@@ -54,9 +54,9 @@ def network_inputs(
         images: False omits "images".
 
     Returns:
-        images (N,3,H,W) float32, present (N,) float32 for the model's N cameras, radar_grid (F,Hr,Wr) float32, ground
-        (3,) float64, the plane of the ego frame, and the lift's table: points and pixels (P,) int32, rows (H*W+1,)
-        int64 with the interval of every cell in them.
+        images (N,3,H,W) float32 and present (N,) float32 of the model's N cameras, absent where the rig lacks one,
+        radar_grid (F,Hr,Wr) float32, ground (3,) float64, the plane of the ego frame, and the lift's table: points and
+        pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
     """
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]

@@ -19,6 +19,7 @@ from torch import nn
 from imkd_edge.bundle import check_target, write_bundle
 from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.half import store_half
+from imkd_edge.checks.cameras import spec_with_cameras
 from imkd_edge.checks.contract import measure, spaced
 from imkd_edge.checks.selftest import make_golden
 from imkd_edge.detector import Detector
@@ -42,6 +43,7 @@ def export(
     data: str | None = None,
     metrics: Path | str | None = None,
     half: bool = False,
+    cameras: int | None = None,
 ) -> dict[str, Any]:
     """Writes the averaged student of a checkpoint as a bundle.
 
@@ -52,6 +54,7 @@ def export(
             default is the config's, with the contract of the checkpoint.
         metrics: JSON file of `imkd-edge eval --json` for the model card.
         half: store the large weights as float16, which halves the file; the arithmetic stays float32.
+        cameras: largest number of cameras of a rig; the default is the training's.
 
     Returns:
         {"bundle", "bytes", "parameters"}.
@@ -66,6 +69,8 @@ def export(
         fix = 'train one of [data] sensors = "both", since a Detector feeds it both'
         raise Error(Code.train_config, problem, str(checkpoint), fix)
     card_metrics = _metrics(metrics)
+    if cameras is not None:  # the weights are shared by all cameras
+        settings = replace(settings, spec=spec_with_cameras(settings.spec, cameras))
     camera, bev = to_onnx(student, settings.spec, half)
 
     # The golden frame has the rig of the source's first frame.

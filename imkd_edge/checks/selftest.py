@@ -57,6 +57,18 @@ def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dic
     return {**golden, **_pack_result(detector, replay(bundle, detector), values)}
 
 
+def golden_with(golden: Mapping[str, np.ndarray], detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
+    """A golden frame with the results of a detector that was made for its rig and has no past frames.
+
+    Args:
+        golden: arrays of golden.npz.
+        detector: of any number of cameras that is enough for the rig.
+        values: as in `make_golden`.
+    """
+    result = detector.infer(*infer_arguments(golden, detector.rig))
+    return {**golden, **_pack_result(detector, result, values)}
+
+
 def replay(bundle: Bundle, detector: Detector) -> Result:
     """Runs the bundle's golden frame through a detector of the same spec, which gets its rig and loses past frames."""
     golden, rig = read_golden(bundle)

@@ -57,9 +57,9 @@ def register(app: typer.Typer) -> None:
     add(
         "export",
         epilog=examples(
-            "imkd-edge export runs/tiny/checkpoint.pt --out runs/tiny.imkd",
             "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd "
             "--metrics runs/astyx-lite/eval.json",
+            "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
         ),
     )(export)
     add(
@@ -165,7 +165,9 @@ def parse_seeds(text: str) -> list[int]:
 
 @verb
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a training.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="checkpoint.pt of a training; with --cameras also a bundle, or a shipped one's name.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
         str | None,
@@ -173,14 +175,22 @@ def export(
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
+    cameras: Annotated[
+        int | None, typer.Option(help="Largest number of cameras of a rig; the default is the training's.")
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Turn a checkpoint into a bundle that the device loads."""
+    """Turn a checkpoint into a bundle that the device loads, or a bundle into one for another number of cameras."""
+    if cameras is not None and not checkpoint.is_file():
+        refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
+        module = _extra("imkd_edge.checks.cameras", "quantize")
+        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out), json)
+        return OK
     if not checkpoint.is_file():
-        fix = "give the checkpoint.pt that imkd-edge train wrote"
+        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
     module = _extra("imkd_edge.training.export", "train")
-    result = module.export(checkpoint, out, data=data, metrics=metrics, half=half)
+    result = module.export(checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras)
     _show("bundle", result, json)
     return OK
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -181,3 +182,12 @@ def test_large_error_of_the_int8_bundle_brings_advice(
 def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr
+
+
+def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignore(run, tmp_path: Path) -> None:
+    outcome = run("export", "tiny", "--cameras", 8, "--out", tmp_path / "m.imkd", "--json")
+    assert outcome.code == 0 and json.loads(outcome.stdout)["cameras"] == 8
+    outcome = run("export", "tiny", "--cameras", 8, "--out", tmp_path / "n.imkd", "--half")
+    assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]") and "--half" in outcome.stderr
+    outcome = run("export", "tiny", "--out", tmp_path / "n.imkd")
+    assert outcome.code != 0 and "--cameras" in outcome.stderr

@@ -23,8 +23,10 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
 from imkd_edge.bundle import PARTS, Bundle
+from imkd_edge.bundle.shapes import static_shape
 from imkd_edge.calibration import collect as collect_module
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.cameras import export_with_cameras
 from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.errors import Error
@@ -106,6 +108,20 @@ def test_weights_are_smaller_than_the_float_bundles(calibration: Calibration, in
     """tiny stores its weights in 16 bits, so eight are about half."""
     for part in PARTS:
         assert int8.file(f"{part}.onnx").stat().st_size < 0.62 * calibration.bundle.file(f"{part}.onnx").stat().st_size
+
+
+def test_it_takes_more_cameras(int8: Bundle, tmp_path: Path) -> None:
+    export_with_cameras(int8, 8, tmp_path / "m.imkd")
+    more = Bundle.load(tmp_path / "m.imkd")
+    assert more.manifest["files"].keys() == int8.manifest["files"].keys()
+    assert max(check_golden(more, threads=1).values()) == 0
+    for typing in ("camera.onnx", "camera.float16.onnx"):
+        shapes = [static_shape(item)[0] for item in onnx.load(more.file(typing)).graph.output]
+        assert shapes == [8, 8]
+    with Detector(int8, threads=1) as a, Detector(more, threads=1) as b:
+        expected, result = replay(int8, a), replay(int8, b)
+    assert len(expected.boxes) and np.array_equal(result.boxes, expected.boxes)
+    assert np.array_equal(result.scores, expected.scores)
 
 
 def test_the_same_frames_give_the_same_bytes(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
