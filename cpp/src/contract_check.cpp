@@ -251,7 +251,7 @@ std::vector<Warning> rig_warnings(const ModelSpec& spec, const SensorRig& rig, c
   compare_radars(spec, rig, contract, out);
   if (contract) {
     compare_cameras(spec, rig, contract->cameras, out);
-    if (contract->ground_plane && !rig.ground_plane)
+    if (contract->ground_plane && !rig.ground_plane && spec.legacy_plane == Vec3{})
       out.push_back(
           make_warning(WarningCode::ground_plane, "%s",
                        "the rig names no ground plane, those of the training did: add \"ground_plane\", which "

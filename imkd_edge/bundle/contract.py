@@ -65,7 +65,7 @@ class Contract:
     radars: RadarsContract
     classes: tuple[ClassContract, ...]  # those of the spec, in its order
     traffic: str  # right, left, unknown
-    ground_plane: bool  # the rigs named one
+    ground_plane: bool  # a rig named one other than z = 0
     trained: TrainedOutputs
 
     def to_json(self) -> str:

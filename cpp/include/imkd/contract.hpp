@@ -62,7 +62,7 @@ struct Contract {
   RadarsContract radars;
   std::vector<ClassContract> classes;  // those of the spec, in its order
   Traffic traffic = Traffic::unknown;
-  bool ground_plane = false;  // the rigs named one
+  bool ground_plane = false;  // a rig named one other than z = 0
   TrainedOutputs trained;
 
   std::string to_json() const;                         // canonical
