@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +68,8 @@ class Health:
 
 def health_of(fields: dict[str, Any]) -> Health:
     """Health from the core's dict, whose warnings are (code, text)."""
-    return Health(**{**fields, "warnings": tuple(Warning(*pair) for pair in fields["warnings"])})
+    speed = math.nan if math.isnan(fields["ego_speed"]) else fields["ego_speed"]  # one NaN: equal states compare equal
+    return Health(**{**fields, "ego_speed": speed, "warnings": tuple(Warning(*pair) for pair in fields["warnings"])})
 
 
 @dataclass(frozen=True)

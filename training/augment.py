@@ -90,7 +90,7 @@ def mirror(sample: Sample) -> Sample:
         truth = replace(truth, boxes=truth.boxes * np.array([1, -1, 1, 1, 1, 1, -1, 1, -1]))
     if lidar is not None:
         lidar = lidar * np.array([1, -1, 1, 1], np.float32)
-    poses = {name: _conjugate(T, MIRROR) for name, T in sample.camera_T_world_ego.items()}
+    poses = {name: MIRROR @ np.asarray(T) @ MIRROR for name, T in sample.camera_T_world_ego.items()}
     return replace(sample, rig=rig, radar=radar, ego=ego, truth=truth, lidar=lidar, camera_T_world_ego=poses)
 
 
@@ -117,7 +117,7 @@ def rotate_and_scale(sample: Sample, angle: float, scale: float) -> Sample:
         truth = replace(truth, boxes=_rotate_and_scale_boxes(truth.boxes, R[:3, :3], angle, scale))
     if lidar is not None:
         lidar = np.concatenate([lidar[:, :3] @ R[:3, :3].T * scale, lidar[:, 3:]], 1).astype(np.float32)
-    poses = {name: pose(T) for name, T in sample.camera_T_world_ego.items()}
+    poses = {name: _scale_translation(T, scale) @ R.T for name, T in sample.camera_T_world_ego.items()}
     return replace(sample, rig=rig, radar=radar, ego=ego, truth=truth, lidar=lidar, camera_T_world_ego=poses)
 
 

@@ -244,4 +244,9 @@ void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py
     frames.camera_T_world_ego.push_back(T.is_none() ? std::nullopt : std::optional<Mat4>(rigid_transform(T, where)));
 }
 
+py::tuple warning_tuple(const Warning& warning) {
+  // A text that was cut may end in half a character.
+  return py::make_tuple(code_name(warning.code), py::bytes(warning.text.data()).attr("decode")("utf-8", "replace"));
+}
+
 }  // namespace imkd::python

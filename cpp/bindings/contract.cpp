@@ -22,11 +22,6 @@ std::vector<py::tuple> py_rig_warnings(const ModelSpec& spec, const SensorRig& r
 
 }  // namespace
 
-py::tuple imkd::python::warning_tuple(const Warning& warning) {
-  // A text that was cut may end in half a character.
-  return py::make_tuple(code_name(warning.code), py::bytes(warning.text.data()).attr("decode")("utf-8", "replace"));
-}
-
 void bind_contract(py::module_& m) {
   py::class_<Contract>(m, "Contract", "What a bundle was trained on; see imkd_edge.bundle.contract.")
       .def_static("from_json", &Contract::from_json, py::arg("text"),

@@ -85,9 +85,11 @@ py::tuple py_decode(const ModelSpec& spec, py::handle heatmap, py::handle box, p
 }
 
 void bind_radar(py::module_& m) {
-  m.def("ground_of", &ground_of, py::arg("spec"), py::arg("rig"),
-        "The ground plane (a, b, c) of a rig, z = a x + b y + c in its ego frame, m: its own, else the spec's "
-        "legacy_plane.");
+  m.def(
+      "ground_of", [](const ModelSpec& spec, const SensorRig& rig) { return to_python(ground_of(spec, rig)); },
+      py::arg("spec"), py::arg("rig"),
+      "The ground plane (a, b, c) of a rig, z = a x + b y + c in its ego frame, m: its own, else the spec's "
+      "legacy_plane.");
   m.attr("MAX_INTENSITY") = kMaxIntensity;
   m.attr("MAX_VELOCITY") = kMaxVelocity;
   m.attr("MIN_RANGE") = kMinRange;

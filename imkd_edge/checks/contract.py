@@ -195,7 +195,7 @@ def measure(
         radars.add(sample, ground)
         if sample.truth is not None:
             labels.add(sample.truth)
-        planes = planes or ground != (0.0, 0.0, 0.0)  # that of a rig which names none
+        planes = planes or any(ground)
         frames += 1
     if not frames:
         raise Error(Code.train_no_data, "no frame to measure a contract on", source.kind, "choose a split with frames")

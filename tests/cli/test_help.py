@@ -24,6 +24,8 @@ VERBS = (
     "quantize",
     "compare",
     "eval",
+    "convert",
+    "contract",
 )
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 

@@ -107,7 +107,7 @@ BAD = [
     (["infer", "synth", "--frames", LONG], 2, "E0307"),
     (["infer", "synth", "--frame", "²"], 2, "E0307"),
     (["infer", "synth", "--option", "scenes=abc"], 2, "E0104"),
-    (["infer", "synth", "--option", "rig=abc"], 2, "E0104"),
+    (["infer", "synth", "--option", "rig=abc"], 2, "E0302"),
     (["inspect", LONG], 4, "E0401"),
     (["infer", "nosuchfolder"], 2, "E0302"),
     (["infer", "{empty}"], 2, "E0301"),

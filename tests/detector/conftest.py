@@ -52,6 +52,7 @@ class Scene:
         self.points = {r.name: self._cloud(random) for r in self.rig.radars}
         self.radar = [RadarSweep(name, points, NOW) for name, points in self.points.items()]
         self.camera_timestamps_ns: dict[str, int] = {}
+        self.camera_T_world_ego: dict[str, np.ndarray] = {}
 
     @staticmethod
     def _cloud(random: np.random.Generator) -> np.ndarray:

@@ -47,7 +47,7 @@ def sample(sensors: SensorRig, boxes: np.ndarray, points: np.ndarray | None = No
 
 
 def result(boxes: np.ndarray, mode: str = "full", sensors: dict[str, str] | None = None) -> Result:
-    health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, False, 0.0, 0.0, 0)
+    health = Health(mode, sensors or {"cam0": "ok", "radar": "ok"}, 0, 0, 0, 0, 0, "none", False, 0.0, 0.0, 0)
     count = len(boxes)
     scores, labels = np.full(count, 0.9, np.float32), np.zeros(count, np.int32)
     return Result(
@@ -132,13 +132,18 @@ def test_forward_is_up_or_right() -> None:
     np.testing.assert_allclose(right(left)[0], [100, 80])
 
 
+def returns_of(sensors: SensorRig, sweep: RadarSweep, ego: Ego | None = None) -> bev.Returns:
+    sample = Sample("0", 10**9, sensors, {}, [sweep], ego)
+    return bev.radar_returns(sample, sample.motion())
+
+
 def test_old_sweeps_are_transformed_to_the_reference_pose() -> None:
     """The vehicle has driven 3 m since the sweep: a post 10 m ahead then is 7 m ahead now."""
     then, now = np.eye(4), np.eye(4)
     now[0, 3] = 3
     sensors = rig(1)
-    sweep = RadarSweep("radar", np.array([[10, 0, 0, 5, -1]], np.float32), T_world_ego=then)
-    returns = bev.radar_returns(sensors, [sweep], Ego(T_world_ego=now))
+    sweep = RadarSweep("radar", np.array([[10, 0, 0, 5, -1]], np.float32), 10**9 - 150_000_000, then)
+    returns = returns_of(sensors, sweep, Ego(T_world_ego=now))
     np.testing.assert_allclose(returns.points, [[7, 0]])
     assert returns.is_velocity and returns.value[0] == -1
 
@@ -146,7 +151,7 @@ def test_old_sweeps_are_transformed_to_the_reference_pose() -> None:
 def test_an_aliased_radar_is_coloured_by_intensity() -> None:
     radar = RadarCalibration(name="radar", T_ego_radar=np.eye(4), velocity="aliased", period=10.0)
     sensors = SensorRig(cameras=list(rig(1).cameras), radars=[radar])
-    returns = bev.radar_returns(sensors, [RadarSweep("radar", np.array([[1, 2, 0, 55, 3]], np.float32))], None)
+    returns = returns_of(sensors, RadarSweep("radar", np.array([[1, 2, 0, 55, 3]], np.float32)))
     assert not returns.is_velocity and returns.value[0] == 55
 
 

@@ -156,6 +156,7 @@ class FolderSource(Source):
             truth=None if frame.labels is None else _truth(frame.labels, _in_ego(radar, rig, frame.ego), lidar),
             lidar=lidar,
             camera_timestamps_ns={k: r.timestamp_ns for k, r in cameras.items() if r.timestamp_ns is not None},
+            camera_T_world_ego={k: r.T_world_ego for k, r in cameras.items() if r.T_world_ego is not None},
             scene=frame.scene,
         )
 

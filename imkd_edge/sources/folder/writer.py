@@ -183,7 +183,8 @@ class FolderWriter:
             ending = "png" if data.startswith(_PNG) else "jpg"
             file = f"{IMAGES}/{_stem(camera.name, i)}/{stem}.{ending}"
             self._write(file, data)
-            result[camera.name] = {"file": file, **_time(sample.camera_timestamps_ns.get(camera.name))}
+            pose = _pose(sample.camera_T_world_ego.get(camera.name))
+            result[camera.name] = {"file": file, **_time(sample.camera_timestamps_ns.get(camera.name)), **pose}
         return result
 
     def _radars(self, sample: Sample, stem: str) -> dict[str, Any]:
@@ -193,8 +194,7 @@ class FolderWriter:
             number = f".{len(entries)}" if entries else ""
             file = f"{RADAR}/{_stem(sweep.radar, sample.rig.radar_index(sweep.radar))}/{stem}{number}.npy"
             self._write(file, _npy(sweep.points))
-            pose = {} if sweep.T_world_ego is None else {"T_world_ego": np.asarray(sweep.T_world_ego, float).tolist()}
-            entries.append({"file": file, **_time(sweep.timestamp_ns), **pose})
+            entries.append({"file": file, **_time(sweep.timestamp_ns), **_pose(sweep.T_world_ego)})
         return result
 
 
@@ -228,6 +228,10 @@ def _png(pixels: np.ndarray) -> bytes:
     import cv2
 
     return cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
+
+
+def _pose(T_world_ego: np.ndarray | None) -> dict[str, Any]:
+    return {} if T_world_ego is None else {"T_world_ego": np.asarray(T_world_ego, float).tolist()}
 
 
 def _time(timestamp_ns: int | None) -> dict[str, int]:
