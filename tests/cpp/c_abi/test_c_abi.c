@@ -41,8 +41,11 @@ static void test_without_a_model(const char* bundle) {
 static void test_infer(imkd_detector* d) {
   imkd_result result = empty_result();
   CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK);
-  CHECK(result.timestamp_ns == 1000000000 && result.mode == IMKD_FULL && result.camera_count == kCameras &&
+  CHECK(result.timestamp_ns == 1000000000 && result.mode == IMKD_PARTIAL && result.camera_count == kCameras &&
         result.radar_count == 1);
+  /* One radar where the bundle was trained with five. */
+  CHECK(result.warning_count > 0 && imkd_warning_at(&result, 0)->code == 104);
+  CHECK(strstr(imkd_warning_at(&result, 0)->text, "radar") != NULL);
   CHECK(result.radar_points + result.radar_points_outside == kPoints && result.total_us > 0 && result.stage_count == 7);
   CHECK(result.camera_states[0] == IMKD_SENSOR_OK && result.radar_states[0] == IMKD_SENSOR_OK &&
         result.segmentation == NULL);
@@ -109,7 +112,7 @@ static void test_callers_mistakes(imkd_detector* d) {
   sweep.radar = 7;
   CHECK(imkd_detector_infer(d, &frames, &result) == 203);
   sweep.radar = 0;
-  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_FULL);
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.mode == IMKD_PARTIAL);
 }
 
 /* A caller compiled against a later header: its structs end with fields that this library does not know. */
@@ -134,7 +137,7 @@ static void test_newer_caller(imkd_detector* d) {
   later.known.struct_size = sizeof later;
   later.known.images = &wide[0].known;
   result.known.struct_size = sizeof result;
-  CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == IMKD_FULL);
+  CHECK(imkd_detector_infer(d, &later.known, &result.known) == IMKD_OK && result.known.mode == IMKD_PARTIAL);
   CHECK(result.more[0] == 7 && result.more[1] == 7 && result.known.struct_size == sizeof result);
   later.more[1] = 1;
   CHECK(imkd_detector_infer(d, &later.known, &result.known) == 703 && strstr(imkd_detector_error(d), "newer"));
