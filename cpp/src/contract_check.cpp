@@ -8,7 +8,6 @@
 
 #include "fields.hpp"
 #include "imkd/ops.hpp"
-#include "ops/camera_model.hpp"
 #include "ops/radar_point.hpp"
 
 namespace imkd {
@@ -24,30 +23,13 @@ Warning make_warning(WarningCode code, const char* format, Values... values) {
   return warning;
 }
 
-// Angle between the optical axis and the ray of a raw pixel, rad; NaN where the lens maps no ray to it.
+// Horizontal angle between the optical axis and the ray of a raw pixel of the principal row, rad; NaN where the lens
+// has no ray.
 double ray_angle(const CameraCalibration& camera, double u) {
-  double x = 0, y = 0;
-  return undistort(Lens(camera), u, camera.K[5], x, y) ? std::atan(x) : std::nan("");
-}
-
-// As ray_angle, for a fisheye, which also sees beyond 90 degrees: the angle whose polynomial is the pixel's radius.
-double fisheye_angle(const CameraCalibration& camera, double u) {
-  const Lens lens(camera);
-  const auto radius = [&](double t) {
-    const double t2 = t * t;
-    return t * (1 + t2 * (lens.k[0] + t2 * (lens.k[1] + t2 * (lens.k[2] + t2 * lens.k[3]))));
-  };
-  const double wanted = (u - lens.K[2]) / lens.K[0], size = std::abs(wanted);
-  constexpr int kSteps = 4096;
-  constexpr double kPi = 3.14159265358979323846;
-  double last = 0;
-  for (int i = 1; i <= kSteps; ++i) {
-    const double theta = kPi * i / kSteps, value = radius(theta);
-    if (value >= size) return std::copysign(theta, wanted);
-    if (value < last) break;  // beyond the fold of the polynomial
-    last = value;
-  }
-  return std::nan("");
+  const double pixel[2] = {u, camera.K[5]};
+  double ray[3];
+  pixel_rays(camera, pixel, 1, ray);
+  return std::atan2(ray[0], ray[2]);
 }
 
 using Text = std::function<std::string(std::size_t)>;
@@ -234,11 +216,10 @@ void compare_coverage(const std::vector<CameraCoverage>& coverage, std::vector<W
 }  // namespace
 
 double horizontal_view(const CameraCalibration& camera) {
-  const auto angle = camera.distortion == Distortion::fisheye ? fisheye_angle : ray_angle;
   double left = -0.5, right = camera.width - 0.5;
-  while (left < right && std::isnan(angle(camera, left))) ++left;
-  while (left < right && std::isnan(angle(camera, right))) --right;
-  return left < right ? kDegrees * (angle(camera, right) - angle(camera, left)) : 0;
+  while (left < right && std::isnan(ray_angle(camera, left))) ++left;
+  while (left < right && std::isnan(ray_angle(camera, right))) --right;
+  return left < right ? kDegrees * (ray_angle(camera, right) - ray_angle(camera, left)) : 0;
 }
 
 double mounting_height(const Mat4& T, const Vec3& ground) {
@@ -252,10 +233,9 @@ std::vector<Warning> rig_warnings(const ModelSpec& spec, const SensorRig& rig, c
   if (contract) {
     compare_cameras(spec, rig, contract->cameras, out);
     if (contract->ground_plane && !rig.ground_plane && spec.legacy_plane == Vec3{})
-      out.push_back(
-          make_warning(WarningCode::ground_plane, "%s",
-                       "the rig names no ground plane, those of the training did: add \"ground_plane\", which "
-                       "imkd-edge check proposes"));
+      out.push_back(make_warning(WarningCode::ground_plane, "%s",
+                                 "the rig names no ground plane, those of the training did: add \"ground_plane\"; "
+                                 "imkd_edge.checks.ground.propose_ground finds one in LiDAR or radar returns"));
   }
   compare_coverage(coverage, out);
   return out;
