@@ -119,6 +119,9 @@ def infer(
     with Detector(
         loaded, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
     ) as detector:
+        if options.save:  # the first frame allocates: the picture shows the time of a later one
+            detector.infer_sample(samples.source[samples.names[0]])
+            detector.reset()
         for sample in track(samples, len(samples), "infer"):
             result = with_warnings(detector.infer_sample(sample), unlike)
             changes.write(sample.name, result.health.warnings)

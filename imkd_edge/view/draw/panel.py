@@ -13,7 +13,7 @@ from imkd_edge.view.draw.bev import (
     intensity_range,
     velocity_colors,
 )
-from imkd_edge.view.draw.canvas import Canvas, Color, Theme, class_color, ramp, rgb
+from imkd_edge.view.draw.canvas import Canvas, Color, Theme, class_color, ramp
 
 ROW = 18
 STAGE_COLORS: dict[str, Color] = {
@@ -74,7 +74,7 @@ def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, 
     # 2. ground truth and velocity, in one line
     y += ROW
     if has_truth:
-        canvas.dashes(np.array([14.0, y + 8]), np.array([40.0, y + 8]), theme.truth, 1.2, 3)
+        canvas.dashes([np.array([[14.0, y + 8], [40.0, y + 8]])], theme.truth, 1.2, 3)
         canvas.text(47, y + 11.5, "ground truth", theme.text, 11.5)
     line = np.array([[150.0, y + 8], [172.0, y + 8]]) - (0 if has_truth else np.array([136.0, 0]))
     canvas.lines(line, theme.muted, 1)
@@ -95,8 +95,7 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
         bottom, top = intensity_range(returns)
         title, low, middle, high = "radar return: intensity", f"{bottom:.0f}", "", f"{top:.0f} dB"
     canvas.text(14, y + 10, title, theme.muted, 11)
-    for offset, color in enumerate(colors):
-        canvas.box(14 + offset, y + 16, 1.5, 6, rgb(color))
+    canvas.color_bar(14, y + 16, width, 6, colors)
     canvas.text(14, y + 35, low, theme.muted, 10.5)
     canvas.text(14 + width / 2, y + 35, middle, theme.muted, 10.5, anchor="center")
     canvas.text(14 + width, y + 35, high, theme.muted, 10.5, anchor="right")
