@@ -124,7 +124,7 @@ class _Scene:
         """Images in rows at the left with figures below; the bird's-eye view with forward up at the right."""
         # 1. sizes, px
         left = 1180
-        rectangles, images = camera_rectangles(self.cameras, left, 600, GAP)
+        rectangles, images = camera_rectangles(list(self.cameras), left, 600, GAP)
         facts = max(252, 660 - images)
         extent = self._extent()
         view = images + facts
