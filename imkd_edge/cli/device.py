@@ -125,7 +125,7 @@ def infer(
         for sample in track(samples, len(samples), "infer"):
             result = with_warnings(detector.infer_sample(sample), unlike)
             changes.write(sample.name, result.health.warnings)
-            record = {"frame": sample.name, **result.to_dict()}
+            record = result.to_dict()
             if options.save:
                 folder = save_frame(options.out, sample, result, detector.spec, bundle, record, options.theme)
                 log().print(f"wrote {folder / 'overview.png'}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
 from imkd_edge.sources.base import Sample
@@ -51,19 +50,14 @@ def write_png(path: Path, picture: np.ndarray, compression: int | None = None) -
         compression: of zlib, 0 to 9; None: run lengths alone, four times as fast as 6 and for drawings no larger.
 
     Raises:
-        Error: write_failed where OpenCV cannot encode the picture.
-        OSError: of the disk.
+        Error: write_failed, of the disk or where OpenCV cannot encode the picture.
     """
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     level = [] if compression is None else [cv2.IMWRITE_PNG_COMPRESSION, compression]
     is_encoded, data = cv2.imencode(".png", bgr, level)
     if not is_encoded:
         raise Error(Code.write_failed, "the picture could not be encoded as PNG", str(path), "check the free memory")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data.tobytes())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    write_atomically(path, data.tobytes())
 
 
 class _Scene:
