@@ -75,6 +75,24 @@ class InferOptions:
 
 
 @dataclass(frozen=True)
+class LiveOptions:
+    """What to replay, at which pace, and where the results go."""
+
+    rig: Annotated[Path | None, Option("JSON file of the sensors, instead of the recording's.")] = None
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+    rate: Annotated[
+        str, Option("real: at the sensors' pace, skipping frames that come too soon; max: every frame, at once.")
+    ] = "max"
+    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl or .mp4 file; repeatable.")] = ()
+    score: Annotated[
+        float | None,
+        Option("Discard boxes below this score; the default is the bundle's.", min=SCORES[0], max=SCORES[1]),
+    ] = None
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """How many frames to time, and at which pace."""
 

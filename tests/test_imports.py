@@ -34,6 +34,7 @@ ROOMS = [
     ["detector"],
     ["sources"],
     ["view"],
+    ["run"],
     ["predict"],
     ["checks"],
     ["bench"],

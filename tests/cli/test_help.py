@@ -15,6 +15,7 @@ from imkd_edge.cli import app
 VERBS = (
     "demo",
     "infer",
+    "run",
     "inspect",
     "doctor",
     "bench",
