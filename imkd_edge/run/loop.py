@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.detector import Detector
+from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.run.replay import Replay
-from imkd_edge.run.sinks import Sink
+from imkd_edge.run.sink import Sink
 from imkd_edge.sources.base import Sample
 
 WINDOW = 10_000  # frames whose times the percentiles are of
@@ -88,7 +89,7 @@ def run(
     """
     status = Status() if status is None else status
     if rig is not None:
-        samples = (replace(sample, rig=rig) for sample in samples)
+        samples = (_with_rig(sample, rig) for sample in samples)
     replay = Replay(samples, detector.spec, real_time)
     with ExitStack() as stack:
         for sink in sinks:
@@ -105,6 +106,18 @@ def run(
             if report is not None:
                 report(status)
     return status
+
+
+def _with_rig(sample: Sample, rig: SensorRig) -> Sample:
+    """The sample as seen by another rig: sensors that the rig lacks are left out."""
+    names = {sensor.name for sensor in [*rig.cameras, *rig.radars]}
+    frames = {name: image for name, image in sample.frames.items() if name in names}
+    radar = [sweep for sweep in sample.radar if sweep.radar in names]
+    if not frames and not radar and (sample.frames or sample.radar):
+        there = ", ".join([*sample.frames, *dict.fromkeys(sweep.radar for sweep in sample.radar)])
+        fix = f"use the recording's names in it: {there}"
+        raise Error(Code.frame_unknown_sensor, f"the rig has none of the sensors of {sample.name}", "--rig", fix)
+    return replace(sample, rig=rig, frames=frames, radar=radar)
 
 
 def _count(status: Status, result: Result) -> None:

@@ -136,7 +136,6 @@ class Item:
     """One measurement of one sensor, or the ego motion."""
 
     timestamp_ns: int
-    order: int  # of items at one time: the ego motion first
     sensor: str
     push: Callable[[Synchronizer, int], str]
 
@@ -159,7 +158,8 @@ class _Assembly:
             self._newest[item.sensor] = item.timestamp_ns
             if item.sensor == self._reference:
                 self._samples[item.timestamp_ns] = sample
-        return sorted(items, key=lambda item: (item.timestamp_ns, item.order))
+        # At one time the reference comes last: its frame may be ready at once, and has all that was measured by then.
+        return sorted(items, key=lambda item: (item.timestamp_ns, item.sensor == self._reference))
 
     def push(self, item: Item, now_ns: int) -> None:
         self.newest_ns = max(self.newest_ns, item.timestamp_ns)
@@ -235,19 +235,19 @@ def _items(sample: Sample) -> list[Item]:
         items.append(_ego_item(sample.ego, sample.timestamp_ns, "ego"))
     for camera, image in sample.frames.items():
         time_ns = sample.camera_timestamps_ns.get(camera, sample.timestamp_ns)
-        items.append(Item(time_ns, 1, camera, lambda s, now, c=camera, i=image, t=time_ns: s.push_camera(c, i, t, now)))
+        items.append(Item(time_ns, camera, lambda s, now, c=camera, i=image, t=time_ns: s.push_camera(c, i, t, now)))
         if camera in sample.camera_T_world_ego:
             pose = Ego(T_world_ego=sample.camera_T_world_ego[camera])
             items.append(_ego_item(pose, time_ns, f"ego at {camera}"))
     for sweep in sample.radar:
         time_ns = sample.timestamp_ns if sweep.timestamp_ns is None else sweep.timestamp_ns
         timed = replace(sweep, timestamp_ns=time_ns)
-        items.append(Item(time_ns, 2, sweep.radar, lambda s, now, sweep=timed: s.push_radar(sweep, now)))
+        items.append(Item(time_ns, sweep.radar, lambda s, now, sweep=timed: s.push_radar(sweep, now)))
     return items
 
 
 def _ego_item(ego: Ego, time_ns: int, sensor: str) -> Item:
-    return Item(time_ns, 0, sensor, lambda s, now: s.push_ego(ego, time_ns, now))
+    return Item(time_ns, sensor, lambda s, now: s.push_ego(ego, time_ns, now))
 
 
 def _read_ahead(samples: Iterable[Sample]) -> Iterator[Sample]:

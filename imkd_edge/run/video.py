@@ -10,7 +10,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
-from imkd_edge.run.sinks import Sink, part_of
+from imkd_edge.run.sink import Sink, part_of
 from imkd_edge.sources.base import Sample
 
 RATES = 1.0, 60.0  # frames per second of the file
