@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from imkd_edge.frames import Ego
+import numpy as np
+
+from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.live import LiveFrame, Synchronizer
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample
@@ -235,19 +237,26 @@ def _items(sample: Sample) -> list[Item]:
         items.append(_ego_item(sample.ego, sample.timestamp_ns, "ego"))
     for camera, image in sample.frames.items():
         time_ns = sample.camera_timestamps_ns.get(camera, sample.timestamp_ns)
-        items.append(Item(time_ns, camera, lambda s, now, c=camera, i=image, t=time_ns: s.push_camera(c, i, t, now)))
+        items.append(_camera_item(camera, image, time_ns))
         if camera in sample.camera_T_world_ego:
             pose = Ego(T_world_ego=sample.camera_T_world_ego[camera])
             items.append(_ego_item(pose, time_ns, f"ego at {camera}"))
     for sweep in sample.radar:
         time_ns = sample.timestamp_ns if sweep.timestamp_ns is None else sweep.timestamp_ns
-        timed = replace(sweep, timestamp_ns=time_ns)
-        items.append(Item(time_ns, sweep.radar, lambda s, now, sweep=timed: s.push_radar(sweep, now)))
+        items.append(_radar_item(replace(sweep, timestamp_ns=time_ns), time_ns))
     return items
 
 
 def _ego_item(ego: Ego, time_ns: int, sensor: str) -> Item:
-    return Item(time_ns, sensor, lambda s, now: s.push_ego(ego, time_ns, now))
+    return Item(time_ns, sensor, lambda synchronizer, now_ns: synchronizer.push_ego(ego, time_ns, now_ns))
+
+
+def _camera_item(camera: str, image: np.ndarray, time_ns: int) -> Item:
+    return Item(time_ns, camera, lambda synchronizer, now_ns: synchronizer.push_camera(camera, image, time_ns, now_ns))
+
+
+def _radar_item(sweep: RadarSweep, time_ns: int) -> Item:
+    return Item(time_ns, sweep.radar, lambda synchronizer, now_ns: synchronizer.push_radar(sweep, now_ns))
 
 
 def _read_ahead(samples: Iterable[Sample]) -> Iterator[Sample]:
