@@ -85,7 +85,8 @@ class LiveOptions:
     rate: Annotated[
         str, Option("real: at the sensors' pace, skipping frames that come too soon; max: every frame, at once.")
     ] = "max"
-    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl or .mp4 file; repeatable.")] = ()
+    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl, .mp4 or .rrd file; repeatable.")] = ()
+    view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
     score: Annotated[
         float | None,
         Option("Discard boxes below this score; the default is the bundle's.", min=SCORES[0], max=SCORES[1]),

@@ -65,7 +65,7 @@ def run(
     first = rig or samples.source[samples.names[0]].rig
     code = 0
     with Detector(loaded, first, run.device, run.engine, run.threads, options.score) as detector:
-        sinks = open_sinks([Path(name) for name in options.save], real_time)
+        sinks = open_sinks([Path(name) for name in options.save], real_time, options.view)
         try:
             with _terminable(), _reporter() as report:
                 run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status)

@@ -16,16 +16,20 @@ from imkd_edge.sources.base import Sample
 
 
 def open_sink(path: Path, lossy: bool = False) -> Sink:
-    """A sink for .jsonl (a line for each frame, as `infer --json`) or .mp4 (the overview).
+    """A sink for .jsonl (a line for each frame, as `infer --json`), .mp4 (the overview) or .rrd (Rerun).
 
     Args:
         path: of the file; an old one is replaced when the new one is complete.
         lossy: pictures leave frames out where the loop is faster than they are.
 
     Raises:
-        Error: spec_bad_value for another ending, write_failed where the file cannot be written.
+        Error: spec_bad_value for another ending, write_failed where the file cannot be written, missing_extra.
     """
-    kinds = {".jsonl": lambda: JsonLines(path), ".mp4": lambda: Worker(Video(path), lossy)}
+    kinds = {
+        ".jsonl": lambda: JsonLines(path),
+        ".mp4": lambda: Worker(Video(path), lossy),
+        ".rrd": lambda: Worker(_viewer(path), lossy),
+    }
     if path.suffix not in kinds:
         what = f"no format has the ending {path.suffix!r}"
         raise Error(Code.spec_bad_value, what, str(path), f"end the name with one of: {', '.join(kinds)}")
@@ -34,10 +38,12 @@ def open_sink(path: Path, lossy: bool = False) -> Sink:
     return kinds[path.suffix]()
 
 
-def open_sinks(paths: list[Path], lossy: bool = False) -> list[Sink]:
-    """`open_sink` of each path; where one raises, those opened before are closed."""
+def open_sinks(paths: list[Path], lossy: bool = False, view: bool = False) -> list[Sink]:
+    """`open_sink` of each path, and with `view` Rerun's window; where one raises, those opened before are closed."""
     sinks: list[Sink] = []
     try:
+        if view:
+            sinks.append(Worker(_viewer(None), lossy))
         for path in paths:
             sinks.append(open_sink(path, lossy))
     except Error:
@@ -45,6 +51,12 @@ def open_sinks(paths: list[Path], lossy: bool = False) -> list[Sink]:
             sink.close()
         raise
     return sinks
+
+
+def _viewer(path: Path | None) -> Sink:
+    from imkd_edge.run.viewer import Viewer  # needs the extra [view]
+
+    return Viewer(path)
 
 
 class JsonLines(Sink):
