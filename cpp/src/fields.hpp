@@ -213,6 +213,8 @@ void fields(const ClassContract*, F&& field) {
   field("name", &ClassContract::name);
   field("objects", &ClassContract::objects);
   field("size", &ClassContract::size);
+  field("smallest", &ClassContract::smallest);
+  field("largest", &ClassContract::largest);
 }
 
 template <class F>

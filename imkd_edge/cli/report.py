@@ -121,9 +121,15 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
     yield "", f"{span(radars.mounting)} m above the ground"
     yield "ground plane", "named by the rigs" if contract.ground_plane else "not named by the rigs"
     for item in contract.classes:
-        size = " × ".join(f"{value:.2f}" for value in item.size)
+        size = _size(item.size)
         yield f"trained {item.name}", f"{item.objects} objects, median {size} m" if item.objects else "no object"
+        if item.smallest and item.largest:
+            yield "", f"from {_size(item.smallest)} to {_size(item.largest)} m"
     yield "velocity", "trained" if contract.trained.velocity else "not trained: null in results"
+
+
+def _size(size: tuple[float, float, float]) -> str:
+    return " × ".join(f"{value:.2f}" for value in size)
 
 
 def show_contract(bundle: str, contract: Contract) -> None:

@@ -96,7 +96,7 @@ struct ClassSpec {
   // other. False for objects that stand in others: a rider where bicycles are labelled too, a pallet on a forklift.
   bool exclusive = true;
   // Length, width, height m: a box with a side below or above them is discarded. Left out: any size.
-  std::optional<Vec3> min_size, max_size;
+  std::optional<Vec3> min_size{}, max_size{};
 };
 
 struct HeadSpec {
