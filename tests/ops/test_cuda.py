@@ -296,9 +296,10 @@ def test_boxes_are_those_of_the_cpu_op(kind, seed, order):
     assert (count == 0) == (kind == "no peak")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_limits_of_size_and_exclusive_classes_are_those_of_the_cpu_op(seed, order):
     rng, spec = np.random.default_rng(seed), small_spec()
+    spec.head.max_detections = spec.head.max_candidates = 600
     for item in spec.head.classes:
         item.exclusive = bool(rng.random() < 0.8)
         item.min_size = rng.uniform(0, 0.6, 3) if rng.random() < 0.7 else None
