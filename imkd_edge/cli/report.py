@@ -140,6 +140,18 @@ def show_contract(bundle: str, contract: Contract) -> None:
     out().print(table)
 
 
+def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
+    """The classes, and what their boxes are held to."""
+    yield "classes", ", ".join(entry.name for entry in spec.head.classes)
+    names = [entry.name for entry in spec.head.classes if entry.exclusive]
+    yield "exclusive", f"{', '.join(names)}: the better of two boxes at one spot" if names else "no class"
+    for entry in spec.head.classes:
+        low = f"from {_size(entry.min_size)} m" if entry.min_size else ""
+        high = f"to {_size(entry.max_size)} m" if entry.max_size else ""
+        if low or high:
+            yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
+
+
 def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
     """What is in a bundle."""
     facts = _table(f"bundle {escape(_name(card['path']))}", "what", "value")
@@ -159,7 +171,8 @@ def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> Non
             "past frames",
             f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels",
         )
-    facts.add_row("classes", escape(", ".join(entry.name for entry in spec.head.classes)))
+    for what, value in _class_rows(spec):
+        facts.add_row(what, escape(value))
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
