@@ -14,7 +14,7 @@ from imkd_edge.checks.selftest import golden_with
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
 
-SIZE_MARGIN = 1.25  # the limits are the smallest label of the training divided by it, and the largest one times it
+SIZE_MARGIN = 1.5  # the limits are the smallest label of the training divided by it, and the largest one times it
 BOXES = ("boxes", "scores", "labels")  # what decoding makes of golden.npz
 
 
