@@ -189,7 +189,25 @@ class ClassSpec:
     name: str
     group: int
     nms_radius: float
-    def __init__(self, *, name: str = ..., group: int = ..., nms_radius: float = ...) -> None: ...
+    exclusive: bool
+    @property
+    def min_size(self) -> _Vec3 | None: ...
+    @min_size.setter
+    def min_size(self, value: ArrayLike | None) -> None: ...
+    @property
+    def max_size(self) -> _Vec3 | None: ...
+    @max_size.setter
+    def max_size(self, value: ArrayLike | None) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str = ...,
+        group: int = ...,
+        nms_radius: float = ...,
+        exclusive: bool = ...,
+        min_size: ArrayLike | None = ...,
+        max_size: ArrayLike | None = ...,
+    ) -> None: ...
 
 class HeadSpec:
     score_threshold: float

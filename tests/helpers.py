@@ -298,6 +298,6 @@ def write_toy_config(path: Path, more: str = "") -> Path:
 
 def write_toy_clip_config(path: Path, more: str = "") -> Path:
     """The same with four key frames and vehicle segmentation."""
-    text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 3\nsegmentation = true\n[spec.image]")
+    text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 4\nsegmentation = true\n[spec.image]")
     path.write_text(text + CLIP + more)
     return path

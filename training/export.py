@@ -21,6 +21,7 @@ from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.half import store_half
 from imkd_edge.checks.cameras import spec_with_cameras
 from imkd_edge.checks.contract import measure, spaced
+from imkd_edge.checks.limits import with_limits
 from imkd_edge.checks.selftest import make_golden
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
@@ -45,7 +46,7 @@ def export(
     half: bool = False,
     cameras: int | None = None,
 ) -> dict[str, Any]:
-    """Writes the averaged student of a checkpoint as a bundle.
+    """Writes the averaged student of a checkpoint as a bundle; the contract's sizes limit those of its boxes.
 
     Args:
         checkpoint: file of `imkd-edge train`.
@@ -78,6 +79,7 @@ def export(
     options = settings.data.options if name == settings.data.source else {}
     source = select(name, options=options).source
     contract = _contract(settings, state, source if data else None)
+    settings = replace(settings, spec=with_limits(settings.spec, contract))
     golden = _golden(settings, source, camera, bev, contract)
 
     provenance = model_card(_without_paths(settings, source.kind), state)

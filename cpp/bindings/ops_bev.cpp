@@ -163,7 +163,10 @@ Raises:
 
 Source: the aligned BEV features of Huang and Huang, BEVDet4D, 2022.)");
   m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"), py::arg("ground_plane") = Vec3{},
-        R"(Peaks of the heatmaps, their boxes, and circle suppression within a class.
+        R"(Peaks of the heatmaps, and their boxes within their class's limits of size, without suppressed ones.
+
+A better box suppresses those of its class within the class's radius, and, where both classes are exclusive, those of
+another class whose centre lies in its footprint.
 
 Args:
     spec: ModelSpec.

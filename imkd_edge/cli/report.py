@@ -121,9 +121,15 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
     yield "", f"{span(radars.mounting)} m above the ground"
     yield "ground plane", "named by the rigs" if contract.ground_plane else "not named by the rigs"
     for item in contract.classes:
-        size = " × ".join(f"{value:.2f}" for value in item.size)
+        size = _size(item.size)
         yield f"trained {item.name}", f"{item.objects} objects, median {size} m" if item.objects else "no object"
+        if item.smallest and item.largest:
+            yield "", f"from {_size(item.smallest)} to {_size(item.largest)} m"
     yield "velocity", "trained" if contract.trained.velocity else "not trained: null in results"
+
+
+def _size(size: tuple[float, float, float]) -> str:
+    return " × ".join(f"{value:.2f}" for value in size)
 
 
 def show_contract(bundle: str, contract: Contract) -> None:
@@ -132,6 +138,18 @@ def show_contract(bundle: str, contract: Contract) -> None:
     for what, value in _contract_rows(contract):
         table.add_row(escape(what), escape(value))
     out().print(table)
+
+
+def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
+    """The classes, and what their boxes are held to."""
+    yield "classes", ", ".join(entry.name for entry in spec.head.classes)
+    names = [entry.name for entry in spec.head.classes if entry.exclusive]
+    yield "exclusive", f"{', '.join(names)}: the better of two boxes at one spot" if names else "no class"
+    for entry in spec.head.classes:
+        low = f"from {_size(entry.min_size)} m" if entry.min_size else ""
+        high = f"to {_size(entry.max_size)} m" if entry.max_size else ""
+        if low or high:
+            yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
 
 
 def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
@@ -153,7 +171,8 @@ def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> Non
             "past frames",
             f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels",
         )
-    facts.add_row("classes", escape(", ".join(entry.name for entry in spec.head.classes)))
+    for what, value in _class_rows(spec):
+        facts.add_row(what, escape(value))
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")

@@ -66,7 +66,7 @@ def register(app: typer.Typer) -> None:
         "contract",
         epilog=examples(
             "imkd-edge contract runs/astyx-lite.imkd --data recordings/astyx",
-            "imkd-edge contract tiny --data synth --limit 84 --json",
+            "imkd-edge contract tiny --data synth --limit 84 --decode --json",
         ),
     )(contract)
     add(
@@ -201,13 +201,19 @@ def contract(
     data: Annotated[str, typer.Option(help="What the bundle was trained on: folder of a recording, or synth.")],
     split: Annotated[str | None, typer.Option(help="Its training split; the default is that of the training.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to read, evenly spaced; the default is 500.")] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Also write limits of each class's size, and exclusive classes, as new.")
+    ] = False,
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
     """Measure what a bundle was trained on and write it into the bundle: its detector warns of what is unlike it."""
     from imkd_edge.checks.contract import measure_bundle
+    from imkd_edge.checks.limits import update_decode
 
     result = measure_bundle(bundle, data, split, limit, parse_options(option), bar("contract"))
+    if decode:
+        update_decode(bundle)
     if json:
         print_json(asdict(result))
     else:
