@@ -228,7 +228,15 @@ def calibrate(
     observable = {name: part.with_outputs([t.name for t in tensors if t.part == name]) for name, part in parts.items()}
     track = bar and bar("observe")
     collection = collect(
-        bundle.spec, observable, tensors, selection.source, calibration_frames.names, state, threads, track
+        bundle.spec,
+        observable,
+        tensors,
+        selection.source,
+        calibration_frames.names,
+        state,
+        threads,
+        track,
+        calibration_frames.unusable,
     )
     return Calibration(bundle, parts, selection.source, calibration_frames, collection)
 
