@@ -85,7 +85,7 @@ def collect(
     timeline = Timeline(source, spec.history, without)
     with detector:
         for name in remaining if track is None else track(remaining):
-            infer_with_past(detector, timeline, name)
+            infer_with_past(detector, timeline.walk(name))
             _count(collection, tensors, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
             collection.frames.append(name)
             count = len(collection.frames)

@@ -162,8 +162,9 @@ class DistillationData:
             open_parts(spec, rig, student, threads=threads) as b,
         ):
             for i, frame in enumerate(names if track is None else track(names)):
+                samples = list(timeline.walk(frame))
                 for detector in (a, b) if before else (a,):
-                    infer_with_past(detector, timeline, frame)
+                    infer_with_past(detector, samples)
                 exact = {key: a.tensors()[key].reshape(file.shape[1:]) for key, file in inputs.items()}
                 for key, file in inputs.items():
                     file[i] = b.tensors()[key].reshape(file.shape[1:]) if before else exact[key]

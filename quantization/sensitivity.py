@@ -63,7 +63,7 @@ class Probe:
         timeline = Timeline(source, bundle.spec.history, without)
         with Detector(bundle, source[names[0]].rig, threads=threads) as detector:
             for name in names:
-                infer_with_past(detector, timeline, name)
+                infer_with_past(detector, timeline.walk(name))
                 tensors = detector.tensors()
                 shapes = {item.name: part.shapes[item.name] for item in part.graph.input}
                 inputs.append({name: tensors[name].reshape(shape).copy() for name, shape in shapes.items()})

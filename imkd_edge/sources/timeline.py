@@ -58,13 +58,11 @@ class Timeline:
         yield self.source[name]
 
 
-def infer_with_past(detector: Detector, timeline: Timeline, name: str) -> Result:
-    """Detects the objects of one sample independently of what ran before; a model with a past runs its past first."""
+def infer_with_past(detector: Detector, samples: Iterable[Sample]) -> Result:
+    """The result of the last of the samples that `Timeline.walk` yields, whatever the detector ran before."""
     detector.reset()
-    *past, sample = timeline.walk(name)
-    for earlier in past:
-        detector.infer_sample(earlier)
-    return detector.infer_sample(sample)
+    *_, result = (detector.infer_sample(sample) for sample in samples)
+    return result
 
 
 def moment(source: Source, name: str) -> tuple[str, int]:
