@@ -275,7 +275,7 @@ def _jittered(calibration: Calibration, part: Part, method: Method, seed: int) -
 
 
 def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
-    """Median milliseconds of both parts on frames of the golden drive, float and INT8 in integer kernels, and their ratio.
+    """Median milliseconds of both parts on the golden drive, float and INT8 in integer kernels, and their ratio.
 
     The two run in alternation.
     """

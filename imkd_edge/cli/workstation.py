@@ -171,9 +171,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
         str | None,
-        typer.Option(
-            help="Whose rig the golden drive has; the contract is measured on it too. Default: the training's."
-        ),
+        typer.Option(help="Has the golden drive's rig; the contract is measured on it too. Default: the training's."),
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,

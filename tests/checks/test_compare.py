@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from helpers import random_spec, write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped, write_bundle
 from imkd_edge.checks.compare import Boxes, Comparison, Difference, compare
+from imkd_edge.checks.drive import FRAMES
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
@@ -38,7 +39,7 @@ def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
     options, source_options = CompareOptions(limit=2, tolerance=0), {"scenes": 1, "frames_per_scene": 3}
     result = compare(random_bundle, random_bundle, "synth", options, source_options=source_options)
     engine = result["engines"]["onnxruntime"]
-    assert result["within"] and engine["first_divergence"] is None and result["frames"] == 3
+    assert result["within"] and engine["first_divergence"] is None and result["frames"] == FRAMES + 2
     assert all(row["max"] == 0 for row in engine["tensors"]) and engine["boxes"]["matched"] == engine["boxes"]["a"]
 
 
