@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def test_a_shipped_bundle_has_six_frames_one_without_a_sensor_and_one_without_a_
     posed = [e.T_world_ego is not None and all(s.T_world_ego is not None for s in r) for e, r in zip(ego, radar)]
     assert posed == [i != WITHOUT_POSE for i in range(6)] and ego[WITHOUT_POSE].twist is None
     assert [time - times[0] for time in times] == [i * S // 2 for i in range(6)]  # the history's interval
-    moved = [np.linalg.norm(b.T_world_ego[:2, 3] - a.T_world_ego[:2, 3]) for a, b in zip(ego, ego[1:3])]
+    moved = [np.linalg.norm(b.T_world_ego[:2, 3] - a.T_world_ego[:2, 3]) for a, b in itertools.pairwise(ego[:3])]
     assert min(moved) > 4  # m
 
 
@@ -110,8 +111,8 @@ def test_each_pixel_of_an_image_stands_for_a_block() -> None:
     samples = random_drive(2, 0.5)
     frames = pack_drive(samples)
     step = int(frames[0].arrays["image_step"])
-    pixels = sum(array.shape[0] * array.shape[1] for f in frames for n, array in f.arrays.items() if "image_" in n[:6])
-    assert step > 1 and pixels <= PIXELS + len(frames)
+    images = [array for f in frames for name, array in f.arrays.items() if name in ("image_0", "image_1")]
+    assert step > 1 and sum(image.shape[0] * image.shape[1] for image in images) <= PIXELS
     for sample, frame in zip(samples, frames, strict=True):
         for camera, image in zip(sample.rig.cameras, frame.arguments()[0], strict=True):
             raw = sample.frames.get(camera.name)
@@ -159,8 +160,8 @@ def test_a_bundle_with_one_golden_frame_still_loads(past: Bundle, tmp_path: Path
         ({"frames": np.zeros(2, np.int64)}, "frames is int64 (2,)"),
         ({"x/boxes": np.zeros(3)}, "x/boxes belongs to no frame"),
         ({"image_step": np.int64(0)}, "frame 0: image_step is below 1"),
-        ({"image_step": np.int64(1)}, "frame 0: camera CAM_FRONT"),
-        ({"4/image_1": np.zeros((3, 3, 3), np.uint8)}, "frame 4: camera"),
+        ({"image_step": np.int64(1)}, "frame 0: image is "),
+        ({"4/image_1": np.zeros((3, 3, 3), np.uint8)}, "frame 4: image is 3x3"),
         ({"3/boxes": np.zeros((2, 8), np.float32)}, "frame 3: boxes is float32 (2, 8)"),
         ({"5/rig": np.frombuffer(b"[]", np.uint8)}, "frame 5: "),
         ({"2/ego_T_world_ego": np.zeros((4, 4))}, "frame 2: "),
@@ -224,7 +225,7 @@ def test_the_frames_of_a_recording_are_an_interval_apart(monkeypatch: pytest.Mon
     assert {sample.scene for sample in samples} == {"scene 1"} and len(samples) == FRAMES
     for k, sample in enumerate(samples):
         assert abs(sample.timestamp_ns - k * S // 2) <= S // 8
-    spaced = zip(samples, samples[1:])
+    spaced = itertools.pairwise(samples)
     assert all(abs(b.timestamp_ns - a.timestamp_ns - S // 2) <= S // 8 for a, b in spaced)
 
 
