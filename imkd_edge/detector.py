@@ -85,7 +85,7 @@ class Detector:
 
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
-        rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden frame.
+        rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden drive.
         device: "cpu", "cuda", or "auto": the GPU where it is usable, else the CPU; `why_not_cuda` holds the reason.
         engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after
             `imkd-edge build-engine`), a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime"

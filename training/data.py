@@ -21,6 +21,7 @@ from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.remount import remount, tilt
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
@@ -28,7 +29,6 @@ from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
-from imkd_edge.training.temporal import Timeline
 
 SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
 # Frame -> variant -> level of the frozen backbone's output.

@@ -18,13 +18,14 @@ from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.options import EvalOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, load_student
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.teacher import Teacher
-from imkd_edge.training.temporal import Timeline, warp_history
+from imkd_edge.training.temporal import warp_history
 
 CACHED_MAPS = 16  # fused maps of the last samples
 

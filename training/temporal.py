@@ -1,4 +1,4 @@
-"""Temporal fusion: which samples of a recording are past, and their fused maps in the present ego frame."""
+"""Temporal fusion: past fused maps in the present ego frame."""
 
 from __future__ import annotations
 
@@ -6,45 +6,7 @@ import numpy as np
 import torch
 
 import imkd_edge.ops as ops
-from imkd_edge.sources.base import Source
-from imkd_edge.spec import HistorySpec, ModelSpec
-
-
-class Timeline:
-    """The past samples of each sample of a source, in the slots of the Detector's history."""
-
-    def __init__(self, source: Source, history: HistorySpec):
-        self.source, self.history = source, history
-        self.index = {name: i for i, name in enumerate(source.names)}
-
-    def past(self, name: str) -> list[str | None]:
-        """For each slot k = 1, 2, ... the sample of the same scene nearest to k intervals ago.
-
-        The sample lies within a quarter of an interval of that time; a slot without such a sample is None.
-        """
-        interval = round(self.history.interval * 1e9)  # ns
-        slots: list[str | None] = [None] * self.history.frames
-        gaps = [interval / 4] * self.history.frames
-        scene, now = moment(self.source, name)
-        for index in range(self.index[name] - 1, -1, -1):
-            earlier = self.source.names[index]
-            then_scene, then = moment(self.source, earlier)
-            slot = round((now - then) / interval) - 1
-            if then_scene != scene or slot >= len(slots):
-                break
-            gap = abs(now - then - (slot + 1) * interval)
-            if slot >= 0 and (gap < gaps[slot] or (slots[slot] is None and gap == gaps[slot])):
-                slots[slot], gaps[slot] = earlier, gap
-        return slots
-
-
-def moment(source: Source, name: str) -> tuple[str, int]:
-    """Scene and timestamp (ns) of a sample, without decoding it where the source has a method `moment`."""
-    method = getattr(source, "moment", None)
-    if method is not None:
-        return method(name)
-    sample = source[name]
-    return sample.scene, sample.timestamp_ns
+from imkd_edge.spec import ModelSpec
 
 
 def warp_history(

@@ -232,7 +232,7 @@ def bench(
 
 @verb
 def build_engine(bundle: BundleName, options: BuildOptions, json: Json = False) -> int:
-    """Build TensorRT engines for this machine and run the bundle's golden frame: exit code 1 where its boxes differ.
+    """Build TensorRT engines for this machine and run the bundle's golden drive: exit code 1 where its boxes differ.
 
     An engine that still fits this machine, its TensorRT and the bundle is not built again."""
     from imkd_edge.checks.selftest import check_engines

@@ -226,7 +226,7 @@ def show_checks(report: dict[str, Any]) -> None:
 
 
 def show_engines(result: dict[str, Any]) -> None:
-    """Which engines were built and why, which still fit, and the golden frame's self-test."""
+    """Which engines were built and why, which still fit, and the golden drive's self-test."""
     table = _table(escape(f"{_name(result['bundle'])}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
     for entry in result["engines"]:
         state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
@@ -245,7 +245,7 @@ def show_engines(result: dict[str, Any]) -> None:
     out().print(
         escape(f"for {key['tensorrt']}, CUDA {key['cuda']}, driver {key['driver']}, GPU {key['gpu']}, sm {key['sm']}")
     )
-    out().print(f"golden frame: {escape(result['self_test'])}")
+    out().print(f"golden drive: {escape(result['self_test'])}")
 
 
 def show_prediction(result: dict[str, Any]) -> None:

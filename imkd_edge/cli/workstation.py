@@ -166,31 +166,40 @@ def parse_seeds(text: str) -> list[int]:
 @verb
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="checkpoint.pt of a training; with --cameras also a bundle, or a shipped one's name.")
+        Path, typer.Argument(help="checkpoint.pt of a training; or a bundle, with --cameras or --golden.")
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Source of the golden frame; the contract is measured on it too. Default: the training's."),
+        typer.Option(help="Has the golden drive's rig; the contract is measured on it too. Default: the training's."),
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
     cameras: Annotated[
         int | None, typer.Option(help="Largest number of cameras of a rig; the default is the training's.")
     ] = None,
+    golden: Annotated[
+        str | None,
+        typer.Option(
+            help="Remake the golden drive, which the self-test runs: synth, a rig.json, or a recording (its frames "
+            "go into the bundle)."
+        ),
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Turn a checkpoint into a bundle that the device loads, or a bundle into one for another number of cameras."""
-    if cameras is not None and not checkpoint.is_file():
+    """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive."""
+    if not (cameras is None and golden is None) and not checkpoint.is_file():
         refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
         module = _extra("imkd_edge.checks.cameras", "quantize")
-        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out), json)
+        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out, golden), json)
         return OK
     if not checkpoint.is_file():
-        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras"
+        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
     module = _extra("imkd_edge.training.export", "train")
-    result = module.export(checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras)
+    result = module.export(
+        checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras, golden=golden or "synth"
+    )
     _show("bundle", result, json)
     return OK
 
@@ -253,7 +262,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another form of the same model.")],
     options: CompareOptions,
     data: Annotated[
-        str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")
+        str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden drive only.")
     ] = None,
     option: SourceOptions = None,
     threads: Threads = 0,

@@ -130,7 +130,7 @@ def test_an_old_bundle_gets_the_rules_and_passes_its_self_test(old_bundle, tmp_p
     assert beyond_tolerance(check_golden(new)) == {}
 
 
-def test_golden_bytes_stay_where_no_box_changes(old_bundle, tmp_path) -> None:
+def test_a_second_update_changes_no_byte_of_the_golden_drive(old_bundle, tmp_path) -> None:
     once = update_decode(shutil.copytree(old_bundle, tmp_path / "new.imkd"))
     digest = once.manifest["files"]["golden.npz"]
     assert update_decode(once).manifest["files"]["golden.npz"] == digest

@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from helpers import random_spec, without_package, write_random_bundle
-from imkd_edge import Detector
+from imkd_edge import Bundle, Detector
+from imkd_edge.bundle.golden import read_golden
 from imkd_edge.cli import report, workstation
 from imkd_edge.options import TrainOptions
 from imkd_edge.progress import Track
@@ -191,3 +193,16 @@ def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignor
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]") and "--half" in outcome.stderr
     outcome = run("export", "tiny", "--out", tmp_path / "n.imkd")
     assert outcome.code != 0 and "--cameras" in outcome.stderr
+
+
+def test_export_remakes_the_golden_drive(run, tmp_path: Path) -> None:
+    """Of a shipped bundle it makes the same again."""
+    outcome = run("export", "tiny", "--golden", "synth", "--out", tmp_path / "m.imkd", "--json")
+    old, new = Bundle.load("tiny"), Bundle.load(tmp_path / "m.imkd")
+    assert outcome.code == 0 and json.loads(outcome.stdout)["cameras"] == 6
+    assert new.manifest["files"].keys() == old.manifest["files"].keys() and new.manifest["metrics"]
+    for one, other in zip(read_golden(old), read_golden(new), strict=True):
+        assert np.array_equal(one.arrays["timestamp_ns"], other.arrays["timestamp_ns"])
+        assert np.array_equal(one.arrays["sweep_points"], other.arrays["sweep_points"])
+    outcome = run("export", "tiny", "--golden", tmp_path / "no.json", "--out", tmp_path / "n.imkd")
+    assert outcome.code != 0 and "no.json" in outcome.stderr and not (tmp_path / "n.imkd").exists()

@@ -12,6 +12,7 @@ from imkd_edge import ops
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import HistorySpec
 from imkd_edge.training import augment
 from imkd_edge.training.checkpoint import load_checkpoint, load_student
@@ -21,7 +22,7 @@ from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.program import train
-from imkd_edge.training.temporal import Timeline, warp_history
+from imkd_edge.training.temporal import warp_history
 
 MS = 1_000_000
 OPTIONS = {"scenes": 2, "frames_per_scene": 4}
