@@ -115,9 +115,7 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
                             py::handle ego, bool half, int spare_points) {
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
+  const Sweeps owners = read_motion(frames, rig, sweeps, ego);
   std::vector<RadarInput> inputs(frames.sweeps.size());
   Health health;
   const int count =
