@@ -109,7 +109,7 @@ DRIVES: dict[str, Callable[[list[Sample]], list[Sample]]] = {
 SOURCES = {  # of the ego motion; a frame with few static returns gives no speed
     "twists": {"twist"},
     "speed estimated from raw velocities": {"estimated", "none"},
-    "faults": {"poses", "none"},
+    "faults": {"poses", "twist", "none"},  # of the blind frame the twist, as its sweeps are gone
 }
 
 
