@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from drives import Drive, moving_drive
 from rigs import three_camera_rig
 
 from imkd_edge import Detector, ops
+from imkd_edge.evaluation.conditions import CONDITIONS
 from imkd_edge.frames import Ego
-from imkd_edge.sources.base import Sample, Source
-from imkd_edge.sources.synth import SynthSource
+from imkd_edge.sources.base import Sample
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset, exposure_rig, network_inputs
 from imkd_edge.training.temporal import warp_history
 
-MOTION = {"exposure": 0.04, "speed": 20.0, "turn_rate": 20.0}  # s, m/s, degrees/s
 MS = 1_000_000  # ns
-
-
-class Drive(Source):
-    """Samples in memory."""
-
-    kind = "synth"
-
-    def __init__(self, samples: Sequence[Sample]):
-        self.samples = {sample.name: sample for sample in samples}
-        self.names = list(self.samples)
-
-    def __getitem__(self, name: str) -> Sample:
-        return self.samples[name]
-
-
-def record(**options) -> list[Sample]:
-    """Five frames of one scene and two of the next."""
-    source = SynthSource(scenes=2, frames_per_scene=5, image=(240, 135), **MOTION, **options)
-    return [source[name] for name in source.names[:7]]
+FRAMES = 7  # five of one scene, two of the next
 
 
 @pytest.fixture(scope="module")
 def drive() -> list[Sample]:
-    return record()
+    return moving_drive(FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +49,8 @@ def with_exposure_poses(sample: Sample) -> Sample:
     return replace(sample, camera_T_world_ego=poses)
 
 
-def unknown_motion(sample: Sample) -> Sample:
-    return replace(sample, ego=None, radar=[replace(sweep, T_world_ego=None) for sweep in sample.radar])
+def without_motion(drive: list[Sample]) -> list[Sample]:
+    return [CONDITIONS["no_motion"](sample) for sample in drive]
 
 
 def late_by(ms: int, sample: Sample, camera: str) -> Sample:
@@ -93,15 +75,14 @@ def with_faults(drive: list[Sample]) -> list[Sample]:
     late = late_by(80, late_by(101, drive[1], names[0]), names[1])
     absent = replace(drive[4], frames={name: drive[4].frames[name] for name in names[1:]})
     blind = replace(drive[2], frames={}, radar=[])
-    unknown = [unknown_motion(sample) for sample in drive[5:]]
-    return [drive[0], late, blind, look_at_the_sky(drive[3], 2), absent, *unknown]
+    return [drive[0], late, blind, look_at_the_sky(drive[3], 2), absent, *without_motion(drive[5:])]
 
 
 DRIVES: dict[str, Callable[[list[Sample]], list[Sample]]] = {
     "poses": lambda drive: drive,
     "twists": lambda drive: [without_poses(sample) for sample in drive],
     "poses of the exposures": lambda drive: [with_exposure_poses(sample) for sample in drive],
-    "speed estimated from raw velocities": lambda _: [unknown_motion(s) for s in record(rig=three_camera_rig())],
+    "speed estimated from raw velocities": lambda _: without_motion(moving_drive(FRAMES, rig=three_camera_rig())),
     "faults": with_faults,
 }
 
