@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 
 import imkd_edge.ops as ops
 from imkd_edge.spec import ModelSpec
+
+
+def past_motions(now: ops.EgoMotion, past: Sequence[ops.EgoMotion | None]) -> list[np.ndarray | None]:
+    """T_then_now (4,4) of each past frame, newest first; None without a frame, and from the first unknown motion on.
+
+    As the Detector's history, which composes the motions from frame to frame and begins anew after an unknown one.
+    """
+    motions: list[np.ndarray | None] = [None] * len(past)
+    newer, T_newer_now = now, np.eye(4)
+    for slot, then in enumerate(past):
+        if then is None:
+            continue
+        T_then_newer = newer.since(then)
+        if T_then_newer is None:
+            break
+        newer, T_newer_now = then, T_then_newer @ T_newer_now
+        motions[slot] = T_newer_now
+    return motions
+
+
+def is_blind(inputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether no sensor gives anything to the networks: the runtime stores no map of such a frame."""
+    return not inputs["present"].any() and not inputs["radar_grid"].any()
 
 
 def warp_history(

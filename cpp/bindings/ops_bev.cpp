@@ -20,9 +20,7 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
   const SensorRig rig = sensors.orthonormalised();
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
+  const Sweeps owners = read_motion(frames, rig, sweeps, ego);
   FloatArray out = empty({py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
   float* data = out.mutable_data();
   RadarStats stats;

@@ -125,7 +125,7 @@ def test_an_example_holds_its_past_in_slots(config, source):
 
 
 def test_past_frames_are_dropped_with_the_probability_of_the_config(config, source, monkeypatch):
-    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {})  # slow, and not tested here
+    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {"present": np.ones(1)})  # slow
 
     def slots_per_epoch(share, epochs=12):
         changed = dataclasses.replace(config, augment=dataclasses.replace(config.augment, drop_past=share))

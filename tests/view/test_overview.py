@@ -135,6 +135,22 @@ def test_unknown_and_infinite_numbers_do_not_stop_the_drawing() -> None:
     assert draw.overview(sample(rig(6), boxes, points), result(boxes), random_spec()).any()
 
 
+@pytest.mark.parametrize("size", [(320, 180), (1024, 309)])
+def test_a_model_without_velocity_has_no_arrow_in_the_legend(size, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    draw_text = Canvas.text
+
+    def record(canvas: Canvas, x: float, y: float, text: str, *args, **options) -> float:
+        texts.append(text)
+        return draw_text(canvas, x, y, text, *args, **options)
+
+    monkeypatch.setattr(Canvas, "text", record)
+    for boxes, expected in ((ONE_CAR, True), (np.where(np.arange(9) > 6, np.nan, ONE_CAR), False)):
+        texts.clear()
+        draw.overview(sample(rig(1, size), ONE_CAR), result(boxes), random_spec(1))
+        assert ("velocity, 1 s" in texts) == expected and "ground truth" in texts and "Legend" in texts
+
+
 def test_forward_is_up_or_right() -> None:
     extent = bev.Extent(-50, 50, -50, 50)
     canvas = Canvas(200, 200, DARK.panel)

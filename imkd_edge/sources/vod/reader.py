@@ -37,7 +37,6 @@ RADAR_FOLDERS = {  # by scans: as shipped, as documented
 }
 VELOCITY_FIELDS = {"raw": 4, "compensated": 5}  # column of v_r, v_r_compensated; both positive when receding
 FRAME_TIME_NS = 100_000_000  # nominal, the LiDAR leads at 10 Hz: the set publishes no times
-SCAN_TIME_NS = 76_923_077  # nominal, the radar measures at 13 Hz
 SCENES = {  # recording delft_N -> its first frame
     1: 0, 2: 544, 3: 1312, 4: 1803, 6: 2200, 7: 2532, 8: 2798, 9: 3277, 10: 3575, 11: 3610, 12: 4049, 13: 4387,
     14: 4652, 16: 6334, 18: 6571, 19: 6759, 20: 7543, 21: 7900, 22: 8198, 23: 8481, 24: 8749, 25: 9096, 26: 9518,
@@ -60,7 +59,7 @@ class VodSource(Source):
             lidar/ also with training/{image_2,label_2,pose} and ImageSets/. lidar/training/{velodyne,label_2,pose} are
             optional; of a frame only the calibrations are needed: what else it lacks is absent, counted in `absent`.
         frames: frame names, in this order; all by default.
-        scans: 1, 3 or 5 accumulated radar scans, as the set ships them: all in the frame of the newest.
+        scans: 1, 3 or 5 accumulated radar scans, as the set ships them: one sweep, in the frame of the newest.
         velocity: "compensated" for ego motion, or "raw"; several scans have a common frame, which only the former fits.
         images, lidar, labels: False leaves these out of the samples (not decoded, faster).
     Raises:
@@ -137,7 +136,7 @@ class VodSource(Source):
         timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
         T_lidar_camera = np.asarray(rig.cameras[0].T_ego_camera)
         T_world_ego = self.pose(name, T_lidar_camera)
-        radar = self.sweeps(name, timestamp_ns, T_world_ego)
+        radar = self.sweep(name, timestamp_ns, T_world_ego)
         lidar = self.lidar_points(name)
         T_ego_radar = np.asarray(rig.radars[0].T_ego_radar)
         points = [transform(T_ego_radar, sweep.points[:, :3].astype(np.float64)) for sweep in radar]
@@ -218,10 +217,11 @@ class VodSource(Source):
         return T_odometry_camera @ inverse(T_lidar_camera)
 
     # ---- points ----
-    def sweeps(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
-        """The scans of one radar cloud, newest first; all points lie in the radar frame of the newest.
+    def sweep(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
+        """The radar cloud of one frame as one sweep, points of the newest scan first; [] without its file.
 
-        So the older ones have no pose: with that of the newest the vehicle would seem to have stood still since.
+        The set ships the older scans moved by the ego motion into the radar frame of the newest: a sweep has one time,
+        and that of the frame in which the points lie is the newest's. Points of moving objects stay where they were.
         """
         path = self.radar_folder / self._subset[name] / "velodyne" / f"{name}.bin"
         if is_absent(path):
@@ -233,13 +233,9 @@ class VodSource(Source):
         if unknown.any():
             what = f"a point of scan {scans[unknown][0]:g} in a cloud of {self.scans} scans"
             raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
-        points = table[:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
-        return [
-            RadarSweep(
-                RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego
-            )
-            for scan in sorted(set(scans.tolist()), reverse=True)
-        ]
+        newest_first = np.argsort(-scans, kind="stable")
+        points = table[newest_first][:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
+        return [RadarSweep(RADAR, points, timestamp_ns, T_world_ego)]
 
     def lidar_points(self, name: str) -> np.ndarray | None:
         """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or without the file."""

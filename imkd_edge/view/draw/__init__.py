@@ -75,6 +75,8 @@ class _Scene:
             (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity)))
             for d in detections
         ]
+        # NaN: a velocity that is no output of the model
+        self.legend = {"has_truth": bool(self.truth), "has_velocity": not any(np.isnan(row[4]) for row in self.rows)}
         motion = sample.motion()
         self.cameras = motion.exposure_rig(sample.rig).cameras
         self.returns = bev.radar_returns(sample, motion)
@@ -172,7 +174,7 @@ class _Scene:
             fixed = 348 if self.result.health.mode == "full" else 398
             limit = max(3, int((canvas.height - fixed) / panel.ROW))
             y = panel.draw_detections(canvas, y, self.rows, len(self.rows), self.theme, limit)
-        y = panel.draw_legend(canvas, y, self.classes, self.returns, bool(self.truth), self.theme)
+        y = panel.draw_legend(canvas, y, self.classes, self.returns, self.theme, **self.legend)
         if self.result is not None:
             y = panel.draw_timing(canvas, y, self.result.timings_us, self.result.total_us, self.theme)
             panel.draw_sensors(canvas, y, self.result.health.mode, self.result.health.sensors, self.theme)
@@ -186,4 +188,4 @@ class _Scene:
             panel.draw_detections(left, 6, self.rows, len(self.rows), self.theme, limit)
             y = panel.draw_timing(right, 6, self.result.timings_us, self.result.total_us, self.theme)
             panel.draw_sensors(right, y, self.result.health.mode, self.result.health.sensors, self.theme)
-        panel.draw_legend(middle, 6, self.classes, self.returns, bool(self.truth), self.theme)
+        panel.draw_legend(middle, 6, self.classes, self.returns, self.theme, **self.legend)

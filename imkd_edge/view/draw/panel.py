@@ -57,8 +57,16 @@ def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, the
     return y + 8
 
 
-def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, has_truth: bool, theme: Theme) -> float:
-    """Explains the colours of classes, ground truth and radar returns; returns the next free y."""
+def draw_legend(
+    canvas: Canvas,
+    y: float,
+    classes: list[str],
+    returns: Returns,
+    theme: Theme,
+    has_truth: bool = True,
+    has_velocity: bool = True,
+) -> float:
+    """Explains the colours of classes, ground truth, velocity and radar returns; returns the next free y."""
     # 1. the classes, in lines
     y = _heading(canvas, y, "Legend", theme)
     x = 14.0
@@ -72,14 +80,16 @@ def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, 
         canvas.text(x + 17, y + 11.5, name, theme.text, 11.5)
         x += width
     # 2. ground truth and velocity, in one line
-    y += ROW
+    if has_truth or has_velocity:
+        y += ROW
     if has_truth:
         canvas.dashes([np.array([[14.0, y + 8], [40.0, y + 8]])], theme.truth, 1.2, 3)
         canvas.text(47, y + 11.5, "ground truth", theme.text, 11.5)
-    line = np.array([[150.0, y + 8], [172.0, y + 8]]) - (0 if has_truth else np.array([136.0, 0]))
-    canvas.lines(line, theme.muted, 1)
-    canvas.fill(np.array([line[1] + [2, 0], line[1] + [-5, 3.5], line[1] + [-5, -3.5]]), theme.muted)
-    canvas.text(line[1][0] + 8, y + 11.5, "velocity, 1 s", theme.text, 11.5)
+    if has_velocity:
+        line = np.array([[150.0, y + 8], [172.0, y + 8]]) - (0 if has_truth else np.array([136.0, 0]))
+        canvas.lines(line, theme.muted, 1)
+        canvas.fill(np.array([line[1] + [2, 0], line[1] + [-5, 3.5], line[1] + [-5, -3.5]]), theme.muted)
+        canvas.text(line[1][0] + 8, y + 11.5, "velocity, 1 s", theme.text, 11.5)
     return _draw_color_bar(canvas, y + ROW + 2, returns, theme)
 
 
