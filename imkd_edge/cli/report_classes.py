@@ -18,12 +18,12 @@ from imkd_edge.evaluation.objects import RANGES, key_of, range_name
 def show_classes(title: str, result: dict[str, Any]) -> None:
     """A row for each class and range: AP by centre distance, AP by overlap; and the errors of each class."""
     metrics, names = result["metrics"], list(result["classes"])
+    out().print(f"[bold]{escape(title)}[/]\n")
     keys = ["objects", *(f"ap_{limit:g}m" for limit in DISTANCES), "AP"]
     heads = [">objects", *(f">{limit:g} m" for limit in DISTANCES), ">mean"]
-    table = _table(escape(title), "class", "range", *heads)
+    table = _table("average precision by the distance of centres, 0 to 1", "class", "range", *heads)
     _add_classes(table, metrics, names, keys)
     table.add_row("[bold]mAP[/]", "", *[""] * (len(heads) - 1), _number(metrics["mAP"]))
-    out().print("average precision of centres nearer than a distance, 0 to 1")
     out().print(table)
 
     kinds = [(kind, 100 * overlap) for kind in ("bev", "3d") for overlap in OVERLAPS]

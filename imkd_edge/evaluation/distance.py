@@ -32,7 +32,8 @@ def average_precision(curve: Curve) -> float:
         return 0.0
     true = np.cumsum(curve.hits)
     precision = np.interp(_RECALLS, true / curve.objects, true / np.arange(1, len(true) + 1), right=0)
-    return float(np.maximum(precision[_FIRST:] - _MIN_PRECISION, 0).mean()) / (1 - _MIN_PRECISION)
+    mean = float(np.maximum(precision[_FIRST:] - _MIN_PRECISION, 0).mean())
+    return min(mean / (1 - _MIN_PRECISION), 1.0)
 
 
 def mean_errors(frames: Sequence[ClassFrame], curve: Curve) -> dict[str, float]:

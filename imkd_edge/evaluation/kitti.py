@@ -22,6 +22,7 @@ RECALL_POINTS = 40
 MIN_OVERLAP = 0.5  # IoU that a true positive exceeds
 RESAMPLES, CHUNK = 200, 10  # of `bootstrap`: draws, and consecutive frames that are drawn together
 
+
 def _matched_scores(overlap: np.ndarray, scores: np.ndarray, ignored: np.ndarray, min_overlap: float) -> list[float]:
     """Scores of the true positives when each object takes the detection of highest score that overlaps it."""
     free, result = np.ones(len(scores), bool), []

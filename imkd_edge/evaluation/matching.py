@@ -1,4 +1,4 @@
-"""Matches the detections of one class: in order of score each takes the best free object of its frame within a limit."""
+"""Matches detections of one class: in order of score each takes the best free object of its frame within a limit."""
 
 from __future__ import annotations
 

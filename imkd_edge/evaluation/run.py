@@ -138,9 +138,7 @@ def choose(
     return Selection(selection.source, selection.names[:limit])
 
 
-def check_protocol(
-    source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None
-) -> None:
+def check_protocol(source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None) -> None:
     """`protocol.check_protocol`: raises Error where the protocol of a source cannot do what the options say."""
     protocol.check_protocol(source, options, classes)
 
