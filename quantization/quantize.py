@@ -16,9 +16,11 @@ from imkd_edge.bundle.half import store_half
 from imkd_edge.calibration.collect import collect
 from imkd_edge.calibration.frames import choose_frames
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.checks.selftest import remake_golden
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.protocol import classes_of
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
 from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Bar
@@ -108,9 +110,9 @@ def quantize(
     recipe = Recipe.of(options)
     if options.html is not None:
         check_writable(options.html)
-    if options.evaluate is not None:
-        check_protocol(choose(data, options.evaluate, source_options).source)
     bundle = Bundle.load(bundle)
+    if options.evaluate is not None:
+        check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
     float_layers = resolve_layers(options.keep_float, _parts(bundle))
 
     # Observe, then quantize each part and train it.
@@ -223,6 +225,7 @@ def calibrate(
     bundle = Bundle.load(bundle)
     parts = _parts(bundle)
     selection = _select(data, split, source_options)
+    warn_of_source(bundle, selection.source)
     calibration_frames = choose_frames(selection, golden_rig(bundle), frames, bar and bar("choose frames"))
     tensors = [item for part in parts.values() for item in tensors_to_observe(part)]
     observable = {name: part.with_outputs([t.name for t in tensors if t.part == name]) for name, part in parts.items()}

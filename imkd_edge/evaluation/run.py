@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from imkd_edge.bundle import Bundle
-from imkd_edge.checks.contract import compare_source
+from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import protocol, radar, segmentation
@@ -81,9 +81,7 @@ def evaluate_bundle(
     loaded = Bundle.load(bundle)
     classes = protocol.classes_of(loaded)
     check_protocol(selection.source, options, classes)
-    unlike = [{"code": item.code, "text": item.text} for item in compare_source(loaded, selection.source)]
-    for item in unlike:
-        warnings.warn(f"{item['code']} {item['text']}", stacklevel=2)
+    unlike = [asdict(item) for item in warn_of_source(loaded, selection.source)]
     rig = selection.source[selection.names[0]].rig
     with Detector(
         loaded, rig, device=run.device, engine=run.engine, threads=run.threads, score_threshold=options.score
@@ -229,5 +227,5 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
         return evaluate_classes(frames, predictions.classes, RANGES if options.per_range else ())
     from imkd_edge.evaluation import nuscenes
 
-    metrics = nuscenes.evaluate(truths, detections, classes=getattr(source, "classes", None))
+    metrics = nuscenes.evaluate(truths, detections, classes=getattr(source, "classes", None) or None)
     return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, detections)}

@@ -63,6 +63,7 @@ class AstyxSource(Source):
 
     kind = "astyx"
     intensity = "magnitude_db"
+    traffic = "right"
 
     def __init__(
         self,

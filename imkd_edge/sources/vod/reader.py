@@ -70,6 +70,7 @@ class VodSource(Source):
 
     kind = "vod"
     intensity = "rcs_dbsm"
+    traffic = "right"
 
     def __init__(
         self,
