@@ -48,7 +48,8 @@ def match(
     for index, frame in enumerate(frames):
         ignored, free = frame.rules(level, interval)
         truth = _match_frame(sign * frame.affinity[kind], frame.scores, sign * limit)
-        counts = np.where(truth >= 0, ~np.append(ignored, True)[truth], ~free)
+        skipped = np.append(ignored, True)[truth]  # meaningless where it takes none
+        counts: np.ndarray = np.where(truth >= 0, ~skipped, ~free)
         detection = np.flatnonzero(counts)
         columns.append((np.full(len(detection), index), detection, truth[counts], frame.scores[counts]))
         objects += int((~ignored).sum())

@@ -219,7 +219,7 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
         from imkd_edge.evaluation import vod
 
         assert isinstance(source, VodSource)
-        return vod.evaluate(source.labels, names, [source.rig(name) for name in names], detections)
+        return vod.evaluate(source.label_folder, names, [source.rig(name) for name in names], detections)
     effect = "not scored" if name == protocol.CLASSES else "0 in the averages over nuScenes' classes"
     for remark in tally(frames, predictions.classes).remarks(effect):
         warnings.warn(f"{source.kind}: {remark}", stacklevel=2)

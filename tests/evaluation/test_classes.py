@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -277,3 +278,14 @@ def test_options_of_another_protocol_are_refused_before_a_frame_runs():
         check_protocol(source("folder"), EvalOptions(per_block=True))
     with pytest.raises(Error, match=r"E0104.*leave out --per-range"):
         check_protocol(source("nuscenes"), EvalOptions(per_range=True))
+
+
+# ---- the guide ----
+def test_the_guide_names_every_metric_and_bin():
+    """Every name that a class has in the JSON stands in docs/guide/evaluation.md, whole or by its ending."""
+    guide = (Path(__file__).resolve().parents[2] / "docs" / "guide" / "evaluation.md").read_text(encoding="utf-8")
+    truth = truth_of([box(10, 0, FORKLIFT, 0, (1, 0))], ["forklift"])
+    result = evaluate([detected(truth, truth.boxes, [0.9], ["forklift"])], ranges=RANGES)
+    for name in result:
+        ending = name.rsplit("_", 1)[-1]
+        assert f"`{name}`" in guide or f"`_{ending}`" in guide or f"_{ending}`" in guide, name
