@@ -17,9 +17,9 @@ import numpy as np
 from imkd_edge.evaluation.detections import LabelledFrame
 from imkd_edge.evaluation.distance import DISTANCES, ERROR_DISTANCE, ERRORS, average_precision, mean_errors
 from imkd_edge.evaluation.kitti import RECALL_POINTS
-from imkd_edge.evaluation.matching import Curve, match
+from imkd_edge.evaluation.matching import Curve, Pool, match, pool
 from imkd_edge.evaluation.nuscenes import counted
-from imkd_edge.evaluation.objects import ClassFrame, Interval, key_of, range_name, reduce_frame
+from imkd_edge.evaluation.objects import Interval, key_of, range_name, reduce_frame
 from imkd_edge.sources.base import Truth
 
 OVERLAPS = (0.25, 0.5, 0.7)  # IoU
@@ -102,11 +102,11 @@ def evaluate(
     names = list(tally(frames, classes).classes)
     visible = [_visible(frame, classes or {}) for frame in frames]
     for name in names:
-        reduced = [reduce_frame(index, frame, name) for index, frame in enumerate(visible)]
-        values = _precisions(reduced)
+        objects = pool([reduce_frame(index, frame, name) for index, frame in enumerate(visible)])
+        values = _precisions(objects)
         for interval in ranges:
-            values |= {f"{key}_{range_name(interval)}": v for key, v in _precisions(reduced, interval).items()}
-        values |= mean_errors(reduced, match(reduced, ERROR_DISTANCE))
+            values |= {f"{key}_{range_name(interval)}": v for key, v in _precisions(objects, interval).items()}
+        values |= mean_errors(objects, match(objects, ERROR_DISTANCE))
         result |= {f"{key_of(name)}_{key}": value for key, value in values.items()}
     means = {f"m{key}": _mean([result[f"{key_of(name)}_{key}"] for name in names]) for key in ("AP", *ERRORS)}
     return {**means, **result}
@@ -122,16 +122,16 @@ def _visible(frame: LabelledFrame, classes: Mapping[str, str]) -> LabelledFrame:
     return (reduced, *detections)  # type: ignore[return-value]  # the same three
 
 
-def _precisions(frames: list[ClassFrame], interval: Interval | None = None) -> dict[str, float]:
-    curves = {limit: match(frames, limit, interval=interval) for limit in DISTANCES}
+def _precisions(objects: Pool, interval: Interval | None = None) -> dict[str, float]:
+    curves = {limit: match(objects, limit, interval=interval) for limit in DISTANCES}
     by_distance = {f"ap_{limit:g}m": average_precision(curve) for limit, curve in curves.items()}
     by_overlap = {
-        f"{kind}_ap40_iou{100 * overlap:.0f}": average_precision_40(match(frames, overlap, kind, interval=interval))
+        f"{kind}_ap40_iou{100 * overlap:.0f}": average_precision_40(match(objects, overlap, kind, interval=interval))
         for kind in ("bev", "3d")
         for overlap in OVERLAPS
     }
-    objects = curves[ERROR_DISTANCE].objects
-    return {"objects": objects, "AP": float(np.mean(list(by_distance.values()))), **by_distance, **by_overlap}
+    count = curves[ERROR_DISTANCE].objects
+    return {"objects": count, "AP": float(np.mean(list(by_distance.values()))), **by_distance, **by_overlap}
 
 
 def average_precision_40(curve: Curve) -> float:

@@ -9,12 +9,9 @@ is reached. Ours: an error is nan where a recall of 0.11 is not reached (the dev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from imkd_edge.evaluation.matching import Curve
-from imkd_edge.evaluation.objects import ClassFrame
+from imkd_edge.evaluation.matching import Curve, Pool
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)  # m
 ERROR_DISTANCE = 2.0  # m: the errors are those of the detections that this limit matches
@@ -36,7 +33,7 @@ def average_precision(curve: Curve) -> float:
     return min(mean / (1 - _MIN_PRECISION), 1.0)
 
 
-def mean_errors(frames: Sequence[ClassFrame], curve: Curve) -> dict[str, float]:
+def mean_errors(pool: Pool, curve: Curve) -> dict[str, float]:
     """ATE, ASE, AOE, AVE of the matches of a curve.
 
     nan where the recall is too low, and for AVE where no match has a labelled and a detected velocity.
@@ -48,9 +45,7 @@ def mean_errors(frames: Sequence[ClassFrame], curve: Curve) -> dict[str, float]:
     confidence = np.interp(_RECALLS, recall, curve.scores, right=0)
     reached = np.flatnonzero(confidence)
     last = int(reached[-1]) if len(reached) else 0
-    rows = list(zip(curve.frame[hits], curve.truth[hits], curve.detection[hits], strict=True))
-    truth = np.array([frames[f].truth[g] for f, g, _ in rows])
-    boxes = np.array([frames[f].boxes[d] for f, _, d in rows])
+    truth, boxes = pool.everything.truth[curve.truth[hits]], pool.everything.boxes[curve.detection[hits]]
     result = {}
     for name, values in zip(ERRORS, _errors(truth, boxes), strict=True):
         known = np.cumsum(np.isfinite(values))

@@ -13,7 +13,7 @@ import numpy as np
 import imkd_edge.ops as ops
 from imkd_edge.evaluation.detections import LabelledFrame
 from imkd_edge.evaluation.distance import DISTANCES, ERROR_DISTANCE, average_precision
-from imkd_edge.evaluation.matching import match
+from imkd_edge.evaluation.matching import Pool, match, pool
 from imkd_edge.evaluation.objects import ClassFrame, Interval, Mask, count_objects, key_of, range_name, reduce_frame
 from imkd_edge.rig import SensorRig
 
@@ -89,16 +89,15 @@ def _ap40(
     return 100 * float(precision[1:].mean())
 
 
-def _errors(frames: list[ClassFrame]) -> dict[str, float]:
+def _errors(objects: Pool) -> dict[str, float]:
     """Mean absolute error and bias of the detections matched within 2 m.
 
     Errors of yaw are modulo half a turn; `turned` is the share of boxes whose heading is reversed.
     """
-    curve = match(frames, ERROR_DISTANCE, level=DIFFICULTIES["hard"])
-    hits = zip(*(column[curve.hits] for column in (curve.frame, curve.truth, curve.detection)), strict=True)
-    difference = np.array([frames[f].boxes[d, :7] - frames[f].truth[g, :7] for f, g, d in hits])
-    if not len(difference):
+    curve, everything = match(objects, ERROR_DISTANCE, level=DIFFICULTIES["hard"]), objects.everything
+    if not curve.hits.any():
         return {}
+    difference = (everything.boxes[curve.detection] - everything.truth[curve.truth])[curve.hits]
     yaw = np.remainder(difference[:, 6] + np.pi, 2 * np.pi) - np.pi
     difference[:, 6] = np.remainder(difference[:, 6] + np.pi / 2, np.pi) - np.pi / 2
     result = {"turned": float((np.abs(yaw) > np.pi / 2).mean())}
@@ -187,12 +186,13 @@ def _class_metrics(
         for group in groups:
             result[f"{kind}_ap40_moderate_{group}"] = _ap40(frames, kind, moderate, min_overlap, None, group)
             result[f"objects_{group}"] = count_objects(frames, moderate, group)
+    objects = pool(frames)
     for distance in DISTANCES:
-        curve = match(frames, distance, level=DIFFICULTIES["hard"])
+        curve = match(objects, distance, level=DIFFICULTIES["hard"])
         result[f"center_ap_{distance:g}m"] = 100 * average_precision(curve)
     for name, level in DIFFICULTIES.items():
         result[f"objects_{name}"] = count_objects(frames, level)
-    return result | _errors(frames)
+    return result | _errors(objects)
 
 
 def bootstrap(

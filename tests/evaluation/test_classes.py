@@ -141,7 +141,7 @@ def test_an_error_needs_a_recall_above_a_tenth():
 def curve(hits, objects: int) -> Curve:
     count = len(hits)
     truth = np.where(np.array(hits, bool), 0, -1)
-    return Curve(np.zeros(count, int), np.arange(count), truth, np.linspace(1, 0.5, count), objects)
+    return Curve(np.arange(count), truth, np.linspace(1, 0.5, count), objects)
 
 
 def test_average_precision_at_40_recalls_by_hand():
