@@ -209,7 +209,10 @@ class EvalOptions:
 
     split: Annotated[str, Option("Of the source; all is every frame.")] = "val"
     score: Annotated[float, Option("Boxes below this score do not count.", min=SCORES[0], max=SCORES[1])] = 0.01
-    per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False
+    protocol: Annotated[
+        str, Option("classes: for any; kitti; nuscenes; auto: the data set's own, where its classes are meant.")
+    ] = "auto"
+    per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (protocols classes, kitti).")] = False
     per_block: Annotated[bool, Option("Also for each run of consecutive frames (Astyx).")] = False
     per_radar: Annotated[bool, Option("Also by the radar returns in a box: none, any, thirds (Astyx).")] = False
     condition: Annotated[

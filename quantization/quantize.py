@@ -17,10 +17,12 @@ from imkd_edge.bundle.half import store_half
 from imkd_edge.calibration.collect import collect
 from imkd_edge.calibration.frames import choose_frames, sensors
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.checks.drive import SYNTH, golden_samples, golden_source
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.checks.selftest import with_results
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.protocol import classes_of
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
 from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Bar
@@ -110,9 +112,9 @@ def quantize(
     recipe = Recipe.of(options)
     if options.html is not None:
         check_writable(options.html)
-    if options.evaluate is not None:
-        check_protocol(choose(data, options.evaluate, source_options).source)
     bundle = Bundle.load(bundle)
+    if options.evaluate is not None:
+        check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
     float_layers = resolve_layers(options.keep_float, _parts(bundle))
 
     # Observe, then quantize each part and train it.
@@ -225,6 +227,7 @@ def calibrate(
     bundle = Bundle.load(bundle)
     parts = _parts(bundle)
     selection = _select(data, split, source_options)
+    warn_of_source(bundle, selection.source)
     # After `export --cameras` the golden drive still has the rig of the training.
     rig = None if "cameras" in bundle.manifest["provenance"] else golden_rig(bundle)
     calibration_frames = choose_frames(selection, rig, frames, bar and bar("choose frames"))

@@ -43,8 +43,8 @@ def evaluate_checkpoint(
     read = ("labels", "lidar") if teacher else ("labels",)
     selection = choose(data, options.split, source_options, options.limit, read)
     detect = CheckpointDetector(Path(checkpoint), options.score, selection.source)
-    check_protocol(selection.source, options)
-    predictions = predict(selection, detect, options, track)
+    check_protocol(selection.source, options, detect.classes)
+    predictions = predict(selection, detect, options, track, detect.classes)
     return summary(predictions, options, measure(predictions, options))
 
 
@@ -58,6 +58,8 @@ class CheckpointDetector:
         state = load_checkpoint(path)
         settings = from_dict(state["config"], str(path))
         self.spec, self.select_sensors = settings.spec, SELECT_SENSORS[settings.data.sensors]
+        names = {item.name: item.name for item in self.spec.head.classes}
+        self.classes = {**names, **settings.data.classes}  # label of the data -> class
         tree = json.loads(self.spec.to_json())
         tree["head"]["score_threshold"] = score
         self.decode_spec = ModelSpec.from_json(json.dumps(tree))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -293,6 +294,14 @@ def compare_source(bundle: Bundle, source: Source) -> Iterator[Warning]:
     if bundle.contract and "unknown" not in (side, bundle.contract.traffic) and side != bundle.contract.traffic:
         text = f"the drive's vehicles keep to the {side}, those of the training to the {bundle.contract.traffic}"
         yield Warning("W0141", text)
+
+
+def warn_of_source(bundle: Bundle, source: Source) -> list[Warning]:
+    """Issues the warnings of `compare_source` as Python's, and returns them."""
+    result = list(compare_source(bundle, source))
+    for item in result:
+        warnings.warn(f"{item.code} {item.text}", stacklevel=3)
+    return result
 
 
 def with_warnings(result: Result, warnings: tuple[Warning, ...]) -> Result:

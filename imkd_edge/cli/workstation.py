@@ -88,7 +88,7 @@ def register(app: typer.Typer) -> None:
         "eval",
         epilog=examples(
             "imkd-edge eval tiny --data synth --split val",
-            "imkd-edge eval runs/astyx-lite.imkd --data recordings/astyx --split val --per-range --per-block --json",
+            "imkd-edge eval runs/yard.imkd --data drives/yard --split val --per-range",
         ),
     )(evaluate)
 
@@ -292,7 +292,7 @@ def evaluate(
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Measure a bundle on labelled frames: KITTI's protocol on Astyx, official devkits on View-of-Delft and others."""
+    """Measure a bundle on labelled frames: the official metrics of a data set, or for any classes AP by class."""
     source_options = parse_options(option)
     if bundle.endswith(".pt"):
         refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
@@ -307,7 +307,12 @@ def evaluate(
     else:
         title = f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames"
         title += f" ({result['unlabelled']} more without labels are left out)" if result["unlabelled"] else ""
-        report.show_numbers(title, result["metrics"])
+        if result["protocol"] == "classes":
+            from imkd_edge.cli.report_classes import show_classes
+
+            show_classes(title, result)
+        else:
+            report.show_numbers(title, result["metrics"])
     return OK
 
 

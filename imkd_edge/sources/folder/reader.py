@@ -71,6 +71,7 @@ class FolderSource(Source):
         self.images, self.lidar, self.labels = images, lidar, labels
         self.dataset = read_dataset(self.path / DATASET, raise_first)
         self.intensity, self.licence, self.traffic = self.dataset.intensity, self.dataset.licence, self.dataset.traffic
+        self.classes = self.dataset.classes  # () where dataset.json names none
         self._index = read_index(self.path / FRAMES, raise_first)
         self._rigs: dict[str, SensorRig] = {}
         self._absences = Absences()
