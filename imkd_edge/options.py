@@ -132,8 +132,11 @@ class TrainOptions:
         bool, Option("Continue from OUT/checkpoint.pt; with more --epochs also a run that is finished.")
     ] = False
     epochs: Annotated[int | None, Option("Epochs of the student, instead of the config's.", min=1)] = None
-    set: Annotated[
-        tuple[str, ...], Option("Another value for a key of the config, e.g. train.rate=1e-3; repeatable.", metavar="KEY=VALUE")
+    changes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Another value for a key of the config, e.g. train.rate=1e-3; repeatable.", "--set", metavar="KEY=VALUE"
+        ),
     ] = ()
     limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
     threads: Annotated[int, Option("Threads of torch and of our ops; 0 is one per core.", min=0)] = 0

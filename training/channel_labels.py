@@ -71,7 +71,9 @@ def converted(tensors: Tensors, source: ModelSpec, spec: ModelSpec, model: Model
     result = {_shifted(name, -shift): value.clone() for name, value in tensors.items()}
     notes = _convert_positions(result, source.grid, spec.grid) + _convert_radar(result, source, spec, model)
     if source.radar.cell != spec.radar.cell or source.grid.cell != spec.grid.cell:
-        cells = f"{spec.grid.cell:g} and {spec.radar.cell:g} m instead of {source.grid.cell:g} and {source.radar.cell:g} m"
+        cells = (
+            f"{spec.grid.cell:g} and {spec.radar.cell:g} m instead of {source.grid.cell:g} and {source.radar.cell:g} m"
+        )
         notes.append(f"cells of {cells}: the same convolutions cover another distance")
     return result, notes
 

@@ -67,7 +67,7 @@ def train(
         Error: train_config, train_checkpoint, train_no_data, train_diverged, device_unavailable; those of the spec and
             the source.
     """
-    settings = load_config(config, options.set)
+    settings = load_config(config, options.changes)
     if options.epochs is not None:
         settings = replace(settings, train=replace(settings.train, epochs=options.epochs))
     if options.teacher is not None and not settings.distill.active:
@@ -174,7 +174,7 @@ def train_teacher(
     *,
     labels: bool = True,
     progress: Track | None = None,
-    watch: Watch = Watch(),  # noqa: B008 (frozen)
+    watch: Watch = Watch(),
 ) -> None:
     """Trains the LiDAR teacher in OUT/teacher and, with `labels`, the label encoder in OUT/labels."""
     device = distributed.join(options.device)

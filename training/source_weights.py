@@ -97,7 +97,10 @@ def _read_part(graph: onnx.GraphProto, prefix: str, spec: ModelSpec, tensors: Te
 def coordinates(prefix: str, spec: ModelSpec) -> tuple[str, list[np.ndarray]]:
     """The layer of a part that reads coordinates, and their values along rows and columns."""
     if prefix == "camera.":
-        return "camera.row_weight", [np.linspace(-1, 1, spec.image.feature_height()), np.zeros(spec.image.feature_width())]
+        return "camera.row_weight", [
+            np.linspace(-1, 1, spec.image.feature_height()),
+            np.zeros(spec.image.feature_width()),
+        ]
     rows, columns = np.linspace(-1, 1, spec.grid.height()), np.linspace(-1, 1, spec.grid.width())
     return "bev.position_weight", [rows, columns]
 

@@ -74,7 +74,9 @@ class Validation:
         self.selection = Selection(selection.source, spread(selection.names, train.val_limit))
         shared = len(set(self.selection.names) & set(trained_on))
         if shared:
-            what = f"{shared} of {len(self.selection)} frames of the validation split '{train.val_split}' are trained on"
+            what = (
+                f"{shared} of {len(self.selection)} frames of the validation split '{train.val_split}' are trained on"
+            )
             warnings.warn(f"{what}: its numbers say nothing about other frames", stacklevel=2)
 
     def due(self, epoch: int) -> bool:

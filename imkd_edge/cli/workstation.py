@@ -25,6 +25,7 @@ from imkd_edge.cli.common import (
     verb,
 )
 from imkd_edge.cli.common import import_extra as _extra
+from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
     CompareOptions,
@@ -50,15 +51,14 @@ def register(app: typer.Typer) -> None:
     add(
         "train",
         epilog=examples(
-            "imkd-edge train astyx-lite --data recordings/astyx --split train --out runs/astyx-lite --seed 1 --resume",
-            "imkd-edge train astyx --ablation --data recordings/astyx --out runs/ablation",
+            "imkd-edge train mine.toml --from tiny --set train.val_split=val --set train.rate=1e-3 --out runs/mine",
+            "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
     add(
         "export",
         epilog=examples(
-            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd "
-            "--metrics runs/astyx-lite/eval.json",
+            "imkd-edge export runs/astyx-lite --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
             "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
         ),
     )(export)
@@ -121,16 +121,25 @@ def train(
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
+    option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch."""
+    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch.
+
+    With a val_split in [train] it measures that split every val_every epochs, draws frames of it, and writes best.pt.
+    """
     if ablation:
+        refuse({"--option": option}, "a plan has its own", "leave it out")
         with_plan = ("--data", "--out", "--teacher", "--resume")
         single = {name: value for name, value in changed(options).items() if name not in with_plan}
         refuse(single, "a plan has its own", "leave it out")
         return _ablate(config, options, row or [], seeds, json)
     refuse({"--row": row, "--seeds": seeds or None}, "belongs to a plan", "add --ablation")
-    result = _extra("imkd_edge.training.program", "train").train(config, options, progress=bar("train"))
+    program = _extra("imkd_edge.training.program", "train")
+    with TrainingLine(log()) as monitor:
+        result = program.train(
+            config, options, source_options=parse_options(option), progress=bar("read"), monitor=monitor
+        )
     if result:  # of the processes that torchrun starts, only the first returns one
         _show("training", result, json)
     return OK
@@ -166,7 +175,10 @@ def parse_seeds(text: str) -> list[int]:
 @verb
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="checkpoint.pt of a training; with --cameras also a bundle, or a shipped one's name.")
+        Path,
+        typer.Argument(
+            help="A run's folder or its checkpoint.pt; with --cameras also a bundle, or a shipped one's name."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
@@ -178,16 +190,26 @@ def export(
     cameras: Annotated[
         int | None, typer.Option(help="Largest number of cameras of a rig; the default is the training's.")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Turn a checkpoint into a bundle that the device loads, or a bundle into one for another number of cameras."""
+    if (checkpoint / "checkpoint.pt").is_file():
+        checkpoint = checkpoint / ("best.pt" if best else "checkpoint.pt")
+    elif best:
+        fix = "name the folder that imkd-edge train wrote"
+        raise Error(Code.train_checkpoint, "--best chooses a file of a run's folder", str(checkpoint), fix)
     if cameras is not None and not checkpoint.is_file():
         refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
         module = _extra("imkd_edge.checks.cameras", "quantize")
         _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out), json)
         return OK
     if not checkpoint.is_file():
-        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras"
+        fix = "give the folder or checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras"
+        if best:
+            fix = "train with [train] val_split, or leave --best out for the last epoch"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
     module = _extra("imkd_edge.training.export", "train")
     result = module.export(checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras)
