@@ -12,6 +12,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from imkd_edge.spec import SCORES
 
+# Files of a training in its folder: its last epoch, and the one that its validation chose.
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+
 
 @dataclass(frozen=True)
 class Option:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import CHECKPOINT
 from imkd_edge.training.config import Config, from_dict
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.pt"  # files of a stage in its folder: its last epoch, and its best one
 LOG = "log.jsonl"  # beside it, one line per epoch
 TEACHER, LABELS, STUDENT = "teacher", "labels", "student"  # stages; the first two are also folders of a run
 KEYS = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"}
@@ -58,7 +58,7 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
 
 
 def student_of(state: dict[str, Any], where: str) -> tuple[Student, Config]:
-    """The averaged student of a checkpoint's state, in evaluation mode on the CPU, and its config; see `load_student`."""
+    """The averaged student of a checkpoint's state, in evaluation mode, and its config; see `load_student`."""
     if state["stage"] != STUDENT:
         problem = f"the checkpoint holds the stage '{state['stage']}', not '{STUDENT}'"
         raise Error(Code.train_checkpoint, problem, where, f"name the student's {CHECKPOINT}")

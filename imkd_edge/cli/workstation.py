@@ -28,6 +28,8 @@ from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
+    BEST,
+    CHECKPOINT,
     CompareOptions,
     ConvertOptions,
     EvalOptions,
@@ -196,8 +198,8 @@ def export(
     json: Json = False,
 ) -> int:
     """Turn a checkpoint into a bundle that the device loads, or a bundle into one for another number of cameras."""
-    if (checkpoint / "checkpoint.pt").is_file():
-        checkpoint = checkpoint / ("best.pt" if best else "checkpoint.pt")
+    if (checkpoint / CHECKPOINT).is_file():
+        checkpoint = checkpoint / (BEST if best else CHECKPOINT)
     elif best:
         fix = "name the folder that imkd-edge train wrote"
         raise Error(Code.train_checkpoint, "--best chooses a file of a run's folder", str(checkpoint), fix)
