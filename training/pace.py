@@ -34,10 +34,14 @@ class Pace:
 
     def step(self, epoch: int, batch: int, loss: float) -> TrainingStep:
         """Where the training stands after a batch (from 1) of an epoch (from 0)."""
+        rate, left = self.rate(batch), self.left(epoch, batch)
+        return TrainingStep(self.stage, epoch + 1, self.epochs, batch, self.batches, loss, rate, left)
+
+    def left(self, epoch: int, batch: int) -> float:
+        """Seconds until the last epoch ends, after a batch (from 1) of an epoch (from 0), at the pace up to now."""
         finished = (epoch - self.first) * self.batches + batch
         each = (time.monotonic() - self.start) / max(1, finished)
-        left = each * ((self.epochs - epoch) * self.batches - batch)
-        return TrainingStep(self.stage, epoch + 1, self.epochs, batch, self.batches, loss, self.rate(batch), left)
+        return each * ((self.epochs - epoch) * self.batches - batch)
 
     def rate(self, batches: int) -> float:
         """Frames per second of this epoch, after so many batches."""

@@ -101,7 +101,7 @@ class Run:
                 events.write(line)
                 if first:
                     self.save()
-                    self.monitor.log(self.summary(line))
+                    self.monitor.log(self.summary(line, pace.left(self.epoch, 0)))
                 line = distributed.from_first(line)
         events.close()
         return line
@@ -126,11 +126,11 @@ class Run:
         """Whether [train] patience ends the run; more patience continues it."""
         return 0 < self.settings.train.patience <= self.best.since
 
-    def summary(self, line: dict[str, Any]) -> str:
-        """A line of the log in words."""
+    def summary(self, line: dict[str, Any], left: float) -> str:
+        """A line of the log in words, with the seconds that are left."""
         losses, rate = line["losses"], line["frames_per_second"]
         text = f"{self.stage.name} epoch {self.epoch}/{self.settings.train.epochs}: loss {losses['total']:.4g}, "
-        text += f"{rate:.1f} frames/s, {clock(line['seconds'])}"
+        text += f"{rate:.1f} frames/s, {clock(line['seconds'])}, {clock(left)} left"
         if "validation" in line:
             result = line["validation"]
             name = self.best.metric

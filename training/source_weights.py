@@ -69,10 +69,16 @@ def _read_bundle(name: str) -> SourceWeights:
             what, fix = "a quantized bundle, whose weights are rounded", "name the float bundle that it was made of"
             raise Error(Code.train_checkpoint, what, name, fix)
         _read_part(graph, f"{part}.", bundle.spec, tensors, folded)
-    provenance: dict[str, Any] = bundle.manifest.get("provenance", {})
-    backbone = provenance.get("config", {}).get("model", {}).get("backbone", "")
-    licence = provenance.get("data", {}).get("licence", "")
+    backbone = _entry(bundle.manifest, "provenance", "config", "model", "backbone")
+    licence = _entry(bundle.manifest, "provenance", "data", "licence")
     return SourceWeights(name, bundle.spec, backbone, tensors, folded, licence)
+
+
+def _entry(tree: Any, *keys: str) -> str:
+    """A text of a manifest whose provenance may have any form; empty where it is not there."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, str) else ""
 
 
 def _read_part(graph: onnx.GraphProto, prefix: str, spec: ModelSpec, tensors: Tensors, folded: Tensors) -> None:

@@ -51,8 +51,10 @@ class Transfer:
         return dict(vars(self))
 
 
-def _listed(names: Labels, most: int = 6) -> str:
-    return (", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")) or "none"
+def _listed(names: Labels, most: int = 12) -> str:
+    """The names in a line: of many the first and the last."""
+    short = names if len(names) <= most else [names[0], "...", f"{names[-1]} ({len(names)} in all)"]
+    return ", ".join(short) or "none"
 
 
 def transfer(student: Student, model: ModelConfig, source: SourceWeights) -> Transfer:

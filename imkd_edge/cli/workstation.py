@@ -143,7 +143,8 @@ def train(
             config, options, source_options=parse_options(option), progress=bar("read"), monitor=monitor
         )
     if result:  # of the processes that torchrun starts, only the first returns one
-        _show("training", result, json)
+        shown = result if json else {name: value for name, value in result.items() if name != "validation"}
+        _show("training", shown, json)
     return OK
 
 
