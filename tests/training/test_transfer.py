@@ -202,7 +202,7 @@ def test_the_embedding_of_a_position_is_the_same_function_of_metres_on_another_g
     theirs, ours = student(source), student(other, seed=1)
     transfer(ours, other.model, weights(source, theirs))
     maps = [net.bev.position_weight(net.bev.positions)[0].detach() for net in (theirs, ours)]
-    # The cell at x = 10.0, y = -5.2: (10 + 51.2) / 0.8 = 76.5, (-5.2 + 51.2) / 0.8 = 57.5; (10 + 12.8) / 0.8 = 28.5, ...
+    # The cell of x = 10.0, y = -5.2: (10 + 51.2) / 0.8 = 76.5, (-5.2 + 51.2) / 0.8 = 57.5; there 28.5 and 25.5.
     torch.testing.assert_close(maps[1][:, 25, 28], maps[0][:, 57, 76], rtol=1e-4, atol=1e-5)
 
 

@@ -17,17 +17,38 @@ from imkd_edge.errors import Error
 from imkd_edge.evaluation import run as evaluation
 from imkd_edge.options import EvalOptions, TrainOptions
 from imkd_edge.progress import TrainingStep, clock
-from imkd_edge.sources.synth import SynthSource
-from imkd_edge.training import validation
+from imkd_edge.rig import SensorRig
+from imkd_edge.sources.base import Sample
+from imkd_edge.sources.synth import SynthSource, default_rig
+from imkd_edge.training import program, validation
 from imkd_edge.training.checkpoint import load_checkpoint
 from imkd_edge.training.config import load_config
 from imkd_edge.training.evaluate import evaluate_checkpoint
 from imkd_edge.training.pace import Pace
-from imkd_edge.training.program import train
 
-# 7 frames to train on and one to validate on, small pictures: a few seconds an epoch.
-SMALL = ("data.options={scenes=8, frames_per_scene=1, image=[240, 135]}", "augment.flip=false")
+SMALL = ("spec.cameras=1", "augment.flip=false")
 WATCHED = (*SMALL, "train.val_split=val", "train.val_every=2", "train.val_pictures=1")
+
+
+class OneCamera(SynthSource):
+    """Seven frames to train on and one to validate on, of one camera; each is drawn once."""
+
+    def __init__(self) -> None:
+        rig = default_rig((240, 135))
+        super().__init__(scenes=8, frames_per_scene=1, rig=SensorRig(cameras=list(rig.cameras)[:1], radars=list(rig.radars)))
+        self.samples: dict[str, Sample] = {}
+
+    def __getitem__(self, name: str) -> Sample:
+        if name not in self.samples:
+            self.samples[name] = super().__getitem__(name)
+        return self.samples[name]
+
+
+SOURCE = OneCamera()
+
+
+def train(config: Path, options: TrainOptions, **more) -> dict:
+    return program.train(config, options, source=SOURCE, **more)
 
 
 class Notes:
@@ -62,7 +83,7 @@ def watched(config, tmp_path_factory) -> tuple[Path, Notes, dict]:
 def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     """Validations measure these mAPs, one after another, instead of the network."""
     script = iter(values)
-    monkeypatch.setattr(validation, "predict", lambda *_: evaluation.Predictions(SynthSource(), [], [], []))
+    monkeypatch.setattr(validation, "predict", lambda *_: evaluation.Predictions(SOURCE, [], [], []))
     monkeypatch.setattr(validation, "measure", lambda *_: {"mAP": next(script)})
 
 
@@ -74,8 +95,7 @@ def test_validation_follows_every_nth_epoch_and_the_last_one(watched) -> None:
 
 def test_a_validation_measures_what_eval_measures_of_its_checkpoint(watched) -> None:
     folder = watched[0]
-    options = {"scenes": 8, "frames_per_scene": 1, "image": [240, 135]}
-    result = evaluate_checkpoint(folder / "checkpoint.pt", "synth", EvalOptions(split="val"), source_options=options)
+    result = evaluate_checkpoint(folder / "checkpoint.pt", SOURCE, EvalOptions(split="val"))
     metrics = log_of(folder)[-1]["validation"]["metrics"]
     finite = {name: value for name, value in result["metrics"].items() if math.isfinite(value)}
     assert metrics == pytest.approx(finite, abs=1e-5) and "mAP" in metrics
@@ -150,7 +170,7 @@ def test_a_split_that_is_not_there_is_refused_before_training(config, tmp_path) 
 def test_validation_on_frames_that_are_trained_on_is_said(config, tmp_path, monkeypatch) -> None:
     scripted(monkeypatch, [0.5])
     options = TrainOptions(out=tmp_path, epochs=1, split="all", changes=(*SMALL, "train.val_split=val"))
-    with pytest.warns(UserWarning, match="1 of 1 frames of val_split 'val' are trained on"):
+    with pytest.warns(UserWarning, match="1 of 1 frames of the validation split .val. are trained on"):
         train(config, options)
 
 
@@ -161,7 +181,7 @@ def test_frames_of_a_limited_validation_are_evenly_spaced() -> None:
 
 def test_the_config_that_was_used_lies_in_the_folder_and_trains_the_same(config, watched, tmp_path) -> None:
     used = load_config(watched[0] / "config.toml")
-    assert used.train.val_every == 2 and used.data.options["scenes"] == 8
+    assert used.train.val_every == 2 and used.spec.cameras == 1
     train(watched[0] / "config.toml", TrainOptions(out=tmp_path, epochs=1))
     assert log_of(tmp_path)[0]["epoch"] == 1
     assert load_checkpoint(watched[0] / "checkpoint.pt")["config"] == used.to_dict()
@@ -221,7 +241,7 @@ def test_options_of_the_source_limit_and_threads_reach_the_training(config, tmp_
     monkeypatch.setattr(ops, "set_threads", threads.append)
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     options = TrainOptions(out=tmp_path, epochs=1, limit=5, threads=2, changes=("train.tensorboard=false",))
-    result = train(config, options, source_options={"frames_per_scene": 3, "image": [240, 135]})
+    result = program.train(config, options, source_options={"frames_per_scene": 3, "image": [240, 135]})
     assert result["frames"] == 5 and threads == [2, 2]
     data = load_config(tmp_path / "config.toml").data
     assert data.limit == 5 and data.options == {"scenes": 2, "frames_per_scene": 3, "image": [240, 135]}
