@@ -12,6 +12,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from imkd_edge.spec import SCORES
 
+# Files of a training in its folder: its last epoch, and the one that its validation chose.
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -139,8 +142,26 @@ class TrainOptions:
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
-    resume: Annotated[bool, Option("Continue from OUT/checkpoint.pt.")] = False
+    start: Annotated[
+        str | None,
+        Option(
+            "Start from the weights of a bundle, a checkpoint.pt or a run's folder that fit.",
+            "--from",
+            metavar="BUNDLE|CHECKPOINT",
+        ),
+    ] = None
+    resume: Annotated[
+        bool, Option("Continue from OUT/checkpoint.pt; with more --epochs also a run that is finished.")
+    ] = False
     epochs: Annotated[int | None, Option("Epochs of the student, instead of the config's.", min=1)] = None
+    changes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Another value for a key of the config, e.g. train.rate=1e-3; repeatable.", "--set", metavar="KEY=VALUE"
+        ),
+    ] = ()
+    limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
+    threads: Annotated[int, Option("Threads of torch and of our ops; 0 is one per core.", min=0)] = 0
     teacher: Annotated[
         Path | None, Option("OUT of an earlier run whose LiDAR teacher and label encoder are used again.")
     ] = None

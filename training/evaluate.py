@@ -20,7 +20,7 @@ from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, load_student
+from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, student_of
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
@@ -54,9 +54,11 @@ class CheckpointDetector:
     A student with a history looks up past samples in `source`, and caches the fused maps of the last samples.
     """
 
-    def __init__(self, path: Path, score: float, source: Source | None = None):
-        state = load_checkpoint(path)
-        settings = from_dict(state["config"], str(path))
+    def __init__(self, checkpoint: Path | dict[str, Any], score: float, source: Source | None = None):
+        """checkpoint: a file, or the state that one holds."""
+        path = "a training" if isinstance(checkpoint, dict) else str(checkpoint)
+        state = checkpoint if isinstance(checkpoint, dict) else load_checkpoint(Path(checkpoint))
+        settings = from_dict(state["config"], path)
         self.spec, self.select_sensors = settings.spec, SELECT_SENSORS[settings.data.sensors]
         names = {item.name: item.name for item in self.spec.head.classes}
         self.classes = {**names, **settings.data.classes}  # label of the data -> class
@@ -68,7 +70,7 @@ class CheckpointDetector:
         self.maps: OrderedDict[str, tuple[torch.Tensor, ops.EgoMotion, bool]] = OrderedDict()  # see fused
         self.network: torch.nn.Module
         if self.lidar is None:
-            self.network = load_student(path)[0]
+            self.network = student_of(state, path)[0]
         else:
             self.network = Teacher(self.spec, settings.teacher)
             self.network.load_state_dict(state["ema"])

@@ -174,6 +174,7 @@ def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
         "epochs": state["epoch"],
         "commit": state.get("commit", "unknown"),
         "parameters": sum(p.numel() for p in student.parameters()),
+        **({"from": state["from"]} if state.get("from") else {}),  # weights that it started from, and their licence
         "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),

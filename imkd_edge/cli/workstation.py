@@ -25,8 +25,11 @@ from imkd_edge.cli.common import (
     verb,
 )
 from imkd_edge.cli.common import import_extra as _extra
+from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
+    BEST,
+    CHECKPOINT,
     CompareOptions,
     ConvertOptions,
     EvalOptions,
@@ -50,15 +53,14 @@ def register(app: typer.Typer) -> None:
     add(
         "train",
         epilog=examples(
-            "imkd-edge train astyx-lite --data recordings/astyx --split train --out runs/astyx-lite --seed 1 --resume",
-            "imkd-edge train astyx --ablation --data recordings/astyx --out runs/ablation",
+            "imkd-edge train mine.toml --from tiny --set train.val_split=val --set train.rate=1e-3 --out runs/mine",
+            "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
     add(
         "export",
         epilog=examples(
-            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd "
-            "--metrics runs/astyx-lite/eval.json",
+            "imkd-edge export runs/astyx-lite --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
             "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
         ),
     )(export)
@@ -121,18 +123,28 @@ def train(
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
+    option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch."""
+    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch.
+
+    With a val_split in [train] it measures that split every val_every epochs, draws frames of it, and writes best.pt.
+    """
     if ablation:
+        refuse({"--option": option}, "a plan has its own", "leave it out")
         with_plan = ("--data", "--out", "--teacher", "--resume")
         single = {name: value for name, value in changed(options).items() if name not in with_plan}
         refuse(single, "a plan has its own", "leave it out")
         return _ablate(config, options, row or [], seeds, json)
     refuse({"--row": row, "--seeds": seeds or None}, "belongs to a plan", "add --ablation")
-    result = _extra("imkd_edge.training.program", "train").train(config, options, progress=bar("train"))
+    program = _extra("imkd_edge.training.program", "train")
+    with TrainingLine(log()) as monitor:
+        result = program.train(
+            config, options, source_options=parse_options(option), progress=bar("read"), monitor=monitor
+        )
     if result:  # of the processes that torchrun starts, only the first returns one
-        _show("training", result, json)
+        shown = result if json else {name: value for name, value in result.items() if name != "validation"}
+        _show("training", shown, json)
     return OK
 
 
@@ -166,7 +178,10 @@ def parse_seeds(text: str) -> list[int]:
 @verb
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="checkpoint.pt of a training; or a bundle, with --cameras or --golden.")
+        Path,
+        typer.Argument(
+            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle, or a shipped one's name."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
@@ -185,16 +200,22 @@ def export(
             "go into the bundle)."
         ),
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive."""
+    checkpoint = _checkpoint_of(checkpoint, best)
     if not (cameras is None and golden is None) and not checkpoint.is_file():
         refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
         module = _extra("imkd_edge.checks.cameras", "quantize")
         _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out, golden), json)
         return OK
     if not checkpoint.is_file():
-        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
+        fix = "give the folder or checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
+        if best:
+            fix = "train with [train] val_split, or leave --best out for the last epoch"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
     module = _extra("imkd_edge.training.export", "train")
     result = module.export(
@@ -202,6 +223,15 @@ def export(
     )
     _show("bundle", result, json)
     return OK
+
+
+def _checkpoint_of(path: Path, best: bool) -> Path:
+    if (path / CHECKPOINT).is_file():
+        return path / (BEST if best else CHECKPOINT)
+    if best:
+        fix = "name the folder that imkd-edge train wrote"
+        raise Error(Code.train_checkpoint, "--best chooses a file of a run's folder", str(path), fix)
+    return path
 
 
 @verb

@@ -61,18 +61,23 @@ def test_train_passes_its_options_on_and_prints_the_result(
 ) -> None:
     calls = []
 
-    def train(config: str, options: TrainOptions, *, progress: Track) -> dict[str, object]:
-        calls.append((config, options, progress))
+    def train(config: str, options: TrainOptions, *, source_options, progress: Track, monitor) -> dict[str, object]:
+        calls.append((config, options, source_options, progress))
+        monitor.log("a line of the log")
         return {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": float("nan")}}
 
     monkeypatch.setattr(workstation, "_extra", lambda module, extra: SimpleNamespace(train=train))
     outcome = run(
-        "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json"
-    )
+        "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json",
+        "--from", "tiny", "--set", "train.rate=1e-3", "--set", "name=mine", "--limit", "50", "--threads", "2",
+        "--option", "scenes=4",
+    )  # fmt: skip
     assert outcome.json == {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": None}}
-    [(config, options, progress)] = calls
-    assert config == "tiny"
-    assert options == TrainOptions(data="synth", out=tmp_path, seed=3, epochs=2, resume=True)
+    [(config, options, source_options, progress)] = calls
+    assert config == "tiny" and source_options == {"scenes": 4}
+    expected = {"start": "tiny", "changes": ("train.rate=1e-3", "name=mine"), "limit": 50, "threads": 2}
+    assert options == TrainOptions(data="synth", out=tmp_path, seed=3, epochs=2, resume=True, **expected)
+    assert "a line of the log" in outcome.stderr
     assert list(progress([1, 2])) == [1, 2]
 
 

@@ -155,11 +155,9 @@ class _Scene:
         if self.bundle:
             parts.append(f"bundle {self.bundle}")
         if self.result is not None:
-            parts += [
-                f"{len(self.result.detections)} detections",
-                f"{self.result.total_us / 1000:.1f} ms",
-                f"health: {self.result.health.mode}",
-            ]
+            parts.append(f"{len(self.result.detections)} detections")
+            parts += [f"{self.result.total_us / 1000:.1f} ms"] if self.result.total_us else []
+            parts.append(f"health: {self.result.health.mode}")
         canvas.text(x, 30, "   ·   ".join(parts), self.theme.muted, 14)
 
     def _draw_camera(self, canvas: Canvas, index: int) -> None:

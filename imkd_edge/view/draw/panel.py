@@ -113,7 +113,9 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
 
 
 def draw_timing(canvas: Canvas, y: float, timings_us: dict[str, float], total_us: float, theme: Theme) -> float:
-    """Draws the stages' times as one stacked bar with a key; returns the next free y."""
+    """Draws the stages' times as one stacked bar with a key; returns the next free y. 0 µs is a time not measured."""
+    if not total_us:
+        return y
     y = _heading(canvas, y, f"Time: {total_us / 1000:.1f} ms", theme)
     width, x = canvas.width - 28, 14.0
     canvas.box(14, y, width, 10, theme.line)
