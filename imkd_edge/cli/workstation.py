@@ -180,7 +180,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle, or a shipped one's name."
+            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle or its name."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
