@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imkd_edge.checks.data import images, labels, radar, rig, times
+from imkd_edge.bundle.files import check_writable
+from imkd_edge.checks.data import images, labels, radar, rig, times, velocity
+from imkd_edge.checks.data.page import write_page
 from imkd_edge.checks.data.report import Findings, Report, error, warning
 from imkd_edge.checks.data.survey import Survey, survey
 from imkd_edge.errors import Code, Error
@@ -27,6 +30,7 @@ def check(
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
     track: Track | None = None,
+    html: Path | None = None,
 ) -> Report:
     """Checks recordings. Every line of a drive folder is read, and the sensor files of some frames.
 
@@ -35,10 +39,17 @@ def check(
         limit: frames whose sensor files are read, evenly spaced; None: 500.
         options: of the source's reader.
         track: wraps the frame names, for a progress bar.
+        html: a page to look at, with pictures of a few frames.
     Raises:
-        Error: those of opening a source that is no drive folder; defects of a drive folder are findings.
+        Error: those of opening a source that is no drive folder; defects of a drive folder are findings; write_failed.
     """
-    return report_of(survey(source, limit, options, track))
+    if html is not None:
+        check_writable(html)
+    data = survey(source, limit, options, track)
+    report = report_of(data)
+    if html is not None:
+        write_page(html, report, data.source, track)
+    return report
 
 
 def report_of(data: Survey) -> Report:
@@ -47,7 +58,7 @@ def report_of(data: Survey) -> Report:
     sensors = times.sensor_offsets(moments)
     for name, camera in data.cameras.items():
         sensors.setdefault(name, {"kind": "camera"}).update(camera.to_dict())
-    proposals = data.ground.proposals()
+    ground = rig.ground_report(data.ground, data.ground.proposals())
     return Report(
         source=data.name,
         kind="folder" if source is None else source.kind,
@@ -62,8 +73,8 @@ def report_of(data: Survey) -> Report:
         radars={name: statistics.to_dict() for name, statistics in data.radars.items()},
         classes=_classes(data),
         rig={} if data.rig is None else rig.statistics(data.rig),
-        ground=rig.ground_report(data.ground, proposals),
-        findings=tuple([*data.faults, *_judge(data, sensors, rig.ground_report(data.ground, proposals))]),
+        ground=ground,
+        findings=(*data.faults, *_judge(data, sensors, ground)),
     )
 
 
@@ -76,6 +87,8 @@ def _judge(data: Survey, sensors: Mapping[str, Any], ground: dict[str, Any]) -> 
     yield from labels.judge_bottoms(moments, _planes(data))
     yield from _judge_lidar(data)
     yield from radar.judge(data.radars, getattr(source, "intensity", "") or "")
+    if data.rig is not None:
+        yield from velocity.judge_without_motion(data.speeds, data.motions.get("none", 0), data.rig)
     yield from radar.judge_boxes(data.boxes)
     yield from images.judge(data.cameras)
     yield from _judge_rigs(data)

@@ -64,7 +64,10 @@ def judge(moments: Moments, classes: Sequence[str] = ()) -> Findings:
         yield from _judge_sizes(label, boxes, labels == label, where)
     far = np.hypot(boxes[:, 0], boxes[:, 1]) > FAR
     if far.any():
-        what, fix = f"{int(far.sum())} objects are more than {FAR:g} m away", "write centres in metres, in the ego frame"
+        what, fix = (
+            f"{int(far.sum())} objects are more than {FAR:g} m away",
+            "write centres in metres, in the ego frame",
+        )
         yield error(Code.source_bad_label, "positions", what, where(far), fix)
     yield from _judge_speeds(moments, boxes, where)
 
@@ -128,7 +131,11 @@ def _judge_frame_of_velocities(moments: Moments, boxes: np.ndarray) -> Findings:
     if like_ego > 0.2 and like_ego > 3 * over_ground:
         what = f"{100 * like_ego:.0f} % of the objects have the velocity of what stands, seen from the vehicle"
         yield error(
-            Code.source_bad_label, "speeds", what, "objects", "write velocities over ground, not relative to the vehicle"
+            Code.source_bad_label,
+            "speeds",
+            what,
+            "objects",
+            "write velocities over ground, not relative to the vehicle",
         )
 
 
@@ -146,10 +153,12 @@ def judge_bottoms(moments: Moments, planes: Mapping[int, Plane] | Plane) -> Find
     middle = float(np.median(above))
     if abs(middle) <= MAX_BOTTOM:
         return
-    share = float(np.median(above / boxes[:, 5]))
+    shares, height = above / boxes[:, 5], float(np.median(boxes[:, 5]))
+    share = float(np.median(shares))
+    by_height = np.median(np.abs(shares - share)) * height < np.median(np.abs(above - middle)) / 2
     side = "above" if middle > 0 else "below"
     what = f"the boxes' lower sides lie {abs(middle):.2f} m {side} the ground plane, in the median of {len(boxes)}"
     fix = "correct the ground_plane of the rig, or the labels"
-    if abs(share + 0.5) < 0.1:
+    if abs(share + 0.5) < 0.1 and by_height:
         fix += "; they lie half a height too low: center is the middle of the box, not of its lower side"
     yield warning(Code.source_bad_label, "heights", what, "objects", fix)

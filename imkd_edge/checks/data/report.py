@@ -86,6 +86,11 @@ def quantiles(values: Any, digits: int = 3) -> dict[str, float] | None:
     return {"min": round(float(low), digits), "median": round(float(middle), digits), "max": round(float(high), digits)}
 
 
+def rounded(value: float, digits: int) -> float | None:
+    """A number for a report; None where it is not finite."""
+    return round(float(value), digits) if np.isfinite(value) else None
+
+
 def listed(names: Any, most: int = 3) -> str:
     """The first names of a list, and how many more there are."""
     names = list(names)

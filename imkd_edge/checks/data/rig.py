@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import imkd_edge._core as _core
-from imkd_edge.checks.data.report import Findings, error, warning
+from imkd_edge.checks.data.report import Findings, error, rounded, warning
 from imkd_edge.checks.ground import RANGES, GroundProposal, compare_planes, propose_plane
 from imkd_edge.checks.rig import examine
 from imkd_edge.errors import Code
@@ -37,7 +37,7 @@ def ground(rig: SensorRig) -> Plane:
 
 
 def statistics(rig: SensorRig) -> dict[str, dict[str, Any]]:
-    """For each camera its field of view, height and share of its rays that cross the grid; for each radar its height."""
+    """For each camera its view, height and share of the rays that cross the grid; for each radar its height."""
     plane, result = ground(rig), dict[str, dict[str, Any]]()
     for camera, coverage in zip(rig.cameras, _coverage(rig)):
         result[camera.name] = {
@@ -61,8 +61,10 @@ def _coverage(rig: SensorRig) -> list[_core.CameraCoverage]:
 
 def judge(rig: SensorRig, where: str) -> Findings:
     """What is wrong with the mounting of a rig; where: its file, or what else names it."""
-    code, topic = Code.source_bad_calibration, "rig"
+    code, topic, hinted = Code.source_bad_calibration, "rig", set[str]()
     for coverage in _coverage(rig):
+        if coverage.hint:
+            hinted.add(coverage.name)
         if coverage.hint or not coverage.usable:
             what = f"{100 * coverage.across:.0f} % of its rays cross a usual grid"
             what += f": {coverage.hint}" if coverage.hint else ""
@@ -72,6 +74,8 @@ def judge(rig: SensorRig, where: str) -> Findings:
     plane = ground(rig)
     for kind, sensors, usual in (("camera", rig.cameras, CAMERA_HEIGHTS), ("radar", rig.radars, RADAR_HEIGHTS)):
         for sensor in sensors:
+            if kind == "camera" and sensor.name in hinted:
+                continue
             T = sensor.T_ego_camera if kind == "camera" else sensor.T_ego_radar  # type: ignore[union-attr]
             yield from _judge_mounting(f"{kind} {sensor.name}", np.asarray(T), plane, usual, where)
 
@@ -125,8 +129,8 @@ def ground_report(returns: GroundReturns, proposals: list[GroundProposal]) -> di
         difference = compare_planes(named, proposal.plane)
         result[proposal.sensor] = {
             "plane": [round(value, 4) for value in proposal.plane],
-            "height_error": round(proposal.height_error, 3),
-            "tilt_error": round(proposal.tilt_error, 2),
+            "height_error": rounded(proposal.height_error, 3),
+            "tilt_error": rounded(proposal.tilt_error, 2),
             "height_off": round(difference.height, 3),
             "tilt_off": round(difference.tilt, 2),
         }
@@ -140,7 +144,10 @@ def judge_ground(report: dict[str, Any]) -> Findings:
             continue
         entry = report[sensor]
         height, tilt = abs(entry["height_off"]), entry["tilt_off"]
-        height_bound, tilt_bound = (np.nan_to_num(ERRORS * entry[key]) for key in ("height_error", "tilt_error"))
+        certain = entry["height_error"] is not None  # else the frames are too few for an uncertainty
+        height_bound, tilt_bound = (
+            ERRORS * entry[key] if certain else bound for key, bound in zip(("height_error", "tilt_error"), LARGE)
+        )
         if not ((height > NOTABLE[0] and height > height_bound) or (tilt > NOTABLE[1] and tilt > tilt_bound)):
             continue
         large = (height > LARGE[0] and height > height_bound) or (tilt > LARGE[1] and tilt > tilt_bound)
@@ -149,6 +156,6 @@ def judge_ground(report: dict[str, Any]) -> Findings:
         fix = f'write "ground_plane": [{plane}] in the rig'
         if sensor == "radar":
             fix = "look at the radars' mounting and the ego frame's origin; measure the height above the road"
-        grade = error if large else warning
+        grade = error if large and certain else warning
         yield grade(Code.source_bad_calibration, "ground plane", what, "rig", fix)
         return

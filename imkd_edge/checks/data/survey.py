@@ -16,6 +16,7 @@ from imkd_edge.checks.data.moments import Moment, Moments
 from imkd_edge.checks.data.radar import BoxReturns, RadarStatistics, newest_in_ego, newest_sweeps, rig_radars
 from imkd_edge.checks.data.report import Finding, of_error, warning
 from imkd_edge.checks.data.rig import GroundReturns, ground
+from imkd_edge.checks.data.velocity import speed_as_raw
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.ops import EgoMotion
@@ -55,6 +56,7 @@ class Survey:
     reflectance: list[float] = field(default_factory=list)  # largest of each cloud
     ground: GroundReturns = field(default_factory=GroundReturns)
     motions: dict[str, int] = field(default_factory=dict)  # source of the ego motion -> frames
+    speeds: list[float] = field(default_factory=list)  # m/s, by the returns of frames of unknown ego motion
     faults: list[Finding] = field(default_factory=list)  # of the format and of reading
 
     @property
@@ -74,6 +76,8 @@ class Survey:
         self.motions[source] = self.motions.get(source, 0) + 1
         if motion.source in ("poses", "twist") and motion.twist is not None:
             twist = np.asarray(motion.twist)
+        if twist is None and (speed := speed_as_raw(sample)) is not None:
+            self.speeds.append(speed)
         self._add_radar(sample, twist)
         cloud = newest_in_ego(sample, motion)
         self._add_boxes(sample, cloud)

@@ -6,14 +6,17 @@ share s of the ego motion in `v = -s * (u . v_radar)` that most returns agree on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from imkd_edge.checks.data.report import Findings, error, warning
+from imkd_edge.checks.data.report import Findings, error, listed, warning
 from imkd_edge.errors import Code
 from imkd_edge.frames import valid_points
-from imkd_edge.rig import RadarCalibration
+from imkd_edge.ops import estimate_ego_speed
+from imkd_edge.rig import RadarCalibration, SensorRig
+from imkd_edge.sources.base import Sample
 
 SHARES = np.round(np.arange(-4.5, 4.51, 0.05), 2)  # candidates of s
 TOLERANCE = 0.5  # m/s of a static return
@@ -23,6 +26,7 @@ MIN_RETURNS, MIN_SUPPORT = 100, 0.15  # returns, and the share of them that must
 MAX_RETURNS = 20_000  # of a radar, evenly sampled
 MARGIN = 0.2  # of s, around what the rig says
 LARGE = 0.06  # of s: a wrong scale of the velocities or of the ego speed
+MIN_FRAMES = 5
 DISTINCT = 1.3  # support of the best s over that of the one the rig says
 
 
@@ -113,6 +117,38 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
         return
     what = f"the rig says {radar.velocity}, but static returns show {fit.share:.2f} times the ego motion ({agree})"
     yield error(code, topic, what, where, _cure(fit.share, expected))
+
+
+def speed_as_raw(sample: Sample) -> float | None:
+    """The ego speed, m/s, at which most returns stand if their velocities are raw; None where none is distinct."""
+    rig = SensorRig.from_json(sample.rig.to_json())
+    for index in range(len(rig.radars)):
+        if rig.radars[index].velocity == "compensated":
+            rig.radars[index].velocity = "raw"
+    estimate = estimate_ego_speed(rig, sample.radar)
+    return estimate.speed if estimate.valid else None
+
+
+def judge_without_motion(speeds: Sequence[float], frames: int, rig: SensorRig) -> Findings:
+    """What the returns alone say where poses and twists are unknown.
+
+    Args:
+        speeds: of `speed_as_raw`, of the frames that have one.
+        frames: that were asked.
+        rig: the sensors.
+    """
+    if len(speeds) < MIN_FRAMES or len(speeds) < frames / 4:
+        return
+    middle, code = float(np.median(speeds)), Code.source_bad_calibration
+    compensated = [radar.name for radar in rig.radars if radar.velocity == "compensated"]
+    topic, where = "velocity kind", f"radar {listed(compensated or [radar.name for radar in rig.radars])}"
+    seen = f"the returns of {len(speeds)} of {frames} frames stand at an ego speed of {middle:.1f} m/s"
+    if compensated and abs(middle) > MIN_SPEED:
+        what = f"the rig says compensated, but {seen}, in the median"
+        yield error(code, topic, what, where, _cure(1.0 if middle > 0 else -1.0, 0.0))
+    elif not compensated and middle < -MIN_SPEED:
+        what = f"the vehicle seems to drive backwards: {seen}, in the median"
+        yield error(code, topic, what, where, _cure(-1.0, 1.0))
 
 
 def _cure(share: float, expected: float) -> str:
