@@ -81,6 +81,7 @@ class Moments:
     offsets: dict[str, list[float]] = field(default_factory=dict)  # sensor -> s from the frame's time
     kinds: dict[str, str] = field(default_factory=dict)  # sensor -> camera, radar, lidar
     ego: list[Ego | None] = field(default_factory=list)
+    lidar: list[bool] = field(default_factory=list)
     labelled: list[bool] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)  # of every object
     frame_of: list[int] = field(default_factory=list)  # of every object, index into names
@@ -96,6 +97,7 @@ class Moments:
             for sensor, time in readings.items():
                 self.kinds[sensor] = kind
                 self.offsets.setdefault(sensor, []).append((time - moment.timestamp_ns) * 1e-9)
+        self.lidar.append(moment.lidar)
         if moment.lidar:
             self.kinds[LIDAR] = LIDAR
             self.offsets.setdefault(LIDAR, []).append(0.0)

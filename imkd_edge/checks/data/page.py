@@ -13,7 +13,7 @@ import numpy as np
 from imkd_edge.bundle.files import write_atomically
 from imkd_edge.checks.contract import spaced
 from imkd_edge.checks.data.radar import newest_in_ego
-from imkd_edge.checks.data.report import Report
+from imkd_edge.checks.data.report import Report, shortened
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
@@ -134,11 +134,14 @@ def _findings(report: Report) -> str:
     if not report.findings:
         return element("p", "None.")
     items = []
-    for finding in report.findings:
-        text = html.escape(f"{finding.what} ({finding.where})")
-        fix = html.escape(finding.fix)
-        items.append(f"<li><b>{finding.code} {html.escape(finding.topic)}</b>: {text}<br>{fix}</li>")
-    return f"<ul>{''.join(items)}</ul>".replace("<br>", "<span> Cure: </span>")
+    for finding in shortened(report.findings):
+        if isinstance(finding, str):
+            items.append(element("li", finding))
+            continue
+        what = html.escape(f"{finding.what} ({finding.where})")
+        head = html.escape(f"{finding.code} {finding.topic}")
+        items.append(f"<li><b>{head}</b>: {what}<br/>{html.escape(finding.fix)}</li>")
+    return f"<ul>{''.join(items)}</ul>"
 
 
 def _section(title: str, columns: list[str], rows: list[list[str]]) -> str:

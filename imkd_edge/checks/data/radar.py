@@ -26,6 +26,7 @@ MAX_INVALID = 0.01  # share of the points; the detector discards them
 MAX_INVALID_ERROR = 0.5
 MAX_EMPTY = 0.5  # share of the sweeps
 MIN_SWEEPS = 5
+MIN_ELEVATION = 0.05  # m, spread of the heights in a radar's own frame
 # Returns in the footprints of boxes, each wider by REACH at every side, against the same boxes SHIFT m away.
 REACH, SHIFT = 0.5, 8.0  # m
 MIN_BOXES, MIN_LIFT = 30, 1.5
@@ -45,6 +46,7 @@ class RadarStatistics:
     by_scene: dict[str, list[float]] = field(default_factory=dict)  # medians of sweeps
     returns: velocity.EgoReturns = field(default_factory=velocity.EgoReturns)
     static: int = 0  # points whose velocity is exactly 0
+    spreads: list[float] = field(default_factory=list)  # m, of the heights in the radar's frame, by sweep
 
     def add(self, points: np.ndarray, scene: str, twist: np.ndarray | None) -> None:
         """The newest sweep of a frame; twist: of the ego, None where it is unknown."""
@@ -55,11 +57,23 @@ class RadarStatistics:
         self.invalid += len(points) - len(valid)
         self.static += int((valid[:, 4] == 0).sum())
         self.points.add([len(valid)])
+        if len(valid):
+            self.spreads.append(float(valid[:, 2].std()))
         self.intensity.add(valid[:, 3])
         if len(valid):
             self.by_scene.setdefault(scene, []).append(float(np.median(valid[:, 3])))
         if twist is not None:
             self.returns.add(valid, self.calibration, twist)
+
+    @property
+    def measures_elevation(self) -> bool:
+        """Whether the heights of its returns differ."""
+        return bool(self.spreads) and float(np.median(self.spreads)) > MIN_ELEVATION
+
+    @property
+    def measures_velocity(self) -> bool:
+        """Whether any velocity is not 0."""
+        return self.static < self.total - self.invalid
 
     def fit(self) -> velocity.Fit | None:
         return self.returns.fit(self.calibration)
@@ -156,7 +170,7 @@ def _judge_points(name: str, radar: RadarStatistics) -> Findings:
         fix = "leave them out; of all points, look at the order of the columns: x, y, z, intensity, velocity"
         yield grade(code, "points", what, where, fix)
     valid = radar.total - radar.invalid
-    if valid >= velocity.MIN_RETURNS and radar.static == valid:
+    if valid >= velocity.MIN_RETURNS and not radar.measures_velocity:
         what, fix = "every velocity is 0", "write the radial velocities, in m/s, positive when receding"
         yield warning(code, "velocity", what, where, fix)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,3 +96,14 @@ def listed(names: Any, most: int = 3) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
+
+
+def shortened(findings: Sequence[Finding], most: int = 10) -> Iterator[Finding | str]:
+    """Errors first; of findings with one code and cure the first few, then a text with the number of the others."""
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in sorted(findings, key=lambda finding: not finding.is_error):
+        groups.setdefault((finding.code, finding.topic, finding.fix), []).append(finding)
+    for (code, topic, _), group in groups.items():
+        yield from group[:most]
+        if len(group) > most:
+            yield f"{code} {topic}: {len(group) - most} more; --json lists all"

@@ -3,52 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imkd_edge.bundle.files import check_writable
 from imkd_edge.checks.data import images, labels, radar, rig, times, velocity
+from imkd_edge.checks.data.gather import Survey, survey
 from imkd_edge.checks.data.page import write_page
 from imkd_edge.checks.data.report import Findings, Report, error, warning
-from imkd_edge.checks.data.survey import Survey, survey
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import CheckOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
 from imkd_edge.sources.folder.format import LIDAR
 from imkd_edge.sources.plane import Plane
 from imkd_edge.sources.select import ALL
 
+DEFAULTS = CheckOptions()
 MIN_BOXES = 30  # of a class, for its returns
 MAX_WITHOUT_LIDAR = 0.5  # share of the visible boxes
 MAX_REFLECTANCE = 255.0
+OLD = 0.15  # s of a radar sweep
 
 
 def check(
     source: str | Source,
-    limit: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: CheckOptions = DEFAULTS,
+    *,
+    source_options: Mapping[str, Any] | None = None,
     track: Track | None = None,
-    html: Path | None = None,
 ) -> Report:
     """Checks recordings. Every line of a drive folder is read, and the sensor files of some frames.
 
     Args:
         source: a Source, or the name of one.
-        limit: frames whose sensor files are read, evenly spaced; None: 500.
-        options: of the source's reader.
+        options: how many frames, and the page on them.
+        source_options: of the source's reader.
         track: wraps the frame names, for a progress bar.
-        html: a page to look at, with pictures of a few frames.
     Raises:
         Error: those of opening a source that is no drive folder; defects of a drive folder are findings; write_failed.
     """
-    if html is not None:
-        check_writable(html)
-    data = survey(source, limit, options, track)
+    if options.html is not None:
+        check_writable(options.html)
+    data = survey(source, options.limit, source_options, track)
     report = report_of(data)
-    if html is not None:
-        write_page(html, report, data.source, track)
+    if options.html is not None:
+        write_page(options.html, report, data.source, track)
     return report
 
 
@@ -89,6 +90,10 @@ def _judge(data: Survey, sensors: Mapping[str, Any], ground: dict[str, Any]) -> 
     yield from radar.judge(data.radars, getattr(source, "intensity", "") or "")
     if data.rig is not None:
         yield from velocity.judge_without_motion(data.speeds, data.motions.get("none", 0), data.rig)
+    if data.motions.get("none") == len(data.read) and max(data.ages, default=0) > OLD:
+        what = f"no frame has a known ego motion, and sweeps are up to {max(data.ages):.2f} s old"
+        fix = "write ego poses or twists: without them old sweeps stay where they were measured, off the images"
+        yield warning(Code.source_missing_key, "ego motion", what, "ego", fix)
     yield from radar.judge_boxes(data.boxes)
     yield from images.judge(data.cameras)
     yield from _judge_rigs(data)

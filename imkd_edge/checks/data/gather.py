@@ -13,13 +13,21 @@ import numpy as np
 from imkd_edge.checks.contract import spaced
 from imkd_edge.checks.data.images import ImageStatistics
 from imkd_edge.checks.data.moments import Moment, Moments
-from imkd_edge.checks.data.radar import BoxReturns, RadarStatistics, newest_in_ego, newest_sweeps, rig_radars
+from imkd_edge.checks.data.radar import (
+    MIN_ELEVATION,
+    BoxReturns,
+    RadarStatistics,
+    newest_in_ego,
+    newest_sweeps,
+    rig_radars,
+)
 from imkd_edge.checks.data.report import Finding, of_error, warning
 from imkd_edge.checks.data.rig import GroundReturns, ground
 from imkd_edge.checks.data.velocity import speed_as_raw
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.ops import EgoMotion
+from imkd_edge.options import CheckOptions
 from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.absences import Absences
@@ -30,9 +38,7 @@ from imkd_edge.sources.open import is_synth
 from imkd_edge.sources.plane import Plane
 from imkd_edge.sources.select import OPTIONAL, open_with, source_name
 
-LIMIT = 500  # frames whose sensor files are read, evenly spaced
-MAX_FAULTS = 20  # of a reader that are listed one by one
-MIN_ELEVATION = 0.05  # m, spread of the heights in a radar's own frame
+LIMIT = CheckOptions.limit
 HIDDEN = 3  # Truth.occlusion of an object that is not seen
 
 
@@ -111,7 +117,7 @@ class Survey:
 
 def survey(
     source: str | Source,
-    limit: int | None = None,
+    limit: int = LIMIT,
     options: Mapping[str, Any] | None = None,
     track: Track | None = None,
     validate: bool = True,
@@ -120,7 +126,7 @@ def survey(
 
     Args:
         source: a Source, or the name of one.
-        limit: frames whose sensor files are read, evenly spaced; None: LIMIT.
+        limit: frames whose sensor files are read, evenly spaced.
         options: of the source's reader.
         track: wraps the frame names, for a progress bar.
         validate: True also lists every defect of a drive folder's format, instead of raising the first.
@@ -156,11 +162,11 @@ def _is_folder(name: str) -> bool:
         return False
 
 
-def _validate(folder: Path, limit: int | None, result: Survey, track: Track | None) -> None:
+def _validate(folder: Path, limit: int, result: Survey, track: Track | None) -> None:
     def visit(frame: Frame) -> None:
         result.moments.add(Moment.of_frame(frame))
 
-    for problem in problems(folder, LIMIT if limit is None else limit, track, visit):
+    for problem in problems(folder, limit, track, visit):
         result.faults.append(of_error(problem.error()))
 
 
@@ -171,14 +177,14 @@ def _read_lines(result: Survey) -> None:
         result.moments.add(Moment.of_frame(source.frame(name)))
 
 
-def _read_samples(result: Survey, limit: int | None, track: Track | None, lines: bool) -> None:
+def _read_samples(result: Survey, limit: int, track: Track | None, lines: bool) -> None:
     """Reads the sensor files of some frames; lines: the frames' lines are known already."""
     source = result.source
     assert source is not None
     moment = getattr(source, "moment", None)
     if moment is not None:
         result.times = {name: moment(name) for name in source.names}
-    names = spaced(source.names, LIMIT if limit is None else limit)
+    names = spaced(source.names, limit)
     twists = dict(zip(result.moments.names, result.moments.twists())) if lines else {}
     result._expected = len(names)
     before = {finding.what for finding in result.faults}
