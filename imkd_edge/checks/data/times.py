@@ -18,7 +18,8 @@ JUMP = 0.1  # s, of a single offset from the sensor's median
 MIN_FRAMES = 5
 DRIVING = 2.0  # m/s
 SPEED_RATIO = 1.3  # between the speeds of twist and poses
-SIDEWAYS = 0.35  # share of the motion, median
+ALONG = 0.94  # cosine of 20 degrees: what a vehicle's motion has along its x axis, slip and mounting included
+MAX_SHARE = 0.3  # of the frames that are otherwise
 TURN_ERROR = 0.1  # rad/s, median difference of yaw rates
 MAX_SPEED = 70.0  # m/s, of the vehicle
 
@@ -99,14 +100,15 @@ def judge_ego(columns: Moments) -> Findings:
         yield error(code, "ego motion", what, f"before frame {listed(fast)}", fix)
     driving = (speed > DRIVING) & (speed <= MAX_SPEED)
     if driving.sum() >= MIN_FRAMES:
-        sideways = float(np.median(np.abs(by_pose[driving, 1]) / speed[driving]))
-        backwards = float((by_pose[driving, 0] < 0).mean())
-        if sideways > SIDEWAYS:
-            what = f"by its poses the vehicle moves sideways: {100 * sideways:.0f} % of the motion, in the median"
+        forward = by_pose[driving, 0] / speed[driving]  # cosine of the angle between motion and x axis
+        sideways, backwards = float((np.abs(forward) < ALONG).mean()), float((forward < 0).mean())
+        if sideways > MAX_SHARE or MAX_SHARE < backwards < 1 - MAX_SHARE:
+            what = f"by its poses the vehicle moves sideways in {100 * sideways:.0f} % of the frames, backwards in "
+            what += f"{100 * backwards:.0f} %"
             fix = "write T_world_ego (not its inverse) of an ego frame with x forward, y left, z up"
             yield error(code, "ego motion", what, where, fix)
             return  # twists would differ from them too
-        if backwards > 0.8:
+        if backwards >= 1 - MAX_SHARE:
             what = f"by its poses the vehicle drives backwards in {100 * backwards:.0f} % of the frames"
             fix = "let the ego frame's x axis point forward, and write T_world_ego, not its inverse"
             yield error(code, "ego motion", what, where, fix)
