@@ -181,6 +181,25 @@ class ConvertOptions:
 
 
 @dataclass(frozen=True)
+class CheckOptions:
+    """How much of a source to check, and the page on it."""
+
+    limit: Annotated[
+        int, Option("Frames whose sensor files are read, evenly spaced; a drive folder's lines are all read.", min=1)
+    ] = 500
+    html: Annotated[Path | None, Option("Write a page with tables, and pictures of a few frames.")] = None
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The config of a training that fits a source."""
+
+    size: Annotated[str, Option("Of the networks: tiny, lite, r18 or r50.")] = "tiny"
+    split: Annotated[str | None, Option("To train on; the default is train where the source has it, else all.")] = None
+    limit: Annotated[int, Option("Frames whose sensor files are read, evenly spaced.", min=1)] = 200
+
+
+@dataclass(frozen=True)
 class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 

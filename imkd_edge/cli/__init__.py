@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from imkd_edge.cli import device, live, workstation
+from imkd_edge.cli import data, device, live, workstation
 from imkd_edge.cli.common import BUG, adapt_streams, examples
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _root(
 
 device.register(app)
 live.register(app)
+data.register(app)
 workstation.register(app)
 
 

@@ -27,6 +27,8 @@ VERBS = (
     "eval",
     "convert",
     "contract",
+    "check",
+    "init",
 )
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 

@@ -161,6 +161,10 @@ class FolderSource(Source):
             scene=frame.scene,
         )
 
+    def frame(self, name: str) -> Frame:
+        """What frames.jsonl says of a frame, without reading its sensor files."""
+        return self._frame(name, self.labels)
+
     # ---- lines and rigs ----
     def _frame(self, name: str, labels: bool) -> Frame:
         """A line of frames.jsonl; raises the Error of its first fault."""
