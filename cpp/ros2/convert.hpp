@@ -224,6 +224,22 @@ std::vector<float> radar_points(const Cloud& cloud, const RadarFields& fields) {
   return points;
 }
 
+// ---- radar_msgs/RadarScan ----
+// As radar_points; a return without an elevation (NaN) lies in the radar's plane.
+template <class Scan>
+std::vector<float> scan_points(const Scan& scan, int sign) {
+  std::vector<float> points;
+  points.reserve(scan.returns.size() * 5);
+  for (const auto& one : scan.returns) {
+    const double elevation = std::isnan(one.elevation) ? 0 : one.elevation, azimuth = one.azimuth;
+    const double across = one.range * std::cos(elevation);
+    for (const double value : {across * std::cos(azimuth), across * std::sin(azimuth), one.range * std::sin(elevation),
+                               double(one.amplitude), sign * double(one.doppler_velocity)})
+      points.push_back(static_cast<float>(value));
+  }
+  return points;
+}
+
 // ---- nav_msgs/Odometry ----
 // Pose and twist of ego_frame; the twist of REP 105 is in child_frame_id. Throws Error source_bad_value.
 template <class Odometry>

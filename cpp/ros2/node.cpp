@@ -9,6 +9,7 @@
 
 #include <diagnostic_msgs/msg/diagnostic_array.hpp>
 #include <nav_msgs/msg/odometry.hpp>
+#include <radar_msgs/msg/radar_scan.hpp>
 #include <rclcpp/rclcpp.hpp>
 #include <sensor_msgs/msg/image.hpp>
 #include <sensor_msgs/msg/point_cloud2.hpp>
@@ -26,6 +27,7 @@ namespace imkd_ros {
 using diagnostic_msgs::msg::DiagnosticArray;
 using diagnostic_msgs::msg::DiagnosticStatus;
 using nav_msgs::msg::Odometry;
+using radar_msgs::msg::RadarScan;
 using sensor_msgs::msg::Image;
 using sensor_msgs::msg::PointCloud2;
 using vision_msgs::msg::Detection3DArray;
@@ -178,12 +180,24 @@ class DetectorNode : public rclcpp::Node {
     fields.velocity = text(key + "velocity_field", "", "field of the radial velocity; empty: a usual name");
     fields.intensity = text(key + "intensity_field", "", "field of the intensity in dB; empty: a usual name");
     fields.compensated = rig_.radars[radar].velocity == imkd::RadialVelocity::compensated;
-    listen<PointCloud2>(sensor, [this, radar, fields](const auto& message, std::int64_t time, std::int64_t now) {
-      const auto points = std::make_shared<const std::vector<float>>(radar_points(*message, fields));
+    const auto push = [this, radar](std::vector<float> numbers, std::int64_t time, std::int64_t now) {
+      const auto points = std::make_shared<const std::vector<float>>(std::move(numbers));
       const imkd::RadarSweep sweep{radar, time, points->data(), static_cast<int>(points->size() / 5), {}};
       monitor_->observe_radar(sweep, now);
       return synchronizer_->push_radar(sweep, now, points);
-    });
+    };
+    const std::string kind = text(key + "message", "PointCloud2", "PointCloud2 or RadarScan");
+    if (kind == "PointCloud2")
+      listen<PointCloud2>(sensor, [push, fields](const auto& message, std::int64_t time, std::int64_t now) {
+        return push(radar_points(*message, fields), time, now);
+      });
+    else if (kind == "RadarScan")
+      listen<RadarScan>(sensor, [push, fields](const auto& message, std::int64_t time, std::int64_t now) {
+        return push(scan_points(*message, fields.sign), time, now);
+      });
+    else
+      throw imkd::Error(imkd::Code::spec_bad_value, key + "message is '" + kind + "'", get_name(),
+                        "write PointCloud2 or RadarScan");
   }
 
   // ---- the loop ----

@@ -56,6 +56,13 @@ struct PointCloud2 {
   std::uint32_t point_step = 0, row_step = 0;
   std::vector<std::uint8_t> data;
 };
+struct RadarReturn {
+  float range = 0, azimuth = 0, elevation = 0, doppler_velocity = 0, amplitude = 0;
+};
+struct RadarScan {
+  Header header;
+  std::vector<RadarReturn> returns;
+};
 struct Odometry {
   Header header;
   std::string child_frame_id;

