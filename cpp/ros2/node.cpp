@@ -130,7 +130,7 @@ class DetectorNode : public rclcpp::Node {
 
   template <class Message, class Push>
   void listen(SensorReport& sensor, Push push) {
-    const auto receive = [this, &sensor, push](typename Message::ConstSharedPtr message) {
+    auto receive = [this, &sensor, push](typename Message::ConstSharedPtr message) {
       static constexpr const char* kPushed[] = {"kept", "late", "duplicate", "future", "invalid"};
       ++sensor.messages;
       std::string refusal;
@@ -144,7 +144,7 @@ class DetectorNode : public rclcpp::Node {
       if (sensor.refused++ == 0) RCLCPP_WARN(get_logger(), "%s: %s", sensor.topic.c_str(), refusal.c_str());
       sensor.last_refusal = refusal;
     };
-    subscriptions_.push_back(create_subscription<Message>(sensor.topic, rclcpp::SensorDataQoS(), receive));
+    subscriptions_.push_back(create_subscription<Message>(sensor.topic, rclcpp::SensorDataQoS(), std::move(receive)));
   }
 
   void subscribe() {

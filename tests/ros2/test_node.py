@@ -25,6 +25,7 @@ ROS = Path(os.environ.get("IMKD_ROS2", ROOT / "build" / "ros2"))
 IMAGE, POINTS, ODOMETRY = "/camera/front/image_raw", "/radar/front/points", "/odometry"
 SCAN = "/radar/front/scan"
 LOOK_AHEAD = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]], np.float64)
+pytestmark = pytest.mark.slow
 OK, WARN, ERROR = range(3)  # of DiagnosticStatus
 
 
