@@ -161,7 +161,9 @@ class McapFiles:
         try:
             summary = import_library("mcap.reader", self.path).SeekingReader(file).get_summary()
             schemas = dict(summary.schemas)
-            channels = {key: _channel(record, schemas.get(record.schema_id)) for key, record in summary.channels.items()}
+            channels = {
+                key: _channel(record, schemas.get(record.schema_id)) for key, record in summary.channels.items()
+            }
             return schemas, channels, sorted(index.chunk_start_offset for index in summary.chunk_indexes)
         except Exception:  # whatever bytes that are no summary lead to
             return {}, {}, []

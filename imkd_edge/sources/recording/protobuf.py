@@ -106,11 +106,11 @@ def _pose(m: Any) -> OdometryMessage:
 
 
 def _odometry(m: Any) -> OdometryMessage:
-    pose = _pose(m).pose
-    v, w = m.twist.linear, m.twist.angular
-    child = m.body_frame_id.lstrip("/")
-    moved = Transform(pose.stamp_ns, pose.parent, child, pose.translation, pose.quaternion)
-    twist = np.array([v.x, v.y, v.z, w.x, w.y, w.z]) if m.HasField("twist") else None
+    pose, v, w = _pose(m).pose, m.linear_velocity, m.angular_velocity
+    body = m.body_frame_id.lstrip("/")
+    moved = Transform(pose.stamp_ns, pose.parent, body, pose.translation, pose.quaternion)
+    known = m.HasField("linear_velocity")
+    twist = np.array([v.x, v.y, v.z, w.x, w.y, w.z]) if known else None
     return OdometryMessage(pose.stamp_ns, moved, twist)
 
 
