@@ -8,9 +8,7 @@ from pathlib import Path
 from imkd_edge.errors import Code, Error
 
 _ANY = "give a drive folder, a recording, a data set's folder, or synth for the synthetic world"
-_ROS_1 = (
-    "convert it to ROS 2: rosbags-convert --src a.bag --dst a; or install a package that reads it (imkd_edge.sources)"
-)
+_ROS_1 = "convert it to ROS 2 (rosbags-convert), or install a package that reads it (entry point imkd_edge.sources)"
 _VIDEO = "give a folder with it, named as its camera, and a rig.json (docs/guide/recordings.md), or a drive folder"
 _ENDINGS = {  # ending -> what such a file is, what to do
     ".bag": ("a ROS 1 bag, and no reader for it is installed", _ROS_1),
@@ -37,8 +35,9 @@ _NAMES = {  # file of a drive folder -> what it is
     "frames.jsonl": "a file of a drive folder",
 }
 _KNOWN = (
-    "known are a drive folder (frames.jsonl, rig.json), recordings (.mcap, ROS 2 bags), Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes and "
-    "TruckScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/), KITTI (image_2/, calib/); or give synth"
+    "known are a drive folder (frames.jsonl, rig.json), recordings (.mcap, ROS 2 bags), Astyx HiRes2019 "
+    "(camera_front/, radar_6455/), nuScenes and TruckScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/), "
+    "KITTI (image_2/, calib/); or give synth"
 )
 
 

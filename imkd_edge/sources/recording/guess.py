@@ -40,8 +40,9 @@ def guess_map(index: Index, path: Path) -> Guess:
     Raises: Error source_bad_value where no topic is of a camera or a radar.
     """
     guess = Guess(TopicMap())
-    images = [topic for topic in index.topics.values() if topic.kind == "image" and topic.locations]
-    clouds = [topic for topic in index.topics.values() if topic.kind == "cloud" and topic.locations]
+    topics = [topic for _, topic in sorted(index.topics.items()) if topic.locations]
+    images = [topic for topic in topics if topic.kind == "image"]
+    clouds = [topic for topic in topics if topic.kind == "cloud"]
     radars = [topic for topic in clouds if velocity_field(_fields(topic))[0] and intensity_field(_fields(topic))[0]]
     cameras = _cameras(images, index, guess)
     named = _names([topic.channel.topic for topic in radars], "radar", taken=cameras)
@@ -185,12 +186,8 @@ def _moves(index: Index, frame: str) -> bool:
 
 def _odometry(index: Index, ego: str, guess: Guess) -> str:
     """The odometry's topic, or TF where it moves the vehicle."""
-    frames = {
-        ego,
-        "",
-        *index.tree.chain(ego),
-        *(child for child, edge in index.tree.edges.items() if edge.parent == ego),
-    }
+    children = [child for child, edge in index.tree.edges.items() if edge.parent == ego]
+    frames = {ego, "", *index.tree.chain(ego), *children}
     topics = [name for name, log in index.odometry.items() if log.child in frames and len(log.poses.times) > 1]
     if topics:
         best = max(topics, key=lambda name: (_has_twist(index, name), len(index.odometry[name].poses.times)))

@@ -160,10 +160,8 @@ class McapFiles:
         """Schemas, channels and the chunks' offsets by the end of the file; empty where it is missing or damaged."""
         try:
             summary = import_library("mcap.reader", self.path).SeekingReader(file).get_summary()
-            schemas = dict(summary.schemas)
-            channels = {
-                key: _channel(record, schemas.get(record.schema_id)) for key, record in summary.channels.items()
-            }
+            schemas, records = dict(summary.schemas), summary.channels
+            channels = {key: _channel(record, schemas.get(record.schema_id)) for key, record in records.items()}
             return schemas, channels, sorted(index.chunk_start_offset for index in summary.chunk_indexes)
         except Exception:  # whatever bytes that are no summary lead to
             return {}, {}, []

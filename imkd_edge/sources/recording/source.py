@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from imkd_edge.sources.recording.tracks import Segment, Timing, Track, TrackSour
 ENDINGS = (".mcap", ".db3")
 
 
-def is_recording(path: Path) -> bool:
+def is_recording(path: str | Path) -> bool:
     """Whether a path is an MCAP file, a .db3 file or the folder of a bag."""
-    if path.is_dir():
-        return (path / "metadata.yaml").is_file() or (bool(bag_files(path)) and not (path / "rig.json").is_file())
-    return path.is_file() and path.suffix.lower() in ENDINGS
+    if os.path.isdir(path):  # unlike Path.is_dir, without OSError for a name that is too long
+        folder = Path(path)
+        return (folder / "metadata.yaml").is_file() or (bool(bag_files(folder)) and not (folder / "rig.json").is_file())
+    return os.path.isfile(path) and Path(path).suffix.lower() in ENDINGS
 
 
 def map_beside(path: Path) -> Path | None:
@@ -255,7 +257,7 @@ class _Builder:
         rows = np.flatnonzero(np.frombuffer(log.segments, np.uint16) == number)
         if not len(rows):
             return None
-        times, first = np.unique(np.frombuffer(log.poses.times, np.int64)[rows], return_index=True)
+        _, first = np.unique(np.frombuffer(log.poses.times, np.int64)[rows], return_index=True)
         twists = np.frombuffer(log.twists, np.float64).reshape(-1, 6)[rows][first]
         child = log.child or ego
         where = f"{self.path}, odometry {name!r}"

@@ -146,10 +146,8 @@ def _check(value: TopicMap, path: Path) -> None:
         ("trigger", value.trigger, ("", *value.cameras, *value.radars)),
     ]
     for name, radar in value.radars.items():
-        choices += [
-            (f"radars.{name}.velocity", radar.velocity, VELOCITIES),
-            (f"radars.{name}.sign", radar.sign, (1, -1)),
-        ]
+        choices.append((f"radars.{name}.velocity", radar.velocity, VELOCITIES))
+        choices.append((f"radars.{name}.sign", radar.sign, (1, -1)))
     for where, entry, allowed in choices:
         if entry not in allowed:
             raise _bad(path, where, entry, f"one of {', '.join(str(each) for each in allowed if each != '')}")
