@@ -72,7 +72,7 @@ def to_rgb(image: ImageMessage, where: str, bits: int = 16) -> np.ndarray:
         pixels = np.minimum(words >> (bits - 8), 255).astype(np.uint8)
     pixels = np.ascontiguousarray(pixels.reshape(image.height, image.width, channels))
     if conversion is None:
-        return pixels
+        return pixels.copy()  # the message's bytes may be those of a whole chunk
     return _convert(pixels, conversion, where)
 
 
