@@ -140,9 +140,7 @@ def infer(
 
 @verb
 def inspect(
-    name: Annotated[
-        str, typer.Argument(help="A bundle, NAME.imkd or tiny; or an MCAP file or a ROS 2 bag.")
-    ],
+    name: Annotated[str, typer.Argument(help="A bundle, NAME.imkd or tiny; or an MCAP file or a ROS 2 bag.")],
     map: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of a recording: write the guessed topic map, a TOML file.")
     ] = None,

@@ -14,9 +14,9 @@ from imkd_edge.cli.report import _table as table
 
 def show_recording(content: dict[str, Any]) -> None:
     """Topics, frames, the guessed topic map and what in it is doubtful."""
-    name, minutes = PurePath(content["path"]).name, content["duration_s"] / 60
+    name = PurePath(content["path"]).name
     parts = f", in {content['parts']} parts: the clock steps back" if content["parts"] > 1 else ""
-    title = f"recording {escape(name)}: {content['messages']} messages in {minutes:.1f} min{parts}"
+    title = f"recording {escape(name)}: {content['messages']} messages in {content['duration_s']:.1f} s{parts}"
     topics = table(title, "topic", "type", ">messages", ">Hz", "frame", "use", "content")
     for row in content["topics"]:
         rate = "" if row["rate_hz"] is None else f"{row['rate_hz']:g}"
@@ -34,23 +34,23 @@ def show_recording(content: dict[str, Any]) -> None:
     if content["damage"]:
         out().print(f"[yellow]damaged[/]: {escape(content['damage'])}")
     out().print(f"frames of TF: {escape(', '.join(content['frames'])) or 'none'}")
-    for sensor, example in content["examples"].items():
-        _show_example(sensor, example)
+    for number, (sensor, example) in enumerate(content["examples"].items()):
+        if number == 0:
+            _show_points(sensor, example["points"])
+        out().print(f"{escape(sensor)}: {escape(example['evidence'])}")
     for doubt in content["doubts"]:
         out().print(f"[yellow]to be checked[/]: {escape(doubt)}")
     if content["written"]:
         log().print(f"wrote {content['written']}: correct it, then add --option map={shlex.quote(content['written'])}")
     elif content["map"]:
-        out().print(f"\n{escape(content['map'])}")
+        out().print("\n" + content["map"], markup=False, soft_wrap=True)
         file = shlex.quote(str(PurePath(content["path"]).with_suffix(".toml")))
         log().print(f"--map {file} writes this topic map, which is read with the recording beside it")
 
 
-def _show_example(sensor: str, example: dict[str, Any]) -> None:
-    if example["points"]:
-        points = table(f"points of {escape(sensor)}", *(f">{name}" for name in example["points"][0]))
-        for point in example["points"]:
-            points.add_row(*(f"{value:.2f}" for value in point.values()))
-        out().print(points)
-    if example["evidence"]:
-        out().print(f"{escape(sensor)}: {escape(example['evidence'])}")
+def _show_points(sensor: str, points: list[dict[str, float]]) -> None:
+    if points:
+        rows = table(f"points of {escape(sensor)}", *(f">{name}" for name in points[0]))
+        for point in points:
+            rows.add_row(*(f"{value:.2f}" for value in point.values()))
+        out().print(rows)

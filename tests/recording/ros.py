@@ -69,7 +69,8 @@ def image(time_ns: int, frame: str, encoding: str, data: np.ndarray, width: int,
     raw = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
     return message(
         "sensor_msgs/msg/Image",
-        header=header(time_ns, frame), height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=raw,
+        header=header(time_ns, frame), height=height, width=width, encoding=encoding, is_bigendian=0, step=step,
+        data=raw,
     )  # fmt: skip
 
 

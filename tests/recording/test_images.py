@@ -13,7 +13,9 @@ from imkd_edge.sources.recording.messages import ImageMessage
 WIDTH, HEIGHT = 12, 8
 
 
-def message(encoding: str, data: np.ndarray, step: int = 0, width: int = WIDTH, big_endian: bool = False) -> ImageMessage:
+def message(
+    encoding: str, data: np.ndarray, step: int = 0, width: int = WIDTH, big_endian: bool = False
+) -> ImageMessage:
     return ImageMessage(0, "", encoding, np.frombuffer(data.tobytes(), np.uint8), width, HEIGHT, step, big_endian)
 
 

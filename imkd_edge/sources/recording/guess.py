@@ -59,10 +59,16 @@ def guess_map(index: Index, path: Path) -> Guess:
         lidar=lidars[0] if lidars else "",
         odometry=_odometry(index, ego, guess),
         ego_frame=ego,
-        trigger=next(iter(cameras or sensors)),
+        trigger=_trigger(list(cameras or sensors)),
         intensity=_unit(radars, guess),
     )
     return guess
+
+
+def _trigger(names: Sequence[str]) -> str:
+    """The sensor that looks ahead, by its name, else the first."""
+    ahead = [name for name in names if "front" in name.lower()]
+    return min(ahead, key=len) if ahead else names[0]
 
 
 def _fields(topic: Topic) -> Sequence[str]:
@@ -142,11 +148,8 @@ def _radar(name: str, topic: Topic, guess: Guess) -> RadarTopic:
     intensity, unit = intensity_field(fields)
     where = f"radars.{name}."
     if kind == "raw":
-        guess.doubts.append(f"{name}: whether {velocity!r} is raw or compensated, and its sign")
-        guess.comments[where + "velocity"] = (
-            f"The message does not say it: {velocity!r} is taken as raw, measured from the moving vehicle.\n"
-            "compensated: the vehicle's own motion is subtracted; aliased: it wraps (then also period, m/s)."
-        )
+        guess.doubts.append(f"{name}: whether its velocity is raw or compensated, and its sign, which no message says")
+        guess.comments[where + "velocity"] = "raw, compensated for the vehicle's motion, or aliased (then also period)"
         guess.comments[where + "sign"] = "1: positive when receding; -1: positive when approaching"
     guess.comments[where + "velocity_field"] = f"fields: {', '.join(fields)}"
     if unit == "magnitude_db":

@@ -158,8 +158,10 @@ class McapFiles:
 
     def _summary(self, file: BinaryIO) -> tuple[dict[int, Any], dict[int, Channel], list[int]]:
         """Schemas, channels and the chunks' offsets by the end of the file; empty where it is missing or damaged."""
+        reader = import_library("mcap.reader", self.path)
         try:
-            summary = import_library("mcap.reader", self.path).SeekingReader(file).get_summary()
+            file.seek(0)
+            summary = reader.SeekingReader(file).get_summary()
             schemas, records = dict(summary.schemas), summary.channels
             channels = {key: _channel(record, schemas.get(record.schema_id)) for key, record in records.items()}
             return schemas, channels, sorted(index.chunk_start_offset for index in summary.chunk_indexes)

@@ -5,19 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.recording.container import open_container
-from imkd_edge.sources.recording.guess import Guess, guess_map
-from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic, read_message
+from imkd_edge.sources.recording.evidence import Evidence, refine
+from imkd_edge.sources.recording.guess import guess_map
+from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic
 from imkd_edge.sources.recording.messages import CalibrationMessage, CloudMessage, ImageMessage
-from imkd_edge.sources.recording.poses import Odometry
-from imkd_edge.sources.recording.radar import Fields, examples, radar_points
-from imkd_edge.sources.recording.topic_map import TF, RadarTopic, TopicMap, write_map
-
-_SLOW = 2.0  # m/s, below which a radar's velocity does not tell its kind
-_STATIC = 0.5  # m/s from a hypothesis, within which a return supports it
+from imkd_edge.sources.recording.radar import examples
+from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap, write_map
 
 
 def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[str, Any]:
@@ -52,13 +47,23 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
     except Error as fault:
         nothing = {"map": None, "written": None, "doubts": [fault.what], "examples": {}}
         return {**result, "topics": _topics(index, TopicMap()), **nothing}
-    shown = {name: _evidence(index, container, decoder, guess, name) for name in guess.topic_map.radars}
+    evidence = refine(guess, index, container, decoder)
+    shown = {name: _example(index, guess.topic_map.radars[name], said) for name, said in evidence.items()}
     text = f"# guessed from {path.name}; docs/guide/recordings.md\n" + write_map(guess.topic_map, guess.comments)
     if map_file is not None:
         _write(map_file, text)
     written = None if map_file is None else str(map_file)
     topics = _topics(index, guess.topic_map)
     return {**result, "topics": topics, "map": text, "written": written, "doubts": guess.doubts, "examples": shown}
+
+
+def _example(index: Index, radar: RadarTopic, evidence: Evidence | None) -> dict[str, Any]:
+    """Points of a radar, and what its sweeps say of its velocity."""
+    message = index.topics[radar.topic].example
+    fields = {"velocity": radar.velocity_field, "intensity": radar.intensity_field}
+    points = examples(message.points, fields) if isinstance(message, CloudMessage) else []
+    unknown = "the vehicle's twist is unknown or below 2 m/s: nothing tells the kind of velocity"
+    return {"points": points, "evidence": unknown if evidence is None else str(evidence)}
 
 
 def _write(path: Path, text: str) -> None:
@@ -108,58 +113,3 @@ def _content(topic: Topic) -> str:
     if isinstance(message, CalibrationMessage):
         return f"{message.width} x {message.height}, {message.model or 'no lens'}, {len(message.D)} coefficients"
     return ""
-
-
-# ---- what a radar's velocity looks like ----
-def _evidence(index: Index, container: Any, decoder: Decoder, guess: Guess, name: str) -> dict[str, Any]:
-    """Example points of a radar, and which kind and sign of velocity most returns of a standing world would have."""
-    radar = guess.topic_map.radars[name]
-    topic = index.topics[radar.topic]
-    fields = {"velocity": radar.velocity_field, "intensity": radar.intensity_field}
-    message = topic.example
-    result: dict[str, Any] = {"points": [], "evidence": None}
-    if isinstance(message, CloudMessage):
-        result["points"] = examples(message.points, fields)
-    shares = _supports(index, container, decoder, guess.topic_map, radar)
-    if shares is None:
-        result["evidence"] = "the vehicle's motion is unknown or too slow to tell the kind of velocity"
-        return result
-    speed, shares = shares
-    result["evidence"] = (
-        f"at {speed:.1f} m/s a standing world fits "
-        + ", ".join(f"{kind}: {share:.0%}" for kind, share in shares.items())
-        + " of the points"
-    )
-    return result
-
-
-def _supports(
-    index: Index, container: Any, decoder: Decoder, topic_map: TopicMap, radar: RadarTopic
-) -> tuple[float, dict[str, float]] | None:
-    """The vehicle's speed and, by hypothesis, the share of returns within 0.5 m/s of what a standing world gives."""
-    log = index.odometry.get(topic_map.odometry)
-    topic = index.topics[radar.topic]
-    if topic_map.odometry in ("", TF) or log is None or not len(log.twists):
-        return None
-    try:
-        T = index.tree.fixed(topic_map.ego_frame, radar.frame or topic.frame, radar.topic)[0]
-    except Error:
-        return None
-    odometry = Odometry(log.poses.poses(), np.frombuffer(log.twists, np.float64).reshape(-1, 6), np.eye(4))
-    fields = Fields(radar.velocity_field, radar.intensity_field)
-    best: tuple[float, dict[str, float]] | None = None
-    for row in np.linspace(0, len(topic.locations) - 1, min(20, len(topic.locations))).astype(int):
-        twist = odometry.twist(int(topic.stamps[row])) if len(odometry.poses) == len(odometry.twists) else None
-        if twist is None or np.hypot(*twist[:2]) < max(_SLOW, best[0] if best else 0):
-            continue
-        try:
-            points = radar_points(read_message(container, decoder, topic, int(row)).points, fields, radar.topic)
-        except Exception:  # a damaged message: another one is an example as well
-            continue
-        unit = points[:, :3].astype(np.float64) / np.maximum(np.linalg.norm(points[:, :3], axis=1, keepdims=True), 1e-6)
-        sensor = np.array([*twist[:2], 0.0]) + np.cross([0, 0, twist[2]], T[:3, 3])
-        approach = unit @ (T[:3, :3].T @ sensor)
-        expected = {"raw, sign 1": -approach, "raw, sign -1": approach, "compensated": np.zeros(len(points))}
-        near = {kind: np.abs(points[:, 4] - value) < _STATIC for kind, value in expected.items()}
-        best = float(np.hypot(*twist[:2])), {kind: float(hits.mean()) for kind, hits in near.items() if len(hits)}
-    return best

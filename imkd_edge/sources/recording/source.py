@@ -12,16 +12,17 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import RadarCalibration, SensorRig
-from imkd_edge.sources.geometry import inverse
 from imkd_edge.sources.recording.calibration import camera_of, mounting
 from imkd_edge.sources.recording.container import Container, bag_files, open_container
+from imkd_edge.sources.recording.evidence import refine
 from imkd_edge.sources.recording.guess import guess_map
 from imkd_edge.sources.recording.images import to_rgb
 from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic, read_message, rows_of
 from imkd_edge.sources.recording.messages import CloudMessage, ImageMessage
+from imkd_edge.sources.recording.motion import motion_of
 from imkd_edge.sources.recording.poses import Odometry
 from imkd_edge.sources.recording.radar import Fields, lidar_points, radar_points
-from imkd_edge.sources.recording.topic_map import TF, CameraTopic, RadarTopic, TopicMap, read_map, with_options
+from imkd_edge.sources.recording.topic_map import CameraTopic, RadarTopic, TopicMap, read_map, with_options
 from imkd_edge.sources.recording.tracks import Segment, Timing, Track, TrackSource
 
 ENDINGS = (".mcap", ".db3")
@@ -78,9 +79,10 @@ class RecordingSource(TrackSource):
         _warn_of_damage(path, self.index)
         if given is None:
             guess = guess_map(self.index, path)
+            refine(guess, self.index, self.container, self.decoder)
             given = guess.topic_map
-            doubts = "; ".join(guess.doubts) or "it may be wrong"
-            fix = f"imkd-edge inspect {path} --map {path.with_suffix('.toml').name} writes it, to be corrected"
+            doubts = "; ".join(guess.doubts) or "nothing in it is doubtful"
+            fix = f"imkd-edge inspect {path} --map FILE writes it, to be corrected"
             warnings.warn(f"{path}: no topic map, so topics are guessed: {doubts}. {fix}", stacklevel=2)
         self.topic_map = with_options(given, interval, trigger, path)
         self.intensity, self.traffic = self.topic_map.intensity, self.topic_map.traffic
@@ -177,7 +179,7 @@ class _Builder:
             for name, radar in self.topic_map.radars.items()
             if (topic := self._topic(name, radar.topic, "cloud")) is not None
         }
-        motion = self._motion(number)
+        motion = motion_of(self.index, self.topic_map, self.path, number)
         twist = motion.twist if isinstance(motion, Odometry) else lambda time_ns: None
         times = motion.poses.times if isinstance(motion, Odometry) else np.zeros(0, np.int64)
         return Segment(cameras, radars, self._lidar_track(number), motion, twist, times)
@@ -241,25 +243,3 @@ class _Builder:
             raise
         except Exception as fault:  # of a library, for bytes that are no such message
             raise Error(code, f"a message cannot be decoded ({fault})", where, "copy the recording again") from None
-
-    # ---- motion ----
-    def _motion(self, number: int) -> Any:
-        name, ego = self.topic_map.odometry, self.topic_map.ego_frame
-        if not name:
-            return None
-        if name == TF:
-            return self.index.tree.world(ego, self.topic_map.world_frame)
-        if name not in self.index.odometry:
-            known = ", ".join(sorted(self.index.odometry)) or "none"
-            what, fix = f"there is no odometry {name!r}", f"the topics of odometry are: {known}; or write {TF!r}"
-            raise Error(Code.source_bad_value, what, str(self.path), fix)
-        log = self.index.odometry[name]
-        rows = np.flatnonzero(np.frombuffer(log.segments, np.uint16) == number)
-        if not len(rows):
-            return None
-        _, first = np.unique(np.frombuffer(log.poses.times, np.int64)[rows], return_index=True)
-        twists = np.frombuffer(log.twists, np.float64).reshape(-1, 6)[rows][first]
-        child = log.child or ego
-        where = f"{self.path}, odometry {name!r}"
-        T_ego_child = np.eye(4) if child == ego else self.index.tree.fixed(ego, child, where)[0]
-        return Odometry(log.poses.poses(rows), twists, inverse(T_ego_child))
