@@ -35,7 +35,7 @@ def synth(scenes: int = 1, frames: int = 3, **options: Any) -> SynthSource:
 
     rig = default_rig((96, 54))
     small = SensorRig(cameras=list(rig.cameras)[:2], radars=list(rig.radars)[:2], ground_plane=rig.ground_plane)
-    return SynthSource(scenes=scenes, frames_per_scene=frames, rig=small, **{"speed": 8.0, **options})
+    return SynthSource(scenes=scenes, frames_per_scene=frames, **{"rig": small, "speed": 8.0, **options})
 
 
 def full_synth(frames: int = 3) -> SynthSource:

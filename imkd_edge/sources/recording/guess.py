@@ -93,7 +93,7 @@ def _cameras(images: Iterable[Topic], index: Index, guess: Guess) -> dict[str, C
     result = {}
     for namespace, topic_name in best.items():
         name = named[topic_name]
-        info = _info(namespace, topic_name, index)
+        info = _info(namespace, topic_name, index, alone=len(best) == 1)
         if not info:
             guess.doubts.append(f"no camera_info for {topic_name}")
             guess.comments[f"cameras.{name}.info"] = "no camera_info topic: name one, or give a rig"
@@ -116,8 +116,8 @@ def _namespace(topic: str) -> str:
     return "/".join(parts)
 
 
-def _info(namespace: str, topic: str, index: Index) -> str:
-    """The calibration of an image topic: in its namespace, else the one with the same frame."""
+def _info(namespace: str, topic: str, index: Index, alone: bool) -> str:
+    """The calibration of an image topic: in its namespace, else the one with the same frame, else the only one."""
     candidates = list(index.calibrations)
     inside = [name for name in candidates if _namespace(name.rpartition("/")[0] or name) == namespace]
     inside = inside or [name for name in candidates if name.strip("/").startswith(namespace + "/")]
@@ -125,7 +125,7 @@ def _info(namespace: str, topic: str, index: Index) -> str:
         return min(inside, key=len)
     frame = index.topics[topic].frame
     same = [name for name in candidates if frame and index.calibrations[name].frame == frame]
-    return same[0] if same else candidates[0] if len(candidates) == 1 else ""
+    return same[0] if same else candidates[0] if alone and len(candidates) == 1 else ""
 
 
 def _names(topics: Sequence[str], fallback: str, taken: Mapping[str, object] = {}) -> dict[str, str]:
