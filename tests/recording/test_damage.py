@@ -14,7 +14,7 @@ from rosbags.rosbag2 import StoragePlugin
 
 from imkd_edge.errors import Error
 from imkd_edge.sources import Sample, open_source
-from imkd_edge.sources.recording.container import open_container
+from imkd_edge.sources.recording.open import open_container
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
 
@@ -51,9 +51,7 @@ def spoil(path: Path, offset: int, content: bytes) -> None:
 def test_a_damaged_chunk_is_skipped_and_counted(
     compression: CompressionType, samples: list[Sample], tmp_path: Path
 ) -> None:
-    path = ros.write_mcap(
-        tmp_path / "drive.mcap", ros.messages(events(samples)), 20_000, compression=compression
-    )
+    path = ros.write_mcap(tmp_path / "drive.mcap", ros.messages(events(samples)), 20_000, compression=compression)
     whole, parts = count(path), chunks(path)
     assert len(parts) > 5
     offset, length = parts[len(parts) // 2]

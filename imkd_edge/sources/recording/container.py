@@ -81,22 +81,6 @@ def import_library(module: str, path: Path) -> ModuleType:
         raise Error(Code.missing_extra, what, str(path), EXTRA) from None
 
 
-def open_container(path: Path) -> Container:
-    """The container of an MCAP file, a .db3 file or a bag's folder.
-
-    Raises: Error missing_extra, source_missing_file, source_unknown.
-    """
-    from imkd_edge.sources.recording.bag import Bag
-    from imkd_edge.sources.recording.mcap_file import McapFiles
-
-    if path.is_dir():
-        files = bag_files(path)
-        if files and files[0].suffix == ".mcap" and not _compressed(path):
-            return McapFiles(path, files)
-        return Bag(path)
-    return McapFiles(path, [path]) if path.suffix.lower() == ".mcap" else Bag(path)
-
-
 def bag_files(folder: Path) -> list[Path]:
     """The files of a bag in the order of their numbers (NAME_0.mcap, NAME_1.mcap, ...); empty where it has none."""
     for ending in (".mcap", ".db3"):
@@ -104,13 +88,3 @@ def bag_files(folder: Path) -> list[Path]:
         if files:
             return sorted(files, key=lambda path: (len(path.name), path.name))
     return []
-
-
-def _compressed(folder: Path) -> bool:
-    """Whether rosbag2 compressed the files or messages of a bag as a whole, outside of MCAP."""
-    try:
-        text = (folder / "metadata.yaml").read_text("utf-8", "replace").lower()
-    except OSError:
-        return False
-    modes = [line.partition(":")[2].strip(" '\"") for line in text.splitlines() if "compression_mode:" in line]
-    return any(mode in ("file", "message") for mode in modes)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.recording.container import open_container
 from imkd_edge.sources.recording.evidence import Evidence, refine
 from imkd_edge.sources.recording.guess import guess_map
 from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic
 from imkd_edge.sources.recording.messages import CalibrationMessage, CloudMessage, ImageMessage
+from imkd_edge.sources.recording.open import open_container
 from imkd_edge.sources.recording.radar import examples
 from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap, write_map
 

@@ -13,13 +13,14 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import RadarCalibration, SensorRig
 from imkd_edge.sources.recording.calibration import camera_of, mounting
-from imkd_edge.sources.recording.container import Container, bag_files, open_container
+from imkd_edge.sources.recording.container import Container, bag_files
 from imkd_edge.sources.recording.evidence import refine
 from imkd_edge.sources.recording.guess import guess_map
 from imkd_edge.sources.recording.images import to_rgb
 from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic, read_message, rows_of
 from imkd_edge.sources.recording.messages import CloudMessage, ImageMessage
 from imkd_edge.sources.recording.motion import motion_of
+from imkd_edge.sources.recording.open import open_container
 from imkd_edge.sources.recording.poses import Odometry
 from imkd_edge.sources.recording.radar import Fields, lidar_points, radar_points
 from imkd_edge.sources.recording.topic_map import CameraTopic, RadarTopic, TopicMap, read_map, with_options
@@ -87,12 +88,13 @@ class RecordingSource(TrackSource):
         self.topic_map = with_options(given, interval, trigger, path)
         self.intensity, self.traffic = self.topic_map.intensity, self.topic_map.traffic
         builder = _Builder(path, self.container, self.decoder, self.index, self.topic_map)
+        segments = builder.segments()
         loaded = builder.rig() if rig is None else rig if isinstance(rig, SensorRig) else SensorRig.load(rig)
         loaded.check()
         timing = Timing(
             self.topic_map.trigger, self.topic_map.interval, self.topic_map.tolerance, self.topic_map.max_age
         )
-        self._set(path, loaded, builder.segments(), timing, lidar)
+        self._set(path, loaded, segments, timing, lidar)
 
     @property
     def damage(self) -> dict[str, int]:
