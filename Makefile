@@ -66,7 +66,7 @@ $(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),
 $(VENV)/.test-extras: pyproject.toml | $(VENV)/.installed
 	@echo "installing what the tests need (torch among it)"
 	.ci/stage torch $(PIP) $(TORCH)
-	.ci/stage packages $(PIP) 'imkd-edge[train,recordings,test]'
+	.ci/stage packages $(PIP) 'imkd-edge[train,test]'
 	$(PIP) --no-deps nuscenes-devkit==1.2.0 vod-tudelft==1.0.3
 	touch $@
 
