@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from imkd_edge.cli.common import log, out
-from imkd_edge.cli.report import _table as table
+from imkd_edge.cli.report import make_table
 
 
 def show_recording(content: dict[str, Any]) -> None:
@@ -17,19 +17,11 @@ def show_recording(content: dict[str, Any]) -> None:
     name = PurePath(content["path"]).name
     parts = f", in {content['parts']} parts: the clock steps back" if content["parts"] > 1 else ""
     title = f"recording {escape(name)}: {content['messages']} messages in {content['duration_s']:.1f} s{parts}"
-    topics = table(title, "topic", "type", ">messages", ">Hz", "frame", "use", "content")
+    topics = make_table(title, "topic", ">messages", ">Hz", "what it is")
+    topics.columns[0].no_wrap = True
     for row in content["topics"]:
         rate = "" if row["rate_hz"] is None else f"{row['rate_hz']:g}"
-        texts = [
-            row["topic"],
-            row["schema"],
-            str(row["messages"]),
-            rate,
-            row["frame"] or "",
-            row["use"],
-            row["content"],
-        ]
-        topics.add_row(*(escape(text) for text in texts))
+        topics.add_row(*(escape(text) for text in (row["topic"], str(row["messages"]), rate, _what(row))))
     out().print(topics)
     if content["damage"]:
         out().print(f"[yellow]damaged[/]: {escape(content['damage'])}")
@@ -48,9 +40,16 @@ def show_recording(content: dict[str, Any]) -> None:
         log().print(f"--map {file} writes this topic map, which is read with the recording beside it")
 
 
+def _what(row: dict[str, Any]) -> str:
+    """The use of a topic and its content; the type of one that is not used."""
+    if row["use"] in ("not used", "not read"):
+        return f"{row['use']}: {row['schema']}"
+    return ", ".join(part for part in (row["use"], row["content"]) if part)
+
+
 def _show_points(sensor: str, points: list[dict[str, float]]) -> None:
     if points:
-        rows = table(f"points of {escape(sensor)}", *(f">{name}" for name in points[0]))
+        rows = make_table(f"points of {escape(sensor)}", *(f">{name}" for name in points[0]))
         for point in points:
             rows.add_row(*(f"{value:.2f}" for value in point.values()))
         out().print(rows)

@@ -164,8 +164,8 @@ def messages(events: Iterable[Event], make_image: Callable[..., Any] = rgb_image
         elif event.kind == "info":
             result.append((f"/{name}/camera_info", camera_info(time, f"{name}_optical", event.value), time))
         elif event.kind == "image":
-            compressed = "/compressed" if make_image is png_image else ""
             made = make_image(time, f"{name}_optical", event.value)
+            compressed = "/compressed" if made.__msgtype__.endswith("CompressedImage") else ""
             result.append((f"/{name}/image_raw{compressed}", made, time + latency_ns))
         elif event.kind == "radar":
             result.append((f"/{name}/detections", cloud(time, name, driver_points(event.value)), time))

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
 # driver -> its fields, then the velocity's and its kind, the intensity's and its unit
 DRIVERS = {
     "nebula ars548": (
-        "x y z azimuth azimuth_std elevation elevation_std range range_std range_rate range_rate_std rcs measurement_id",
+        "x y z azimuth azimuth_std elevation elevation_std range range_std range_rate range_rate_std rcs "
+        "measurement_id",
         ("range_rate", "raw"), ("rcs", "rcs_dbsm")),
     "nebula srr520": ("x y z range azimuth range_rate rcs pdh00 pdh01 snr", ("range_rate", "raw"), ("rcs", "rcs_dbsm")),
     "ars548_ros": ("x y z v r RCS azimuth elevation", ("v", "raw"), ("RCS", "rcs_dbsm")),

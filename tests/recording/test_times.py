@@ -99,7 +99,7 @@ def test_a_clock_that_steps_back_begins_another_scene(samples: list[Sample], ste
 
 
 def test_a_gap_forward_is_no_other_scene(samples: list[Sample], tmp_path: Path) -> None:
-    stored = [item for item in ros.messages(events(samples))]
+    stored = ros.messages(events(samples))
     later = shifted(ros.messages(events(samples)), 60 * S, 60 * S)
     source = open_source(ros.write_mcap(tmp_path / "drive.mcap", [*stored, *later]))
     assert list(source.scenes) == ["0"] and len(source) == 12

@@ -15,12 +15,11 @@ from imkd_edge.sources.recording.radar import intensity_field, velocity_field
 from imkd_edge.sources.recording.topic_map import TF, CameraTopic, RadarTopic, TopicMap
 
 _EGO = ("base_link", "base_footprint", "ego", "ego_vehicle", "vehicle", "base", "car", "body", "rear_axle")
-# parts of a topic's name that name no sensor
+# parts of a topic's name that name no sensor; those that begin with image neither
 _GENERIC = {
-    "sensing", "sensor", "sensors", "camera", "cameras", "radar", "radars", "driver", "drivers", "image", "image_raw",
-    "image_color", "image_mono", "image_rect", "image_rect_color", "image_rect_compressed", "image_raw_compressed",
-    "compressed", "raw", "rect", "color", "ffmpeg", "detections", "detection_points", "points", "point_cloud",
-    "pointcloud", "pointcloud2", "targets", "targets_pcl", "locations", "scan", "scan_raw", "output", "h264", "data",
+    "sensing", "sensor", "sensors", "camera", "cameras", "radar", "radars", "driver", "drivers", "compressed", "raw",
+    "rect", "color", "ffmpeg", "detections", "detection_points", "points", "point_cloud", "pointcloud", "pointcloud2",
+    "targets", "targets_pcl", "locations", "scan", "scan_raw", "output", "h264", "data",
 }  # fmt: skip
 _NOT_CAMERAS = ("depth", "disparity", "mask", "segmentation", "label", "debug", "overlay", "costmap", "thumbnail")
 
@@ -111,9 +110,13 @@ def _preference(name: str) -> tuple[bool, bool, str]:
 def _namespace(topic: str) -> str:
     """The topic without its last parts that say which form of the image it is."""
     parts = topic.strip("/").split("/")
-    while len(parts) > 1 and (parts[-1].lower() in _GENERIC or parts[-1].lower().startswith("image")):
+    while len(parts) > 1 and _is_generic(parts[-1]):
         parts.pop()
     return "/".join(parts)
+
+
+def _is_generic(word: str) -> bool:
+    return word.lower() in _GENERIC or word.lower().startswith("image")
 
 
 def _info(namespace: str, topic: str, index: Index, alone: bool) -> str:
@@ -134,7 +137,7 @@ def _names(topics: Sequence[str], fallback: str, taken: Mapping[str, object] = {
     for depth in range(1, 8):
         names = {}
         for topic, words in parts.items():
-            useful = [word for word in words if word.lower() not in _GENERIC] or words[:1] or [fallback]
+            useful = [word for word in words if not _is_generic(word)] or words[:1] or [fallback]
             names[topic] = "_".join(useful[-depth:])
         if len(set(names.values())) == len(names) and not set(names.values()) & set(taken):
             return names

@@ -111,5 +111,5 @@ def _content(topic: Topic) -> str:
         size = f"{message.width} x {message.height} {message.encoding}"
         return size if message.encoding else f"compressed, {len(message.data)} bytes"
     if isinstance(message, CalibrationMessage):
-        return f"{message.width} x {message.height}, {message.model or 'no lens'}, {len(message.D)} coefficients"
+        return f"{message.width} x {message.height}, {message.model or 'no distortion'}"
     return ""
