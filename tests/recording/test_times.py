@@ -11,6 +11,8 @@ from recording import ros
 from recording.scenes import events, synth
 from scipy.spatial.transform import Rotation, Slerp
 
+from helpers import random_spec
+from imkd_edge.run.replay import Replay
 from imkd_edge.sources import Sample, open_source
 from imkd_edge.sources.recording.poses import MAX_GAP, Odometry, Poses, slerp
 
@@ -96,6 +98,28 @@ def test_a_clock_that_steps_back_begins_another_scene(samples: list[Sample], ste
         assert len(read.radar) == len(sample.radar)
         np.testing.assert_allclose(read.ego.T_world_ego, sample.ego.T_world_ego, atol=1e-9)
     assert source.scenes == {"0": source.names[:6], "1": source.names[6:]}
+
+
+def test_every_pass_of_a_loop_shorter_than_a_second_is_a_scene(tmp_path: Path) -> None:
+    """Shorter than the Synchronizer's max_delay: the loop of a bag that was recorded again."""
+    short = list(synth(frames=5, rate_hz=10))
+    stored = []
+    for number in range(3):
+        stored += shifted(ros.messages(events(short)), 0, number * 500_000_000)
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    assert {scene: len(names) for scene, names in source.scenes.items()} == {"0": 5, "1": 5, "2": 5}
+    for i, name in enumerate(source.names):
+        assert source[name].timestamp_ns == short[i % 5].timestamp_ns
+    replay = Replay(source, random_spec(cameras=2), real_time=False)
+    assert [sample.name for sample in replay] == source.names
+    assert replay.counts.items["restarts"] == replay.counts.items["late"] == 0
+
+
+def test_messages_that_change_places_or_come_twice_begin_no_scene(samples: list[Sample], tmp_path: Path) -> None:
+    stored = ros.messages(events(samples))
+    turned = [item for pair in zip(stored[1::2], stored[::2]) for item in (*pair, pair[0])]
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", turned))
+    assert list(source.scenes) == ["0"] and len(source) == len(samples)
 
 
 def test_a_gap_forward_is_no_other_scene(samples: list[Sample], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from imkd_edge.sources.recording.messages import CalibrationMessage, Message, Od
 from imkd_edge.sources.recording.poses import FrameTree, PoseLog
 
 STEP = 1_000_000_000  # ns by which a sensor's time steps back where its clock was set, or the recording repeats
+_REMEMBERED, _REORDERED = 256, 2  # messages of a topic: whose times are known again; that may change places
 _NO_TWIST = (float("nan"),) * 6
 
 
@@ -115,6 +117,7 @@ class Indexer:
         self.container, self.decoder, self.log_clock = container, decoder, log_clock
         self.index = Index()
         self._latest: dict[str, tuple[int, int]] = {}  # topic -> segment and stamp of its last message
+        self._recent: dict[str, deque[int]] = {}  # topic -> stamps of its last messages, the newest first
 
     def run(self) -> Index:
         """One pass over the whole recording."""
@@ -176,14 +179,18 @@ class Indexer:
     def _segment(self, topic: str, stamp: int) -> int:
         """The segment of a message: a sensor whose time steps back begins a new one, which the others join.
 
-        A message that arrives after that and still has the old time belongs to the segment before.
+        It steps back by more than STEP, or to a time that it had before: a recording shorter than that in a loop. A
+        message that arrives after that and still has the old time belongs to the segment before.
         """
         newest = self.index.newest
         if not newest:
             newest.append(stamp)
         last, before = self._latest.get(topic, (len(newest) - 1, stamp))
         current = len(newest) - 1
-        if last == current and stamp < before - STEP:
+        recent = self._recent.setdefault(topic, deque(maxlen=_REMEMBERED))
+        repeats = stamp < before and stamp in recent and recent.index(stamp) > _REORDERED
+        recent.appendleft(stamp)
+        if last == current and (stamp < before - STEP or repeats):
             newest.append(stamp)
             current += 1
         elif last < current and abs(stamp - before) < abs(stamp - newest[current]):
