@@ -31,7 +31,7 @@ def jpeg_image(time_ns: int, frame: str, pixels: np.ndarray) -> Any:
 
 
 def odometry(before: Sample, after: Sample) -> Iterator[Event]:
-    """Poses between two samples, 20 ms apart."""
+    """Poses from one sample to the next, 20 ms apart."""
     ends = [before.timestamp_ns, after.timestamp_ns]
     poses = np.stack([sample.ego.T_world_ego for sample in (before, after)])
     turn = Slerp([0, 1], Rotation.from_matrix(poses[:, :3, :3]))
@@ -58,6 +58,7 @@ def stream(seconds: float) -> Iterator[Event]:
             fresh += odometry(before, sample)
         yield from sorted(fresh, key=lambda event: event.time_ns)
         before = sample
+    yield Event("odometry", "", before.timestamp_ns, (before.ego.T_world_ego, before.ego.twist))
 
 
 def stored(seconds: float) -> Iterator[ros.Stored]:

@@ -135,6 +135,19 @@ def test_a_broken_image_is_an_absent_camera(samples: list[Sample], tmp_path: Pat
     assert source.absent == {"cam_front": 1}
 
 
+def test_a_broken_sweep_is_left_out_and_counted(samples: list[Sample], tmp_path: Path) -> None:
+    stored = ros.messages(events(samples))
+    sweeps = [content for topic, content, _ in stored if topic == "/radar_front/detections"]
+    sweeps[4].data = sweeps[4].data[:40]
+    time = sweeps[4].header.stamp.sec * 10**9 + sweeps[4].header.stamp.nanosec
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    with pytest.warns(UserWarning, match=r"cannot be decoded.*read without radar_front"):
+        read = {sweep.timestamp_ns for name in source.names for sweep in source[name].radar}
+    recorded = {sweep.timestamp_ns for sample in samples for sweep in sample.radar}
+    assert recorded - read == {time}
+    assert source.absent == {"radar_front": 1}
+
+
 def test_a_message_that_cannot_be_decoded_is_counted(samples: list[Sample], tmp_path: Path) -> None:
     from mcap.writer import Writer
 

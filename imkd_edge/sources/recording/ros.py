@@ -20,14 +20,7 @@ from imkd_edge.sources.recording.messages import (
     TransformsMessage,
 )
 
-# radar_msgs 0.2 (github.com/ros-perception/radar_msgs): no store of the library has it
-_RADAR_RETURN = """float32 range
-float32 azimuth
-float32 elevation
-float32 doppler_velocity
-float32 amplitude
-"""
-_RADAR_SCAN = "std_msgs/Header header\nradar_msgs/RadarReturn[] returns\n"
+# of radar_msgs 0.2 (github.com/ros-perception/radar_msgs)
 RETURN = np.dtype([(name, "f4") for name in ("range", "azimuth", "elevation", "doppler_velocity", "amplitude")])
 POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}  # PointField.datatype
 
@@ -148,39 +141,37 @@ class RosDecoder:
 
     def __init__(self, path: Path):
         self._typesys = import_library("rosbags.typesys", path)
-        self._types: dict[str, Any] = {}
-        self._store: Any = None
+        self._stores: dict[str, Any] = {}  # type -> a store of it and of the types in it
+        self._humble: Any = None
 
     def add(self, channel: Channel) -> None:
         """Takes the definition of a channel's type, where the file has one."""
-        if not channel.schema_data or channel.schema in self._types:
+        if not channel.schema_data or channel.schema in self._stores:
             return
-        parse = {"ros2msg": self._typesys.get_types_from_msg}.get(channel.schema_encoding)
+        typesys = self._typesys
         try:
-            types = parse(channel.schema_data.decode(), channel.schema) if parse else _idl(self._typesys, channel)
+            if channel.schema_encoding == "ros2msg":
+                types = typesys.get_types_from_msg(channel.schema_data.decode(), channel.schema)
+            else:
+                types = _idl(typesys, channel)
+            store = typesys.get_typestore(typesys.Stores.EMPTY)
+            store.register(types)
+            store.generate_msgdef(channel.schema, ros_version=2)  # raises where a type in it is missing
         except Exception:  # a definition that the library does not read: that of Humble holds
             return
-        for name, definition in types.items():
-            self._types.setdefault(name, definition)
-        self._store = None
+        self._stores[channel.schema] = store
 
     def decode(self, channel: Channel, data: bytes | memoryview) -> Message:
         """A message in our types; raises whatever the library raises for bytes that are no such message."""
         if channel.schema == SCAN:
             return scan_of(data)
-        if self._store is None:
-            self._store = self._new_store()
-        return _DECODERS[channel.schema][1](self._store.deserialize_cdr(data, channel.schema))
+        store = self._stores.get(channel.schema) or self._default()
+        return _DECODERS[channel.schema][1](store.deserialize_cdr(data, channel.schema))
 
-    def _new_store(self) -> Any:
-        typesys = self._typesys
-        types = dict(typesys.get_typestore(typesys.Stores.ROS2_HUMBLE).fielddefs)
-        types.update(typesys.get_types_from_msg(_RADAR_RETURN, "radar_msgs/msg/RadarReturn"))
-        types.update(typesys.get_types_from_msg(_RADAR_SCAN, SCAN))
-        types.update(self._types)
-        store = typesys.get_typestore(typesys.Stores.EMPTY)
-        store.register(types)
-        return store
+    def _default(self) -> Any:
+        if self._humble is None:  # takes 0.2 s
+            self._humble = self._typesys.get_typestore(self._typesys.Stores.ROS2_HUMBLE)
+        return self._humble
 
 
 def _idl(typesys: Any, channel: Channel) -> dict[str, Any]:

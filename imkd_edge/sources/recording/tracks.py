@@ -82,7 +82,7 @@ class TrackSource(Source):
         self.path, self.rig, self.timing, self.lidar = path, rig, timing, lidar
         self._segments = list(segments)
         self._absences = Absences()
-        self._sweeps: OrderedDict[tuple[int, str, int], np.ndarray] = OrderedDict()
+        self._sweeps: OrderedDict[tuple[int, str, int], RadarSweep | None] = OrderedDict()
         self._keys = [(i, time) for i, segment in enumerate(segments) for time in self._key_times(segment)]
         self._rows = {f"{i:06d}": i for i in range(len(self._keys))}
         self.names = list(self._rows)
@@ -232,13 +232,24 @@ class TrackSource(Source):
                 yield sweep
 
     def _sweep(self, number: int, radar: str, row: int) -> RadarSweep | None:
-        segment = self._segments[number]
-        time, key = int(segment.radars[radar].times[row]), (number, radar, row)
+        """A sweep with its pose; None where it is broken, which is counted once."""
+        segment, key = self._segments[number], (number, radar, row)
         if key not in self._sweeps:
-            self._sweeps[key] = segment.radars[radar].read(row)
+            self._sweeps[key] = self._read_sweep(segment, radar, row)
             while len(self._sweeps) > _CACHED_SWEEPS:
                 self._sweeps.popitem(last=False)
-        return RadarSweep(radar, self._sweeps[key], time, self._pose(segment, time))
+        return self._sweeps[key]
+
+    def _read_sweep(self, segment: Segment, radar: str, row: int) -> RadarSweep | None:
+        time = int(segment.radars[radar].times[row])
+        try:
+            points = segment.radars[radar].read(row)
+        except Error as fault:
+            if fault.code != f"E{Code.source_bad_points:04d}":
+                raise
+            self._absences.add(radar, f"{time}", self.path, fault.what)
+            return None
+        return RadarSweep(radar, points, time, self._pose(segment, time))
 
     @staticmethod
     def _pose(segment: Segment, time: int) -> np.ndarray | None:
