@@ -64,6 +64,9 @@ def run(
         raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
     if not any(name.endswith(".mcap") for name in options.save):
         refuse({"--sensors": options.sensors}, "only .mcap files have sensor data", "add --save FILE.mcap")
+    for name in options.save:
+        if Path(name).resolve() == Path(data).resolve():
+            raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
     samples = select(data, options.split, (), options.frames, parse_options(option))
     loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from rich.markup import escape
 
 from imkd_edge.cli.common import log, out
 from imkd_edge.cli.report import make_table
+from imkd_edge.sources.recording.source import map_beside
 
 
 def show_recording(content: dict[str, Any]) -> None:
@@ -33,7 +34,9 @@ def show_recording(content: dict[str, Any]) -> None:
     for doubt in content["doubts"]:
         out().print(f"[yellow]to be checked[/]: {escape(doubt)}")
     if content["written"]:
-        log().print(f"wrote {content['written']}: correct it, then add --option map={shlex.quote(content['written'])}")
+        beside = map_beside(Path(content["path"])) == Path(content["written"])
+        use = "it is read with the recording" if beside else f"add --option map={shlex.quote(content['written'])}"
+        log().print(f"wrote {content['written']}: correct it; {use}")
     elif content["map"]:
         out().print("\n" + content["map"], markup=False, soft_wrap=True)
         file = shlex.quote(str(PurePath(content["path"]).with_suffix(".toml")))

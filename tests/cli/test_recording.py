@@ -43,6 +43,25 @@ def test_infer_on_a_recording_equals_infer_on_its_source(run, drive: Path) -> No
         np.testing.assert_allclose([row[1:] for row in rows[0]], [row[1:] for row in rows[1]], atol=2e-3)
 
 
+def test_run_on_a_recording_detects_in_every_frame(run, drive: Path, tmp_path: Path) -> None:
+    """Through Synchronizer and Detector; the boxes of the first frame are those of infer."""
+    lines = tmp_path / "boxes.jsonl"
+    for rate in ("max", "real"):
+        outcome = run("run", "tiny", "--data", drive, "--rate", rate, "--save", lines, "--json", "--threads", "1")
+        assert outcome.code == 0, outcome.stderr
+        assert (outcome.json["frames"], outcome.json["modes"]) == (2, {"full": 2})
+        live = [json.loads(line) for line in lines.read_text().splitlines()]
+        stored = run("infer", drive, "--bundle", "tiny", "--json", "--threads", "1").lines
+        assert [line["timestamp_ns"] for line in live] == [line["timestamp_ns"] for line in stored]
+        first = [(each["label"], each["center"]) for each in live[0]["detections"]]
+        assert first == [(each["label"], each["center"]) for each in stored[0]["detections"]] != []
+
+
+def test_eval_on_a_recording_says_that_it_has_no_labels(run, drive: Path) -> None:
+    outcome = run("eval", "tiny", "--data", drive, "--split", "all")
+    assert outcome.code == 2 and outcome.stderr.count("error[") == 1 and "label" in outcome.stderr
+
+
 def test_inspect_prints_topics_kinds_rates_and_fields(run, drive: Path) -> None:
     outcome = run("inspect", drive)
     assert outcome.code == 0
