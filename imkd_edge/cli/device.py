@@ -152,9 +152,9 @@ def inspect(
     """Print what is in a bundle, after verifying it, or in a recording: topics, rates, fields, a topic map."""
     from imkd_edge.bundle.format import Bundle
     from imkd_edge.cli.recording import show_recording
-    from imkd_edge.sources.recording import inspect_recording, is_recording
+    from imkd_edge.sources.recording import inspect_recording, names_recording
 
-    if is_recording(name):
+    if names_recording(name):
         content = inspect_recording(name, map)
         print_json(content) if json else show_recording(content)
         return OK

@@ -75,6 +75,12 @@ def test_inspect_prints_topics_kinds_rates_and_fields(run, drive: Path) -> None:
     assert content["damage"] is None and "base_link" in content["frames"]
 
 
+@pytest.mark.parametrize("name", ["nothere.mcap", "nothere.db3"])
+def test_a_recording_that_is_not_there_is_not_taken_for_a_bundle(run, name: str) -> None:
+    outcome = run("inspect", name)
+    assert outcome.code == 2 and name in outcome.stderr and "correct the path" in outcome.stderr
+
+
 def test_inspect_writes_a_map_that_is_read_with_the_recording(run, drive: Path, tmp_path: Path) -> None:
     file = tmp_path / "drive.toml"
     outcome = run("inspect", drive, "--map", file)

@@ -33,7 +33,7 @@ class Bag:
         except Exception as fault:  # the library has several kinds
             self._readers = self._readers[:-1]
             self.close()
-            fix = "copy the bag again, with its metadata.yaml; ros2 bag reindex writes that anew"
+            fix = "correct the path, or copy the bag again with its metadata.yaml; ros2 bag reindex writes that anew"
             raise Error(Code.source_missing_file, f"the bag cannot be opened ({fault})", str(path), fix) from None
         self._channels = [_channels(each.connections) for each in self._readers]
 

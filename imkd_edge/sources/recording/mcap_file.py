@@ -208,7 +208,9 @@ def _opened(file: Path) -> BinaryIO:
         return open(file, "rb")
     except OSError as fault:
         what = f"cannot read the file ({fault.strerror})"
-        raise Error(Code.source_missing_file, what, str(file), "copy the recording again") from None
+        raise Error(
+            Code.source_missing_file, what, str(file), "correct the path, or copy the recording again"
+        ) from None
 
 
 def _size(file: BinaryIO) -> int:

@@ -37,6 +37,11 @@ def is_recording(path: str | Path) -> bool:
     return os.path.isfile(path) and Path(path).suffix.lower() in ENDINGS
 
 
+def names_recording(name: str) -> bool:
+    """Whether a name is that of a recording, which need not be there."""
+    return is_recording(name) or Path(name).suffix.lower() in ENDINGS
+
+
 def map_beside(path: Path) -> Path | None:
     """The topic map beside a recording: drive.toml beside drive.mcap; beside a bag's folder or in it."""
     names = [path.with_suffix(".toml")] if not path.is_dir() else [path / f"{path.name}.toml", path / "map.toml"]
