@@ -120,10 +120,10 @@ class CheckpointDetector:
                 past.append((then[0][0], slot, torch.from_numpy(T_then_now)))
         if not past:
             return warp_history(self.spec, 1)
-        maps, slots, motions = zip(*past)
+        maps, slots, past_poses = zip(*past)
         index = torch.tensor([(0, slot) for slot in slots])
         ground = torch.tensor([ops.ground_of(self.spec, sample.rig)], dtype=torch.float64)
-        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions), ground)
+        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(past_poses), ground)
 
     def fused(self, sample: Sample) -> tuple[torch.Tensor, ops.EgoMotion, bool]:
         """F_fused (1,C,H,W) of a sample without its past, its ego motion, whether it is blind; they go to the cache."""

@@ -153,8 +153,8 @@ class Proposal:
         """The config as from_dict reads it, and a comment for some of its keys."""
         past, teacher = self._past(), self._teacher()
         camera, bev, sensor = self.size.channels
-        spec = {
-            "version": 3,
+        spec: dict[str, Any] = {
+            "version": 4,
             "name": self.name,
             "cameras": max(len(rig.cameras) for rig in self.data.rigs.values()),
             "context_channels": self.size.context,
@@ -266,7 +266,7 @@ class Proposal:
             if group < 0 or first / sides[label] > SAME_GROUP:
                 group, first = group + 1, sides[label]
             radius = round(float(np.clip(RADIUS * sides[label], *RADII)), 2)
-            classes.append({"name": label, "group": group, "nms_radius": radius})
+            classes.append({"name": label, "group": group, "nms_radius": radius, "exclusive": True})
         sizes = (f"{entry['name']} {self._size(entry['name'])}" for entry in classes)
         self.notes["spec.head.classes"] = f"medians in m: {'; '.join(sizes)}"
         return classes

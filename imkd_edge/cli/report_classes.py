@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from imkd_edge.cli.common import out
-from imkd_edge.cli.report import _table
+from imkd_edge.cli.report import make_table
 from imkd_edge.evaluation.classes import OVERLAPS
 from imkd_edge.evaluation.distance import DISTANCES, ERRORS
 from imkd_edge.evaluation.objects import RANGES, key_of, range_name
@@ -21,18 +21,18 @@ def show_classes(title: str, result: dict[str, Any]) -> None:
     out().print(f"[bold]{escape(title)}[/]\n")
     keys = ["objects", *(f"ap_{limit:g}m" for limit in DISTANCES), "AP"]
     heads = [">objects", *(f">{limit:g} m" for limit in DISTANCES), ">mean"]
-    table = _table("average precision by the distance of centres, 0 to 1", "class", "range", *heads)
+    table = make_table("average precision by the distance of centres, 0 to 1", "class", "range", *heads)
     _add_classes(table, metrics, names, keys)
     table.add_row("[bold]mAP[/]", "", *[""] * (len(heads) - 1), _number(metrics["mAP"]))
     out().print(table)
 
     kinds = [(kind, 100 * overlap) for kind in ("bev", "3d") for overlap in OVERLAPS]
     heads = [f">{kind.upper()} {overlap:.0f} %" for kind, overlap in kinds]
-    table = _table("average precision at 40 recalls, percent, by the least overlap", "class", "range", *heads)
+    table = make_table("average precision at 40 recalls, percent, by the least overlap", "class", "range", *heads)
     _add_classes(table, metrics, names, [f"{kind}_ap40_iou{overlap:.0f}" for kind, overlap in kinds])
     out().print(table)
 
-    table = _table("mean errors within 2 m", "class", ">ATE m", ">ASE 1 - IoU", ">AOE rad", ">AVE m/s")
+    table = make_table("mean errors within 2 m", "class", ">ATE m", ">ASE 1 - IoU", ">AOE rad", ">AVE m/s")
     table.columns[0].overflow = "fold"
     for name in names:
         table.add_row(escape(name), *(_number(metrics[f"{key_of(name)}_{key}"]) for key in ERRORS))

@@ -114,9 +114,9 @@ def _judge_speeds(moments: Moments, boxes: np.ndarray, where: Any) -> Findings:
 def _judge_frame_of_velocities(moments: Moments, boxes: np.ndarray) -> Findings:
     """Velocities relative to the vehicle: what stands would move backwards as fast as it drives."""
     twists = moments.twists()
-    for index, ego in enumerate(moments.ego):
-        if ego is not None and ego.twist is not None:
-            twists[index] = ego.twist
+    for index, of_frame in enumerate(moments.ego):
+        if of_frame is not None and of_frame.twist is not None:
+            twists[index] = of_frame.twist
     ego = twists[np.array(moments.frame_of, np.int64)]
     known = (np.hypot(ego[:, 0], ego[:, 1]) > DRIVING) & np.isfinite(boxes[:, 7:9]).all(1)
     if known.sum() < MIN_MOVING:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-import imkd_edge.ops as ops
-from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample
 from imkd_edge.view.draw import bev
 from imkd_edge.view.draw.camera import Shape, draw_camera
-from imkd_edge.view.draw.canvas import THEMES, Canvas, class_color, ramp, rgb
-from imkd_edge.view.draw.geometry import NEAR, to_camera
+from imkd_edge.view.draw.canvas import THEMES, Canvas, class_color, ramp
 
 GAP, CAPTION = 6, 26  # px
 TILES = {1: 900, 2: 600, 3: 420}  # px, width of an image by the number of images in a row
@@ -39,11 +36,11 @@ def projections(sample: Sample, points: np.ndarray) -> np.ndarray:
     canvas = Canvas(width, top + BEV_HEIGHT, theme.background)
     text = f"frame {sample.name}: {len(points)} radar returns (blue near, red far), {len(shapes)} labelled boxes"
     canvas.text(4, 18, text, theme.text, 13)
+    colors = _distance_colors(points)
     for index, camera in enumerate(cameras):
         x, y = index % columns * (tile + GAP), CAPTION + index // columns * (height + GAP)
         window = canvas.window(x, y, tile, round(tile * camera.height / camera.width))
-        draw_camera(window, camera, sample.frames.get(camera.name), [], shapes, theme)
-        _draw_returns(window, camera, points)
+        draw_camera(window, camera, sample.frames.get(camera.name), (points, colors), [], shapes, theme)
     returns = bev.radar_returns(sample, motion)
     extent = _extent(np.concatenate([returns.points, *(box[None, :2] for box, _, _ in shapes)]))
     bev.draw_bev(canvas.window(0, top, width, BEV_HEIGHT), extent, True, returns, [], shapes, theme)
@@ -66,16 +63,7 @@ def _shapes(sample: Sample) -> list[Shape]:
     return [(np.asarray(box), class_color(label, order.index(label)), label) for box, label in pairs]
 
 
-def _draw_returns(canvas: Canvas, camera: CameraCalibration, points: np.ndarray) -> None:
-    optical = to_camera(camera, points)
-    if camera.distortion != "fisheye":
-        optical = optical[optical[:, 2] > NEAR]
-    pixels = ops.project(camera, optical)
-    scale = np.array([canvas.width / camera.width, canvas.height / camera.height])
-    distance = np.linalg.norm(optical, axis=1)
-    near_blue = [(70, 140, 255), (70, 215, 160), (255, 220, 80), (255, 92, 72)]
-    colors = ramp((distance - NEAREST) / (FARTHEST - NEAREST), near_blue)
-    for (u, v), color in zip((pixels + 0.5) * scale, colors, strict=True):
-        if np.isfinite(u) and np.isfinite(v) and 0 <= u < canvas.width and 0 <= v < canvas.height:
-            canvas.disc(u, v, 3.2, (0, 0, 0))
-            canvas.disc(u, v, 2.4, rgb(color))
+def _distance_colors(points: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8, blue near and red far from the ego."""
+    near_to_far = [(70, 140, 255), (70, 215, 160), (255, 220, 80), (255, 92, 72)]
+    return ramp((np.linalg.norm(points, axis=1) - NEAREST) / (FARTHEST - NEAREST), near_to_far)
