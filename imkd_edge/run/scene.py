@@ -83,13 +83,16 @@ def transform(time_ns: int, parent: str, child: str, T_parent_child: np.ndarray)
 
 def odometry(time_ns: int, ego: Ego) -> fg.Odometry:
     """The vehicle's pose, and its twist where that is known."""
-    T, motion = np.asarray(ego.T_world_ego), {}
+    T = np.asarray(ego.T_world_ego)
+    pose = fg.Pose(position=_vector(T[:3, 3]), orientation=_rotation(T))
+    linear = angular = None
     if ego.twist is not None:
         vx, vy, yaw_rate = map(float, ego.twist)
-        motion["linear_velocity"] = fg.Vector3(x=vx, y=vy, z=0.0)
-        motion["angular_velocity"] = fg.Vector3(x=0.0, y=0.0, z=yaw_rate)
-    pose = fg.Pose(position=_vector(T[:3, 3]), orientation=_rotation(T))
-    return fg.Odometry(timestamp=stamp(time_ns), frame_id=WORLD, body_frame_id=EGO, pose=pose, **motion)
+        linear, angular = fg.Vector3(x=vx, y=vy, z=0.0), fg.Vector3(x=0.0, y=0.0, z=yaw_rate)
+    return fg.Odometry(
+        timestamp=stamp(time_ns), frame_id=WORLD, body_frame_id=EGO, pose=pose,
+        linear_velocity=linear, angular_velocity=angular,
+    )  # fmt: skip
 
 
 def _vector(values: np.ndarray) -> fg.Vector3:

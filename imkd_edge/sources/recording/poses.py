@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.geometry import inverse, transform_of
@@ -28,7 +29,7 @@ class Poses:
         ValueError for a quaternion that is zero or a number that is not finite.
     """
 
-    def __init__(self, times: Sequence[int], translations: np.ndarray, quaternions: np.ndarray):
+    def __init__(self, times: ArrayLike, translations: np.ndarray, quaternions: np.ndarray):
         stamps, first = np.unique(np.asarray(times, np.int64), return_index=True)
         self.times = stamps
         self.translations = np.asarray(translations, np.float64).reshape(-1, 3)[first]

@@ -45,7 +45,7 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
     try:
         guess = guess_map(index, path)
     except Error as fault:
-        nothing = {"map": None, "written": None, "doubts": [fault.what], "examples": {}}
+        nothing: dict[str, Any] = {"map": None, "written": None, "doubts": [fault.what], "examples": {}}
         return {**result, "topics": _topics(index, TopicMap()), **nothing}
     evidence = refine(guess, index, container, decoder)
     shown = {name: _example(index, guess.topic_map.radars[name], said) for name, said in evidence.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def scan_of(data: bytes | memoryview) -> CloudMessage:
 
     Raises: ValueError or struct.error where it is no such message.
     """
-    order = "<" if data[1] else ">"
+    order: Literal["<", ">"] = "<" if data[1] else ">"
     sec, nanosec, length = struct.unpack_from(f"{order}iII", data, 4)
     frame = bytes(data[16 : 16 + max(length - 1, 0)]).decode("utf-8", "replace")
     offset = 16 + length + -length % 4  # CDR aligns behind the four bytes of its own head
