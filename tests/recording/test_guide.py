@@ -19,7 +19,7 @@ GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "recordings.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 
 
-def test_the_example_runs(tmp_path: Path) -> None:
+def test_the_examples_run(tmp_path: Path) -> None:
     [block] = re.findall(r"<!-- test -->\n```bash\n(.*?)```", TEXT, re.S)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euo", "pipefail", "-c", block]
@@ -29,6 +29,13 @@ def test_the_example_runs(tmp_path: Path) -> None:
     drive, folder = open_source(tmp_path / "drive.mcap"), open_source(tmp_path / "drive")
     assert drive.intensity == folder.intensity == "rcs_dbsm" and len(drive) == len(folder) == 6
     assert (tmp_path / "boxes.mcap").stat().st_size > 1000
+    [block] = re.findall(r"<!-- test -->\n```python\n(.*?)```", TEXT, re.S)
+    loop = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
+    assert loop.returncode == 0, loop.stderr
+    lines = [line.split() for line in loop.stdout.splitlines()]
+    times = [drive.moment(name)[1] for name in drive.names]
+    assert [int(time) for time, _, _ in lines] == times[: len(lines)] and len(lines) >= 5
+    assert all(mode == "full" and int(boxes) > 0 for _, mode, boxes in lines)
 
 
 def test_the_map_of_the_guide_is_read(tmp_path: Path) -> None:
