@@ -59,14 +59,7 @@ def run(
     from imkd_edge.run.sinks import open_sinks
     from imkd_edge.sources.select import select
 
-    if options.rate not in RATES:
-        fix = f"choose one of: {', '.join(RATES)}"
-        raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
-    if not any(name.endswith(".mcap") for name in options.save):
-        refuse({"--sensors": options.sensors}, "only .mcap files have sensor data", "add --save FILE.mcap")
-    for name in options.save:
-        if Path(name).resolve() == Path(data).resolve():
-            raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
+    _check(data, options)
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
     samples = select(data, options.split, (), options.frames, parse_options(option))
     loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
@@ -86,6 +79,18 @@ def run(
         for name in options.save:
             log().print(f"wrote {name}")
     return code
+
+
+def _check(data: str, options: LiveOptions) -> None:
+    """Raises Error spec_bad_value for options that cannot be followed."""
+    if options.rate not in RATES:
+        fix = f"choose one of: {', '.join(RATES)}"
+        raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
+    if not any(name.endswith(".mcap") for name in options.save):
+        refuse({"--sensors": options.sensors}, "only .mcap files have sensor data", "add --save FILE.mcap")
+    for name in options.save:
+        if Path(name).resolve() == Path(data).resolve():
+            raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
 
 
 @contextmanager
