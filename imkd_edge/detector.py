@@ -201,7 +201,9 @@ class Detector:
         """
         fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))
-        return Result(**fields, class_names=self._class_names, health=health)
+        pose, twist = fields.pop("ego")
+        ego = None if pose is None and twist is None else Ego(pose, twist)
+        return Result(**fields, class_names=self._class_names, health=health, ego=ego)
 
     def infer_sample(self, sample: Sample) -> Result:
         """Detects the objects of one sample of a source, after `prepare`; raises as `infer`."""

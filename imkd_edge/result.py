@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from imkd_edge.frames import Ego
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -88,6 +90,8 @@ class Result:
     segmentation: np.ndarray | None = None
     # With Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1.
     debug: dict[str, np.ndarray] = field(default_factory=dict)
+    # Pose and twist of the vehicle at timestamp_ns, where they are known: what Tracker.update needs.
+    ego: Ego | None = None
 
     @property
     def names(self) -> list[str]:

@@ -28,7 +28,7 @@ ROOMS = [
     ["_core"],
     ["errors"],
     ["spec", "rig", "frames", "result", "ops"],
-    ["live", "options", "progress"],
+    ["live", "options", "progress", "tracking"],
     ["bundle"],
     ["engines"],
     ["detector"],
