@@ -35,13 +35,14 @@ Ego usable_part(const Ego& ego) {
 }  // namespace
 
 std::optional<Mat4> Odometry::step(std::int64_t timestamp_ns, const Ego& ego) const {
+  if (!now_ns_) return std::nullopt;
   if (anchor_ && ego.T_world_ego && minus_ns(timestamp_ns, anchor_->timestamp_ns) <= kMaxPoseGap)
     if (const auto T = motion_between({anchor_->T_world_ego, {}}, {ego.T_world_ego, {}},
                                       seconds_between(anchor_->timestamp_ns, timestamp_ns)))
       return compose(anchor_->T_odom_ego, *T);
   const bool recent = twist_ && minus_ns(timestamp_ns, twist_ns_) <= kMaxPoseGap;
   const auto T =
-      motion_between({{}, recent ? twist_ : std::nullopt}, {{}, ego.twist}, seconds_between(now_ns_, timestamp_ns));
+      motion_between({{}, recent ? twist_ : std::nullopt}, {{}, ego.twist}, seconds_between(*now_ns_, timestamp_ns));
   if (!T) return std::nullopt;
   return compose(T_odom_ego_, *T);
 }

@@ -32,7 +32,8 @@ class Odometry {
   Mat4 T_odom_ego_ = identity4();
   std::optional<Anchor> anchor_;
   std::optional<Vec3> twist_;  // the last one, of twist_ns_
-  std::int64_t twist_ns_ = 0, now_ns_ = 0;
+  std::int64_t twist_ns_ = 0;
+  std::optional<std::int64_t> now_ns_;  // the last frame
 };
 
 }  // namespace imkd
