@@ -19,7 +19,7 @@ class ClassMotion:
     """How objects of a class move and how well a detector measures them; standard deviations along each axis."""
 
     position_std: float = 0.5  # m, of a detection's centre
-    velocity_std: float = 1.0  # m/s, of a detection's velocity
+    velocity_std: float = 2.0  # m/s, of a detection's velocity
     speed_std: float = 8.0  # m/s, of the velocity of an object that was detected once, without a velocity
     acceleration: float = 2.0  # m/s, by which the velocity may change within 1 s
 
@@ -95,9 +95,9 @@ class Tracker:
     def __init__(
         self,
         spec: ModelSpec,
-        birth_score: float = 0.1,
+        birth_score: float = 0.2,
         confirm_score: float = 0.5,
-        max_age: float = 1.5,
+        max_age: float = 2.0,
         max_gap: float = 2.0,
         max_tracks: int = 512,
         classes: Mapping[str, ClassMotion] | None = None,

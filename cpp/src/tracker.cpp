@@ -133,9 +133,9 @@ std::vector<ClassMotion> motions_of(const ModelSpec& spec, const TrackerOptions&
 
 ClassMotion class_motion(const std::string& name) {
   static const std::vector<ClassMotion> motions = {
-      {"pedestrian", 0.3, 1.0, 1.5, 1.0}, {"person", 0.3, 1.0, 1.5, 1.0},       {"bicycle", 0.4, 1.0, 4.0, 1.5},
-      {"cyclist", 0.4, 1.0, 4.0, 1.5},    {"traffic_cone", 0.3, 1.0, 0.2, 0.1}, {"barrier", 0.3, 1.0, 0.2, 0.1},
-      {"pallet", 0.3, 1.0, 0.2, 0.1},     {"forklift", 0.4, 1.0, 3.0, 1.5},
+      {"pedestrian", 0.3, 2.0, 1.5, 1.0}, {"person", 0.3, 2.0, 1.5, 1.0},       {"bicycle", 0.4, 2.0, 4.0, 1.5},
+      {"cyclist", 0.4, 2.0, 4.0, 1.5},    {"traffic_cone", 0.3, 2.0, 0.2, 0.1}, {"barrier", 0.3, 2.0, 0.2, 0.1},
+      {"pallet", 0.3, 2.0, 0.2, 0.1},     {"forklift", 0.4, 2.0, 3.0, 1.5},
   };
   for (const ClassMotion& motion : motions)
     if (motion.name == name) return motion;
@@ -228,12 +228,25 @@ struct Tracker::State {
     }
   }
 
-  // Distance minus gate; 0 outside the gate.
-  double cost_of(const Object& object, const Observation& o, const ClassMotion& motion) const {
-    const double gate = kGate * std::sqrt(object.motion.pp + square(motion.position_std));
-    const double distance =
-        std::hypot(o.position[0] - object.motion.position[0], o.position[1] - object.motion.position[1]);
-    return std::min(distance - gate, 0.0);
+  double gate_of(const Object& object, const ClassMotion& motion) const {
+    return kGate * std::sqrt(object.motion.pp + square(motion.position_std));
+  }
+
+  // Of the class's objects and observations: the distance minus the widest gate, so that a pair's cost depends on its
+  // distance alone; 0 beyond the object's own gate.
+  void compute_costs(const ClassMotion& motion) {
+    double widest = 0;
+    for (const std::size_t i : class_objects) widest = std::max(widest, gate_of(objects[i], motion));
+    cost.clear();
+    for (const std::size_t i : class_objects) {
+      const double gate = gate_of(objects[i], motion);
+      const std::array<double, 2>& position = objects[i].motion.position;
+      for (const std::size_t j : class_observations) {
+        const std::array<double, 2>& other = observations[j].position;
+        const double distance = std::hypot(other[0] - position[0], other[1] - position[1]);
+        cost.push_back(distance < gate ? distance - widest : 0);
+      }
+    }
   }
 
   void assign(int label) {
@@ -246,9 +259,7 @@ struct Tracker::State {
     if (class_objects.empty() || class_observations.empty()) return;
 
     const ClassMotion& motion = motions[static_cast<std::size_t>(label)];
-    cost.clear();
-    for (const std::size_t i : class_objects)
-      for (const std::size_t j : class_observations) cost.push_back(cost_of(objects[i], observations[j], motion));
+    compute_costs(motion);
     const std::vector<int>& column_of_row =
         assignment.solve(cost, static_cast<int>(class_objects.size()), static_cast<int>(class_observations.size()));
     for (std::size_t row = 0; row < class_objects.size(); ++row) {

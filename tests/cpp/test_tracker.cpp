@@ -76,15 +76,15 @@ TEST(Tracker, finds_an_object_again_after_an_occlusion) {
 TEST(Tracker, ends_an_object_that_does_not_return) {
   Tracker tracker(small_spec());
   for (int i = 0; i < 10; ++i) tracker.update(result_at(0.1 * i, {car(10, 0)}));
-  tracker.update(result_at(1.6, {}));
-  EXPECT_EQ(tracker.update(result_at(2.3, {})).size(), 1u);  // 1.4 s after the last detection
-  EXPECT_EQ(tracker.update(result_at(2.5, {})).size(), 0u);
-  EXPECT_EQ(ids(tracker.update(result_at(2.6, {car(10, 0)}))), (Ids{2}));
+  tracker.update(result_at(1.9, {}));
+  EXPECT_EQ(tracker.update(result_at(2.8, {})).size(), 1u);  // 1.9 s after the last detection
+  EXPECT_EQ(tracker.update(result_at(3.0, {})).size(), 0u);
+  EXPECT_EQ(ids(tracker.update(result_at(3.1, {car(10, 0)}))), (Ids{2}));
 }
 
 TEST(Tracker, begins_no_track_below_the_birth_score_but_continues_one) {
   Tracker tracker(small_spec());
-  EXPECT_TRUE(tracker.update(result_at(0, {car(10, 0, kNan, kNan, 0.09)})).empty());
+  EXPECT_TRUE(tracker.update(result_at(0, {car(10, 0, kNan, kNan, 0.19)})).empty());
   EXPECT_EQ(tracker.update(result_at(0.1, {car(10, 0, kNan, kNan, 0.3)}))[0].state, TrackState::tentative);
   const auto& tracks = tracker.update(result_at(0.2, {car(10, 0, kNan, kNan, 0.05)}));
   ASSERT_EQ(ids(tracks), (Ids{1}));

@@ -356,8 +356,8 @@ typedef enum imkd_track_state { IMKD_TRACK_TENTATIVE, IMKD_TRACK_CONFIRMED, IMKD
 typedef struct imkd_tracker_options {
   uint32_t struct_size;
   int32_t max_tracks;                /* 0: 512 */
-  double birth_score, confirm_score; /* 0: 0.1, 0.5. For a limit of practically 0 use 1e-9. */
-  double max_age, max_gap;           /* s; 0: 1.5, 2 */
+  double birth_score, confirm_score; /* 0: 0.2, 0.5. For a limit of practically 0 use 1e-9. */
+  double max_age, max_gap;           /* s; 0: 2, 2 */
 } imkd_tracker_options;
 
 typedef struct imkd_track {

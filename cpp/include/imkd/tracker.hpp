@@ -14,15 +14,15 @@ namespace imkd {
 struct ClassMotion {
   std::string name;           // of ModelSpec::head.classes
   double position_std = 0.5;  // m, of a detection's centre
-  double velocity_std = 1.0;  // m/s, of a detection's velocity
+  double velocity_std = 2.0;  // m/s, of a detection's velocity
   double speed_std = 8.0;     // m/s, of the velocity of an object that was detected once, without a velocity
   double acceleration = 2.0;  // m/s, by which the velocity may change within 1 s
 };
 
 struct TrackerOptions {
-  double birth_score = 0.1;          // a detection below it continues tracks but begins none; 0..1
+  double birth_score = 0.2;          // a detection below it continues tracks but begins none; 0..1
   double confirm_score = 0.5;        // of a track, from which it is confirmed; 0..1
-  double max_age = 1.5;              // s since its last detection, after which a track ends; at most 60
+  double max_age = 2.0;              // s since its last detection, after which a track ends; at most 60
   double max_gap = 2.0;              // s from frame to frame, after which the tracker restarts; at most 60
   int max_tracks = 512;              // 1..4096
   std::vector<ClassMotion> classes;  // for classes whose values are not those of class_motion()
@@ -54,8 +54,8 @@ struct TrackerHealth {
   // false: neither pose nor twist of the ego is known, the objects are tracked in the ego frame and the velocities of
   // the detections are not used.
   bool over_ground = false;
-  int detections_invalid = 0;  // of this frame, ignored: a number that is not finite or beyond 1e5, size <= 0, score
-                               // outside 0..1, or a label that the spec lacks
+  int detections_invalid = 0;   // of this frame, ignored: a number that is not finite or beyond 1e5, size <= 0, score
+                                // outside 0..1, or a label that the spec lacks
   int detections_overflow = 0;  // of this frame, ignored: more than ModelSpec::head.max_detections, or no free track
   std::int64_t restarts = 0;    // so often all tracks were discarded
   std::int64_t repeats = 0;     // frames ignored because of the time of the frame before
