@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,14 @@ from imkd_edge.bundle import PARTS, npz_bytes, write_atomically
 from imkd_edge.calibration.histogram import ROWS, Histogram
 from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
 from imkd_edge.checks.observe import Observable, ObservingEngine, observe
-from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
+from imkd_edge.sources.timeline import Timeline, infer_with_past
 from imkd_edge.spec import ModelSpec
 
 SAVE_EVERY = 16  # frames
+PAST = "slots by time"  # how the past of a frame is found; a state file of another way is not resumed
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,9 @@ def collect(
     state: Path | None = None,
     threads: int = 0,
     track: Track | None = None,
+    without: Iterable[str] = (),
 ) -> Collection:
-    """Runs the float model over the frames, in their order, and counts the values of its tensors.
+    """Runs the float model over the frames, each after its past, and counts the values of its tensors.
 
     Args:
         parts: "camera" and "bev".
@@ -68,37 +71,27 @@ def collect(
         state: file that is written every few frames and at the end; a pass over the same model and frames resumes
             from it.
         track: makes a progress bar of the remaining names.
+        without: names of frames that cannot be read; as past frames they are left out.
 
     Raises:
         Error: train_diverged where a value of the model is not finite.
     """
-    collection = _open(state, _key(parts, tensors, names), tensors)
+    collection = _open(state, _key(spec, parts, tensors, names), tensors)
     remaining = list(names[len(collection.frames) :])
     if not remaining:
         return collection
     shapes = {part: {t.name: t.shape for t in tensors if t.part == part} for part in PARTS}
     detector, engines = observe(spec, source[remaining[0]].rig, parts, shapes, threads)
+    timeline = Timeline(source, spec.history, without)
     with detector:
         for name in remaining if track is None else track(remaining):
-            run_alone(detector, spec, source, name)
+            infer_with_past(detector, timeline.walk(name))
             _count(collection, tensors, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
             collection.frames.append(name)
             count = len(collection.frames)
             if state is not None and (count % SAVE_EVERY == 0 or count == len(names)):
                 write_atomically(state, _pack(collection))
     return collection
-
-
-def run_alone(detector: Detector, spec: ModelSpec, source: Source, name: str) -> None:
-    """Runs one frame independently of the last one, because calibration frames are not in temporal order.
-
-    A model with past frames runs the frames before it first.
-    """
-    detector.reset()
-    index = source.names.index(name) if spec.history.frames else 0
-    for earlier in source.names[max(0, index - 4 * spec.history.frames) : index]:
-        detector.infer_sample(source[earlier])
-    detector.infer_sample(source[name])
 
 
 def _count(
@@ -124,14 +117,18 @@ def _count(
     collection.last_maps = maps
 
 
-def _key(parts: Mapping[str, Observable], tensors: Sequence[ObservedTensor], names: Sequence[str]) -> str:
-    inputs = [
+def _key(
+    spec: ModelSpec, parts: Mapping[str, Observable], tensors: Sequence[ObservedTensor], names: Sequence[str]
+) -> str:
+    inputs: list[Any] = [
         ROWS,
         EMPTY,
         [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS],
         [repr(item) for item in tensors],
         list(names),
     ]
+    if spec.history.frames:
+        inputs.append(PAST)
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 

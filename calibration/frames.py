@@ -26,11 +26,11 @@ class Frames:
     unusable: dict[str, str]  # name -> reason
 
 
-def choose_frames(selection: Selection, rig: SensorRig, count: int, track: Track | None = None) -> Frames:
+def choose_frames(selection: Selection, rig: SensorRig | None, count: int, track: Track | None = None) -> Frames:
     """Reads the radar of every frame and chooses `count` frames by herding.
 
     Args:
-        rig: of the bundle; the source must have sensors of the same names.
+        rig: of the bundle; the source must have sensors of the same names. None: of its first readable frame.
         track: makes a progress bar of the names.
 
     Raises:
@@ -54,9 +54,11 @@ def choose_frames(selection: Selection, rig: SensorRig, count: int, track: Track
     return Frames(names[order].tolist(), names[extremes].tolist(), unusable)
 
 
-def _read(selection: Selection, rig: SensorRig, track: Track | None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(
+    selection: Selection, rig: SensorRig | None, track: Track | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Name -> returns (N, 3): range m, intensity dB, radial velocity m/s; and name -> reason of unusable frames."""
-    expected = _sensors(rig)
+    expected = None if rig is None else sensors(rig)
     clouds, unusable, other_rigs = {}, {}, 0
     for name in selection.names if track is None else track(selection.names):
         try:
@@ -64,8 +66,9 @@ def _read(selection: Selection, rig: SensorRig, track: Track | None) -> tuple[di
         except Error as error:
             unusable[name] = error.what
             continue
-        if _sensors(sample.rig) != expected:
-            unusable[name], other_rigs = f"sensors {_sensors(sample.rig)}", other_rigs + 1
+        expected = expected or sensors(sample.rig)
+        if sensors(sample.rig) != expected:
+            unusable[name], other_rigs = f"sensors {sensors(sample.rig)}", other_rigs + 1
             continue
         points = np.concatenate([np.zeros((0, 5), np.float32), *(sweep.points for sweep in sample.radar)])
         points = points[valid_points(points)]
@@ -77,7 +80,7 @@ def _read(selection: Selection, rig: SensorRig, track: Track | None) -> tuple[di
     return clouds, unusable
 
 
-def _sensors(rig: SensorRig) -> tuple[list[str], list[str]]:
+def sensors(rig: SensorRig) -> tuple[list[str], list[str]]:
     """Names of the cameras, and of the radars."""
     return [camera.name for camera in rig.cameras], [radar.name for radar in rig.radars]
 

@@ -189,7 +189,25 @@ class ClassSpec:
     name: str
     group: int
     nms_radius: float
-    def __init__(self, *, name: str = ..., group: int = ..., nms_radius: float = ...) -> None: ...
+    exclusive: bool
+    @property
+    def min_size(self) -> _Vec3 | None: ...
+    @min_size.setter
+    def min_size(self, value: ArrayLike | None) -> None: ...
+    @property
+    def max_size(self) -> _Vec3 | None: ...
+    @max_size.setter
+    def max_size(self, value: ArrayLike | None) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str = ...,
+        group: int = ...,
+        nms_radius: float = ...,
+        exclusive: bool = ...,
+        min_size: ArrayLike | None = ...,
+        max_size: ArrayLike | None = ...,
+    ) -> None: ...
 
 class HeadSpec:
     score_threshold: float
@@ -421,6 +439,12 @@ def image_rays(
 ) -> NDArray[np.float64]: ...
 def project(camera: CameraCalibration, points: ArrayLike) -> NDArray[np.float64]: ...
 def pixel_rays(camera: CameraCalibration, pixels: ArrayLike) -> NDArray[np.float64]: ...
+def usable_cameras(
+    spec: ModelSpec,
+    rig: SensorRig,
+    timestamp_ns: int,
+    camera_timestamps_ns: Any = None,
+) -> list[bool]: ...
 def lift_table(spec: ModelSpec, rig: SensorRig, crops: Sequence[ImageCrop] | None = None) -> LiftTable: ...
 def lift(
     spec: ModelSpec, table: LiftTable, depth: NDArray[np.float32], context: NDArray[np.float32]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from imkd_edge.bundle.golden import golden_rig
 from imkd_edge.engines.load import EngineFactory, load_engines
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.result import Detection, Health, Result, Warning, health_of
+from imkd_edge.result import Detection, Health, Origin, Result, Warning, health_of
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import SCORES, ModelSpec
 
@@ -83,7 +85,7 @@ class Detector:
 
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
-        rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden frame.
+        rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden drive.
         device: "cpu", "cuda", or "auto": the GPU where it is usable, else the CPU; `why_not_cuda` holds the reason.
         engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after
             `imkd-edge build-engine`), a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime"
@@ -117,7 +119,7 @@ class Detector:
             rig = SensorRig.load(os.fspath(rig))
         options = _Options(device, engine, threads, score_threshold, debug, stage_times)
         parts = bundle.file("camera.onnx"), bundle.file("bev.onnx")
-        self._open(bundle.spec, rig, *parts, options, bundle.contract)
+        self._open(bundle.spec, rig, *parts, options, bundle.contract, bundle.path.stem)
 
     @classmethod
     def from_onnx(
@@ -156,6 +158,7 @@ class Detector:
         bev_onnx: PathLike,
         options: _Options,
         contract: Contract | None = None,
+        name: str = "",
     ) -> None:
         camera, bev, device, self.why_not_cuda = load_engines(
             camera_onnx, bev_onnx, options.device, options.engine, options.threads
@@ -169,6 +172,7 @@ class Detector:
         self.device: str = self._core.device  # "cpu" or "cuda"
         self.engine = camera.name()
         self._class_names = tuple(item.name for item in spec.head.classes)
+        self._origin = Origin(spec, name)
 
     def infer(
         self,
@@ -203,12 +207,38 @@ class Detector:
         health = health_of(fields.pop("health"))
         pose, twist = fields.pop("ego")
         ego = None if pose is None and twist is None else Ego(pose, twist)
-        return Result(**fields, class_names=self._class_names, health=health, ego=ego)
+        return Result(**fields, class_names=self._class_names, health=health, ego=ego, origin=self._origin)
+
+    def stream(self, source: str | os.PathLike[str] | Iterable[Sample]) -> Iterator[Result]:
+        """Detects the objects of each sample in turn; a stored source is read ahead in another thread.
+
+        Args:
+            source: a Source, any other iterable of samples (also a live one), or a name as for `open_source`.
+
+        Yields:
+            Result, with the sample's name in `frame`; `result.plot()` draws it until the next one is taken.
+
+        Raises:
+            Error: of the source, and as `infer`.
+        """
+        if isinstance(source, (str, os.PathLike)):
+            from imkd_edge.sources.open import open_source
+
+            source = open_source(os.fspath(source))
+        samples = iter(source)
+        if not hasattr(source, "names"):  # a live source: waiting for its next sample may take for ever
+            yield from (self.infer_sample(sample) for sample in samples)
+            return
+        with ThreadPoolExecutor(1, "imkd-read-ahead") as reader:
+            following = reader.submit(next, samples, None)
+            while (sample := following.result()) is not None:
+                following = reader.submit(next, samples, None)
+                yield self.infer_sample(sample)
 
     def infer_sample(self, sample: Sample) -> Result:
         """Detects the objects of one sample of a source, after `prepare`; raises as `infer`."""
         self.prepare(sample)
-        return self.infer(
+        result = self.infer(
             sample.frames,
             sample.radar,
             sample.ego,
@@ -216,6 +246,8 @@ class Detector:
             sample.camera_timestamps_ns,
             sample.camera_T_world_ego,
         )
+        origin = replace(self._origin, sample=weakref.ref(sample))
+        return replace(result, frame=sample.name, origin=origin)
 
     def prepare(self, sample: Sample) -> None:
         """Sets the sample's rig if it differs from the present one; discards past frames if its scene differs."""

@@ -19,6 +19,7 @@ from imkd_edge._core import (
     project,
     quantize_images,
     set_threads,
+    usable_cameras,
     voxelize_radar,
     warp_bev,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "project",
     "quantize_images",
     "set_threads",
+    "usable_cameras",
     "voxelize_radar",
     "warp_bev",
 ]

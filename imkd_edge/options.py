@@ -12,6 +12,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from imkd_edge.spec import SCORES
 
+# Files of a training in its folder: its last epoch, and the one that its validation chose.
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -75,6 +78,25 @@ class InferOptions:
 
 
 @dataclass(frozen=True)
+class LiveOptions:
+    """What to replay, at which pace, and where the results go."""
+
+    rig: Annotated[Path | None, Option("JSON file of the sensors, instead of the recording's.")] = None
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+    rate: Annotated[
+        str, Option("real: at the sensors' pace, skipping frames that come too soon; max: every frame, at once.")
+    ] = "max"
+    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl, .mp4 or .rrd file; repeatable.")] = ()
+    view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
+    score: Annotated[
+        float | None,
+        Option("Discard boxes below this score; the default is the bundle's.", min=SCORES[0], max=SCORES[1]),
+    ] = None
+
+
+@dataclass(frozen=True)
 class BenchOptions:
     """How many frames to time, and at which pace."""
 
@@ -120,8 +142,26 @@ class TrainOptions:
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
-    resume: Annotated[bool, Option("Continue from OUT/checkpoint.pt.")] = False
+    start: Annotated[
+        str | None,
+        Option(
+            "Start from the weights of a bundle, a checkpoint.pt or a run's folder that fit.",
+            "--from",
+            metavar="BUNDLE|CHECKPOINT",
+        ),
+    ] = None
+    resume: Annotated[
+        bool, Option("Continue from OUT/checkpoint.pt; with more --epochs also a run that is finished.")
+    ] = False
     epochs: Annotated[int | None, Option("Epochs of the student, instead of the config's.", min=1)] = None
+    changes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Another value for a key of the config, e.g. train.rate=1e-3; repeatable.", "--set", metavar="KEY=VALUE"
+        ),
+    ] = ()
+    limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
+    threads: Annotated[int, Option("Threads of torch and of our ops; 0 is one per core.", min=0)] = 0
     teacher: Annotated[
         Path | None, Option("OUT of an earlier run whose LiDAR teacher and label encoder are used again.")
     ] = None
@@ -138,6 +178,25 @@ class ConvertOptions:
     split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
     frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
     limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """How much of a source to check, and the page on it."""
+
+    limit: Annotated[
+        int, Option("Frames whose sensor files are read, evenly spaced; a drive folder's lines are all read.", min=1)
+    ] = 500
+    html: Annotated[Path | None, Option("Write a page with tables, and pictures of a few frames.")] = None
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The config of a training that fits a source."""
+
+    size: Annotated[str, Option("Of the networks: tiny, lite, r18 or r50.")] = "tiny"
+    split: Annotated[str | None, Option("To train on; the default is train where the source has it, else all.")] = None
+    limit: Annotated[int, Option("Frames whose sensor files are read, evenly spaced.", min=1)] = 200
 
 
 @dataclass(frozen=True)
@@ -190,7 +249,10 @@ class EvalOptions:
 
     split: Annotated[str, Option("Of the source; all is every frame.")] = "val"
     score: Annotated[float, Option("Boxes below this score do not count.", min=SCORES[0], max=SCORES[1])] = 0.01
-    per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (Astyx).")] = False
+    protocol: Annotated[
+        str, Option("classes: for any; kitti; nuscenes; auto: the data set's own, where its classes are meant.")
+    ] = "auto"
+    per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (protocols classes, kitti).")] = False
     per_block: Annotated[bool, Option("Also for each run of consecutive frames (Astyx).")] = False
     per_radar: Annotated[bool, Option("Also by the radar returns in a box: none, any, thirds (Astyx).")] = False
     condition: Annotated[

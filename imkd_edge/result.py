@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
+
+if TYPE_CHECKING:
+    from imkd_edge.sources.base import Sample
+    from imkd_edge.spec import ModelSpec
+    from imkd_edge.tracking import Track
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,18 @@ def health_of(fields: dict[str, Any]) -> Health:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What `Result.plot` needs beside the boxes. The sample is not kept alive: results of a long drive stay small."""
+
+    spec: ModelSpec
+    bundle: str  # name, for the title
+    sample: weakref.ref[Sample] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a copy in another process has no sample
+
+
+@dataclass(frozen=True)
 class Result:
     """The detections of one frame; the arrays belong to this object."""
 
@@ -92,6 +112,16 @@ class Result:
     debug: dict[str, np.ndarray] = field(default_factory=dict)
     # Pose and twist of the vehicle at timestamp_ns, where they are known: what Tracker.update needs.
     ego: Ego | None = None
+    # With Detector.stream(track=True): all tracks of the frame, by id.
+    tracks: list[Track] | None = None
+    frame: str = ""  # name of the sample it was made from
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __bool__(self) -> bool:
+        return True  # a result without boxes is a result
 
     @property
     def names(self) -> list[str]:
@@ -107,14 +137,47 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as `imkd-edge infer --json` prints it."""
+        """The JSON form, as `imkd-edge infer --json` prints it; "frame" only where it has a name."""
         timings = {stage: round(time, 1) for stage, time in {**self.timings_us, "total": self.total_us}.items()}
         return {
+            **({"frame": self.frame} if self.frame else {}),
             "timestamp_ns": self.timestamp_ns,
             "detections": [detection.to_dict() for detection in self.detections],
             "health": self.health.to_dict(),
             "timings_us": timings,
         }
+
+    def plot(self, sample: Sample | None = None, theme: str = "dark") -> np.ndarray:
+        """The boxes in the camera images and from above.
+
+        Args:
+            sample: the sensor data; None: what `Detector.stream` or `infer_sample` read, while it is in use.
+            theme: "dark" or "light".
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            Error: spec_bad_value where the sensor data is gone, or was never a sample.
+        """
+        from imkd_edge.view import draw
+
+        if sample is None and self.origin is not None and self.origin.sample is not None:
+            sample = self.origin.sample()
+        if sample is None or self.origin is None:
+            fix = "call it before the next frame is taken, or give it the frame's sample: result.plot(sample)"
+            raise Error(Code.spec_bad_value, "the frame's sensor data is no longer in memory", "Result.plot", fix)
+        return draw.overview(sample, self, self.origin.spec, self.origin.bundle, theme)
+
+    def save(self, path: str | Path, sample: Sample | None = None, theme: str = "dark") -> None:
+        """Writes the picture of `plot` (.png) or the JSON form (.json), completely or not at all.
+
+        Raises:
+            Error: spec_bad_value for another ending and as `plot`, write_failed.
+        """
+        from imkd_edge.view.save import save_result
+
+        save_result(Path(path), self, sample, theme)
 
 
 def _short_or_null(value: float) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from imkd_edge.bench.page import document, svg
+from imkd_edge.view.page import document, svg
 
 WIDTH, HEIGHT, ROW = 420, 110, 18  # of a histogram; of a layer's bar
 GRID = "display: grid; grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); gap: 8px 16px"

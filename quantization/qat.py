@@ -21,7 +21,6 @@ from numpy.lib.format import open_memmap
 from torch.nn import functional as F
 
 from imkd_edge.bundle import PARTS, write_atomically
-from imkd_edge.calibration.collect import run_alone
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.detector import Detector
@@ -33,6 +32,7 @@ from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all
 from imkd_edge.quantization.sensitivity import exact_session
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.trainable import TrainablePart
+from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 SAVE_EVERY = 25  # steps
 STEP_RATE = 10  # quantizers' learning rate over the weights': a quantizer's step may move by some per cent in all
@@ -148,6 +148,7 @@ class DistillationData:
         models = {key: (before[key] if key in before else calibration.parts[key]).model for key in PARTS}
         student = {key: model.SerializeToString() for key, model in models.items()}
         teacher = exact_session(part.model, threads)
+        timeline = Timeline(source, spec.history, calibration.frames.unusable)
 
         def files(prefix: str, items: Any) -> Tensors:
             return {
@@ -161,8 +162,9 @@ class DistillationData:
             open_parts(spec, rig, student, threads=threads) as b,
         ):
             for i, frame in enumerate(names if track is None else track(names)):
+                samples = list(timeline.walk(frame))
                 for detector in (a, b) if before else (a,):
-                    run_alone(detector, spec, source, frame)
+                    infer_with_past(detector, samples)
                 exact = {key: a.tensors()[key].reshape(file.shape[1:]) for key, file in inputs.items()}
                 for key, file in inputs.items():
                     file[i] = b.tensors()[key].reshape(file.shape[1:]) if before else exact[key]

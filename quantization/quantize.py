@@ -12,13 +12,17 @@ from typing import Any
 import onnx
 
 from imkd_edge.bundle import PARTS, Bundle, check_target, check_writable, golden_rig, write_bundle
+from imkd_edge.bundle.golden import Frame, pack_drive, read_golden
 from imkd_edge.bundle.half import store_half
 from imkd_edge.calibration.collect import collect
-from imkd_edge.calibration.frames import choose_frames
+from imkd_edge.calibration.frames import choose_frames, sensors
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.checks.contract import warn_of_source
+from imkd_edge.checks.drive import SYNTH, golden_samples, golden_source
 from imkd_edge.checks.observe import open_parts
-from imkd_edge.checks.selftest import remake_golden
+from imkd_edge.checks.selftest import with_results
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.protocol import classes_of
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
 from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Bar
@@ -108,9 +112,9 @@ def quantize(
     recipe = Recipe.of(options)
     if options.html is not None:
         check_writable(options.html)
-    if options.evaluate is not None:
-        check_protocol(choose(data, options.evaluate, source_options).source)
     bundle = Bundle.load(bundle)
+    if options.evaluate is not None:
+        check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
     float_layers = resolve_layers(options.keep_float, _parts(bundle))
 
     # Observe, then quantize each part and train it.
@@ -223,12 +227,23 @@ def calibrate(
     bundle = Bundle.load(bundle)
     parts = _parts(bundle)
     selection = _select(data, split, source_options)
-    calibration_frames = choose_frames(selection, golden_rig(bundle), frames, bar and bar("choose frames"))
+    warn_of_source(bundle, selection.source)
+    # After `export --cameras` the golden drive still has the rig of the training.
+    rig = None if "cameras" in bundle.manifest["provenance"] else golden_rig(bundle)
+    calibration_frames = choose_frames(selection, rig, frames, bar and bar("choose frames"))
     tensors = [item for part in parts.values() for item in tensors_to_observe(part)]
     observable = {name: part.with_outputs([t.name for t in tensors if t.part == name]) for name, part in parts.items()}
     track = bar and bar("observe")
     collection = collect(
-        bundle.spec, observable, tensors, selection.source, calibration_frames.names, state, threads, track
+        bundle.spec,
+        observable,
+        tensors,
+        selection.source,
+        calibration_frames.names,
+        state,
+        threads,
+        track,
+        calibration_frames.unusable,
     )
     return Calibration(bundle, parts, selection.source, calibration_frames, collection)
 
@@ -263,10 +278,20 @@ def write(
     extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
     extra["scales.json"] = overrides({name: part.scales for name, part in parts.items()})
     provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe)}
-    with open_parts(bundle.spec, golden_rig(bundle), files) as detector:
-        golden = remake_golden(bundle, detector)
+    drive, provenance["golden"] = _golden_drive(calibration)
+    with open_parts(bundle.spec, drive[0].rig, files) as detector:
+        golden = with_results(drive, detector)
     parts_of = files["camera"], files["bev"]
     return write_bundle(out, bundle.spec, *parts_of, golden, metrics, provenance, extra, bundle.contract)
+
+
+def _golden_drive(calibration: Calibration) -> tuple[list[Frame], str]:
+    """The float bundle's golden drive, or a synthetic one where the calibration is of other sensors; and its origin."""
+    bundle, rig = calibration.bundle, calibration.source[calibration.frames.names[0]].rig
+    frames = read_golden(bundle)
+    if sensors(frames[0].rig) == sensors(rig):
+        return frames, bundle.manifest["provenance"].get("golden", golden_source(SYNTH))
+    return pack_drive(golden_samples(SYNTH, rig, bundle.spec)), golden_source(SYNTH)
 
 
 def _file(model: onnx.ModelProto, half: bool) -> bytes:

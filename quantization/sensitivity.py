@@ -5,7 +5,7 @@ Layers go back to float in the order of error saved per modelled time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from imkd_edge.quantization.graph import Group, Part
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.base import Source
+from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 PROBE_FRAMES = 4  # frames on which layers are compared
 
@@ -48,13 +49,21 @@ class Probe:
     outputs: list[list[np.ndarray]]
 
     @classmethod
-    def of(cls, bundle: Bundle, part: Part, source: Source, names: Sequence[str], threads: int = 0) -> Probe:
-        """Runs the float bundle on the frames."""
+    def of(
+        cls,
+        bundle: Bundle,
+        part: Part,
+        source: Source,
+        names: Sequence[str],
+        threads: int = 0,
+        without: Iterable[str] = (),
+    ) -> Probe:
+        """Runs the float bundle on the frames, each after its past; `without`: names of frames that cannot be read."""
         inputs = []
+        timeline = Timeline(source, bundle.spec.history, without)
         with Detector(bundle, source[names[0]].rig, threads=threads) as detector:
             for name in names:
-                detector.reset()
-                detector.infer_sample(source[name])
+                infer_with_past(detector, timeline.walk(name))
                 tensors = detector.tensors()
                 shapes = {item.name: part.shapes[item.name] for item in part.graph.input}
                 inputs.append({name: tensors[name].reshape(shape).copy() for name, shape in shapes.items()})
@@ -75,7 +84,8 @@ class Probe:
 def calibration_probe(calibration: Calibration, part: Part, threads: int) -> Probe:
     """A part on the first calibration frames."""
     names = calibration.frames.names[:PROBE_FRAMES]
-    return Probe.of(calibration.bundle, part, calibration.source, names, threads)
+    unusable = calibration.frames.unusable
+    return Probe.of(calibration.bundle, part, calibration.source, names, threads, unusable)
 
 
 def sensitivities(

@@ -125,7 +125,10 @@ def frame_rig(spec: ModelSpec) -> SensorRig:
 
 
 def frame_calls(module: ModuleType) -> dict[str, Callable[[], object]]:
-    """The ops of a frame of r50-nuscenes in half precision, by a module of ops_module.cpp."""
+    """The ops of a frame of r50-nuscenes in half precision, by a module of ops_module.cpp.
+
+    lift_table is the whole rebuild of a frame whose exposures move every camera; at rest there is none.
+    """
     spec, rng = load_config("r50-nuscenes").spec, np.random.default_rng(0)
     rig, H, W = frame_rig(spec), spec.grid.height(), spec.grid.width()
     crops = [ops.image_crop(spec.image, c.width, c.height) for c in rig.cameras]
@@ -142,6 +145,7 @@ def frame_calls(module: ModuleType) -> dict[str, Callable[[], object]]:
     box = rng.normal(0, 0.5, (spec.head.groups() * 10, H, W)).astype(np.float16)
     return {
         "preprocess_images": lambda: module.preprocess_images(images, crops, spec.image, half=True),
+        "lift_table": lambda: module.lift_table(spec, rig, crops),
         "lift": lambda: module.lift(spec, table, depth, turned, channels_last=True),
         "voxelize_radar": lambda: module.voxelize_radar(spec, rig, sweeps, 0, Ego(twist=(7, 0, 0)), half=True),
         "warp_bev": lambda: module.warp_bev(spec.grid, past, shift(3.3, 0.1) @ rotation(0.02)),

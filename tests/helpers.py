@@ -3,6 +3,7 @@ trainings."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 
 from imkd_edge import Detector, ModelSpec, SensorRig
 from imkd_edge.bundle import write_bundle
+from imkd_edge.checks.drive import golden_samples
 from imkd_edge.checks.selftest import make_golden
 from imkd_edge.engines import Engine, TensorInfo
 from imkd_edge.sources.base import Sample
@@ -140,6 +142,14 @@ def _model(name: str, nodes: list, inputs: list, outputs: list, constants: list)
     return model.SerializeToString()
 
 
+@functools.cache
+def random_drive(cameras: int, interval: float) -> list[Sample]:
+    """The golden drive of the first cameras of the synthetic world's rig; interval: of the history, s."""
+    spec = ModelSpec()
+    spec.history.interval = interval
+    return golden_samples("synth", golden_sample(cameras).rig, spec)
+
+
 def golden_sample(cameras: int) -> Sample:
     """A frame of the synthetic world, seen by the first cameras of its rig."""
     rig = default_rig()
@@ -149,17 +159,17 @@ def golden_sample(cameras: int) -> Sample:
 
 
 def write_random_bundle(folder: Path, spec: ModelSpec | None = None, seed: int = 0, gates: bool = False) -> Path:
-    """A whole bundle, with a golden frame from the synthetic world."""
+    """A whole bundle, with a golden drive from the synthetic world."""
     spec = spec or random_spec()
     parts = camera_onnx(spec, seed), bev_onnx(spec, seed + 1, gates)
-    sample = golden_sample(spec.cameras)
+    rig = golden_sample(spec.cameras).rig
     provenance = {"data": "none: random weights", "seed": seed}
     with tempfile.TemporaryDirectory() as place:
         camera, bev = Path(place) / "camera.onnx", Path(place) / "bev.onnx"
         camera.write_bytes(parts[0])
         bev.write_bytes(parts[1])
-        with Detector.from_onnx(spec, sample.rig, camera, bev) as detector:
-            golden = make_golden(detector, sample)
+        with Detector.from_onnx(spec, rig, camera, bev) as detector:
+            golden = make_golden(detector, random_drive(spec.cameras, spec.history.interval))
     write_bundle(folder, spec, *parts, golden=golden, metrics={}, provenance=provenance)
     return folder
 
@@ -298,6 +308,6 @@ def write_toy_config(path: Path, more: str = "") -> Path:
 
 def write_toy_clip_config(path: Path, more: str = "") -> Path:
     """The same with four key frames and vehicle segmentation."""
-    text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 3\nsegmentation = true\n[spec.image]")
+    text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 4\nsegmentation = true\n[spec.image]")
     path.write_text(text + CLIP + more)
     return path

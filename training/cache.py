@@ -26,8 +26,8 @@ import imkd_edge.sources as sources
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.timeline import moment
 from imkd_edge.training.config import Config, DataConfig
-from imkd_edge.training.temporal import moment
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}

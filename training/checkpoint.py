@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import CHECKPOINT
 from imkd_edge.training.config import Config, from_dict
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
 
-CHECKPOINT = "checkpoint.pt"  # file of a stage in its folder
 LOG = "log.jsonl"  # beside it, one line per epoch
 TEACHER, LABELS, STUDENT = "teacher", "labels", "student"  # stages; the first two are also folders of a run
 KEYS = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"}
@@ -54,17 +54,22 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
         Error: train_checkpoint.
     """
     state = load_checkpoint(path)
+    return (*student_of(state, str(path)), state)
+
+
+def student_of(state: dict[str, Any], where: str) -> tuple[Student, Config]:
+    """The averaged student of a checkpoint's state, in evaluation mode, and its config; see `load_student`."""
     if state["stage"] != STUDENT:
         problem = f"the checkpoint holds the stage '{state['stage']}', not '{STUDENT}'"
-        raise Error(Code.train_checkpoint, problem, str(path), f"name the student's {CHECKPOINT}")
-    settings = from_dict(state["config"], str(path))
+        raise Error(Code.train_checkpoint, problem, where, f"name the student's {CHECKPOINT}")
+    settings = from_dict(state["config"], where)
     student = Student(settings.spec, replace(settings.model, pretrained=False, weights=""))
     try:
         student.load_state_dict(state["ema"])
     except RuntimeError as error:  # torch lists every layer that differs
         problem = f"the checkpoint comes from another version of the networks ({state['commit']})"
-        raise Error(Code.train_checkpoint, problem, str(path), "train again, or check out that version") from error
-    return student.eval(), settings, state
+        raise Error(Code.train_checkpoint, problem, where, "train again, or check out that version") from error
+    return student.eval(), settings
 
 
 def load_teacher(folder: Path, settings: Config, labels: bool = True) -> tuple[Teacher, LabelEncoder | None]:
@@ -83,7 +88,7 @@ def _load_frozen(network_type: Any, path: Path, stage: str, settings: Config) ->
     if state["stage"] != stage or _teacher_identity(trained) != _teacher_identity(settings):
         fix = "use the same grid, classes, split and [teacher], or train it again"
         raise Error(Code.train_checkpoint, f"no {stage} of this model", str(path), fix)
-    if state["epoch"] < trained.train.epochs:
+    if not state.get("finished", state["epoch"] >= trained.train.epochs):
         problem = f"{stage} has {state['epoch']} of {trained.train.epochs} epochs"
         raise Error(Code.train_checkpoint, problem, str(path), "finish its training with --resume")
     network = network_type(settings.spec, settings.teacher)

@@ -4,16 +4,19 @@ schedule, [augment] random changes, [teacher] and [distill] the distillation.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
+from imkd_edge.training.config_checks import disagreements
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,8 +24,6 @@ else:
     import tomli as tomllib
 
 CONFIGS = Path(__file__).parent / "configs"
-PACKAGED = "tf_efficientnet_lite0"  # the backbone whose ImageNet weights come in a package
-Problems = Iterator[tuple[str, str]]  # problem and fix, of each disagreement between spec and sections
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,17 @@ class DataConfig:
     classes: dict[str, str] = field(default_factory=dict)
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
     keep: bool = True  # decoded samples stay in memory or in the cache; else every epoch decodes them again
+    limit: int = 0  # only the first frames of the split; 0 = all
     licence: str = ""  # of the data, for the model card
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """[train]: batches, schedule and weights of the losses; [teacher] replaces epochs and rate for its stages."""
+    """[train]: batches, schedule, weights of the losses, validation; [teacher] replaces epochs and rate of its stages.
+
+    Validation measures and never changes a weight. What it chooses is best.pt and, with patience, the end of the run,
+    both on the split that val_split names: measure the final model on another one.
+    """
 
     epochs: int = 20
     batch: int = 4  # of a step: all processes and micro-batches together
@@ -73,6 +79,13 @@ class TrainConfig:
     overlap_weight: float = 0.0  # of 1 - IoU with the object's box
     height_weight: float = 1.0  # relative weight of the height channel among the box channels
     segmentation_weight: float = 1.0
+    val_split: str = ""  # split that is measured while training, such as "val"; empty: none
+    val_every: int = 5  # epochs between two validations; the last epoch has one too
+    val_limit: int = 0  # at most so many frames of the split, evenly spaced; 0 = all
+    val_metric: str = ""  # the higher the better: it chooses best.pt; empty: the first of MAIN_METRICS that is measured
+    val_pictures: int = 4  # validation frames that are drawn, with their boxes
+    patience: int = 0  # validations without a better val_metric that end the run; 0 = never
+    tensorboard: bool = True  # events beside log.jsonl, where the package is installed
 
 
 @dataclass(frozen=True)
@@ -140,11 +153,10 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 LABEL_MASKS = ("soft", "binary")
 SENSORS = ("both", "camera", "radar")
 # Keys of numbers that must be above 0, and of those that must be at most 1.
-POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip"}
+POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip", "val_every"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
 SHARES = {"warmup", "ema", "empty", "scale", "image_scale", "colour", "mix"}
 SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past"}
-MAX_TILT = 30.0  # degrees
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -186,7 +198,7 @@ def _section(cls: type, values: Any, where: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     for key, value in values.items():
         if key not in known:
-            raise Error(Code.train_config, f"unknown key '{key}'", where, "known keys: " + ", ".join(sorted(known)))
+            raise _unknown("key", key, known, where)
         default = known[key].default
         if default is MISSING:
             default = known[key].default_factory()  # type: ignore[operator,misc]
@@ -198,6 +210,13 @@ def _section(cls: type, values: Any, where: str) -> Any:
         if expected in (int, float):
             _check_number(key, value, where)
     return cls(**values)
+
+
+def _unknown(what: str, name: str, known: Iterable[str], where: str) -> Error:
+    """The error of an unknown key or section, which names the nearest known one and all others."""
+    near = difflib.get_close_matches(name, list(known), 1, 0.6)
+    fix = (f"did you mean '{near[0]}'? " if near else "") + f"known {what}s: " + ", ".join(sorted(known))
+    return Error(Code.train_config, f"unknown {what} '{name}'", where, fix)
 
 
 def _check_number(key: str, value: float, where: str) -> None:
@@ -219,91 +238,75 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
     """
     for key in tree:
         if key not in {"name", "spec", *SECTIONS}:
-            fix = "known sections: name, spec, " + ", ".join(SECTIONS)
-            raise Error(Code.train_config, f"unknown section '{key}'", where, fix)
+            raise _unknown("section", key, ("name", "spec", *SECTIONS), where)
     if "spec" not in tree or not isinstance(tree.get("name"), str):
         raise Error(Code.train_config, "name or [spec] is missing", where, "start from a file of training/configs")
-    spec = ModelSpec.from_json(json.dumps(tree["spec"]))
+    try:
+        spec = ModelSpec.from_json(json.dumps(tree["spec"]))
+    except Error as error:  # which names the key alone
+        raise Error(error.code, error.what, f"{where} [spec] {error.where}", error.fix) from None
     sections = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
         if (value := getattr(sections[section], key)) not in known:
             fix = "choose one of: " + ", ".join(known)
             raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", fix)
     config = Config(name=tree["name"], spec=spec, **sections)
-    for check in (_check_spec, _check_tilt, _check_labels, _check_history, _check_networks):
-        for problem, fix in check(config):
-            raise Error(Code.train_config, problem, where, fix)
+    for problem, fix in disagreements(config):
+        raise Error(Code.train_config, problem, where, fix)
     return config
 
 
-def _check_spec(config: Config) -> Problems:
-    spec = config.spec
-    ratio = spec.grid.cell / spec.radar.cell
-    if not any(math.isclose(ratio, known) for known in (1, 2, 4)):
-        yield f"grid.cell is {ratio:g} times radar.cell", "the networks take 1, 2 or 4"
-    if spec.image.stride not in (8, 16):
-        yield f"image.stride = {spec.image.stride}", "the networks take 8 or 16"
-    if spec.image.width % 32 or spec.image.height % 32:
-        yield f"images of {spec.image.width} x {spec.image.height}", "the networks take multiples of 32"
-
-
-def _check_tilt(config: Config) -> Problems:
-    if config.augment.tilt > MAX_TILT:
-        yield f"[augment] tilt = {config.augment.tilt} degrees", f"a road needs {MAX_TILT} or less"
-
-
-def _check_labels(config: Config) -> Problems:
-    data = config.data
-    if not all(isinstance(label, str) for label in data.classes.values()):
-        yield f"[data] classes is {data.classes!r}", "map each label of the dataset to a class of the spec"
-    classes, targets = {c.name for c in config.spec.head.classes}, set(data.classes.values())
-    if targets - classes:
-        yield f"[data] classes maps to {sorted(targets - classes)}", f"the spec has {sorted(classes)}"
-    if classes - targets:
-        missing = sorted(classes - targets)
-        yield f"[data] classes has no label for {missing}", "map the dataset's labels (in small letters) to each class"
-    if not all(isinstance(label, str) for label in data.vehicles):
-        yield f"[data] vehicles is {data.vehicles!r}", "list the dataset's labels"
-    if config.spec.segmentation and not data.vehicles:
-        yield "segmentation without [data] vehicles", "list the labels whose footprints are to be segmented"
-
-
-def _check_history(config: Config) -> Problems:
-    history, channels = config.spec.history, config.model.bev_channels
-    if not history.frames:
-        return
-    if history.channels != channels:
-        problem = f"history has {history.channels} channels, the fused map {channels}"
-        yield problem, "make [model] bev_channels the same"
-    if config.model.frozen_backbone and config.augment.variants:
-        yield "[augment] variants cache features of single frames", "set variants = 0 for a spec with history"
-    if config.augment.mix:
-        yield "[augment] mix joins frames of different pasts", "set mix = 0 for a spec with history"
-
-
-def _check_networks(config: Config) -> Problems:
-    model, train = config.model, config.train
-    if config.distill.inherit and model.bev_channels != config.teacher.channels:
-        problem = f"a teacher of {config.teacher.channels} channels, a fused map of {model.bev_channels}"
-        yield problem, "inherit needs the same number in both"
-    if train.batch % train.accumulate:
-        problem = f"batch = {train.batch} is no multiple of accumulate = {train.accumulate}"
-        yield problem, "batch counts all micro-batches of a step"
-    if model.weights and model.pretrained:
-        yield "both pretrained and weights", "choose one of them"
-    if model.pretrained and model.backbone != PACKAGED:
-        problem = f"no package has ImageNet weights for '{model.backbone}'"
-        yield problem, f"name a file in [model] weights, or take {PACKAGED}"
-
-
-def load_config(name: str | Path) -> Config:
+def load_config(name: str | Path, changes: Iterable[str] = ()) -> Config:
     """Loads a TOML file, or a shipped one by name; `base = "other"` supplies every key that the file lacks.
+
+    Args:
+        name: path, or the name of a shipped config.
+        changes: of keys, such as "train.epochs=3"; see `changed_tree`.
 
     Raises:
         Error: train_config (unknown key, wrong type, missing file), spec_* (bad [spec]).
     """
     tree, path = read_tree(name)
-    return from_dict(tree, str(path))
+    changes = list(changes)
+    return from_dict(changed_tree(tree, changes), f"{path} with --set {' '.join(changes)}" if changes else str(path))
+
+
+def changed_tree(tree: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A tree with other values, each "SECTION.KEY=VALUE" with a value in TOML; a bare word is text.
+
+    Raises: Error train_config for another form, or a section or key that no config has.
+    """
+    for change in changes:
+        path, equals, text = change.partition("=")
+        section, *keys = path.strip().split(".")
+        where = f"--set {change}"
+        if not equals or (not keys and section != "name") or not all(keys):
+            fix = "write for example --set train.epochs=3"
+            raise Error(Code.train_config, f"{change!r} is not SECTION.KEY=VALUE", "--set", fix)
+        if section not in {"name", "spec", *SECTIONS}:
+            raise _unknown("section", section, ("name", "spec", *SECTIONS), where)
+        known = [f.name for f in fields(SECTIONS[section])] if section in SECTIONS else keys
+        if keys and keys[0] not in known:
+            raise _unknown("key", keys[0], known, where)
+        value = _toml_value(text.strip())
+        for key in reversed([section, *keys]):
+            value = {key: value}
+        tree = merged(tree, value)
+    return tree
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def write_config(settings: Config, path: Path) -> None:
+    """Writes every section and key of a config as a TOML file that load_config reads, completely or not at all."""
+    import tomli_w
+
+    write_atomically(path, tomli_w.dumps(settings.to_dict()).encode())
 
 
 def read_tree(

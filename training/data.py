@@ -21,6 +21,7 @@ from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.remount import remount, tilt
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
@@ -28,7 +29,7 @@ from imkd_edge.training.config import Config
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
-from imkd_edge.training.temporal import Timeline
+from imkd_edge.training.temporal import is_blind, past_motions
 
 SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
 # Frame -> variant -> level of the frozen backbone's output.
@@ -58,6 +59,7 @@ def network_inputs(
         radar_grid (F,Hr,Wr) float32, ground (3,) float64, the plane of the ego frame, and the lift's table: points and
         pixels (P,) int32, rows (H*W+1,) int64 with the interval of every cell in them.
     """
+    sample = discard_images(spec, sample)
     if crops is None:
         crops = [ops.image_crop(spec.image, c.width, c.height) for c in sample.rig.cameras]
     table = ops.lift_table(spec, exposure_rig(spec, sample), crops)
@@ -73,6 +75,14 @@ def network_inputs(
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
     return {k: np.require(v, requirements="W") for k, v in out.items()}  # torch needs writable memory
+
+
+def discard_images(spec: ModelSpec, sample: Sample) -> Sample:
+    """The sample without the images that the runtime discards: too old, or of a camera that sees too little."""
+    cameras, times = sample.rig.cameras, sample.camera_timestamps_ns
+    usable = ops.usable_cameras(spec, sample.rig, sample.timestamp_ns, times)
+    names = {camera.name for camera, lifted in zip(cameras, usable, strict=True) if lifted}
+    return replace(sample, frames={name: image for name, image in sample.frames.items() if name in names})
 
 
 def _pad(
@@ -228,20 +238,23 @@ class FrameDataset(Dataset):
         return replace(sample, frames={k: augment.change_image(v, view.images) for k, v in sample.frames.items()})
 
     def past(self, index: int, now: Sample, view: augment.View | None) -> Past:
-        """The past frames of an example whose (changed) sample is `now`, without frames of unknown motion."""
+        """The past frames of an example whose (changed) sample is `now`: those of which the runtime has a map."""
         config, names = self.config, self.timeline.past(self.names[index])
         spec = config.spec
         rng = self.rng(PAST, index)
         if view is not None and rng.random() < config.augment.drop_past:
             names = names[: int(rng.integers(len(names)))]
+        read = [None if name is None else self.read(name) for name in names]
+        if view is not None:
+            read = [None if then is None else self.changed(then, view, rng) for then in read]
+        max_age = spec.radar.max_age
+        motions = past_motions(now.motion(max_age), [None if then is None else then.motion(max_age) for then in read])
         frames = []
-        for slot, name in enumerate(names):
-            if name is None:
+        for slot, (then, T_then_now) in enumerate(zip(read, motions, strict=True)):
+            if then is None or T_then_now is None:
                 continue
-            then = self.read(name) if view is None else self.changed(self.read(name), view, rng)
-            T_then_now = now.motion(spec.radar.max_age).since(then.motion(spec.radar.max_age))
-            if T_then_now is not None:
-                inputs = network_inputs(spec, then, None if view is None else self.crops(then, view.images))
+            inputs = network_inputs(spec, then, None if view is None else self.crops(then, view.images))
+            if not is_blind(inputs):
                 frames.append((slot, torch.from_numpy(T_then_now), _tensors(inputs)))
         return frames
 
@@ -287,7 +300,8 @@ class FrameDataset(Dataset):
         visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
         out = head_targets(spec, sample.truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
         if self.sensors:
-            out["depth_bin"] = depth_targets(spec, replace(sample, rig=exposure_rig(spec, sample)), crops)
+            lifted = replace(discard_images(spec, sample), rig=exposure_rig(spec, sample))
+            out["depth_bin"] = depth_targets(spec, lifted, crops)
             if spec.segmentation:
                 out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
         return out

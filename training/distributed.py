@@ -80,6 +80,14 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return values if size() == 1 else _sum(values) / size()
 
 
+def from_first(value: Item) -> Item:
+    """The first process's value, in every process."""
+    values = [value]
+    if size() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
 def _sum(values: torch.Tensor) -> torch.Tensor:
     total = values.detach().clone()
     dist.all_reduce(total)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from imkd_edge.errors import Code, Error
 from imkd_edge.training import distributed
 from imkd_edge.training.config import TrainConfig
-from imkd_edge.training.stages import Stage
+from imkd_edge.training.stages import Stage, to_device
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -55,6 +54,7 @@ def train_one_epoch(
     config: TrainConfig,
     first_step: int,
     steps: int,
+    report: Callable[[int, float], None] | None = None,
 ) -> dict[str, float]:
     """Trains on the batches of one epoch.
 
@@ -64,6 +64,7 @@ def train_one_epoch(
         scaler: scales the loss, so that small gradients do not vanish in float16.
         batches: micro-batches, config.accumulate per step.
         first_step, steps: index of the first step of this epoch; number of steps of all epochs.
+        report: called after each micro-batch with their number and the mean loss up to now.
 
     Returns:
         The mean of every loss term, and "gradient", the mean norm.
@@ -92,6 +93,8 @@ def train_one_epoch(
             norm = take_step(stage, optimizer, scaler, learning_rate(step, steps, config), config.clip)
             update_ema(ema, stage.network, config.ema, step)
             sums["gradient"] = sums.get("gradient", 0.0) + norm * config.accumulate
+        if report is not None:
+            report(count, sums["total"] / count)
     return {k: v / max(1, count) for k, v in sums.items()}
 
 
@@ -124,12 +127,3 @@ def take_step(
     scaler.step(optimizer)
     scaler.update()
     return float(norm)
-
-
-def to_device(values: Any, device: torch.device) -> Any:
-    """Copies the tensors of a batch (nested dictionaries and lists) to a device."""
-    if isinstance(values, torch.Tensor):
-        return values.to(device, non_blocking=True)
-    if isinstance(values, dict):
-        return {key: to_device(value, device) for key, value in values.items()}
-    return [to_device(value, device) for value in values]

@@ -18,13 +18,14 @@ from imkd_edge.evaluation.segmentation import on_grid
 from imkd_edge.options import EvalOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, load_student
+from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, student_of
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate, network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.teacher import Teacher
-from imkd_edge.training.temporal import Timeline, warp_history
+from imkd_edge.training.temporal import is_blind, past_motions, warp_history
 
 CACHED_MAPS = 16  # fused maps of the last samples
 
@@ -42,8 +43,8 @@ def evaluate_checkpoint(
     read = ("labels", "lidar") if teacher else ("labels",)
     selection = choose(data, options.split, source_options, options.limit, read)
     detect = CheckpointDetector(Path(checkpoint), options.score, selection.source)
-    check_protocol(selection.source, options)
-    predictions = predict(selection, detect, options, track)
+    check_protocol(selection.source, options, detect.classes)
+    predictions = predict(selection, detect, options, track, detect.classes)
     return summary(predictions, options, measure(predictions, options))
 
 
@@ -53,19 +54,23 @@ class CheckpointDetector:
     A student with a history looks up past samples in `source`, and caches the fused maps of the last samples.
     """
 
-    def __init__(self, path: Path, score: float, source: Source | None = None):
-        state = load_checkpoint(path)
-        settings = from_dict(state["config"], str(path))
+    def __init__(self, checkpoint: Path | dict[str, Any], score: float, source: Source | None = None):
+        """checkpoint: a file, or the state that one holds."""
+        path = "a training" if isinstance(checkpoint, dict) else str(checkpoint)
+        state = checkpoint if isinstance(checkpoint, dict) else load_checkpoint(Path(checkpoint))
+        settings = from_dict(state["config"], path)
         self.spec, self.select_sensors = settings.spec, SELECT_SENSORS[settings.data.sensors]
+        names = {item.name: item.name for item in self.spec.head.classes}
+        self.classes = {**names, **settings.data.classes}  # label of the data -> class
         tree = json.loads(self.spec.to_json())
         tree["head"]["score_threshold"] = score
         self.decode_spec = ModelSpec.from_json(json.dumps(tree))
         self.lidar = LidarGrid.of(self.spec) if state["stage"] == TEACHER else None
         self.timeline = Timeline(source, self.spec.history) if source is not None else None
-        self.maps: OrderedDict[str, tuple[torch.Tensor, ops.EgoMotion]] = OrderedDict()
+        self.maps: OrderedDict[str, tuple[torch.Tensor, ops.EgoMotion, bool]] = OrderedDict()  # see fused
         self.network: torch.nn.Module
         if self.lidar is None:
-            self.network = load_student(path)[0]
+            self.network = student_of(state, path)[0]
         else:
             self.network = Teacher(self.spec, settings.teacher)
             self.network.load_state_dict(state["ema"])
@@ -105,24 +110,26 @@ class CheckpointDetector:
 
     def history(self, sample: Sample, timeline: Timeline) -> torch.Tensor:  # (1,frames*C,H,W)
         """Past fused maps in the ego frame of the sample, newest first, float32; 0 without a frame or its motion."""
-        past, now = [], sample.motion(self.spec.radar.max_age)
-        for slot, name in enumerate(timeline.past(sample.name)):
-            if name is not None:
-                fused, then = self.maps[name] if name in self.maps else self.fused(timeline.source[name])
-                T_then_now = now.since(then)
-                if T_then_now is not None:
-                    past.append((fused[0], slot, torch.from_numpy(T_then_now)))
+        names = timeline.past(sample.name)
+        read = [None if name is None else self.maps.get(name) or self.fused(timeline.source[name]) for name in names]
+        now = sample.motion(self.spec.radar.max_age)
+        motions = past_motions(now, [None if then is None else then[1] for then in read])
+        past = []
+        for slot, (then, T_then_now) in enumerate(zip(read, motions, strict=True)):
+            if then is not None and T_then_now is not None and not then[2]:
+                past.append((then[0][0], slot, torch.from_numpy(T_then_now)))
         if not past:
             return warp_history(self.spec, 1)
-        maps, slots, motions = zip(*past)
+        maps, slots, past_poses = zip(*past)
         index = torch.tensor([(0, slot) for slot in slots])
         ground = torch.tensor([ops.ground_of(self.spec, sample.rig)], dtype=torch.float64)
-        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(motions), ground)
+        return warp_history(self.spec, 1, torch.stack(maps), index, torch.stack(past_poses), ground)
 
-    def fused(self, sample: Sample) -> tuple[torch.Tensor, ops.EgoMotion]:
-        """F_fused (1,C,H,W) of a sample without its past, and its ego motion; both go to the cache."""
-        batch = self.batch(network_inputs(self.spec, self.select_sensors(sample)))
-        self.maps[sample.name] = self.network.encode(batch)["f_fused"], sample.motion(self.spec.radar.max_age)
+    def fused(self, sample: Sample) -> tuple[torch.Tensor, ops.EgoMotion, bool]:
+        """F_fused (1,C,H,W) of a sample without its past, its ego motion, whether it is blind; they go to the cache."""
+        inputs = network_inputs(self.spec, self.select_sensors(sample))
+        fused = self.network.encode(self.batch(inputs))["f_fused"]
+        self.maps[sample.name] = fused, sample.motion(self.spec.radar.max_age), is_blind(inputs)
         while len(self.maps) > CACHED_MAPS:
             self.maps.popitem(last=False)
         return self.maps[sample.name]

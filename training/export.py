@@ -1,4 +1,4 @@
-"""Checkpoint -> bundle: two ONNX parts without plugins, the golden frame and the model card."""
+"""Checkpoint -> bundle: two ONNX parts without plugins, the golden drive and the model card."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.half import store_half
 from imkd_edge.checks.cameras import spec_with_cameras
 from imkd_edge.checks.contract import measure, spaced
+from imkd_edge.checks.drive import SYNTH, golden_samples, golden_source
+from imkd_edge.checks.limits import with_limits
 from imkd_edge.checks.selftest import make_golden
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.predict.cost import cost
 from imkd_edge.sources.base import Source
 from imkd_edge.sources.select import select, split_names
-from imkd_edge.sources.synth import SynthSource, default_rig
+from imkd_edge.sources.synth import default_rig
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import load_student
 from imkd_edge.training.config import Config
@@ -44,17 +46,19 @@ def export(
     metrics: Path | str | None = None,
     half: bool = False,
     cameras: int | None = None,
+    golden: str = SYNTH,
 ) -> dict[str, Any]:
-    """Writes the averaged student of a checkpoint as a bundle.
+    """Writes the averaged student of a checkpoint as a bundle; the contract's sizes limit those of its boxes.
 
     Args:
         checkpoint: file of `imkd-edge train`.
         out: folder to make, NAME.imkd.
-        data: source whose rig the golden frame has, and on whose training split the contract is measured anew; the
+        data: source whose rig the golden drive has, and on whose training split the contract is measured anew; the
             default is the config's, with the contract of the checkpoint.
         metrics: JSON file of `imkd-edge eval --json` for the model card.
         half: store the large weights as float16, which halves the file; the arithmetic stays float32.
         cameras: largest number of cameras of a rig; the default is the training's.
+        golden: of the golden drive, as in `golden_samples`.
 
     Returns:
         {"bundle", "bytes", "parameters"}.
@@ -73,16 +77,18 @@ def export(
         settings = replace(settings, spec=spec_with_cameras(settings.spec, cameras))
     camera, bev = to_onnx(student, settings.spec, half)
 
-    # The golden frame has the rig of the source's first frame.
+    # The synthetic golden drive has the rig of the source's first frame.
     name = data or settings.data.source
     options = settings.data.options if name == settings.data.source else {}
     source = select(name, options=options).source
     contract = _contract(settings, state, source if data else None)
-    golden = _golden(settings, source, camera, bev, contract)
+    settings = replace(settings, spec=with_limits(settings.spec, contract))
+    drive = _golden(golden, settings, source, camera, bev, contract)
 
     provenance = model_card(_without_paths(settings, source.kind), state)
+    provenance["golden"] = golden_source(golden)
     provenance["parts"] = {"camera.onnx": cost(camera), "bev.onnx": cost(bev)}
-    write_bundle(out, settings.spec, camera, bev, golden, card_metrics, provenance, contract=contract)
+    write_bundle(out, settings.spec, camera, bev, drive, card_metrics, provenance, contract=contract)
     size = sum(p.stat().st_size for p in Path(out).iterdir())
     return {"bundle": str(out), "bytes": size, "parameters": provenance["parameters"]}
 
@@ -133,21 +139,21 @@ def _contract(settings: Config, state: dict[str, Any], source: Source | None) ->
 
 
 def _golden(
-    settings: Config, source: Source, camera: bytes, bev: bytes, contract: Contract | None
+    golden: str, settings: Config, source: Source, camera: bytes, bev: bytes, contract: Contract | None
 ) -> dict[str, np.ndarray]:
-    """Runs one frame through the bundle: every device must reproduce its tensors and boxes.
+    """Runs a drive through the bundle: every device must reproduce its tensors and boxes.
 
-    The sensors are those of the training data. The world is synthetic, since a licence may forbid to pass frames on.
+    The sensors are those of the training data. The world is synthetic by default, since a licence may forbid to pass
+    frames on.
     """
     rig = source[source.names[0]].rig
     if source.kind == "synth":
         rig = default_rig(GOLDEN_IMAGE)  # images make up most of a small bundle
-    synthetic = SynthSource(seed=1, scenes=1, frames_per_scene=1, rig=rig)
-    sample = synthetic[synthetic.names[0]]
+    samples = golden_samples(golden, rig, settings.spec)
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(Path(folder) / "draft.imkd", settings.spec, camera, bev, {}, {}, {}, contract=contract)
-        with Detector(draft, rig=rig) as detector:
-            return make_golden(detector, sample)
+        with Detector(draft, rig=samples[0].rig) as detector:
+            return make_golden(detector, samples)
 
 
 def _without_paths(settings: Config, kind: str) -> Config:
@@ -168,6 +174,7 @@ def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:
         "epochs": state["epoch"],
         "commit": state.get("commit", "unknown"),
         "parameters": sum(p.numel() for p in student.parameters()),
+        **({"from": state["from"]} if state.get("from") else {}),  # weights that it started from, and their licence
         "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import imkd_edge.ops as ops
+from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
-from imkd_edge.progress import Track
+from imkd_edge.progress import Monitor, Track
 from imkd_edge.sources.base import Source
 from imkd_edge.sources.folder import is_folder
 from imkd_edge.sources.open import is_synth
 from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
-from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, TEACHER, load_teacher
-from imkd_edge.training.config import Config, DataConfig, load_config
+from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
+from imkd_edge.training.config import Config, DataConfig, load_config, write_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.run import Run
+from imkd_edge.training.source_weights import SourceWeights, read_source
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
+from imkd_edge.training.validation import Validation
+
+CONFIG, START = "config.toml", "start.json"  # files of a run
 
 
 def train(
-    config: str | Path, options: TrainOptions, *, source: Source | None = None, progress: Track | None = None
+    config: str | Path,
+    options: TrainOptions,
+    *,
+    source: Source | None = None,
+    source_options: Mapping[str, Any] | None = None,
+    progress: Track | None = None,
+    monitor: Monitor | None = None,
 ) -> dict[str, Any]:
     """Trains the student of a config and writes checkpoint.pt and log.jsonl (one line per epoch) to options.out.
 
@@ -34,12 +48,17 @@ def train(
     OUT/labels. Processes that torchrun starts share every batch. Their result equals that of one process, except for
     [augment] mix, which joins examples of one process. Only the first process writes. (CUDA is untested.)
 
+    OUT also gets config.toml, the config with every option applied; start.json, what a start took from other weights;
+    TensorBoard's events/; and where [train] val_split names a split, validation/ with pictures, and best.pt.
+
     Args:
         config: TOML file or the name of a shipped one.
-        options: `resume` continues from the checkpoints in `out`, bit-equal to an uninterrupted run; `cache` replaces
-            memory, and several processes share OUT/cache by default.
+        options: `resume` continues from the checkpoints in `out`, bit-equal to an uninterrupted run of as many epochs;
+            `cache` replaces memory, and several processes share OUT/cache by default.
         source: what to train on, instead of the source that the options or the config name.
-        progress: wraps the batches of an epoch, for a progress bar.
+        source_options: of the source's reader, over those of the config.
+        progress: wraps the frames that are read before the first epoch, for a progress bar.
+        monitor: is told about every batch and epoch.
 
     Returns:
         The last line of the log, with "checkpoint" and "frames"; {} in all processes but the first.
@@ -48,16 +67,20 @@ def train(
         Error: train_config, train_checkpoint, train_no_data, train_diverged, device_unavailable; those of the spec and
             the source.
     """
-    settings = load_config(config)
+    settings = load_config(config, options.changes)
     if options.epochs is not None:
         settings = replace(settings, train=replace(settings.train, epochs=options.epochs))
     if options.teacher is not None and not settings.distill.active:
         problem, fix = "a teacher for a config whose [distill] uses none", "leave --teacher out, or set [distill]"
         raise Error(Code.train_config, problem, str(options.teacher), fix)
     name = options.data or settings.data.source if source is None else source_name(source)
-    split, reader_options = options.split or settings.data.split, {} if source else _reader_options(settings.data, name)
-    settings = replace(settings, data=replace(settings.data, source=name, split=split, options=reader_options))
-    return train_stages(settings, options, source=source, progress=progress)
+    reader_options = {} if source else {**_reader_options(settings.data, name), **(source_options or {})}
+    data = replace(settings.data, source=name, split=options.split or settings.data.split, options=reader_options)
+    data = replace(data, limit=options.limit or data.limit)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        ops.set_threads(options.threads)
+    return train_stages(replace(settings, data=data), options, source=source, progress=progress, monitor=monitor)
 
 
 def _reader_options(data: DataConfig, name: str) -> dict[str, Any]:
@@ -71,27 +94,66 @@ def _reader_options(data: DataConfig, name: str) -> dict[str, Any]:
 
 
 def train_stages(
-    settings: Config, options: TrainOptions, *, source: Source | None = None, progress: Track | None = None
+    settings: Config,
+    options: TrainOptions,
+    *,
+    source: Source | None = None,
+    progress: Track | None = None,
+    monitor: Monitor | None = None,
 ) -> dict[str, Any]:
     """Trains every stage of a config that already holds the options' data, split and epochs; see `train`."""
     _check_folder(options.out, options.resume)
+    weights = read_source(options.start) if options.start else None
     device = distributed.join(options.device)
     cache = options.cache
     if cache is None and distributed.size() > 1 and settings.data.keep:
         cache = options.out / "cache"
     dataset = open_dataset(settings, options.seed, cache, source)
+    watch = Watch(monitor, source)
+    validation = watch.validation(settings, STUDENT, options.out, dataset)  # its mistakes show before any training
 
     # The frozen networks that the student learns from, trained here or in an earlier run.
     networks: tuple = (None, None)
     if settings.distill.active:
         labels = settings.distill.label > 0
         if options.teacher is None:
-            train_teacher(settings, options, dataset, labels=labels, progress=progress)
+            train_teacher(settings, options, dataset, labels=labels, progress=progress, watch=watch)
         networks = load_teacher(options.teacher or options.out, settings, labels)
 
     torch.manual_seed(options.seed)
     stage = StudentStage(settings, *networks).to(device)
-    return Run(settings, options.seed, options.out, stage, dataset).train(options.resume, progress)
+    origin = {"name": weights.name, "licence": weights.licence} if weights else None
+    run = Run(
+        settings, options.seed, options.out, stage, dataset, validation=validation, origin=origin, monitor=monitor
+    )
+    if weights is not None and not run.checkpoint.is_file():
+        _start(stage, weights, options.out, monitor)
+    if distributed.rank() == 0:
+        write_config(settings, options.out / CONFIG)
+    return run.train(options.resume, progress)
+
+
+def _start(stage: StudentStage, weights: SourceWeights, out: Path, monitor: Monitor | None) -> None:
+    """Takes the weights that fit, and says in the log and in OUT/start.json which."""
+    result = stage.start(weights)
+    if distributed.rank() == 0:
+        write_atomically(out / START, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
+        for line in result.lines() if monitor else []:
+            monitor.log(line)  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How the stages of a run are shown and validated."""
+
+    monitor: Monitor | None = None
+    source: Source | None = None  # instead of the config's
+
+    def validation(self, settings: Config, stage: str, folder: Path, dataset: FrameDataset) -> Validation | None:
+        """The validation of a stage; None without a split to validate on, and in all processes but the first."""
+        if distributed.rank() or not settings.train.val_split or stage == LABELS:
+            return None
+        return Validation(settings, stage, folder, dataset.names, self.source)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -112,6 +174,7 @@ def train_teacher(
     *,
     labels: bool = True,
     progress: Track | None = None,
+    watch: Watch = Watch(),
 ) -> None:
     """Trains the LiDAR teacher in OUT/teacher and, with `labels`, the label encoder in OUT/labels."""
     device = distributed.join(options.device)
@@ -119,7 +182,10 @@ def train_teacher(
     settings = replace(settings, train=replace(settings.train, epochs=config.epochs, rate=config.rate))
     torch.manual_seed(options.seed)
     teacher = TeacherStage(settings).to(device)
-    Run(settings, options.seed, options.out / TEACHER, teacher, dataset).train(options.resume, progress)
+    folder = options.out / TEACHER
+    validation = watch.validation(settings, TEACHER, folder, dataset)
+    run = Run(settings, options.seed, folder, teacher, dataset, validation=validation, monitor=watch.monitor)
+    run.train(options.resume, progress)
     if not labels:
         return
 
@@ -127,7 +193,8 @@ def train_teacher(
     settings = replace(settings, train=replace(settings.train, epochs=config.label_epochs))
     torch.manual_seed(options.seed)
     encoder = LabelStage(settings, frozen).to(device)
-    Run(settings, options.seed, options.out / LABELS, encoder, dataset).train(options.resume, progress)
+    run = Run(settings, options.seed, options.out / LABELS, encoder, dataset, monitor=watch.monitor)
+    run.train(options.resume, progress)
 
 
 def open_dataset(settings: Config, seed: int, cache: Path | None = None, source: Source | None = None) -> FrameDataset:
@@ -142,6 +209,7 @@ def open_dataset(settings: Config, seed: int, cache: Path | None = None, source:
         source = open_with(settings.data.source, settings.data.options)
     names = split_names(source, settings.data.split, settings.data.source, Code.train_no_data)
     names = labelled_frames(source, names, settings.data.source)
+    names = names[: settings.data.limit or None]
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,48 @@ import torch
 from torch.utils.data import DataLoader
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.progress import Track
+from imkd_edge.options import BEST
+from imkd_edge.progress import Monitor, Silent, Track, clock
 from imkd_edge.training import distributed
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, STUDENT, code_version, load_checkpoint, save_checkpoint
 from imkd_edge.training.config import Config, TrainConfig, from_dict
 from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate, measure_contract
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
+from imkd_edge.training.events import Events
+from imkd_edge.training.pace import Pace
 from imkd_edge.training.stages import Stage
+from imkd_edge.training.validation import Best, Validation
 
 
 class Run:
     """Trains one stage on one data set and stores checkpoint and log in a folder."""
 
-    def __init__(self, settings: Config, seed: int, folder: Path, stage: Stage, dataset: FrameDataset):
+    def __init__(
+        self,
+        settings: Config,
+        seed: int,
+        folder: Path,
+        stage: Stage,
+        dataset: FrameDataset,
+        *,
+        validation: Validation | None = None,
+        origin: dict[str, str] | None = None,
+        monitor: Monitor | None = None,
+    ):
+        """Prepares a run.
+
+        Args:
+            settings, seed: all that its result depends on, with the data.
+            folder: of the stage.
+            stage: the network to train, with its loss.
+            dataset: the frames.
+            validation: measures the network every few epochs; in the first process only.
+            origin: name and licence of the weights that the stage starts from.
+            monitor: shows the run.
+        """
         self.settings, self.seed, self.folder, self.epoch = settings, seed, folder, 0
+        self.validation, self.monitor, self.best = validation, monitor or Silent(), Best()
+        self.origin = origin or {}
         stage = stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stage: Stage = distributed.sync_batch_norms(stage)  # type: ignore[assignment]
         self.dataset, self.commit = dataset, code_version()
@@ -52,17 +79,67 @@ class Run:
         progress = progress if first else None
         self.folder.mkdir(parents=True, exist_ok=True)
         line = self.trim_log() if first else {}
-        if self.epoch < epochs:
-            loader = self.make_loader(progress)
-        with open(self.folder / LOG if first else os.devnull, "a") as log:
-            while self.epoch < epochs:
-                line = self.train_epoch(loader, progress)
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                if first:
-                    self.save()
+        if self.epoch < epochs and not self.exhausted:
+            line = self.train_epochs(self.make_loader(progress))
         distributed.barrier()  # every process may read the checkpoint afterwards
         return {"checkpoint": str(self.checkpoint), "frames": len(self.dataset), **line} if first else {}
+
+    def train_epochs(self, loader: DataLoader) -> dict[str, Any]:
+        """Trains, validates, logs and saves epoch by epoch; returns the last line of the log."""
+        first, train = distributed.rank() == 0, self.settings.train
+        line: dict[str, Any] = {}
+        batches = len(micro_batches(list(range(len(self.dataset))), train))
+        pace = Pace(self.stage.name, train.epochs, self.epoch, batches, train.batch / train.accumulate)
+        events = Events(self.folder, self.epoch + 1, first and train.tensorboard)
+        with open(self.folder / LOG if first else os.devnull, "a") as log:
+            while self.epoch < train.epochs and not line.get("stopped"):
+                line = self.train_epoch(loader, pace)
+                if self.validation is not None and self.validation.due(self.epoch):
+                    line |= self.validate(self.validation)
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                events.write(line)
+                if first:
+                    self.save()
+                    self.monitor.log(self.summary(line, pace.left(self.epoch, 0)))
+                line = distributed.from_first(line)
+        events.close()
+        return line
+
+    def validate(self, validation: Validation) -> dict[str, Any]:
+        """Validates the averaged network, writes best.pt where it is the best one, and returns what the log line says.
+
+        "best" is whether it is; "stopped" whether [train] patience ends the run.
+        """
+        result = validation.run(self.state())
+        line: dict[str, Any] = {"validation": result}
+        name = validation.main_metric(result["metrics"])
+        if not name:
+            return line
+        line["best"] = self.best.update(name, result["metrics"][name], self.epoch)
+        if line["best"]:
+            save_checkpoint(self.state(), self.folder / BEST)
+        return line | {"stopped": True} if self.exhausted else line
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether [train] patience ends the run; more patience continues it."""
+        return 0 < self.settings.train.patience <= self.best.since
+
+    def summary(self, line: dict[str, Any], left: float) -> str:
+        """A line of the log in words, with the seconds that are left."""
+        losses, rate = line["losses"], line["frames_per_second"]
+        text = f"{self.stage.name} epoch {self.epoch}/{self.settings.train.epochs}: loss {losses['total']:.4g}, "
+        text += f"{rate:.1f} frames/s, {clock(line['seconds'])}, {clock(left)} left"
+        if "validation" in line:
+            result = line["validation"]
+            name = self.best.metric
+            value = f"{name} {result['metrics'][name]:.4g}" if name else "no metric that chooses best.pt"
+            text += f"; {value} on {result['frames']} frames of '{result['split']}'"
+            text += f", the best: {BEST}" if line.get("best") else ""
+        if line.get("stopped"):
+            text += f"; stops, as {self.best.since} validations are no better than that of epoch {self.best.epoch}"
+        return text
 
     def trim_log(self) -> dict[str, Any]:
         """Discards lines of epochs that the checkpoint lacks, after a kill between both; returns the last line."""
@@ -101,23 +178,31 @@ class Run:
             pin_memory=self.stage.device.type == "cuda",
         )
 
-    def train_epoch(self, loader: DataLoader, progress: Track | None) -> dict[str, Any]:
-        """Trains one epoch and returns its log line: "epoch" (number of finished ones), mean "losses", "seconds"."""
-        start, config = time.monotonic(), self.settings.train
-        self.dataset.epoch = self.epoch
-        order = np.random.default_rng([self.seed, ORDER, self.epoch]).permutation(len(self.dataset)).tolist()
+    def train_epoch(self, loader: DataLoader, pace: Pace) -> dict[str, Any]:
+        """Trains one epoch and returns its log line: "epoch" (number of finished ones), mean "losses", and the pace."""
+        config, epoch = self.settings.train, self.epoch
+        self.dataset.epoch = epoch
+        order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.dataset)).tolist()
         self.batches[:] = micro_batches(order, config)
         steps = len(self.batches) // config.accumulate
-        batches = progress(loader) if progress else loader
-        first, total = self.epoch * steps, config.epochs * steps
-        means = train_one_epoch(self.model, self.ema, self.optimizer, self.scaler, batches, config, first, total)
+        pace.begin_epoch()
+        means = train_one_epoch(
+            self.model, self.ema, self.optimizer, self.scaler, pace.timed(loader), config,
+            first_step=epoch * steps,
+            steps=config.epochs * steps,
+            report=lambda batch, loss: self.monitor.step(pace.step(epoch, batch, loss)),
+        )  # fmt: skip
         self.epoch += 1
         losses = {k: round(v, 5) for k, v in means.items()}
-        return {"epoch": self.epoch, "losses": losses, "seconds": round(time.monotonic() - start, 1)}
+        return {"epoch": self.epoch, "losses": losses, **pace.line(len(self.batches))}
 
     def save(self) -> None:
         """Writes the checkpoint of the folder."""
-        state = {
+        save_checkpoint(self.state(), self.checkpoint)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
             "stage": self.stage.name,
             "config": self.settings.to_dict(),
             "seed": self.seed,
@@ -128,8 +213,25 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "contract": self.contract,
+            "best": asdict(self.best),
+            "finished": self.exhausted or self.epoch >= self.settings.train.epochs,
+            "from": self.origin,
         }
-        save_checkpoint(state, self.checkpoint)
+
+    def check_prolonged(self, state: dict[str, Any]) -> None:
+        """Raises Error train_checkpoint for fewer epochs than are trained, or for weights of another origin."""
+        epochs, trained = self.settings.train.epochs, state["epoch"]
+        planned = state["config"]["train"]["epochs"]
+        if epochs < trained:
+            problem = f"{epochs} epochs, and {trained} are trained"
+            raise Error(Code.train_checkpoint, problem, str(self.checkpoint), f"choose --epochs above {trained}")
+        if epochs != planned and distributed.rank() == 0:
+            what = f"{trained} of {planned} epochs are trained, {epochs} are wanted"
+            self.monitor.log(f"{what}: the learning rate goes on as in a run of {epochs} epochs")
+        stored = state.get("from", {}).get("name", "")
+        if self.origin and self.origin["name"] != stored:
+            problem = f"--from {self.origin['name']}, and the run started from {stored or 'initial weights'}"
+            raise Error(Code.train_checkpoint, problem, str(self.checkpoint), "leave --from out, or name another --out")
 
     def restore(self) -> None:
         """Loads the checkpoint of the folder. Raises Error train_checkpoint where it belongs to another run."""
@@ -141,7 +243,9 @@ class Run:
         if changed:
             problem = f"{', '.join(changed)} differ from the checkpoint's"
             raise Error(Code.train_checkpoint, problem, str(self.checkpoint), "resume with the same config and seed")
-        self.contract = state.get("contract")
+        self.check_prolonged(state)
+        self.contract, self.origin = state.get("contract"), state.get("from", {})
+        self.best = Best(**state.get("best", {}))
         self.stage.load_state_dict(state["trained"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -149,9 +253,15 @@ class Run:
         self.epoch = state["epoch"]
 
 
+# Keys of [train] that change how long a run is and what is said about it, but no step of it.
+FREE = ("workers", "tensorboard", "patience", "val_split", "val_every", "val_limit", "val_metric", "val_pictures")
+
+
 def _run_identity(settings: Config) -> dict[str, Any]:
-    """Everything that a result depends on: neither the number of workers nor the path of the data."""
-    return replace(settings, train=replace(settings.train, workers=0), data=replace(settings.data, source="")).to_dict()
+    """Everything that a result depends on: neither the number of epochs, nor validation, nor the path of the data."""
+    defaults = TrainConfig()
+    free = {name: getattr(defaults, name) for name in ("epochs", *FREE)}
+    return replace(settings, train=replace(settings.train, **free), data=replace(settings.data, source="")).to_dict()
 
 
 def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import nn
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.training.checkpoint import LABELS, STUDENT, TEACHER
 from imkd_edge.training.config import Config
-from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.data import FrameDataset, collate
 from imkd_edge.training.distill import Distiller, freeze, log_reflectance
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+from imkd_edge.training.source_weights import SourceWeights
+from imkd_edge.training.statistics import measure_statistics
+from imkd_edge.training.transfer import Transfer, transfer
 
 Batch = dict[str, torch.Tensor]
+STATISTICS_FRAMES = 64  # at most so many examples determine the statistics of batch norms
 SCALE_FRAMES = 2000  # at most about so many frames determine the scale of the reflectance
 
 
@@ -112,16 +119,37 @@ class StudentStage(Stage):
     def __init__(self, config: Config, teacher: Teacher | None = None, labels: LabelEncoder | None = None):
         super().__init__()
         self.config, self.network = config, Student(config.spec, config.model)
+        self.folded: list[str] = []  # batch norms that `start` took without statistics
         distil = teacher is not None and config.distill.has_terms
         self.distiller = Distiller(config, teacher, labels) if distil else None  # type: ignore[arg-type]
         # In a list, so that torch neither trains nor stores the teacher.
         self.initialisers = [teacher] if teacher is not None and config.distill.inherit else []
         self.lidar = self.distiller is not None
 
+    def start(self, source: SourceWeights) -> Transfer:
+        """Takes the weights of a trained student that fit; raises Error train_checkpoint where none does."""
+        result = transfer(self.network, self.config.model, source)
+        frozen = "camera.backbone." if self.config.model.frozen_backbone else None
+        self.folded = [name for name in result.folded if frozen is None or not name.startswith(frozen)]
+        if self.initialisers:
+            result.notes.append("[distill] inherit: trunk and head, and what else it copies, are the teacher's instead")
+        return result
+
     def prepare(self, dataset: FrameDataset) -> None:
-        """Copies the weights that [distill] inherit takes from the teacher."""
+        """Measures the batch norms that `start` took without statistics; copies what [distill] inherit takes."""
+        if self.folded:
+            measure_statistics(self.network, self.folded, self.some_batches(dataset))
         for teacher in self.initialisers:
             self.network.bev.inherit(teacher)
+
+    def some_batches(self, dataset: FrameDataset) -> Iterator[dict]:
+        """Batches of at most STATISTICS_FRAMES examples, evenly spaced, as the first epoch trains on them."""
+        size = min(self.config.train.batch, len(dataset))
+        count = min(STATISTICS_FRAMES, len(dataset))
+        indices = [i * len(dataset) // count for i in range(count)]
+        for first in range(0, count, size):
+            examples = [dataset[i] for i in indices[first : first + size]]
+            yield to_device(collate(examples, self.config.spec), self.device)
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
@@ -136,3 +164,12 @@ class StudentStage(Stage):
 
 def _float32(out: Batch) -> Batch:
     return {name: value.float() for name, value in out.items()}
+
+
+def to_device(values: Any, device: torch.device) -> Any:
+    """Copies the tensors of a batch (nested dictionaries and lists) to a device."""
+    if isinstance(values, torch.Tensor):
+        return values.to(device, non_blocking=True)
+    if isinstance(values, dict):
+        return {key: to_device(value, device) for key, value in values.items()}
+    return [to_device(value, device) for value in values]

@@ -1,50 +1,37 @@
-"""Temporal fusion: which samples of a recording are past, and their fused maps in the present ego frame."""
+"""Temporal fusion: past fused maps in the present ego frame."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 import imkd_edge.ops as ops
-from imkd_edge.sources.base import Source
-from imkd_edge.spec import HistorySpec, ModelSpec
+from imkd_edge.spec import ModelSpec
 
 
-class Timeline:
-    """The past samples of each sample of a source, in the slots of the Detector's history."""
+def past_motions(now: ops.EgoMotion, past: Sequence[ops.EgoMotion | None]) -> list[np.ndarray | None]:
+    """T_then_now (4,4) of each past frame, newest first; None without a frame, and from the first unknown motion on.
 
-    def __init__(self, source: Source, history: HistorySpec):
-        self.source, self.history = source, history
-        self.index = {name: i for i, name in enumerate(source.names)}
-
-    def past(self, name: str) -> list[str | None]:
-        """For each slot k = 1, 2, ... the sample of the same scene nearest to k intervals ago.
-
-        The sample lies within a quarter of an interval of that time; a slot without such a sample is None.
-        """
-        interval = round(self.history.interval * 1e9)  # ns
-        slots: list[str | None] = [None] * self.history.frames
-        gaps = [interval / 4] * self.history.frames
-        scene, now = moment(self.source, name)
-        for index in range(self.index[name] - 1, -1, -1):
-            earlier = self.source.names[index]
-            then_scene, then = moment(self.source, earlier)
-            slot = round((now - then) / interval) - 1
-            if then_scene != scene or slot >= len(slots):
-                break
-            gap = abs(now - then - (slot + 1) * interval)
-            if slot >= 0 and (gap < gaps[slot] or (slots[slot] is None and gap == gaps[slot])):
-                slots[slot], gaps[slot] = earlier, gap
-        return slots
+    As the Detector's history, which composes the motions from frame to frame and begins anew after an unknown one.
+    """
+    motions: list[np.ndarray | None] = [None] * len(past)
+    newer, T_newer_now = now, np.eye(4)
+    for slot, then in enumerate(past):
+        if then is None:
+            continue
+        T_then_newer = newer.since(then)
+        if T_then_newer is None:
+            break
+        newer, T_newer_now = then, T_then_newer @ T_newer_now
+        motions[slot] = T_newer_now
+    return motions
 
 
-def moment(source: Source, name: str) -> tuple[str, int]:
-    """Scene and timestamp (ns) of a sample, without decoding it where the source has a method `moment`."""
-    method = getattr(source, "moment", None)
-    if method is not None:
-        return method(name)
-    sample = source[name]
-    return sample.scene, sample.timestamp_ns
+def is_blind(inputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether no sensor gives anything to the networks: the runtime stores no map of such a frame."""
+    return not inputs["present"].any() and not inputs["radar_grid"].any()
 
 
 def warp_history(

@@ -236,6 +236,13 @@ CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::str
   return values;
 }
 
+Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego) {
+  Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
+  frames.sweeps = checked.views;
+  frames.ego = ego_motion(ego);
+  return checked;
+}
+
 void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses) {
   for (const auto& [time, where] : by_camera(times, rig, "timestamp"))
     frames.camera_timestamps_ns.push_back(time.is_none() ? frames.timestamp_ns : timestamp(time, where));

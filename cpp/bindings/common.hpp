@@ -50,6 +50,9 @@ struct Sweeps {  // views and what keeps their memory alive
 // reference time.
 Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses = Values::checked);
 
+// Sets the frame's sweeps and ego motion, of its reference time and the rig. Returns the owners of the points' memory.
+Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego);
+
 // By camera of the rig: the caller's value or None, and its name in an error.
 using CameraValues = std::vector<std::pair<py::object, std::string>>;
 // The values of a dict by camera name, or of a list, in the rig's order; None: all are None.

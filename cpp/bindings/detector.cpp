@@ -40,9 +40,7 @@ FrameViews frame_views(const SensorRig& rig, bool on_cuda, py::handle images, py
   for (const auto& [image, where] : views.images)
     frames.cameras.push_back(any_image(image, where, on_cuda, views.device_owners));
   read_exposures(frames, rig, camera_times, camera_poses);
-  views.sweeps = radar_sweeps(radar, rig, frames.timestamp_ns);
-  frames.sweeps = views.sweeps.views;
-  frames.ego = ego_motion(ego);
+  views.sweeps = read_motion(frames, rig, radar, ego);
   return views;
 }
 

@@ -14,9 +14,7 @@ EgoMotion make(const SensorRig& sensors, py::handle sweeps, py::handle timestamp
   const SensorRig rig = sensors.orthonormalised();
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
+  const Sweeps owners = read_motion(frames, rig, sweeps, ego);
   read_exposures(frames, rig, times, poses);
   py::gil_scoped_release release;
   return EgoMotion(rig, frames, max_age);

@@ -20,9 +20,7 @@ std::pair<FloatArray, RadarStats> py_voxelize_radar(const ModelSpec& spec, const
   const SensorRig rig = sensors.orthonormalised();
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
+  const Sweeps owners = read_motion(frames, rig, sweeps, ego);
   FloatArray out = empty({py::ssize_t(spec.radar.features.size()), spec.radar_height(), spec.radar_width()});
   float* data = out.mutable_data();
   RadarStats stats;
@@ -163,7 +161,10 @@ Raises:
 
 Source: the aligned BEV features of Huang and Huang, BEVDet4D, 2022.)");
   m.def("decode", &py_decode, py::arg("spec"), py::arg("heatmap"), py::arg("box"), py::arg("ground_plane") = Vec3{},
-        R"(Peaks of the heatmaps, their boxes, and circle suppression within a class.
+        R"(Peaks of the heatmaps, and their boxes within their class's limits of size, without suppressed ones.
+
+A better box suppresses those of its class within the class's radius, and, where both classes are exclusive, those of
+another class whose centre lies in its footprint.
 
 Args:
     spec: ModelSpec.

@@ -3,7 +3,9 @@
 
 #include <cmath>
 
+#include "imkd/coverage.hpp"
 #include "ops_common.hpp"
+#include "time_ns.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -95,6 +97,23 @@ py::array_t<double> py_through_lens(const CameraCalibration& camera, const py::h
   py::gil_scoped_release release;
   op(camera, data, count, result);
   return out;
+}
+
+std::vector<bool> py_usable_cameras(const ModelSpec& spec, const SensorRig& sensors, py::handle timestamp_ns,
+                                    py::handle times) {
+  spec.check();
+  const SensorRig rig = sensors.orthonormalised();
+  FrameSet frames;
+  frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
+  read_exposures(frames, rig, times, py::none());
+  py::gil_scoped_release release;
+  const std::vector<CameraCoverage> coverage = camera_coverage(spec, rig);
+  std::vector<bool> result;
+  for (std::size_t i = 0; i < coverage.size(); ++i) {
+    const double age = seconds_between(frames.camera_time(i), frames.timestamp_ns);
+    result.push_back(usable(camera_state(coverage[i], age)));
+  }
+  return result;
 }
 
 // A table and the sizes it was made for: another spec would index beyond its tensors.
@@ -266,6 +285,21 @@ void bind_lift(py::module_& m) {
       .def_property_readonly("starts", &column<&LiftTable::starts>, "(K + 1,) interval of each cell in points")
       .def_property_readonly("points", &column<&LiftTable::points>, "(P,) index into depth (N, D, h, w)")
       .def_property_readonly("pixels", &column<&LiftTable::pixels>, "(P,) index into (N, h, w)");
+  m.def("usable_cameras", &py_usable_cameras, py::arg("spec"), py::arg("rig"), py::arg("timestamp_ns"),
+        py::arg("camera_timestamps_ns") = py::none(),
+        R"(Which cameras the runtime lifts: those that see the grid, where their image is not too old.
+
+Args:
+    spec: ModelSpec.
+    rig: SensorRig.
+    timestamp_ns: int, the reference time.
+    camera_timestamps_ns: camera name -> ns, or a list in the rig's order; left out: the reference time.
+
+Returns:
+    list of bool in the rig's order; False: Detector discards the image, its health says "unusable" or "stale".
+
+Raises:
+    Error: E0104, E0203, E0204, E0205, E021x.)");
   m.def("lift_table", &py_lift_table, py::arg("spec"), py::arg("rig"), py::arg("crops") = py::none(),
         R"(The BEV cell of every frustum point, from the calibration.
 

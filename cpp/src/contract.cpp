@@ -68,6 +68,9 @@ void check(const ClassContract& item, const std::string& at) {
     const std::string where = at + ".size[" + std::to_string(i) + "]";
     check_number(where, item.size[i], 0, kMaxSize);
     if (item.objects > 0 && item.size[i] == 0) bad(where, "is 0, though there are objects");
+    const std::string side = "[" + std::to_string(i) + "]";
+    if (item.smallest) check_number(at + ".smallest" + side, (*item.smallest)[i], 0, item.size[i]);
+    if (item.largest) check_number(at + ".largest" + side, (*item.largest)[i], item.size[i], kMaxSize);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "imkd/frames.hpp"
 #include "ops/frustum.hpp"
 
 namespace imkd {
@@ -86,6 +87,12 @@ std::vector<CameraCoverage> camera_coverage(const ModelSpec& spec, const SensorR
     result.push_back({camera.name, in_grid / pixels, across / pixels, hint_of(camera)});
   }
   return result;
+}
+
+SensorState camera_state(const CameraCoverage& coverage, double age) {
+  if (!coverage.usable()) return SensorState::unusable;
+  const double off = std::abs(age);
+  return off > kSensorPeriod ? SensorState::stale : off > kSensorPeriod / 2 ? SensorState::late : SensorState::ok;
 }
 
 std::string to_text(const std::vector<CameraCoverage>& coverage) {

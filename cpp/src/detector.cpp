@@ -157,14 +157,8 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     ImageView& image = frame.images[i];
     image = frames.cameras[i];
     if (!image.data) continue;
-    const double age = std::abs(seconds_between(frames.camera_time(i), frames.timestamp_ns));
     SensorState& state = result.health.cameras[i];
-    if (!coverage[i].usable()) {
-      state = SensorState::unusable;
-      image.data = nullptr;
-      continue;
-    }
-    state = age > kSensorPeriod ? SensorState::stale : age > kSensorPeriod / 2 ? SensorState::late : SensorState::ok;
+    state = camera_state(coverage[i], seconds_between(frames.camera_time(i), frames.timestamp_ns));
     if (usable(state))
       frame.T_ref_ego[i] = rounded_exposure(spec.grid, motion.T_ref_exposure(i));
     else

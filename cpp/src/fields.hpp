@@ -127,6 +127,9 @@ void fields(const ClassSpec*, F&& field) {
   field("name", &ClassSpec::name);
   field("group", &ClassSpec::group);
   field("nms_radius", &ClassSpec::nms_radius);
+  field("exclusive", &ClassSpec::exclusive);
+  field("min_size", &ClassSpec::min_size);
+  field("max_size", &ClassSpec::max_size);
 }
 
 template <class F>
@@ -210,6 +213,8 @@ void fields(const ClassContract*, F&& field) {
   field("name", &ClassContract::name);
   field("objects", &ClassContract::objects);
   field("size", &ClassContract::size);
+  field("smallest", &ClassContract::smallest);
+  field("largest", &ClassContract::largest);
 }
 
 template <class F>

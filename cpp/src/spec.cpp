@@ -10,6 +10,8 @@ namespace {
 
 constexpr int kMaxSide = 8192;                // pixels of an image, cells of a grid
 constexpr double kMaxElements = 2147483647.;  // every tensor is indexed by int32
+constexpr double kMinBoxSize = 0.01;          // m, of the upper limit of length, width or height
+constexpr double kMaxBoxSize = 1000.;         // m, of either limit
 
 [[noreturn]] void bad(const std::string& where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::spec_bad_value, what, where, fix);
@@ -66,6 +68,16 @@ void check_radar(const RadarSpec& radar) {
   }
 }
 
+// Limits of length, width and height of the boxes of a class.
+void check_limits(const ClassSpec& spec, const std::string& where) {
+  for (int i = 0; i < 3; ++i) {
+    const std::string side = "[" + std::to_string(i) + "]";
+    if (spec.min_size) in_range(where + ".min_size" + side, (*spec.min_size)[i], 0., kMaxBoxSize);
+    if (spec.max_size) in_range(where + ".max_size" + side, (*spec.max_size)[i], kMinBoxSize, kMaxBoxSize);
+    if (spec.min_size && spec.max_size) rising(where + ".min_size" + side, (*spec.min_size)[i], (*spec.max_size)[i]);
+  }
+}
+
 void check_head(const HeadSpec& head) {
   in_range("head.classes", static_cast<int>(head.classes.size()), 1, kMaxClasses);
   std::set<std::string> names;
@@ -75,9 +87,10 @@ void check_head(const HeadSpec& head) {
     if (head.classes[i].name.empty()) bad(where + ".name", "is empty", "give the class a name");
     if (!names.insert(head.classes[i].name).second)
       bad(where + ".name", "\"" + head.classes[i].name + "\" is the name of two classes", "rename one");
-    in_range(where + ".group", head.classes[i].group, 0, 255);
+    in_range(where + ".group", head.classes[i].group, 0, kMaxClasses - 1);
     groups.insert(head.classes[i].group);
     in_range(where + ".nms_radius", head.classes[i].nms_radius, 0., 1000.);
+    check_limits(head.classes[i], where);
   }
   if (static_cast<int>(groups.size()) != head.groups())
     bad("head.classes", "a group below " + std::to_string(head.groups()) + " has no class",
@@ -114,22 +127,42 @@ void check_sizes(const ModelSpec& s) {
     bad("radar.cell", "the radar grid has more than 2^31 - 1 elements", "larger cells or fewer features");
 }
 
+// Throws Error spec_unknown_key where an object of an older version has a key that came with `since`.
+void refuse_key(const json::Json& json, const char* key, const json::At& at, int version, int since) {
+  if (json.is_object() && json.contains(key))
+    throw Error(Code::spec_unknown_key,
+                "version " + std::to_string(version) + " has no key \"" + std::string(key) + "\"", at.key(key).path,
+                "write \"version\": " + std::to_string(since));
+}
+
 // Adds the keys of version 2 to one of version 1, with their defaults.
-void upgrade(json::Json& json) {
-  for (const char* key : {"history", "segmentation"})
-    if (json.contains(key))
-      throw Error(Code::spec_unknown_key, "version 1 has no key \"" + std::string(key) + "\"", key,
-                  "write \"version\": 2");
+void upgrade(json::Json& json, const json::At& root) {
+  for (const char* key : {"history", "segmentation"}) refuse_key(json, key, root, 1, 2);
   json["history"] = json::write(ModelSpec{}.history);
   json["segmentation"] = ModelSpec{}.segmentation;
 }
 
-// Removes the ground plane, which versions 1 and 2 have, and returns it.
-Vec3 take_plane(json::Json& json, const json::At& root) {
+// Adds the keys of version 4 to the classes of an older one. They are not exclusive: a bundle gives the boxes that its
+// metrics and its golden frame were made with.
+void upgrade_classes(json::Json& json, const json::At& root, int version) {
+  if (!json.contains("head") || !json["head"].is_object() || !json["head"].contains("classes")) return;
+  json::Json& classes = json["head"]["classes"];
+  if (!classes.is_array()) return;  // json::read names the fault
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    const json::At at = root.key("head").key("classes").item(i);
+    for (const char* key : {"exclusive", "min_size", "max_size"}) refuse_key(classes[i], key, at, version, 4);
+    if (classes[i].is_object()) classes[i]["exclusive"] = false;
+  }
+}
+
+// Removes the ground plane, which versions 1 and 2 have and version 4 may have, and returns it.
+Vec3 take_plane(json::Json& json, const json::At& root, int version) {
   Vec3 plane{};
-  if (!json.contains("ground_plane"))
+  if (!json.contains("ground_plane")) {
+    if (version > 2) return plane;
     throw Error(Code::spec_missing_key, "the key \"ground_plane\" is missing", "ground_plane",
                 "add it, or write \"version\": " + std::to_string(ModelSpec::kVersion));
+  }
   json::read(json["ground_plane"], plane, root.key("ground_plane"));
   json.erase("ground_plane");
   return plane;
@@ -200,9 +233,8 @@ void ModelSpec::check() const {
 std::string ModelSpec::to_json() const {
   check();
   json::Json json = json::write(*this);
-  const bool legacy = legacy_plane != Vec3{};
-  if (legacy) json["ground_plane"] = json::write(legacy_plane);
-  json["version"] = legacy ? 2 : kVersion;
+  if (legacy_plane != Vec3{}) json["ground_plane"] = json::write(legacy_plane);
+  json["version"] = kVersion;
   return json::dump(json, json::kSpecCodes);
 }
 
@@ -218,9 +250,10 @@ ModelSpec ModelSpec::from_json(const std::string& text) {
     throw Error(Code::spec_version, "version " + std::to_string(version) + " of the spec is not known", "version",
                 "this build reads versions 1 to " + std::to_string(kVersion));
   json.erase("version");
-  if (version == 1) upgrade(json);
+  if (version == 1) upgrade(json, root);
+  if (version < 4) upgrade_classes(json, root, version);
   ModelSpec spec;
-  if (version < 3) spec.legacy_plane = take_plane(json, root);
+  if (version != 3) spec.legacy_plane = take_plane(json, root, version);
   json::read(json, spec, root);
   spec.check();
   return spec;

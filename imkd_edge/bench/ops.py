@@ -138,6 +138,9 @@ def _warp(spec: ModelSpec) -> list[Race]:
 
 
 def _decode(spec: ModelSpec) -> list[Race]:
+    spec = ModelSpec.from_json(spec.to_json())
+    for entry in spec.head.classes:  # random boxes have no class's size
+        entry.min_size = entry.max_size = None
     random = np.random.default_rng(0)
     shape = (spec.grid.height(), spec.grid.width())
     heatmap = random.normal(-4.5, 1.2, (len(spec.head.classes), *shape)).astype(np.float32)

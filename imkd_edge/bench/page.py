@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +13,9 @@ import numpy as np
 from imkd_edge.bench.memory import memory_line
 from imkd_edge.bench.throttling import throttling_line
 from imkd_edge.bundle.files import write_atomically
+from imkd_edge.view.page import HEIGHT, WIDTH, document, element, svg
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 860, 220, 60, 30
-STYLE = """
-:root { --ink: #1c2330; --faint: #8a94a6; --paper: #ffffff; --bar: #2f6fdb; --mark: #c8472b; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ef; --faint: #7c8698; --paper: #14181f; --bar: #6ea0f5; --mark: #f08a6b; }
-}
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
-body { max-width: 900px; margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.4em } h2 { font-size: 1.1em; margin-top: 2em } td, th { padding: 2px 14px 2px 0; text-align: right }
-td:first-child, th:first-child { text-align: left }
-svg { width: 100%; height: auto } text { fill: var(--ink); font-size: 12px }
-.bar { fill: var(--bar) } .line { stroke: var(--bar); fill: none }
-.mark { stroke: var(--mark); stroke-dasharray: 4 3 } .axis { stroke: var(--faint) }
-"""
+LEFT, BOTTOM = 60, 30
 
 
 def write_page(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -60,32 +47,12 @@ def page(result: Mapping[str, Any]) -> str:
         table({**result["stages_ms"], "total": result["total_ms"]}),
         "<h2>Telemetry</h2>",
         table(result["telemetry"]) if result["telemetry"] else "<p>None.</p>",
-        _element("p", throttling_line(result["throttling"])),
-        _element("p", memory_line(result["memory"])),
+        element("p", throttling_line(result["throttling"])),
+        element("p", memory_line(result["memory"])),
         "<h2>Environment</h2>",
-        *(_element("div", f"{name}: {value}") for name, value in result["environment"].items()),
+        *(element("div", f"{name}: {value}") for name, value in result["environment"].items()),
     ]
     return document(title, parts, data)
-
-
-def _element(tag: str, text: str) -> str:
-    return f"<{tag}>{html.escape(text)}</{tag}>"
-
-
-def document(title: str, parts: list[str], result: Mapping[str, Any]) -> str:
-    """A self-contained HTML page.
-
-    Args:
-        title: of the page, as text.
-        parts: of the body, as HTML.
-        result: embedded as JSON in the element "result".
-    """
-    escaped = json.dumps(result).replace("<", "\\u003c")
-    script = f'<script type="application/json" id="result">{escaped}</script>'
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head = f"{meta}{_element('title', title)}"
-    body = f"{_element('h1', title)}{''.join(parts)}{script}"
-    return f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{body}</body></html>\n"
 
 
 def _summary(result: Mapping[str, Any]) -> str:
@@ -177,11 +144,6 @@ def _axis(low: float, high: float, top: str) -> str:
     )
     line = f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
     return f'{line}{ticks}<text x="0" y="16">{html.escape(top)}</text>'
-
-
-def svg(content: str, height: int = HEIGHT, width: int = WIDTH) -> str:
-    """An SVG element as wide as the page; height and width are in the units of the content."""
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{content}</svg>'
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:

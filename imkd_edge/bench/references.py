@@ -210,7 +210,7 @@ def torch_warp(grid: GridSpec, features: np.ndarray, T_then_now: np.ndarray) -> 
 
 
 def decode(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(M, 9) boxes: 3x3 peaks, the best candidates, circle suppression within a class."""
+    """(M, 9) boxes: 3x3 peaks, the best candidates, suppression within and across classes; sizes have no limits."""
     # 1. candidates
     score = 1 / (1 + np.exp(-heatmap))
     padded = np.pad(score, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
@@ -235,10 +235,17 @@ def _boxes(spec: ModelSpec, values: np.ndarray, row: np.ndarray, column: np.ndar
 
 
 def _suppress(spec: ModelSpec, boxes: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Indices of the boxes, best first, without those nearer than the class's radius to a better box of their class."""
+    """Indices of the boxes, best first, without those nearer than the class's radius to a better box of their class,
+    or of an exclusive class and in the footprint of a better box of another one."""
     radius = np.array([entry.nms_radius for entry in spec.head.classes])[label]
-    distance = np.hypot(boxes[:, None, 0] - boxes[None, :, 0], boxes[:, None, 1] - boxes[None, :, 1])
-    close = (distance < radius[:, None]) & (label[:, None] == label[None, :])
+    exclusive = np.array([entry.exclusive for entry in spec.head.classes])[label]
+    dx, dy = boxes[None, :, 0] - boxes[:, None, 0], boxes[None, :, 1] - boxes[:, None, 1]  # [better, other]
+    cos, sin = np.cos(boxes[:, None, 6]), np.sin(boxes[:, None, 6])
+    inside = (2 * np.abs(cos * dx + sin * dy) <= boxes[:, None, 3]) & (
+        2 * np.abs(cos * dy - sin * dx) <= boxes[:, None, 4]
+    )
+    same = label[:, None] == label[None, :]
+    close = np.where(same, np.hypot(dx, dy) < radius[:, None], inside & exclusive[:, None] & exclusive[None, :])
     is_best = np.ones(len(boxes), bool)
     for index in range(len(boxes)):
         if is_best[index]:

@@ -12,6 +12,7 @@ from typing import Any
 import imkd_edge._core as _core
 
 Range = tuple[float, float]  # smallest and largest
+Size = tuple[float, float, float]  # length, width, height
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class ClassContract:
 
     name: str
     objects: int
-    size: tuple[float, float, float]  # m, median length, width, height; 0 without an object
+    size: Size  # m, median length, width, height; 0 without an object
+    smallest: Size | None = None  # m, of each side; None without an object, and in bundles older than these members
+    largest: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,13 @@ class Contract:
 
     def core(self) -> _core.Contract:
         """The same contract for the core; raises as from_json."""
-        return _core.Contract.from_json(json.dumps(asdict(self)))
+        return _core.Contract.from_json(json.dumps(_without_none(asdict(self))))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""The golden frame of a bundle: raw data of one moment, and the model's outputs for it on the exporter's machine.
+"""The golden drive of a bundle: raw data of consecutive moments, and the model's outputs on the exporter's machine.
 
-golden.npz holds these arrays, with S sweeps of P points in total; NaN is an unknown pose or motion:
+golden.npz holds these arrays, with F frames, in one frame S sweeps of P points in total; NaN is an unknown pose or
+motion. Each array of frame f = 0, 1, ... is named "f/NAME"; one that all frames share is named NAME:
 
+    frames                () int64          F
+    image_step            () int64          each pixel of an image stands for step x step pixels of the camera
+    stride_{name}         () int64
     rig                   (bytes,) uint8    UTF-8 JSON of the SensorRig
     timestamp_ns          () int64
-    image_{i}             (H, W, 3) uint8   of camera i in the rig's order; left out for an absent camera
+    image_{i}             (h, w, 3) uint8   of camera i in the rig's order; left out for an absent camera
     camera_timestamps_ns  (cameras,) int64
     camera_T_world_ego    (cameras, 4, 4) float64, optional
     sweep_radar           (S,) int32        index in the rig's order
@@ -16,15 +20,17 @@ golden.npz holds these arrays, with S sweeps of P points in total; NaN is an unk
     ego_twist             (3,) float64
     tensor_{name}         (k,) float32      every stride_{name}-th value of the tensor, in C order; names as in
                                             Detector.tensors()
-    stride_{name}         () int64
     boxes, scores, labels (M, 9) float32, (M,) float32, (M,) int32
+
+Older bundles have neither `frames` nor `image_step`: theirs is a single frame, whose names have no prefix.
 """
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,51 +47,92 @@ if TYPE_CHECKING:
 # Of every bundle; with history in the spec also fused, with segmentation also segmentation.
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
 READ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+PIXELS = 150_000  # of all images of a drive, which are most of a small bundle
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a golden drive."""
+
+    rig: SensorRig
+    arrays: Arrays  # of the table above, without the prefix
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The frame as the arguments of Detector.infer."""
+        arrays, rig = self.arrays, self.rig
+        frames = [self._image(i, camera.width, camera.height) for i, camera in enumerate(rig.cameras)]
+        ends = np.cumsum(arrays["sweep_count"])
+        points = np.split(arrays["sweep_points"], ends[:-1]) if len(ends) else []
+        sweeps = [
+            RadarSweep(rig.radars[int(radar)].name, cloud, int(time), _none_if_nan(pose))
+            for radar, cloud, time, pose in zip(
+                arrays["sweep_radar"], points, arrays["sweep_timestamp_ns"], arrays["sweep_T_world_ego"], strict=True
+            )
+        ]
+        ego = Ego(_none_if_nan(arrays["ego_T_world_ego"]), _none_if_nan(arrays["ego_twist"]))
+        times, poses = arrays["camera_timestamps_ns"].tolist(), arrays.get("camera_T_world_ego")
+        camera_poses = None if poses is None else [_none_if_nan(pose) for pose in poses]
+        return frames, sweeps, ego, int(arrays["timestamp_ns"]), times, camera_poses
+
+    def _image(self, index: int, width: int, height: int) -> np.ndarray | None:
+        """The image of a camera, each pixel as a block; one of another size as it is, which the Detector refuses."""
+        image, step = self.arrays.get(f"image_{index}"), int(self.arrays.get("image_step", 1))
+        if image is None or step == 1 or image.shape != (-(-height // step), -(-width // step), 3):
+            return image
+        return image.repeat(step, 0).repeat(step, 1)[:height, :width]
+
+    def with_cameras(self, cameras: int) -> Frame:
+        """The frame without the cameras beyond the first `cameras`."""
+        rig = SensorRig.from_json(self.rig.to_json())
+        rig.cameras = list(rig.cameras)[:cameras]
+        arrays = {name: array for name, array in self.arrays.items() if not _image_beyond(name, cameras)}
+        arrays["rig"] = _pack_rig(rig)
+        for name in ("camera_timestamps_ns", "camera_T_world_ego"):
+            if name in arrays:
+                arrays[name] = arrays[name][:cameras]
+        return Frame(rig, arrays)
+
+
+def pack_drive(samples: Sequence[Sample]) -> list[Frame]:
+    """The sensor data of consecutive moments; the images keep every n-th pixel, so that they have at most `PIXELS`."""
+    sizes = [image.shape for sample in samples for image in sample.frames.values() if image is not None]
+    step = 1
+    while sum(-(-height // step) * -(-width // step) for height, width, _ in sizes) > PIXELS:
+        step += 1
+    return [_pack_frame(sample, step) for sample in samples]
+
+
+def golden_arrays(frames: Sequence[Frame]) -> Arrays:
+    """The content of golden.npz: an array that is equal in all frames stands there once."""
+    first = frames[0].arrays
+    shared = {name for name in first if all(_equal(frame.arrays.get(name), first[name]) for frame in frames)}
+    arrays = {f"{i}/{k}": a for i, frame in enumerate(frames) for k, a in frame.arrays.items() if k not in shared}
+    return {**arrays, **{name: first[name] for name in shared}, "frames": np.array(len(frames), np.int64)}
 
 
 def golden_rig(bundle: Bundle) -> SensorRig:
-    """The rig of the bundle's golden frame; raises Error bundle_bad_value for a broken golden.npz."""
-    return read_golden(bundle)[1]
+    """The rig of the bundle's golden drive; raises Error bundle_bad_value for a broken golden.npz."""
+    return read_golden(bundle)[0].rig
 
 
 def tensor_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the tensors in the golden frame of a model."""
+    """Names of the tensors in the golden drive of a model."""
     return TENSORS + ("fused",) * (spec.history.frames > 0) + ("segmentation",) * spec.segmentation
 
 
-def pack_frame(sample: Sample, camera_timestamps_ns: list[int]) -> dict[str, np.ndarray]:
-    """The arrays of golden.npz that hold sensor data.
-
-    Args:
-        sample: one moment of a source.
-        camera_timestamps_ns: one per camera, in the order of the sample's rig.
-    """
-    rig = sample.rig
-    images = [sample.frames.get(camera.name) for camera in rig.cameras]
-    return {
-        "rig": np.frombuffer(rig.to_json().encode(), np.uint8),
-        "timestamp_ns": np.array(sample.timestamp_ns, np.int64),
-        "camera_timestamps_ns": np.array(camera_timestamps_ns, np.int64),
-        **_pack_radar(rig, sample.radar, sample.timestamp_ns),
-        **_pack_ego(sample.ego),
-        **_pack_camera_poses(sample),
-        **{f"image_{i}": np.ascontiguousarray(image) for i, image in enumerate(images) if image is not None},
-    }
-
-
-def read_golden(bundle: Bundle) -> tuple[dict[str, np.ndarray], SensorRig]:
-    """The arrays of golden.npz and its rig; raises Error bundle_bad_value where they differ from the table above."""
-    path = bundle.file("golden.npz")
+def read_golden(bundle: Bundle) -> list[Frame]:
+    """The frames of golden.npz, in order; raises Error bundle_bad_value where they differ from the table above."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            golden = {name: np.asarray(archive[name]) for name in archive.files}
-        return golden, _check(golden, bundle.spec)
+        with np.load(bundle.file("golden.npz"), allow_pickle=False) as archive:
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        return [_read_frame(frame, where, bundle.spec) for where, frame in _split(arrays)]
     except (*READ_ERRORS, Error) as error:  # a UnicodeDecodeError is a ValueError
         raise bad_golden(bundle, str(getattr(error, "what", error))) from error
 
 
 def bad_golden(bundle: Bundle, problem: str) -> Error:
-    """The Error for a golden frame that cannot be used."""
+    """The Error for a golden drive that cannot be used."""
     path = str(bundle.file("golden.npz"))
     return Error(Code.bundle_bad_value, f"golden.npz: {problem}", path, "export the bundle again")
 
@@ -106,18 +153,57 @@ _FORM: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "scores": ("float32", ("M",)),
     "labels": ("int32", ("M",)),
 }
+_OPTIONAL: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "image_step": ("int64", ()),
+    "camera_T_world_ego": ("float64", ("cameras", 4, 4)),
+}
 
 
-def _check(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
-    """The rig of a golden frame; raises ValueError for missing or contradicting arrays, Error for a bad rig."""
+def _split(arrays: Arrays) -> list[tuple[str, Arrays]]:
+    """The arrays of each frame, and what a message calls the frame; raises ValueError for a bad number of frames."""
+    if "frames" not in arrays:
+        return [("", arrays)]
+    _check_form(arrays, {"frames": ("int64", ())}, {})
+    count, largest = int(arrays["frames"]), 1 + max((_index(name) for name in arrays), default=0)
+    if not 1 <= count <= len(arrays) or count != largest:
+        raise ValueError(f"frames is {count}, and the arrays are of {largest} frames")
+    shared = {name: array for name, array in arrays.items() if "/" not in name}
+    own: list[Arrays] = [{} for _ in range(count)]
+    for name, array in arrays.items():
+        if "/" in name:
+            own[_index(name)][name.partition("/")[2]] = array
+    return [(f"frame {i}: ", {**shared, **frame}) for i, frame in enumerate(own)]
+
+
+def _index(name: str) -> int:
+    """The frame of an array, 0 of one that all share; raises ValueError for a prefix that is no number."""
+    index, slash, _ = name.partition("/")
+    if not slash:
+        return 0
+    if not index.isdecimal():
+        raise ValueError(f"the array {name} belongs to no frame")
+    return int(index)
+
+
+def _read_frame(arrays: Arrays, where: str, spec: ModelSpec) -> Frame:
+    """Raises ValueError for missing or contradicting arrays, Error for a bad rig."""
+    try:
+        return Frame(_check(arrays, spec), arrays)
+    except Error as error:
+        raise ValueError(f"{where}{error.what}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
+
+
+def _check(golden: Arrays, spec: ModelSpec) -> SensorRig:
+    """The rig of a frame; raises ValueError for missing or contradicting arrays, Error for a bad rig."""
     names = tensor_names(spec)
     form = {
         **_FORM,
         **{f"tensor_{name}": ("float32", (name,)) for name in names},
         **{f"stride_{name}": ("int64", ()) for name in names},
+        **{name: form for name, form in _OPTIONAL.items() if name in golden},
     }
-    if "camera_T_world_ego" in golden:
-        form["camera_T_world_ego"] = ("float64", ("cameras", 4, 4))
     if missing := [name for name in form if name not in golden]:
         raise ValueError(f"it has no {', '.join(missing)}")
     _check_form(golden, form, {})
@@ -125,12 +211,13 @@ def _check(golden: Mapping[str, np.ndarray], spec: ModelSpec) -> SensorRig:
     times = golden["camera_timestamps_ns"]
     radars, counts, points = golden["sweep_radar"], golden["sweep_count"], golden["sweep_points"]
     unknown_radar = (radars < 0) | (radars >= len(rig.radars))
+    steps = [name for name in form if name.startswith("stride_") or name == "image_step"]
     faults = {
         f"its rig has {len(rig.cameras)} cameras, the model {spec.cameras}": len(rig.cameras) > spec.cameras,
         f"{len(times)} camera_timestamps_ns for {len(rig.cameras)} cameras": len(times) != len(rig.cameras),
         f"sweep_radar is not one of the rig's {len(rig.radars)} radars": unknown_radar.any(),
         "sweep_count does not sum to the number of points": (counts < 0).any() or counts.sum() != len(points),
-        **{f"stride_{name} is below 1": golden[f"stride_{name}"] < 1 for name in names},
+        **{f"{name} is below 1": golden[name] < 1 for name in steps},
     }
     if problems := [problem for problem, is_wrong in faults.items() if is_wrong]:
         raise ValueError(", ".join(problems))
@@ -151,7 +238,28 @@ def _check_form(
             raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {expected}")
 
 
-def _pack_radar(rig: SensorRig, sweeps: list[RadarSweep], reference_ns: int) -> dict[str, np.ndarray]:
+def _pack_frame(sample: Sample, step: int) -> Frame:
+    rig = sample.rig
+    times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in rig.cameras]
+    images = [sample.frames.get(camera.name) for camera in rig.cameras]
+    arrays = {
+        "rig": _pack_rig(rig),
+        "timestamp_ns": np.array(sample.timestamp_ns, np.int64),
+        "camera_timestamps_ns": np.array(times, np.int64),
+        "image_step": np.array(step, np.int64),
+        **_pack_radar(rig, sample.radar, sample.timestamp_ns),
+        **_pack_ego(sample.ego),
+        **_pack_camera_poses(sample),
+        **{f"image_{i}": image[::step, ::step].copy() for i, image in enumerate(images) if image is not None},
+    }
+    return Frame(rig, arrays)
+
+
+def _pack_rig(rig: SensorRig) -> np.ndarray:
+    return np.frombuffer(rig.to_json().encode(), np.uint8)
+
+
+def _pack_radar(rig: SensorRig, sweeps: list[RadarSweep], reference_ns: int) -> Arrays:
     names = [radar.name for radar in rig.radars]
     unknown = np.full((4, 4), np.nan)
     times = [reference_ns if sweep.timestamp_ns is None else sweep.timestamp_ns for sweep in sweeps]
@@ -165,15 +273,15 @@ def _pack_radar(rig: SensorRig, sweeps: list[RadarSweep], reference_ns: int) -> 
     }
 
 
-def _pack_ego(ego: Ego | None) -> dict[str, np.ndarray]:
+def _pack_ego(ego: Ego | None) -> Arrays:
     ego = ego or Ego()
     pose = np.full((4, 4), np.nan) if ego.T_world_ego is None else np.asarray(ego.T_world_ego, np.float64)
     twist = np.full(3, np.nan) if ego.twist is None else np.asarray(ego.twist, np.float64)
     return {"ego_T_world_ego": pose, "ego_twist": twist}
 
 
-def _pack_camera_poses(sample: Sample) -> dict[str, np.ndarray]:
-    """Nothing where no camera has a pose, as in bundles that were exported before."""
+def _pack_camera_poses(sample: Sample) -> Arrays:
+    """Nothing where no camera has a pose."""
     if not sample.camera_T_world_ego:
         return {}
     unknown = np.full((4, 4), np.nan)
@@ -181,21 +289,13 @@ def _pack_camera_poses(sample: Sample) -> dict[str, np.ndarray]:
     return {"camera_T_world_ego": np.array(poses, np.float64)}
 
 
-def infer_arguments(golden: Mapping[str, np.ndarray], rig: SensorRig) -> tuple[Any, ...]:
-    """The golden frame as the arguments of Detector.infer."""
-    frames = [golden.get(f"image_{i}") for i in range(len(rig.cameras))]
-    ends = np.cumsum(golden["sweep_count"])
-    points = np.split(golden["sweep_points"], ends[:-1]) if len(ends) else []
-    sweeps = [
-        RadarSweep(rig.radars[int(radar)].name, cloud, int(time), _none_if_nan(pose))
-        for radar, cloud, time, pose in zip(
-            golden["sweep_radar"], points, golden["sweep_timestamp_ns"], golden["sweep_T_world_ego"], strict=True
-        )
-    ]
-    ego = Ego(_none_if_nan(golden["ego_T_world_ego"]), _none_if_nan(golden["ego_twist"]))
-    times, poses = golden["camera_timestamps_ns"].tolist(), golden.get("camera_T_world_ego")
-    camera_poses = None if poses is None else [_none_if_nan(pose) for pose in poses]
-    return frames, sweeps, ego, int(golden["timestamp_ns"]), times, camera_poses
+def _image_beyond(name: str, cameras: int) -> bool:
+    index = name.removeprefix("image_")
+    return index != name and index.isdecimal() and int(index) >= cameras
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray) -> bool:
+    return a is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def _none_if_nan(values: np.ndarray) -> np.ndarray | None:

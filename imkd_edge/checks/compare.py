@@ -1,4 +1,4 @@
-"""Two bundles of one model, tensor by tensor, on any engines: on the golden frame and on frames of a source."""
+"""Two bundles of one model, tensor by tensor, on any engines: on the golden drive and on frames of a source."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from imkd_edge.options import CompareOptions
 from imkd_edge.progress import Track
 from imkd_edge.result import Result
 from imkd_edge.sources.select import select
+from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
 DEFAULTS = CompareOptions()
@@ -119,12 +120,12 @@ def compare(
     threads: int = 0,
     track: Track | None = None,
 ) -> dict[str, Any]:
-    """Runs both on the golden frame of the first, and on frames spread over a source.
+    """Runs both on the golden drive of the first, and on frames spread over a source, each after its past.
 
     The first bundle on the first engine is the reference; the second one is compared with it on each of the engines.
 
     Args:
-        data: the source; None: the golden frame only.
+        data: the source; None: the golden drive only.
         options: frames, tolerance and engines. Engines of `INNER` expose inner tensors, others of `engine_names` only
             outputs: TensorRT fuses inner tensors away. Most values of the box output are read nowhere, so that an NMSE
             of 0.05 may change no box.
@@ -261,16 +262,15 @@ def _frames(
     track: Track | None,
 ) -> Iterator[list[Result]]:
     """Results of all detectors, frame by frame."""
-    yield [replay(bundle, detector) for detector in detectors]
+    yield from (list(results) for results in zip(*(replay(bundle, d) for d in detectors), strict=True))
     if data is None:
         return
     selection = select(data, split=options.split, options=source_options)
     names = selection.names[:: max(1, len(selection.names) // options.limit)][: options.limit]
-    for detector in detectors:
-        detector.reset()
+    timeline = Timeline(selection.source, bundle.spec.history)
     for name in names if track is None else track(names):
-        sample = selection.source[name]
-        yield [detector.infer_sample(sample) for detector in detectors]
+        samples = list(timeline.walk(name))
+        yield [infer_with_past(detector, samples) for detector in detectors]
 
 
 def _observable(path: Path, shapes: Shapes) -> Observable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,13 @@ class Histogram:
             return 0.0
         index = int(np.searchsorted(np.cumsum(self.counts), share * self.total))
         return round(self.low + min(index, len(self.counts) - 1) * self.step, 4)
+
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest bin with a number; (0, 0) without a number."""
+        bins = np.flatnonzero(self.counts)
+        if not len(bins):
+            return 0.0, 0.0
+        return round(self.low + int(bins[0]) * self.step, 4), round(self.low + int(bins[-1]) * self.step, 4)
 
     def usual(self) -> tuple[float, float]:
         """Quantiles 1 % and 99 %."""
@@ -165,11 +173,15 @@ class _Labels:
             self.velocity = self.velocity or bool(np.isfinite(box[7:9]).all())
 
     def contract(self) -> tuple[ClassContract, ...]:
-        def size(histograms: list[Histogram]) -> tuple[float, float, float]:
-            length, width, height = (histogram.quantile(0.5) for histogram in histograms)
-            return length, width, height
+        return tuple(_class_contract(name, *histograms) for name, histograms in self.sizes.items())
 
-        return tuple(ClassContract(name, sizes[0].total, size(sizes)) for name, sizes in self.sizes.items())
+
+def _class_contract(name: str, length: Histogram, width: Histogram, height: Histogram) -> ClassContract:
+    size = length.quantile(0.5), width.quantile(0.5), height.quantile(0.5)
+    if not length.total:
+        return ClassContract(name, 0, size)
+    smallest, largest = zip(length.ends(), width.ends(), height.ends(), strict=True)
+    return ClassContract(name, length.total, size, smallest, largest)
 
 
 def measure(
@@ -282,6 +294,14 @@ def compare_source(bundle: Bundle, source: Source) -> Iterator[Warning]:
     if bundle.contract and "unknown" not in (side, bundle.contract.traffic) and side != bundle.contract.traffic:
         text = f"the drive's vehicles keep to the {side}, those of the training to the {bundle.contract.traffic}"
         yield Warning("W0141", text)
+
+
+def warn_of_source(bundle: Bundle, source: Source) -> list[Warning]:
+    """Issues the warnings of `compare_source` as Python's, and returns them."""
+    result = list(compare_source(bundle, source))
+    for item in result:
+        warnings.warn(f"{item.code} {item.text}", stacklevel=3)
+    return result
 
 
 def with_warnings(result: Result, warnings: tuple[Warning, ...]) -> Result:

@@ -245,7 +245,7 @@ def _golden() -> list[Check]:
 
 
 def _replay(name: str) -> Check:
-    """Runs the bundle's golden frame here and compares the results with the exporter's."""
+    """Runs the bundle's golden drive here and compares the results with the exporter's."""
     from imkd_edge.checks.selftest import beyond_tolerance, check_golden
 
     title = f"golden {name}"

@@ -1,9 +1,9 @@
-"""Self-test of a bundle: runs its golden frame on this machine and compares the results with the exporter's."""
+"""Self-test of a bundle: runs its golden drive on this machine and compares the results with the exporter's."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,20 @@ import numpy as np
 
 import imkd_edge._core as _core
 from imkd_edge.bundle.format import Bundle
-from imkd_edge.bundle.golden import bad_golden, infer_arguments, pack_frame, read_golden, tensor_names
+from imkd_edge.bundle.golden import (
+    Arrays,
+    Frame,
+    bad_golden,
+    golden_arrays,
+    pack_drive,
+    read_golden,
+    tensor_names,
+)
 from imkd_edge.detector import Detector
 from imkd_edge.engines.build import NO_GPU, engine_folder
 from imkd_edge.engines.load import EngineFactory
 from imkd_edge.errors import Error
 from imkd_edge.result import Result
-from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample
 
 # Largest difference between the CPUs of two machines: our ops are exact, networks are not.
@@ -28,53 +35,41 @@ GPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.2, "scores": 0.0
 ROUNDING = {"float32": 0.0, "float16": float(np.finfo(np.float16).eps)}  # dtype -> relative step
 
 
-def make_golden(detector: Detector, sample: Sample, values: int = 8192) -> dict[str, np.ndarray]:
-    """Runs the detector on a sample and returns the arrays of golden.npz.
+def make_golden(detector: Detector, samples: Sequence[Sample], values: int = 8192) -> Arrays:
+    """Runs the detector over consecutive samples and returns the arrays of golden.npz.
 
     Args:
-        detector: gets the sample's rig and loses its past frames.
-        sample: one moment of a source.
-        values: approximate number of values to store of each tensor.
+        detector: gets the rigs of the samples and loses its past frames.
+        samples: one or more moments of a source, in order of time.
+        values: approximate number of values to store of each tensor, over all samples.
     """
-    detector.set_rig(sample.rig)
-    detector.reset()  # `replay` has no past frames either
-    times = [sample.camera_timestamps_ns.get(camera.name, sample.timestamp_ns) for camera in sample.rig.cameras]
-    result = detector.infer(
-        sample.frames, sample.radar, sample.ego, sample.timestamp_ns, times, sample.camera_T_world_ego
-    )
-    return {**pack_frame(sample, times), **_pack_result(detector, result, values)}
+    return with_results(pack_drive(samples), detector, values)
 
 
-def remake_golden(bundle: Bundle, detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
-    """The bundle's golden frame with the results of another form of its model.
+def with_results(frames: Sequence[Frame], detector: Detector, values: int = 8192) -> Arrays:
+    """The arrays of golden.npz with the sensor data of a golden drive and the results of a detector.
 
     Args:
-        bundle: of the sensor data.
-        detector: the other form; gets the rig of the golden frame and loses its past frames.
+        frames: from `read_golden` or `pack_drive`.
+        detector: of any number of cameras that is enough for the rigs; as in `make_golden`.
         values: as in `make_golden`.
     """
-    golden, _ = read_golden(bundle)
-    return {**golden, **_pack_result(detector, replay(bundle, detector), values)}
-
-
-def golden_with(golden: Mapping[str, np.ndarray], detector: Detector, values: int = 8192) -> dict[str, np.ndarray]:
-    """A golden frame with the results of a detector that was made for its rig and has no past frames.
-
-    Args:
-        golden: arrays of golden.npz.
-        detector: of any number of cameras that is enough for the rig.
-        values: as in `make_golden`.
-    """
-    result = detector.infer(*infer_arguments(golden, detector.rig))
-    return {**golden, **_pack_result(detector, result, values)}
-
-
-def replay(bundle: Bundle, detector: Detector) -> Result:
-    """Runs the bundle's golden frame through a detector of the same spec, which gets its rig and loses past frames."""
-    golden, rig = read_golden(bundle)
-    detector.set_rig(rig)
     detector.reset()
-    return _infer(detector, golden, rig, bundle)
+    packed, share = [], -(-values // len(frames))
+    for frame in frames:
+        result = _infer(detector, frame)
+        packed.append(Frame(frame.rig, {**frame.arrays, **_pack_result(detector, result, share)}))
+    return golden_arrays(packed)
+
+
+def replay(bundle: Bundle, detector: Detector) -> Iterator[Result]:
+    """Runs the bundle's golden drive in order, frame by frame, through a detector of the same spec.
+
+    The detector gets the rigs of the drive and loses its past frames first.
+    """
+    frames = read_golden(bundle)
+    detector.reset()
+    return (_infer_golden(detector, frame, i, bundle) for i, frame in enumerate(frames))
 
 
 def check_golden(
@@ -83,31 +78,28 @@ def check_golden(
     threads: int = 0,
     device: str = "auto",
 ) -> dict[str, float]:
-    """Runs the bundle's golden frame and compares the results with the exporter's.
+    """Runs the bundle's golden drive in order and compares the results with the exporter's.
 
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
         engine, threads, device: of the Detector.
 
     Returns:
-        Name -> the largest absolute difference of each tensor beyond rounding to the engine's dtype, of boxes (m, rad,
-        m/s) and of scores; "labels": the number of different ones. Infinite where shapes or the number of boxes differ,
-        or a value is NaN but a velocity that was not trained.
+        Name -> over all frames, the largest absolute difference of each tensor beyond rounding to the engine's dtype,
+        of boxes (m, rad, m/s) and of scores; "labels": the number of different ones. Infinite where shapes or the
+        number of boxes differ, or a value is NaN but a velocity that was not trained.
 
     Raises:
         Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
     """
     bundle = Bundle.load(bundle)
-    golden, rig = read_golden(bundle)
-    with Detector(bundle, rig, device, engine, threads) as detector:
-        result = _infer(detector, golden, rig, bundle)
-        tensors = detector.tensors()
-        rounding = {name: ROUNDING[tensor.dtype] for name, tensor in detector.device_tensors().items()}
-    differences = {}
-    for name in tensor_names(bundle.spec):
-        values = tensors[name].ravel()[:: int(golden[f"stride_{name}"])]
-        differences[name] = _difference(values, golden[f"tensor_{name}"], rounding[name])
-    return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
+    frames = read_golden(bundle)
+    with Detector(bundle, frames[0].rig, device, engine, threads) as detector:
+        rows = [
+            _differences(frame, _infer_golden(detector, frame, i, bundle), detector) for i, frame in enumerate(frames)
+        ]
+    differences = {name: max(row[name] for row in rows) for name in rows[0]}
+    return {**differences, "labels": sum(row["labels"] for row in rows)}
 
 
 def beyond_tolerance(differences: Mapping[str, float]) -> dict[str, float]:
@@ -116,7 +108,7 @@ def beyond_tolerance(differences: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_engines(build: Mapping[str, Any]) -> str:
-    """Runs the bundle's golden frame through newly built engines on this GPU.
+    """Runs the bundle's golden drive through newly built engines on this GPU.
 
     Args:
         build: from `build_engines`.
@@ -157,17 +149,23 @@ def _why_not_run(build: Mapping[str, Any]) -> str:
     return "" if "tensorrt" in _core.native_engines() else "this build of the core has no TensorRT"
 
 
-def _infer(detector: Detector, golden: Mapping[str, np.ndarray], rig: SensorRig, bundle: Bundle) -> Result:
+def _infer(detector: Detector, frame: Frame) -> Result:
+    if frame.rig != detector.rig:
+        detector.set_rig(frame.rig)
+    return detector.infer(*frame.arguments())
+
+
+def _infer_golden(detector: Detector, frame: Frame, index: int, bundle: Bundle) -> Result:
+    """As `_infer`; raises Error bundle_bad_value where the sensor data is refused, since it is the bundle's."""
     try:
-        return detector.infer(*infer_arguments(golden, rig))
+        return _infer(detector, frame)
     except Error as error:
-        if not error.code.startswith("E02"):
+        if not error.code.startswith("E02"):  # E02xx is a mistake of the caller
             raise
-        # E02xx is a mistake of the caller; here the arguments are the bundle's.
-        raise bad_golden(bundle, f"{error.what} ({error.where})") from error
+        raise bad_golden(bundle, f"frame {index}: {error.what} ({error.where})") from error
 
 
-def _pack_result(detector: Detector, result: Result, values: int) -> dict[str, np.ndarray]:
+def _pack_result(detector: Detector, result: Result, values: int) -> Arrays:
     golden = {"boxes": result.boxes, "scores": result.scores, "labels": result.labels}
     tensors = detector.tensors()
     for name in tensor_names(detector.spec):
@@ -176,6 +174,16 @@ def _pack_result(detector: Detector, result: Result, values: int) -> dict[str, n
         golden[f"stride_{name}"] = np.array(stride, np.int64)
         golden[f"tensor_{name}"] = tensor.ravel()[::stride].copy()
     return golden
+
+
+def _differences(frame: Frame, result: Result, detector: Detector) -> dict[str, float]:
+    """What `check_golden` returns, of the frame that the detector ran last."""
+    golden, tensors, differences = frame.arrays, detector.tensors(), {}
+    dtypes = {name: tensor.dtype for name, tensor in detector.device_tensors().items()}
+    for name in tensor_names(detector.spec):
+        values = tensors[name].ravel()[:: int(golden[f"stride_{name}"])]
+        differences[name] = _difference(values, golden[f"tensor_{name}"], ROUNDING[dtypes[name]])
+    return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
 
 
 def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0) -> float:

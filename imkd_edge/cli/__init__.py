@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from imkd_edge.cli import device, workstation
+from imkd_edge.cli import data, device, live, workstation
 from imkd_edge.cli.common import BUG, adapt_streams, examples
 
 app = typer.Typer(
@@ -39,6 +39,8 @@ def _root(
 
 
 device.register(app)
+live.register(app)
+data.register(app)
 workstation.register(app)
 
 

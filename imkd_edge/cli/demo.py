@@ -46,6 +46,6 @@ def run_demo(
         for _ in range(WARM_UP):
             detector.infer_sample(sample)
         result = detector.infer_sample(sample)
-        record = {"frame": sample.name, **result.to_dict()}
+        record = result.to_dict()
         write_frame(out, sample, result, detector.spec, bundle, record, theme)
     return record

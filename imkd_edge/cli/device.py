@@ -119,10 +119,13 @@ def infer(
     with Detector(
         loaded, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
     ) as detector:
+        if options.save:  # the first frame allocates: the picture shows the time of a later one
+            detector.infer_sample(samples.source[samples.names[0]])
+            detector.reset()
         for sample in track(samples, len(samples), "infer"):
             result = with_warnings(detector.infer_sample(sample), unlike)
             changes.write(sample.name, result.health.warnings)
-            record = {"frame": sample.name, **result.to_dict()}
+            record = result.to_dict()
             if options.save:
                 folder = save_frame(options.out, sample, result, detector.spec, bundle, record, options.theme)
                 log().print(f"wrote {folder / 'overview.png'}")
@@ -229,7 +232,7 @@ def bench(
 
 @verb
 def build_engine(bundle: BundleName, options: BuildOptions, json: Json = False) -> int:
-    """Build TensorRT engines for this machine and run the bundle's golden frame: exit code 1 where its boxes differ.
+    """Build TensorRT engines for this machine and run the bundle's golden drive: exit code 1 where its boxes differ.
 
     An engine that still fits this machine, its TensorRT and the bundle is not built again."""
     from imkd_edge.checks.selftest import check_engines

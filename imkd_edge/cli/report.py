@@ -18,7 +18,7 @@ from imkd_edge.cli.common import log, out
 _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
 
-def _table(title: str, *columns: str) -> Table:
+def make_table(title: str, *columns: str) -> Table:
     """A table; a column whose name starts with ">" holds numbers and is right-aligned."""
     table = Table(
         title=Text.from_markup(title, overflow="ignore") if title else None,
@@ -47,7 +47,7 @@ def show_frame(record: dict[str, Any]) -> None:
     detections = record["detections"]
     untrained = any(entry["velocity"] is None for entry in detections)
     speed_column = () if untrained else (">speed m/s",)
-    table = _table(
+    table = make_table(
         f"frame {escape(str(record['frame']))}: {len(detections)} detections",
         "class",
         *(">score", ">x m", ">y m", ">dist. m", ">l×w×h m", ">heading °"),
@@ -68,7 +68,7 @@ def show_frame(record: dict[str, Any]) -> None:
 
 def show_stages(timings_us: dict[str, float]) -> None:
     """One row of the stages and the total."""
-    table = _table("time in ms", *(f">{name}" for name in timings_us))
+    table = make_table("time in ms", *(f">{name}" for name in timings_us))
     table.add_row(*(f"{value / 1000:.2f}" for value in timings_us.values()))
     out().print(table)
 
@@ -121,22 +121,40 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
     yield "", f"{span(radars.mounting)} m above the ground"
     yield "ground plane", "named by the rigs" if contract.ground_plane else "not named by the rigs"
     for item in contract.classes:
-        size = " × ".join(f"{value:.2f}" for value in item.size)
+        size = _size(item.size)
         yield f"trained {item.name}", f"{item.objects} objects, median {size} m" if item.objects else "no object"
+        if item.smallest and item.largest:
+            yield "", f"from {_size(item.smallest)} to {_size(item.largest)} m"
     yield "velocity", "trained" if contract.trained.velocity else "not trained: null in results"
+
+
+def _size(size: tuple[float, float, float]) -> str:
+    return " × ".join(f"{value:.2f}" for value in size)
 
 
 def show_contract(bundle: str, contract: Contract) -> None:
     """A contract as a table."""
-    table = _table(f"contract of {escape(_name(bundle))}", "what", "value")
+    table = make_table(f"contract of {escape(_name(bundle))}", "what", "value")
     for what, value in _contract_rows(contract):
         table.add_row(escape(what), escape(value))
     out().print(table)
 
 
+def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
+    """The classes, and what their boxes are held to."""
+    yield "classes", ", ".join(entry.name for entry in spec.head.classes)
+    names = [entry.name for entry in spec.head.classes if entry.exclusive]
+    yield "exclusive", f"{', '.join(names)}: the better of two boxes at one spot" if names else "no class"
+    for entry in spec.head.classes:
+        low = f"from {_size(entry.min_size)} m" if entry.min_size else ""
+        high = f"to {_size(entry.max_size)} m" if entry.max_size else ""
+        if low or high:
+            yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
+
+
 def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
     """What is in a bundle."""
-    facts = _table(f"bundle {escape(_name(card['path']))}", "what", "value")
+    facts = make_table(f"bundle {escape(_name(card['path']))}", "what", "value")
     facts.columns[1].overflow = "fold"
     facts.add_row("path", escape(str(card["path"])))
     image, grid, depth = spec.image, spec.grid, spec.depth
@@ -153,7 +171,8 @@ def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> Non
             "past frames",
             f"{spec.history.frames}, one every {spec.history.interval:g} s, {spec.history.channels} channels",
         )
-    facts.add_row("classes", escape(", ".join(entry.name for entry in spec.head.classes)))
+    for what, value in _class_rows(spec):
+        facts.add_row(what, escape(value))
     if spec.segmentation:
         facts.add_row("segmentation", "vehicles")
     facts.add_row("score threshold", f"{spec.head.score_threshold:g}")
@@ -168,7 +187,7 @@ def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> Non
     origin = {key: value for key, value in card.get("provenance", {}).items() if key not in ("config", "parts")}
     _add_numbers(facts, {**metrics, **origin})
     out().print(facts)
-    files = _table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
+    files = make_table("files, all verified", "name", ">kB", ">M parameters", ">GFLOPs per frame", "sha256")
     parts = card.get("provenance", {}).get("parts", {})  # counted at export; absent from older bundles
     for name, entry in card["files"].items():
         files.add_row(name, f"{entry['bytes'] / 1000:.1f}", *_cost(parts, name), entry["sha256"][:16] + "...")
@@ -198,7 +217,7 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def show_checks(report: dict[str, Any]) -> None:
     """The doctor's findings, each with its fix where it has one."""
-    table = _table("", "status", "check", "finding")
+    table = make_table("", "status", "check", "finding")
     for check in report["checks"]:
         text = escape(check["detail"]) + (f"\n[bold]fix:[/] {escape(check['fix'])}" if check["fix"] else "")
         table.add_row(_STATUS[check["status"]], check["name"], text)
@@ -207,8 +226,10 @@ def show_checks(report: dict[str, Any]) -> None:
 
 
 def show_engines(result: dict[str, Any]) -> None:
-    """Which engines were built and why, which still fit, and the golden frame's self-test."""
-    table = _table(escape(f"{_name(result['bundle'])}, by {result['builder']}"), "part", "state", ">MB", ">s", "file")
+    """Which engines were built and why, which still fit, and the golden drive's self-test."""
+    table = make_table(
+        escape(f"{_name(result['bundle'])}, by {result['builder']}"), "part", "state", ">MB", ">s", "file"
+    )
     for entry in result["engines"]:
         state = f"built: {'; '.join(entry['why'])}" if entry["built"] else "kept"
         table.add_row(
@@ -226,12 +247,12 @@ def show_engines(result: dict[str, Any]) -> None:
     out().print(
         escape(f"for {key['tensorrt']}, CUDA {key['cuda']}, driver {key['driver']}, GPU {key['gpu']}, sm {key['sm']}")
     )
-    out().print(f"golden frame: {escape(result['self_test'])}")
+    out().print(f"golden drive: {escape(result['self_test'])}")
 
 
 def show_prediction(result: dict[str, Any]) -> None:
     """Predicted stage times, what limits each, the slowest layers and the assumptions."""
-    table = _table(
+    table = make_table(
         escape(f"{_name(result['bundle'])} on {result['device']}: PREDICTED, not measured"),
         "stage",
         ">ms",
@@ -258,7 +279,7 @@ def show_bench(result: dict[str, Any]) -> None:
     run = f"{result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
     title = f"{_name(result['bundle'])}: {run}"
     columns = list(result["total_ms"])
-    table = _table(escape(title), "ms", *(f">{name}" for name in columns))
+    table = make_table(escape(title), "ms", *(f">{name}" for name in columns))
     for name, values in {**result["stages_ms"], "total": result["total_ms"]}.items():
         table.add_row(name, *(f"{values[column]:.2f}" for column in columns))
     out().print(table)
@@ -281,7 +302,7 @@ def show_ops(result: dict[str, Any]) -> None:
     """Our ops beside the usual code for the same task, and beside a plain copy of their bytes."""
     title = f"{_name(result['bundle'])}, medians (99th percentiles) of {result['repeats']} turns, ms"
     numbers = (">ours", ">theirs", ">ratio", ">largest diff.", ">floor", ">× floor")
-    table = _table(escape(title), "op", ">threads", "reference", *numbers)
+    table = make_table(escape(title), "op", ">threads", "reference", *numbers)
     for row in result["ops"]:
         times = (f"{row[side]['p50']:.3f} ({row[side]['p99']:.3f})" for side in ("ours_ms", "reference_ms"))
         rest = (row["difference"], row["floor_ms"], row["times_floor"])
@@ -305,7 +326,7 @@ def _show_environment(environment: dict[str, Any]) -> None:
 
 def show_numbers(title: str, values: dict[str, Any]) -> None:
     """Names and numbers; a group of numbers takes one row each."""
-    table = _table(escape(title), "name", ">value")
+    table = make_table(escape(title), "name", ">value")
     name, value = table.columns
     name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
     _add_numbers(table, values)
@@ -321,7 +342,7 @@ def show_comparison(result: dict[str, Any]) -> None:
 
 def _show_one_comparison(comparison: dict[str, Any], title: str, tolerance: float) -> None:
     first, boxes = comparison["first_divergence"], comparison["boxes"]
-    table = _table(escape(title), "tensor", ">max", ">mean", ">NMSE")
+    table = make_table(escape(title), "tensor", ">max", ">mean", ">NMSE")
     for row in comparison["tensors"]:
         if row["output"]:
             table.add_row(

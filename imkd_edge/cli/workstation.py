@@ -25,8 +25,11 @@ from imkd_edge.cli.common import (
     verb,
 )
 from imkd_edge.cli.common import import_extra as _extra
+from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
+    BEST,
+    CHECKPOINT,
     CompareOptions,
     ConvertOptions,
     EvalOptions,
@@ -50,15 +53,14 @@ def register(app: typer.Typer) -> None:
     add(
         "train",
         epilog=examples(
-            "imkd-edge train astyx-lite --data recordings/astyx --split train --out runs/astyx-lite --seed 1 --resume",
-            "imkd-edge train astyx --ablation --data recordings/astyx --out runs/ablation",
+            "imkd-edge train mine.toml --from tiny --set train.val_split=val --set train.rate=1e-3 --out runs/mine",
+            "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
     add(
         "export",
         epilog=examples(
-            "imkd-edge export runs/astyx-lite/checkpoint.pt --out runs/astyx-lite.imkd "
-            "--metrics runs/astyx-lite/eval.json",
+            "imkd-edge export runs/astyx-lite --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
             "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
         ),
     )(export)
@@ -66,7 +68,7 @@ def register(app: typer.Typer) -> None:
         "contract",
         epilog=examples(
             "imkd-edge contract runs/astyx-lite.imkd --data recordings/astyx",
-            "imkd-edge contract tiny --data synth --limit 84 --json",
+            "imkd-edge contract tiny --data synth --limit 84 --decode --json",
         ),
     )(contract)
     add(
@@ -88,7 +90,7 @@ def register(app: typer.Typer) -> None:
         "eval",
         epilog=examples(
             "imkd-edge eval tiny --data synth --split val",
-            "imkd-edge eval runs/astyx-lite.imkd --data recordings/astyx --split val --per-range --per-block --json",
+            "imkd-edge eval runs/yard.imkd --data drives/yard --split val --per-range",
         ),
     )(evaluate)
 
@@ -121,18 +123,28 @@ def train(
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
+    option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch."""
+    """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch.
+
+    With a val_split in [train] it measures that split every val_every epochs, draws frames of it, and writes best.pt.
+    """
     if ablation:
+        refuse({"--option": option}, "a plan has its own", "leave it out")
         with_plan = ("--data", "--out", "--teacher", "--resume")
         single = {name: value for name, value in changed(options).items() if name not in with_plan}
         refuse(single, "a plan has its own", "leave it out")
         return _ablate(config, options, row or [], seeds, json)
     refuse({"--row": row, "--seeds": seeds or None}, "belongs to a plan", "add --ablation")
-    result = _extra("imkd_edge.training.program", "train").train(config, options, progress=bar("train"))
+    program = _extra("imkd_edge.training.program", "train")
+    with TrainingLine(log()) as monitor:
+        result = program.train(
+            config, options, source_options=parse_options(option), progress=bar("read"), monitor=monitor
+        )
     if result:  # of the processes that torchrun starts, only the first returns one
-        _show("training", result, json)
+        shown = result if json else {name: value for name, value in result.items() if name != "validation"}
+        _show("training", shown, json)
     return OK
 
 
@@ -166,33 +178,60 @@ def parse_seeds(text: str) -> list[int]:
 @verb
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(help="checkpoint.pt of a training; with --cameras also a bundle, or a shipped one's name.")
+        Path,
+        typer.Argument(
+            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle or its name."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Source of the golden frame; the contract is measured on it too. Default: the training's."),
+        typer.Option(help="Has the golden drive's rig; the contract is measured on it too. Default: the training's."),
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
     cameras: Annotated[
         int | None, typer.Option(help="Largest number of cameras of a rig; the default is the training's.")
     ] = None,
+    golden: Annotated[
+        str | None,
+        typer.Option(
+            help="Remake the golden drive, which the self-test runs: synth, a rig.json, or a recording (its frames "
+            "go into the bundle)."
+        ),
+    ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Turn a checkpoint into a bundle that the device loads, or a bundle into one for another number of cameras."""
-    if cameras is not None and not checkpoint.is_file():
+    """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive."""
+    checkpoint = _checkpoint_of(checkpoint, best)
+    if not (cameras is None and golden is None) and not checkpoint.is_file():
         refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
         module = _extra("imkd_edge.checks.cameras", "quantize")
-        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out), json)
+        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out, golden), json)
         return OK
     if not checkpoint.is_file():
-        fix = "give the checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras"
+        fix = "give the folder or checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
+        if best:
+            fix = "train with [train] val_split, or leave --best out for the last epoch"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
     module = _extra("imkd_edge.training.export", "train")
-    result = module.export(checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras)
+    result = module.export(
+        checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras, golden=golden or "synth"
+    )
     _show("bundle", result, json)
     return OK
+
+
+def _checkpoint_of(path: Path, best: bool) -> Path:
+    if (path / CHECKPOINT).is_file():
+        return path / (BEST if best else CHECKPOINT)
+    if best:
+        fix = "name the folder that imkd-edge train wrote"
+        raise Error(Code.train_checkpoint, "--best chooses a file of a run's folder", str(path), fix)
+    return path
 
 
 @verb
@@ -201,13 +240,19 @@ def contract(
     data: Annotated[str, typer.Option(help="What the bundle was trained on: folder of a recording, or synth.")],
     split: Annotated[str | None, typer.Option(help="Its training split; the default is that of the training.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to read, evenly spaced; the default is 500.")] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Also write limits of each class's size, and exclusive classes, as new.")
+    ] = False,
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
     """Measure what a bundle was trained on and write it into the bundle: its detector warns of what is unlike it."""
     from imkd_edge.checks.contract import measure_bundle
+    from imkd_edge.checks.limits import update_decode
 
     result = measure_bundle(bundle, data, split, limit, parse_options(option), bar("contract"))
+    if decode:
+        update_decode(bundle)
     if json:
         print_json(asdict(result))
     else:
@@ -247,7 +292,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="Another form of the same model.")],
     options: CompareOptions,
     data: Annotated[
-        str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden frame only.")
+        str | None, typer.Option(help="Also on frames of this recording, or synth; else the golden drive only.")
     ] = None,
     option: SourceOptions = None,
     threads: Threads = 0,
@@ -277,7 +322,7 @@ def evaluate(
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Measure a bundle on labelled frames: KITTI's protocol on Astyx, official devkits on View-of-Delft and others."""
+    """Measure a bundle on labelled frames: the official metrics of a data set, or for any classes AP by class."""
     source_options = parse_options(option)
     if bundle.endswith(".pt"):
         refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
@@ -292,7 +337,12 @@ def evaluate(
     else:
         title = f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames"
         title += f" ({result['unlabelled']} more without labels are left out)" if result["unlabelled"] else ""
-        report.show_numbers(title, result["metrics"])
+        if result["protocol"] == "classes":
+            from imkd_edge.cli.report_classes import show_classes
+
+            show_classes(title, result)
+        else:
+            report.show_numbers(title, result["metrics"])
     return OK
 
 

@@ -70,9 +70,15 @@ def mount_without_plane(T: np.ndarray) -> Condition:
     return lambda sample: _with_plane(remount(sample, T), None)
 
 
-def mount_with_old_plane(T: np.ndarray) -> Condition:
-    """Another mounting whose rig names the ground plane of the former one."""
-    return lambda sample: _with_plane(remount(sample, T), sample.rig.ground_plane)
+def no_exposure_times(sample: Sample) -> Sample:
+    """The cameras' times unknown: every image counts as taken at the reference time."""
+    return replace(sample, camera_timestamps_ns={}, camera_T_world_ego={})
+
+
+def no_motion(sample: Sample) -> Sample:
+    """The ego motion unknown: neither pose nor twist, of the frame, the sweeps and the exposures."""
+    radar = [replace(sweep, T_world_ego=None) for sweep in sample.radar]
+    return replace(sample, ego=None, radar=radar, camera_T_world_ego={})
 
 
 def _with_plane(sample: Sample, plane: Plane | None) -> Sample:
@@ -88,7 +94,6 @@ MOUNTINGS = {  # T_new_old; a tilt is in degrees, of roll and pitch in equal par
     "lifted_0.1": lift(0.1),
     "lifted_0.2": lift(0.2),
     "tilted_2_unnamed": tilt(2.0),
-    "tilted_2_old_plane": tilt(2.0),
 }
 CONDITIONS: dict[str, Condition] = {
     "none": lambda sample: sample,
@@ -101,9 +106,10 @@ CONDITIONS: dict[str, Condition] = {
     "camera_0.5deg": rotate_cameras(0.5),
     "camera_1deg": rotate_cameras(1.0),
     "camera_2deg": rotate_cameras(2.0),
+    "no_exposure_times": no_exposure_times,
+    "no_motion": no_motion,
     **{name: mount(T) for name, T in MOUNTINGS.items()},
     "tilted_2_unnamed": mount_without_plane(MOUNTINGS["tilted_2_unnamed"]),
-    "tilted_2_old_plane": mount_with_old_plane(MOUNTINGS["tilted_2_old_plane"]),
 }
 
 

@@ -6,91 +6,21 @@ easy 0, moderate up to 1, hard up to 2. Values are percent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 import imkd_edge.ops as ops
 from imkd_edge.evaluation.detections import LabelledFrame
-from imkd_edge.evaluation.iou import box_iou
+from imkd_edge.evaluation.distance import DISTANCES, ERROR_DISTANCE, average_precision
+from imkd_edge.evaluation.matching import Pool, match, pool
+from imkd_edge.evaluation.objects import ClassFrame, Interval, Mask, count_objects, key_of, range_name, reduce_frame
 from imkd_edge.rig import SensorRig
 
 DIFFICULTIES = {"easy": 0, "moderate": 1, "hard": 2}  # highest occlusion that counts
-RANGES = ((0.0, 20.0), (20.0, 40.0), (40.0, np.inf))  # m on the ground plane
-CENTER_DISTANCES = (0.5, 1.0, 2.0, 4.0)  # m
 RECALL_POINTS = 40
 MIN_OVERLAP = 0.5  # IoU that a true positive exceeds
 RESAMPLES, CHUNK = 200, 10  # of `bootstrap`: draws, and consecutive frames that are drawn together
-
-Interval = tuple[float, float]
-Mask = Callable[[int, np.ndarray], np.ndarray]  # (frame index, boxes (M, 9)) -> (M,) bool
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One sample reduced to one class."""
-
-    truth: np.ndarray  # (G, 9)
-    occlusion: np.ndarray  # (G,)
-    ignored: np.ndarray  # (G,) bool: counts neither as object nor as hit, at any difficulty
-    boxes: np.ndarray  # (D, 9)
-    scores: np.ndarray  # (D,)
-    free: np.ndarray  # (D,) bool: no false positive when unmatched
-    overlap: dict[str, np.ndarray]  # "bev", "3d" -> (G, D)
-    groups: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (G,), (D,) bool: its members
-
-
-def _reduce(
-    index: int,
-    frame: LabelledFrame,
-    label: str,
-    ignore_labels: Sequence[str] = (),
-    visible: Mask | None = None,
-    groups: Mapping[str, Mask] | None = None,
-) -> _Frame:
-    truth, boxes, scores, labels = frame
-    relevant = np.array([name == label or name in ignore_labels for name in truth.labels], bool)
-    of_class = np.array([name == label for name in labels], bool)
-    gt, dt = np.asarray(truth.boxes, np.float64)[relevant], np.asarray(boxes, np.float64).reshape(-1, 9)[of_class]
-    other = np.array([name != label for name in truth.labels], bool)[relevant]
-    hidden, free = np.zeros(len(gt), bool), np.zeros(len(dt), bool)
-    if visible is not None:
-        hidden, free = ~visible(index, gt), ~visible(index, dt)
-    bev, volume = box_iou(gt, dt)
-    return _Frame(
-        truth=gt,
-        occlusion=np.asarray(truth.occlusion)[relevant],
-        ignored=other | hidden,
-        boxes=dt,
-        scores=np.asarray(scores, np.float64)[of_class],
-        free=free,
-        overlap={"bev": bev, "3d": volume},
-        groups={name: (mask(index, gt), mask(index, dt)) for name, mask in (groups or {}).items()},
-    )
-
-
-def _rules(
-    frame: _Frame, level: int, interval: Interval | None = None, group: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """(G,) objects to ignore and (D,) detections that are no false positives, at a difficulty, range and group."""
-    ignored, free = frame.ignored | (frame.occlusion > level), frame.free
-    if group is not None:
-        objects, detections = frame.groups[group]
-        ignored, free = ignored | ~objects, free | ~detections
-    if interval is not None:
-        inside = [(r >= interval[0]) & (r < interval[1]) for r in (_range(frame.truth), _range(frame.boxes))]
-        ignored, free = ignored | ~inside[0], free | ~inside[1]
-    return ignored, free
-
-
-def _objects(frames: list[_Frame], level: int, group: str | None = None) -> int:
-    """How many objects count at a difficulty, of a group."""
-    return sum(int((~_rules(frame, level, None, group)[0]).sum()) for frame in frames)
-
-
-def _range(boxes: np.ndarray) -> np.ndarray:
-    return np.hypot(boxes[:, 0], boxes[:, 1])
 
 
 def _matched_scores(overlap: np.ndarray, scores: np.ndarray, ignored: np.ndarray, min_overlap: float) -> list[float]:
@@ -119,14 +49,14 @@ def _thresholds(scores: list[float], objects: int) -> np.ndarray:
 
 
 def _counts(
-    frame: _Frame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray
+    frame: ClassFrame, kind: str, rules: tuple[np.ndarray, np.ndarray], min_overlap: float, thresholds: np.ndarray
 ) -> np.ndarray:
     """True and false positives of one frame at each threshold: (2, T)."""
     ignored, free = rules
     unmatched = frame.scores >= thresholds[:, None]  # (T, D) detections
     true = np.zeros(len(thresholds), int)
     rows = np.arange(len(thresholds))
-    for row, skip in zip(frame.overlap[kind], ignored if len(frame.scores) else ()):
+    for row, skip in zip(frame.affinity[kind], ignored if len(frame.scores) else ()):
         best = np.where(unmatched & (row > min_overlap), row, -1.0).argmax(1)
         hit = unmatched[rows, best] & (row[best] > min_overlap)
         unmatched[rows[hit], best[hit]] = False
@@ -135,7 +65,7 @@ def _counts(
 
 
 def _ap40(
-    frames: list[_Frame],
+    frames: list[ClassFrame],
     kind: str,
     level: int,
     min_overlap: float,
@@ -143,12 +73,12 @@ def _ap40(
     group: str | None = None,
 ) -> float:
     """Average precision in percent over 40 recall points; nan where no object counts."""
-    rules = [_rules(frame, level, interval, group) for frame in frames]
+    rules = [frame.rules(level, interval, group) for frame in frames]
     objects = sum(int((~ignored).sum()) for ignored, _ in rules)
     if not objects:
         return float("nan")
     pairs = list(zip(frames, rules))
-    scores = [s for f, (ignored, _) in pairs for s in _matched_scores(f.overlap[kind], f.scores, ignored, min_overlap)]
+    scores = [s for f, (ignored, _) in pairs for s in _matched_scores(f.affinity[kind], f.scores, ignored, min_overlap)]
     thresholds = _thresholds(scores, objects)
     if not len(thresholds):
         return 0.0
@@ -159,51 +89,15 @@ def _ap40(
     return 100 * float(precision[1:].mean())
 
 
-def _center_matches(frames: list[_Frame], distance: float) -> tuple[list[tuple[int, int, int]], np.ndarray, int]:
-    """Greedy matching by score over all frames, nearest centre first.
-
-    Returns: matches (frame, truth, detection), hits in order of score, number of objects.
-    """
-    counted = [~(frame.ignored | (frame.occlusion > DIFFICULTIES["hard"])) for frame in frames]
-    order = [(-score, f, d) for f, frame in enumerate(frames) for d, score in enumerate(frame.scores)]
-    free = [np.ones(len(frame.truth), bool) for frame in frames]
-    matches, hits = [], []
-    for _, f, d in sorted(order):
-        frame = frames[f]
-        distances = np.hypot(*(frame.truth[:, :2] - frame.boxes[d, :2]).T)
-        distances[~free[f]] = np.inf
-        g = int(distances.argmin()) if len(distances) else -1
-        hit = g >= 0 and distances[g] < distance
-        if hit:
-            free[f][g] = False
-            if counted[f][g]:
-                matches.append((f, g, d))
-        if counted[f][g] if hit else not frame.free[d]:
-            hits.append(hit)
-    return matches, np.array(hits, bool), sum(int(c.sum()) for c in counted)
-
-
-def _center_ap(frames: list[_Frame], distance: float) -> float:
-    """nuScenes' average precision by centre distance: recall and precision below 0.1 do not count."""
-    _, hits, objects = _center_matches(frames, distance)
-    if not objects:
-        return float("nan")
-    if not hits.any():
-        return 0.0
-    true = np.cumsum(hits)
-    precision = np.interp(np.linspace(0, 1, 101), true / objects, true / np.arange(1, len(hits) + 1), right=0)
-    return 100 * float(np.maximum(precision[11:] - 0.1, 0).mean()) / 0.9
-
-
-def _errors(frames: list[_Frame], distance: float = 2.0) -> dict[str, float]:
-    """Mean absolute error and bias of the detections matched within `distance` m.
+def _errors(objects: Pool) -> dict[str, float]:
+    """Mean absolute error and bias of the detections matched within 2 m.
 
     Errors of yaw are modulo half a turn; `turned` is the share of boxes whose heading is reversed.
     """
-    matches, _, _ = _center_matches(frames, distance)
-    if not matches:
+    curve, everything = match(objects, ERROR_DISTANCE, level=DIFFICULTIES["hard"]), objects.everything
+    if not curve.hits.any():
         return {}
-    difference = np.array([frames[f].boxes[d, :7] - frames[f].truth[g, :7] for f, g, d in matches])
+    difference = (everything.boxes[curve.detection] - everything.truth[curve.truth])[curve.hits]
     yaw = np.remainder(difference[:, 6] + np.pi, 2 * np.pi) - np.pi
     difference[:, 6] = np.remainder(difference[:, 6] + np.pi / 2, np.pi) - np.pi / 2
     result = {"turned": float((np.abs(yaw) > np.pi / 2).mean())}
@@ -270,33 +164,35 @@ def evaluate(
     runs = blocks(names) if names is not None else []
     result: dict[str, float] = {}
     for label in labels:
-        frames = [_reduce(i, item, label, ignore_labels, visible, groups) for i, item in enumerate(items)]
+        frames = [reduce_frame(i, item, label, ignore_labels, visible, groups) for i, item in enumerate(items)]
         values = _class_metrics(frames, min_overlap, ranges, runs if 2 <= len(runs) <= 9 else [], list(groups or {}))
-        result |= {f"{label.replace(' ', '_')}_{key}": value for key, value in values.items()}
+        result |= {f"{key_of(label)}_{key}": value for key, value in values.items()}
     return result
 
 
 def _class_metrics(
-    frames: list[_Frame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]], groups: list[str]
+    frames: list[ClassFrame], min_overlap: float, ranges: Sequence[Interval], runs: list[list[int]], groups: list[str]
 ) -> dict[str, float]:
     result: dict[str, float] = {}
     for kind in ("bev", "3d"):
         for name, level in DIFFICULTIES.items():
             result[f"{kind}_ap40_{name}"] = _ap40(frames, kind, level, min_overlap)
         moderate = DIFFICULTIES["moderate"]
-        for low, high in ranges:
-            suffix = f"{low:g}m-" if np.isinf(high) else f"{low:g}-{high:g}m"
-            result[f"{kind}_ap40_moderate_{suffix}"] = _ap40(frames, kind, moderate, min_overlap, (low, high))
+        for interval in ranges:
+            name = f"{kind}_ap40_moderate_{range_name(interval)}"
+            result[name] = _ap40(frames, kind, moderate, min_overlap, interval)
         for number, run in enumerate(runs, 1):
             result[f"{kind}_ap40_moderate_block{number}"] = _ap40([frames[i] for i in run], kind, moderate, min_overlap)
         for group in groups:
             result[f"{kind}_ap40_moderate_{group}"] = _ap40(frames, kind, moderate, min_overlap, None, group)
-            result[f"objects_{group}"] = _objects(frames, moderate, group)
-    for distance in CENTER_DISTANCES:
-        result[f"center_ap_{distance:g}m"] = _center_ap(frames, distance)
+            result[f"objects_{group}"] = count_objects(frames, moderate, group)
+    objects = pool(frames)
+    for distance in DISTANCES:
+        curve = match(objects, distance, level=DIFFICULTIES["hard"])
+        result[f"center_ap_{distance:g}m"] = 100 * average_precision(curve)
     for name, level in DIFFICULTIES.items():
-        result[f"objects_{name}"] = _objects(frames, level)
-    return result | _errors(frames)
+        result[f"objects_{name}"] = count_objects(frames, level)
+    return result | _errors(objects)
 
 
 def bootstrap(
@@ -325,6 +221,6 @@ def bootstrap(
     result = {}
     for metric in metrics:
         label, kind, _, level = metric.rsplit("_", 3)
-        frames = [_reduce(i, item, label) for i, item in enumerate(samples)]
+        frames = [reduce_frame(i, item, label) for i, item in enumerate(samples)]
         result[metric] = [_ap40([frames[i] for i in draw], kind, DIFFICULTIES[level], MIN_OVERLAP) for draw in draws]
     return result

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from imkd_edge.bundle import Bundle
+from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation import radar, segmentation
+from imkd_edge.evaluation import protocol, radar, segmentation
+from imkd_edge.evaluation.classes import Tally, tally
+from imkd_edge.evaluation.classes import evaluate as evaluate_classes
 from imkd_edge.evaluation.conditions import condition, original_frame
 from imkd_edge.evaluation.detections import Detections, LabelledFrame
-from imkd_edge.options import EvalOptions, RunOptions, changed, option_name
+from imkd_edge.evaluation.objects import RANGES
+from imkd_edge.options import EvalOptions, RunOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.select import Selection, select, source_name
@@ -22,7 +27,6 @@ from imkd_edge.sources.vod import VodSource
 from imkd_edge.spec import SCORES
 
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
-KITTI_ONLY = ("per_range", "per_block", "per_radar")  # options of EvalOptions
 DEFAULTS, RUN_DEFAULTS = EvalOptions(), RunOptions()
 
 # Detections, and from a model that segments the logits of segmentation.on_grid
@@ -38,6 +42,7 @@ class Predictions:
     frames: list[LabelledFrame]  # N
     tallies: list[np.ndarray]  # segmentation.tally of each frame; none without segmentation
     unlabelled: int = 0  # frames without labels, which are not measured
+    classes: Mapping[str, str] | None = None  # label of the data -> class of the model; None: unknown
 
 
 def evaluate_bundle(
@@ -61,25 +66,30 @@ def evaluate_bundle(
         track: wraps the frames, for a progress bar.
 
     Returns:
-        {"dataset", "split", "frames", "unlabelled", "metrics", and with resamples "bootstrap": {metric: values}}:
-        KITTI's AP in percent for Astyx, the official devkit's numbers for View-of-Delft (percent) and for others
-        nuScenes'. "frames" are measured; "unlabelled" is the number of frames that are not, having no labels.
+        {"dataset", "split", "protocol", "frames", "unlabelled", "metrics", "warnings", with a protocol for any classes
+        "classes", "unlearned_labels", "unlabelled_classes", and with resamples "bootstrap": {metric: values}}.
+        "protocol" is that of `protocol.protocol_of`: KITTI's AP in percent for Astyx, the official devkit's numbers for
+        View-of-Delft (percent) and nuScenes, those of `classes.evaluate` for others. "frames" are measured;
+        "unlabelled" is the number of frames that are not, having no labels. "warnings" [{"code", "text"}] say in what
+        the data are unlike the bundle's contract.
 
     Raises:
         Error: those of `check_protocol`, the source and the bundle before any frame runs; train_no_data where no frame
             has labels.
     """
     selection = choose(data, options.split, source_options, options.limit)
-    check_protocol(selection.source, options)
+    loaded = Bundle.load(bundle)
+    classes = protocol.classes_of(loaded)
+    check_protocol(selection.source, options, classes)
+    unlike = [asdict(item) for item in warn_of_source(loaded, selection.source)]
     rig = selection.source[selection.names[0]].rig
     with Detector(
-        bundle, rig, device=run.device, engine=run.engine, threads=run.threads, score_threshold=options.score
+        loaded, rig, device=run.device, engine=run.engine, threads=run.threads, score_threshold=options.score
     ) as detector:
-        predictions = predict(selection, lambda sample: _infer(detector, sample), options, track)
+        predictions = predict(selection, lambda sample: _infer(detector, sample), options, track, classes)
     metrics = measure(predictions, options)
-    kind = selection.source.kind
-    result = summary(predictions, options, metrics)
-    if options.resamples and kind == "astyx":
+    result = {**summary(predictions, options, metrics), "warnings": unlike}
+    if options.resamples and result["protocol"] == protocol.KITTI:
         from imkd_edge.evaluation import kitti
 
         frames, names = predictions.frames, predictions.names
@@ -89,8 +99,17 @@ def evaluate_bundle(
 
 def summary(predictions: Predictions, options: EvalOptions, metrics: dict[str, Any]) -> dict[str, Any]:
     """What was measured, on how many frames, with which metrics; see `evaluate_bundle`."""
-    counts = {"frames": len(predictions.frames), "unlabelled": predictions.unlabelled}
-    return {"dataset": predictions.source.kind, "split": options.split, **counts, "metrics": metrics}
+    name = protocol.protocol_of(predictions.source, options, predictions.classes)
+    head = {"dataset": predictions.source.kind, "split": options.split, "protocol": name}
+    counts: dict[str, Any] = {"frames": len(predictions.frames), "unlabelled": predictions.unlabelled}
+    if name == protocol.CLASSES:
+        counts |= _class_counts(tally(predictions.frames, predictions.classes))
+    return {**head, **counts, "metrics": metrics}
+
+
+def _class_counts(counts: Tally) -> dict[str, Any]:
+    classes = {name: asdict(values) for name, values in counts.classes.items()}
+    return {"classes": classes, "unlearned_labels": counts.unlearned, "unlabelled_classes": counts.unlabelled}
 
 
 def _infer(detector: Detector, sample: Sample) -> Prediction:
@@ -117,25 +136,9 @@ def choose(
     return Selection(selection.source, selection.names[:limit])
 
 
-def check_protocol(source: Source, options: EvalOptions = DEFAULTS) -> None:
-    """Checks that the protocol of a source can do what the options say, before any frame runs.
-
-    Raises: Error spec_bad_value for options of KITTI's protocol on another source, missing_extra without the devkit.
-    """
-    if source.kind == "astyx":
-        return
-    foreign = [name for name in map(option_name, KITTI_ONLY) if name in changed(options)]
-    if foreign:
-        what = "ranges, blocks and returns belong to KITTI's protocol, which is Astyx's"
-        raise Error(Code.spec_bad_value, what, source.kind, f"leave out {', '.join(foreign)}")
-    if isinstance(source, VodSource):
-        from imkd_edge.evaluation import vod
-
-        vod.load_devkit()
-    else:
-        from imkd_edge.evaluation import nuscenes
-
-        nuscenes.load_devkit()
+def check_protocol(source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None) -> None:
+    """`protocol.check_protocol`: raises Error where the protocol of a source cannot do what the options say."""
+    protocol.check_protocol(source, options, classes)
 
 
 def evaluate(
@@ -143,6 +146,7 @@ def evaluate(
     detect: Callable[[Sample], Prediction],
     options: EvalOptions = DEFAULTS,
     track: Track | None = None,
+    classes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The metrics of a detector on the labelled frames of a selection.
 
@@ -150,11 +154,12 @@ def evaluate(
         detect: sample -> Prediction.
         options: its split, score and limit have no effect here.
         track: wraps the frames, for a progress bar.
+        classes: label of the data -> class of the model; None: unknown, and every label is one.
     Raises:
         Error of `check_protocol`; train_no_data where no frame has labels.
     """
-    check_protocol(selection.source, options)
-    return measure(predict(selection, detect, options, track), options)
+    check_protocol(selection.source, options, classes)
+    return measure(predict(selection, detect, options, track, classes), options)
 
 
 def predict(
@@ -162,8 +167,9 @@ def predict(
     detect: Callable[[Sample], Prediction],
     options: EvalOptions = DEFAULTS,
     track: Track | None = None,
+    classes: Mapping[str, str] | None = None,
 ) -> Predictions:
-    """Runs a detector over a selection under the condition of the options.
+    """Runs a detector over a selection under the condition of the options; arguments as of `evaluate`.
 
     Frames without labels are run, for the models with a history, but not measured: they are counted, and a warning says
     so.
@@ -185,7 +191,7 @@ def predict(
     if unlabelled:
         what = f"{unlabelled} of {len(selection)} frames have no labels: they are not measured"
         warnings.warn(f"{selection.source.kind}: {what}", stacklevel=2)
-    return Predictions(selection.source, names, frames, tallies, unlabelled)
+    return Predictions(selection.source, names, frames, tallies, unlabelled, classes)
 
 
 def measure(predictions: Predictions, options: EvalOptions = DEFAULTS) -> dict[str, Any]:
@@ -199,20 +205,27 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
     source, names, frames = predictions.source, predictions.names, predictions.frames
     truths = [truth for truth, *_ in frames]
     detections = [(boxes, scores, labels) for _, boxes, scores, labels in frames]
-    if source.kind == "astyx":
+    name = protocol.protocol_of(source, options, predictions.classes)
+    if name == protocol.KITTI:
         from imkd_edge.evaluation import kitti
 
         return kitti.evaluate(
             frames,
-            ranges=kitti.RANGES if options.per_range else (),
+            ranges=RANGES if options.per_range else (),
             names=names if options.per_block else None,
             groups=radar.groups([radar.returns(source[name]) for name in names], truths) if options.per_radar else None,
         )
-    if isinstance(source, VodSource):
+    if name == protocol.VOD:
         from imkd_edge.evaluation import vod
 
-        return vod.evaluate(source.labels, names, [source.rig(name) for name in names], detections)
+        assert isinstance(source, VodSource)
+        return vod.evaluate(source.label_folder, names, [source.rig(name) for name in names], detections)
+    effect = "not scored" if name == protocol.CLASSES else "0 in the averages over nuScenes' classes"
+    for remark in tally(frames, predictions.classes).remarks(effect):
+        warnings.warn(f"{source.kind}: {remark}", stacklevel=2)
+    if name == protocol.CLASSES:
+        return evaluate_classes(frames, predictions.classes, RANGES if options.per_range else ())
     from imkd_edge.evaluation import nuscenes
 
-    metrics = nuscenes.evaluate(truths, detections, classes=getattr(source, "classes", None))
+    metrics = nuscenes.evaluate(truths, detections, classes=getattr(source, "classes", None) or None)
     return {**metrics, "car_recall_visible_40m": nuscenes.recall(truths, detections)}

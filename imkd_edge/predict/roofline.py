@@ -88,7 +88,7 @@ def predict(bundle: str | Bundle, device: str, precision: str = "auto", rig: Sen
 
     Args:
         bundle: a Bundle, its path or a shipped one's name.
-        rig: whose images are resized; None: the golden frame's.
+        rig: whose images are resized; None: the golden drive's.
     """
     bundle = Bundle.load(bundle)
     parts = {part: bundle.file(f"{part}.onnx").read_bytes() for part in PARTS}

@@ -18,8 +18,9 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
-from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.absences import is_absent
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.data_set import DataSetFolder
 from imkd_edge.sources.files import (
     common_image_size,
     decode_image,
@@ -29,7 +30,6 @@ from imkd_edge.sources.files import (
     read_splits,
     read_table,
     reason,
-    unknown_frame,
 )
 from imkd_edge.sources.geometry import inverse, rotation_of, transform, truth_of, yaw_of
 from imkd_edge.sources.plane import Plane, fit_plane, transform_plane
@@ -49,59 +49,33 @@ GROUND_OF_RADAR: Plane = (0.0495, -0.0756, -1.602)
 _SUFFIXES = (".txt", ".txt.gz")
 
 
-class AstyxSource(Source):
-    """Frames of an Astyx HiRes2019 folder.
+class AstyxSource(DataSetFolder):
+    """Frames of an Astyx HiRes2019 folder; arguments as of DataSetFolder.
 
-    Args:
-        path: folder with camera_front/, radar_6455/, calibration/, and optionally groundtruth_obj3d/, lidar_vlp16/,
-            splits/. Of a frame only the calibration is needed: what else it lacks is absent, counted in `absent`.
-        frames: frame names, in this order; all by default.
-        images, lidar, labels: False leaves these out of the samples (not decoded, faster).
-    Raises:
-        Error source_unknown: not such a folder; source_unknown_frame: a name that is not in it.
+    The folder has camera_front/, radar_6455/, calibration/, and optionally groundtruth_obj3d/, lidar_vlp16/, splits/.
     """
 
     kind = "astyx"
     intensity = "magnitude_db"
+    traffic = "right"
+    parts = f"{RADAR}/ and {CAMERA}/"
 
-    def __init__(
-        self,
-        path: str | Path,
-        frames: Sequence[str] | None = None,
-        images: bool = True,
-        lidar: bool = True,
-        labels: bool = True,
-    ):
-        self.path = Path(path)
-        self.images, self.lidar, self.labels = images, lidar, labels
-        self._absences = Absences()
-        if not is_astyx(self.path):
-            what = f"no {RADAR}/ and {CAMERA}/ in the folder"
-            raise Error(Code.source_unknown, what, str(path), "give the folder that holds them")
-        stems = {file.name.split(".")[0] for file in (self.path / RADAR).iterdir() if file.name.endswith(_SUFFIXES)}
-        stems |= {file.stem for file in (self.path / CAMERA).glob("*.jpg")}
-        self.names = sorted(stems) if frames is None else list(frames)
-        for name in self.names:
-            if name not in stems:
-                raise unknown_frame(name, stems, self.path)
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a folder looks like this set."""
+        return (path / RADAR).is_dir() and (path / CAMERA).is_dir()
+
+    def _frame_names(self) -> set[str]:
+        names = {file.name.split(".")[0] for file in (self.path / RADAR).iterdir() if file.name.endswith(_SUFFIXES)}
+        return names | {file.stem for file in (self.path / CAMERA).glob("*.jpg")}
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Frame names by split, from splits/NAME.txt; empty where the folder has none."""
         return read_splits(self.path / "splits")
 
-    def subset(self, names: Sequence[str]) -> AstyxSource:
-        """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
-        return AstyxSource(self.path, names, self.images, self.lidar, self.labels)
-
-    @property
-    def absent(self) -> dict[str, int]:
-        """Number of frames by kind of optional data that they lack, among those read so far."""
-        return self._absences.counts()
-
     def __getitem__(self, name: str) -> Sample:
-        if name not in self.names:
-            raise unknown_frame(name, self.names, self.path)
+        self._check(name, self.names)
         image_path = self.path / CAMERA / f"{name}.jpg"
         image = None if self._lacks(CAMERA, name, image_path) else read_bytes(image_path)
         size = self._common_size if image is None else image_size(image, image_path)
@@ -127,13 +101,6 @@ class AstyxSource(Source):
         """The encoded image of each camera of a frame."""
         path = self.path / CAMERA / f"{name}.jpg"
         return {} if is_absent(path) else {CAMERA: path}
-
-    def _lacks(self, kind: str, name: str, path: Path) -> bool:
-        """Whether a frame has no such file, which is counted."""
-        if is_absent(path):
-            self._absences.add(kind, name, path)
-            return True
-        return False
 
     @cached_property
     def _common_size(self) -> tuple[int, int]:
@@ -233,11 +200,6 @@ def fit_ground(source: AstyxSource, names: Sequence[str]) -> tuple[Plane, Plane]
         lidar.append(transform(inverse(T_ego_lidar), bottoms))
         radar.append(transform(inverse(np.asarray(rig.radars[0].T_ego_radar)), bottoms))
     return fit_plane(np.concatenate(lidar)), fit_plane(np.concatenate(radar))
-
-
-def is_astyx(path: Path) -> bool:
-    """Whether a folder looks like this set."""
-    return (path / RADAR).is_dir() and (path / CAMERA).is_dir()
 
 
 def _ground_plane(T_ego_radar: np.ndarray, T_ego_lidar: np.ndarray | None) -> Plane:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,15 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import ConvertOptions
 from imkd_edge.progress import Track
+from imkd_edge.sources.absences import is_absent
 from imkd_edge.sources.base import Source
+from imkd_edge.sources.files import read_json
 from imkd_edge.sources.folder import FolderSource, FolderWriter
-from imkd_edge.sources.folder.format import FRAMES
+from imkd_edge.sources.folder.format import FRAMES, PART
 from imkd_edge.sources.select import OPTIONAL, select, source_name
 
 DEFAULTS = ConvertOptions()
+ORIGIN = "convert.json"  # file of the folder: from which kind of source, with which options of its reader
 
 
 def convert(
@@ -43,12 +48,14 @@ def convert(
     Returns:
         {"folder", "source", "frames", "new", "splits"}: "new" frames were written by this call.
     Raises:
-        Error: write_failed, also where the folder holds something else; those of the source.
+        Error: write_failed, also where the folder holds something else or was written with other options of the
+            reader; those of the source.
     """
     selection = select(source, options.split, span=options.frames, options=source_options, read=OPTIONAL)
     reader, names = selection.source, selection.names[: options.limit]
-    folder = Path(folder)
-    new = [] if _is_complete(folder, names) else _write(reader, names, folder, describe(reader, source), track)
+    folder, origin = Path(folder), _origin(reader, source_options or {})
+    _check_origin(folder, origin)
+    new = [] if _is_complete(folder, names) else _write(reader, names, folder, describe(reader, source), origin, track)
     written = FolderSource(folder)
     splits = {split: len(frames) for split, frames in written.splits.items()}
     counts = {"frames": len(names), "new": len(new), "splits": splits}
@@ -77,6 +84,44 @@ def _interval(reader: Source) -> float | None:
     return round(float(np.median(gaps)), 6) if gaps else None
 
 
+def _origin(reader: Source, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What ORIGIN holds; an option that JSON does not know is its text, or the name of its type."""
+
+    def known(value: Any) -> str:
+        return str(value) if isinstance(value, PurePath) else type(value).__name__
+
+    text = json.dumps({"source": reader.kind, "options": dict(options)}, default=known)
+    result: dict[str, Any] = json.loads(text)
+    return result
+
+
+def _check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Raises Error write_failed where the folder was written of another kind of source, or with other options."""
+    path = folder / ORIGIN
+    if is_absent(path):
+        return
+    written = read_json(path, Code.source_syntax)
+    kind, options = (written.get(key) for key in ("source", "options")) if isinstance(written, dict) else (None, None)
+    if kind != origin["source"] or not isinstance(options, dict):
+        what = f"it is a drive folder of another recording ({kind or path.name + ' names none'})"
+        raise Error(Code.write_failed, what, str(folder), "name a new folder")
+    if options != origin["options"]:
+        what = f"it was written with {_shown(options)}, and this is {_shown(origin['options'])}"
+        raise Error(Code.write_failed, what, str(folder), "give the same --option, or name a new folder")
+
+
+def _write_origin(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Writes ORIGIN; it is there completely or not at all."""
+    part = folder / f".{ORIGIN}{PART}"
+    part.write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / ORIGIN)
+
+
+def _shown(options: Mapping[str, Any]) -> str:
+    """Options as they are given."""
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in options.items()) or "no options"
+
+
 def _is_complete(folder: Path, names: Sequence[str]) -> bool:
     """Whether the folder is a complete drive folder of these frames; raises Error write_failed for other frames."""
     if not (folder / FRAMES).exists():
@@ -89,7 +134,12 @@ def _is_complete(folder: Path, names: Sequence[str]) -> bool:
 
 
 def _write(
-    reader: Source, names: Sequence[str], folder: Path, dataset: dict[str, Any], track: Track | None
+    reader: Source,
+    names: Sequence[str],
+    folder: Path,
+    dataset: dict[str, Any],
+    origin: dict[str, Any],
+    track: Track | None,
 ) -> list[str]:
     """Writes the frames that are not there yet; returns them."""
     image_files = getattr(reader, "image_files", None)
@@ -98,6 +148,7 @@ def _write(
         reader = copy.copy(reader)
         reader.images = False  # type: ignore[attr-defined]  # they are copied, not decoded
     with FolderWriter(folder, dataset) as writer:
+        _write_origin(folder, origin)
         before = list(writer.names)
         if before != list(names[: len(before)]):
             what = "it is an unfinished drive folder of other frames"

@@ -7,7 +7,6 @@ in the rectified camera frame (x right, y down, z ahead) and rotation_y about it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig, orthonormalised
-from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.absences import is_absent
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.data_set import DataSetFolder
 from imkd_edge.sources.files import (
     COPY_AGAIN,
     common_image_size,
@@ -25,7 +25,6 @@ from imkd_edge.sources.files import (
     read_bytes,
     read_splits,
     reason,
-    unknown_frame,
 )
 from imkd_edge.sources.geometry import inverse, transform, truth_of
 from imkd_edge.sources.times import nominal_ns
@@ -37,41 +36,25 @@ REFLECTANCE = 255.0  # of Sample.lidar for KITTI's 1.0
 _UNKNOWN_OCCLUSION = 3
 
 
-class KittiSource(Source):
-    """Frames of a KITTI folder.
+class KittiSource(DataSetFolder):
+    """Frames of a KITTI folder; arguments as of DataSetFolder.
 
-    Args:
-        path: folder with image_2/, calib/ and optionally label_2/, velodyne/, or with training/ that holds them;
-            ImageSets/ beside or in it names splits. Of a frame only the calibration is needed: what else it lacks is
-            absent, counted in `absent`.
-        frames: frame names, in this order; all by default.
-        images, lidar, labels: False leaves these out of the samples (not read, faster).
-    Raises:
-        Error source_unknown: not such a folder; source_unknown_frame: a name that is not in it.
+    The folder has image_2/, calib/ and optionally label_2/, velodyne/, or training/ that holds them; ImageSets/ beside
+    or in it names splits.
     """
 
     kind = "kitti"
+    traffic = "right"
+    parts = f"{CAMERA}/ and calib/"
 
-    def __init__(
-        self,
-        path: str | Path,
-        frames: Sequence[str] | None = None,
-        images: bool = True,
-        lidar: bool = True,
-        labels: bool = True,
-    ):
-        self.path = Path(path)
-        self.images, self.lidar, self.labels = images, lidar, labels
-        self._absences = Absences()
-        if not is_kitti(self.path):
-            fix = "give the folder that holds them"
-            raise Error(Code.source_unknown, f"no {CAMERA}/ and calib/ in the folder", str(path), fix)
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a folder looks like this set."""
+        return any(_is_root(root) for root in _roots(path))
+
+    def _frame_names(self) -> set[str]:
         self._root = next(root for root in _roots(self.path) if _is_root(root))
-        stems = {file.stem for file in (self._root / "calib").glob("*.txt")}
-        self.names = sorted(stems) if frames is None else list(frames)
-        for name in self.names:
-            if name not in stems:
-                raise unknown_frame(name, stems, self.path)
+        return {file.stem for file in (self._root / "calib").glob("*.txt")}
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
@@ -80,15 +63,6 @@ class KittiSource(Source):
         splits = read_splits(next((folder for folder in folders if folder.is_dir()), folders[0]))
         known = set(self.names)
         return {split: [name for name in names if name in known] for split, names in splits.items()}
-
-    def subset(self, names: Sequence[str]) -> KittiSource:
-        """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
-        return KittiSource(self.path, names, self.images, self.lidar, self.labels)
-
-    @property
-    def absent(self) -> dict[str, int]:
-        """Number of frames by kind of optional data that they lack, among those read so far."""
-        return self._absences.counts()
 
     def image_files(self, name: str) -> dict[str, Path]:
         """The encoded image of each camera of a frame."""
@@ -101,8 +75,7 @@ class KittiSource(Source):
         return not is_absent(self._root / "label_2" / f"{name}.txt")
 
     def __getitem__(self, name: str) -> Sample:
-        if name not in self.names:
-            raise unknown_frame(name, self.names, self.path)
+        self._check(name, self.names)
         path = self.image_files(name).get(CAMERA)
         if path is None:
             self._absences.add(CAMERA, name, self._root / CAMERA / f"{name}.png")
@@ -158,8 +131,7 @@ class KittiSource(Source):
         if not self.lidar or not folder.is_dir():
             return None
         path = folder / f"{name}.bin"
-        if is_absent(path):
-            self._absences.add("LiDAR", name, path)
+        if self._lacks("LiDAR", name, path):
             return None
         data = read_bytes(path)
         if not data or len(data) % 16:
@@ -173,8 +145,7 @@ class KittiSource(Source):
         if not self.labels or not folder.is_dir():
             return None
         path, objects = folder / f"{name}.txt", []
-        if is_absent(path):
-            self._absences.add("labels", name, path)
+        if self._lacks("labels", name, path):
             return None
         for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
             try:
@@ -185,11 +156,6 @@ class KittiSource(Source):
                 fix = "correct the object or leave it out of the file"
                 raise Error(Code.source_bad_label, str(fault), f"{path}:{number}", fix) from None
         return truth_of(objects, None, lidar)
-
-
-def is_kitti(path: Path) -> bool:
-    """Whether a folder looks like this set."""
-    return any(_is_root(root) for root in _roots(path))
 
 
 def _roots(path: Path) -> tuple[Path, Path]:

@@ -61,18 +61,18 @@ def is_synth(name: str) -> bool:
 
 def _folders() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
     """For each kind of folder whether one is of it, and its reader; the first that recognises a folder reads it."""
-    from imkd_edge.sources.astyx import AstyxSource, is_astyx
+    from imkd_edge.sources.astyx import AstyxSource
     from imkd_edge.sources.folder import FolderSource, is_folder
-    from imkd_edge.sources.kitti import KittiSource, is_kitti
+    from imkd_edge.sources.kitti import KittiSource
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
-    from imkd_edge.sources.vod import VodSource, is_vod
+    from imkd_edge.sources.vod import VodSource
 
     return [
         (is_folder, FolderSource),
-        (is_astyx, AstyxSource),
+        (AstyxSource.recognises, AstyxSource),
         (is_nuscenes, NuScenesSource),
-        (is_vod, VodSource),
-        (is_kitti, KittiSource),
+        (VodSource.recognises, VodSource),
+        (KittiSource.recognises, KittiSource),
     ]
 
 

@@ -1,7 +1,8 @@
-"""Binary PCD point files, compressed or not, version 0.7 (Point Cloud Library, "The PCD file format")."""
+"""PCD point files, ascii and binary, compressed or not, version 0.7 (Point Cloud Library, "The PCD file format")."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ _MAX_PADDING = 4096  # bytes of one field
 
 
 def _bad(what: str, path: Path) -> Error:
-    return Error(Code.source_bad_points, what, str(path), f"{COPY_AGAIN}; only binary PCD 0.7 is read")
+    fix = f"{COPY_AGAIN}; PCD 0.7 is read: ascii, binary, binary_compressed"
+    return Error(Code.source_bad_points, what, str(path), fix)
 
 
 def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
@@ -32,15 +34,16 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, list[str]], int]:
 
 
 def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
-    """Points of a binary PCD file as a structured array (N,) with all its fields but the padding.
+    """Points of a PCD file as a structured array (N,) with all its fields but the padding.
 
-    N is the header's POINTS: bytes after the last point (zero padding, say) are ignored. Fields called _ are padding of
-    any COUNT; every other field has one value a point.
+    N is the header's POINTS: bytes after the last binary point (zero padding, say) are ignored. Fields called _ are
+    padding of any COUNT; every other field has one value a point.
 
     Args:
         fields: names that the file must have.
     Raises:
-        Error source_missing_file; source_bad_points: not binary PCD, a field missing, or fewer bytes than POINTS needs.
+        Error source_missing_file; source_bad_points: not PCD, a field missing, fewer points than POINTS says, in ascii
+            also more, or a line (which is named) that is not numbers of the fields' types.
     """
     data = read_bytes(path)
     header, start = _header(data, path)
@@ -51,17 +54,68 @@ def read_pcd(path: Path, fields: tuple[str, ...]) -> np.ndarray:
         )
     except (KeyError, IndexError, ValueError) as fault:
         raise _bad(f"broken PCD header ({type(fault).__name__} {fault})", path) from None
-    if header["DATA"] not in (["binary"], ["binary_compressed"]) or points < 0:
+    if header["DATA"] not in (["ascii"], ["binary"], ["binary_compressed"]) or points < 0:
         raise _bad(f"DATA {' '.join(header['DATA'])}, POINTS {points} is not supported", path)
     dtype = _dtype(columns, path)
     missing = [name for name in fields if name not in (dtype.names or ())]
     if missing:
         raise _bad(f"no field {missing[0]}", path)
+    if header["DATA"] == ["ascii"]:
+        return _ascii(data, start, dtype, columns, points, path)
     if header["DATA"] == ["binary_compressed"]:
         return _compressed(data[start:], dtype, columns, points, path)
     if len(data) - start < points * dtype.itemsize:
         raise _bad(f"POINTS {points} needs {points * dtype.itemsize} bytes, the file holds {len(data) - start}", path)
     return np.frombuffer(data, dtype, points, start)
+
+
+def _ascii(data: bytes, start: int, dtype: np.dtype, columns: list, points: int, path: Path) -> np.ndarray:
+    """Points of DATA ascii: one a line, a word a value; empty lines are skipped."""
+    first = data.count(b"\n", 0, start) + 1  # number of the first line after the header
+    lines = data[start:].decode("ascii", "replace").split("\n")
+    if points and all(kind == "F" and name != _PADDING for name, kind, *_ in columns):
+        with contextlib.suppress(ValueError):  # the usual file; what is wrong with another one is told below
+            table = np.loadtxt(lines, np.float64, comments=None, ndmin=2)
+            if table.shape == (points, len(columns)):
+                return np.ascontiguousarray(table).view([(name, "f8") for name, *_ in columns])[:, 0].astype(dtype)
+    rows = [(number, words) for number, line in enumerate(lines, first) if (words := line.split())]
+    width = sum(count for *_, count in columns)
+    for number, words in rows[: points + 1]:
+        if len(words) != width:
+            raise _bad_line(f"{len(words)} values of {width}", path, number)
+    if len(rows) != points:
+        number = rows[min(points, len(rows) - 1)][0] if rows else first - 1
+        raise _bad_line(f"POINTS is {points}, and {len(rows)} lines of values follow", path, number)
+    result, at = np.empty(points, dtype), 0
+    for name, kind, _, count in columns:
+        if name != _PADDING:
+            result[name] = _column([(number, words[at]) for number, words in rows], kind, dtype[name], path)
+        at += count
+    return result
+
+
+def _column(words: list[tuple[int, str]], kind: str, dtype: np.dtype, path: Path) -> list[float]:
+    """The values of a field, from line numbers and words; raises Error source_bad_points with the line."""
+    parse = float if kind == "F" else int
+    low, high = (-np.inf, np.inf) if kind == "F" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    result = []
+    for number, word in words:
+        try:
+            value = parse(word)
+        except ValueError:
+            value = None
+        if value is None or "_" in word:  # 1_000 is Python's, not PCD's
+            what = f"{word[:40]!r} is no {'number' if kind == 'F' else 'whole number'}"
+            raise _bad_line(what, path, number)
+        if value < low or value > high:
+            raise _bad_line(f"{word[:40]} is not between {low} and {high}", path, number)
+        result.append(value)
+    return result
+
+
+def _bad_line(what: str, path: Path, number: int) -> Error:
+    fix = "write one point a line, a value for every field; POINTS says how many"
+    return Error(Code.source_bad_points, what, f"{path}:{number}", fix)
 
 
 def _compressed(data: bytes, dtype: np.dtype, columns: list, points: int, path: Path) -> np.ndarray:

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from imkd_edge.bundle.files import write_atomically
 from imkd_edge.bundle.format import bundle_name
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
@@ -18,6 +19,19 @@ from imkd_edge.spec import ModelSpec
 
 FILES = {"overview.png", "result.json"}  # of a frame's folder
 FIX = "choose another folder with --out"
+
+
+def save_result(path: Path, result: Result, sample: Sample | None, theme: str) -> None:
+    """Writes what `Result.save` says; raises as it."""
+    from imkd_edge.view import draw
+
+    if path.suffix == ".png":
+        draw.write_png(path, result.plot(sample, theme))
+    elif path.suffix == ".json":
+        write_atomically(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    else:
+        what = f"the ending {path.suffix!r} is neither .png nor .json"
+        raise Error(Code.spec_bad_value, what, str(path), "end the name with .png or .json")
 
 
 def save_frame(

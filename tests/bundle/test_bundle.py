@@ -224,7 +224,7 @@ def sample(**changes) -> Sample:
 def with_golden(folder: Path, moment: Sample, tamper=lambda golden: None) -> Bundle:
     plain = write(folder)
     with Detector(plain, moment.rig, threads=1) as detector:
-        golden = make_golden(detector, moment)
+        golden = make_golden(detector, [moment])
     tamper(golden)
     return write(folder, golden=golden)
 

@@ -55,6 +55,12 @@ def test_one_frame_is_too_few() -> None:
     assert error_code(RadarSource(1)) == "E0611"
 
 
+def test_without_a_rig_the_first_readable_frame_says_which_sensors_count() -> None:
+    source = RadarSource(20, broken=(0,))
+    chosen = choose_frames(selection(source), None, 16)
+    assert len(chosen.names) == 16 and chosen.unusable == {"000": "truncated"}
+
+
 def test_no_return_at_all_is_refused() -> None:
     assert error_code(RadarSource(20, returns=0)) == "E0612"
 

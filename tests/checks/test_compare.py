@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,11 +14,13 @@ from typer.testing import CliRunner
 from helpers import random_spec, write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped, write_bundle
 from imkd_edge.checks.compare import Boxes, Comparison, Difference, compare
+from imkd_edge.checks.drive import FRAMES
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.errors import Error
 from imkd_edge.options import CompareOptions
+from imkd_edge.sources.timeline import infer_with_past
 
 
 def changed(bundle: Path, out: Path, part: str, weight: str, factor: float) -> Path:
@@ -38,8 +41,23 @@ def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
     options, source_options = CompareOptions(limit=2, tolerance=0), {"scenes": 1, "frames_per_scene": 3}
     result = compare(random_bundle, random_bundle, "synth", options, source_options=source_options)
     engine = result["engines"]["onnxruntime"]
-    assert result["within"] and engine["first_divergence"] is None and result["frames"] == 3
+    assert result["within"] and engine["first_divergence"] is None and result["frames"] == FRAMES + 2
     assert all(row["max"] == 0 for row in engine["tensors"]) and engine["boxes"]["matched"] == engine["boxes"]["a"]
+
+
+def test_frames_of_a_source_are_compared_after_their_past(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = write_random_bundle(tmp_path / "past.imkd", random_spec(past=2))
+    past: list[int] = []
+
+    def infer(*arguments: Any) -> Any:
+        result = infer_with_past(*arguments)
+        past.append(result.health.past_frames)
+        return result
+
+    monkeypatch.setattr("imkd_edge.checks.compare.infer_with_past", infer)
+    options = {"scenes": 1, "frames_per_scene": 6, "image": (64, 48)}
+    compare(bundle, bundle, "synth", CompareOptions(limit=3), source_options=options, threads=1)
+    assert past == [0, 0, 2, 2, 2, 2]  # frames 0, 2 and 4, both bundles each
 
 
 def test_the_first_tensor_that_differs_is_named(random_bundle: Path, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_command_reports_engines_that_fit_and_a_self_test_not_run(
     result = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx", "--json").json
     assert result["self_test"] == "not run: no GPU"
     text = run("build-engine", random_bundle, "--out", tmp_path, "--builder", "tensorrt_rtx").text
-    assert "kept" in text and "golden frame: not run: no GPU" in text
+    assert "kept" in text and "golden drive: not run: no GPU" in text
 
 
 def test_error_of_the_parser_is_in_the_message(rtx: Any) -> None:

@@ -15,6 +15,7 @@ from imkd_edge.cli import app
 VERBS = (
     "demo",
     "infer",
+    "run",
     "inspect",
     "doctor",
     "bench",
@@ -26,6 +27,8 @@ VERBS = (
     "eval",
     "convert",
     "contract",
+    "check",
+    "init",
 )
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 

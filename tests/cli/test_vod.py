@@ -26,8 +26,9 @@ def test_infer_reads_a_split(run, folder: Path, bundle: Path, tmp_path: Path) ->
     assert outcome.code == 0 and [line["frame"] for line in outcome.lines] == SPLITS["val"]
     for line in outcome.lines:
         assert line["health"]["sensors"] == {"camera_front": "ok", "radar_front": "ok"}
-        # Without poses the motion since the older scans is unknown.
-        assert (line["health"]["mode"], line["health"]["ego_motion"]) == ("partial", "none")
+        # The accumulated scans lie where the vehicle is now, so that an unknown motion takes nothing away.
+        assert (line["health"]["mode"], line["health"]["ego_motion"]) == ("full", "none")
+        assert line["health"]["warnings"] == []
         assert (tmp_path / line["frame"] / "overview.png").stat().st_size > 10_000
 
 

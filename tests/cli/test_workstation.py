@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from helpers import random_spec, without_package, write_random_bundle
-from imkd_edge import Detector
+from imkd_edge import Bundle, Detector
+from imkd_edge.bundle.golden import read_golden
 from imkd_edge.cli import report, workstation
 from imkd_edge.options import TrainOptions
 from imkd_edge.progress import Track
@@ -59,18 +61,23 @@ def test_train_passes_its_options_on_and_prints_the_result(
 ) -> None:
     calls = []
 
-    def train(config: str, options: TrainOptions, *, progress: Track) -> dict[str, object]:
-        calls.append((config, options, progress))
+    def train(config: str, options: TrainOptions, *, source_options, progress: Track, monitor) -> dict[str, object]:
+        calls.append((config, options, source_options, progress))
+        monitor.log("a line of the log")
         return {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": float("nan")}}
 
     monkeypatch.setattr(workstation, "_extra", lambda module, extra: SimpleNamespace(train=train))
     outcome = run(
-        "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json"
-    )
+        "train", "tiny", "--data", "synth", "--out", tmp_path, "--seed", "3", "--epochs", "2", "--resume", "--json",
+        "--from", "tiny", "--set", "train.rate=1e-3", "--set", "name=mine", "--limit", "50", "--threads", "2",
+        "--option", "scenes=4",
+    )  # fmt: skip
     assert outcome.json == {"checkpoint": "checkpoint.pt", "losses": {"total": 0.5, "depth": None}}
-    [(config, options, progress)] = calls
-    assert config == "tiny"
-    assert options == TrainOptions(data="synth", out=tmp_path, seed=3, epochs=2, resume=True)
+    [(config, options, source_options, progress)] = calls
+    assert config == "tiny" and source_options == {"scenes": 4}
+    expected = {"start": "tiny", "changes": ("train.rate=1e-3", "name=mine"), "limit": 50, "threads": 2}
+    assert options == TrainOptions(data="synth", out=tmp_path, seed=3, epochs=2, resume=True, **expected)
+    assert "a line of the log" in outcome.stderr
     assert list(progress([1, 2])) == [1, 2]
 
 
@@ -191,3 +198,16 @@ def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignor
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0104]") and "--half" in outcome.stderr
     outcome = run("export", "tiny", "--out", tmp_path / "n.imkd")
     assert outcome.code != 0 and "--cameras" in outcome.stderr
+
+
+def test_export_remakes_the_golden_drive(run, tmp_path: Path) -> None:
+    """Of a shipped bundle it makes the same again."""
+    outcome = run("export", "tiny", "--golden", "synth", "--out", tmp_path / "m.imkd", "--json")
+    old, new = Bundle.load("tiny"), Bundle.load(tmp_path / "m.imkd")
+    assert outcome.code == 0 and json.loads(outcome.stdout)["cameras"] == 6
+    assert new.manifest["files"].keys() == old.manifest["files"].keys() and new.manifest["metrics"]
+    for one, other in zip(read_golden(old), read_golden(new), strict=True):
+        assert np.array_equal(one.arrays["timestamp_ns"], other.arrays["timestamp_ns"])
+        assert np.array_equal(one.arrays["sweep_points"], other.arrays["sweep_points"])
+    outcome = run("export", "tiny", "--golden", tmp_path / "no.json", "--out", tmp_path / "n.imkd")
+    assert outcome.code != 0 and "no.json" in outcome.stderr and not (tmp_path / "n.imkd").exists()

@@ -11,6 +11,8 @@ from cuda_budget import BUILD, load
 
 import imkd_edge.detector
 from imkd_edge import Bundle, Detector, _core, ops
+from imkd_edge.bundle import shipped
+from imkd_edge.checks import selftest
 from imkd_edge.engines import Engine, TensorInfo, make_engine
 from imkd_edge.errors import Error
 from imkd_edge.frames import Ego
@@ -74,6 +76,21 @@ def test_a_real_frame_gives_the_boxes_of_the_cpu(on_cuda, shared_data: Path, ord
                 assert close(on_gpu.tensors()[key], tensor), key
             boxes += len(result.boxes)
     assert boxes > 3
+
+
+@pytest.mark.parametrize("bundle", shipped())
+def test_the_golden_drive_gives_what_the_exporters_cpu_gave(on_cuda, monkeypatch, bundle) -> None:
+    """The bundle's self-test: each tensor and box of six frames in order, one without a sensor, one without a pose."""
+    detectors = []
+
+    def make(bundle, rig, device, engine, threads) -> Detector:
+        detectors.append(on_cuda(bundle, rig, threads=threads))
+        return detectors[-1]
+
+    monkeypatch.setattr(selftest, "Detector", make)
+    differences = selftest.check_golden(bundle, threads=1)
+    assert selftest.beyond_tolerance(differences) == {} and differences["labels"] == 0
+    assert [detector.device for detector in detectors] == ["cuda"]
 
 
 class HalfEngine(Engine):

@@ -9,6 +9,7 @@ import pytest
 
 from helpers import Recorder, bev_onnx, camera_onnx, random_spec, recorders
 from imkd_edge import Bundle, Detector, Ego, Error, _core
+from imkd_edge.checks.drive import FRAMES
 from imkd_edge.checks.selftest import check_golden
 from imkd_edge.engines import engine_names
 
@@ -115,10 +116,11 @@ def test_a_graph_of_another_spec_is_refused(scene, tmp_path: Path, change: str, 
     assert raised.value.code == "E0409"
 
 
-def test_the_golden_frame_holds_the_maps_and_is_reproduced(history_bundle: Bundle) -> None:
+def test_the_golden_drive_holds_the_maps_and_is_reproduced(history_bundle: Bundle) -> None:
     differences = check_golden(history_bundle)
     assert {"fused", "segmentation", "heatmap", "boxes"} <= set(differences)
     assert not {"history", "i_cam"} & set(differences)
     assert all(value == 0 for value in differences.values())
     with np.load(history_bundle.file("golden.npz")) as golden:
-        assert golden["tensor_fused"].size > 1000 and np.ptp(golden["tensor_segmentation"]) > 0
+        assert sum(golden[f"{i}/tensor_fused"].size for i in range(FRAMES)) > 1000
+        assert all(np.ptp(golden[f"{i}/tensor_segmentation"]) > 0 for i in range(FRAMES))

@@ -133,7 +133,7 @@ def test_comparing_a_bundle_with_itself_on_another_engine(monkeypatch: pytest.Mo
     monkeypatch.setattr("imkd_edge.sources.select.open_source", lambda source, **options: golden_drive())
     options = CompareOptions(limit=len(SAMPLES), tolerance=1e-6, engines="onnxruntime,torch")
     result = compare("tiny-t4", "tiny-t4", "drive", options, threads=1)
-    assert result["frames"] == 1 + len(SAMPLES)  # the bundle's golden frame too
+    assert result["frames"] == 2 * len(SAMPLES)  # the bundle's golden drive too
     assert result["within"]
     boxes = result["engines"]["torch"]["boxes"]
     assert boxes["a"] == boxes["b"] == boxes["matched"] > 0

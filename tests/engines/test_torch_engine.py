@@ -42,7 +42,7 @@ def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: s
 
 def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:
     with Detector(bundle, golden_rig(bundle), device="cpu", engine=engine, threads=1) as detector:
-        replay(bundle, detector)
+        list(replay(bundle, detector))
         return detector.tensors()
 
 

@@ -93,13 +93,25 @@ def test_the_ego_frame_lies_higher(sample, name, height):
         assert np.array(new.T_ego_camera)[2, 3] == pytest.approx(np.array(old.T_ego_camera)[2, 3] - height)
 
 
-def test_a_tilted_mounting_may_name_no_plane_or_the_old_one(sample):
+def test_a_tilted_mounting_may_name_no_plane(sample):
     before = with_plane(sample, (0.03, -0.02, -1.5))
-    tilted = condition("tilted_2")(before)
-    for name, plane in (("tilted_2_unnamed", None), ("tilted_2_old_plane", before.rig.ground_plane)):
-        after = condition(name)(before)
-        assert after.rig.ground_plane == plane
-        assert after.rig.cameras[0] == tilted.rig.cameras[0]
+    after = condition("tilted_2_unnamed")(before)
+    assert after.rig.ground_plane is None
+    assert after.rig.cameras[0] == condition("tilted_2")(before).rig.cameras[0]
+
+
+def test_times_or_motion_become_unknown_and_the_data_stay(sample):
+    poses = {"CAM_FRONT": np.eye(4)}
+    before = replace(
+        sample, camera_timestamps_ns={"CAM_FRONT": sample.timestamp_ns - 4 * 10**7}, camera_T_world_ego=poses
+    )
+    at_once = condition("no_exposure_times")(before)
+    assert (at_once.camera_timestamps_ns, at_once.camera_T_world_ego) == ({}, {})
+    assert at_once.ego is before.ego and at_once.radar is before.radar and at_once.frames is before.frames
+    still = condition("no_motion")(before)
+    assert still.motion().source == "none" and before.motion().source == "poses"
+    assert still.frames is before.frames and still.camera_timestamps_ns == before.camera_timestamps_ns
+    assert all(a.points is b.points and a.timestamp_ns == b.timestamp_ns for a, b in zip(still.radar, before.radar))
 
 
 def test_a_calibration_error_leaves_the_plane(sample):

@@ -9,6 +9,7 @@ import pytest
 
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.iou import box_iou
+from imkd_edge.evaluation.objects import RANGES
 from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.astyx import AstyxSource
 from imkd_edge.sources.base import Truth
@@ -292,7 +293,7 @@ def test_a_perfect_detector_on_the_block_split_reaches_100(shared_data):
     val = source.subset(source.splits["val"])
     truths = [sample.truth for sample in val]
     perfect = [detected(truth, truth.boxes, np.ones(len(truth.labels)), truth.labels) for truth in truths]
-    result = kitti.evaluate(perfect, ranges=kitti.RANGES, names=val.names)
+    result = kitti.evaluate(perfect, ranges=RANGES, names=val.names)
     assert [len(run) for run in kitti.blocks(val.names)] == [25, 25, 30, 30]
     aps = {key: value for key, value in result.items() if "ap40" in key or "center_ap" in key}
     assert len(aps) == 2 * (3 + 3 + 4) + 4 and all(value == pytest.approx(100) for value in aps.values())

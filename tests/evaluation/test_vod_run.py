@@ -64,7 +64,7 @@ def test_one_frame_without_labels_is_run_counted_and_reported(tmp_path):
     assert evaluate(choose(str(folder), "rest"), true_boxes) == result["metrics"]
 
 
-def test_the_result_of_a_bundle_says_how_many_frames_were_not_measured(tmp_path, monkeypatch):
+def test_the_result_of_a_bundle_says_how_many_frames_were_not_measured(tmp_path, monkeypatch, random_bundle):
     folder = write_vod(tmp_path)
     (folder / "lidar" / "training" / "label_2" / f"{NAMES[0]}.txt").unlink()
 
@@ -81,7 +81,7 @@ def test_the_result_of_a_bundle_says_how_many_frames_were_not_measured(tmp_path,
     monkeypatch.setattr("imkd_edge.evaluation.run.Detector", Blind)
     monkeypatch.setattr("imkd_edge.evaluation.run._infer", lambda *_: (np.zeros((0, 9)), np.zeros(0), []))
     with pytest.warns(UserWarning, match="no labels"):
-        result = evaluate_bundle("any", str(folder), EvalOptions(split="full"))
+        result = evaluate_bundle(str(random_bundle), str(folder), EvalOptions(split="full"))
     assert (result["frames"], result["unlabelled"]) == (3, 2)  # the other one is of the test split
 
 

@@ -102,7 +102,7 @@ def test_the_page_and_the_json_name_the_machine_and_every_part(tmp_path) -> None
     assert set(tools) == set(parts.TOOLS)
     assert all(record["cases"] == 3 and "0 errors" in record["summary"][0] for record in tools.values())
     timed = proof["parts"]["kernels"]["ops"]
-    assert set(timed) == {"preprocess_images", "lift", "voxelize_radar", "warp_bev", "decode"}
+    assert set(timed) == {"preprocess_images", "lift_table", "lift", "voxelize_radar", "warp_bev", "decode"}
     assert all(op["us"] == 250 for op in timed.values())  # the fake runtime's 0.25 ms between any two events
 
     text = (tmp_path / "prove.md").read_text()

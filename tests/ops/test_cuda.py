@@ -296,6 +296,22 @@ def test_boxes_are_those_of_the_cpu_op(kind, seed, order):
     assert (count == 0) == (kind == "no peak")
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_limits_of_size_and_exclusive_classes_are_those_of_the_cpu_op(seed, order):
+    rng, spec = np.random.default_rng(seed), small_spec()
+    spec.head.max_detections = spec.head.max_candidates = 600
+    for item in spec.head.classes:
+        item.exclusive = bool(rng.random() < 0.8)
+        item.min_size = rng.uniform(0, 0.6, 3) if rng.random() < 0.7 else None
+        item.max_size = rng.uniform(1.5, 4, 3) if rng.random() < 0.7 else None
+    heatmap = rng.normal(-1, 1.5, (3, 24, 32)).astype(np.float32)
+    box = rng.normal(0, 0.7, (20, 24, 32)).astype(np.float32)
+    count = same_boxes(spec, heatmap, box)
+    for item in spec.head.classes:
+        item.exclusive, item.min_size, item.max_size = False, None, None
+    assert 0 < count < same_boxes(spec, heatmap, box)
+
+
 @pytest.mark.parametrize(("candidates", "detections"), [(1, 1), (7, 3), (64, 64), (200, 5), (5000, 1000)])
 def test_the_best_candidates_are_those_of_the_cpu_op(candidates, detections, order):
     classes = [ClassSpec(name="car", group=0, nms_radius=0.0), ClassSpec(name="truck", group=1, nms_radius=2.0)]

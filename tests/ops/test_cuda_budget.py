@@ -102,7 +102,7 @@ def test_the_ptx_gives_what_the_cpu_gives(objects, tmp_path):
     ]
     subprocess.run(command, check=True)
     run_cases(tmp_path, "test_cuda.py", "fwd or poses or without", PTX_CACHE=str(tmp_path / "cache"))
-    detector = "the_past or float16 or (real_frame and fwd)"
+    detector = "the_past or float16 or (golden_drive and t4) or (real_frame and fwd)"
     run_cases(tmp_path, "../detector/test_cuda_detector.py", detector, PTX_CACHE=str(tmp_path / "cache"))
 
 

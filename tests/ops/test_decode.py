@@ -23,6 +23,25 @@ def random_heads(spec: ModelSpec, seed: int, ties: bool = False) -> tuple[np.nda
     return heatmap.astype(np.float32), box.astype(np.float32)
 
 
+def covers(better: list[float], other: list[float]) -> bool:
+    """Whether the centre of a box lies in the footprint of a better one, by its corners: left of each edge."""
+    x, y, _, length, width, _, yaw = better[:7]
+    turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    half = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * [length / 2, width / 2]
+    corners = half @ turn.T + [x, y]
+    edges = np.roll(corners, -1, 0) - corners
+    to = np.array(other[:2]) - corners
+    return bool((edges[:, 0] * to[:, 1] - edges[:, 1] * to[:, 0] >= 0).all())
+
+
+def is_suppressed(spec: ModelSpec, candidate: tuple, better: tuple) -> bool:
+    (_, _, label, box), (_, _, its_label, its_box) = candidate, better
+    mine, its = spec.head.classes[label], spec.head.classes[its_label]
+    if label == its_label:
+        return bool(np.hypot(its_box[0] - box[0], its_box[1] - box[1]) <= mine.nms_radius)
+    return mine.exclusive and its.exclusive and covers(its_box, box)
+
+
 def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray, ground=(0.0, 0.0, 0.0)):
     """Plain loops in float64."""
     classes, height, width = heatmap.shape
@@ -38,24 +57,21 @@ def reference(spec: ModelSpec, heatmap: np.ndarray, box: np.ndarray, ground=(0.0
                 if (r, c) != (row, column) and (other > logit or (other == logit and (r, c) < (row, column))):
                     peak = False
         values = box[spec.head.classes[label].group * 10 :][:10, row, column].astype(np.float64)
-        if not peak or not np.isfinite(values).all():
+        size, kind = np.exp(values[3:6]), spec.head.classes[label]
+        fits = (size >= (kind.min_size or (0,) * 3)).all() and (size <= (kind.max_size or (np.inf,) * 3)).all()
+        if not peak or not np.isfinite(values).all() or not fits:
             continue
         x = spec.grid.x_min + (column + 0.5 + values[0]) * spec.grid.cell
         y = spec.grid.y_min + (row + 0.5 + values[1]) * spec.grid.cell
         yaw = np.arctan2(values[6], values[7])
         a, b, c = ground
-        decoded = [x, y, a * x + b * y + c + values[2], *np.exp(values[3:6]), yaw, *values[8:10]]
+        decoded = [x, y, a * x + b * y + c + values[2], *size, yaw, *values[8:10]]
         score = np.float32(1 / (1 + np.exp(-np.float64(logit))))
         candidates.append((-score, (label * height + row) * width + column, label, decoded))
     selected: list[tuple] = []
     for candidate in sorted(candidates)[: spec.head.max_candidates]:
-        radius = spec.head.classes[candidate[2]].nms_radius
-        near = [
-            k
-            for k in selected
-            if k[2] == candidate[2] and np.hypot(k[3][0] - candidate[3][0], k[3][1] - candidate[3][1]) <= radius
-        ]
-        if not near and len(selected) < spec.head.max_detections:
+        suppressed = any(is_suppressed(spec, candidate, better) for better in selected)
+        if not suppressed and len(selected) < spec.head.max_detections:
             selected.append(candidate)
     boxes = np.array([k[3] for k in selected]).reshape(-1, 9)
     return boxes, np.array([-k[0] for k in selected]), np.array([k[2] for k in selected], int)
@@ -70,6 +86,10 @@ def test_equals_plain_loops(seed: int, ties: bool) -> None:
         ClassSpec(name=f"c{i}", group=min(i, int(rng.integers(0, i + 1))), nms_radius=rng.uniform(0, 4))
         for i in range(kinds)
     ]
+    for c in classes:
+        c.exclusive = bool(rng.random() < 0.7)
+        c.min_size = rng.uniform(0, 0.6, 3) if rng.random() < 0.5 else None
+        c.max_size = rng.uniform(1.5, 4, 3) if rng.random() < 0.5 else None
     for i, group in enumerate(sorted({c.group for c in classes})):
         for c in classes:
             c.group = i if c.group == group else c.group
@@ -146,6 +166,96 @@ def test_suppression_is_within_a_class_and_its_radius() -> None:
     assert labels.tolist() == [0, 1, 0] and boxes[:, 0].tolist() == [-5.5, -3.5, -1.5]
 
 
+CAR, TRUCK, PERSON = 0, 1, 2
+LIMITS = {CAR: ((2, 1.2, 1.1), (7, 2.6, 3)), PERSON: ((0.3, 0.3, 1), (1.3, 1.3, 2.2))}
+
+
+def one_group_spec() -> ModelSpec:
+    """The classes share one set of box channels, as in the shipped models; sizes have no limit."""
+    spec = small_spec()
+    for item in spec.head.classes:
+        item.group = 0
+    return spec
+
+
+def objects(*items: tuple[int, float, tuple[int, int], tuple[float, float, float], float]):
+    """Heads with one peak for each (label, logit, (row, column), (length, width, height), yaw), all in one group."""
+    heatmap, box = np.full((3, H, W), NEVER, np.float32), np.zeros((10, H, W), np.float32)
+    for label, logit, (row, column), size, yaw in items:
+        heatmap[label, row, column] = logit
+        box[3:6, row, column] = np.log(size)
+        box[6:8, row, column] = np.sin(yaw), np.cos(yaw)
+    return heatmap, box
+
+
+def labels_of(spec: ModelSpec, *items: tuple) -> list[int]:
+    return decode(spec, *objects(*items))[2].tolist()
+
+
+def test_no_person_of_4_5_by_1_9_m() -> None:
+    """The two classes share the box of a cell: a person's peak in a car's cell has the car's size."""
+    size, spec = (4.5, 1.9, 1.5), one_group_spec()
+    assert labels_of(spec, (CAR, 2, (10, 10), size, 0.4), (PERSON, 1, (10, 10), size, 0.4)) == [CAR]
+    # Alone, or better than the car, its size gives it away.
+    assert labels_of(spec, (PERSON, 2, (10, 10), size, 0.4)) == [PERSON]
+    for item, limits in LIMITS.items():
+        spec.head.classes[item].min_size, spec.head.classes[item].max_size = limits
+    assert labels_of(spec, (PERSON, 2, (10, 10), size, 0.4)) == []
+    assert labels_of(spec, (PERSON, 3, (10, 10), size, 0.4), (CAR, 2, (10, 10), size, 0.4)) == [CAR]
+
+
+def test_a_person_beside_a_car_stays() -> None:
+    """Cells are 1 m: the person is 2 m to the left of the centre of a car that is 1.9 m wide."""
+    car, person = (CAR, 2, (10, 10), (4.5, 1.9, 1.5), 0), (0.6, 0.6, 1.7)
+    assert labels_of(one_group_spec(), car, (PERSON, 1, (12, 10), person, 0)) == [CAR, PERSON]
+    assert labels_of(one_group_spec(), car, (PERSON, 1, (11, 10), person, 0)) == [CAR, PERSON]  # 1 m: 5 cm off it
+    assert labels_of(one_group_spec(), car, (PERSON, 1, (10, 12), person, 0)) == [CAR]  # 2 m ahead: on its bonnet
+    turned = (CAR, 2, (10, 10), (4.5, 1.9, 1.5), np.pi / 2)
+    assert labels_of(one_group_spec(), turned, (PERSON, 1, (12, 10), person, 0)) == [CAR]
+    assert labels_of(one_group_spec(), turned, (PERSON, 1, (10, 12), person, 0)) == [CAR, PERSON]
+
+
+def test_the_better_of_a_car_and_a_truck_at_one_spot_stays() -> None:
+    truck = (9.0, 2.5, 3.2)
+    for better, worse in [(CAR, TRUCK), (TRUCK, CAR)]:
+        items = (better, 2, (10, 10), truck, 0.1), (worse, 1, (10, 10), truck, 0.1)
+        assert labels_of(one_group_spec(), *items) == [better]
+
+
+def test_a_better_person_does_not_take_the_car_around_it() -> None:
+    """Only the better footprint counts: a false person of 0.6 m may not hide the car that it stands in."""
+    person, car = (PERSON, 2, (10, 10), (0.6, 0.6, 1.7), 0), (CAR, 1, (10, 11), (4.5, 1.9, 1.5), 0)
+    assert labels_of(one_group_spec(), person, car) == [PERSON, CAR]
+
+
+@pytest.mark.parametrize("which", [CAR, PERSON])
+def test_a_class_that_is_not_exclusive_stands_in_others(which: int) -> None:
+    spec = one_group_spec()
+    spec.head.classes[which].exclusive = False
+    size = (1.8, 0.7, 1.7)
+    assert labels_of(spec, (CAR, 2, (10, 10), size, 0), (PERSON, 1, (10, 10), size, 0)) == [CAR, PERSON]
+
+
+@pytest.mark.parametrize("side", range(3))
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_a_box_just_outside_its_limits_is_discarded(side: int, factor: float) -> None:
+    spec = one_group_spec()
+    spec.head.classes[CAR].min_size = spec.head.classes[CAR].max_size = None
+    size = [4.5, 1.9, 1.5]
+    spec.head.classes[CAR].min_size, spec.head.classes[CAR].max_size = [s - 0.001 for s in size], [9, 9, 9]
+    assert labels_of(spec, (CAR, 2, (10, 10), tuple(size), 0)) == [CAR]
+    changed = [s * (factor if i == side else 1) for i, s in enumerate(size)]
+    assert labels_of(spec, (CAR, 2, (10, 10), tuple(changed), 0)) == ([CAR] if factor > 1 else [])
+    spec.head.classes[CAR].min_size, spec.head.classes[CAR].max_size = None, [s + 0.001 for s in size]
+    assert labels_of(spec, (CAR, 2, (10, 10), tuple(changed), 0)) == ([CAR] if factor < 1 else [])
+
+
+def test_a_box_out_of_limits_takes_no_place_of_a_candidate() -> None:
+    spec = one_group_spec()
+    spec.head.max_candidates, spec.head.classes[PERSON].max_size = 1, (1.3, 1.3, 2.2)
+    assert labels_of(spec, (PERSON, 3, (4, 4), (4.5, 1.9, 1.5), 0), (CAR, 1, (20, 20), (4.5, 1.9, 1.5), 0)) == [CAR]
+
+
 @pytest.mark.parametrize("channel", range(10))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_box_that_is_not_finite_is_dropped(channel: int, value: float) -> None:
@@ -177,6 +287,31 @@ def test_scores_fall_and_limits_hold(seed: int, candidates: int, detections: int
         centres = boxes[labels == label, :2]
         gaps = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(len(centres), 1)]
         assert (gaps > spec.head.classes[label].nms_radius - 1e-4).all()
+
+
+@given(st.integers(0, 10**6))
+@settings(derandomize=True, max_examples=25, deadline=None)
+def test_no_centre_lies_in_a_better_footprint_and_every_size_is_within_its_limits(seed: int) -> None:
+    spec = small_spec()
+    for item in spec.head.classes:
+        item.min_size, item.max_size = (0.4, 0.5, 0.3), (2.5, 2.0, 2.5)
+    boxes, _, labels = decode(spec, *random_heads(spec, seed, ties=True))
+    assert (boxes[:, 3:6] >= np.float32([0.4, 0.5, 0.3])).all() and (boxes[:, 3:6] <= np.float32([2.5, 2.0, 2.5])).all()
+    for i in range(len(boxes)):
+        shrunk = [*boxes[i, :3], *(boxes[i, 3:6] - 1e-4), boxes[i, 6]]
+        assert not any(labels[k] != labels[i] and covers(shrunk, boxes[k]) for k in range(i + 1, len(boxes)))
+
+
+@given(st.integers(0, 10**6))
+@settings(derandomize=True, max_examples=25, deadline=None)
+def test_the_rules_only_discard_boxes_and_the_best_one_stays(seed: int) -> None:
+    strict, loose = small_spec(), small_spec()
+    strict.head.max_detections = loose.head.max_detections = strict.head.max_candidates
+    for item in loose.head.classes:
+        item.exclusive = False
+    heads = random_heads(strict, seed)
+    boxes, all_boxes = decode(strict, *heads)[0], decode(loose, *heads)[0]
+    assert np.array_equal(boxes[0], all_boxes[0]) and len(boxes) < len(all_boxes)
 
 
 @given(st.integers(0, 10**6), st.integers(-4, 4), st.integers(-4, 4))

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from helpers import random_spec, without_package, write_random_bundle
 from imkd_edge import Detector
-from imkd_edge.bundle import PARTS, Bundle
+from imkd_edge.bundle import PARTS, Bundle, golden_rig
+from imkd_edge.bundle.golden import read_golden
 from imkd_edge.bundle.shapes import static_shape
 from imkd_edge.calibration import collect as collect_module
 from imkd_edge.calibration.solvers import Method
@@ -39,6 +40,8 @@ from imkd_edge.quantization.ptq import QuantizedPart, quantize_part
 from imkd_edge.quantization.quantize import Recipe, calibrate, quantize, write
 from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.select import select
+from imkd_edge.sources.synth import SynthSource, default_rig
+from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
@@ -119,9 +122,9 @@ def test_it_takes_more_cameras(int8: Bundle, tmp_path: Path) -> None:
         shapes = [static_shape(item)[0] for item in onnx.load(more.file(typing)).graph.output]
         assert shapes == [8, 8]
     with Detector(int8, threads=1) as a, Detector(more, threads=1) as b:
-        expected, result = replay(int8, a), replay(int8, b)
-    assert len(expected.boxes) and np.array_equal(result.boxes, expected.boxes)
-    assert np.array_equal(result.scores, expected.scores)
+        for expected, result in zip(replay(int8, a), replay(int8, b), strict=True):
+            assert len(expected.boxes) and np.array_equal(result.boxes, expected.boxes)
+            assert np.array_equal(result.scores, expected.scores)
 
 
 def test_the_same_frames_give_the_same_bytes(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
@@ -340,7 +343,7 @@ def test_both_typings_compute_the_same(calibration: Calibration, int8: Bundle, t
             engines[part, typing] = engine = OnnxRuntimeEngine(1)
             engine.load(str(int8.file(f"{part}{typing}.onnx")))
     with Detector(int8, threads=1) as detector:
-        replay(int8, detector)
+        next(replay(int8, detector))
         tensors = detector.tensors()
     for part, inputs, outputs in (
         ("camera", ["images"], ["depth", "context"]),
@@ -453,6 +456,40 @@ def test_a_model_with_past_frames_runs_them_first(tmp_path: Path) -> None:
     collection = collect_module.collect(calibration.bundle.spec, observable, tensors, source, names, threads=1)
     assert collection.histograms["bev/history"].largest > 0
     assert max(check_golden(make_int8(calibration, tmp_path / "past.int8.imkd"), threads=1).values()) == 0
+
+
+def test_calibration_of_a_fast_recording_walks_back_by_time(tmp_path: Path) -> None:
+    """At 10 Hz two past maps, half a second apart, are ten samples back; a fixed number of samples would miss them."""
+    bundle = write_random_bundle(tmp_path / "past.imkd", random_spec(past=2))
+    data = SynthSource(scenes=2, frames_per_scene=11, rate_hz=10, rig=golden_rig(Bundle.load(bundle)))
+    calibration = calibrate(bundle, data, "all", {}, FRAMES, tmp_path / "c.npz", threads=1)
+    part = calibration.parts["bev"]
+    observable = {name: part.with_outputs([]) for name, part in calibration.parts.items()}
+    tensors = part.observed_tensors({"history"})
+    half = part.shapes["history"][1] // 2
+    for frame, filled in (("s000-f010", (True, True)), ("s000-f007", (True, False)), ("s001-f002", (False, False))):
+        collect_module.collect(calibration.bundle.spec, observable, tensors, data, [frame], threads=1)
+        with Detector(bundle, data[frame].rig, threads=1) as detector:
+            infer_with_past(detector, Timeline(data, calibration.bundle.spec.history).walk(frame))
+            history = detector.tensors()["history"].reshape(part.shapes["history"])
+        assert (bool(history[:, :half].any()), bool(history[:, half:].any())) == filled
+
+
+def test_a_bundle_for_more_cameras_is_quantized_with_their_data(tmp_path: Path) -> None:
+    """Its golden drive then has the rig of that data, and every camera of it."""
+    write_random_bundle(tmp_path / "two.imkd", random_spec(cameras=2))
+    rig = default_rig((64, 48))
+    data = SynthSource(scenes=2, frames_per_scene=9, rig=rig)
+    with pytest.raises(Error) as raised:
+        calibrate(tmp_path / "two.imkd", data, "all", {}, FRAMES, None, threads=1)
+    assert raised.value.code == "E0613"
+    export_with_cameras(tmp_path / "two.imkd", 6, tmp_path / "six.imkd")
+    calibration = calibrate(tmp_path / "six.imkd", data, "all", {}, FRAMES, tmp_path / "c.npz", threads=1)
+    int8 = make_int8(calibration, tmp_path / "six.int8.imkd")
+    frames = read_golden(int8)
+    assert frames[0].rig == rig and len(frames) == 6
+    assert all(image is not None for image in frames[0].arguments()[0])
+    assert max(check_golden(int8, threads=1).values()) == 0
 
 
 def test_real_frames_with_a_corrupt_one(shared_data: Path, tmp_path: Path) -> None:

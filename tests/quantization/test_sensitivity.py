@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import random_spec, write_random_bundle
+from imkd_edge import Bundle, Detector
+from imkd_edge.bundle import golden_rig
 from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.options import QuantizeOptions
-from imkd_edge.quantization.graph import Group
+from imkd_edge.quantization.graph import Group, Part
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.quantize import quantize
 from imkd_edge.quantization.sensitivity import Probe, mixed_precision, predicted_latency, sensitivities
 from imkd_edge.quantization.state import Calibration
+from imkd_edge.sources.synth import SynthSource
 
 SENSITIVE = "node_Conv_364"  # reads relu_16, which no other layer does
 
@@ -42,6 +46,23 @@ def test_an_output_that_is_no_number_is_no_small_error(calibration: Calibration,
     broken = Probe(probe.inputs, [[np.full_like(value, np.nan) for value in frame] for frame in probe.outputs])
     model = calibration.parts["bev"].model
     assert probe.error(model, 1) < 1e-9 and broken.error(model, 1) == np.inf
+
+
+def test_a_model_with_a_past_is_probed_with_its_past(tmp_path: Path) -> None:
+    """The history of each probed frame, out of order, is that of a drive through the whole scene."""
+    bundle = Bundle.load(write_random_bundle(tmp_path / "past.imkd", random_spec(past=2)))
+    source = SynthSource(scenes=1, frames_per_scene=5, rig=golden_rig(bundle))
+    names = [source.names[i] for i in (4, 1, 3)]
+    part = Part(bundle.file("bev.onnx").read_bytes(), "bev")
+    probe = Probe.of(bundle, part, source, names, 1)
+    live = {}
+    with Detector(bundle, source[names[0]].rig, threads=1) as detector:
+        for sample in source:
+            detector.infer_sample(sample)
+            live[sample.name] = detector.tensors()["history"]
+    for name, inputs in zip(names, probe.inputs, strict=True):
+        assert inputs["history"].any()
+        assert np.array_equal(inputs["history"].ravel(), live[name].ravel())
 
 
 def test_the_layer_behind_the_outlier_is_the_most_sensitive(

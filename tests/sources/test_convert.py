@@ -150,6 +150,26 @@ def test_an_unfinished_folder_of_another_source_is_refused(tmp_path: Path) -> No
         convert(write_kitti(tmp_path / "kitti").as_posix(), tmp_path / "drive")
 
 
+@pytest.mark.parametrize("complete", [False, True])
+def test_other_options_of_the_reader_are_not_mixed_in(tmp_path: Path, complete: bool) -> None:
+    """One scan and five have the same frames: nothing else tells the two drives apart."""
+    vod, drive = str(write_vod(tmp_path / "vod")), tmp_path / "drive"
+    convert(vod, drive, source_options={"scans": 1})
+    if not complete:  # as an interrupted call leaves it
+        lines = (drive / "frames.jsonl").read_text().splitlines(keepends=True)
+        (drive / "frames.jsonl").unlink()
+        (drive / "frames.jsonl.part").write_text("".join(lines[:2]))
+    before = sorted((path, path.read_bytes()) for path in drive.rglob("*") if path.is_file())
+    for options in ({"scans": 5}, None, {"scans": 1, "velocity": "raw"}):
+        with pytest.raises(
+            Error, match=r"E0702.*written with scans=1, and this is (scans=|no options).*the same --option"
+        ):
+            convert(vod, drive, source_options=options)
+    assert before == sorted((path, path.read_bytes()) for path in drive.rglob("*") if path.is_file())
+    assert convert(vod, drive, source_options={"scans": 1})["new"] == (0 if complete else len(lines) - 2)
+    assert problems(drive) == [] and json.loads((drive / "convert.json").read_text())["options"] == {"scans": 1}
+
+
 def test_a_split_and_a_limit_select(tmp_path: Path) -> None:
     folder = write_vod(tmp_path / "vod")
     result = convert(str(folder), tmp_path / "val", ConvertOptions(split="val"))

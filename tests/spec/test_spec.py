@@ -18,6 +18,7 @@ Path = tuple[str | int, ...]
 
 
 def make_spec() -> ModelSpec:
+    truck = ClassSpec(name="truck", group=1, nms_radius=2.5, exclusive=False)
     return ModelSpec(
         name="test",
         cameras=2,
@@ -26,7 +27,7 @@ def make_spec() -> ModelSpec:
             cell=0.4,
             features=[RadarFeature(statistic="log_count"), RadarFeature(statistic="z_mean", offset=1.5, scale=0.1)],
         ),
-        head=HeadSpec(classes=[ClassSpec(name="car"), ClassSpec(name="truck", group=1, nms_radius=2.5)]),
+        head=HeadSpec(classes=[ClassSpec(name="car", min_size=(2, 1, 1), max_size=(7, 2.5, 3)), truck]),
         history=HistorySpec(frames=3, interval=0.5, channels=64),
     )
 
@@ -52,6 +53,11 @@ def put(node: Any, path: Path, value: Any) -> Any:
     return node
 
 
+def without(doc: dict, *path: str) -> dict:
+    del at(doc, path[:-1])[path[-1]]
+    return doc
+
+
 # Another valid value for each field; grids change by whole cells.
 OTHER = {
     "name": "other", "cameras": 3, "context_channels": 81,
@@ -62,6 +68,7 @@ OTHER = {
     "radar.max_points": 20001, "radar.max_age": 0.61,
     "radar.features.0.statistic": "age_min", "radar.features.1.statistic": "phase_sin",
     "head.classes.0.name": "bus", "head.classes.1.name": "bus", "head.classes.1.group": 0,
+    "head.classes.0.exclusive": False, "head.classes.1.exclusive": True,
     "head.score_threshold": 0.11, "head.max_candidates": 501, "head.max_detections": 201,
     "history.frames": 2, "history.interval": 0.75, "history.channels": 65, "segmentation": True,
 }  # fmt: skip
@@ -95,7 +102,7 @@ def test_each_attribute_set_in_python_is_written(path: Path) -> None:
     spec, doc = make_spec(), mutated(path)
     if path == ("head", "classes", 0, "group"):
         spec.head.classes[1].group = 0
-    elif path[-2:-1] in (("mean",), ("std",)):
+    elif path[-2:-1] in (("mean",), ("std",), ("min_size",), ("max_size",)):
         path = path[:-1]  # tuples are replaced as a whole
     part = reduce(lambda p, key: p[key] if isinstance(key, int) else getattr(p, key), path[:-1], spec)
     setattr(part, path[-1], at(doc, path))
@@ -105,29 +112,58 @@ def test_each_attribute_set_in_python_is_written(path: Path) -> None:
 
 
 def test_every_field_is_in_the_round_trip() -> None:
-    assert len(FIELDS) == 46 and {path[0] for path in FIELDS} == set(document()) - {"version"}
+    assert len(FIELDS) == 54 and {path[0] for path in FIELDS} == set(document()) - {"version"}
 
 
 def test_the_json_is_canonical() -> None:
     text = make_spec().to_json()
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
-    assert '"version": 3' in text and "0.1," in text  # 0.1f is written as 0.1
+    assert '"version": 4' in text and "0.1," in text  # 0.1f is written as 0.1
 
 
-def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_version_3() -> None:
-    doc = without(without(document() | {"version": 1, "ground_plane": [0, 0, 0]}, "history"), "segmentation")
-    spec = ModelSpec.from_json(json.dumps(doc))
+def older(version: int) -> dict[str, Any]:
+    """The document as version 1, 2 or 3 has it."""
+    doc = document() | {"version": version}
+    for item in doc["head"]["classes"]:
+        for key in ("exclusive", "min_size", "max_size"):
+            item.pop(key, None)
+    if version < 3:
+        doc["ground_plane"] = [0.0, 0.0, 0.0]
+    return without(without(doc, "history"), "segmentation") if version == 1 else doc
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_older_version_keeps_its_boxes_neither_exclusive_nor_limited(version: int) -> None:
+    spec = ModelSpec.from_json(json.dumps(older(version)))
+    assert [(c.exclusive, c.min_size, c.max_size) for c in spec.head.classes] == [(False, None, None)] * 2
+    written = json.loads(spec.to_json())
+    assert written["version"] == 4 and ModelSpec.from_json(json.dumps(written)) == spec
+    for item in written["head"]["classes"]:
+        assert item.pop("exclusive") is False and not item.keys() & {"min_size", "max_size"}
+    assert written["head"] == older(version)["head"]
+
+
+def test_a_new_class_is_exclusive_and_of_any_size() -> None:
+    item = ClassSpec(name="car")
+    assert (item.exclusive, item.min_size, item.max_size) == (True, None, None)
+
+
+def test_version_1_is_read_with_neither_history_nor_segmentation_and_written_as_version_4() -> None:
+    spec = ModelSpec.from_json(json.dumps(older(1)))
     assert (spec.history.frames, spec.history.channels, spec.segmentation) == (0, 0, False)
     written = json.loads(spec.to_json())
     assert written.pop("history") == {"frames": 0, "interval": 0.5, "channels": 0}
     assert written.pop("segmentation") is False
-    assert written == without(doc, "ground_plane") | {"version": 3}
+    assert {k: v for k, v in written.items() if k != "head"} == {
+        k: v for k, v in older(1).items() if k not in ("head", "ground_plane")
+    } | {"version": 4}
 
 
-def test_the_ground_plane_of_version_2_is_read_and_written() -> None:
-    doc = document() | {"version": 2, "ground_plane": [0.5, -1.0, 2.0]}
+@pytest.mark.parametrize("version", [1, 2, 4])
+def test_the_ground_plane_of_an_older_model_is_read_and_written(version: int) -> None:
+    doc = (document() if version == 4 else older(version)) | {"ground_plane": [0.5, -1.0, 2.0]}
     spec = ModelSpec.from_json(json.dumps(doc))
-    assert spec.legacy_plane == (0.5, -1, 2) and json.loads(spec.to_json()) == doc
+    assert spec.legacy_plane == (0.5, -1, 2) and json.loads(spec.to_json())["ground_plane"] == [0.5, -1, 2]
     assert spec != make_spec() and pickle.loads(pickle.dumps(spec)).legacy_plane == spec.legacy_plane
 
 
@@ -211,11 +247,6 @@ def test_a_misspelt_attribute_is_an_error() -> None:
         ImageSpec(widht=3)
 
 
-def without(doc: dict, *path: str) -> dict:
-    del at(doc, path[:-1])[path[-1]]
-    return doc
-
-
 def bad(path: str, value: Any) -> dict:
     return put(document(), tuple(int(p) if p.isdigit() else p for p in path.split(".")), value)
 
@@ -233,11 +264,30 @@ BAD = {
     "missing part": ("E0103", without(document(), "depth"), "depth"),
     "missing field": ("E0103", without(document(), "grid", "cell"), "grid.cell"),
     "missing version": ("E0103", without(document(), "version"), "version"),
-    "next version": ("E0105", bad("version", 4), "version"),
-    "version 2 without its ground plane": ("E0103", bad("version", 2), "ground_plane"),
-    "version 3 with a ground plane": ("E0102", document() | {"ground_plane": [0, 0, 0]}, "ground_plane"),
+    "next version": ("E0105", bad("version", 5), "version"),
+    "version 2 without its ground plane": ("E0103", without(older(2), "ground_plane"), "ground_plane"),
+    "version 3 with a ground plane": ("E0102", older(3) | {"ground_plane": [0, 0, 0]}, "ground_plane"),
+    "version 3 with an exclusive class": ("E0102", bad("version", 3), "head.classes[0].exclusive"),
+    "version 3 with a limit": (
+        "E0102", put(older(3), ("head", "classes", 1, "max_size"), [9, 3, 4]), "head.classes[1].max_size"
+    ),
+    "missing exclusive": ("E0103", without(document(), "head", "classes", 1, "exclusive"), "head.classes[1].exclusive"),
+    "number for exclusive": ("E0104", bad("head.classes.0.exclusive", 1), "head.classes[0].exclusive"),
+    "2 sides": ("E0104", bad("head.classes.0.min_size", [1, 1]), "head.classes[0].min_size"),
+    "one number for 3 sides": ("E0104", bad("head.classes.0.max_size", 7), "head.classes[0].max_size"),
+    "a limit as text": ("E0104", bad("head.classes.0.max_size.1", "2"), "head.classes[0].max_size[1]"),
+    "a limit of null": ("E0104", bad("head.classes.0.max_size", None), "head.classes[0].max_size"),
+    "a negative side": ("E0104", bad("head.classes.0.min_size.2", -0.1), "head.classes[0].min_size[2]"),
+    "a side of 0 at most": ("E0104", bad("head.classes.0.max_size.0", 0), "head.classes[0].max_size[0]"),
+    "a side beyond 1 km": ("E0104", bad("head.classes.0.max_size.0", 1000.5), "head.classes[0].max_size[0]"),
+    "limits that cross": ("E0104", bad("head.classes.0.min_size.1", 2.6), "head.classes[0].min_size[1]"),
+    "limits that meet": ("E0104", bad("head.classes.0.min_size.1", 2.5), "head.classes[0].min_size[1]"),
+    "a misspelt limit": ("E0102", bad("head.classes.0.maxsize", [7, 3, 3]), "head.classes[0].maxsize"),
+    "classes beyond the limit": (
+        "E0104", put(document(), ("head", "classes"), document()["head"]["classes"] * 33), "head.classes"
+    ),
     "version 0": ("E0105", bad("version", 0), "version"),
-    "version 1 with a key of version 2": ("E0102", bad("version", 1), "history"),
+    "version 1 with a key of version 2": ("E0102", older(2) | {"version": 1}, "history"),
     "missing history": ("E0103", without(document(), "history"), "history"),
     "missing segmentation": ("E0103", without(document(), "segmentation"), "segmentation"),
     "version as text": ("E0104", bad("version", "1"), "version"),
@@ -321,6 +371,8 @@ def test_a_misspelt_key_is_answered_with_the_nearest_one() -> None:
         (lambda s: setattr(s, "legacy_plane", (0, float("inf"), 0)), "ground_plane[1]"),
         (lambda s: setattr(s.radar.features[0], "offset", float("inf")), "radar.features[0].offset"),
         (lambda s: setattr(s.head, "classes", []), "head.classes"),
+        (lambda s: setattr(s.head.classes[1], "max_size", (1, float("nan"), 1)), "head.classes[1].max_size[1]"),
+        (lambda s: setattr(s.head.classes[0], "min_size", (8, 0, 0)), "head.classes[0].min_size[0]"),
     ],
 )
 def test_an_invalid_spec_made_in_python_is_neither_accepted_nor_written(change: Any, where: str) -> None:

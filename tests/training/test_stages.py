@@ -193,7 +193,7 @@ def test_a_teacher_of_another_model_is_refused(config, folder, tmp_path):
 def test_a_teacher_serves_students_with_history_but_none_on_another_grid(config, folder, tmp_path):
     text = config.read_text()
     history = "[spec.history]\nframes = 1\ninterval = 0.5\nchannels = 16\n"
-    spec = "[spec]\nversion = 3\nsegmentation = false\n" + history + "[spec.image]"
+    spec = "[spec]\nversion = 4\nsegmentation = false\n" + history + "[spec.image]"
     (tmp_path / "past.toml").write_text(text.replace("[spec.image]", spec))
     assert load_teacher(folder, load_config(tmp_path / "past.toml"))[0] is not None
     (tmp_path / "fine.toml").write_text(text.replace("cell = 3.2", "cell = 1.6"))

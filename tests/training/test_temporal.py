@@ -12,6 +12,7 @@ from imkd_edge import ops
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
+from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import HistorySpec
 from imkd_edge.training import augment
 from imkd_edge.training.checkpoint import load_checkpoint, load_student
@@ -21,7 +22,7 @@ from imkd_edge.training.evaluate import CheckpointDetector
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
 from imkd_edge.training.program import train
-from imkd_edge.training.temporal import Timeline, warp_history
+from imkd_edge.training.temporal import warp_history
 
 MS = 1_000_000
 OPTIONS = {"scenes": 2, "frames_per_scene": 4}
@@ -124,7 +125,7 @@ def test_an_example_holds_its_past_in_slots(config, source):
 
 
 def test_past_frames_are_dropped_with_the_probability_of_the_config(config, source, monkeypatch):
-    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {})  # slow, and not tested here
+    monkeypatch.setattr("imkd_edge.training.data.network_inputs", lambda *_: {"present": np.ones(1)})  # slow
 
     def slots_per_epoch(share, epochs=12):
         changed = dataclasses.replace(config, augment=dataclasses.replace(config.augment, drop_past=share))

@@ -26,19 +26,21 @@ def test_corners_of_a_box_turned_by_a_quarter() -> None:
     np.testing.assert_allclose(corners.max(0), [11, 2, 2], atol=1e-12)
 
 
+def test_corners_of_many_boxes_are_those_of_each() -> None:
+    boxes = np.random.default_rng(0).uniform(0.5, 4, (3, 9))
+    np.testing.assert_array_equal(box_corners(boxes), [box_corners(box) for box in boxes])
+
+
 def test_a_segment_through_the_near_plane_is_cut_there() -> None:
-    start, end = np.array([0.0, 0.0, -1.0]), np.array([2.0, 4.0, 1.0])
-    clipped = clip_near(start, end, near=0.0)
-    assert clipped is not None
-    np.testing.assert_allclose(clipped[0], [1, 2, 0])
-    np.testing.assert_allclose(clipped[1], end)
-    reverse = clip_near(end, start, near=0.0)
-    assert reverse is not None
-    np.testing.assert_allclose(reverse[1], [1, 2, 0])
+    segments = np.array([[[0.0, 0, -1], [2.0, 4, 1]], [[2.0, 4, 1], [0.0, 0, -1]]])
+    start, end, in_front = clip_near(segments[:, 0], segments[:, 1], near=0.0)
+    np.testing.assert_allclose(start, [[1, 2, 0], [2, 4, 1]])
+    np.testing.assert_allclose(end, [[2, 4, 1], [1, 2, 0]])
+    assert in_front.all()
 
 
 def test_a_segment_behind_the_camera_is_discarded() -> None:
-    assert clip_near(np.array([0.0, 0, -1]), np.array([5.0, 0, NEAR / 2])) is None
+    assert not clip_near(np.array([[0.0, 0, -1]]), np.array([[5.0, 0, NEAR / 2]]))[2].any()
 
 
 def test_an_edge_of_a_box_is_bent_by_the_lens() -> None:

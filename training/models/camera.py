@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training.config import PACKAGED
+from imkd_edge.training.config_checks import PACKAGED
 from imkd_edge.training.models.blocks import Residual, conv_bn
 
 

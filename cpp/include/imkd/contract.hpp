@@ -2,6 +2,7 @@
 // what differs is a warning in Health::warnings.
 #pragma once
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,8 @@ struct ClassContract {
   std::string name;
   int objects = 0;  // labels of the training split
   Vec3 size{};      // median length, width, height m; 0 without an object
+  // m, of each side; left out without an object, and in bundles older than these members
+  std::optional<Vec3> smallest{}, largest{};
 };
 
 struct TrainedOutputs {

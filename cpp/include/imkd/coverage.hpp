@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "imkd/result.hpp"
 #include "imkd/rig.hpp"
 #include "imkd/spec.hpp"
 
@@ -27,6 +28,10 @@ struct CameraCoverage {
 
 // By camera, for checked sensors. Allocates.
 std::vector<CameraCoverage> camera_coverage(const ModelSpec& spec, const SensorRig& rig);
+
+// The state of a camera that delivers an image of this age, s. Only an image of a usable state is lifted: Detector and
+// training share this rule.
+SensorState camera_state(const CameraCoverage& coverage, double age);
 
 // One clause a camera, with its shares and its hint.
 std::string to_text(const std::vector<CameraCoverage>& coverage);

@@ -136,9 +136,10 @@ void warp_bev(const GridSpec& grid, const Vec3& ground, const float* features /*
 
 // ---- decode ----
 std::size_t decode_workspace(const ModelSpec& spec);  // bytes
-// 3x3 peaks (of equal values the lowest index), their boxes, circle suppression within a class; sorted by descending
-// logit, then index. out must have capacity head.max_detections. Returns the number of candidates discarded for a
-// non-finite logit or box.
+// 3x3 peaks (of equal values the lowest index) and their boxes, without those beyond their class's limits of size;
+// circle suppression within a class, and of centres in the footprint of a better box across exclusive classes; sorted
+// by descending logit, then index. out must have capacity head.max_detections. Returns the number of candidates
+// discarded for a non-finite logit or box.
 int decode(const ModelSpec& spec, const Vec3& ground, const float* heatmap /* (K,H,W) logits */,
            const float* box /* (groups*10,H,W) */, std::vector<Detection>& out, void* workspace, ThreadPool& pool);
 

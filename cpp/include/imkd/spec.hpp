@@ -2,6 +2,7 @@
 // reads it from there.
 #pragma once
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -75,7 +76,7 @@ struct RadarFeature {
 
 // Largest numbers of radar channels and of classes in a spec.
 constexpr int kMaxFeatures = 256;
-constexpr int kMaxClasses = 256;
+constexpr int kMaxClasses = 64;
 // Range of a score threshold; at 0 and 1 its logit is infinite.
 constexpr double kMinScore = 1e-6;
 constexpr double kMaxScore = 1 - 1e-6;
@@ -90,7 +91,12 @@ struct RadarSpec {
 struct ClassSpec {
   std::string name;
   int group = 0;            // task group; the classes of a group share one set of box channels
-  double nms_radius = 1.0;  // m, circle suppression
+  double nms_radius = 1.0;  // m, circle suppression among boxes of this class
+  // Of two boxes of exclusive classes, the lower-scored one is suppressed where its centre lies in the footprint of the
+  // other. False for objects that stand in others: a rider where bicycles are labelled too, a pallet on a forklift.
+  bool exclusive = true;
+  // Length, width, height m: a box with a side below or above them is discarded. Left out: any size.
+  std::optional<Vec3> min_size{}, max_size{};
 };
 
 struct HeadSpec {
@@ -108,8 +114,9 @@ struct HistorySpec {      // temporal fusion: the fused BEV maps of past frames 
 };
 
 struct ModelSpec {
-  // Version 2, with the ground plane of the training vehicle, and 1, without history and segmentation, are read too.
-  static constexpr int kVersion = 3;
+  // Read too: version 3, whose classes are not exclusive and have no limits of size; 2, which also has the ground plane
+  // of the training vehicle; 1, without history and segmentation.
+  static constexpr int kVersion = 4;
   std::string name = "unnamed";
   int cameras = 6;  // batch of the camera network: the largest number of cameras of a rig
   ImageSpec image;
@@ -120,7 +127,7 @@ struct ModelSpec {
   HeadSpec head;
   HistorySpec history;
   bool segmentation = false;  // the BEV network also has an output of vehicle logits per cell
-  // Of versions 1 and 2: the ground plane of a rig that names none. Where it is not 0, to_json writes version 2.
+  // The ground plane of a rig that names none, of models of versions 1 and 2. to_json writes it where it is not 0.
   Vec3 legacy_plane{0, 0, 0};
 
   int radar_width() const;  // columns of the radar grid

@@ -1,7 +1,9 @@
 // Decodes one cell of the head into a box. The CPU op and its CUDA twin share it.
 #pragma once
 #include <cmath>
+#include <limits>
 
+#include "imkd/spec.hpp"
 #include "plane.hpp"
 
 namespace imkd {
@@ -51,10 +53,41 @@ IMKD_HD inline bool read_box(const Plane& grid, const T* box, int cell, Detectio
          std::isfinite(d.width) && std::isfinite(d.height);
 }
 
-IMKD_HD inline bool suppresses(const Detection& better, const Detection& other, float radius) {
-  const float dx = better.x - other.x;
-  const float dy = better.y - other.y;
-  return better.label == other.label && dx * dx + dy * dy <= radius * radius;
+// Length, width and height m that a box of a class may have.
+struct SizeLimits {
+  float min[3], max[3];
+};
+
+inline SizeLimits size_limits(const ClassSpec& spec) {
+  SizeLimits limits;
+  for (int i = 0; i < 3; ++i) {
+    limits.min[i] = spec.min_size ? float((*spec.min_size)[i]) : 0;
+    limits.max[i] = spec.max_size ? float((*spec.max_size)[i]) : std::numeric_limits<float>::infinity();
+  }
+  return limits;
+}
+
+IMKD_HD inline bool is_within(const Detection& d, const SizeLimits& limits) {
+  return d.length >= limits.min[0] && d.length <= limits.max[0] && d.width >= limits.min[1] &&
+         d.width <= limits.max[1] && d.height >= limits.min[2] && d.height <= limits.max[2];
+}
+
+// Whether a point, dx and dy m from a box's centre, lies in its footprint; the edge belongs to it.
+IMKD_HD inline bool covers(const Detection& box, float dx, float dy) {
+  // Most points are outside of the circle around the footprint.
+  if (4 * (dx * dx + dy * dy) > box.length * box.length + box.width * box.width) return false;
+  const float c = float(std::cos(double(box.yaw)));
+  const float s = float(std::sin(double(box.yaw)));
+  return 2 * std::fabs(c * dx + s * dy) <= box.length && 2 * std::fabs(c * dy - s * dx) <= box.width;
+}
+
+// Whether a better-scored box suppresses another one: of its class within the class's radius, of another class where
+// both are exclusive and the better one's footprint covers the other's centre.
+IMKD_HD inline bool suppresses(const Detection& better, const Detection& other, float radius, bool exclusive) {
+  const float dx = other.x - better.x;
+  const float dy = other.y - better.y;
+  if (better.label == other.label) return dx * dx + dy * dy <= radius * radius;
+  return exclusive && covers(better, dx, dy);
 }
 
 }  // namespace imkd

@@ -39,9 +39,14 @@ struct Candidates {
   int dropped = 0;  // for a non-finite logit or box
 };
 
-// Adds the peaks of one class above the threshold logit. Only detections need a sigmoid; 64 cells at a time are
-// skipped.
-void find_peaks(const Plane& grid, const float* map, const float* box, int label, float threshold, int capacity,
+struct Class {
+  int label;
+  SizeLimits limits;
+};
+
+// Adds the peaks of one class above the threshold logit whose boxes are within its limits. Only detections need a
+// sigmoid; 64 cells at a time are skipped.
+void find_peaks(const Plane& grid, const float* map, const float* box, const Class& of, float threshold, int capacity,
                 Candidates& candidates) {
   Detection d;
   for (int row = 0; row < grid.height; ++row)
@@ -57,7 +62,9 @@ void find_peaks(const Plane& grid, const float* map, const float* box, int label
           ++candidates.dropped;
           continue;
         }
-        candidates.count = push(candidates.heap, candidates.count, capacity, {map[cell], label * grid.cells() + cell});
+        if (!is_within(d, of.limits)) continue;
+        const int index = of.label * grid.cells() + cell;
+        candidates.count = push(candidates.heap, candidates.count, capacity, {map[cell], index});
       }
     }
 }
@@ -75,20 +82,21 @@ int decode(const ModelSpec& spec, const Vec3& ground, const float* heatmap, cons
 
   Candidates candidates{static_cast<Candidate*>(workspace)};
   for (int label = 0; label < static_cast<int>(head.classes.size()); ++label)
-    find_peaks(grid, heatmap + std::size_t(label) * cells, box_of(label), label, logit_of(head.score_threshold),
-               head.max_candidates, candidates);
+    find_peaks(grid, heatmap + std::size_t(label) * cells, box_of(label), {label, size_limits(head.classes[label])},
+               logit_of(head.score_threshold), head.max_candidates, candidates);
   std::sort(candidates.heap, candidates.heap + candidates.count);
 
-  // Circle suppression, best first.
+  // Suppression, best first.
   out.clear();
   Detection d;
   for (int i = 0; i < candidates.count && static_cast<int>(out.size()) < head.max_detections; ++i) {
     d.score = score_of(candidates.heap[i].logit);
     d.label = candidates.heap[i].index / cells;
     read_box(grid, box_of(d.label), candidates.heap[i].index % cells, d);
-    const float radius = float(head.classes[d.label].nms_radius);
-    const bool suppressed =
-        std::any_of(out.begin(), out.end(), [&](const Detection& o) { return suppresses(o, d, radius); });
+    const ClassSpec& its = head.classes[d.label];
+    const bool suppressed = std::any_of(out.begin(), out.end(), [&](const Detection& better) {
+      return suppresses(better, d, float(its.nms_radius), its.exclusive && head.classes[better.label].exclusive);
+    });
     if (!suppressed) out.push_back(d);
   }
   return candidates.dropped;

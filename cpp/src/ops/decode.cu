@@ -42,6 +42,8 @@ struct Head {
   float threshold;  // logit
   int group[kMaxClasses];
   float radius[kMaxClasses];
+  bool exclusive[kMaxClasses];
+  SizeLimits limits[kMaxClasses];
   explicit Head(const ModelSpec& spec)
       : classes(static_cast<int>(spec.head.classes.size())),
         max_candidates(spec.head.max_candidates),
@@ -50,6 +52,8 @@ struct Head {
     for (int i = 0; i < classes; ++i) {
       group[i] = spec.head.classes[i].group;
       radius[i] = float(spec.head.classes[i].nms_radius);
+      exclusive[i] = spec.head.classes[i].exclusive;
+      limits[i] = size_limits(spec.head.classes[i]);
     }
   }
 };
@@ -74,6 +78,7 @@ __global__ void __launch_bounds__(128)
   if (finite && !is_peak(map, cell / grid.width, cell % grid.width, grid.height, grid.width)) return;
   Detection d;
   if (finite && read_box(grid, box + std::size_t(head.group[label]) * kBoxChannels * cells, cell, d)) {
+    if (!is_within(d, head.limits[label])) return;
     const int to = atomicAdd(s.counts, 1);
     d.label = label;
     d.score = score_of(value);
@@ -136,14 +141,17 @@ __global__ void __launch_bounds__(kThreads) select_boxes(Head head, Scratch s, D
   }
   __syncthreads();
 
-  // Circle suppression, best first; the threads compare the rest with one box at a time.
+  // Suppression, best first; the threads compare the rest with one box at a time.
   int detections = 0;  // the same in all threads
   for (int i = 0; i < candidates && detections < head.max_detections; ++i) {
     if (!s.suppressed[i]) {
       const Detection d = s.boxes[s.order[i]];
       if (threadIdx.x == 0) out[detections] = d;
-      for (int k = i + 1 + threadIdx.x; k < candidates; k += kThreads)
-        if (suppresses(d, s.boxes[s.order[k]], head.radius[d.label])) s.suppressed[k] = 1;
+      for (int k = i + 1 + threadIdx.x; k < candidates; k += kThreads) {
+        const Detection& other = s.boxes[s.order[k]];
+        const bool exclusive = head.exclusive[d.label] && head.exclusive[other.label];
+        if (suppresses(d, other, head.radius[d.label], exclusive)) s.suppressed[k] = 1;
+      }
       ++detections;
     }
     __syncthreads();

@@ -71,6 +71,7 @@ class FolderSource(Source):
         self.images, self.lidar, self.labels = images, lidar, labels
         self.dataset = read_dataset(self.path / DATASET, raise_first)
         self.intensity, self.licence, self.traffic = self.dataset.intensity, self.dataset.licence, self.dataset.traffic
+        self.classes = self.dataset.classes  # () where dataset.json names none
         self._index = read_index(self.path / FRAMES, raise_first)
         self._rigs: dict[str, SensorRig] = {}
         self._absences = Absences()
@@ -159,6 +160,10 @@ class FolderSource(Source):
             camera_T_world_ego={k: r.T_world_ego for k, r in cameras.items() if r.T_world_ego is not None},
             scene=frame.scene,
         )
+
+    def frame(self, name: str) -> Frame:
+        """What frames.jsonl says of a frame, without reading its sensor files."""
+        return self._frame(name, self.labels)
 
     # ---- lines and rigs ----
     def _frame(self, name: str, labels: bool) -> Frame:

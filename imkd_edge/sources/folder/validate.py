@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,22 +39,31 @@ MAX_OFFSET_NS = 10_000_000_000  # between a frame and a reading of it; beyond, t
 _RERUN = "write it again, or leave it out of the frame"
 
 
-def problems(folder: str | Path, files: bool = True, track: Track | None = None) -> list[Problem]:
+def problems(
+    folder: str | Path,
+    files: bool | int = True,
+    track: Track | None = None,
+    visit: Callable[[Frame], None] | None = None,
+) -> list[Problem]:
     """Every problem of a drive folder, in the order of its files and lines.
 
     Args:
         folder: the drive folder.
-        files: False does not read the sensor files, only asks whether they are there.
+        files: False does not read the sensor files, only asks whether they are there; a number reads those of so many
+            frames, evenly spaced.
         track: wraps the frame names, for a progress bar.
+        visit: gets every frame, without what is faulty in it.
     Returns:
         [] for a folder that is as docs/guide/drive-folder.md says.
     """
-    return _Validator(Path(folder), files).run(track)
+    return _Validator(Path(folder), files, visit).run(track)
 
 
 class _Validator:
-    def __init__(self, folder: Path, files: bool):
-        self.folder, self.files = folder, files
+    def __init__(self, folder: Path, files: bool | int, visit: Callable[[Frame], None] | None):
+        self.folder, self.visit = folder, visit
+        self.limit = None if isinstance(files, bool) else files  # frames whose files are read; None: all
+        self.files = bool(files)  # of the present frame are read
         self.problems: list[Problem] = []
         self.report = self.problems.append
         self.rigs: dict[str, SensorRig | None] = {}
@@ -65,11 +74,16 @@ class _Validator:
         dataset = self._try(self.folder / DATASET, lambda path: read_dataset(path, self.report)) or Dataset()
         self._rig(RIG)
         index = self._try(self.folder / FRAMES, lambda path: read_index(path, self.report)) or Index(self.folder)
-        for line, number in _lines(index, track):
+        frames = len(index.rows)
+        for row, (line, number) in enumerate(_lines(index, track)):
+            if self.limit is not None:
+                self.files = row * self.limit // frames != (row - 1) * self.limit // frames
             values = Values(self.report, index.path, number)
             frame = parse_frame(line, values, dataset.classes)
             if frame is not None:
                 self._frame(frame, dataset, values)
+                if self.visit:
+                    self.visit(frame)
         scenes: dict[str, list[str]] = {}
         for name, scene in zip(index.rows, index.scenes):
             scenes.setdefault(scene, []).append(name)

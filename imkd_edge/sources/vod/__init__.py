@@ -7,6 +7,6 @@ LiDAR's -z axis, and the camera is tilted against the LiDAR by some degrees. So 
 """
 
 from imkd_edge.sources.vod.formats import result_line
-from imkd_edge.sources.vod.reader import VodSource, is_vod
+from imkd_edge.sources.vod.reader import VodSource
 
-__all__ = ["VodSource", "is_vod", "result_line"]
+__all__ = ["VodSource", "result_line"]

@@ -12,8 +12,9 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig, orthonormalised
-from imkd_edge.sources.absences import Absences, is_absent
-from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.absences import is_absent
+from imkd_edge.sources.base import Sample, Truth
+from imkd_edge.sources.data_set import DataSetFolder
 from imkd_edge.sources.files import (
     COPY_AGAIN,
     common_image_size,
@@ -22,7 +23,6 @@ from imkd_edge.sources.files import (
     read_bytes,
     read_splits,
     reason,
-    unknown_frame,
 )
 from imkd_edge.sources.geometry import inverse, transform, truth_of
 from imkd_edge.sources.plane import Plane
@@ -37,7 +37,6 @@ RADAR_FOLDERS = {  # by scans: as shipped, as documented
 }
 VELOCITY_FIELDS = {"raw": 4, "compensated": 5}  # column of v_r, v_r_compensated; both positive when receding
 FRAME_TIME_NS = 100_000_000  # nominal, the LiDAR leads at 10 Hz: the set publishes no times
-SCAN_TIME_NS = 76_923_077  # nominal, the radar measures at 13 Hz
 SCENES = {  # recording delft_N -> its first frame
     1: 0, 2: 544, 3: 1312, 4: 1803, 6: 2200, 7: 2532, 8: 2798, 9: 3277, 10: 3575, 11: 3610, 12: 4049, 13: 4387,
     14: 4652, 16: 6334, 18: 6571, 19: 6759, 20: 7543, 21: 7900, 22: 8198, 23: 8481, 24: 8749, 25: 9096, 26: 9518,
@@ -52,24 +51,23 @@ GROUND: Plane = (0.0, 0.0, -1.65)
 _SUBSETS = ("training", "testing")  # folders of frames
 
 
-class VodSource(Source):
-    """Frames of a View-of-Delft folder.
+class VodSource(DataSetFolder):
+    """Frames of a View-of-Delft folder; further arguments as of DataSetFolder.
+
+    The folder has lidar/ and radar/, radar_3frames/ or radar_5frames/, each with training/{calib,velodyne}; lidar/ also
+    training/{image_2,label_2,pose} and ImageSets/, of which velodyne, label_2 and pose are optional.
 
     Args:
-        path: folder with lidar/ and radar/, radar_3frames/ or radar_5frames/, each with training/{calib,velodyne};
-            lidar/ also with training/{image_2,label_2,pose} and ImageSets/. lidar/training/{velodyne,label_2,pose} are
-            optional; of a frame only the calibrations are needed: what else it lacks is absent, counted in `absent`.
-        frames: frame names, in this order; all by default.
-        scans: 1, 3 or 5 accumulated radar scans, as the set ships them: all in the frame of the newest.
+        scans: 1, 3 or 5 accumulated radar scans, as the set ships them: one sweep, in the frame of the newest.
         velocity: "compensated" for ego motion, or "raw"; several scans have a common frame, which only the former fits.
-        images, lidar, labels: False leaves these out of the samples (not decoded, faster).
     Raises:
-        Error source_unknown: not such a folder; source_missing_file: no such scans; source_unknown_frame: a name that
-            is not in it; spec_bad_value: scans or velocity that the set does not have.
+        Error source_missing_file: no such scans; spec_bad_value: scans or velocity that the set does not have.
     """
 
     kind = "vod"
     intensity = "rcs_dbsm"
+    traffic = "right"
+    parts = "lidar/training/calib/ and radar*/"
 
     def __init__(
         self,
@@ -81,26 +79,29 @@ class VodSource(Source):
         lidar: bool = True,
         labels: bool = True,
     ):
-        self.path, self.scans, self.velocity = Path(path), scans, velocity
-        self.images, self.lidar, self.read_labels = images, lidar, labels
-        self._absences = Absences()
-        if not is_vod(self.path):
-            what, fix = "no lidar/training/calib/ and radar*/ in the folder", "give the folder that holds them"
-            raise Error(Code.source_unknown, what, str(path), fix)
+        self.scans, self.velocity = scans, velocity
+        super().__init__(path, frames, images, lidar, labels)
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a folder looks like this set."""
+        radars = [path / name for names in RADAR_FOLDERS.values() for name in names]
+        return (path / "lidar" / "training" / "calib").is_dir() and any(radar.is_dir() for radar in radars)
+
+    def _frame_names(self) -> dict[str, str]:
+        """Frame -> the folder of frames that it is in."""
+        scans, velocity = self.scans, self.velocity
         if scans not in RADAR_FOLDERS or velocity not in VELOCITY_FIELDS or (velocity == "raw" and scans > 1):
             what = f"no radar clouds of {scans} scans with {velocity} velocity"
             fix = "give scans 1, 3 or 5; velocity raw goes with scans=1 only"
-            raise Error(Code.spec_bad_value, what, str(path), fix)
+            raise Error(Code.spec_bad_value, what, str(self.path), fix)
         folders = [self.path / name for name in RADAR_FOLDERS[scans]]
         self.radar_folder = next((folder for folder in folders if folder.is_dir()), folders[0])
         if not self.radar_folder.is_dir():
             fix = "copy it too, or open with scans=1, 3 or 5"
             raise Error(Code.source_missing_file, "no such folder", str(self.radar_folder), fix)
         self._subset = {name: subset for subset in reversed(_SUBSETS) for name in self._frames(subset)}
-        self.names = sorted(self._subset) if frames is None else list(frames)
-        for name in self.names:
-            if name not in self._subset:
-                raise unknown_frame(name, self._subset, self.path)
+        return self._subset
 
     def _frames(self, subset: str) -> set[str]:
         images, clouds = self.path / "lidar" / subset / "image_2", self.radar_folder / subset / "velodyne"
@@ -113,22 +114,12 @@ class VodSource(Source):
         return read_splits(next((folder for folder in folders if folder.is_dir()), folders[0]))
 
     @property
-    def labels(self) -> Path:
+    def label_folder(self) -> Path:
         """The folder of label files."""
         return self.path / "lidar" / "training" / "label_2"
 
-    def subset(self, names: Sequence[str]) -> VodSource:
-        """The same folder with these frames only, in this order; raises Error source_unknown_frame."""
-        return VodSource(self.path, names, self.scans, self.velocity, self.images, self.lidar, labels=self.read_labels)
-
-    @property
-    def absent(self) -> dict[str, int]:
-        """Number of frames by kind of optional data that they lack, among those read so far."""
-        return self._absences.counts()
-
     def __getitem__(self, name: str) -> Sample:
-        if name not in self.names:
-            raise unknown_frame(name, self._subset, self.path)
+        self._check(name, self.names)
         image_path = self._image_path(name)
         if image_path is None:
             self._absences.add(CAMERA, name, self._image_folder(name) / f"{name}.jpg")
@@ -137,7 +128,7 @@ class VodSource(Source):
         timestamp_ns = nominal_ns(name, self.names, FRAME_TIME_NS)
         T_lidar_camera = np.asarray(rig.cameras[0].T_ego_camera)
         T_world_ego = self.pose(name, T_lidar_camera)
-        radar = self.sweeps(name, timestamp_ns, T_world_ego)
+        radar = self.sweep(name, timestamp_ns, T_world_ego)
         lidar = self.lidar_points(name)
         T_ego_radar = np.asarray(rig.radars[0].T_ego_radar)
         points = [transform(T_ego_radar, sweep.points[:, :3].astype(np.float64)) for sweep in radar]
@@ -208,8 +199,7 @@ class VodSource(Source):
         if not folder.is_dir():
             return None
         path = folder / f"{name}.json"
-        if is_absent(path):
-            self._absences.add("pose", name, path)
+        if self._lacks("pose", name, path):
             return None
         T_odometry_camera = read_pose(path)
         if T_odometry_camera is None:
@@ -218,14 +208,14 @@ class VodSource(Source):
         return T_odometry_camera @ inverse(T_lidar_camera)
 
     # ---- points ----
-    def sweeps(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
-        """The scans of one radar cloud, newest first; all points lie in the radar frame of the newest.
+    def sweep(self, name: str, timestamp_ns: int, T_world_ego: np.ndarray | None) -> list[RadarSweep]:
+        """The radar cloud of one frame as one sweep, points of the newest scan first; [] without its file.
 
-        So the older ones have no pose: with that of the newest the vehicle would seem to have stood still since.
+        The set ships the older scans moved by the ego motion into the radar frame of the newest: a sweep has one time,
+        and that of the frame in which the points lie is the newest's. Points of moving objects stay where they were.
         """
         path = self.radar_folder / self._subset[name] / "velodyne" / f"{name}.bin"
-        if is_absent(path):
-            self._absences.add(RADAR, name, path)
+        if self._lacks(RADAR, name, path):
             return []
         table = read_points(path, 7)  # x, y, z, RCS, v_r, v_r_compensated, time: 0 for the newest scan, then -1, -2 ...
         scans = table[:, 6]
@@ -233,13 +223,9 @@ class VodSource(Source):
         if unknown.any():
             what = f"a point of scan {scans[unknown][0]:g} in a cloud of {self.scans} scans"
             raise Error(Code.source_bad_points, what, str(path), COPY_AGAIN)
-        points = table[:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
-        return [
-            RadarSweep(
-                RADAR, points[scans == scan], timestamp_ns + int(scan) * SCAN_TIME_NS, None if scan else T_world_ego
-            )
-            for scan in sorted(set(scans.tolist()), reverse=True)
-        ]
+        newest_first = np.argsort(-scans, kind="stable")
+        points = table[newest_first][:, [0, 1, 2, 3, VELOCITY_FIELDS[self.velocity]]]
+        return [RadarSweep(RADAR, points, timestamp_ns, T_world_ego)]
 
     def lidar_points(self, name: str) -> np.ndarray | None:
         """(N, 4) float32: x, y, z m in the ego frame, reflectance 0..255; None with lidar=False or without the file."""
@@ -247,8 +233,7 @@ class VodSource(Source):
         if not self.lidar or not folder.is_dir():
             return None
         path = folder / f"{name}.bin"
-        if is_absent(path):
-            self._absences.add("LiDAR", name, path)
+        if self._lacks("LiDAR", name, path):
             return None
         points = read_points(path, 4)
         return points[np.isfinite(points).all(1)]
@@ -256,7 +241,7 @@ class VodSource(Source):
     # ---- labels ----
     def labelled(self, name: str) -> bool:
         """Whether a frame has labels, without reading them."""
-        return self._subset[name] == "training" and not is_absent(self.labels / f"{name}.txt")
+        return self._subset[name] == "training" and not is_absent(self.label_folder / f"{name}.txt")
 
     def truth(
         self, name: str, T_lidar_camera: np.ndarray, radar: np.ndarray | None, lidar: np.ndarray | None
@@ -266,21 +251,15 @@ class VodSource(Source):
         Args:
             radar, lidar: (N, 3+) m in the ego frame, whose points are counted in each box; None is unknown.
         """
-        if not self.read_labels or not self.labels.is_dir():
+        if not self.labels or not self.label_folder.is_dir():
             return None
-        path = self.labels / f"{name}.txt"
+        path = self.label_folder / f"{name}.txt"
         if not self.labelled(name):
             published = self._subset[name] == "training" and name not in self.splits.get("test", ())
             if published:
                 self._absences.add("labels", name, path)
             return None
         return truth_of(read_objects(path, T_lidar_camera), radar, lidar)
-
-
-def is_vod(path: Path) -> bool:
-    """Whether a folder looks like this set."""
-    radars = [path / name for names in RADAR_FOLDERS.values() for name in names]
-    return (path / "lidar" / "training" / "calib").is_dir() and any(radar.is_dir() for radar in radars)
 
 
 def _scene(name: str) -> str:

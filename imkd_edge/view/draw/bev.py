@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imkd_edge.frames import valid_points
 from imkd_edge.ops import EgoMotion
 from imkd_edge.sources.base import Sample
 from imkd_edge.view.draw.camera import Shape
-from imkd_edge.view.draw.canvas import Canvas, Color, Theme, ramp, rgb
+from imkd_edge.view.draw.canvas import Canvas, Color, Theme, ramp
 from imkd_edge.view.draw.geometry import box_corners
 
 SPEED_LIMIT = 10.0  # m/s at the ends of the velocity colours
@@ -33,7 +34,7 @@ class Extent:
 class Returns:
     """Radar returns in the ego frame at the reference time."""
 
-    points: np.ndarray  # (N, 2) m
+    points: np.ndarray  # (N, 3) m
     value: np.ndarray  # (N,) radial velocity m/s, or intensity dB
     is_velocity: bool
 
@@ -63,13 +64,14 @@ def radar_returns(sample: Sample, motion: EgoMotion) -> Returns:
     """
     radars = {radar.name: radar for radar in sample.rig.radars}
     compensated = all(str(radar.velocity) == "compensated" for radar in sample.rig.radars)
-    points, values = [np.zeros((0, 2))], [np.zeros(0)]
+    points, values = [np.zeros((0, 3))], [np.zeros(0)]
     for sweep in sample.radar:
         cloud = np.asarray(sweep.points, np.float64)
+        cloud = cloud[valid_points(cloud)]
         T_ref_radar = np.asarray(radars[sweep.radar].T_ego_radar, np.float64)
         if sweep.timestamp_ns is not None:
             T_ref_radar = motion.T_ref_at(sweep.timestamp_ns) @ T_ref_radar
-        points.append((cloud[:, :3] @ T_ref_radar[:3, :3].T + T_ref_radar[:3, 3])[:, :2])
+        points.append(cloud[:, :3] @ T_ref_radar[:3, :3].T + T_ref_radar[:3, 3])
         values.append(cloud[:, 4] if compensated else cloud[:, 3])
     return Returns(np.concatenate(points), np.concatenate(values), compensated)
 
@@ -102,10 +104,8 @@ def draw_bev(
     canvas.box(0, 0, canvas.width, canvas.height, theme.panel)
     _draw_rings(canvas, view, extent, theme)
     _draw_returns(canvas, view, returns, theme)
-    for box in truth:
-        ring = view(box_corners(box)[:4])
-        for start, end in zip(ring, np.roll(ring, -1, 0), strict=True):
-            canvas.dashes(start, end, theme.truth, 1.0, 2.5)
+    rings = [view(box_corners(box)[[0, 1, 2, 3, 0]]) for box in truth]
+    canvas.dashes(rings, theme.truth, 1.0, 2.5)
     for box, color, _ in reversed(shapes):
         _draw_footprint(canvas, view, box, color)
     draw_ego(canvas, view, theme)
@@ -131,17 +131,18 @@ def _draw_rings(canvas: Canvas, view: View, extent: Extent, theme: Theme) -> Non
             canvas.text(x, y + 4, f"{radius} m", theme.muted, 10.5, anchor="center")
 
 
-def _draw_returns(canvas: Canvas, view: View, returns: Returns, theme: Theme) -> None:
+def return_colors(returns: Returns, theme: Theme) -> np.ndarray:
+    """A colour (3,) uint8 of each return, by its velocity or its intensity."""
     if returns.is_velocity:
-        order = np.argsort(np.abs(np.nan_to_num(returns.value)))  # fast ones on top
-        colors = velocity_colors(returns.value, theme)
-    else:
-        low, high = intensity_range(returns)
-        order = np.argsort(np.nan_to_num(returns.value))
-        colors = ramp((returns.value - low) / (high - low), INTENSITY)
-    for (x, y), color in zip(view(returns.points)[order], colors[order], strict=True):
-        if np.isfinite(x) and 0 <= x < canvas.width and 0 <= y < canvas.height:
-            canvas.disc(x, y, 1.5, rgb(color))
+        return velocity_colors(returns.value, theme)
+    low, high = intensity_range(returns)
+    return ramp((returns.value - low) / (high - low), INTENSITY)
+
+
+def _draw_returns(canvas: Canvas, view: View, returns: Returns, theme: Theme) -> None:
+    value = np.nan_to_num(returns.value)
+    order = np.argsort(np.abs(value) if returns.is_velocity else value)  # fast or strong ones on top
+    canvas.dots(view(returns.points)[order], return_colors(returns, theme)[order], 1.5)
 
 
 def _draw_footprint(canvas: Canvas, view: View, box: np.ndarray, color: Color) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,10 @@ from imkd_edge.errors import Code, Error
 
 try:
     import cv2
+
+    from imkd_edge.view.draw.font import text_mask
 except ImportError as error:  # this module is imported only to draw
-    problem, fix = "pictures need OpenCV, which is not installed", 'pip install "opencv-python-headless<5"'
+    problem, fix = "pictures need OpenCV and Pillow", 'pip install "opencv-python-headless<5" pillow'
     raise Error(Code.missing_extra, problem, "imkd_edge.view.draw", fix) from error
 
 Color = tuple[int, int, int]  # RGB
@@ -117,7 +120,10 @@ class Canvas:
     def __init__(self, width: int, height: int, color: Color, pixels: np.ndarray | None = None):
         self.width, self.height = width, height
         s = SUPERSAMPLING
-        self.pixels = np.full((height * s, width * s, 3), color, np.uint8) if pixels is None else pixels
+        if pixels is None:
+            pixels = np.empty((height * s, width * s, 3), np.uint8)
+            pixels.reshape(height * s, -1)[:] = np.tile(np.array(color, np.uint8), width * s)  # a row at a time
+        self.pixels = pixels
 
     def window(self, x: int, y: int, width: int, height: int) -> Canvas:
         """A rectangle with its own origin, to which drawing is clipped."""
@@ -139,16 +145,12 @@ class Canvas:
         """A polyline through points (N, 2)."""
         cv2.polylines(self.pixels, [self._fixed(points)], closed, color, self._thickness(width), cv2.LINE_AA, _SHIFT)
 
-    def dashes(self, start: np.ndarray, end: np.ndarray, color: Color, width: float = 1, dash: float = 5) -> None:
-        """A dashed line; dash and gap are equally long."""
-        start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
-        length = float(np.hypot(*(end - start)))
-        if not 0 < length < _FAR:
-            return
-        for begin in np.arange(0, length, 2 * dash):
-            stop = min(begin + dash, length)
-            fractions = np.array([[begin], [stop]]) / length
-            self.lines(start + (end - start) * fractions, color, width)
+    def dashes(self, paths: Sequence[np.ndarray], color: Color, width: float = 1, dash: float = 5) -> None:
+        """Polylines (N, 2) of dashes; dash and gap are equally long, and every polyline begins with a dash."""
+        pieces = [piece for path in paths for piece in _dashes(np.asarray(path, np.float64), dash)]
+        if pieces:
+            fixed = list(self._fixed(np.concatenate(pieces)).reshape(-1, 2, 2))
+            cv2.polylines(self.pixels, fixed, False, color, self._thickness(width), cv2.LINE_AA, _SHIFT)
 
     def fill(self, points: np.ndarray, color: Color, alpha: float = 1.0) -> None:
         """A filled polygon (N, 2), blended with the pixels below by alpha."""
@@ -178,40 +180,66 @@ class Canvas:
         size = round(radius * SUPERSAMPLING * (1 << _SHIFT))
         cv2.circle(self.pixels, (int(center[0]), int(center[1])), size, color, thickness, cv2.LINE_AA, _SHIFT)
 
+    def dots(self, points: np.ndarray, colors: np.ndarray, radius: float) -> None:
+        """Discs without anti-aliasing, all at once; later ones lie above earlier ones.
+
+        Args:
+            points: (N, 2) px; those outside the canvas and those that are not finite are omitted.
+            colors: (N, 3) uint8 RGB.
+            radius: px.
+        """
+        reach = math.ceil(radius * SUPERSAMPLING)
+        height, width = self.pixels.shape[:2]
+        scaled = np.asarray(points, np.float64).reshape(-1, 2) * SUPERSAMPLING
+        with np.errstate(invalid="ignore"):
+            inside = ((scaled >= 0) & (scaled < [width, height])).all(1)
+        x, y = np.floor(scaled[inside]).astype(int).T
+        offsets = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, -1)
+        down, right = offsets[:, (offsets**2).sum(0) <= (radius * SUPERSAMPLING) ** 2]
+        rows, columns = (y[:, None] + down).ravel(), (x[:, None] + right).ravel()
+        visible = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        self.pixels[rows[visible], columns[visible]] = colors[inside].repeat(len(down), 0)[visible]
+
     def image(self, pixels: np.ndarray) -> None:
         """Fills the canvas with an RGB image."""
         height, width = self.pixels.shape[:2]
         shrinks = pixels.shape[1] >= width
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         self.pixels[:] = cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=method)
+
+    def color_bar(self, x: float, y: float, width: float, height: float, colors: np.ndarray) -> None:
+        """A rectangle of columns of colours (N, 3)."""
+        s = SUPERSAMPLING
+        window = self.pixels[round(y * s) : round((y + height) * s), round(x * s) : round((x + width) * s)]
+        if window.size:
+            window[:] = colors[np.linspace(0, len(colors) - 1, window.shape[1]).round().astype(int)]
 
     def text_width(self, text: str, size: float, bold: bool = False) -> float:
         """Width in logical pixels."""
-        return cv2.getTextSize(_ascii(text), _font(bold), _scale(size), _stroke(size, bold))[0][0] / SUPERSAMPLING
+        return text_mask(text, round(size * SUPERSAMPLING), bold).advance / SUPERSAMPLING
 
     def text(
         self, x: float, y: float, text: str, color: Color, size: float = 12, bold: bool = False, anchor: str = "left"
     ) -> float:
-        """Writes text with the baseline at y and capitals `size` * 0.72 px high; returns the width in px."""
-        width = self.text_width(text, size, bold)
-        left = x - {"left": 0.0, "center": width / 2, "right": width}[anchor]
-        origin = (round(left * SUPERSAMPLING), round(y * SUPERSAMPLING))
-        font, scale, stroke = _font(bold), _scale(size), _stroke(size, bold)
-        cv2.putText(self.pixels, _ascii(text), origin, font, scale, color, stroke, cv2.LINE_AA)
+        """Writes text with the baseline at y, in a font of `size` px; returns the width in px."""
+        mask = text_mask(text, round(size * SUPERSAMPLING), bold)
+        width = mask.advance / SUPERSAMPLING
+        start = x - {"left": 0.0, "center": width / 2, "right": width}[anchor]
+        left, top = round(start * SUPERSAMPLING) + mask.left, round(y * SUPERSAMPLING) + mask.top
+        cut_x, cut_y = max(0, -left), max(0, -top)
+        coverage = mask.coverage[cut_y:, cut_x:]
+        window = self.pixels[max(0, top) :, max(0, left) :][: coverage.shape[0], : coverage.shape[1]]
+        share = coverage[: window.shape[0], : window.shape[1], None].astype(np.float32) / 255
+        window[:] = np.rint(window + share * (np.asarray(color, np.float32) - window))
         return width
 
 
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
-
-
-def _font(bold: bool) -> int:
-    return cv2.FONT_HERSHEY_DUPLEX if bold else cv2.FONT_HERSHEY_SIMPLEX
-
-
-def _scale(size: float) -> float:
-    return size * 0.72 / 21 * SUPERSAMPLING  # Hershey capitals are 21 px high at scale 1
-
-
-def _stroke(size: float, bold: bool) -> int:
-    return max(1, round(size / (11 if not bold else 12) * SUPERSAMPLING * 0.62))
+def _dashes(path: np.ndarray, dash: float) -> list[np.ndarray]:
+    """The dashes (2, 2) of a polyline, one for every second `dash` px of its length."""
+    steps = np.hypot(*np.diff(path, axis=0).T)
+    along = np.concatenate([[0.0], np.cumsum(steps)])
+    if not 0 < along[-1] < _FAR:
+        return []
+    begin = np.arange(0, along[-1], 2 * dash)
+    ends = np.stack([begin, np.minimum(begin + dash, along[-1])], 1)
+    return list(np.stack([np.interp(ends, along, path[:, axis]) for axis in (0, 1)], -1))

@@ -13,7 +13,7 @@ from imkd_edge.view.draw.bev import (
     intensity_range,
     velocity_colors,
 )
-from imkd_edge.view.draw.canvas import Canvas, Color, Theme, class_color, ramp, rgb
+from imkd_edge.view.draw.canvas import Canvas, Color, Theme, class_color, ramp
 
 ROW = 18
 STAGE_COLORS: dict[str, Color] = {
@@ -57,8 +57,16 @@ def draw_detections(canvas: Canvas, y: float, rows: list[tuple], total: int, the
     return y + 8
 
 
-def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, has_truth: bool, theme: Theme) -> float:
-    """Explains the colours of classes, ground truth and radar returns; returns the next free y."""
+def draw_legend(
+    canvas: Canvas,
+    y: float,
+    classes: list[str],
+    returns: Returns,
+    theme: Theme,
+    has_truth: bool = True,
+    has_velocity: bool = True,
+) -> float:
+    """Explains the colours of classes, ground truth, velocity and radar returns; returns the next free y."""
     # 1. the classes, in lines
     y = _heading(canvas, y, "Legend", theme)
     x = 14.0
@@ -72,14 +80,16 @@ def draw_legend(canvas: Canvas, y: float, classes: list[str], returns: Returns, 
         canvas.text(x + 17, y + 11.5, name, theme.text, 11.5)
         x += width
     # 2. ground truth and velocity, in one line
-    y += ROW
+    if has_truth or has_velocity:
+        y += ROW
     if has_truth:
-        canvas.dashes(np.array([14.0, y + 8]), np.array([40.0, y + 8]), theme.truth, 1.2, 3)
+        canvas.dashes([np.array([[14.0, y + 8], [40.0, y + 8]])], theme.truth, 1.2, 3)
         canvas.text(47, y + 11.5, "ground truth", theme.text, 11.5)
-    line = np.array([[150.0, y + 8], [172.0, y + 8]]) - (0 if has_truth else np.array([136.0, 0]))
-    canvas.lines(line, theme.muted, 1)
-    canvas.fill(np.array([line[1] + [2, 0], line[1] + [-5, 3.5], line[1] + [-5, -3.5]]), theme.muted)
-    canvas.text(line[1][0] + 8, y + 11.5, "velocity, 1 s", theme.text, 11.5)
+    if has_velocity:
+        line = np.array([[150.0, y + 8], [172.0, y + 8]]) - (0 if has_truth else np.array([136.0, 0]))
+        canvas.lines(line, theme.muted, 1)
+        canvas.fill(np.array([line[1] + [2, 0], line[1] + [-5, 3.5], line[1] + [-5, -3.5]]), theme.muted)
+        canvas.text(line[1][0] + 8, y + 11.5, "velocity, 1 s", theme.text, 11.5)
     return _draw_color_bar(canvas, y + ROW + 2, returns, theme)
 
 
@@ -95,8 +105,7 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
         bottom, top = intensity_range(returns)
         title, low, middle, high = "radar return: intensity", f"{bottom:.0f}", "", f"{top:.0f} dB"
     canvas.text(14, y + 10, title, theme.muted, 11)
-    for offset, color in enumerate(colors):
-        canvas.box(14 + offset, y + 16, 1.5, 6, rgb(color))
+    canvas.color_bar(14, y + 16, width, 6, colors)
     canvas.text(14, y + 35, low, theme.muted, 10.5)
     canvas.text(14 + width / 2, y + 35, middle, theme.muted, 10.5, anchor="center")
     canvas.text(14 + width, y + 35, high, theme.muted, 10.5, anchor="right")
@@ -104,7 +113,9 @@ def _draw_color_bar(canvas: Canvas, y: float, returns: Returns, theme: Theme) ->
 
 
 def draw_timing(canvas: Canvas, y: float, timings_us: dict[str, float], total_us: float, theme: Theme) -> float:
-    """Draws the stages' times as one stacked bar with a key; returns the next free y."""
+    """Draws the stages' times as one stacked bar with a key; returns the next free y. 0 µs is a time not measured."""
+    if not total_us:
+        return y
     y = _heading(canvas, y, f"Time: {total_us / 1000:.1f} ms", theme)
     width, x = canvas.width - 28, 14.0
     canvas.box(14, y, width, 10, theme.line)

@@ -27,14 +27,19 @@ Output make(cuda::Type type, const std::vector<py::ssize_t>& shape) {
   return Output(py::array(py::dtype(type == cuda::Type::float16 ? "e" : "f"), shape));
 }
 
+template <class Op>
+void measure_where_requested([[maybe_unused]] const Op& op) {
+#if !defined(IMKD_COUNT)
+  if (launch_times::request.repeats > 0) launch_times::measure(op);
+#endif
+}
+
 // Runs an op, waits for it, and times it where that was requested.
 template <class Op>
 void run(const Op& op) {
   op(nullptr);
   arrays::wait();
-#if !defined(IMKD_COUNT)
-  if (launch_times::request.repeats > 0) launch_times::measure(op);
-#endif
+  measure_where_requested(op);
 }
 
 arrays::Images read_images(const py::sequence& images) {
@@ -90,6 +95,9 @@ py::tuple py_lift_table(const ModelSpec& spec, const SensorRig& rig, const std::
   const cuda::LiftTable table = lift_table_of(rows, points, pixels);
   cuda::lift_table(spec, rig, crops.data(), table, workspace.get(), nullptr);
   arrays::wait();
+  measure_where_requested([&](cuda::Stream stream) {  // as where the exposures of all cameras have moved
+    cuda::update_lift_table(spec, rig, crops.data(), nullptr, nullptr, table, workspace.get(), stream);
+  });
   return py::make_tuple(rows.read(), points.read(), pixels.read());
 }
 
@@ -115,9 +123,7 @@ py::tuple py_voxelize_radar(const ModelSpec& spec, const SensorRig& rig, py::han
                             py::handle ego, bool half, int spare_points) {
   FrameSet frames;
   frames.timestamp_ns = timestamp(timestamp_ns, "timestamp_ns");
-  const Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
+  const Sweeps owners = read_motion(frames, rig, sweeps, ego);
   std::vector<RadarInput> inputs(frames.sweeps.size());
   Health health;
   const int count =

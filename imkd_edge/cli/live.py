@@ -1,0 +1,126 @@
+"""The verb `run`: a recording as if it were live."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from imkd_edge.cli.common import Json, SourceOptions, examples, log, out, parse_options, print_json, verb
+from imkd_edge.cli.device import BundleName
+from imkd_edge.errors import Code, Error
+from imkd_edge.options import LiveOptions, RunOptions
+
+if TYPE_CHECKING:
+    from imkd_edge.run.loop import Status
+
+RATES = ("max", "real")
+INTERRUPTED = 130
+REFRESH, LINE = 0.25, 10.0  # s between updates of the status: on a terminal, and as lines of a log
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb to the application."""
+    app.command(
+        "run",
+        epilog=examples(
+            "imkd-edge run tiny --data synth --limit 20 --save runs/tiny.jsonl --save runs/tiny.mp4",
+            "imkd-edge run astyx-imkd --data recordings/astyx --rate real --json",
+        ),
+    )(run)
+
+
+@verb
+def run(
+    bundle: BundleName,
+    data: Annotated[str, typer.Option("--data", help="A recording: drive folder, data set, synth or synth:SEED.")],
+    options: LiveOptions,
+    run: RunOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Detect objects in a recording as if it were live, and write the results; Ctrl-C completes the files."""
+    from imkd_edge.bundle.format import Bundle
+    from imkd_edge.detector import Detector
+    from imkd_edge.rig import SensorRig
+    from imkd_edge.run.loop import Status
+    from imkd_edge.run.loop import run as run_loop
+    from imkd_edge.run.sinks import open_sinks
+    from imkd_edge.sources.select import select
+
+    if options.rate not in RATES:
+        fix = f"choose one of: {', '.join(RATES)}"
+        raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
+    rig = None if options.rig is None else SensorRig.load(str(options.rig))
+    samples = select(data, options.split, (), options.frames, parse_options(option))
+    loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
+    first = rig or samples.source[samples.names[0]].rig
+    code = 0
+    with Detector(loaded, first, run.device, run.engine, run.threads, options.score) as detector:
+        sinks = open_sinks([Path(name) for name in options.save], real_time, options.view)
+        try:
+            with _terminable(), _reporter() as report:
+                run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    if json:
+        print_json({"bundle": str(bundle), "data": data, "interrupted": code != 0, **status.to_dict()})
+    else:
+        out().print(_line(status))
+        for name in options.save:
+            log().print(f"wrote {name}")
+    return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, by which services are stopped, ends the loop as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _reporter() -> Iterator[Callable[[Status], None]]:
+    """Shows the status: one changing line on a terminal, else a line of log from time to time."""
+    console, shown = log(), time.monotonic()
+
+    def due(seconds: float) -> bool:
+        nonlocal shown
+        if time.monotonic() - shown < seconds:
+            return False
+        shown = time.monotonic()
+        return True
+
+    if not console.is_terminal:
+        yield lambda status: console.print(_line(status)) if due(LINE) else None
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda status: live.update(Text(_line(status)), refresh=True) if due(REFRESH) else None
+
+
+def _line(status: Status) -> str:
+    """Frames, losses, times and the modes of a loop."""
+    record = status.to_dict()
+    parts = [f"{record['frames']} frames", f"{record['frames_per_s']:.1f}/s"]
+    parts += [f"{record[name]} {name}" for name in ("skipped", "undrawn") if record[name]]
+    parts += _times("infer", record["infer_ms"]) + _times("latency", record["latency_ms"])
+    parts += [f"{mode} {count}" if len(record["modes"]) > 1 else mode for mode, count in record["modes"].items()]
+    parts.append(f"{record['detections']} boxes")
+    if record["stalled_s"]:
+        parts.append(f"source too slow by {record['stalled_s']:.1f} s")
+    return " | ".join(parts)
+
+
+def _times(name: str, times: dict[str, Any] | None) -> list[str]:
+    return [] if times is None else [f"{name} p50 {times['p50']:.1f} p99 {times['p99']:.1f} ms"]

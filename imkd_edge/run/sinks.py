@@ -1,0 +1,75 @@
+"""Where results go: the ending of a file's name tells its format."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+from imkd_edge.bundle.files import check_writable
+from imkd_edge.errors import Code, Error
+from imkd_edge.result import Result
+from imkd_edge.run.sink import Sink, Worker, part_of
+from imkd_edge.run.video import Video
+from imkd_edge.sources.base import Sample
+
+
+def open_sink(path: Path, lossy: bool = False) -> Sink:
+    """A sink for .jsonl (a line for each frame, as `infer --json`), .mp4 (the overview) or .rrd (Rerun).
+
+    Args:
+        path: of the file; an old one is replaced when the new one is complete.
+        lossy: pictures leave frames out where the loop is faster than they are.
+
+    Raises:
+        Error: spec_bad_value for another ending, write_failed where the file cannot be written, missing_extra.
+    """
+    kinds = {
+        ".jsonl": lambda: JsonLines(path),
+        ".mp4": lambda: Worker(Video(path), lossy),
+        ".rrd": lambda: Worker(_viewer(path), lossy),
+    }
+    if path.suffix not in kinds:
+        what = f"no format has the ending {path.suffix!r}"
+        raise Error(Code.spec_bad_value, what, str(path), f"end the name with one of: {', '.join(kinds)}")
+    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return kinds[path.suffix]()
+
+
+def open_sinks(paths: list[Path], lossy: bool = False, view: bool = False) -> list[Sink]:
+    """`open_sink` of each path, and with `view` Rerun's window; where one raises, those opened before are closed."""
+    sinks: list[Sink] = []
+    try:
+        if view:
+            sinks.append(Worker(_viewer(None), lossy))
+        for path in paths:
+            sinks.append(open_sink(path, lossy))
+    except Error:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks
+
+
+def _viewer(path: Path | None) -> Sink:
+    from imkd_edge.run.viewer import Viewer  # needs the extra [view]
+
+    return Viewer(path)
+
+
+class JsonLines(Sink):
+    """One line of JSON for each frame, written at once: an unfinished file can be read too."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] = part_of(path).open("w", encoding="utf-8")
+
+    def write(self, sample: Sample, result: Result) -> None:
+        self._file.write(json.dumps(result.to_dict(), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        os.replace(part_of(self._path), self._path)

@@ -1,0 +1,357 @@
+"""imkd-edge check: nothing is found in a drive without faults, and each fault by its name in a folder that has it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checks.faulty_drives import (
+    FRAMES,
+    SCENES,
+    Change,
+    frozen,
+    in_first,
+    in_lines,
+    in_millimetres,
+    in_objects,
+    in_points,
+    in_rig,
+    inverted,
+    kind,
+    lines_of,
+    without_motion,
+    write_drive,
+)
+from conftest import Once
+from sources.drive_folder import write_drive as write_small_drive
+
+from imkd_edge.checks.data import Finding, Report, check
+from imkd_edge.checks.data.velocity import fit_share
+from imkd_edge.options import CheckOptions
+from imkd_edge.sources import open_source
+from imkd_edge.sources.folder import problems
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to a drive, and what must be found."""
+
+    name: str
+    change: Change
+    code: str
+    topic: str
+    what: str  # part of the text
+    fix: str  # part of the cure
+    drive: str = "compensated"  # kind of the radars' velocities
+    others: tuple[str, ...] = ()  # topics that the fault also touches
+
+
+def update(**values):
+    return lambda item: item.update(values)
+
+
+def shift(x: float, y: float):
+    def edit(item) -> None:
+        item["center"][0] += x
+        item["center"][1] += y
+
+    return edit
+
+
+def scale(column: int, factor: float, offset: float = 0.0):
+    def edit(points: np.ndarray) -> None:
+        points[:, column] = points[:, column] * factor + offset
+
+    return edit
+
+
+def turn(item) -> None:
+    item["yaw"] = float((item["yaw"] + 1.5 * np.pi) % (2 * np.pi) - np.pi)
+
+
+def lower(item) -> None:
+    item["center"][2] -= item["size"][2] / 2
+
+
+def stretch(item) -> None:
+    item["size"][0] = 40.0
+
+
+def relative(entry) -> None:
+    vx = entry["ego"]["twist"][0]
+    for item in entry["objects"]:
+        if "velocity" in item:
+            item["velocity"][0] -= vx
+
+
+def late(entry) -> None:
+    entry["cameras"]["CAM_BACK"]["timestamp_ns"] -= 300_000_000
+
+
+def twist(index: int, factor: float):
+    def edit(entry) -> None:
+        entry["ego"]["twist"][index] *= factor
+
+    return edit
+
+
+def both(first: Change, second: Change) -> Change:
+    def change(folder: Path) -> None:
+        first(folder)
+        second(folder)
+
+    return change
+
+
+def black(folder: Path) -> None:
+    import cv2
+
+    for path in sorted((folder / "images" / "CAM_FRONT").glob("*.png"))[:2]:
+        cv2.imwrite(str(path), np.full((54, 96, 3), 7, np.uint8))
+
+
+def gap(folder: Path) -> None:
+    entries = lines_of(folder)
+    scene = entries[-1]["scene"]
+
+    def delay(entry) -> None:
+        if entry["scene"] == scene and entry["frame"] > f"{scene}-f002":
+            entry["timestamp_ns"] += 5_000_000_000
+            sweeps = (sweep for radar in entry["radars"].values() for sweep in radar)
+            for reading in (*entry["cameras"].values(), *sweeps, entry["lidar"]):
+                if "timestamp_ns" in reading:
+                    reading["timestamp_ns"] += 5_000_000_000
+
+    in_lines(delay)(folder)
+
+
+FAULTS = [
+    Fault("raw_called_compensated", kind("compensated"), "E0306", "velocity kind", "1.00 times", "raw", "raw"),
+    Fault("compensated_called_raw", kind("raw"), "E0306", "velocity kind", "0.00 times", '"compensated"'),
+    Fault("sign_reversed", in_points(scale(4, -1)), "E0306", "velocity kind", "-1.00 times", "sign", "raw"),
+    Fault("velocities_in_km_per_h", in_points(scale(4, 3.6)), "E0306", "velocity kind", "3.60 times", "km/h", "raw"),
+    Fault(
+        "raw_called_compensated_without_motion",
+        both(kind("compensated"), in_lines(without_motion)),
+        "E0306",
+        "velocity kind",
+        "stand at an ego speed of",
+        "raw",
+        "raw",
+        ("ego motion",),
+    ),
+    Fault("velocities_10_percent_large", in_points(scale(4, 1.1)), "W0306", "velocity scale", "1.1", "scale", "raw"),
+    Fault("no_velocity", in_points(scale(4, 0)), "W0304", "velocity", "every velocity is 0", "radial"),
+    Fault("cameras_in_millimetres", in_rig(in_millimetres), "E0306", "rig", "millimetres", "metres"),
+    Fault(
+        "radar_in_millimetres",
+        in_rig(
+            lambda data: [row.__setitem__(3, row[3] * 1000) for row in data["radars"][0]["T_ego_radar"][:3]] and None
+        ),
+        "E0306",
+        "rig",
+        "millimetres",
+        "metres",
+        others=("returns in boxes", "velocity kind", "velocity scale", "ground plane"),
+    ),
+    Fault("intensity_60_dB_high", in_points(scale(3, 1, 60)), "E0304", "intensity", "rcs_dbsm", "offset"),
+    Fault(
+        "intensity_60_dB_low_in_a_scene",
+        in_points(scale(3, 1, -40), files=slice(0, 10)),
+        "W0304",
+        "intensity",
+        "elsewhere",
+        "one unit",
+    ),
+    Fault(
+        "ground_a_metre_high",
+        in_rig(update(ground_plane=[0, 0, 1.0])),
+        "E0306",
+        "ground plane",
+        "m and 0.0 degrees off the lidar",
+        '"ground_plane": [',
+        others=("heights", "rig"),
+    ),
+    Fault(
+        "ground_tilted",
+        in_rig(update(ground_plane=[0.08, 0, 0])),
+        "E0306",
+        "ground plane",
+        "degrees off the lidar",
+        '"ground_plane": [',
+        others=("heights", "rig"),
+    ),
+    Fault("camera_0.3_s_late", in_lines(late), "E0314", "time offset", "0.300 s before", "clock"),
+    Fault("gap_in_a_scene", gap, "W0314", "time gaps", "1 gaps", "scene"),
+    Fault(
+        "boxes_elsewhere",
+        in_objects(shift(9, 7)),
+        "E0305",
+        "returns in boxes",
+        "radar returns",
+        "frame",
+    ),
+    Fault("person_of_40_m", in_first("pedestrian", stretch), "E0305", "sizes", "such as 40 m", "size"),
+    Fault(
+        "sizes_in_millimetres",
+        in_first("car", lambda item: item.update(size=[v * 1000 for v in item["size"]])),
+        "E0305",
+        "sizes",
+        "above 60 m",
+        "metres",
+        others=("heights",),
+    ),
+    Fault("yaw_a_quarter_off", in_objects(turn), "E0305", "headings", "90 degrees off", "yaw"),
+    Fault("centres_half_a_height_low", in_objects(lower), "W0305", "heights", "below the ground", "middle of the box"),
+    Fault(
+        "velocities_relative", in_lines(relative), "E0305", "speeds", "what stands", "over ground", others=("headings",)
+    ),
+    Fault(
+        "object_at_120_m_per_s",
+        in_first("car", update(velocity=[120.0, 0.0])),
+        "E0305",
+        "speeds",
+        "faster than 70",
+        "m/s",
+    ),
+    Fault("poses_inverted", in_lines(inverted), "E0311", "ego motion", "", "not its inverse"),
+    Fault("twist_in_km_per_h", in_lines(twist(0, 3.6)), "E0311", "ego motion", "3.6", "km/h"),
+    Fault("camera_frozen", frozen, "W0313", "frozen images", "5 of 15", "frozen"),
+    Fault("camera_dark", black, "W0303", "dark images", "2 of 15", "uncover"),
+    Fault(
+        "camera_without_frames",
+        in_lines(lambda entry: entry["cameras"].pop("CAM_BACK") and None),
+        "W0306",
+        "sensors",
+        "in no frame",
+        "rig",
+    ),
+    Fault(
+        "lidar_of_0_to_1",
+        in_points(scale(3, 1 / 255), "lidar"),
+        "W0304",
+        "reflectance",
+        "largest LiDAR intensity",
+        "255",
+    ),
+    Fault(
+        "no_labels",
+        in_lines(lambda entry: entry.pop("objects") and None),
+        "W0305",
+        "labels",
+        "no frame has labels",
+        "objects",
+        others=("classes",),
+    ),
+]
+
+
+@pytest.fixture
+def drives(once: Once) -> Path:
+    """Drives without a fault, by the kind of their radars' velocities."""
+
+    def make(folder: Path) -> None:
+        write_drive(folder / "compensated")
+        write_drive(folder / "raw", "raw")
+        write_drive(folder / "aliased", "aliased", 7.0)
+
+    return once("drives-without-fault", make)
+
+
+def found(report: Report, code: str, topic: str) -> list[Finding]:
+    return [finding for finding in report.findings if (finding.code, finding.topic) == (code, topic)]
+
+
+@pytest.mark.parametrize("velocity", ["compensated", "raw", "aliased"])
+def test_nothing_is_found_in_a_drive_without_faults(drives: Path, velocity: str) -> None:
+    report = check(str(drives / velocity))
+    assert report.findings == () and report.status == "ok"
+    assert (report.frames, report.read, report.scenes) == (SCENES * FRAMES, SCENES * FRAMES, SCENES)
+    shares = [radar["ego_motion_share"] for radar in report.radars.values()]
+    assert shares == pytest.approx([0.0 if velocity == "compensated" else 1.0] * 2, abs=0.03)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_a_fault_is_found(drives: Path, tmp_path: Path, fault: Fault) -> None:
+    folder = tmp_path / "drive"
+    shutil.copytree(drives / fault.drive, folder)
+    fault.change(folder)
+    assert not [problem for problem in problems(folder) if problem.code.name != "source_duplicate"]
+    report = check(str(folder))
+    findings = found(report, fault.code, fault.topic)
+    assert findings, report.findings
+    assert any(fault.what in finding.what and fault.fix in finding.fix for finding in findings), findings
+    assert report.status == "error" or fault.code.startswith("W")
+    unexpected = {finding.topic for finding in report.findings} - {fault.topic, *fault.others}
+    assert not unexpected, report.findings
+
+
+def test_all_faults_of_a_folder_are_listed_in_one_go(drives: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "drive"
+    shutil.copytree(drives / "compensated", folder)
+    kind("raw")(folder)
+    in_points(scale(3, 1, 60))(folder)
+    in_first("pedestrian", stretch)(folder)
+    in_lines(late)(folder)
+    topics = {finding.topic for finding in check(str(folder)).findings}
+    assert topics == {"velocity kind", "intensity", "sizes", "time offset"}
+
+
+def test_defects_of_the_format_are_listed_with_what_could_be_counted(tmp_path: Path) -> None:
+    folder = write_small_drive(tmp_path / "drive")
+    (folder / "images/f0.png").write_bytes(b"")
+    (folder / "radar/f2.pcd").unlink()
+    (folder / "splits/val.txt").write_text("f2\nnobody\n")
+    entries = (folder / "frames.jsonl").read_text().replace('"label": "car"', '"label": "horse"')
+    (folder / "frames.jsonl").write_text(entries)
+    report = check(str(folder))
+    expected = [(p.error().code, p.what, p.where) for p in problems(folder)]
+    assert len(expected) == 4
+    assert [(f.code, f.what, f.where) for f in report.findings if f.topic == "format"] == expected
+    assert report.status == "error" and report.counted == 3 and report.labelled == 2
+    assert report.sensors["front"]["frames"] == 3
+
+
+def test_a_folder_that_does_not_open_is_reported_and_not_raised(tmp_path: Path) -> None:
+    folder = write_small_drive(tmp_path / "drive")
+    (folder / "rig.json").write_text("{")
+    report = check(str(folder))
+    assert report.read == 0 and report.counted == 3 and "E0211" in {finding.code for finding in report.findings}
+
+
+def test_counts_are_those_of_the_lines(drives: Path) -> None:
+    entries = lines_of(drives / "compensated")
+    report = check(str(drives / "compensated"), CheckOptions(limit=4))
+    assert report.read == 4 and report.counted == len(entries)
+    labels = [item["label"] for entry in entries for item in entry["objects"]]
+    assert {name: entry["objects"] for name, entry in report.classes.items()} == {
+        name: labels.count(name) for name in set(labels)
+    }
+    assert report.splits["all"]["objects"] == {name: labels.count(name) for name in set(labels)}
+    assert report.splits["train"]["frames"] == len(entries)
+
+
+def test_any_source_is_checked() -> None:
+    source = open_source("synth", scenes=1, frames_per_scene=2, image=(96, 54))
+    report = check(source)
+    assert (report.kind, report.frames, report.read, report.status) == ("synth", 2, 2, "ok")
+
+
+@pytest.mark.parametrize("share", [-1.0, 0.0, 1.0, 2.0, 3.6])
+def test_the_share_of_the_ego_motion_is_that_of_the_static_returns(share: float) -> None:
+    """60 % of the returns stand, the others move at up to 15 m/s."""
+    random = np.random.default_rng(3)
+    expected = random.uniform(2, 12, 3000) * random.choice([-1, 1], 3000)
+    measured = -share * expected + random.normal(0, 0.1, 3000)
+    measured[:1200] += random.uniform(-15, 15, 1200)
+    fit = fit_share(measured, expected)
+    assert fit is not None and fit.share == pytest.approx(share, abs=0.02)
+
+
+def test_returns_without_a_common_motion_have_no_share() -> None:
+    random = np.random.default_rng(4)
+    assert fit_share(random.uniform(-30, 30, 2000), random.uniform(2, 12, 2000)) is None
+    assert fit_share(np.zeros(20), np.full(20, 5.0)) is None
