@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +105,7 @@ class Tracker:
         motions = [(name, *vars(motion).values()) for name, motion in (classes or {}).items()]
         self._core: Any = _core.Tracker(spec, birth_score, confirm_score, max_age, max_gap, max_tracks, motions)
         self._class_names = tuple(one.name for one in spec.head.classes)
+        self._scene: str | None = None
 
     def update(self, result: Result) -> list[Track]:
         """The tracks after the next frame, by id.
@@ -114,6 +115,17 @@ class Tracker:
                 finite is counted in `health`.
         """
         return self.update_boxes(result.boxes, result.scores, result.labels, result.timestamp_ns, result.ego)
+
+    def follow(self, result: Result, scene: str = "") -> Result:
+        """The result with its tracks, of a drive named `scene`: another one than before discards the tracks.
+
+        Raises:
+            Error: as `update`.
+        """
+        if self._scene not in (None, scene):
+            self.reset()
+        self._scene = scene
+        return replace(result, tracks=self.update(result))
 
     def update_boxes(
         self, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, timestamp_ns: int, ego: Ego | None

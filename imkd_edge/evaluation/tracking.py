@@ -15,7 +15,7 @@ from __future__ import annotations
 import unittest
 import warnings
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,12 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.nuscenes import counted
-from imkd_edge.sources.base import Truth
+from imkd_edge.progress import Track as Progress
+from imkd_edge.result import Result
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.sources.nuscenes import GET_DEVKIT
-from imkd_edge.tracking import Track
+from imkd_edge.sources.select import Selection
+from imkd_edge.tracking import Track, Tracker
 
 CONFIGURATION = "tracking_nips_2019"
 # the devkit's metric -> its name here
@@ -77,6 +80,32 @@ def evaluate(frames: Sequence[TrackedFrame], classes: Sequence[str] | None = Non
         warnings.warn(f"the devkit's tracking evaluation failed: {fault}", stacklevel=2)
         metrics = None
     return _summary(metrics, config, _object_seconds(evaluation.tracks_gt, config))
+
+
+def tracked_frames(
+    selection: Selection, detect: Callable[[Sample], Result], tracker: Tracker, track: Progress | None = None
+) -> list[TrackedFrame]:
+    """Detects and tracks the objects of a selection; published are the tracks that a frame's boxes belong to.
+
+    Args:
+        detect: sample -> Result.
+        track: wraps the frames, for a progress bar.
+    Raises:
+        Error: spec_bad_value where the source does not know which boxes are one object.
+    """
+    instances = getattr(selection.source, "instances", None)
+    if instances is None:
+        what = "its labels do not say which boxes are one object"
+        raise Error(Code.spec_bad_value, what, f"{selection.source.kind}, --track", "evaluate tracks on synth")
+    frames = []
+    for sample in selection if track is None else track(selection):
+        tracks = tracker.follow(detect(sample), sample.scene).tracks or []
+        if sample.truth is None or sample.ego is None or sample.ego.T_world_ego is None:
+            continue
+        published = [one for one in tracks if one.detection is not None]
+        T, ids = np.asarray(sample.ego.T_world_ego), instances(sample.name)
+        frames.append(TrackedFrame(sample.scene, sample.timestamp_ns, T, sample.truth, ids, published))
+    return frames
 
 
 def load_devkit() -> dict[str, Any]:
