@@ -142,7 +142,7 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as `infer --json` prints it; "frame" only where it has a name, "tracks" where it was tracked."""
+        """The JSON form, as `infer --json` prints it; "frame" and "tracks" only where it has them."""
         timings = {stage: round(time, 1) for stage, time in {**self.timings_us, "total": self.total_us}.items()}
         return {
             **({"frame": self.frame} if self.frame else {}),
