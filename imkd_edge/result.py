@@ -134,6 +134,11 @@ class Result:
         return {track.detection: track for track in self.tracks or [] if track.detection is not None}
 
     @property
+    def confirmed_tracks(self) -> list[Track]:
+        """The tracks that were confirmed, also where they coast, by id; empty without tracks."""
+        return [track for track in self.tracks or [] if track.state != "tentative"]
+
+    @property
     def detections(self) -> list[Detection]:
         """The boxes one by one, best first."""
         return [

@@ -131,7 +131,7 @@ def _count(status: Status, result: Result) -> None:
     status.frames += 1
     status.detections += len(result)
     if result.tracks is not None:
-        status.tracks = sum(track.state != "tentative" for track in result.tracks)
+        status.tracks = len(result.confirmed_tracks)
     status.modes[result.health.mode] += 1
     status.warnings.update(warning.code for warning in result.health.warnings)
     status.infer_ms.append(result.total_us / 1000)

@@ -23,11 +23,12 @@ except ImportError as error:  # this module is imported only to write .mcap
     raise Error(Code.missing_extra, what, ".mcap", fix) from error
 
 BOXES, DETECTIONS, DIAGNOSTICS, TF, ODOMETRY = "/boxes", "/detections", "/diagnostics", "/tf", "/odom"
+TRACK_BOXES, TRACKS = "/track_boxes", "/tracks"  # as /boxes and /detections, with ids
 _NOT_IN_TOPICS = re.compile(r"[^A-Za-z0-9_]+")
 
 
 class Recorder(Sink):
-    """Boxes as foxglove.SceneUpdate and vision_msgs/Detection3DArray, states as diagnostics, the pose as TF.
+    """Boxes and tracks as foxglove.SceneUpdate and vision_msgs/Detection3DArray, states as diagnostics, the pose as TF.
 
     Args:
         path: of the .mcap.
@@ -58,6 +59,9 @@ class Recorder(Sink):
             self._write_sensors(sample)
         self._log(BOXES, scene.boxes(result), time)
         self._log_ros(DETECTIONS, ros.DETECTIONS, self._ros.detections(result), time)
+        if result.tracks is not None:
+            self._log(TRACK_BOXES, scene.tracks(result), time)
+            self._log_ros(TRACKS, ros.DETECTIONS, self._ros.tracks(result), time)
         self._log_ros(DIAGNOSTICS, ros.DIAGNOSTICS, self._ros.diagnostics(result), time)
 
     def close(self) -> None:

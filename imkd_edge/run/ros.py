@@ -46,9 +46,11 @@ class RosMessages:
 
     def detections(self, result: Result) -> bytes:
         """A Detection3DArray: a hypothesis and a box for each detection; it has no room for velocities."""
-        header = self._header(result.timestamp_ns)
-        entries = [self._detection(header, detection) for detection in result.detections]
-        return self._encode(DETECTIONS, header=header, detections=entries)
+        return self._array(result.timestamp_ns, [("", detection) for detection in result.detections])
+
+    def tracks(self, result: Result) -> bytes:
+        """As `detections`, of the confirmed tracks; `id` is the track's."""
+        return self._array(result.timestamp_ns, [(str(track.id), track) for track in result.confirmed_tracks])
 
     def diagnostics(self, result: Result) -> bytes:
         """A DiagnosticArray: the detector's mode with its warnings, and the state of each sensor."""
@@ -70,7 +72,12 @@ class RosMessages:
         stamp = self._make("builtin_interfaces/msg/Time", sec=time_ns // 10**9, nanosec=time_ns % 10**9)
         return self._make("std_msgs/msg/Header", stamp=stamp, frame_id=self._frame)
 
-    def _detection(self, header: Any, detection: Detection) -> Any:
+    def _array(self, time_ns: int, objects: list[tuple[str, Detection]]) -> bytes:
+        header = self._header(time_ns)
+        entries = [self._detection(header, id, detection) for id, detection in objects]
+        return self._encode(DETECTIONS, header=header, detections=entries)
+
+    def _detection(self, header: Any, id: str, detection: Detection) -> Any:
         x, y, z = map(float, detection.center)
         position = self._make("geometry_msgs/msg/Point", x=x, y=y, z=z)
         half = detection.yaw / 2
@@ -84,7 +91,7 @@ class RosMessages:
         covariance = self._make("geometry_msgs/msg/PoseWithCovariance", pose=pose, covariance=np.zeros(36))
         guess = self._make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis=hypothesis, pose=covariance)
         box = self._make("vision_msgs/msg/BoundingBox3D", center=pose, size=size)
-        return self._make("vision_msgs/msg/Detection3D", header=header, results=[guess], bbox=box, id="")
+        return self._make("vision_msgs/msg/Detection3D", header=header, results=[guess], bbox=box, id=id)
 
     def _status(self, name: str, level: int, text: str, values: dict[str, str]) -> Any:
         pairs = [self._make("diagnostic_msgs/msg/KeyValue", key=key, value=value) for key, value in values.items()]

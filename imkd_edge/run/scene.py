@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 from foxglove import messages as fg
@@ -10,6 +12,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Detection, Result
 from imkd_edge.rig import CameraCalibration, RadarCalibration
 from imkd_edge.sources.geometry import quaternion_of
+from imkd_edge.tracking import Track
 from imkd_edge.view.draw.canvas import class_color
 
 EGO, WORLD = "base_link", "map"  # REP 105
@@ -26,11 +29,20 @@ def stamp(time_ns: int) -> fg.Timestamp:
 
 def boxes(result: Result) -> fg.SceneUpdate:
     """The boxes of one frame, which replace those before them: a cube, a text and, where it moves, an arrow each."""
+    return _scene(result, {str(number): detection for number, detection in enumerate(result.detections)})
+
+
+def tracks(result: Result) -> fg.SceneUpdate:
+    """As `boxes`, of the confirmed tracks: an entity's id is that of its track, its arrow the smoothed velocity."""
+    return _scene(result, {str(track.id): track for track in result.confirmed_tracks})
+
+
+def _scene(result: Result, objects: Mapping[str, Detection]) -> fg.SceneUpdate:
     time = stamp(result.timestamp_ns)
     everything = fg.SceneEntityDeletion(timestamp=time, type=fg.SceneEntityDeletionType.All)
     entities = [
-        _entity(f"{number}", time, detection, class_color(detection.label, int(result.labels[number])))
-        for number, detection in enumerate(result.detections)
+        _entity(name, time, one, class_color(one.label, result.class_names.index(one.label)))
+        for name, one in objects.items()
     ]
     return fg.SceneUpdate(deletions=[everything], entities=entities)
 
@@ -44,6 +56,8 @@ def _entity(name: str, time: fg.Timestamp, detection: Detection, rgb: tuple[int,
         pose=_pose(x, y, z, detection.yaw), size=fg.Vector3(x=length, y=width, z=height), color=color
     )
     label = f"{detection.label} {detection.score:.2f}"
+    if isinstance(detection, Track):
+        label = f"#{name} {label}"
     text = fg.TextPrimitive(
         pose=_pose(x, y, z + height / 2 + 0.5, 0.0), billboard=True, font_size=0.6, color=solid, text=label
     )
@@ -54,6 +68,8 @@ def _entity(name: str, time: fg.Timestamp, detection: Detection, rgb: tuple[int,
     facts = {"label": detection.label, "score": repr(float(detection.score))}
     if not np.isnan(speed):
         facts |= {"vx": repr(vx), "vy": repr(vy)}
+    if isinstance(detection, Track):
+        facts |= {"state": detection.state, "age": repr(float(detection.age))}
     metadata = [fg.KeyValuePair(key=key, value=value) for key, value in facts.items()]
     return fg.SceneEntity(
         timestamp=time, frame_id=EGO, id=name, frame_locked=True, metadata=metadata,

@@ -63,7 +63,7 @@ class Viewer(Sink):
         boxes = np.asarray(result.boxes, np.float64)
         self._log_boxes("world/ego/detections", boxes, result)
         if result.tracks is not None:
-            self._log_tracks(sample, result.tracks)
+            self._log_tracks(sample, result.confirmed_tracks)
         if sample.truth is not None:
             self._log_truth(np.asarray(sample.truth.boxes))
         box_colors = [class_color(name, label) for name, label in zip(result.names, result.labels, strict=True)]
@@ -112,8 +112,7 @@ class Viewer(Sink):
         self._log("world/ego/velocity", arrows if moving.any() else rr.Clear(recursive=False))
 
     def _log_tracks(self, sample: Sample, tracks: list[Track]) -> None:
-        """The confirmed tracks' ids and velocities, and where they were; without a pose the trails are the ego's."""
-        tracks = [track for track in tracks if track.state != "tentative"]
+        """The tracks' ids and velocities, and where they were; without a pose the trails are the ego's."""
         pose = None if sample.ego is None else sample.ego.T_world_ego
         T = np.eye(4) if pose is None or self._origin is None else np.array(pose)
         T[:3, 3] -= 0 if pose is None or self._origin is None else self._origin

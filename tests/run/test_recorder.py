@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from rigs import three_camera_rig
 from scipy.spatial.transform import Rotation
 
-from imkd_edge import Detector, Error, Result
+from imkd_edge import Detector, Error, Result, Tracker
 from imkd_edge.run.sinks import open_sinks
 from imkd_edge.sources import open_source
 from imkd_edge.sources.base import Sample
@@ -34,7 +35,8 @@ def frames() -> list[tuple[Sample, Result]]:
     """Four frames of a moving rig with a fisheye."""
     samples = list(SynthSource(scenes=1, frames_per_scene=4, rig=three_camera_rig(), speed=10))
     with Detector("tiny", samples[0].rig, threads=1, score_threshold=0.05) as detector:
-        return [(sample, detector.infer_sample(sample)) for sample in samples]
+        tracker = Tracker(detector.spec)
+        return [(sample, tracker.follow(detector.infer_sample(sample))) for sample in samples]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +53,13 @@ def folder(frames, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def detections(folder: Path) -> list[list[dict[str, Any]]]:
+def objects_of(folder: Path, kind: str = "detections") -> list[list[dict[str, Any]]]:
     lines = (folder / "boxes.jsonl").read_text().splitlines()
-    return [json.loads(line)["detections"] for line in lines]
+    return [json.loads(line)[kind] for line in lines]
+
+
+def confirmed_of(folder: Path) -> list[list[dict[str, Any]]]:
+    return [[one for one in tracks if one["state"] != "tentative"] for tracks in objects_of(folder, "tracks")]
 
 
 def foxglove_messages(path: Path) -> dict[str, list[tuple[int, Any]]]:
@@ -101,7 +107,7 @@ def assert_equal_boxes(center: Any, orientation: Any, size: Any, expected: dict[
 
 
 def test_foxglove_shows_the_boxes_of_the_lines(folder: Path, frames) -> None:
-    updates, expected = foxglove_messages(folder / "boxes.mcap")["/boxes"], detections(folder)
+    updates, expected = foxglove_messages(folder / "boxes.mcap")["/boxes"], objects_of(folder)
     assert [time for time, _ in updates] == [sample.timestamp_ns for sample, _ in frames]
     assert sum(map(len, expected)) > 10
     for (_, update), objects in zip(updates, expected, strict=True):
@@ -122,7 +128,7 @@ def test_foxglove_shows_the_boxes_of_the_lines(folder: Path, frames) -> None:
 
 
 def test_ros_2_reads_the_boxes_of_the_lines(folder: Path, frames) -> None:
-    arrays, expected = ros_messages(folder / "boxes.mcap", "/detections"), detections(folder)
+    arrays, expected = ros_messages(folder / "boxes.mcap", "/detections"), objects_of(folder)
     for (time, array), objects, (sample, _) in zip(arrays, expected, frames, strict=True):
         stamp = array.header.stamp
         assert time == sample.timestamp_ns == stamp.sec * 10**9 + stamp.nanosec
@@ -133,6 +139,46 @@ def test_ros_2_reads_the_boxes_of_the_lines(folder: Path, frames) -> None:
             assert result.hypothesis.class_id == one["label"]
             assert result.hypothesis.score == pytest.approx(one["score"], abs=1e-4)
             assert_equal_boxes(result.pose.pose.position, result.pose.pose.orientation, entry.bbox.size, one)
+
+
+def test_foxglove_shows_the_tracks_of_the_lines_by_their_ids(folder: Path) -> None:
+    updates, expected = foxglove_messages(folder / "boxes.mcap")["/track_boxes"], confirmed_of(folder)
+    names = [[entity.id for entity in update.entities] for _, update in updates]
+    assert names == [[str(one["id"]) for one in tracks] for tracks in expected]
+    assert len(set(names[-1]) & set(names[-2])) > 3  # objects keep their names
+    smoothed = 0
+    for (_, update), tracks, detections in zip(updates, expected, objects_of(folder), strict=True):
+        for entity, one in zip(update.entities, tracks, strict=True):
+            [cube], facts = entity.cubes, {pair.key: pair.value for pair in entity.metadata}
+            assert_equal_boxes(cube.pose.position, cube.pose.orientation, cube.size, one)
+            assert entity.texts[0].text == f"#{one['id']} {one['label']} {one['score']:.2f}"
+            assert (facts["state"], float(facts["age"])) == (one["state"], pytest.approx(one["age"], abs=1e-4))
+            for arrow in entity.arrows:
+                heading = yaw_of(arrow.pose.orientation)
+                velocity = arrow.shaft_length * np.array([np.cos(heading), np.sin(heading)])
+                np.testing.assert_allclose(velocity, one["velocity"], atol=1e-3)
+                measured = one["detection"] is not None and detections[one["detection"]]["velocity"]
+                smoothed += bool(measured) and np.abs(np.subtract(velocity, measured)).max() > 0.05
+    assert smoothed > 3  # the arrow is not that of the detection
+
+
+def test_ros_2_reads_the_tracks_of_the_lines_by_their_ids(folder: Path) -> None:
+    arrays, expected = ros_messages(folder / "boxes.mcap", "/tracks"), confirmed_of(folder)
+    for (_, array), tracks in zip(arrays, expected, strict=True):
+        assert [entry.id for entry in array.detections] == [str(one["id"]) for one in tracks]
+        for entry, one in zip(array.detections, tracks, strict=True):
+            assert_equal_boxes(entry.bbox.center.position, entry.bbox.center.orientation, entry.bbox.size, one)
+            assert entry.results[0].hypothesis.class_id == one["label"]
+    detections = ros_messages(folder / "boxes.mcap", "/detections")
+    assert {entry.id for _, array in detections for entry in array.detections} == {""}
+
+
+def test_results_without_tracks_make_no_topic_of_tracks(frames, tmp_path: Path) -> None:
+    [sink] = open_sinks([tmp_path / "a.mcap"])
+    sink.write(frames[0][0], replace(frames[0][1], tracks=None))
+    sink.close()
+    assert set(foxglove_messages(tmp_path / "a.mcap")) == {"/boxes", "/tf"}
+    assert ros_messages(tmp_path / "a.mcap", "/detections") and not ros_messages(tmp_path / "a.mcap", "/tracks")
 
 
 def test_the_definition_in_the_file_is_that_of_vision_msgs(folder: Path) -> None:
@@ -152,8 +198,6 @@ def test_the_definition_in_the_file_is_that_of_vision_msgs(folder: Path) -> None
 
 
 def test_diagnostics_tell_the_state_of_every_sensor(frames, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     sample, result = frames[0]
     radar = next(name for name in result.health.sensors if name.lower().startswith("radar"))
     sensors = {**result.health.sensors, radar: "stale"}
@@ -208,7 +252,7 @@ def test_a_file_with_the_sensors_is_a_recording(folder: Path, frames) -> None:
 
 def test_boxes_alone_have_no_images(folder: Path) -> None:
     topics = set(foxglove_messages(folder / "boxes.mcap"))
-    assert topics == {"/boxes", "/tf"}
+    assert topics == {"/boxes", "/track_boxes", "/tf"}
     assert (folder / "boxes.mcap").stat().st_size < (folder / "full.mcap").stat().st_size / 4
 
 

@@ -162,7 +162,7 @@ class _Scene:
         if self.result is not None:
             parts.append(f"{len(self.result.detections)} detections")
             if self.result.tracks is not None:
-                parts.append(f"{sum(track.state != 'tentative' for track in self.result.tracks)} tracks")
+                parts.append(f"{len(self.result.confirmed_tracks)} tracks")
             parts += [f"{self.result.total_us / 1000:.1f} ms"] if self.result.total_us else []
             parts.append(f"health: {self.result.health.mode}")
         canvas.text(x, 30, "   ·   ".join(parts), self.theme.muted, 14)
