@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,32 @@ def test_results_go_to_files_and_the_summary_to_standard_output(run, tmp_path: P
     assert summary["infer_ms"]["p50"] > 0 and not summary["interrupted"]
     assert [json.loads(line)["frame"] for line in lines.read_text().splitlines()] == [f"s000-f00{i}" for i in range(3)]
     assert video.stat().st_size > 1000
+
+
+def test_the_lines_have_tracks_and_the_summary_counts_them(run, tmp_path: Path) -> None:
+    lines = tmp_path / "boxes.jsonl"
+    outcome = run("run", "tiny", "--data", "synth", *SMALL, "--save", lines)
+    frames = [json.loads(line) for line in lines.read_text().splitlines()]
+    for frame in frames:
+        ids = [track["id"] for track in frame["tracks"]]
+        assert ids == sorted(set(ids)) and ids
+        detected = [track for track in frame["tracks"] if track["detection"] is not None]
+        assert len({track["detection"] for track in detected}) == len(detected) > 0
+        for track in detected:
+            box = frame["detections"][track["detection"]]
+            assert track["label"] == box["label"] and math.dist(track["center"], box["center"]) < 2
+    first, last = ({track["id"] for track in frame["tracks"]} for frame in (frames[0], frames[-1]))
+    assert len(first & last) >= 3
+    confirmed = sum(track["state"] in ("confirmed", "coasting") for track in frames[-1]["tracks"])
+    assert outcome.code == 0 and f" | {confirmed} tracks" in outcome.stdout and confirmed > 0
+
+
+def test_without_tracks_nothing_speaks_of_them(run, tmp_path: Path) -> None:
+    lines = tmp_path / "boxes.jsonl"
+    outcome = run("run", "tiny", "--data", "synth", *SMALL, "--no-track", "--save", lines, "--json")
+    assert outcome.code == 0 and "tracks" not in json.loads(outcome.stdout)
+    assert all("tracks" not in json.loads(line) for line in lines.read_text().splitlines())
+    assert "tracks" not in run("run", "tiny", "--data", "synth", *SMALL, "--limit", 1, "--no-track").stdout
 
 
 def test_the_summary_is_a_line_for_people(run) -> None:

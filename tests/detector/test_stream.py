@@ -6,6 +6,7 @@ import gc
 import json
 import pickle
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from imkd_edge import Code, Detector, Error
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.select import select
+from imkd_edge.sources.synth import SynthSource
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +92,34 @@ def test_a_loop_may_end_early(detector: Detector, samples: list[Sample]) -> None
 
 def test_a_source_may_be_named(detector: Detector) -> None:
     assert next(iter(detector.stream("synth"))).frame == "s000-f000"
+
+
+def test_a_tracks_detections_are_one_object_and_ids_are_not_those_of_another_scene(detector: Detector) -> None:
+    """The truth of the synthetic world says which boxes are one object."""
+    source = SynthSource(scenes=2, frames_per_scene=4, image=(240, 135), sweeps=1)
+    objects: dict[int, set[tuple[str, int]]] = defaultdict(set)  # track -> scene and object of each detection
+    hits: dict[int, int] = defaultdict(int)
+    for sample, result in zip(source, detector.stream(source, track=True), strict=True):
+        for track in result.tracks:
+            if track.detection is None or track.label != "car":
+                continue
+            distances = np.hypot(*(sample.truth.boxes[:, :2] - result.boxes[track.detection, :2]).T)
+            if distances.min() < 2:
+                objects[track.id].add((sample.scene, source.instances(sample.name)[int(distances.argmin())]))
+                hits[track.id] += 1
+    long = [id for id, count in hits.items() if count >= 3]
+    assert len(long) >= 6 and all(len(objects[id]) == 1 for id in long)
+    scenes = {id: {scene for scene, _ in seen} for id, seen in objects.items()}
+    assert all(len(names) == 1 for names in scenes.values()) and len(set.union(*scenes.values())) == 2
+
+
+def test_tracks_are_there_only_where_asked_for(detector: Detector, samples: list[Sample]) -> None:
+    for track in (False, True):
+        results = list(detector.stream(iter(samples), track=track))
+        assert [result.tracks is not None for result in results] == [track] * 3
+        assert all(("tracks" in result.to_dict()) == track for result in results)
+        assert (len(results[-1].track_of) > 0) == track
+        assert bool(results[-1].confirmed_tracks) == track
 
 
 def test_the_picture_is_there_while_the_sample_is(detector: Detector, samples: list[Sample]) -> None:

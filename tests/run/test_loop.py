@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from imkd_edge.run.sink import QUEUE, Sink, Worker
 from imkd_edge.run.sinks import JsonLines, open_sink, open_sinks
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
+from imkd_edge.tracking import Tracker
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,20 @@ def test_a_video_shows_each_frame_until_the_next(detector: Detector, samples: li
         where = np.s_[60:300, :900]  # the images: the figures beside them hold times
         error = np.abs(picture[where].astype(float) - expected[where])
         assert error.mean() < 8 < np.abs(first[where].astype(float) - second[where]).mean()
+
+
+def test_a_video_names_the_tracks(detector: Detector, samples: list[Sample], tmp_path: Path) -> None:
+    run(detector, samples[:1], [open_sink(tmp_path / "a.mp4")], tracker=Tracker(detector.spec))
+    [picture] = pictures(tmp_path / "a.mp4")
+    result = Tracker(detector.spec).follow(detector.infer_sample(samples[0]))
+    where = np.s_[60:300, :900]  # the images: the figures beside them hold times
+    named, nameless = (
+        one.plot(samples[0])[where].astype(float) for one in (result, replace(result, tracks=None))
+    )  # fmt: skip
+    changed = np.abs(named - nameless) > 60
+    assert changed.sum() > 100
+    error, error_without = (np.abs(picture[where] - other)[changed].mean() for other in (named, nameless))
+    assert error < error_without / 2
 
 
 def test_a_frame_of_another_size_is_fitted_to_the_videos(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rigs import three_camera_rig
 
-from imkd_edge import Detector, Result
+from imkd_edge import Detector, Result, Tracker
 from imkd_edge.run.sinks import open_sink
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
@@ -51,7 +51,8 @@ def frames() -> list[tuple[Sample, Result]]:
     rest = {camera: image for camera, image in samples[1].frames.items() if camera != name}
     samples[1] = replace(samples[1], frames=rest)
     with Detector("tiny", samples[0].rig, threads=1, score_threshold=0.05) as detector:
-        return [(sample, detector.infer_sample(sample)) for sample in samples]
+        tracker = Tracker(detector.spec)
+        return [(sample, tracker.follow(detector.infer_sample(sample))) for sample in samples]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,31 @@ def test_boxes_are_the_detections(frames, entities: dict[str, Columns]) -> None:
         np.testing.assert_allclose(turn, 1, atol=1e-5)
         labels = [f"{d.label} {d.score:.2f}" for d in result.detections]
         assert columns["Boxes3D:labels"][index] == labels
+
+
+def test_tracks_have_their_ids_and_smoothed_velocities(frames, entities: dict[str, Columns]) -> None:
+    points, arrows = entities["/world/ego/tracks"], entities["/world/ego/tracks/velocity"]
+    for index, (_, result) in enumerate(frames):
+        tracks = [track for track in result.tracks if track.state in ("confirmed", "coasting")]
+        assert len(tracks) > 3
+        assert points["Points3D:labels"][index] == [f"#{track.id}" for track in tracks]
+        np.testing.assert_allclose(points["Points3D:positions"][index], [t.center for t in tracks], rtol=1e-6)
+        vectors = np.array(arrows["Arrows3D:vectors"][index])
+        np.testing.assert_allclose(vectors[:, :2], [t.velocity for t in tracks], rtol=1e-6)
+
+
+def test_trails_stay_in_the_world_while_the_vehicle_moves(frames, entities: dict[str, Columns]) -> None:
+    start = frames[0][0].ego.T_world_ego[:3, 3]
+    where: list[dict[int, np.ndarray]] = []  # of each frame: track -> position from the first pose
+    for sample, result in frames:
+        T = sample.ego.T_world_ego
+        confirmed = [track for track in result.tracks if track.state in ("confirmed", "coasting")]
+        where.append({track.id: T[:3, :3] @ track.center + T[:3, 3] - start for track in confirmed})
+    trails = entities["/world/trails"]["LineStrips3D:strips"][1]
+    expected = [[one[id] for one in where if id in one] for id in where[1]]
+    assert len(trails) == len(expected) and sum(len(trail) == 2 for trail in expected) > 3
+    for trail, positions in zip(trails, expected, strict=True):
+        np.testing.assert_allclose(trail, positions, atol=1e-3)
 
 
 def test_the_timeline_is_the_sensors(frames, entities: dict[str, Columns]) -> None:
