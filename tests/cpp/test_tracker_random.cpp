@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <ctime>
 #include <limits>
 #include <random>
 #include <set>
@@ -113,5 +115,31 @@ TEST(Tracker, is_deterministic) {
     }
   }
 }
+
+#ifndef IMKD_SANITIZED
+// Processor time, which another program does not lengthen; the bound allows for a machine five times as slow.
+TEST(Tracker, takes_less_than_a_millisecond_for_a_hundred_objects) {
+  Tracker tracker(small_spec());
+  std::mt19937 random(1);
+  std::normal_distribution<double> noise(0, 0.3);
+  std::uniform_real_distribution<double> place(-50, 50);
+  std::vector<std::pair<double, double>> objects(100);
+  for (auto& [x, y] : objects) x = place(random), y = place(random);
+  std::vector<double> us;
+  for (int frame = 0; frame < 1100; ++frame) {
+    std::vector<Detection> detections;
+    for (const auto& [x, y] : objects)
+      detections.push_back(car(x + 0.1 * frame + noise(random), y + noise(random), 1, 0));
+    std::shuffle(detections.begin(), detections.end(), random);
+    const Result result = result_at(0.1 * frame, std::move(detections));
+    const std::clock_t begin = std::clock();
+    ASSERT_GE(tracker.update(result).size(), 90u);
+    if (frame >= 100) us.push_back(1e6 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC);
+  }
+  std::sort(us.begin(), us.end());
+  std::printf("100 objects: p50 %.0f us, p99 %.0f us\n", us[500], us[990]);
+  EXPECT_LT(us[500], 1000);
+}
+#endif
 
 }  // namespace
