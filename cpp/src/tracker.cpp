@@ -243,7 +243,8 @@ struct Tracker::State {
       const std::array<double, 2>& position = objects[i].motion.position;
       for (const std::size_t j : class_observations) {
         const std::array<double, 2>& other = observations[j].position;
-        const double distance = std::hypot(other[0] - position[0], other[1] - position[1]);
+        // Not hypot, which costs more than all the rest of the frame and differs between libraries.
+        const double distance = std::sqrt(square(other[0] - position[0]) + square(other[1] - position[1]));
         cost.push_back(distance < gate ? distance - widest : 0);
       }
     }
