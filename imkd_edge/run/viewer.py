@@ -28,6 +28,7 @@ except ImportError as error:  # this module is imported only to show
 
 JPEG_QUALITY = 80
 TRAIL = 50  # positions of a track
+EYE = np.array([[-25.0, 0, 25], [15, 0, 0]])  # m in the first ego frame: of the eye, and where it looks
 TIMELINE = "sensor"  # time of the frames
 
 
@@ -88,7 +89,10 @@ class Viewer(Sink):
         times = rrb.TimeSeriesView(origin="times", name="time in ms")
         states = rrb.TextLogView(origin="health", name="health")
         side = rrb.Vertical(rrb.Grid(*views), rrb.Horizontal(times, states), row_shares=[3, 1])
-        world = rrb.Spatial3DView(origin="world", name="scene")
+        pose = None if sample.ego is None else sample.ego.T_world_ego
+        behind, ahead = EYE if pose is None else EYE @ np.asarray(pose)[:3, :3].T
+        eye = rrb.EyeControls3D(position=behind, look_target=ahead, eye_up=(0, 0, 1), tracking_entity="world/ego")
+        world = rrb.Spatial3DView(origin="world", name="scene", eye_controls=eye)
         self._stream.send_blueprint(
             rrb.Blueprint(rrb.Horizontal(world, side, column_shares=[1, 1]), collapse_panels=True)
         )
@@ -105,7 +109,7 @@ class Viewer(Sink):
     def _log_boxes(self, entity: str, boxes: np.ndarray, result: Result) -> None:
         colors = [class_color(name, label) for name, label in zip(result.names, result.labels, strict=True)]
         labels = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores, strict=True)]
-        self._log(entity, _boxes(boxes, colors, labels))
+        self._log(entity, _boxes(boxes, colors, labels, show_labels=result.tracks is None))
         moving = np.hypot(*np.nan_to_num(boxes[:, 7:9]).T) > bev.MOVING
         vectors = np.concatenate([boxes[moving, 7:9], np.zeros((moving.sum(), 1))], 1)
         arrows = rr.Arrows3D(origins=boxes[moving, :3], vectors=vectors, colors=np.array(colors or [(0, 0, 0)])[moving])
@@ -120,9 +124,11 @@ class Viewer(Sink):
         old, self._trails = self._trails, {}
         for track, position in zip(tracks, centers @ T[:3, :3].T + T[:3, 3], strict=True):
             self._trails[track.id] = [*old.get(track.id, []), position][-TRAIL:]
-        labels = [f"#{track.id}" for track in tracks]
+        labels = [f"#{track.id} {track.label}" for track in tracks]
         colors = [track_color(track.id) for track in tracks]
-        self._log("world/ego/tracks", rr.Points3D(centers, labels=labels, colors=colors, radii=rr.Radius.ui_points(4)))
+        radii = rr.Radius.ui_points(4)
+        points = rr.Points3D(centers, labels=labels, colors=colors, radii=radii, show_labels=True)
+        self._log("world/ego/tracks", points)
         vectors = np.array([[*np.nan_to_num(track.velocity), 0] for track in tracks]).reshape(-1, 3)
         self._log("world/ego/tracks/velocity", rr.Arrows3D(origins=centers, vectors=vectors, colors=colors))
         self._log("world/trails", rr.LineStrips3D(list(self._trails.values()), colors=colors))
@@ -179,10 +185,17 @@ def track_color(id: int) -> tuple[int, int, int]:
     return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(id * 0.618 % 1, 0.6, 1.0))  # type: ignore[return-value]
 
 
-def _boxes(boxes: np.ndarray, colors: list[tuple[int, int, int]], labels: list[str] | None) -> Any:
-    """Boxes (N, 9) as Rerun's, turned about z."""
+def _boxes(
+    boxes: np.ndarray, colors: list[tuple[int, int, int]], labels: list[str] | None, show_labels: bool = True
+) -> Any:
+    """Boxes (N, 9) as Rerun's, turned about z; where tracks have labels, those of the boxes show under the mouse."""
     half, zero = boxes[:, 6] / 2, np.zeros(len(boxes))
     quaternions = np.stack([zero, zero, np.sin(half), np.cos(half)], 1)
     return rr.Boxes3D(
-        centers=boxes[:, :3], half_sizes=boxes[:, 3:6] / 2, quaternions=quaternions, colors=colors, labels=labels
+        centers=boxes[:, :3],
+        half_sizes=boxes[:, 3:6] / 2,
+        quaternions=quaternions,
+        colors=colors,
+        labels=labels,
+        show_labels=show_labels,
     )

@@ -84,7 +84,8 @@ def test_tracks_have_their_ids_and_smoothed_velocities(frames, entities: dict[st
     for index, (_, result) in enumerate(frames):
         tracks = [track for track in result.tracks if track.state in ("confirmed", "coasting")]
         assert len(tracks) > 3
-        assert points["Points3D:labels"][index] == [f"#{track.id}" for track in tracks]
+        assert points["Points3D:labels"][index] == [f"#{track.id} {track.label}" for track in tracks]
+        assert entities["/world/ego/detections"]["Boxes3D:show_labels"][index] == [False]
         np.testing.assert_allclose(points["Points3D:positions"][index], [t.center for t in tracks], rtol=1e-6)
         vectors = np.array(arrows["Arrows3D:vectors"][index])
         np.testing.assert_allclose(vectors[:, :2], [t.velocity for t in tracks], rtol=1e-6)
