@@ -13,6 +13,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
@@ -304,8 +306,6 @@ def _toml_value(text: str) -> Any:
 
 def write_config(settings: Config, path: Path) -> None:
     """Writes every section and key of a config as a TOML file that load_config reads, completely or not at all."""
-    import tomli_w
-
     write_atomically(path, tomli_w.dumps(settings.to_dict()).encode())
 
 
