@@ -67,6 +67,7 @@ class InferOptions:
     frame: Annotated[tuple[str, ...], Option("Name of a frame; repeatable.")] = ()
     frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
     split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
     save: Annotated[bool, Option("Write OUT/FRAME/overview.png and result.json.")] = False
     out: Annotated[Path, Option("Folder for --save.")] = Path("runs/infer")
     debug: Annotated[bool, Option("With --save: also draw the gate maps.")] = False
@@ -197,6 +198,14 @@ class InitOptions:
     size: Annotated[str, Option("Of the networks: tiny, lite, r18 or r50.")] = "tiny"
     split: Annotated[str | None, Option("To train on; the default is train where the source has it, else all.")] = None
     limit: Annotated[int, Option("Frames whose sensor files are read, evenly spaced.", min=1)] = 200
+    past: Annotated[
+        int | None,
+        Option(
+            "Past frames for the model; the default is 3 where the ego motion is known; 0: faster.",
+            min=0,
+            max=16,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from imkd_edge.checks.data.page import tables
+from imkd_edge.checks.data.page import NOTES, tables
 from imkd_edge.checks.data.report import Finding, Report, shortened
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
@@ -76,7 +76,7 @@ def init(
         print_json(result)
     else:
         report.show_numbers("config", result)
-        log().print(f"imkd-edge train {to}")
+        log().print(f"next: imkd-edge train {to}")
     return OK
 
 
@@ -91,6 +91,8 @@ def show_report(result: Report) -> None:
         for row in rows:
             table.add_row(*(escape(value) for value in row))
         out().print(table)
+        if title in NOTES:
+            out().print(f"[dim]{escape(NOTES[title])}[/]\n")
     if result.findings:
         findings = report.make_table("Findings", "code", "finding")
         for finding in shortened(result.findings):

@@ -314,7 +314,7 @@ def compare(
 def evaluate(
     bundle: Annotated[
         str,
-        typer.Argument(help="Folder NAME.imkd, the name of a shipped bundle (tiny), or a checkpoint.pt of train."),
+        typer.Argument(help="Folder NAME.imkd, a shipped bundle's name (tiny), or a run's folder or checkpoint.pt."),
     ],
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     options: EvalOptions,
@@ -324,6 +324,7 @@ def evaluate(
 ) -> int:
     """Measure a bundle on labelled frames: the official metrics of a data set, or for any classes AP by class."""
     source_options = parse_options(option)
+    bundle = str(_checkpoint_of(Path(bundle), best=False))
     if bundle.endswith(".pt"):
         refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
         module = _extra("imkd_edge.training.evaluate", "train")
@@ -335,7 +336,7 @@ def evaluate(
     if json:
         print_json(result)
     else:
-        title = f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames"
+        title = f"{bundle} on {data}, split {result['split']}, {result['frames']} frames"
         title += f" ({result['unlabelled']} more without labels are left out)" if result["unlabelled"] else ""
         if result["protocol"] == "classes":
             from imkd_edge.cli.report_classes import show_classes

@@ -129,11 +129,12 @@ def choose(
 ) -> Selection:
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
     selection = select(data, split=None if split == "all" else split, options=source_options, read=read)
-    if not selection.names[:limit]:
+    selection = selection.first(limit)
+    if not selection.names:
         raise Error(
             Code.train_no_data, f"no frame of the split {split!r} is left", source_name(data), "choose a limit from 1"
         )
-    return Selection(selection.source, selection.names[:limit])
+    return selection
 
 
 def check_protocol(source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None) -> None:

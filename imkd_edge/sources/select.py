@@ -30,6 +30,10 @@ class Selection:
     def __iter__(self) -> Iterator[Sample]:
         return (self.source[name] for name in self.names)
 
+    def first(self, limit: int | None) -> Selection:
+        """The first frames of it; all where `limit` is None."""
+        return Selection(self.source, self.names[:limit])
+
 
 def select(
     source: str | Source,
