@@ -13,9 +13,6 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
-from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config_checks import disagreements
@@ -304,11 +301,6 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def write_config(settings: Config, path: Path) -> None:
-    """Writes every section and key of a config as a TOML file that load_config reads, completely or not at all."""
-    write_atomically(path, tomli_w.dumps(settings.to_dict()).encode())
-
-
 def read_tree(
     name: str | Path, folder: Path = CONFIGS, visited: frozenset[Path] = frozenset()
 ) -> tuple[dict[str, Any], Path]:
@@ -330,8 +322,13 @@ def read_tree(
         path = folder / f"{name}.toml"
     if not path.is_file() or path in visited:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        if Path(name).is_dir():
+            fix = f"write one that fits these recordings: imkd-edge init {name} --out {Path(name).name}.toml"
+            raise Error(Code.train_config, "it is a folder, and a config is a TOML file", str(name), fix)
         problem = f"'{name}' is its own base" if path in visited else f"there is no '{name}'"
-        raise Error(Code.train_config, problem, str(path), f"shipped {folder.name}: {names}")
+        raise Error(
+            Code.train_config, problem, str(path), f"name a .toml file, or one of the shipped {folder.name}: {names}"
+        )
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

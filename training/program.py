@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 
 import imkd_edge.ops as ops
@@ -23,7 +24,7 @@ from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
-from imkd_edge.training.config import Config, DataConfig, load_config, write_config
+from imkd_edge.training.config import Config, DataConfig, load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.run import Run
 from imkd_edge.training.source_weights import SourceWeights, read_source
@@ -129,7 +130,7 @@ def train_stages(
     if weights is not None and not run.checkpoint.is_file():
         _start(stage, weights, options.out, monitor)
     if distributed.rank() == 0:
-        write_config(settings, options.out / CONFIG)
+        write_atomically(options.out / CONFIG, tomli_w.dumps(settings.to_dict()).encode())
     return run.train(options.resume, progress)
 
 

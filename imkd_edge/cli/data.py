@@ -83,7 +83,7 @@ def init(
 def show_report(result: Report) -> None:
     """What was counted and measured, then the findings."""
     frames = f"{result.frames} frames in {result.scenes} scenes, {result.labelled} of {result.counted} labelled"
-    out().print(escape(f"{result.source} ({result.kind}): {frames}; the sensor files of {result.read} were read"))
+    out().print(escape(f"{result.source} ({result.kind}): {frames}; {result.read_text()}"))
     for title, (columns, rows) in tables(result).items():
         table = report.make_table(escape(title), *columns)
         for column in table.columns:

@@ -306,7 +306,9 @@ def compare(
     if json:
         print_json(result)
     else:
-        report.show_comparison(result)
+        from imkd_edge.cli.report_compare import show_comparison
+
+        show_comparison(result)
     return OK if result["within"] else GATE_FAILED
 
 

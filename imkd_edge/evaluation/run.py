@@ -223,7 +223,7 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
         return vod.evaluate(source.label_folder, names, [source.rig(name) for name in names], detections)
     effect = "not scored" if name == protocol.CLASSES else "0 in the averages over nuScenes' classes"
     for remark in tally(frames, predictions.classes).remarks(effect):
-        warnings.warn(f"{source.kind}: {remark}", stacklevel=2)
+        warnings.warn(f"{source_name(source)}: {remark}", stacklevel=2)
     if name == protocol.CLASSES:
         return evaluate_classes(frames, predictions.classes, RANGES if options.per_range else ())
     from imkd_edge.evaluation import nuscenes

@@ -53,7 +53,7 @@ def page(report: Report, frames: list[np.ndarray]) -> str:
     title = f"{Path(report.source).name}: {report.status}, {report.frames} frames"
     parts = [
         element("p", f"{report.kind}, {report.scenes} scenes, {report.labelled} of {report.counted} frames labelled; "
-                f"the sensor files of {report.read} were read."),
+                f"{report.read_text()}."),
         element("p", INTRODUCTION),
         element("h2", "Findings"),
         _findings(report),
