@@ -326,9 +326,7 @@ def read_tree(
             fix = f"write one that fits these recordings: imkd-edge init {name} --out {Path(name).name}.toml"
             raise Error(Code.train_config, "it is a folder, and a config is a TOML file", str(name), fix)
         problem = f"'{name}' is its own base" if path in visited else f"there is no '{name}'"
-        raise Error(
-            Code.train_config, problem, str(path), f"name a .toml file, or one of the shipped {folder.name}: {names}"
-        )
+        raise Error(Code.train_config, problem, str(path), f"name a .toml file, or a shipped one: {names}")
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

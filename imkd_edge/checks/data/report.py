@@ -74,7 +74,7 @@ class Report:
     def read_text(self) -> str:
         """Which sensor files were read, for people."""
         if not self.read and self.status == "error":
-            return "no sensor file was read: mend the errors of the format first, then check again"
+            return "its sensor data were not examined: mend the errors, then check again"
         return f"the sensor files of {self.read} were read"
 
     def to_dict(self) -> dict[str, Any]:
