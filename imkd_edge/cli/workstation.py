@@ -277,13 +277,21 @@ def quantize(
     if options.qat or options.refine:
         _extra("imkd_edge.quantization.qat", "train")
     result = module.quantize(bundle, data, out, options, source_options=parse_options(option), threads=threads, bar=bar)
-    _show("INT8 bundle", result, json)
+    _show("INT8 bundle", result if json else _quantized(result), json)
     worst, trained = max(result["error"].values()), options.qat or options.refine
     if options.gate is None and not trained and worst > module.LARGE_ERROR:
         log().print(
             f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 keeps the most sensitive layers in float"
         )
     return OK
+
+
+def _quantized(result: dict) -> dict:
+    """What a person wants to know of it; --json has all."""
+    method = f"{result['name']}, {result['bits']} bits"
+    trained = {"training": result["training"]} if result["training"] else {}
+    kept = ("bytes", "float_bytes", "int8_share", "frames", "unusable", "metrics", "error")
+    return {"bundle": result["bundle"], "method": method, **trained, **{key: result[key] for key in kept}}
 
 
 @verb
