@@ -181,7 +181,7 @@ def test_large_error_of_the_int8_bundle_brings_advice(
     result = {"error": {"camera": 0.01, "bev": error}}
     module = SimpleNamespace(LARGE_ERROR=0.05, quantize=lambda *_, **__: result)
     monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
-    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
+    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json", *gate)
     assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == advice
 
 
