@@ -1,4 +1,4 @@
-"""The verbs of one's own recordings: check, init."""
+"""The verbs of one's own recordings: convert, check, init."""
 
 from __future__ import annotations
 
@@ -26,13 +26,20 @@ from imkd_edge.cli.common import (
     print_json,
     verb,
 )
-from imkd_edge.options import CheckOptions, InitOptions
+from imkd_edge.options import CheckOptions, ConvertOptions, InitOptions
 
 _COLORS = {"error": "bold red", "warning": "yellow", "ok": "green"}
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs to the application."""
+    app.command(
+        "convert",
+        epilog=examples(
+            "imkd-edge convert recordings/astyx --to drives/astyx",
+            "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
+        ),
+    )(convert)
     app.command(
         "check",
         epilog=examples("imkd-edge check drives/yard --html yard.html", "imkd-edge check synth --limit 20 --json"),
@@ -44,6 +51,26 @@ def register(app: typer.Typer) -> None:
             "imkd-edge init recordings/astyx --size lite --split train --out mine.toml --json",
         ),
     )(init)
+
+
+@verb
+def convert(
+    source: SourceName,
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: ConvertOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Write any source as a drive folder, the documented format for one's own recordings."""
+    from imkd_edge.sources.convert import convert as write
+
+    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
+    if json:
+        print_json(result)
+    else:
+        report.show_numbers("drive folder", result)
+        log().print(f"next: imkd-edge check {to}")
+    return OK
 
 
 @verb

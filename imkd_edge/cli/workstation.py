@@ -1,4 +1,4 @@
-"""The verbs of the workstation: convert, train, export, quantize, compare, eval. Torch waits until a verb needs it."""
+"""The verbs of the workstation: train, export, quantize, compare, eval. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from imkd_edge.cli.common import (
     GATE_FAILED,
     OK,
     Json,
-    SourceName,
     SourceOptions,
     Threads,
     bar,
@@ -31,7 +30,6 @@ from imkd_edge.options import (
     BEST,
     CHECKPOINT,
     CompareOptions,
-    ConvertOptions,
     EvalOptions,
     QuantizeOptions,
     RunOptions,
@@ -43,13 +41,6 @@ from imkd_edge.options import (
 def register(app: typer.Typer) -> None:
     """Adds the verbs to the application."""
     add = app.command
-    add(
-        "convert",
-        epilog=examples(
-            "imkd-edge convert recordings/astyx --to drives/astyx",
-            "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
-        ),
-    )(convert)
     add(
         "train",
         epilog=examples(
@@ -93,22 +84,6 @@ def register(app: typer.Typer) -> None:
             "imkd-edge eval runs/yard.imkd --data drives/yard --split val --per-range",
         ),
     )(evaluate)
-
-
-@verb
-def convert(
-    source: SourceName,
-    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
-    options: ConvertOptions,
-    option: SourceOptions = None,
-    json: Json = False,
-) -> int:
-    """Write any source as a drive folder, the documented format for one's own recordings."""
-    from imkd_edge.sources.convert import convert as write
-
-    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
-    _show("drive folder", result, json)
-    return OK
 
 
 @verb

@@ -36,27 +36,27 @@ VERBS: dict[str, set[type]] = {  # verb -> its option classes
     "infer": {InferOptions, RunOptions},
     "bench": {BenchOptions, RunOptions},
     "build-engine": {BuildOptions},
-    "run": {LiveOptions, RunOptions},
     "convert": {ConvertOptions},
-    "check": {CheckOptions},
-    "init": {InitOptions},
     "train": {TrainOptions},
     "quantize": {QuantizeOptions},
     "compare": {CompareOptions},
     "eval": {EvalOptions, RunOptions},
+    "check": {CheckOptions},
+    "init": {InitOptions},
+    "run": {LiveOptions, RunOptions},
 }
 REQUIRED = {  # arguments without which a verb does not start
     "infer": ["synth"],
     "bench": [],
     "build-engine": ["tiny"],
-    "run": ["tiny", "--data", "synth"],
     "convert": ["synth", "--to", "drive"],
-    "check": ["synth"],
-    "init": ["synth", "--out", "mine.toml"],
     "train": ["tiny"],
     "quantize": ["tiny", "--data", "synth", "--out", "x.imkd"],
     "compare": ["tiny", "tiny"],
     "eval": ["tiny", "--data", "synth"],
+    "check": ["synth"],
+    "init": ["synth", "--out", "x.toml"],
+    "run": ["tiny", "--data", "synth"],
 }
 
 
