@@ -120,6 +120,7 @@ def train(
     if result:  # of the processes that torchrun starts, only the first returns one
         shown = result if json else {name: value for name, value in result.items() if name != "validation"}
         _show("training", shown, json)
+        log().print(f"next: imkd-edge eval {options.out} --data ..., imkd-edge export {options.out} --out NAME.imkd")
     return OK
 
 

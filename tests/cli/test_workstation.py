@@ -191,6 +191,12 @@ def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored:
     assert outcome.code == 2 and ignored[0] in outcome.stderr
 
 
+def test_eval_takes_the_folder_of_a_run_for_its_checkpoint(run, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    outcome = run("eval", tmp_path, "--data", "synth", "--device", "cuda")
+    assert outcome.code == 2 and "a checkpoint runs in torch" in outcome.stderr
+
+
 def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignore(run, tmp_path: Path) -> None:
     outcome = run("export", "tiny", "--cameras", 8, "--out", tmp_path / "m.imkd", "--json")
     assert outcome.code == 0 and json.loads(outcome.stdout)["cameras"] == 8
