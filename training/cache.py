@@ -27,7 +27,8 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.timeline import moment
-from imkd_edge.training.config import Config, DataConfig
+from imkd_edge.training.config import Config
+from imkd_edge.training.sections import DataConfig
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}

@@ -276,6 +276,9 @@ class FrameDataset(Dataset):
             arrays["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
             arrays["lidar_grid"] = _lidar_grid(spec, sample)
+        if self.sensors and self.config.distill.seen:
+            radar = any(len(sweep.points) for sweep in sample.radar)
+            arrays["seen"] = np.array([arrays["present"].any(), radar], np.float32)
 
         # Targets.
         arrays |= self.targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel
-from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.distributed import divisor
+from imkd_edge.training.sections import TrainConfig
 
 POSITIVE_WEIGHT = 2.13  # Philion & Fidler 2020, their pos_weight
 

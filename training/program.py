@@ -23,9 +23,10 @@ from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
-from imkd_edge.training.config import Config, DataConfig, load_config, write_config
+from imkd_edge.training.config import Config, load_config, write_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.run import Run
+from imkd_edge.training.sections import DataConfig
 from imkd_edge.training.source_weights import SourceWeights, read_source
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
 from imkd_edge.training.validation import Validation

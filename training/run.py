@@ -18,11 +18,12 @@ from imkd_edge.options import BEST
 from imkd_edge.progress import Monitor, Silent, Track, clock
 from imkd_edge.training import distributed
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, STUDENT, code_version, load_checkpoint, save_checkpoint
-from imkd_edge.training.config import Config, TrainConfig, from_dict
+from imkd_edge.training.config import Config, from_dict
 from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate, measure_contract
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.events import Events
 from imkd_edge.training.pace import Pace
+from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage
 from imkd_edge.training.validation import Best, Validation
 
