@@ -24,7 +24,13 @@ from imkd_edge.training.run import Run, micro_batches
 from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage, StudentStage
 
-SLOW = DISTIL.replace("label_epochs = 2", "label_epochs = 2\nrate = 1e-4") + "ramp = 0.0\n"
+SECOND = """levels = ["fused", "trunk", "pre-head"]
+normalise = true
+balance = true
+false_positives = 0.5
+radar_active = true
+"""
+SLOW = DISTIL.replace("label_epochs = 2", "label_epochs = 2\nrate = 1e-4") + f"ramp = 0.0\n{SECOND}"
 STAGES = ("teacher", "labels", ".")
 
 
