@@ -119,7 +119,7 @@ def train(
     ],
     options: TrainOptions,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")
+        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, astyx-second, synth.")
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
