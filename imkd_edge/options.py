@@ -140,6 +140,10 @@ class TrainOptions:
 
     data: Annotated[str | None, Option("Folder or name of the source; the default is the config's.")] = None
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
+    unlabelled: Annotated[
+        str | None,
+        Option("Folder or name of a source whose frames teach the student without labels, by the terms of [distill]."),
+    ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
     start: Annotated[

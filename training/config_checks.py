@@ -84,6 +84,8 @@ def _check_distill(config: Config) -> Problems:
     distill = config.distill
     if distill.radar_active and "log_count" not in [f.statistic for f in config.spec.radar.features]:
         yield "[distill] radar_active without a radar statistic log_count", "add it to [spec.radar], or set it false"
+    if config.data.unlabelled and not distill.has_terms:
+        yield "[data] unlabelled, and [distill] has no term that teaches without labels", "set radar, fused or response"
     if distill.groups and ("fused" not in distill.levels or config.model.bev_channels % 2):
         yield "[distill] groups splits the channels of the fused map", 'add "fused" to levels, with even bev_channels'
 

@@ -188,6 +188,7 @@ class Distiller(nn.Module):
         kind, keep = self.config.response_weight, self.where(batch, self.sensors)[:, 0] * (1 - batch["unlit"])
         t = torch.sigmoid(teacher["heatmap"])
         if kind == "gaussian":
+            keep = keep * batch.get("labelled", 1.0)
             t = t * batch["heatmap"]
             heatmap = quality_focal(student["heatmap"], t, keep[:, None], batch["heatmap"].eq(1).sum())
             weight, group = labelled_score(teacher["heatmap"], batch), batch["group"]

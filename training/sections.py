@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -29,6 +29,8 @@ class DataConfig:
     source: str = "synth"  # argument of open_source; --data overrides it
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
+    unlabelled: str = ""  # another source, of frames that teach the student without labels; --unlabelled overrides it
+    unlabelled_split: str = "all"
     sensors: str = "both"  # inputs of the student, one of SENSORS
     # The dataset's label -> the spec's class; labels not listed are background.
     classes: dict[str, str] = field(default_factory=dict)
@@ -36,6 +38,10 @@ class DataConfig:
     keep: bool = True  # decoded samples stay in memory or in the cache; else every epoch decodes them again
     limit: int = 0  # only the first frames of the split; 0 = all
     licence: str = ""  # of the data, for the model card
+
+    def without_paths(self, source: str = "") -> DataConfig:
+        """The same with `source` in place of the source's path, and a word in place of the unlabelled one's."""
+        return replace(self, source=source, unlabelled="other" if self.unlabelled else "")
 
 
 @dataclass(frozen=True)
