@@ -176,6 +176,16 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class LabelOptions:
+    """Which frames a network labels, and which objects it writes."""
+
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+    score: Annotated[float, Option("Least score of an object that is written.", min=0.0, max=1.0)] = 0.3
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """Which frames of a source become a drive folder."""
 

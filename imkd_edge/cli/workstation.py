@@ -1,4 +1,4 @@
-"""The verbs of the workstation: convert, train, export, quantize, compare, eval. Torch waits until a verb needs it."""
+"""The verbs of the workstation, from convert to eval. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from imkd_edge.options import (
     CompareOptions,
     ConvertOptions,
     EvalOptions,
+    LabelOptions,
     QuantizeOptions,
     RunOptions,
     TrainOptions,
@@ -57,6 +58,13 @@ def register(app: typer.Typer) -> None:
             "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
+    add(
+        "label",
+        epilog=examples(
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-labelled",
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-sure --score 0.6 --limit 100 --json",
+        ),
+    )(label)
     add(
         "export",
         epilog=examples(
@@ -145,6 +153,27 @@ def train(
     if result:  # of the processes that torchrun starts, only the first returns one
         shown = result if json else {name: value for name, value in result.items() if name != "validation"}
         _show("training", shown, json)
+    return OK
+
+
+@verb
+def label(
+    source: SourceName,
+    teacher: Annotated[
+        Path, typer.Option(help="Folder of a run of train with a LiDAR teacher, or a checkpoint.pt.", metavar="RUN")
+    ],
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: LabelOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Let a trained LiDAR teacher label a recording: a drive folder with its boxes and scores, for a person to correct.
+
+    Train on it as it is (pseudo-labels), or open it in a label editor first.
+    """
+    module = _extra("imkd_edge.training.label", "train")
+    result = module.label(source, teacher, to, options, source_options=parse_options(option), track=bar("label"))
+    _show("labels", result, json)
     return OK
 
 
