@@ -98,7 +98,7 @@ class Distiller(nn.Module):
         features = distill.radar_target == "features"
         sensor = model.sensor_channels
         self.radar = adaptor(sensor, target, False, norm) if features else heatmap_head(sensor)
-        widths = {name: target * WIDTHS[name] for name in {"f_fused", *self.maps}} | {"f_label": target}
+        widths = {name: target * WIDTHS[name] for name in ("f_fused", *self.maps)} | {"f_label": target}
         self.standard = nn.ModuleDict({name: Standard(width) for name, width in widths.items()} if norm else {})
 
     def train(self, mode: bool = True) -> Distiller:

@@ -75,7 +75,7 @@ def test_later_stages_do_not_change_the_teacher(folder):
 def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config, tmp_path, folder):
     path = write_toy_config(tmp_path / "inherit.toml", DISTIL + "inherit = true\n")
     with pytest.MonkeyPatch.context() as patch:  # no step is taken
-        patch.setattr("imkd_edge.training.run.train_one_epoch", lambda *args: {"total": 0.0})
+        patch.setattr("imkd_edge.training.run.train_one_epoch", lambda *_, **__: {"total": 0.0})
         train(path, TrainOptions(out=tmp_path, seed=5, epochs=1, teacher=folder))
     teacher = load_checkpoint(folder / "teacher" / "checkpoint.pt")["ema"]
     student = load_checkpoint(tmp_path / "checkpoint.pt")
