@@ -33,7 +33,7 @@ from imkd_edge.training.config import Config
 from imkd_edge.training.sections import DataConfig
 
 if TYPE_CHECKING:
-    from imkd_edge.training.data import FrameDataset
+    from imkd_edge.training.data import Features, FrameDataset
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}
@@ -131,7 +131,7 @@ def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: T
     """
     backbone.eval()
     source = dataset.source
-    features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
+    features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
     device, variants = next(backbone.parameters()).device, range(dataset.config.augment.variants)
     frames = range(len(dataset))
     indices = frames if isinstance(features, dict) else distributed.share(frames)  # processes share files, not memory
