@@ -88,7 +88,10 @@ class LiveOptions:
     rate: Annotated[
         str, Option("real: at the sensors' pace, skipping frames that come too soon; max: every frame, at once.")
     ] = "max"
-    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl, .mp4 or .rrd file; repeatable.")] = ()
+    save: Annotated[
+        tuple[str, ...], Option("Write the results to this .jsonl, .mcap, .mp4 or .rrd file; repeatable.")
+    ] = ()
+    sensors: Annotated[bool, Option("With --save FILE.mcap: images, points and calibrations as well.")] = False
     view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
     score: Annotated[
         float | None,
