@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from imkd_edge.checks.contract import spaced
+from imkd_edge.errors import Code, Error
 from imkd_edge.options import ConvertOptions, LabelOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.convert import convert
-from imkd_edge.sources.select import select
+from imkd_edge.sources.select import select, source_name
 from imkd_edge.training.checkpoint import CHECKPOINT, TEACHER
 from imkd_edge.training.evaluate import CheckpointDetector
 
 DEFAULTS = LabelOptions()
+PROBE = 10  # frames that are read to see whether a recording has LiDAR
 PASSED_ON = ("path", "splits", "licence", "intensity", "traffic", "moment", "image_files")  # where a source has them
 
 
@@ -45,16 +48,21 @@ def label(
         track: wraps the frame names, for a progress bar.
 
     Returns:
-        What `sources.convert.convert` returns, with "objects", the number of objects in the new frames.
+        What `sources.convert.convert` returns, with "objects", their number in the new frames, and "without_lidar", the
+        number of new frames that stay without labels.
 
     Raises:
-        Error: train_checkpoint, train_no_data for a teacher without LiDAR; those of the source and of `convert`.
+        Error: train_checkpoint, train_no_data where the teacher finds no LiDAR; those of the source and of `convert`.
     """
-    reader = select(source, options.split, span=options.frames, options=source_options, read=("lidar",)).source
-    labelled = FoundObjects(reader, checkpoint_of(Path(teacher)), options.score)
+    selection = select(source, options.split, span=options.frames, options=source_options, read=("lidar",))
+    labelled = FoundObjects(selection.source, checkpoint_of(Path(teacher)), options.score)
+    probe = spaced(selection.names[: options.limit], PROBE)
+    if labelled.detect.lidar and all(selection.source[name].lidar is None for name in probe):
+        fix = "copy its LiDAR files too, or tell the reader to make it (--option lidar=true)"
+        raise Error(Code.train_no_data, "frames without LiDAR, which the teacher reads", source_name(source), fix)
     frames = ConvertOptions(options.split, options.frames, options.limit)
     result = convert(labelled, folder, frames, track=track)
-    return {**result, "objects": labelled.count}
+    return {**result, "objects": labelled.objects, "without_lidar": labelled.without_lidar}
 
 
 def checkpoint_of(path: Path) -> Path:
@@ -67,7 +75,7 @@ class FoundObjects(Source):
     """A source with what a network finds in place of its labels."""
 
     def __init__(self, source: Source, checkpoint: Path, score: float):
-        self.source, self.names, self.count = copy.copy(source), source.names, 0
+        self.source, self.names, self.objects, self.without_lidar = copy.copy(source), source.names, 0, 0
         self.kind = f"{source.kind}, labelled from a score of {score:g}"  # a folder is continued with the same score
         self.detect = CheckpointDetector(checkpoint, score, source)
         self.classes = [item.name for item in self.detect.spec.head.classes]
@@ -87,8 +95,11 @@ class FoundObjects(Source):
 
     def __getitem__(self, name: str) -> Sample:
         sample = self.source[name]
+        if self.detect.lidar and sample.lidar is None:
+            self.without_lidar += 1
+            return replace(sample, truth=None)
         boxes, scores, labels = self.detect(sample)[:3]
-        self.count += len(boxes)
+        self.objects += len(boxes)
         return replace(sample, truth=found(boxes, scores, labels))
 
 

@@ -1,6 +1,7 @@
 """A trained teacher labels a recording: a drive folder with its boxes and scores."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import DISTIL, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.options import LabelOptions
 from imkd_edge.sources import open_source
+from imkd_edge.sources.base import Source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.label import checkpoint_of, found, label
 from imkd_edge.training.program import open_dataset
@@ -63,6 +65,23 @@ def test_an_interrupted_folder_is_continued_and_a_finished_one_left_alone(teache
     assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() and whole["new"] == 4
     with pytest.raises(Error, match="another recording"):
         label(source, teacher, tmp_path / "part", LabelOptions(score=0.9))
+
+
+def test_a_frame_without_lidar_stays_without_labels_and_a_recording_without_any_is_refused(teacher, tmp_path):
+    class Partly(Source):
+        kind, names = "partly", ["s000-f000", "s000-f001"]
+        source = open_source("synth", **WORLD)
+
+        def __getitem__(self, name):
+            return self.source[name] if name == "s000-f001" else replace(self.source[name], lidar=None)
+
+    result = label(Partly(), teacher, tmp_path / "drive")
+    assert result["without_lidar"] == 1 and result["objects"] > 0
+    written = open_source(str(tmp_path / "drive"), labels=True)
+    assert [written[name].truth is None for name in Partly.names] == [True, False]
+    with pytest.raises(Error, match="without LiDAR") as error:
+        label(open_source("synth", scenes=1), teacher, tmp_path / "none")
+    assert error.value.code == "E0604" and not (tmp_path / "none").exists()
 
 
 def test_a_run_gives_its_teacher_and_a_file_itself(teacher, tmp_path):
