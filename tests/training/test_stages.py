@@ -102,7 +102,7 @@ def test_a_teacher_of_other_frames_or_labels_and_an_unfinished_one_are_refused(c
             load_teacher(folder, replace(settings, data=replace(settings.data, **change)))
     shutil.copytree(folder, tmp_path / "unfinished")
     path = tmp_path / "unfinished" / "teacher" / "checkpoint.pt"
-    torch.save({**load_checkpoint(path), "epoch": 1}, path)
+    torch.save({**load_checkpoint(path), "epoch": 1, "finished": False}, path)
     with pytest.raises(Error, match="has 1 of 2 epochs") as error:
         load_teacher(tmp_path / "unfinished", settings)
     assert error.value.code == "E0602"
