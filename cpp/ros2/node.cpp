@@ -1,5 +1,5 @@
-// imkd_detector: the topics of cameras, radars and odometry -> boxes, markers and diagnostics. README.md has the
-// parameters and topics.
+// imkd_detector: the topics of cameras, radars and odometry -> boxes, tracks, markers and diagnostics. README.md has
+// the parameters and topics.
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
@@ -20,6 +20,7 @@
 #include "imkd/detector.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
+#include "imkd/tracker.hpp"
 #include "publish.hpp"
 
 namespace imkd_ros {
@@ -42,7 +43,9 @@ class DetectorNode : public rclcpp::Node {
     subscribe();
     check_overrides();
     boxes_ = create_publisher<Detection3DArray>("~/detections", rclcpp::QoS(10));
+    tracks_ = create_publisher<Detection3DArray>("~/tracks", rclcpp::QoS(10));
     markers_ = create_publisher<MarkerArray>("~/markers", rclcpp::QoS(10));
+    track_markers_ = create_publisher<MarkerArray>("~/track_markers", rclcpp::QoS(10));
     diagnostics_ = create_publisher<DiagnosticArray>("/diagnostics", rclcpp::QoS(10));
     timer_ = create_wall_timer(std::chrono::seconds(1), [this] { report(); });
     last_result_ns_ = now_ns();
@@ -122,6 +125,11 @@ class DetectorNode : public rclcpp::Node {
         number("lost_after", sync.lost_after, 0.1, 60, "s of silence after which a sensor is not awaited");
     synchronizer_ = std::make_unique<imkd::Synchronizer>(rig_, detector_->spec(), sync);
     monitor_ = std::make_unique<imkd::Monitor>(rig_, detector_->spec());
+    imkd::TrackerOptions track;
+    track.birth_score = number("birth_score", track.birth_score, 0, 1, "of a detection that begins a track");
+    track.confirm_score = number("confirm_score", track.confirm_score, 0, 1, "of a track from which it is published");
+    track.max_age = number("track_max_age", track.max_age, 0.01, 60, "s without a detection after which a track ends");
+    tracker_ = std::make_unique<imkd::Tracker>(detector_->spec(), track);
     max_latency_ = number("max_latency", 0.2, 0.001, 60, "s of latency above which diagnostics warn");
     max_silence_ = number("max_silence", 1, 0.1, 60, "s without a result above which diagnostics are an error");
     ego_frame_ = text("ego_frame", "base_link", "frame of the vehicle: of the rig, the odometry and the boxes");
@@ -221,11 +229,16 @@ class DetectorNode : public rclcpp::Node {
 
   void detect(const imkd::LiveFrame& frame) try {
     const imkd::Result& result = detector_->infer(frame.frames);
-    std::vector<NamedBox> boxes;
-    for (const imkd::Detection& box : result.detections)
-      boxes.push_back({box, detector_->spec().head.classes[box.label].name, ""});
+    const auto name = [&](const imkd::Detection& box) { return detector_->spec().head.classes[box.label].name; };
+    std::vector<NamedBox> boxes, tracks;
+    for (const imkd::Detection& box : result.detections) boxes.push_back({box, name(box), ""});
+    for (const imkd::Track& track : tracker_->update(result))
+      if (track.state != imkd::TrackState::tentative)
+        tracks.push_back({track.box, name(track.box), std::to_string(track.id)});
     boxes_->publish(boxes_message<Detection3DArray>(boxes, result.timestamp_ns, ego_frame_));
+    tracks_->publish(boxes_message<Detection3DArray>(tracks, result.timestamp_ns, ego_frame_));
     markers_->publish(markers_message<MarkerArray>(boxes, result.timestamp_ns, ego_frame_));
+    track_markers_->publish(markers_message<MarkerArray>(tracks, result.timestamp_ns, ego_frame_));
     const std::lock_guard lock(mutex_);
     report_.health = result.health;
     report_.has_result = true;
@@ -288,10 +301,11 @@ class DetectorNode : public rclcpp::Node {
   std::unique_ptr<imkd::Detector> detector_;
   std::unique_ptr<imkd::Synchronizer> synchronizer_;
   std::unique_ptr<imkd::Monitor> monitor_;
-  std::vector<SensorReport> sensors_;  // cameras, radars, odometry; used by the callbacks alone
+  std::unique_ptr<imkd::Tracker> tracker_;  // used by the worker alone
+  std::vector<SensorReport> sensors_;       // cameras, radars, odometry; used by the callbacks alone
   std::vector<rclcpp::SubscriptionBase::SharedPtr> subscriptions_;
-  rclcpp::Publisher<Detection3DArray>::SharedPtr boxes_;
-  rclcpp::Publisher<MarkerArray>::SharedPtr markers_;
+  rclcpp::Publisher<Detection3DArray>::SharedPtr boxes_, tracks_;
+  rclcpp::Publisher<MarkerArray>::SharedPtr markers_, track_markers_;
   rclcpp::Publisher<DiagnosticArray>::SharedPtr diagnostics_;
   rclcpp::TimerBase::SharedPtr timer_;
   std::mutex mutex_;  // of report_

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,10 @@ class Peer(Node):
         self.polar = np.load(folder / "polar.npy")  # range, azimuth, elevation, intensity, velocity
         kinds = {IMAGE: Image, POINTS: PointCloud2, SCAN: RadarScan, ODOMETRY: Odometry}
         self.out = {topic: self.create_publisher(kind, topic, qos_profile_sensor_data) for topic, kind in kinds.items()}
-        self.heard: dict[str, list] = {"sent": [], "detections": [], "markers": [], "diagnostics": []}
-        self.create_subscription(Detection3DArray, "/imkd_detector/detections", self.hear_boxes, 10)
+        kinds_heard = ("sent", "detections", "tracks", "markers", "diagnostics")
+        self.heard: dict[str, list] = {name: [] for name in kinds_heard}
+        for name in ("detections", "tracks"):
+            self.create_subscription(Detection3DArray, f"/imkd_detector/{name}", partial(self.hear_boxes, name), 10)
         self.create_subscription(MarkerArray, "/imkd_detector/markers", self.hear_markers, 10)
         self.create_subscription(DiagnosticArray, "/diagnostics", self.hear_diagnostics, 10)
 
@@ -93,7 +96,7 @@ class Peer(Node):
         return message
 
     # ---- what it says ----
-    def hear_boxes(self, message: Detection3DArray) -> None:
+    def hear_boxes(self, name: str, message: Detection3DArray) -> None:
         boxes = [
             {
                 "label": d.results[0].hypothesis.class_id,
@@ -105,7 +108,7 @@ class Peer(Node):
             }
             for d in message.detections
         ]
-        self.heard["detections"].append({"ns": ns_of(message), "frame": message.header.frame_id, "boxes": boxes})
+        self.heard[name].append({"ns": ns_of(message), "frame": message.header.frame_id, "boxes": boxes})
 
     def hear_markers(self, message: MarkerArray) -> None:
         self.heard["markers"].append([[m.type, m.action, m.text] for m in message.markers])

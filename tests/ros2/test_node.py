@@ -170,6 +170,16 @@ def test_a_radar_may_publish_scans(converse, vehicle: Path, rig: SensorRig) -> N
     compare(said["boxes"], python_boxes(vehicle, rig, points, len(heard["sent"]), said["ns"]), 1e-5)
 
 
+def test_a_track_keeps_its_id_from_frame_to_frame(converse) -> None:
+    """The peer's scene hardly changes: what is detected with a score of 0.1 becomes a track, and stays the same one."""
+    steady = {"topics": [ODOMETRY, POINTS, IMAGE], "times": 25, "seconds": 0.1}
+    heard = converse([WHOLE, steady], "confirm_score:=0.1", "birth_score:=0.1")
+    ids = [{box["id"] for box in frame["boxes"]} for frame in heard["tracks"]]
+    assert len(ids) > 15 and all(each.isdigit() for frame in ids for each in frame)
+    assert len(set.intersection(*ids[-10:])) > 0
+    assert all(len(frame["boxes"]) == len(names) for frame, names in zip(heard["tracks"], ids, strict=True))
+
+
 def test_diagnostics_name_the_state_of_each_sensor_and_the_latency(converse) -> None:
     steady = {"topics": [ODOMETRY, POINTS, IMAGE], "times": 30, "seconds": 0.1}
     heard = converse([WHOLE, steady])
