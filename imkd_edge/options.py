@@ -145,6 +145,10 @@ class TrainOptions:
 
     data: Annotated[str | None, Option("Folder or name of the source; the default is the config's.")] = None
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
+    unlabelled: Annotated[
+        str | None,
+        Option("Folder or name of a source whose frames teach the student without labels, by the terms of [distill]."),
+    ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
     start: Annotated[
@@ -174,6 +178,16 @@ class TrainOptions:
         Path | None, Option("Folder for decoded samples and frozen features; several runs may share it.")
     ] = None
     device: Annotated[str, Option("Where to train: auto (CUDA where there is one), cpu or cuda.")] = "auto"
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """Which frames a network labels, and which objects it writes."""
+
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+    score: Annotated[float, Option("Least score of an object that is written.", min=0.0, max=1.0)] = 0.3
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The verbs of the workstation: train, export, quantize, compare, eval. Torch waits until a verb needs it."""
+"""The verbs of the workstation, from train to eval. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from imkd_edge.cli.common import (
     GATE_FAILED,
     OK,
     Json,
+    SourceName,
     SourceOptions,
     Threads,
     bar,
@@ -31,6 +32,7 @@ from imkd_edge.options import (
     CHECKPOINT,
     CompareOptions,
     EvalOptions,
+    LabelOptions,
     QuantizeOptions,
     RunOptions,
     TrainOptions,
@@ -48,6 +50,13 @@ def register(app: typer.Typer) -> None:
             "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
+    add(
+        "label",
+        epilog=examples(
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-labelled",
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-sure --score 0.6 --limit 100 --json",
+        ),
+    )(label)
     add(
         "export",
         epilog=examples(
@@ -94,7 +103,7 @@ def train(
     ],
     options: TrainOptions,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")
+        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, astyx-second, synth.")
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
@@ -121,6 +130,27 @@ def train(
         shown = result if json else {name: value for name, value in result.items() if name != "validation"}
         _show("training", shown, json)
         log().print(f"next: imkd-edge eval {options.out} --data ..., imkd-edge export {options.out} --out NAME.imkd")
+    return OK
+
+
+@verb
+def label(
+    source: SourceName,
+    teacher: Annotated[
+        Path, typer.Option(help="Folder of a run of train with a LiDAR teacher, or a checkpoint.pt.", metavar="RUN")
+    ],
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: LabelOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Let a trained LiDAR teacher label a recording: a drive folder with its boxes and scores, for a person to correct.
+
+    Train on it as it is (pseudo-labels), or open it in a label editor first.
+    """
+    module = _extra("imkd_edge.training.label", "train")
+    result = module.label(source, teacher, to, options, source_options=parse_options(option), track=bar("label"))
+    _show("labels", result, json)
     return OK
 
 
