@@ -147,7 +147,7 @@ class TrainOptions:
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
     unlabelled: Annotated[
         str | None,
-        Option("Folder or name of a source whose frames teach the student without labels, by the terms of [distill]."),
+        Option("Folder or name of a source whose frames teach by the distillation terms, without labels."),
     ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
