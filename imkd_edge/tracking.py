@@ -144,9 +144,13 @@ class Tracker:
         for box, (id, state, label, score, measured, std, age, coasting, hits, index) in zip(
             fields["boxes"], fields["rows"]
         ):
-            geometry = (box[0:3], box[3:6], float(box[6]), box[7:9])
-            rest = (measured, std, age, coasting, hits, index if index >= 0 else None)
-            tracks.append(Track(self._class_names[label], score, *geometry, id, state, *rest))
+            name, detection = self._class_names[label], index if index >= 0 else None
+            tracks.append(
+                Track(
+                    name, score, box[0:3], box[3:6], float(box[6]), box[7:9], id, state,
+                    measured, std, age, coasting, hits, detection,
+                )
+            )  # fmt: skip
         return tracks
 
     @property

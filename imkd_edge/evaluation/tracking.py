@@ -153,7 +153,7 @@ def _average_scores(times: dict[int, list[Any]]) -> None:
 def _truth_boxes(devkit: dict[str, Any], token: str, frame: TrackedFrame, config: Any) -> list[Any]:
     truth = frame.truth
     return [
-        _box(devkit, token, frame.T_world_ego, truth.boxes[i], truth.labels[i], str(frame.instances[i]), -1.0)
+        _box(devkit, token, frame.T_world_ego, truth.boxes[i], truth.labels[i], str(frame.instances[int(i)]), -1.0)
         for i in np.flatnonzero(counted(truth))
         if _in_range(truth.boxes[i], truth.labels[i], config)
     ]
