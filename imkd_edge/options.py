@@ -236,8 +236,16 @@ class CompareOptions:
     """Which frames to compare two bundles on, and how close they must be."""
 
     split: Annotated[str | None, Option("Of the source; the default is every frame.")] = None
-    limit: Annotated[int, Option("Frames, spread over the source.", min=1)] = 8
-    tolerance: Annotated[float, Option("Largest NMSE of an output; above it the exit code is 1.", min=0)] = 0.1
+    limit: Annotated[int, Option("Frames, spread over the source; those of the calibration are left out.", min=1)] = 64
+    gate: Annotated[
+        float, Option("Largest loss on --data, of the outputs per expected object; above it the exit code is 1.", min=0)
+    ] = 0.25
+    tolerance: Annotated[
+        float,
+        Option(
+            "NMSE above which a tensor is named as different; without --data of an output, the exit code is 1.", min=0
+        ),
+    ] = 0.1
     engines: Annotated[str, Option("What runs B; A runs on the first of them: onnxruntime,torch,tensorrt.")] = (
         "onnxruntime"
     )

@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
         "compare",
         epilog=examples(
             "imkd-edge compare astyx-lite astyx-lite --engines onnxruntime,torch --tolerance 1e-6",
-            "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --limit 4 --tolerance 0.02 --json",
+            "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --split val --json",
         ),
     )(compare)
     add(
@@ -299,14 +299,16 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two bundles of one model tensor by tensor and box by box, and name the first tensor that differs."""
-    module = _extra("imkd_edge.checks.compare", "quantize")
+    module = _extra("imkd_edge.evaluation.compare", "quantize")
     result = module.compare(
         a, b, data, options, source_options=parse_options(option), threads=threads, track=bar("compare")
     )
     if json:
         print_json(result)
     else:
-        report.show_comparison(result)
+        from imkd_edge.cli.report_comparison import show_comparison
+
+        show_comparison(result)
     return OK if result["within"] else GATE_FAILED
 
 
