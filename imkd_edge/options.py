@@ -203,8 +203,10 @@ class InitOptions:
 class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 
-    method: Annotated[str, Option("Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse"
-    kappa: Annotated[float, Option("riac: extra weight of the strongest radar return over the weakest, 0 to 1.")] = 0.5
+    method: Annotated[
+        str, Option("Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), percentile, mse or max.")
+    ] = "fisher"
+    no_equalise: Annotated[bool, Option("fisher: do not scale channels inside the parts.")] = False
     percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
@@ -212,7 +214,10 @@ class QuantizeOptions:
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()
-    gate: Annotated[float | None, Option("Keep layers in float until no output's NMSE is above this.", min=0)] = None
+    gate: Annotated[
+        float,
+        Option("Largest loss on frames not calibrated on; layers go back to float until it holds. inf: none.", min=0),
+    ] = 0.25
     collection: Annotated[
         Path | None, Option("File of the histograms, for an interrupted pass to continue; beside OUT by default.")
     ] = None

@@ -1,4 +1,4 @@
-"""What `compare` found, as tables."""
+"""What `compare` and `quantize` found, as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 
 from imkd_edge.cli.common import out
-from imkd_edge.cli.report import make_table
+from imkd_edge.cli.report import make_table, show_numbers
 
 
 def show_comparison(result: dict[str, Any]) -> None:
@@ -16,7 +16,7 @@ def show_comparison(result: dict[str, Any]) -> None:
         on = f"{engine} against {result['reference']}" if engine != result["reference"] else engine
         _show_tensors(comparison, f"difference over {result['frames']} frames, {on}", result["tolerance"])
         if comparison["fidelity"] is not None:
-            _show_fidelity(comparison["fidelity"])
+            _show_fidelity(comparison["fidelity"], "frames of the source")
         _show_verdict(comparison, result["gate"])
 
 
@@ -35,8 +35,8 @@ def _show_tensors(comparison: dict[str, Any], title: str, tolerance: float) -> N
     out().print(f"boxes: {boxes['a']} and {boxes['b']}, {boxes['matched']} matched{apart}")
 
 
-def _show_fidelity(fidelity: dict[str, Any]) -> None:
-    title = f"fidelity on {fidelity['frames']} frames of the source"
+def _show_fidelity(fidelity: dict[str, Any], of: str) -> None:
+    title = f"fidelity on {fidelity['frames']} {of}"
     table = make_table(title, "", ">loss", ">agree, %", ">fap, %", ">objects")
     for name, row in {"all": fidelity, **fidelity["by"]}.items():
         values = ("" if row[key] is None else f"{row[key]:{form}}" for key, form in _COLUMNS)
@@ -53,3 +53,19 @@ def _show_verdict(comparison: dict[str, Any], gate: float) -> None:
         out().print(f"{verdict} the tolerance: the worst output has NMSE {comparison['worst_output_nmse']:.3g}")
     else:
         out().print(f"{verdict} the gate: loss {comparison['fidelity']['loss']:.3f}, allowed {gate:g}")
+
+
+def show_quantization(result: dict[str, Any]) -> None:
+    """The bundle, its fidelity, and the layers that the gate put back to float."""
+    fidelity, returned = result["fidelity"], result["returned"]
+    show_numbers("INT8 bundle", {k: v for k, v in result.items() if k not in ("fidelity", "returned")})
+    _show_fidelity(fidelity, "frames not calibrated on")
+    if returned:
+        table = make_table("put back to float by the gate", "layer", ">modelled error", ">predicted, us")
+        for item in returned:
+            name = escape(f"{item['part']}/{item['layer']}")
+            table.add_row(name, f"{item['error']:.2g}", f"{item['microseconds']:.1f}")
+        out().print(table)
+    loss = "unknown" if fidelity["loss"] is None else f"{fidelity['loss']:.3f}"
+    verdict = "[green]accepted[/]" if result["accepted"] else "[bold red]not accepted[/]"
+    out().print(f"{verdict}: loss {loss}, allowed {result['gate']:g}")

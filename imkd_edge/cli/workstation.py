@@ -277,13 +277,13 @@ def quantize(
     if options.qat or options.refine:
         _extra("imkd_edge.quantization.qat", "train")
     result = module.quantize(bundle, data, out, options, source_options=parse_options(option), threads=threads, bar=bar)
-    _show("INT8 bundle", result, json)
-    worst, trained = max(result["error"].values()), options.qat or options.refine
-    if options.gate is None and not trained and worst > module.LARGE_ERROR:
-        log().print(
-            f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 keeps the most sensitive layers in float"
-        )
-    return OK
+    if json:
+        print_json(result)
+    else:
+        from imkd_edge.cli.report_comparison import show_quantization
+
+        show_quantization(result)
+    return OK if result["accepted"] else GATE_FAILED
 
 
 @verb

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from imkd_edge.detector import Detector
 from imkd_edge.engines.load import EngineFactory, engine_names
 from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.differences import Boxes, Difference
 from imkd_edge.evaluation.fidelity import LOW_SCORE, Fidelity, Outputs
 from imkd_edge.options import CompareOptions
 from imkd_edge.progress import Track
@@ -31,89 +32,7 @@ from imkd_edge.spec import ModelSpec
 
 INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
 DEFAULTS = CompareOptions()
-MATCH = 1.0  # m, largest distance between the centres of two boxes that match
 Shapes = dict[str, tuple[int, ...]]  # tensor -> shape
-
-
-@dataclass
-class Difference:
-    """Of one tensor, over all frames."""
-
-    part: str
-    name: str
-    output: bool
-    largest: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    reference: float = 0.0
-    count: int = 0
-
-    def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Adds a frame: the reference a, and b of the same shape."""
-        reference = a.astype(np.float64)
-        difference = np.abs(reference - b)
-        difference[np.isnan(difference)] = np.inf  # NaN is above every tolerance
-        self.largest = max(self.largest, float(difference.max(initial=0.0)))
-        self.total += float(difference.sum())
-        self.count += a.size
-        self.squares += float((difference**2).sum())
-        self.reference += float((reference**2).sum())
-
-    @property
-    def nmse(self) -> float:
-        """Squared error over squared reference; infinite where only the reference is all zero."""
-        return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
-
-    def row(self) -> dict[str, Any]:
-        """The tensor's entry of the report; max and mean are of the absolute difference."""
-        return {
-            "part": self.part,
-            "tensor": self.name,
-            "output": self.output,
-            "max": self.largest,
-            "mean": self.total / self.count,
-            "nmse": self.nmse,
-        }
-
-
-@dataclass
-class Boxes:
-    """Agreement of the boxes of both from a score up, over all frames."""
-
-    threshold: float
-    a: int = 0
-    b: int = 0
-    distances: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-    def add(self, one: Result, other: Result) -> None:
-        """Matches each box of the first with the nearest free box of its class in the second."""
-        self.a += int((one.scores >= self.threshold).sum())
-        self.b += int((other.scores >= self.threshold).sum())
-        free = other.scores >= self.threshold
-        for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
-            if score < self.threshold:
-                continue
-            distance = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
-            distance[~free | (other.labels != label)] = np.inf
-            if len(distance) and distance.min() <= MATCH:
-                best = int(distance.argmin())
-                free[best] = False
-                self.distances.append(float(distance[best]))
-                self.scores.append(abs(float(score - other.scores[best])))
-
-    def row(self) -> dict[str, Any]:
-        """Their entry of the report.
-
-        Numbers of boxes and of matches; of matches the mean and largest distance of centres (m) and the largest
-        difference of scores.
-        """
-        row: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
-        if self.distances:
-            row["mean_m"] = float(np.mean(self.distances))
-            row["max_m"] = max(self.distances)
-            row["max_score"] = max(self.scores)
-        return row
 
 
 def compare(
@@ -184,7 +103,8 @@ class Side:
     """A bundle on an engine.
 
     Args:
-        tensor: the tensor of a Difference on the last frame; None where the engine does not expose it.
+        tensor: the tensor of a Difference on the last frame, as the float model has it; None where the engine does not
+            expose it.
     """
 
     detector: Detector
@@ -196,7 +116,12 @@ def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads
     if engine in INNER:
         parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
         detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine), LOW_SCORE)
-        return Side(stack.enter_context(detector), lambda item: engines[item.part].tensors[item.name])
+        factors = _factors(bundle, shapes)
+
+        def inner(item: Difference) -> np.ndarray:
+            return engines[item.part].tensors[item.name] * factors.get((item.part, item.name), np.float32(1))
+
+        return Side(stack.enter_context(detector), inner)
     if engine not in engine_names():
         fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
         raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
@@ -209,6 +134,18 @@ def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads
         return None if values is None else values.reshape(shapes[item.part][item.name])
 
     return Side(detector, output)
+
+
+def _factors(bundle: Bundle, shapes: Mapping[str, Shapes]) -> dict[tuple[str, str], np.ndarray]:
+    """(part, tensor) -> what the quantization divided its channels by, for a product with the tensor."""
+    parts = bundle.manifest["provenance"].get("quantization", {}).get("parts", {})
+    return {
+        (part, name): np.array(group["factors"], np.float32).reshape(1, -1, *[1] * (len(shapes[part][name]) - 2))
+        for part, card in parts.items()
+        for group in card.get("equalised", [])
+        for name in group["tensors"]
+        if name in shapes[part]
+    }
 
 
 def _inner(engine: str) -> EngineFactory:

@@ -18,7 +18,8 @@ from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.errors import Error
-from imkd_edge.evaluation.compare import Boxes, Comparison, Difference, compare
+from imkd_edge.evaluation.compare import Comparison, compare
+from imkd_edge.evaluation.differences import Boxes, Difference
 from imkd_edge.options import CompareOptions
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.sources.timeline import infer_with_past
