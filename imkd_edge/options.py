@@ -211,6 +211,9 @@ class QuantizeOptions:
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
     split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
+    correct: Annotated[
+        bool, Option("Also round weights so that errors cancel, and take back mean errors; always below 8 bits.")
+    ] = False
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()

@@ -30,6 +30,14 @@ class QuantizedPart:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """Of one INT8 layer; in float it keeps its own weight and bias."""
+
+    values: dict[str, np.ndarray]  # initializer -> other values
+    steps: dict[str, np.ndarray]  # weight -> (channels,) steps of the grid that it lies on
+
+
+@dataclass(frozen=True)
 class SolvedPart:
     """A part with its ranges, ready for the pairs."""
 
@@ -39,10 +47,15 @@ class SolvedPart:
     amax: dict[str, float]  # of `part`'s quantized tensors and of those that share a scale with one
     factors: dict[str, np.ndarray]  # as QuantizedPart's
     plain: dict[str, float]  # amax of the part as it was before, for tools that take no Q/DQ
+    corrections: dict[str, Correction] = field(default_factory=dict)  # by layer
 
     def quantized(self) -> QuantizedPart:
         """The part in INT8."""
-        model, scales = insert(self.part, self.groups, self.amax, self.method.levels)
+        used = [self.corrections[g.name] for g in self.groups if not g.float_because and g.name in self.corrections]
+        values = {name: array for correction in used for name, array in correction.values.items()}
+        steps = {name: array for correction in used for name, array in correction.steps.items()}
+        part = self.part.with_weights(values) if values else self.part
+        model, scales = insert(part, self.groups, self.amax, self.method.levels, steps)
         return QuantizedPart(model, scales, self.shared(), self.groups, self.factors)
 
     def shared(self) -> dict[str, float]:

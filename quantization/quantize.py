@@ -45,6 +45,7 @@ class Recipe:
     Args:
         method: of the scales.
         training: after the method; None: post-training quantization only.
+        correct: also correct weights and biases, behind the ranges.
         typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
             typed).
 
@@ -55,6 +56,7 @@ class Recipe:
     method: Method
     training: Training | None = None
     typing: str = "float32"
+    correct: bool = False
 
     def __post_init__(self) -> None:
         if self.typing not in TYPINGS:
@@ -71,7 +73,7 @@ class Recipe:
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        return cls(method, training, options.typing)
+        return cls(method, training, options.typing, training is None and (options.correct or options.bits < 8))
 
 
 def quantize(
@@ -95,10 +97,10 @@ def quantize(
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "training", "int8_share",
-        "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted", "returned"}.
-        "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" whether its loss is at most the gate;
-        "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "correct", "training",
+        "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted",
+        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" whether its loss is at most the
+        gate; "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
@@ -157,6 +159,10 @@ def _make(
         name: solve_part(part, calibration.collection, recipe.method, float_layers[name])
         for name, part in calibration.parts.items()
     }
+    if recipe.correct and calibration.collection.layers:
+        from imkd_edge.quantization.correct import correct  # PyTorch only here
+
+        solved = correct(calibration, solved, threads, bar)
     held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
         accepted = accept(calibration, solved, gate, held_out.fidelity)
@@ -197,6 +203,7 @@ def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in quantized.path.iterdir()),
         "float_bytes": sum(file.stat().st_size for file in calibration.bundle.path.iterdir()),
         **card["method"],
+        "correct": card["correct"],
         "training": card["training"],
         "int8_share": card["int8_share"],
         "metrics": quantized.manifest["metrics"],
@@ -271,6 +278,7 @@ def _card(
     method, frames = recipe.method, calibration.frames
     return {
         "method": asdict(method),
+        "correct": recipe.correct and bool(calibration.collection.layers),
         "fidelity": None if accepted is None else accepted.fidelity,
         "returned": [] if accepted is None else [asdict(item) for item in accepted.returned],
         "training": None if recipe.training is None else asdict(recipe.training),
