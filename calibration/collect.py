@@ -103,7 +103,7 @@ def collect(
         for name in remaining if track is None else track(remaining):
             infer_with_past(detector, timeline.walk(name))
             number = len(collection.frames)
-            gradients = sensitivity and sensitivity(detector.tensors(), detector.rig, number)
+            gradients = None if sensitivity is None else sensitivity(detector.tensors(), detector.rig, number)
             _count(collection, tensors, engines, gradients, np.random.default_rng(number), name)
             collection.frames.append(name)
             count = len(collection.frames)

@@ -22,13 +22,13 @@ class Histogram:
     """
 
     channels: int
-    counts: np.ndarray = field(default=None)  # type: ignore[assignment]  # (ROWS, C, BINS) float64
-    highest: np.ndarray = field(default=None)  # type: ignore[assignment]  # (C,) float64: the largest |x|
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (ROWS, C, BINS) float64
+    highest: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (C,) float64: the largest |x|
     top: float = 0.0
     zeros: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.counts is None:
+        if not self.counts.size:
             self.counts = np.zeros((ROWS, self.channels, BINS))
             self.highest = np.zeros(self.channels)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from imkd_edge import ops
+import imkd_edge.ops as ops
 from imkd_edge.calibration.collect import Gradients
 from imkd_edge.engines import torch_graph
 from imkd_edge.engines.onnxruntime import cores
@@ -128,4 +128,4 @@ class Chain:
         p = torch.sigmoid(heatmap)
         units = torch.from_numpy(tolerances(self._spec).astype(np.float32)).repeat(box.shape[1] // BOX_CHANNELS)
         roots = [(p * (1 - p)).sqrt(), p.amax(1, keepdim=True).sqrt() / units.view(1, -1, 1, 1)]
-        return [r * torch.from_numpy(random.choice(np.float32([-1, 1]), tuple(r.shape))) for r in roots]
+        return [r * torch.from_numpy(random.choice(np.array([-1, 1], np.float32), tuple(r.shape))) for r in roots]

@@ -82,8 +82,8 @@ class Channels:
         return low is not None and high is not None and float(low) == 0 and float(high) == CLIP
 
     def _channel_slice(self, node: onnx.NodeProto) -> slice | None:
-        arrays = [self._arrays.get(name) for name in node.input[1:]]
-        if len(arrays) < 3 or any(a is None or a.size != 1 for a in arrays):
+        arrays = [self._arrays[name] for name in node.input[1:] if name in self._arrays]
+        if len(arrays) < max(3, len(node.input) - 1) or any(a.size != 1 for a in arrays):
             return None
         start, end, axis, *step = (int(a.ravel()[0]) for a in arrays)
         return slice(start, end) if axis == 1 and step in ([], [1]) else None

@@ -80,19 +80,18 @@ def solve_part(part: Part, collection: Collection, method: Method, keep_float: t
     groups = part.groups(keep_float)
     histograms = histograms_of(part, collection)
     sharing = shared_ranges(part, quantized_tensors(part, groups))
-    plain = {}
-    for members, everyone in sharing:
-        amax = solve(reduce(add, (histograms[name] for name in members)), method)
-        plain |= dict.fromkeys(everyone, amax)
+    plain: dict[str, float] = {}
+    for tensors, everyone in sharing:
+        plain |= dict.fromkeys(everyone, solve(reduce(add, (histograms[name] for name in tensors)), method))
     if not (method.name == "fisher" and method.equalise and collection.layers and plain):
         return SolvedPart(part, groups, method, plain, {}, plain)
 
     from imkd_edge.quantization.joint import Joint  # PyTorch only here
 
     channels = Channels(part, histograms)
-    clipped = [any(name in part.producer and part.producer[name].op_type == "Clip" for name in m) for m, _ in sharing]
+    members = [tensors for tensors, _ in sharing]
+    clipped = [any(name in part.producer and part.producer[name].op_type == "Clip" for name in m) for m in members]
     integer = {group.name for group in groups if not group.float_because}
-    members = [m for m, _ in sharing]
     joint = Joint(channels, histograms, _layers(part, collection), members, integer, clipped, method.levels)
     factor, ranges = joint.solve()
     amax = {name: float(value) for (_, everyone), value in zip(sharing, ranges, strict=True) for name in everyone}
@@ -115,7 +114,7 @@ def shared_ranges(part: Part, tensors: list[str]) -> list[tuple[list[str], list[
     """Quantized tensors that have one range, and with them all that it is given to."""
     groups = shared_scales(part, tensors)
     alone = [([name], [name]) for name in tensors if not any(name in group for group in groups)]
-    return alone + [([name for name in tensors if name in group], sorted(group)) for group in groups]
+    return [*alone, *(([name for name in tensors if name in group], sorted(group)) for group in groups)]
 
 
 def modelled_errors(solved: SolvedPart, collection: Collection) -> dict[str, float]:

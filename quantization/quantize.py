@@ -99,7 +99,7 @@ def quantize(
     Returns:
         {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "correct", "training",
         "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted",
-        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" whether its loss is at most the
+        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is at most the
         gate; "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
 
     Raises:

@@ -39,7 +39,7 @@ from imkd_edge.quantization.quantize import Recipe, write
 from imkd_edge.quantization.state import Training
 from imkd_edge.training.ablation_report import summary, table
 
-CALIBRATORS = [
+CALIBRATORS: list[tuple[str, dict[str, Any]]] = [
     ("max", {}),
     ("percentile", {"percentile": 99.9}),
     ("percentile", {"percentile": 99.99}),

@@ -26,6 +26,7 @@ from imkd_edge.cli.common import (
 )
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.cli.monitor import TrainingLine
+from imkd_edge.cli.report_comparison import show_comparison, show_quantization
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
     BEST,
@@ -277,12 +278,7 @@ def quantize(
     if options.qat or options.refine:
         _extra("imkd_edge.quantization.qat", "train")
     result = module.quantize(bundle, data, out, options, source_options=parse_options(option), threads=threads, bar=bar)
-    if json:
-        print_json(result)
-    else:
-        from imkd_edge.cli.report_comparison import show_quantization
-
-        show_quantization(result)
+    print_json(result) if json else show_quantization(result)
     return OK if result["accepted"] else GATE_FAILED
 
 
@@ -303,12 +299,7 @@ def compare(
     result = module.compare(
         a, b, data, options, source_options=parse_options(option), threads=threads, track=bar("compare")
     )
-    if json:
-        print_json(result)
-    else:
-        from imkd_edge.cli.report_comparison import show_comparison
-
-        show_comparison(result)
+    print_json(result) if json else show_comparison(result)
     return OK if result["within"] else GATE_FAILED
 
 

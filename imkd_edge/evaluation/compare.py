@@ -191,11 +191,11 @@ class Comparison:
         self.boxes.add(one, other)
         if not golden:
             tensors = a.detector.tensors()
-            outputs = (
+            reference_outputs, other_outputs = (
                 Outputs.of(a.detector.spec, side.detector.tensors(), (r.boxes, r.scores, r.names))
                 for side, r in ((a, one), (b, other))
             )
-            self.fidelity.add(*outputs, tensors["radar_grid"])
+            self.fidelity.add(reference_outputs, other_outputs, tensors["radar_grid"])
 
     def row(self, tolerance: float, gate: float) -> dict[str, Any]:
         """An engine's entry of the report; it is "within" as `compare` says."""

@@ -61,8 +61,8 @@ class Outputs:
     def of(cls, spec: ModelSpec, tensors: Mapping[str, np.ndarray], detections: Detections) -> Outputs:
         """From a Detector's tensors after a frame."""
         size = spec.grid.height(), spec.grid.width()
-        maps = (tensors[name].reshape(-1, *size).astype(np.float64) for name in ("heatmap", "box"))
-        return cls(*maps, detections)
+        heatmap, box = (tensors[name].reshape(-1, *size).astype(np.float64) for name in ("heatmap", "box"))
+        return cls(heatmap, box, detections)
 
 
 class Fidelity:
@@ -114,7 +114,7 @@ class Fidelity:
         one, two = frames
         overlap = box_iou(one.boxes, two.boxes)[0]
         free = np.ones(len(two.boxes), bool)
-        for i in np.argsort(-one.scores, kind="stable"):
+        for i in np.argsort(-one.scores, kind="stable").tolist():
             candidates = np.where(free, overlap[i], 0.0)
             where = self._where(k, one.boxes[i : i + 1], seen)
             if len(candidates) and candidates.max() > MIN_OVERLAP:
@@ -124,7 +124,7 @@ class Fidelity:
                 self._united[where] += max(one.scores[i], two.scores[j])
             else:
                 self._united[where] += one.scores[i]
-        for j in np.flatnonzero(free):
+        for j in np.flatnonzero(free).tolist():
             self._united[self._where(k, two.boxes[j : j + 1], seen)] += two.scores[j]
 
     def _where(self, k: int, box: np.ndarray, seen: np.ndarray) -> tuple[int, int, int]:
