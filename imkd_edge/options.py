@@ -88,7 +88,11 @@ class LiveOptions:
     rate: Annotated[
         str, Option("real: at the sensors' pace, skipping frames that come too soon; max: every frame, at once.")
     ] = "max"
-    save: Annotated[tuple[str, ...], Option("Write the results to this .jsonl, .mp4 or .rrd file; repeatable.")] = ()
+    save: Annotated[
+        tuple[str, ...], Option("Write the results to this .jsonl, .mcap, .mp4 or .rrd file; repeatable.")
+    ] = ()
+    sensors: Annotated[bool, Option("With --save FILE.mcap: images, points and calibrations as well.")] = False
+    no_track: Annotated[bool, Option("Boxes alone, without the objects' ids and smoothed velocities.")] = False
     view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
     score: Annotated[
         float | None,
@@ -278,4 +282,5 @@ class EvalOptions:
         ),
     ] = "none"
     limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
+    track: Annotated[bool, Option("Track the objects, and measure nuScenes' AMOTA instead (synth); slow.")] = False
     resamples: int = 0  # draws of frames for intervals, KITTI's protocol only; not on the command line

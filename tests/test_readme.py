@@ -1,4 +1,4 @@
-"""The README's commands work: blocks marked <!-- test --> are run verbatim."""
+"""The commands of README, rig guide and live guide work: blocks marked <!-- test --> are run verbatim."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 from conftest import NO_BUNDLE
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/guide/rig.md", "docs/guide/live.md")
 BLOCK = re.compile(r"<!-- test(?P<note>[^>]*?)-->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.S)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One marked block of the README."""
+    """One marked block of a page."""
 
     note: str
     language: str
@@ -26,7 +27,7 @@ class Block:
 
 
 def blocks() -> list[Block]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     return [Block(match["note"].strip(": "), match["language"], match["text"]) for match in BLOCK.finditer(text)]
 
 
@@ -37,7 +38,7 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new folder with the README's rig and a random bundle for it."""
+    """A new folder with the guide's rig and a random bundle for it."""
     from helpers import random_spec, write_random_bundle
 
     path = tmp_path_factory.mktemp("readme")
@@ -80,13 +81,15 @@ def test_python(number: int, folder: Path) -> None:
     assert execute([sys.executable, "-c", block.text], folder)
 
 
-def test_every_verb_that_the_readme_names_exists() -> None:
+def test_every_verb_that_a_page_names_exists() -> None:
     import typer.main
 
     from imkd_edge.cli import app
 
     known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"^imkd-edge ([\w-]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M))
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"^imkd-edge ([\w-]+)", text, re.M)) | set(re.findall(r"`imkd-edge ([a-z-]+)[ `]", text))
     assert named and named <= known
 
 

@@ -36,7 +36,8 @@ SourceName = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A drive folder, a folder of Astyx, nuScenes, TruckScenes, View-of-Delft or KITTI, or synth[:SEED].",
+        help="A drive folder, an MCAP file or ROS 2 bag, a folder of videos, of Astyx, nuScenes, TruckScenes, "
+        "View-of-Delft or KITTI, or synth[:SEED].",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]

@@ -49,7 +49,10 @@ def register(app: typer.Typer) -> None:
             "imkd-edge infer recordings/astyx --bundle astyx-lite --frames 000105-000132 --json > boxes.jsonl",
         ),
     )(infer)
-    add("inspect", epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect runs/astyx-lite.imkd --json"))(inspect)
+    add(
+        "inspect",
+        epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect drives/monday.mcap --map drives/monday.toml"),
+    )(inspect)
     add("doctor", epilog=examples("imkd-edge doctor --json", "imkd-edge doctor tiny --rig rig.json"))(doctor)
     add(
         "bench",
@@ -139,11 +142,24 @@ def infer(
 
 
 @verb
-def inspect(bundle: BundleName, json: Json = False) -> int:
-    """Verify a bundle and print what is in it: sizes, classes, files, metrics, origin."""
+def inspect(
+    name: Annotated[str, typer.Argument(help="A bundle, NAME.imkd or tiny; or an MCAP file or a ROS 2 bag.")],
+    map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a recording: write the guessed topic map, a TOML file.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Print what is in a bundle, after verifying it, or in a recording: topics, rates, fields, a topic map."""
     from imkd_edge.bundle.format import Bundle
+    from imkd_edge.cli.recording import show_recording
+    from imkd_edge.sources.recording import inspect_recording, names_recording
 
-    loaded = Bundle.load(bundle)
+    if names_recording(name):
+        content = inspect_recording(name, map)
+        print_json(content) if json else show_recording(content)
+        return OK
+    refuse({"--map": map}, f"{name} is no MCAP file or ROS 2 bag", "leave it out, or name a recording")
+    loaded = Bundle.load(name)
     card = {"path": str(loaded.path), "contract": None, **loaded.manifest}
     if json:
         print_json(card)

@@ -14,7 +14,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from imkd_edge.cli.common import Json, SourceOptions, examples, log, out, parse_options, print_json, verb
+from imkd_edge.cli.common import Json, SourceOptions, examples, log, out, parse_options, print_json, refuse, verb
 from imkd_edge.cli.device import BundleName
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import LiveOptions, RunOptions
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
         "run",
         epilog=examples(
             "imkd-edge run tiny --data synth --limit 20 --save runs/tiny.jsonl --save runs/tiny.mp4",
-            "imkd-edge run astyx-imkd --data recordings/astyx --rate real --json",
+            "imkd-edge run tiny --data drives/monday.mcap --rate real --save runs/boxes.mcap",
         ),
     )(run)
 
@@ -41,7 +41,10 @@ def register(app: typer.Typer) -> None:
 @verb
 def run(
     bundle: BundleName,
-    data: Annotated[str, typer.Option("--data", help="A recording: drive folder, data set, synth or synth:SEED.")],
+    data: Annotated[
+        str,
+        typer.Option("--data", help="Drive folder, MCAP file, ROS 2 bag, data set or synth[:SEED]."),
+    ],
     options: LiveOptions,
     run: RunOptions,
     option: SourceOptions = None,
@@ -55,20 +58,20 @@ def run(
     from imkd_edge.run.loop import run as run_loop
     from imkd_edge.run.sinks import open_sinks
     from imkd_edge.sources.select import select
+    from imkd_edge.tracking import Tracker
 
-    if options.rate not in RATES:
-        fix = f"choose one of: {', '.join(RATES)}"
-        raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
+    _check(data, options)
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
     samples = select(data, options.split, (), options.frames, parse_options(option))
     loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
     first = rig or samples.source[samples.names[0]].rig
     code = 0
     with Detector(loaded, first, run.device, run.engine, run.threads, options.score) as detector:
-        sinks = open_sinks([Path(name) for name in options.save], real_time, options.view)
+        tracker = None if options.no_track else Tracker(detector.spec)
+        sinks = open_sinks([Path(name) for name in options.save], real_time, options.view, options.sensors)
         try:
             with _terminable(), _reporter() as report:
-                run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status)
+                run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status, tracker)
         except KeyboardInterrupt:
             code = INTERRUPTED
     if json:
@@ -78,6 +81,18 @@ def run(
         for name in options.save:
             log().print(f"wrote {name}")
     return code
+
+
+def _check(data: str, options: LiveOptions) -> None:
+    """Raises Error spec_bad_value for options that cannot be followed."""
+    if options.rate not in RATES:
+        fix = f"choose one of: {', '.join(RATES)}"
+        raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
+    if not any(name.endswith(".mcap") for name in options.save):
+        refuse({"--sensors": options.sensors}, "only .mcap files have sensor data", "add --save FILE.mcap")
+    for name in options.save:
+        if Path(name).resolve() == Path(data).resolve():
+            raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
 
 
 @contextmanager
@@ -117,6 +132,8 @@ def _line(status: Status) -> str:
     parts += _times("infer", record["infer_ms"]) + _times("latency", record["latency_ms"])
     parts += [f"{mode} {count}" if len(record["modes"]) > 1 else mode for mode, count in record["modes"].items()]
     parts.append(f"{record['detections']} boxes")
+    if status.tracks is not None:
+        parts.append(f"{status.tracks} tracks")
     if record["stalled_s"]:
         parts.append(f"source too slow by {record['stalled_s']:.1f} s")
     return " | ".join(parts)

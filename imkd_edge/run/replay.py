@@ -157,7 +157,7 @@ class _Assembly:
         """The items that no earlier sample had, in time order: samples repeat the sweeps of those before them."""
         items = [item for item in _items(sample) if item.timestamp_ns > self._newest.get(item.sensor, -1)]
         for item in items:
-            self._newest[item.sensor] = item.timestamp_ns
+            self._newest[item.sensor] = max(item.timestamp_ns, self._newest.get(item.sensor, item.timestamp_ns))
             if item.sensor == self._reference:
                 self._samples[item.timestamp_ns] = sample
         # At one time the reference comes last: its frame may be ready at once, and has all that was measured by then.

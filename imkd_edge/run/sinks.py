@@ -15,18 +15,20 @@ from imkd_edge.run.video import Video
 from imkd_edge.sources.base import Sample
 
 
-def open_sink(path: Path, lossy: bool = False) -> Sink:
-    """A sink for .jsonl (a line for each frame, as `infer --json`), .mp4 (the overview) or .rrd (Rerun).
+def open_sink(path: Path, lossy: bool = False, sensors: bool = False) -> Sink:
+    """A sink for .jsonl (a line a frame, as `infer --json`), .mcap, .mp4 (the overview) or .rrd (Rerun).
 
     Args:
         path: of the file; an old one is replaced when the new one is complete.
         lossy: pictures leave frames out where the loop is faster than they are.
+        sensors: an .mcap file has images and points too, and then leaves frames out as pictures do.
 
     Raises:
         Error: spec_bad_value for another ending, write_failed where the file cannot be written, missing_extra.
     """
     kinds = {
         ".jsonl": lambda: JsonLines(path),
+        ".mcap": lambda: Worker(_recorder(path, sensors), lossy and sensors),
         ".mp4": lambda: Worker(Video(path), lossy),
         ".rrd": lambda: Worker(_viewer(path), lossy),
     }
@@ -38,14 +40,14 @@ def open_sink(path: Path, lossy: bool = False) -> Sink:
     return kinds[path.suffix]()
 
 
-def open_sinks(paths: list[Path], lossy: bool = False, view: bool = False) -> list[Sink]:
+def open_sinks(paths: list[Path], lossy: bool = False, view: bool = False, sensors: bool = False) -> list[Sink]:
     """`open_sink` of each path, and with `view` Rerun's window; where one raises, those opened before are closed."""
     sinks: list[Sink] = []
     try:
         if view:
             sinks.append(Worker(_viewer(None), lossy))
         for path in paths:
-            sinks.append(open_sink(path, lossy))
+            sinks.append(open_sink(path, lossy, sensors))
     except Error:
         for sink in sinks:
             sink.close()
@@ -57,6 +59,12 @@ def _viewer(path: Path | None) -> Sink:
     from imkd_edge.run.viewer import Viewer  # needs the extra [view]
 
     return Viewer(path)
+
+
+def _recorder(path: Path, sensors: bool) -> Sink:
+    from imkd_edge.run.recorder import Recorder  # needs the extra [recordings]
+
+    return Recorder(path, sensors)
 
 
 class JsonLines(Sink):

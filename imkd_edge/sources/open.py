@@ -24,9 +24,11 @@ def open_source(path: str | Path | Source, **options: Any) -> Source:
     they need not be read) and options of its own returns a Source.
 
     Args:
-        path: a drive folder, a folder of Astyx HiRes2019, nuScenes v1.0 (or a single scene of it), MAN TruckScenes,
-            View-of-Delft or KITTI, "synth" or "synth:SEED", or a name that a registered reader recognises.
-        options: of the reader (FolderSource, AstyxSource, NuScenesSource, VodSource, KittiSource, SynthSource).
+        path: a drive folder, an MCAP file or ROS 2 bag, a folder of videos, of Astyx HiRes2019, nuScenes v1.0 (or a
+            single scene of it), MAN TruckScenes, View-of-Delft or KITTI, "synth" or "synth:SEED", or a name that a
+            registered reader recognises.
+        options: of the reader (FolderSource, RecordingSource, VideoSource, AstyxSource, NuScenesSource, VodSource,
+            KittiSource, SynthSource).
     Raises:
         Error source_unknown: no reader knows this name, which says what it is; source_missing_file: it does not exist
             or may not be read; spec_bad_value: options for a Source that is open already.
@@ -40,8 +42,8 @@ def open_source(path: str | Path | Source, **options: Any) -> Source:
     if is_synth(name):
         return _synth(name, options)
     try:
-        if os.path.isdir(name):  # unlike Path.is_dir, without OSError for a name that is too long
-            for recognises, reader in _folders():
+        if os.path.exists(name):  # unlike Path.exists, without OSError for a name that is too long
+            for recognises, reader in _readers():
                 if recognises(Path(name)):
                     return reader(Path(name), **options)
         for entry in entry_points(group=GROUP):
@@ -59,12 +61,13 @@ def is_synth(name: str) -> bool:
     return name == "synth" or name.startswith("synth:")
 
 
-def _folders() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
-    """For each kind of folder whether one is of it, and its reader; the first that recognises a folder reads it."""
+def _readers() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
+    """For each kind of file or folder whether one is of it, and its reader; the first that recognises it reads it."""
     from imkd_edge.sources.astyx import AstyxSource
     from imkd_edge.sources.folder import FolderSource, is_folder
     from imkd_edge.sources.kitti import KittiSource
     from imkd_edge.sources.nuscenes import NuScenesSource, is_nuscenes
+    from imkd_edge.sources.recording import RecordingSource, VideoSource, is_recording, is_video_folder
     from imkd_edge.sources.vod import VodSource
 
     return [
@@ -73,6 +76,8 @@ def _folders() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
         (is_nuscenes, NuScenesSource),
         (VodSource.recognises, VodSource),
         (KittiSource.recognises, KittiSource),
+        (is_recording, RecordingSource),
+        (is_video_folder, VideoSource),
     ]
 
 

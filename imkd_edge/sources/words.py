@@ -7,15 +7,14 @@ from pathlib import Path
 
 from imkd_edge.errors import Code, Error
 
-_ANY = "give a drive folder, a data set's folder, or synth for the synthetic world"
-_RECORDING = "install a package that reads it (entry point imkd_edge.sources), or convert it to a drive folder"
+_ANY = "give a drive folder, a recording, a data set's folder, or synth for the synthetic world"
+_ROS_1 = "convert it to ROS 2 (rosbags-convert), or install a package that reads it (entry point imkd_edge.sources)"
+_VIDEO = "give a folder with it, named as its camera, and a rig.json (docs/guide/recordings.md), or a drive folder"
 _ENDINGS = {  # ending -> what such a file is, what to do
-    ".mcap": ("an MCAP recording, and no reader for it is installed", _RECORDING),
-    ".bag": ("a ROS 1 bag, and no reader for it is installed", _RECORDING),
-    ".db3": ("a ROS 2 bag, and no reader for it is installed", _RECORDING),
-    ".mp4": ("a video, which has neither calibration nor radar", "write a drive folder with its images and a rig.json"),
-    ".avi": ("a video, which has neither calibration nor radar", "write a drive folder with its images and a rig.json"),
-    ".mkv": ("a video, which has neither calibration nor radar", "write a drive folder with its images and a rig.json"),
+    ".bag": ("a ROS 1 bag, and no reader for it is installed", _ROS_1),
+    ".mp4": ("a video, which has neither calibration nor radar", _VIDEO),
+    ".avi": ("a video, which has neither calibration nor radar", _VIDEO),
+    ".mkv": ("a video, which has neither calibration nor radar", _VIDEO),
     ".jpg": ("one image", "give the folder of the recording; a drive folder may have a single frame"),
     ".jpeg": ("one image", "give the folder of the recording; a drive folder may have a single frame"),
     ".png": ("one image", "give the folder of the recording; a drive folder may have a single frame"),
@@ -36,8 +35,9 @@ _NAMES = {  # file of a drive folder -> what it is
     "frames.jsonl": "a file of a drive folder",
 }
 _KNOWN = (
-    "known are a drive folder (frames.jsonl, rig.json), Astyx HiRes2019 (camera_front/, radar_6455/), nuScenes and "
-    "TruckScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/), KITTI (image_2/, calib/); or give synth"
+    "known are a drive folder (frames.jsonl, rig.json), recordings (.mcap, ROS 2 bags), Astyx HiRes2019 "
+    "(camera_front/, radar_6455/), nuScenes and TruckScenes (v1.0-*/sample.json), View-of-Delft (lidar/, radar/), "
+    "KITTI (image_2/, calib/); or give synth"
 )
 
 
@@ -72,8 +72,6 @@ def _folder(path: Path) -> Error:
     """The error for a folder that no reader knows."""
     if (path / "manifest.json").is_file():
         return _bundle(str(path))
-    if (path / "metadata.yaml").is_file():
-        return Error(Code.source_unknown, "a ROS 2 bag, and no reader for it is installed", str(path), _RECORDING)
     if not any(path.iterdir()):
         return Error(Code.source_unknown, "the folder is empty", str(path), _ANY)
     if (path / "rig.json").is_file():

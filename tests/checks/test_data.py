@@ -205,7 +205,15 @@ FAULTS = [
         others=("heights",),
     ),
     Fault("yaw_a_quarter_off", in_objects(turn), "E0305", "headings", "90 degrees off", "yaw"),
-    Fault("centres_half_a_height_low", in_objects(lower), "W0305", "heights", "below the ground", "middle of the box"),
+    Fault(
+        "centres_half_a_height_low",
+        in_objects(lower),
+        "W0305",
+        "heights",
+        "below the ground",
+        "middle of the box",
+        others=("returns in boxes",),
+    ),
     Fault(
         "velocities_relative", in_lines(relative), "E0305", "speeds", "what stands", "over ground", others=("headings",)
     ),

@@ -16,10 +16,13 @@ from imkd_edge.cli import app, common
 from imkd_edge.options import (
     BenchOptions,
     BuildOptions,
+    CheckOptions,
     CompareOptions,
     ConvertOptions,
     EvalOptions,
     InferOptions,
+    InitOptions,
+    LiveOptions,
     Option,
     QuantizeOptions,
     RunOptions,
@@ -38,6 +41,9 @@ VERBS: dict[str, set[type]] = {  # verb -> its option classes
     "quantize": {QuantizeOptions},
     "compare": {CompareOptions},
     "eval": {EvalOptions, RunOptions},
+    "check": {CheckOptions},
+    "init": {InitOptions},
+    "run": {LiveOptions, RunOptions},
 }
 REQUIRED = {  # arguments without which a verb does not start
     "infer": ["synth"],
@@ -48,6 +54,9 @@ REQUIRED = {  # arguments without which a verb does not start
     "quantize": ["tiny", "--data", "synth", "--out", "x.imkd"],
     "compare": ["tiny", "tiny"],
     "eval": ["tiny", "--data", "synth"],
+    "check": ["synth"],
+    "init": ["synth", "--out", "x.toml"],
+    "run": ["tiny", "--data", "synth"],
 }
 
 

@@ -46,3 +46,14 @@ def test_a_terminated_loop_completes_its_files_and_prints_its_summary(tmp_path: 
     summary = json.loads(stdout)
     assert process.returncode == 130 and summary["interrupted"]
     assert len(lines.read_text().splitlines()) in (summary["frames"], summary["frames"] + 1) and not part.exists()
+
+
+def test_options_that_save_nothing_or_too_much_are_refused(run, tmp_path: Path) -> None:
+    outcome = run("run", "tiny", "--data", "synth", "--sensors", "--save", tmp_path / "a.jsonl")
+    assert outcome.code == 2 and "--save FILE.mcap" in outcome.stderr
+    drive = tmp_path / "drive.mcap"
+    assert run("run", "tiny", "--data", "synth", *SMALL, "--limit", 1, "--save", drive, "--sensors").code == 0
+    content = drive.read_bytes()
+    again = run("run", "tiny", "--data", drive, "--save", tmp_path / "." / "drive.mcap")
+    assert again.code == 2 and "would replace the recording" in again.stderr
+    assert drive.read_bytes() == content

@@ -43,6 +43,7 @@ class Scene:
     timestamp_ns: int = NOW
     ego: Ego | None = None
     scene: str = ""
+    name: str = "random"
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)

@@ -131,7 +131,7 @@ def test_without_a_module_the_build_fails_and_the_other_parts_are_still_tried(tm
 
 
 def test_parts_beyond_the_time_are_skipped_out_loud(tmp_path) -> None:
-    result = run("--fake", "--minutes", "0.000001", "--out", str(tmp_path))
+    result = run("--fake", "--minutes", "0.000000001", "--out", str(tmp_path))
     assert result.returncode == 1 and result.stdout.count("the time is up") == len(prove.PARTS)
     assert (tmp_path / "prove.md").read_text().count("the time is up") == len(prove.PARTS)
 

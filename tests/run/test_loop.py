@@ -129,7 +129,7 @@ def test_no_frame_makes_no_video_and_an_empty_list_of_lines(detector: Detector, 
 
 @pytest.mark.parametrize("name", ["a.avi", "a", "jsonl"])
 def test_an_ending_without_a_format_lists_those_there_are(name: str, tmp_path: Path) -> None:
-    with pytest.raises(Error, match=r"\.jsonl, \.mp4"):
+    with pytest.raises(Error, match=r"\.jsonl, \.mcap, \.mp4"):
         open_sinks([tmp_path / "first.jsonl", tmp_path / name])
     assert not list(tmp_path.glob(".*"))
 

@@ -117,9 +117,8 @@ def make(folder: Path, file: str) -> str:
 @pytest.mark.parametrize(
     ("file", "what", "fix"),
     [
-        ("a.mcap", "an MCAP recording", "imkd_edge.sources"),
-        ("a.bag", "a ROS 1 bag", "imkd_edge.sources"),
-        ("a.db3", "a ROS 2 bag", "imkd_edge.sources"),
+        ("a.mcap", "does not begin as an MCAP file", "copy it again"),
+        ("a.bag", "a ROS 1 bag", "rosbags-convert"),
         ("a.mp4", "a video", "rig.json"),
         ("a.PNG", "one image", "a single frame"),
         ("a.pcd", "one point cloud", "a single frame"),
@@ -142,7 +141,6 @@ def test_a_file_is_told_what_it_is(tmp_path: Path, file: str, what: str, fix: st
     ("files", "what", "fix"),
     [
         (["manifest.json"], "a bundle", "--bundle"),
-        (["metadata.yaml"], "a ROS 2 bag", "imkd_edge.sources"),
         (["rig.json"], "a rig and without frames", "frames.jsonl"),
         (["one/frames.jsonl", "two/frames.jsonl"], "2 drive folders", "one"),
         (["letter.txt"], "no reader knows this folder", "frames.jsonl"),

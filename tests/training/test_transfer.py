@@ -127,18 +127,18 @@ def test_classes_are_taken_by_name_and_groups_by_their_classes() -> None:
     source = config(
         head={
             "classes": [
-                {"name": "truck", "group": 0, "nms_radius": 3.0},
-                {"name": "pedestrian", "group": 1, "nms_radius": 0.5},
-                {"name": "car", "group": 0, "nms_radius": 2.0},
+                {"name": "truck", "group": 0, "nms_radius": 3.0, "exclusive": True},
+                {"name": "pedestrian", "group": 1, "nms_radius": 0.5, "exclusive": True},
+                {"name": "car", "group": 0, "nms_radius": 2.0, "exclusive": True},
             ]
         }
     )
     other = config(
         head={
             "classes": [
-                {"name": "pedestrian", "group": 0, "nms_radius": 0.5},
-                {"name": "forklift", "group": 1, "nms_radius": 2.0},
-                {"name": "car", "group": 1, "nms_radius": 2.0},
+                {"name": "pedestrian", "group": 0, "nms_radius": 0.5, "exclusive": True},
+                {"name": "forklift", "group": 1, "nms_radius": 2.0, "exclusive": True},
+                {"name": "car", "group": 1, "nms_radius": 2.0, "exclusive": True},
             ]
         }
     )
