@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +61,7 @@ def run(
 
     _check(data, options)
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
-    samples = select(data, options.split, (), options.frames, parse_options(option))
+    samples = select(data, options.split, (), options.frames, parse_options(option)).first(options.limit)
     loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
     first = rig or samples.source[samples.names[0]].rig
     code = 0
@@ -71,7 +70,7 @@ def run(
         sinks = open_sinks([Path(name) for name in options.save], real_time, options.view, options.sensors)
         try:
             with _terminable(), _reporter() as report:
-                run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status, tracker)
+                run_loop(detector, samples, sinks, real_time, rig, report, status, tracker)
         except KeyboardInterrupt:
             code = INTERRUPTED
     if json:

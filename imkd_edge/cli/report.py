@@ -77,11 +77,13 @@ def show_health(health: dict[str, Any]) -> None:
     """The mode, and every sensor that is not ok."""
     sensors = health["sensors"]
     failing = [f"{name} {state}" for name, state in sensors.items() if state != "ok"]
+    unlike = ", but unlike those of the training" if health["mode"] == "partial" and not failing else ""
     past = f", {health['past_frames']} past frames" if health["past_frames"] else ""
     healthy = f"{len(sensors) - len(failing)} of {len(sensors)} sensors ok"
     out().print(
         f"health: [bold]{health['mode']}[/], {healthy}"
         + (f" ([red]{escape(', '.join(failing))}[/])" if failing else "")
+        + unlike
         + past
     )
     for warning in health["warnings"]:

@@ -154,11 +154,12 @@ def choose(
 ) -> Selection:
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
     selection = select(data, split=None if split == "all" else split, options=source_options, read=read)
-    if not selection.names[:limit]:
+    selection = selection.first(limit)
+    if not selection.names:
         raise Error(
             Code.train_no_data, f"no frame of the split {split!r} is left", source_name(data), "choose a limit from 1"
         )
-    return Selection(selection.source, selection.names[:limit])
+    return selection
 
 
 def check_protocol(source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None) -> None:
@@ -247,7 +248,7 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
         return vod.evaluate(source.label_folder, names, [source.rig(name) for name in names], detections)
     effect = "not scored" if name == protocol.CLASSES else "0 in the averages over nuScenes' classes"
     for remark in tally(frames, predictions.classes).remarks(effect):
-        warnings.warn(f"{source.kind}: {remark}", stacklevel=2)
+        warnings.warn(f"{source_name(source)}: {remark}", stacklevel=2)
     if name == protocol.CLASSES:
         return evaluate_classes(frames, predictions.classes, RANGES if options.per_range else ())
     from imkd_edge.evaluation import nuscenes

@@ -172,23 +172,25 @@ def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, argument
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("gate", "error", "advice"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)]
-)
-def test_large_error_of_the_int8_bundle_brings_advice(
-    run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, advice: bool
+@pytest.mark.parametrize(("accepted", "code"), [(True, 0), (False, 1)])
+def test_the_exit_code_of_quantize_is_that_of_its_gate(
+    run, monkeypatch: pytest.MonkeyPatch, accepted: bool, code: int
 ) -> None:
-    result = {"error": {"camera": 0.01, "bev": error}}
-    module = SimpleNamespace(LARGE_ERROR=0.05, quantize=lambda *_, **__: result)
+    module = SimpleNamespace(quantize=lambda *_, **__: {"accepted": accepted})
     monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
-    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
-    assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == advice
+    assert run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json").code == code
 
 
 @pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
 def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr
+
+
+def test_eval_takes_the_folder_of_a_run_for_its_checkpoint(run, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    outcome = run("eval", tmp_path, "--data", "synth", "--device", "cuda")
+    assert outcome.code == 2 and "a checkpoint runs in torch" in outcome.stderr
 
 
 def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignore(run, tmp_path: Path) -> None:

@@ -58,7 +58,11 @@ def _show_verdict(comparison: dict[str, Any], gate: float) -> None:
 def show_quantization(result: dict[str, Any]) -> None:
     """The bundle, its fidelity, and the layers that the gate put back to float."""
     fidelity, returned = result["fidelity"], result["returned"]
-    show_numbers("INT8 bundle", {k: v for k, v in result.items() if k not in ("fidelity", "returned")})
+    method = f"{result['name']}, {result['bits']} bits"
+    trained = {"training": result["training"]} if result["training"] else {}
+    kept = ("bytes", "float_bytes", "int8_share", "frames", "unusable", "metrics")
+    numbers = {"bundle": result["bundle"], "method": method, **trained, **{key: result[key] for key in kept}}
+    show_numbers("INT8 bundle", numbers)
     _show_fidelity(fidelity, "frames not calibrated on")
     if returned:
         table = make_table("put back to float by the gate", "layer", ">modelled error", ">predicted, us")
