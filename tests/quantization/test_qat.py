@@ -279,7 +279,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 def test_the_verb_trains_and_the_manifest_has_the_settings(kind: str, collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.imkd"
     source = ["--data", "synth", "--option", "scenes=2", "--option", "frames_per_scene=9", "--frames", "16"]
-    settings = ["--collection", str(collection), kind, "--steps", "1", "--gate", "inf", "--seed", "5", "--threads", "1"]
+    settings = ["--collection", str(collection), kind, "--steps", "1", "--gate", "1e6", "--seed", "5", "--threads", "1"]
     result = CliRunner().invoke(app, ["quantize", "tiny", *source, *settings, "--out", str(out), "--json"])
     assert result.exit_code == 0, result.stderr
     bundle = Bundle.load(out)
