@@ -8,16 +8,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from imkd_edge.bundle import PARTS, npz_bytes, write_atomically
-from imkd_edge.calibration.histogram import ROWS, Histogram
-from imkd_edge.calibration.weights import EMPTY, radar_maps, resample
+from imkd_edge.calibration.histogram import BINS, MOST, Histogram
 from imkd_edge.checks.observe import Observable, ObservingEngine, observe
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
+from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Source
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 from imkd_edge.spec import ModelSpec
@@ -33,8 +33,6 @@ class ObservedTensor:
     part: str
     name: str
     shape: tuple[int, ...]
-    weighted: bool = False  # it depends on radar and lies over the ground
-    radius: int = 0  # of its receptive field in the radar grid, in cells of its own grid
 
     @property
     def key(self) -> str:
@@ -43,13 +41,29 @@ class ObservedTensor:
 
 
 @dataclass
+class Gradients:
+    """Of the probed outputs of one frame."""
+
+    tensors: dict[str, np.ndarray]  # by ObservedTensor.key, of its shape
+    layers: dict[str, np.ndarray]  # PART/TENSOR of each convolution -> (channels,) squares, summed over the places
+    objects: float  # sum of the heat map's probabilities
+
+
+class Sensitivity(Protocol):
+    """Gradients of a frame by a Detector's tensors after it; the probe's signs are drawn by the seed."""
+
+    def __call__(self, tensors: Mapping[str, np.ndarray], rig: SensorRig, seed: int) -> Gradients: ...
+
+
+@dataclass
 class Collection:
     """Histograms of the frames that were observed so far."""
 
     key: str  # hash of everything that the pass depends on
     histograms: dict[str, Histogram]  # by ObservedTensor.key
+    layers: dict[str, np.ndarray] = field(default_factory=dict)  # of Gradients, summed; empty without sensitivity
+    objects: float = 0.0  # of Gradients, summed
     frames: list[str] = field(default_factory=list)  # names, in the order of the pass
-    last_maps: np.ndarray | None = None  # (2, H, W) of the last frame, the placebo of the next
 
 
 def collect(
@@ -62,6 +76,7 @@ def collect(
     threads: int = 0,
     track: Track | None = None,
     without: Iterable[str] = (),
+    sensitivity: Sensitivity | None = None,
 ) -> Collection:
     """Runs the float model over the frames, each after its past, and counts the values of its tensors.
 
@@ -72,11 +87,12 @@ def collect(
             from it.
         track: makes a progress bar of the remaining names.
         without: names of frames that cannot be read; as past frames they are left out.
+        sensitivity: weighs the values; None: they are counted plainly only.
 
     Raises:
         Error: train_diverged where a value of the model is not finite.
     """
-    collection = _open(state, _key(spec, parts, tensors, names), tensors)
+    collection = _open(state, _key(spec, parts, tensors, names, sensitivity is not None), tensors)
     remaining = list(names[len(collection.frames) :])
     if not remaining:
         return collection
@@ -86,7 +102,9 @@ def collect(
     with detector:
         for name in remaining if track is None else track(remaining):
             infer_with_past(detector, timeline.walk(name))
-            _count(collection, tensors, engines, radar_maps(detector.tensors()["radar_grid"], spec), name)
+            number = len(collection.frames)
+            gradients = None if sensitivity is None else sensitivity(detector.tensors(), detector.rig, number)
+            _count(collection, tensors, engines, gradients, np.random.default_rng(number), name)
             collection.frames.append(name)
             count = len(collection.frames)
             if state is not None and (count % SAVE_EVERY == 0 or count == len(names)):
@@ -98,31 +116,35 @@ def _count(
     collection: Collection,
     tensors: Sequence[ObservedTensor],
     engines: Mapping[str, ObservingEngine],
-    maps: np.ndarray,
+    gradients: Gradients | None,
+    random: np.random.Generator,
     name: str,
 ) -> None:
-    """Adds a frame's tensors to the histograms; maps: `radar_maps` of the frame."""
-    placebo = collection.last_maps
-    if placebo is None:
-        placebo = np.stack([np.full(maps.shape[1:], 1 - EMPTY), np.zeros(maps.shape[1:])]).astype(np.float32)
-    both, resampled = np.concatenate([maps, placebo]), {}
+    """Adds a frame's tensors to the histograms.
+
+    Of a camera part's large tensors a sample is enough; over the ground the values that count are rare.
+    """
     for item in tensors:
         values = engines[item.part].tensors[item.name]
         if not np.isfinite(values).all():
             raise Error(Code.train_diverged, f"{item.key} is not finite", name, "check the model on this frame")
-        grid = (*item.shape[-2:], item.radius)
-        if item.weighted and grid not in resampled:
-            resampled[grid] = resample(both, *grid)
-        collection.histograms[item.key].add(values, resampled[grid] if item.weighted else None)
-    collection.last_maps = maps
+        gradient = None if gradients is None else gradients.tensors[item.key]
+        collection.histograms[item.key].add(values, gradient, random if item.part == "camera" else None)
+    if gradients is not None:
+        collection.objects += gradients.objects
+        for layer, squares in gradients.layers.items():
+            collection.layers[layer] = collection.layers.get(layer, 0) + squares
 
 
 def _key(
-    spec: ModelSpec, parts: Mapping[str, Observable], tensors: Sequence[ObservedTensor], names: Sequence[str]
+    spec: ModelSpec,
+    parts: Mapping[str, Observable],
+    tensors: Sequence[ObservedTensor],
+    names: Sequence[str],
+    sensitive: bool,
 ) -> str:
     inputs: list[Any] = [
-        ROWS,
-        EMPTY,
+        [BINS, MOST, sensitive],
         [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS],
         [repr(item) for item in tensors],
         list(names),
@@ -135,31 +157,41 @@ def _key(
 def _pack(collection: Collection) -> bytes:
     """The state file, an .npz archive."""
     histograms = collection.histograms.values()
-    last_maps = np.zeros((0, 0, 0), np.float32) if collection.last_maps is None else collection.last_maps
     return npz_bytes(
         {
             "key": np.array(collection.key),
             "done": np.array(collection.frames),
-            "before": last_maps,
-            "counts": np.stack([h.counts for h in histograms]),
-            "numbers": np.array([[h.top, h.largest, h.zeros] for h in histograms]),
+            "counts": np.concatenate([h.counts for h in histograms], 1),
+            "highest": np.concatenate([h.highest for h in histograms]),
+            "numbers": np.array([[h.top, h.zeros] for h in histograms]),
+            "objects": np.array(collection.objects),
+            **{f"layer {name}": squares for name, squares in collection.layers.items()},
         }
     )
 
 
 def _open(state: Path | None, key: str, tensors: Sequence[ObservedTensor]) -> Collection:
     """The content of the state file where it is of the same pass, else an empty collection."""
-    fresh = Collection(key, {item.key: Histogram(item.weighted) for item in tensors})
+
+    def fresh() -> Collection:
+        return Collection(key, {item.key: Histogram(item.shape[1]) for item in tensors})
+
     if state is None or not os.path.isfile(state):
-        return fresh
+        return fresh()
     try:
         with np.load(state, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return fresh
-            counts, numbers = file["counts"], file["numbers"]
-            fresh.frames, fresh.last_maps = file["done"].tolist(), file["before"]
+            return _unpack(fresh(), file) if str(file["key"]) == key else fresh()
     except (OSError, ValueError, KeyError, EOFError):
-        return Collection(key, {item.key: Histogram(item.weighted) for item in tensors})
-    for histogram, count, number in zip(fresh.histograms.values(), counts, numbers, strict=True):
-        histogram.counts, (histogram.top, histogram.largest, histogram.zeros) = count, number.tolist()
-    return fresh
+        return fresh()
+
+
+def _unpack(collection: Collection, file: Mapping[str, np.ndarray]) -> Collection:
+    counts, highest, numbers = (file[name] for name in ("counts", "highest", "numbers"))
+    first = 0
+    for histogram, (top, zeros) in zip(collection.histograms.values(), numbers.tolist(), strict=True):
+        own = slice(first, first := first + histogram.channels)
+        histogram.counts, histogram.highest = counts[:, own].copy(), highest[own].copy()
+        histogram.top, histogram.zeros = top, zeros
+    collection.frames, collection.objects = file["done"].tolist(), float(file["objects"])
+    collection.layers = {name.removeprefix("layer "): file[name] for name in file if name.startswith("layer ")}
+    return collection

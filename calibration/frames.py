@@ -14,16 +14,19 @@ from imkd_edge.sources.select import Selection
 
 MIN_FRAMES = 16
 BINS = 8  # of each histogram in the descriptor
+HELD_OUT = 32  # frames at most that an INT8 form is accepted on; with fewer than FEW the extreme ones are among them
+FEW = 8
 STRESS = 8  # extreme frames that are held out, at most a tenth of all
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of a source, chosen for calibration."""
+    """Frames of a source, chosen for calibration and for the acceptance behind it."""
 
     names: list[str]  # in the order of herding: every prefix is a good choice too
     stress: list[str]  # extreme frames, held out
     unusable: dict[str, str]  # name -> reason
+    held_out: list[str]  # others, spread over the source
 
 
 def choose_frames(selection: Selection, rig: SensorRig | None, count: int, track: Track | None = None) -> Frames:
@@ -51,7 +54,11 @@ def choose_frames(selection: Selection, rig: SensorRig | None, count: int, track
     extremes = farthest(points, min(STRESS, len(names) // 10))
     rest = np.setdiff1d(np.arange(len(names)), extremes)
     order = rest[herd(points[rest], min(count, len(rest)))]
-    return Frames(names[order].tolist(), names[extremes].tolist(), unusable)
+    others = np.setdiff1d(rest, order)
+    if len(others) < FEW:
+        others = np.union1d(others, extremes)
+    held_out = others[:: max(1, len(others) // HELD_OUT)][:HELD_OUT]
+    return Frames(names[order].tolist(), names[extremes].tolist(), unusable, names[held_out].tolist())
 
 
 def _read(

@@ -1,4 +1,4 @@
-"""Histograms of |x| under several weights, from one pass over values whose range is not known in advance."""
+"""Histograms of |x| by channel in logarithmic bins, counted plainly and weighted by the outputs' sensitivity."""
 
 from __future__ import annotations
 
@@ -6,81 +6,96 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-BINS = 4096  # the top is a power of two: at least half of the bins are below the largest value
-ALL, OCCUPIED, GRADED, PLACEBO_OCCUPIED, PLACEBO_GRADED = range(5)
-ROWS = 5
+PER_OCTAVE, OCTAVES = 8, 15
+BINS = PER_OCTAVE * OCTAVES  # the last one ends at `top`, a power of two; the first one holds all that is smaller
+PLAIN, FISHER = range(2)
+ROWS = 2
+MOST = 150_000  # values of a tensor that are looked at where a sample of them is enough
 
 
 @dataclass
 class Histogram:
-    """Counts of |x| > 0 in equal bins from 0 to `top`; zeros, exact in every format, have their own count."""
+    """Of one tensor over frames. Zeros, exact in every format, have their own count.
 
-    weighted: bool  # False: the tensor does not depend on radar and every weight is 1
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((ROWS, BINS)))  # (ROWS, BINS) float64, rows as above
+    Args:
+        channels: C.
+    """
+
+    channels: int
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (ROWS, C, BINS) float64
+    highest: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (C,) float64: the largest |x|
     top: float = 0.0
-    largest: float = 0.0
     zeros: float = 0.0
 
-    def add(self, values: np.ndarray, maps: np.ndarray | None = None) -> None:
-        """Counts the values of a tensor.
+    def __post_init__(self) -> None:
+        if not self.counts.size:
+            self.counts = np.zeros((ROWS, self.channels, BINS))
+            self.highest = np.zeros(self.channels)
+
+    @property
+    def largest(self) -> float:
+        """Of all channels."""
+        return float(self.highest.max())
+
+    def add(
+        self, values: np.ndarray, gradient: np.ndarray | None = None, sample: np.random.Generator | None = None
+    ) -> None:
+        """Counts the values of a frame.
 
         Args:
-            values: (1, C, H, W), or any shape without maps.
-            maps: (4, H, W), the weights of the rows after ALL.
+            values: (N, C, ...).
+            gradient: of the probed outputs by the values; its square is the weight in FISHER.
+            sample: draws MOST of the values; None: all are counted.
         """
         size = np.abs(values)
-        largest = float(size.max(initial=0.0))
-        nonzero = np.count_nonzero(size)
-        self.zeros += size.size - nonzero
-        if not nonzero:
+        highest = size.max(axis=tuple(i for i in range(size.ndim) if i != 1)).astype(np.float64)
+        self.highest = np.maximum(self.highest, highest)
+        if not highest.any():
+            self.zeros += size.size
             return
-        self._grow_to(largest)
-        self.largest = max(self.largest, largest)
-        index = np.minimum((size * np.float32(BINS / self.top)).astype(np.int32), BINS - 1)
-        index[size == 0] = BINS  # an extra bin, discarded
-        self.counts[ALL] += np.bincount(index.ravel(), minlength=BINS + 1)[:BINS]
-        if maps is not None and self.weighted:
-            for row, weights in enumerate(maps, 1):
-                self._add_weighted(row, index[0], weights)
+        self._reach(float(2.0 ** np.ceil(np.log2(highest.max()))))
+        flat, scale = size.ravel(), 1.0
+        chosen = np.arange(flat.size)
+        if sample is not None and flat.size > MOST:
+            chosen, scale = sample.integers(flat.size, size=MOST), flat.size / MOST
+        held = chosen[flat[chosen] > 0]
+        self.zeros += scale * (len(chosen) - len(held))
+        per_channel = size[0, 0].size
+        bins = (PER_OCTAVE * (np.log2(flat[held] / np.float32(self.top)) + OCTAVES)).astype(np.int64)
+        index = held // per_channel % self.channels * BINS + bins.clip(0, BINS - 1)
+        rows = {PLAIN: None, FISHER: None if gradient is None else gradient.ravel()[held].astype(np.float64) ** 2}
+        for row, weights in rows.items():
+            if row == PLAIN or weights is not None:
+                counts = np.bincount(index, weights, self.counts[row].size)
+                self.counts[row] += scale * counts.reshape(self.channels, BINS)
 
-    def _add_weighted(self, row: int, index: np.ndarray, weights: np.ndarray) -> None:
-        positive = weights > 0
-        bins = index[:, positive]  # (C, cells)
-        broadcast = np.broadcast_to(weights[positive], bins.shape)
-        self.counts[row] += np.bincount(bins.ravel(), broadcast.ravel(), BINS + 1)[:BINS]
-
-    def _grow_to(self, largest: float) -> None:
-        """Doubles the range, merging pairs of bins, until it includes the value."""
-        if self.top == 0:
-            self.top = float(2.0 ** np.ceil(np.log2(largest)))
-        while self.top < largest:
-            merged = self.counts.reshape(ROWS, BINS // 2, 2).sum(2)
-            self.counts = np.concatenate([merged, np.zeros((ROWS, BINS // 2))], 1)
-            self.top *= 2
+    def _reach(self, top: float) -> None:
+        """Moves the counts down to make room for values up to `top`, a power of two."""
+        if self.top and top > self.top:
+            shift = min(PER_OCTAVE * round(np.log2(top / self.top)), BINS)
+            moved = np.zeros_like(self.counts)
+            moved[..., : BINS - shift] = self.counts[..., shift:]
+            moved[..., 0] += self.counts[..., :shift].sum(-1)
+            self.counts = moved
+        self.top = max(self.top, top)
 
     def __add__(self, other: Histogram) -> Histogram:
-        """The histogram of both tensors' values."""
-        total = Histogram(self.weighted or other.weighted, zeros=self.zeros + other.zeros)
-        for part in (self, other):
-            if part.top:
-                total._grow_to(part.largest)
-                total.largest = max(total.largest, part.largest)
-        for part in (self, other):
-            if part.top:
-                ratio = round(total.top / part.top)
-                bins = max(1, BINS // ratio)
-                counts = part.rows() if total.weighted else part.counts
-                total.counts[:, :bins] += counts.reshape(ROWS, bins, -1).sum(2)
-        return total
+        """The channels of both side by side."""
+        parts = [Histogram(h.channels, h.counts, h.highest, h.top, h.zeros) for h in (self, other)]
+        for part in parts:
+            part._reach(max(self.top, other.top))
+        counts, highest = (np.concatenate([getattr(p, name) for p in parts], axis) for name, axis in _CHANNEL_AXES)
+        return Histogram(self.channels + other.channels, counts, highest, parts[0].top, self.zeros + other.zeros)
 
-    def rows(self) -> np.ndarray:
-        """(ROWS, BINS); every weight is 1 where the tensor does not depend on radar."""
-        if self.weighted:
-            return self.counts
-        rows = np.zeros_like(self.counts)
-        rows[[ALL, OCCUPIED, PLACEBO_OCCUPIED]] = self.counts[ALL]
-        return rows
+    def edges(self) -> np.ndarray:
+        """(BINS,) float64: |x| at the upper end of each bin."""
+        return self.top * 2.0 ** ((np.arange(BINS) + 1) / PER_OCTAVE - OCTAVES)
 
-    def centers(self) -> np.ndarray:
-        """(BINS,) float64: |x| at the centre of each bin."""
-        return (np.arange(BINS) + 0.5) * (self.top / BINS)
+    def power(self) -> np.ndarray:
+        """(C,) mean square of the values."""
+        centers = self.edges() * 2.0 ** (-0.5 / PER_OCTAVE)
+        size = (self.counts[PLAIN].sum() + self.zeros) / self.channels
+        return self.counts[PLAIN] @ centers**2 / max(size, 1.0)
+
+
+_CHANNEL_AXES = (("counts", 1), ("highest", 0))

@@ -230,16 +230,24 @@ class InitOptions:
 class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 
-    method: Annotated[str, Option("Calibrator: mse, riac, occupancy, percentile, entropy, max or placebo.")] = "mse"
-    kappa: Annotated[float, Option("riac: extra weight of the strongest radar return over the weakest, 0 to 1.")] = 0.5
+    method: Annotated[
+        str, Option("Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), percentile, mse or max.")
+    ] = "fisher"
+    no_equalise: Annotated[bool, Option("fisher: do not scale channels inside the parts.")] = False
     percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
     split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
+    correct: Annotated[
+        bool, Option("Also round weights so that errors cancel, and take back mean errors; always below 8 bits.")
+    ] = False
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()
-    gate: Annotated[float | None, Option("Keep layers in float until no output's NMSE is above this.", min=0)] = None
+    gate: Annotated[
+        float,
+        Option("Largest loss on frames not calibrated on; layers go back to float until it holds. inf: none.", min=0),
+    ] = 0.25
     collection: Annotated[
         Path | None, Option("File of the histograms, for an interrupted pass to continue; beside OUT by default.")
     ] = None
@@ -263,8 +271,16 @@ class CompareOptions:
     """Which frames to compare two bundles on, and how close they must be."""
 
     split: Annotated[str | None, Option("Of the source; the default is every frame.")] = None
-    limit: Annotated[int, Option("Frames, spread over the source.", min=1)] = 8
-    tolerance: Annotated[float, Option("Largest NMSE of an output; above it the exit code is 1.", min=0)] = 0.1
+    limit: Annotated[int, Option("Frames, spread over the source; those of the calibration are left out.", min=1)] = 64
+    gate: Annotated[
+        float, Option("Largest loss on --data, of the outputs per expected object; above it the exit code is 1.", min=0)
+    ] = 0.25
+    tolerance: Annotated[
+        float,
+        Option(
+            "NMSE above which a tensor is named as different; without --data of an output, the exit code is 1.", min=0
+        ),
+    ] = 0.1
     engines: Annotated[str, Option("What runs B; A runs on the first of them: onnxruntime,torch,tensorrt.")] = (
         "onnxruntime"
     )

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from imkd_edge.bundle.half import restore_float
 from imkd_edge.bundle.shapes import infer_shapes, static_shapes
 from imkd_edge.calibration.collect import ObservedTensor
-from imkd_edge.calibration.weights import REACH
 from imkd_edge.checks.observe import Observable
 from imkd_edge.errors import Code, Error
 from imkd_edge.predict.layers import multiply_adds
@@ -98,29 +97,10 @@ class Part:
         """Weighted nodes whose data depends on an input."""
         return [n for n in self.graph.node if n.op_type in ARITHMETIC and n.input[0] not in self.constants]
 
-    def receptive_radii(self, source: str) -> dict[str, float]:
-        """Tensors that depend on an input -> radius of their receptive field, in cells of that input."""
-        radii, shapes = {source: 0.0}, self.shapes
-        for node in self.graph.node:
-            inputs = [radii[name] for name in node.input if name in radii]
-            if inputs:
-                radius = max(inputs) + _half_kernel(node) * shapes[source][-2] / max(1, shapes[node.input[0]][-2])
-                radii |= dict.fromkeys(node.output, radius)
-        return radii
-
     def observed_tensors(self, names: set[str]) -> list[ObservedTensor]:
-        """How to observe these tensors, in the graph's order; only those that depend on radar are weighted."""
-        radii = self.receptive_radii("radar_grid") if "radar_grid" in self.shapes else {}
+        """How to observe these tensors, in the graph's order."""
         order = [item.name for item in self.graph.input] + [out for node in self.graph.node for out in node.output]
-        tensors = []
-        for name in order:
-            if name not in names:
-                continue
-            shape = tuple(self.shapes[name])
-            cells = radii.get(name, 0.0) * (shape[-2] / self.shapes["radar_grid"][-2] if radii else 0)
-            weighted = name in radii and len(shape) == 4
-            tensors.append(ObservedTensor(self.name, name, shape, weighted, min(REACH, int(np.ceil(cells)))))
-        return tensors
+        return [ObservedTensor(self.name, name, tuple(self.shapes[name])) for name in order if name in names]
 
     def with_outputs(self, names: list[str]) -> Observable:
         """The part with these tensors among its outputs."""
@@ -228,12 +208,3 @@ def _similar(name: str, known: Sequence[tuple[str, str]]) -> list[str]:
     names = list(dict.fromkeys(layer for _, layer in known))
     close = get_close_matches(name.removeprefix("camera/").removeprefix("bev/"), names) or names[:3]
     return [f"{part}/{layer}" for match in close for part, layer in known if layer == match]
-
-
-def _half_kernel(node: onnx.NodeProto) -> float:
-    """Half the extent of what one output value reads, in cells of the input."""
-    if node.op_type not in ("Conv", "ConvTranspose", "MaxPool", "AveragePool"):
-        return 0.0
-    kernel = next((a.ints for a in node.attribute if a.name == "kernel_shape"), [1])
-    dilation = next((a.ints for a in node.attribute if a.name == "dilations"), [1] * len(kernel))
-    return max(d * (k - 1) / 2 for k, d in zip(kernel, dilation, strict=True))

@@ -11,39 +11,36 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import torch
 from numpy.lib.format import open_memmap
 from torch.nn import functional as F
 
 from imkd_edge.bundle import PARTS, write_atomically
-from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.detector import Detector
 from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Bar, Track
-from imkd_edge.quantization.insert import quantized_tensors
-from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all
-from imkd_edge.quantization.sensitivity import exact_session
+from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.trainable import TrainablePart
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 SAVE_EVERY = 25  # steps
 STEP_RATE = 10  # quantizers' learning rate over the weights': a quantizer's step may move by some per cent in all
-FloatLayers = Mapping[str, tuple[str, ...]]  # part -> names of its layers that stay float
 Tensors = dict[str, np.ndarray]  # name -> (frames, *shape), in files
 
 
 def train_parts(
     calibration: Calibration,
-    method: Method,
-    float_layers: FloatLayers,
+    solved: Mapping[str, SolvedPart],
     training: Training,
     state: Path,
     threads: int = 0,
@@ -52,20 +49,20 @@ def train_parts(
     """Both parts in INT8, trained on the calibration frames, or their scales alone; no label is read.
 
     Args:
-        method: of the initial scales.
+        solved: the parts with their initial scales.
         state: file that is written every few steps; training resumes from one of the same model, frames and settings.
 
     Raises:
         Error: train_diverged.
     """
-    saved = _State.open(state, calibration, method, float_layers, training)
+    saved = _State.open(state, calibration, solved, training)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or cores())
     try:
-        trainer = _Trainer(calibration, method, training, saved, threads, bar)
+        trainer = _Trainer(calibration, training, saved, threads, bar)
         parts: dict[str, QuantizedPart] = {}
         for name in PARTS:
-            parts[name] = trainer.train(name, float_layers[name], parts)
+            parts[name] = trainer.train(name, solved[name], parts)
         return parts
     finally:
         torch.set_num_threads(before)
@@ -76,22 +73,18 @@ class _Trainer:
     """Trains one part after the other."""
 
     calibration: Calibration
-    method: Method
     training: Training
     state: _State
     threads: int
     bar: Bar | None
 
-    def train(self, name: str, float_layers: tuple[str, ...], before: Mapping[str, QuantizedPart]) -> QuantizedPart:
+    def train(self, name: str, solved: SolvedPart, before: Mapping[str, QuantizedPart]) -> QuantizedPart:
         """One part in INT8; before: the parts that are INT8 already."""
-        part, collection = self.calibration.parts[name], self.calibration.collection
-        groups = part.groups(float_layers)
-        tensors = quantized_tensors(part, groups)
-        if not tensors:
-            return quantize_part(part, collection, self.method, float_layers)  # no parameter to train
+        if not solved.amax:
+            return solved.quantized()  # no parameter to train
 
-        amax = solve_all(part, tensors, collection, self.method)
-        trainable = TrainablePart(part, groups, amax, self.method.levels, self.training.weights)
+        levels, weights = solved.method.levels, self.training.weights
+        trainable = TrainablePart(solved.part, solved.groups, solved.amax, levels, weights)
         optimizer = make_optimizer(trainable)
         first = self.state.resume(name, trainable, optimizer)
         if first < self.training.steps:
@@ -99,7 +92,10 @@ class _Trainer:
                 track = self.bar and self.bar(f"frames for {name}")
                 data = DistillationData.record(self.calibration, name, before, Path(folder), self.threads, track)
                 self._steps(name, first, trainable, data, optimizer)
-        return trainable.quantized()
+        trained = trainable.quantized()
+        if solved.factors:  # the float part's own ranges are other ones
+            return replace(trained, shared=solved.shared(), factors=solved.factors)
+        return trained
 
     def _steps(
         self,
@@ -243,6 +239,14 @@ def distillation(outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torc
     return terms
 
 
+def exact_session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    """A CPU session that computes Q/DQ pairs as written, in float; with 0 threads ONNX Runtime chooses the number."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
 class _State:
     """The file that an interrupted training resumes from.
 
@@ -255,14 +259,11 @@ class _State:
         self.path, self._key, self._parts = path, key, parts
 
     @classmethod
-    def open(
-        cls, path: Path, calibration: Calibration, method: Method, float_layers: FloatLayers, training: Training
-    ) -> _State:
+    def open(cls, path: Path, calibration: Calibration, solved: Mapping[str, SolvedPart], training: Training) -> _State:
         """The content of the file where it is of this training, else nothing."""
         inputs = [
             calibration.collection.key,
-            asdict(method),
-            {name: list(layers) for name, layers in float_layers.items()},
+            {name: [asdict(part.method), repr(part.groups), part.amax] for name, part in solved.items()},
             asdict(training),
         ]
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

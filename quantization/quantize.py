@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
-from imkd_edge.bundle import PARTS, Bundle, check_target, check_writable, golden_rig, write_bundle
+from imkd_edge.bundle import Bundle, check_target, check_writable, write_bundle
 from imkd_edge.bundle.golden import Frame, pack_drive, read_golden
 from imkd_edge.bundle.half import store_half
-from imkd_edge.calibration.collect import collect
-from imkd_edge.calibration.frames import choose_frames, sensors
+from imkd_edge.calibration.frames import sensors
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.checks.drive import SYNTH, golden_samples, golden_source
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.checks.selftest import with_results
@@ -26,16 +25,15 @@ from imkd_edge.evaluation.protocol import classes_of
 from imkd_edge.evaluation.run import check_protocol, choose, evaluate_bundle
 from imkd_edge.options import EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Bar
-from imkd_edge.quantization.graph import Part, resolve_layers
+from imkd_edge.quantization.accept import Accepted, HeldOut, accept
+from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
+from imkd_edge.quantization.graph import resolve_layers
 from imkd_edge.quantization.half import to_half
-from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, tensors_to_observe
-from imkd_edge.quantization.sensitivity import calibration_probe, float_layers_for_gate
+from imkd_edge.quantization.ptq import QuantizedPart, solve_part
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
-from imkd_edge.sources.select import Selection, select
 
-LARGE_ERROR = 0.05  # NMSE of an output above which boxes were lost: quantization/README.md
 TYPINGS = ("float32", "float16")
 DEFAULTS = QuantizeOptions()
 
@@ -47,6 +45,7 @@ class Recipe:
     Args:
         method: of the scales.
         training: after the method; None: post-training quantization only.
+        correct: also correct weights and biases, behind the ranges.
         typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
             typed).
 
@@ -57,6 +56,7 @@ class Recipe:
     method: Method
     training: Training | None = None
     typing: str = "float32"
+    correct: bool = False
 
     def __post_init__(self) -> None:
         if self.typing not in TYPINGS:
@@ -69,14 +69,11 @@ class Recipe:
         if options.qat and options.refine:
             fix = "leave it out, or --qat"
             raise Error(Code.spec_bad_value, "training changes the scales too", "--refine", fix)
-        if options.gate is not None and options.keep_float:
-            fix = "leave it out, or --gate"
-            raise Error(Code.spec_bad_value, "a gate chooses the float layers itself", "--keep-float", fix)
-        method = Method(options.method, options.bits, options.kappa, options.percentile)
+        method = Method(options.method, options.bits, options.percentile, not options.no_equalise)
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        return cls(method, training, options.typing)
+        return cls(method, training, options.typing, training is None and (options.correct or options.bits < 8))
 
 
 def quantize(
@@ -100,9 +97,10 @@ def quantize(
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "name", "bits", "kappa", "percentile", "training", "int8_share", "metrics",
-        "frames", "frames_sha256", "unusable", "collection", "error"}; "error" is the largest NMSE of an output of each
-        part on the first calibration frames.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "correct", "training",
+        "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted",
+        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is at most the
+        gate; "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
@@ -115,49 +113,64 @@ def quantize(
     bundle = Bundle.load(bundle)
     if options.evaluate is not None:
         check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
-    float_layers = resolve_layers(options.keep_float, _parts(bundle))
+    float_layers = resolve_layers(options.keep_float, parts_of(bundle))
 
     # Observe, then quantize each part and train it.
     target = Path(out).absolute()
     state = options.collection or target.with_suffix(".collection.npz")
     calibration = calibrate(bundle, data, options.split, source_options or {}, options.frames, state, threads, bar)
-    if options.gate is not None:
-        float_layers = float_layers_for_gate(calibration, recipe.method, options.gate, threads, bar)
-    parts = _quantize_parts(calibration, recipe, float_layers, target.with_suffix(".qat.pt"), threads, bar)
+    recipe = replace(recipe, method=usable(recipe.method, calibration))
+    accepted, parts = _make(
+        calibration, recipe, float_layers, options.gate, target.with_suffix(".qat.pt"), threads, bar
+    )
 
     # Write the bundle; metrics need a bundle that can be run, and are then written into it.
-    quantized = write(calibration, parts, out, recipe)
+    quantized = write(calibration, parts, out, recipe, accepted=accepted)
     if options.evaluate is not None:
         forms = {"float": calibration.bundle, "int8": quantized}
         metrics = _metrics(forms, data, options.evaluate, source_options, threads, bar)
-        quantized = write(calibration, parts, out, recipe, metrics)
+        quantized = write(calibration, parts, out, recipe, metrics, accepted)
     if options.html is not None:
         from imkd_edge.quantization.report import write_report
 
-        write_report(calibration, parts, recipe.method, options.html, threads, bar)
+        write_report(calibration, accepted, parts, options.html)
+    loss = accepted.fidelity["loss"]
     return {
         **_summary(calibration, quantized),
         "collection": str(state),
-        "error": _errors(calibration, parts, threads),
+        "fidelity": accepted.fidelity,
+        "gate": options.gate,
+        "accepted": loss is None or loss <= options.gate,
+        "returned": [asdict(item) for item in accepted.returned],
     }
 
 
-def _quantize_parts(
+def _make(
     calibration: Calibration,
     recipe: Recipe,
     float_layers: Mapping[str, tuple[str, ...]],
+    gate: float,
     state: Path,
     threads: int,
     bar: Bar | None,
-) -> dict[str, QuantizedPart]:
+) -> tuple[Accepted, dict[str, QuantizedPart]]:
+    """The parts with their fidelity: put back to float until the gate holds, or trained and only measured."""
+    solved = {
+        name: solve_part(part, calibration.collection, recipe.method, float_layers[name])
+        for name, part in calibration.parts.items()
+    }
+    if recipe.correct and calibration.collection.layers:
+        from imkd_edge.quantization.correct import correct  # PyTorch only here
+
+        solved = correct(calibration, solved, threads, bar)
+    held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
-        return {
-            name: quantize_part(part, calibration.collection, recipe.method, float_layers[name])
-            for name, part in calibration.parts.items()
-        }
+        accepted = accept(calibration, solved, gate, held_out.fidelity)
+        return accepted, {name: part.quantized() for name, part in accepted.parts.items()}
     from imkd_edge.quantization.qat import train_parts  # PyTorch only here
 
-    return train_parts(calibration, recipe.method, float_layers, recipe.training, state, threads, bar)
+    parts = train_parts(calibration, solved, recipe.training, state, threads, bar)
+    return Accepted(solved, held_out.fidelity(parts), []), parts
 
 
 def _metrics(
@@ -183,14 +196,6 @@ def _metrics(
     return metrics
 
 
-def _errors(calibration: Calibration, parts: Mapping[str, QuantizedPart], threads: int) -> dict[str, float]:
-    """The largest NMSE of an output of each part on the first calibration frames."""
-    return {
-        name: calibration_probe(calibration, part, threads).error(parts[name].model, threads)
-        for name, part in calibration.parts.items()
-    }
-
-
 def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
     card = quantized.manifest["provenance"]["quantization"]
     return {
@@ -198,6 +203,7 @@ def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
         "bytes": sum(file.stat().st_size for file in quantized.path.iterdir()),
         "float_bytes": sum(file.stat().st_size for file in calibration.bundle.path.iterdir()),
         **card["method"],
+        "correct": card["correct"],
         "training": card["training"],
         "int8_share": card["int8_share"],
         "metrics": quantized.manifest["metrics"],
@@ -207,65 +213,13 @@ def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
     }
 
 
-def calibrate(
-    bundle: str | os.PathLike[str] | Bundle,
-    data: str | Source,
-    split: str | None,
-    source_options: Mapping[str, Any],
-    frames: int,
-    state: Path | None,
-    threads: int = 0,
-    bar: Bar | None = None,
-) -> Calibration:
-    """Chooses the calibration frames and observes the float bundle on them.
-
-    Args:
-        split: of the source; None: "train" where it has one, else every frame; "all": every frame.
-        frames: how many to choose.
-        state: file of the histograms, written on the way; an interrupted pass resumes from it.
-    """
-    bundle = Bundle.load(bundle)
-    parts = _parts(bundle)
-    selection = _select(data, split, source_options)
-    warn_of_source(bundle, selection.source)
-    # After `export --cameras` the golden drive still has the rig of the training.
-    rig = None if "cameras" in bundle.manifest["provenance"] else golden_rig(bundle)
-    calibration_frames = choose_frames(selection, rig, frames, bar and bar("choose frames"))
-    tensors = [item for part in parts.values() for item in tensors_to_observe(part)]
-    observable = {name: part.with_outputs([t.name for t in tensors if t.part == name]) for name, part in parts.items()}
-    track = bar and bar("observe")
-    collection = collect(
-        bundle.spec,
-        observable,
-        tensors,
-        selection.source,
-        calibration_frames.names,
-        state,
-        threads,
-        track,
-        calibration_frames.unusable,
-    )
-    return Calibration(bundle, parts, selection.source, calibration_frames, collection)
-
-
-def _parts(bundle: Bundle) -> dict[str, Part]:
-    return {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
-
-
-def _select(data: str | Source, split: str | None, options: Mapping[str, Any]) -> Selection:
-    if split is None:
-        every = select(data, options=options)
-        has_train = "train" in (getattr(every.source, "splits", None) or {})
-        return select(data, split="train", options=options) if has_train else every
-    return select(data, split=None if split == "all" else split, options=options)
-
-
 def write(
     calibration: Calibration,
     parts: Mapping[str, QuantizedPart],
     out: str | os.PathLike[str],
     recipe: Recipe,
     metrics: Mapping[str, Any] = {},
+    accepted: Accepted | None = None,
 ) -> Bundle:
     """Writes the INT8 bundle; the parts in the other typing and the tables of scales are further files in it."""
     bundle = calibration.bundle
@@ -276,8 +230,8 @@ def write(
     files, other = typed[recipe.typing], next(typing for typing in TYPINGS if typing != recipe.typing)
     extra = {f"{name}.{other}.onnx": data for name, data in typed[other].items()}
     extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
-    extra["scales.json"] = overrides({name: part.scales for name, part in parts.items()})
-    provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe)}
+    extra["scales.json"] = overrides({name: _plain(part) for name, part in parts.items()})
+    provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe, accepted)}
     drive, provenance["golden"] = _golden_drive(calibration)
     with open_parts(bundle.spec, drive[0].rig, files) as detector:
         golden = with_results(drive, detector)
@@ -302,13 +256,31 @@ def _file(model: onnx.ModelProto, half: bool) -> bytes:
     return copy.SerializeToString()
 
 
-def _card(calibration: Calibration, parts: Mapping[str, QuantizedPart], recipe: Recipe) -> dict[str, Any]:
+def _plain(part: QuantizedPart) -> dict[str, float]:
+    """Steps of the quantized tensors of the float part."""
+    return {name: part.shared[name] for name in part.scales.activations}
+
+
+def _factors(part: QuantizedPart) -> list[dict[str, Any]]:
+    """[{"tensors": names, "factors": (C,)}], alike ones together; `compare` multiplies with them."""
+    alike: dict[bytes, list[str]] = {}
+    for name, values in part.factors.items():
+        alike.setdefault(values.tobytes(), []).append(name)
+    return [{"tensors": names, "factors": np.frombuffer(values).tolist()} for values, names in alike.items()]
+
+
+def _card(
+    calibration: Calibration, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None
+) -> dict[str, Any]:
     """The bundle's provenance: all that is needed to make it again."""
     groups = [group for part in parts.values() for group in part.groups]
     total = sum(group.multiply_adds for group in groups)
     method, frames = recipe.method, calibration.frames
     return {
-        "method": {"name": method.name, "bits": method.bits, "kappa": method.kappa, "percentile": method.percentile},
+        "method": asdict(method),
+        "correct": recipe.correct and bool(calibration.collection.layers),
+        "fidelity": None if accepted is None else accepted.fidelity,
+        "returned": [] if accepted is None else [asdict(item) for item in accepted.returned],
         "training": None if recipe.training is None else asdict(recipe.training),
         "frames": frames.names,
         "frames_sha256": hashlib.sha256("\n".join(frames.names).encode()).hexdigest(),
@@ -322,6 +294,7 @@ def _card(calibration: Calibration, parts: Mapping[str, QuantizedPart], recipe: 
                     for group in part.groups
                 },
                 "scales": part.scales.activations,
+                "equalised": _factors(part),
             }
             for name, part in parts.items()
         },

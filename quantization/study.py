@@ -8,19 +8,20 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle import PARTS, Bundle, golden_rig, write_atomically
+from imkd_edge.bundle import Bundle, golden_rig, write_atomically
 from imkd_edge.bundle.golden import read_golden
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.selftest import replay
@@ -31,26 +32,22 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.options import EvalOptions, RunOptions
-from imkd_edge.quantization.graph import Part
-from imkd_edge.quantization.insert import quantized_tensors
-from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all, with_amax
-from imkd_edge.quantization.quantize import Recipe, calibrate, write
-from imkd_edge.quantization.sensitivity import float_layers_for_gate
-from imkd_edge.quantization.state import Calibration, Training
+from imkd_edge.quantization.accept import Accepted, HeldOut, accept
+from imkd_edge.quantization.calibrate import calibrate
+from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
+from imkd_edge.quantization.quantize import Recipe, write
+from imkd_edge.quantization.state import Training
 from imkd_edge.training.ablation_report import summary, table
 
-CALIBRATORS = [
+CALIBRATORS: list[tuple[str, dict[str, Any]]] = [
     ("max", {}),
     ("percentile", {"percentile": 99.9}),
     ("percentile", {"percentile": 99.99}),
-    ("entropy", {}),
     ("mse", {}),
-    ("occupancy", {"kappa": 0.0}),
-    ("riac", {"kappa": 0.5}),
-    ("riac", {"kappa": 1.0}),
-    ("placebo", {"kappa": 0.5}),
+    ("fisher", {"equalise": False}),
+    ("fisher", {}),
 ]
-TRAINING_ROWS = {True: "mse, trained", False: "mse, refined"}  # Training.weights -> start of the row's name
+TRAINING_ROWS = {True: "fisher, trained", False: "fisher, refined"}  # Training.weights -> start of the row's name
 JITTER = 0.02  # largest relative change of a range
 
 
@@ -63,9 +60,10 @@ def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]
 
 
 def label(method: Method) -> str:
-    """A row's name, such as "riac 0.5, 8 bits"."""
-    setting = {"riac": method.kappa, "placebo": method.kappa, "percentile": method.percentile}.get(method.name)
-    return f"{method.name}{'' if setting is None else f' {setting:g}'}, {method.bits} bits"
+    """A row's name, such as "percentile 99.9, 8 bits"."""
+    setting = f" {method.percentile:g}" if method.name == "percentile" else ""
+    plain = " without equalisation" if method.name == "fisher" and not method.equalise else ""
+    return f"{method.name}{setting}{plain}, {method.bits} bits"
 
 
 class Study:
@@ -127,7 +125,7 @@ class Study:
         """The float bundle, every method at every width, one in the float16 typing, the default refined and trained."""
         self.row("float", lambda: self.calibration.bundle)
         for method in methods(self._run.bits, self._run.methods):
-            reference = (method.name, method.bits, method.kappa) == ("riac", 8, 0.5)
+            reference = method == Method()
             bundle = self.row(label(method), self._maker(Recipe(method)), **asdict(method))
             if bundle and reference:
                 self.result["speed"] = speed(self.calibration.bundle, bundle, self._run.threads)
@@ -136,7 +134,7 @@ class Study:
                 self.row(f"{label(method)}, float16 typing", half, **asdict(method))
         for bits, (steps, weights) in product(self._run.bits, ((self._run.refine, False), (self._run.qat, True))):
             if steps:
-                self.trained(Method("mse", bits), Training(steps, seed=self._seed, weights=weights))
+                self.trained(Method("fisher", bits), Training(steps, seed=self._seed, weights=weights))
 
     def trained(self, method: Method, training: Training) -> None:
         """Training, or refinement, from a method's scales."""
@@ -146,8 +144,7 @@ class Study:
         state = (self._run.state or self._folder) / f"{self._seed}.{method.bits}{suffix}.pt"
 
         def make_bundle() -> Bundle:
-            float_layers = dict.fromkeys(PARTS, ())
-            parts = train_parts(self.calibration, method, float_layers, training, state, self._run.threads, bar)
+            parts = train_parts(self.calibration, self._solved(method), training, state, self._run.threads, bar)
             return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method, training))
 
         title = f"{TRAINING_ROWS[training.weights]}, {method.bits} bits"
@@ -158,43 +155,46 @@ class Study:
         for draw, method in product(range(self._run.jitter), self._selected_methods()):
 
             def make_bundle(draw: int = draw, method: Method = method) -> Bundle:
-                parts = {
-                    name: _jittered(self.calibration, part, method, draw)
-                    for name, part in self.calibration.parts.items()
-                }
+                parts = {name: _jittered(part, draw).quantized() for name, part in self._solved(method).items()}
                 return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method))
 
             self.row(f"{label(method)}, jitter {draw}", make_bundle, **asdict(method), jitter=draw)
 
     def gates(self) -> None:
         """Methods with the most sensitive layers in float."""
+        held_out = HeldOut(self.calibration, self._run.threads, bar)
         for gate, method in product(self._run.gate, self._selected_methods()):
-            float_layers = float_layers_for_gate(self.calibration, method, gate, self._run.threads, bar)
-            make_bundle = self._maker(Recipe(method), float_layers)
-            self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, float=float_layers)
+            accepted = accept(self.calibration, self._solved(method), gate, held_out.fidelity)
+            parts = {name: part.quantized() for name, part in accepted.parts.items()}
+            make_bundle = functools.partial(self._write, parts, Recipe(method), accepted)
+            returned = [asdict(item) for item in accepted.returned]
+            self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, returned=returned)
 
-    def _maker(self, recipe: Recipe, float_layers: Mapping[str, tuple[str, ...]] | None = None) -> Callable[[], Bundle]:
-        """A function that makes one row's bundle; float_layers: names of each part's layers that stay float."""
-        calibration = self.calibration
+    def _solved(self, method: Method) -> dict[str, SolvedPart]:
+        parts, collection = self.calibration.parts, self.calibration.collection
+        return {name: solve_part(part, collection, method) for name, part in parts.items()}
+
+    def _write(self, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None = None) -> Bundle:
+        return write(self.calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe, accepted=accepted)
+
+    def _maker(self, recipe: Recipe) -> Callable[[], Bundle]:
+        """A function that makes one row's bundle."""
 
         def make_bundle() -> Bundle:
-            parts = {
-                name: quantize_part(part, calibration.collection, recipe.method, (float_layers or {}).get(name, ()))
-                for name, part in calibration.parts.items()
-            }
-            return write(calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe)
+            parts = {name: part.quantized() for name, part in self._solved(recipe.method).items()}
+            return self._write(parts, recipe)
 
         return make_bundle
 
     def _selected_methods(self) -> list[Method]:
-        return [Method(name, bits) for bits in self._run.bits for name in self._run.methods or ["mse", "riac"]]
+        return [Method(name, bits) for bits in self._run.bits for name in self._run.methods or ["percentile", "fisher"]]
 
 
 def summaries(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Over the seeds: every row against float, and against "mse" at the same bits (ablation_report.summary)."""
+    """Over the seeds: every row against float, and against "fisher" at the same bits (ablation_report.summary)."""
     by_reference = {"float": summary(runs)}
     for bits in sorted({run["bits"] for run in runs if "bits" in run}, reverse=True):
-        reference = label(Method("mse", bits))
+        reference = label(Method("fisher", bits))
         same_bits = [run for run in runs if run.get("bits") == bits]
         if any(run["row"] == reference for run in same_bits):
             by_reference[reference] = summary(sorted(same_bits, key=lambda run: run["row"] != reference))
@@ -230,9 +230,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=0)
     add("--bits", type=int, nargs="+", default=[8, 6])
     add("--methods", nargs="+", default=None, help="only these calibrators")
-    add("--halves", action="store_true", help="also the float16 typing of riac at 8 bits")
-    add("--qat", type=int, default=0, metavar="STEPS", help="also mse with so many steps of training")
-    add("--refine", type=int, default=0, metavar="STEPS", help="also mse with so many steps of refining its scales")
+    add("--halves", action="store_true", help="also the float16 typing of fisher at 8 bits")
+    add("--qat", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of training")
+    add("--refine", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of refining its scales")
     add(
         "--jitter",
         type=int,
@@ -266,12 +266,11 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
     return saved
 
 
-def _jittered(calibration: Calibration, part: Part, method: Method, seed: int) -> QuantizedPart:
+def _jittered(solved: SolvedPart, seed: int) -> SolvedPart:
     """The part with every range scaled at random; tensors that share a range share its factor."""
-    groups, random = part.groups(), np.random.default_rng(seed)
-    amax = solve_all(part, quantized_tensors(part, groups), calibration.collection, method)
-    factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(amax.values())}
-    return with_amax(part, groups, {name: value * factors[value] for name, value in amax.items()}, method)
+    random = np.random.default_rng(seed)
+    factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(solved.amax.values())}
+    return replace(solved, amax={name: value * factors[value] for name, value in solved.amax.items()})
 
 
 def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:

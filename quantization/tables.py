@@ -6,8 +6,6 @@ import json
 import struct
 from collections.abc import Mapping
 
-from imkd_edge.quantization.insert import Scales
-
 CACHE_HEADER = "TRT-{version}-EntropyCalibration2"
 
 
@@ -23,15 +21,18 @@ def calibration_cache(scales: Mapping[str, float], version: int = 100300) -> byt
     return ("\n".join([header, *lines]) + "\n").encode()
 
 
-def overrides(parts: Mapping[str, Scales]) -> bytes:
-    """JSON for onnxruntime.quantization's extra option TensorQuantOverrides, of activations.
+def overrides(parts: Mapping[str, Mapping[str, float]]) -> bytes:
+    """JSON for onnxruntime.quantization's extra option TensorQuantOverrides, of activations of the float bundle.
 
     {part: {tensor: [{"quant_type", "scale", "zero_point"}]}}. Weights are left out: the tool uses the scale of their
     largest value by itself.
+
+    Args:
+        parts: name -> step of each quantized tensor.
     """
 
     def entry(scale: float) -> list[dict]:
         return [{"quant_type": "QInt8", "scale": scale, "zero_point": 0}]
 
-    table = {part: {name: entry(scale) for name, scale in scales.activations.items()} for part, scales in parts.items()}
+    table = {part: {name: entry(scale) for name, scale in scales.items()} for part, scales in parts.items()}
     return (json.dumps(table, indent=1, sort_keys=True) + "\n").encode()

@@ -89,7 +89,7 @@ def remembered_synth() -> Iterator[None]:
 
     def remember(source: SynthSource, name: str) -> Sample:
         options = (source.seed, source.frames_per_scene, source.rate_hz, source.image, source.sweeps, source.lidar)
-        key = (*options, source.classes, source.rig.to_json(), name)
+        key = (*options, source.classes, source.exposure, source.drive, source.rig.to_json(), name)
         if key not in cache:
             cache[key] = sample = render(source, name)
             for array in (*sample.frames.values(), *(sweep.points for sweep in sample.radar)):

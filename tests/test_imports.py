@@ -52,7 +52,7 @@ WITH_EXTRAS = {
     "imkd_edge.engines.torch": {"torch", "onnx", "torch_tensorrt"},
     "imkd_edge.engines.torch_graph": {"torch", "onnx"},
     "imkd_edge.checks.cameras": {"onnx"},
-    "imkd_edge.checks.compare": {"onnx"},
+    "imkd_edge.evaluation.compare": {"onnx"},
     "imkd_edge.bundle.cameras": {"onnx"},
     "imkd_edge.bundle.half": {"onnx"},
     "imkd_edge.bundle.shapes": {"onnx"},

@@ -71,7 +71,7 @@ def network_inputs(
         "ground": np.array(ops.ground_of(spec, sample.rig)),
         "points": table.points,
         "pixels": table.pixels,
-        "rows": _rows(table, spec.grid.height() * spec.grid.width()),
+        "rows": interval_rows(table, spec.grid.height() * spec.grid.width()),
     }
     if images:
         out["images"] = ops.preprocess_images(frames, crops, spec.image)
@@ -105,7 +105,8 @@ def exposure_rig(spec: ModelSpec, sample: Sample) -> SensorRig:
     return sample.motion(spec.radar.max_age).exposure_rig(sample.rig, spec.grid)
 
 
-def _rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
+def interval_rows(table: ops.LiftTable, cells: int) -> np.ndarray:  # (cells+1,) int64
+    """Where the points of each cell begin, in the table of a lift."""
     counts = np.zeros(cells + 1, np.int64)
     counts[table.cells + 1] = np.diff(table.starts)
     return counts.cumsum()

@@ -77,7 +77,7 @@ _PARTS = {
     "imkd_edge.bench": "",
     "imkd_edge.evaluation.run": "",
     "imkd_edge.calibration.collect": "",
-    "imkd_edge.checks.compare": "quantize",
+    "imkd_edge.evaluation.compare": "quantize",
     "imkd_edge.predict.roofline": "quantize",
     "imkd_edge.quantization.quantize": "quantize",
     "imkd_edge.training.program": "train",

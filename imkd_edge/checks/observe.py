@@ -74,6 +74,7 @@ def observe(
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]],
     threads: int = 0,
     engine: EngineFactory = OnnxRuntimeEngine,
+    score_threshold: float | None = None,
 ) -> tuple[Detector, dict[str, ObservingEngine]]:
     """A Detector whose engines expose tensors.
 
@@ -81,10 +82,12 @@ def observe(
         parts: "camera" and "bev".
         shapes: of each part's exposed tensors, by name.
         engine: makes the engine that runs a part; it must be able to bind every output of the graph.
+        score_threshold: replaces the spec's.
     """
     engines = {part: ObservingEngine(engine(threads), shapes[part], parts[part].outputs) for part in PARTS}
     order = iter(engines.values())  # the Detector makes its engines in the order of PARTS
-    return open_parts(spec, rig, {part: parts[part].data for part in PARTS}, lambda _: next(order), threads), engines
+    data = {part: parts[part].data for part in PARTS}
+    return open_parts(spec, rig, data, lambda _: next(order), threads, score_threshold), engines
 
 
 def open_parts(
@@ -93,10 +96,13 @@ def open_parts(
     parts: Mapping[str, bytes],
     engine: str | EngineFactory = "onnxruntime",
     threads: int = 0,
+    score_threshold: float | None = None,
 ) -> Detector:
     """A Detector on two ONNX parts in memory."""
     with tempfile.TemporaryDirectory() as folder:
         for part in PARTS:
             Path(folder, f"{part}.onnx").write_bytes(parts[part])
         camera, bev = (Path(folder, f"{part}.onnx") for part in PARTS)
-        return Detector.from_onnx(spec, rig, camera, bev, engine=engine, threads=threads)
+        return Detector.from_onnx(
+            spec, rig, camera, bev, engine=engine, threads=threads, score_threshold=score_threshold
+        )

@@ -26,6 +26,7 @@ from imkd_edge.cli.common import (
 )
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.cli.monitor import TrainingLine
+from imkd_edge.cli.report_compare import show_comparison, show_quantization
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
     BEST,
@@ -83,7 +84,7 @@ def register(app: typer.Typer) -> None:
         "compare",
         epilog=examples(
             "imkd-edge compare astyx-lite astyx-lite --engines onnxruntime,torch --tolerance 1e-6",
-            "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --limit 4 --tolerance 0.02 --json",
+            "imkd-edge compare tiny runs/tiny.int8.imkd --data synth --split val --json",
         ),
     )(compare)
     add(
@@ -283,21 +284,8 @@ def quantize(
     if options.qat or options.refine:
         _extra("imkd_edge.quantization.qat", "train")
     result = module.quantize(bundle, data, out, options, source_options=parse_options(option), threads=threads, bar=bar)
-    _show("INT8 bundle", result if json else _quantized(result), json)
-    worst, trained = max(result["error"].values()), options.qat or options.refine
-    if options.gate is None and not trained and worst > module.LARGE_ERROR:
-        log().print(
-            f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 keeps the most sensitive layers in float"
-        )
-    return OK
-
-
-def _quantized(result: dict) -> dict:
-    """What a person wants to know of it; --json has all."""
-    method = f"{result['name']}, {result['bits']} bits"
-    trained = {"training": result["training"]} if result["training"] else {}
-    kept = ("bytes", "float_bytes", "int8_share", "frames", "unusable", "metrics", "error")
-    return {"bundle": result["bundle"], "method": method, **trained, **{key: result[key] for key in kept}}
+    print_json(result) if json else show_quantization(result)
+    return OK if result["accepted"] else GATE_FAILED
 
 
 @verb
@@ -313,16 +301,11 @@ def compare(
     json: Json = False,
 ) -> int:
     """Compare two bundles of one model tensor by tensor and box by box, and name the first tensor that differs."""
-    module = _extra("imkd_edge.checks.compare", "quantize")
+    module = _extra("imkd_edge.evaluation.compare", "quantize")
     result = module.compare(
         a, b, data, options, source_options=parse_options(option), threads=threads, track=bar("compare")
     )
-    if json:
-        print_json(result)
-    else:
-        from imkd_edge.cli.report_compare import show_comparison
-
-        show_comparison(result)
+    print_json(result) if json else show_comparison(result)
     return OK if result["within"] else GATE_FAILED
 
 

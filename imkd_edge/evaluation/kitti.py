@@ -64,7 +64,7 @@ def _counts(
     return np.stack([true, (unmatched & ~free).sum(1)])
 
 
-def _ap40(
+def ap40(
     frames: list[ClassFrame],
     kind: str,
     level: int,
@@ -176,15 +176,15 @@ def _class_metrics(
     result: dict[str, float] = {}
     for kind in ("bev", "3d"):
         for name, level in DIFFICULTIES.items():
-            result[f"{kind}_ap40_{name}"] = _ap40(frames, kind, level, min_overlap)
+            result[f"{kind}_ap40_{name}"] = ap40(frames, kind, level, min_overlap)
         moderate = DIFFICULTIES["moderate"]
         for interval in ranges:
             name = f"{kind}_ap40_moderate_{range_name(interval)}"
-            result[name] = _ap40(frames, kind, moderate, min_overlap, interval)
+            result[name] = ap40(frames, kind, moderate, min_overlap, interval)
         for number, run in enumerate(runs, 1):
-            result[f"{kind}_ap40_moderate_block{number}"] = _ap40([frames[i] for i in run], kind, moderate, min_overlap)
+            result[f"{kind}_ap40_moderate_block{number}"] = ap40([frames[i] for i in run], kind, moderate, min_overlap)
         for group in groups:
-            result[f"{kind}_ap40_moderate_{group}"] = _ap40(frames, kind, moderate, min_overlap, None, group)
+            result[f"{kind}_ap40_moderate_{group}"] = ap40(frames, kind, moderate, min_overlap, None, group)
             result[f"objects_{group}"] = count_objects(frames, moderate, group)
     objects = pool(frames)
     for distance in DISTANCES:
@@ -222,5 +222,5 @@ def bootstrap(
     for metric in metrics:
         label, kind, _, level = metric.rsplit("_", 3)
         frames = [reduce_frame(i, item, label) for i, item in enumerate(samples)]
-        result[metric] = [_ap40([frames[i] for i in draw], kind, DIFFICULTIES[level], MIN_OVERLAP) for draw in draws]
+        result[metric] = [ap40([frames[i] for i in draw], kind, DIFFICULTIES[level], MIN_OVERLAP) for draw in draws]
     return result

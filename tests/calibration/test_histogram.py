@@ -1,4 +1,4 @@
-"""Histograms with a growing range, and the calibrators on them, against plain NumPy on the values themselves."""
+"""Histograms by channel with a growing range, and the calibrators on them, against NumPy on the values themselves."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imkd_edge.calibration.histogram import ALL, BINS, GRADED, OCCUPIED, Histogram
-from imkd_edge.calibration.solvers import METHODS, Method, solve
+from imkd_edge.calibration.histogram import BINS, FISHER, MOST, PER_OCTAVE, PLAIN, Histogram
+from imkd_edge.calibration.solvers import METHODS, Method, error_at, errors, ranges, solve
 from imkd_edge.errors import Error
 
 
-def filled(*tensors: np.ndarray, maps: np.ndarray | None = None) -> Histogram:
-    histogram = Histogram(weighted=maps is not None)
-    for values in tensors:
-        histogram.add(values.astype(np.float32), maps)
+def filled(*tensors: np.ndarray, gradients: list[np.ndarray] | None = None) -> Histogram:
+    """tensors: (C, n) each."""
+    histogram = Histogram(len(tensors[0]))
+    for i, values in enumerate(tensors):
+        gradient = None if gradients is None else gradients[i][None, :, :, None]
+        histogram.add(values.astype(np.float32)[None, :, :, None], gradient)
     return histogram
 
 
-def squared_error(values: np.ndarray, amax: float, levels: int = 127) -> float:
+def squared_error(values: np.ndarray, amax: float, levels: int = 127, weights: float | np.ndarray = 1.0) -> float:
     step = amax / levels
-    return float(((np.clip(np.rint(values / step), -levels, levels) * step - values) ** 2).sum())
+    return float((weights * (np.clip(np.rint(values / step), -levels, levels) * step - values) ** 2).sum())
 
 
 def sparse_values(seed: int = 0) -> np.ndarray:
@@ -36,100 +38,106 @@ def sparse_values(seed: int = 0) -> np.ndarray:
 @given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=6), st.integers(0, 100))
 def test_a_growing_range_counts_like_a_fixed_one(scales: list[float], seed: int) -> None:
     random = np.random.default_rng(seed)
-    tensors = [(random.normal(0, scale, 300)).astype(np.float32) for scale in scales]
-    histogram = filled(*tensors)
-    size = np.abs(np.concatenate(tensors))
-    edges = np.linspace(0, histogram.top, BINS + 1)
-    expected = np.histogram(size[size > 0], edges)[0]
-    cumulated = np.cumsum(histogram.counts[ALL]) - np.cumsum(expected)
-    assert histogram.largest == size.max() and histogram.counts[ALL].sum() == np.count_nonzero(size)
-    assert np.abs(cumulated).max() <= 1  # a value on an edge may be in either bin
+    tensors = [random.normal(0, scale, (2, 300)).astype(np.float32) for scale in scales]
+    histogram, size = filled(*tensors), np.abs(np.concatenate(tensors, 1)).astype(np.float64)
+    assert np.array_equal(histogram.highest, size.max(1)) and histogram.counts[PLAIN].sum() == np.count_nonzero(size)
+    for channel in range(2):
+        expected = [(size[channel] <= edge).sum() for edge in histogram.edges()]
+        assert np.abs(np.cumsum(histogram.counts[PLAIN, channel]) - expected).max() <= 2  # a value on an edge
 
 
-def test_the_sum_of_two_histograms_is_that_of_both_values() -> None:
+def test_side_by_side_they_count_as_one_tensor_of_all_channels() -> None:
     random = np.random.default_rng(0)
-    a, b = random.normal(0, 1, 5000), np.concatenate([np.zeros(100), random.normal(0, 40, 5000)])
-    total, both = filled(a) + filled(b), filled(b, a)
-    assert (total.top, total.largest, total.zeros) == (both.top, both.largest, both.zeros)
-    assert np.abs(np.cumsum(total.counts[ALL]) - np.cumsum(both.counts[ALL])).max() <= 2
-    empty = filled(a) + filled(np.zeros(10))
-    assert empty.zeros == 10 and np.array_equal(empty.counts, filled(a).counts)
+    a, b = random.normal(0, 1, (2, 500)), random.normal(0, 40, (3, 500))
+    b[0] = 0
+    total, both = filled(a) + filled(b), filled(np.concatenate([a, b]))
+    assert (total.top, total.largest, total.zeros, total.channels) == (both.top, both.largest, both.zeros, 5)
+    assert np.array_equal(total.highest, both.highest)
+    assert np.abs(np.cumsum(total.counts, 2) - np.cumsum(both.counts, 2)).max() <= 2
 
 
-def test_weighted_rows_count_by_cell() -> None:
-    values = np.zeros((1, 2, 2, 2))
-    values[0, :, 0, 0], values[0, :, 1, 1] = 1.0, 4.0
-    maps = np.zeros((4, 2, 2), np.float32)
-    maps[0, 0, 0], maps[1, 1, 1] = 1, 0.5
-    histogram = filled(values, maps=maps)
-    assert histogram.counts[ALL].sum() == 4 and histogram.zeros == 4
-    occupied, graded = histogram.counts[OCCUPIED], histogram.counts[GRADED]
-    assert occupied.sum() == 2 and occupied[: BINS // 2].sum() == 2  # the ones
-    assert graded.sum() == 1 and graded[BINS // 2 :].sum() == 1  # the fours, half each
+def test_squared_gradients_are_the_weights() -> None:
+    values, gradient = np.array([[0.99, 3.99, 0.0]]), np.array([[3.0, -0.5, 7.0]])  # the top is 4
+    histogram = filled(values, gradients=[gradient])
+    weights = histogram.counts[FISHER, 0]
+    assert weights.sum() == 9.25 and weights[BINS - 1 - 2 * PER_OCTAVE] == 9 and weights[BINS - 1] == 0.25
+    assert histogram.zeros == 1
 
 
-def test_mse_finds_the_least_squared_error() -> None:
-    values = np.random.default_rng(1).standard_t(3, 50_000)
-    amax = solve(filled(values), Method("mse"))
-    best = min(squared_error(values, a) for a in np.linspace(0.05, 1, 400) * np.abs(values).max())
-    assert squared_error(values, amax) <= 1.03 * best
+def test_a_sample_of_a_large_tensor_counts_for_all_of_it() -> None:
+    values = np.random.default_rng(0).normal(0, 1, (1, 4, 3 * MOST // 4, 1)).astype(np.float32)
+    values[0, 2] = 0
+    values[0, 1, 0] = 50.0
+    sampled, whole = Histogram(4), Histogram(4)
+    sampled.add(values, sample=np.random.default_rng(1))
+    whole.add(values)
+    assert np.array_equal(sampled.highest, whole.highest)  # the largest value is never missed
+    assert sampled.counts[PLAIN].sum() + sampled.zeros == pytest.approx(values.size)
+    shares = [h.counts[PLAIN].sum(1) / values[0, 0].size for h in (sampled, whole)]
+    assert np.allclose(*shares, atol=0.02) and sampled.power() == pytest.approx(whole.power(), rel=0.1)
+
+
+def test_power_is_the_mean_square() -> None:
+    values = np.random.default_rng(3).normal(0, [[1.0], [5.0]], (2, 20_000))
+    values[:, ::2] = 0
+    assert filled(values).power() == pytest.approx((values**2).mean(1), rel=0.02)
+
+
+@pytest.mark.parametrize("bits", [8, 6])
+def test_mse_finds_the_least_squared_error(bits: int) -> None:
+    values, method = np.random.default_rng(1).standard_t(3, (1, 50_000)), Method("mse", bits)
+    amax = solve(filled(values), method)
+    best = min(squared_error(values, a, method.levels) for a in np.linspace(0.02, 1, 800) * np.abs(values).max())
+    assert squared_error(values, amax, method.levels) <= 1.03 * best
+
+
+def test_fisher_finds_the_least_weighted_error() -> None:
+    """Small values matter a hundred times as much: the range is narrower than MSE's."""
+    values = np.random.default_rng(2).standard_t(2, (2, 50_000))
+    gradient = np.where(np.abs(values) < 3, 10.0, 1.0)
+    histogram = filled(values, gradients=[gradient])
+    fisher, mse = solve(histogram, Method(bits=6)), solve(histogram, Method("mse", 6))
+    weigh = lambda a: squared_error(values, a, 31, gradient**2)  # noqa: E731
+    assert weigh(fisher) <= 1.03 * min(map(weigh, np.linspace(0.01, 1, 1000) * np.abs(values).max()))
+    assert fisher < 0.8 * mse
+
+
+def test_the_table_holds_the_weighted_error_of_each_channel() -> None:
+    random = np.random.default_rng(4)
+    values, gradient = random.normal(0, [[1.0], [3.0]], (2, 20_000)), random.normal(0, 1, (2, 20_000))
+    histogram = filled(values, gradients=[gradient])
+    for k in (0, 40, 90):
+        amax = ranges(histogram)[k]
+        expected = [squared_error(values[c], amax, 127, gradient[c] ** 2) for c in range(2)]
+        assert errors(histogram, 127)[:, k] == pytest.approx(expected, rel=0.1)
+        assert error_at(histogram, 127, np.array([amax, amax])) == pytest.approx(errors(histogram, 127)[:, k])
+
+
+def test_without_weights_fisher_is_mse() -> None:
+    histogram = filled(np.random.default_rng(5).normal(0, 1, (3, 1000)))
+    assert solve(histogram, Method()) == solve(histogram, Method("mse"))
 
 
 @pytest.mark.parametrize("share", [99.0, 99.9, 99.99])
 def test_percentile_counts_the_zeros(share: float) -> None:
     values = sparse_values()
-    histogram = filled(values)
-    assert solve(histogram, Method("percentile", percentile=share)) == pytest.approx(
-        np.percentile(np.abs(values), share), abs=3 * histogram.top / BINS
-    )
+    expected = np.percentile(np.abs(values), share)
+    assert solve(filled(values[None]), Method("percentile", percentile=share)) == pytest.approx(expected, rel=0.03)
 
 
 def test_max_is_the_largest_value() -> None:
-    assert solve(filled(np.array([0.1, -7.25, 3.0])), Method("max")) == 7.25
-
-
-def test_entropy_is_worse_than_mse_on_a_sparse_radar_feature() -> None:
-    """Nearly all values are zero: entropy fits their bin and clips the returns."""
-    values = sparse_values()
-    histogram = filled(values)
-    entropy, mse = solve(histogram, Method("entropy")), solve(histogram, Method("mse"))
-    assert entropy < 0.5 * mse
-    assert squared_error(values, entropy) > 10 * squared_error(values, mse)
-
-
-def test_a_background_does_not_decide_the_range_of_occupied_cells() -> None:
-    """Many small values in empty cells, few large ones in occupied cells: MSE clips the latter, occupancy does not."""
-    random = np.random.default_rng(2)
-    values = random.uniform(0, 1, (1, 4, 100, 100))
-    occupied = np.zeros((100, 100), np.float32)
-    occupied[::25, ::25] = 1
-    values[:, :, occupied > 0] = random.uniform(2, 8, (1, 4, 16))
-    maps = np.stack([occupied, occupied, occupied, occupied])
-    histogram = filled(values, maps=maps)
-    assert solve(histogram, Method("occupancy", bits=4)) > 1.5 * solve(histogram, Method("mse", bits=4))
-
-
-def test_what_occupied_cells_hold_is_not_clipped() -> None:
-    values = np.full((1, 1, 10, 10), 1.0)
-    values[0, 0, 0, 0] = 60.0
-    occupied = np.zeros((4, 10, 10), np.float32)
-    occupied[:, 0, :2] = 1
-    histogram = filled(values, maps=occupied)
-    assert solve(histogram, Method("riac", bits=3)) >= 60.0
+    assert solve(filled(np.array([[0.1, -7.25, 3.0]])), Method("max")) == 7.25
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_every_method_on_one_value_and_on_none(name: str, weighted: bool) -> None:
-    maps = np.ones((4, 3, 3), np.float32) if weighted else None
-    assert solve(filled(np.zeros((1, 2, 3, 3)), maps=maps), Method(name)) == 0
-    single = np.zeros((1, 2, 3, 3))
-    single[0, 0, 1, 1] = 5.0
-    amax = solve(filled(single, maps=maps), Method(name))
-    assert 0 < amax <= 5.0
+def test_every_method_on_one_value_and_on_none(name: str) -> None:
+    assert solve(filled(np.zeros((2, 9))), Method(name)) == 0
+    single = np.zeros((2, 9))
+    single[0, 4] = 5.0
+    assert 0 < solve(filled(single, gradients=[np.ones((2, 9))]), Method(name)) <= 5.0
 
 
-@pytest.mark.parametrize("settings", [{"name": "mean"}, {"bits": 2}, {"bits": 9}, {"kappa": 1.5}, {"percentile": 0.0}])
+@pytest.mark.parametrize("settings", [{"name": "riac"}, {"bits": 2}, {"bits": 9}, {"percentile": 0.0}])
 def test_an_unknown_method_or_setting_is_refused(settings: dict) -> None:
     with pytest.raises(Error) as error:
         Method(**settings)

@@ -172,17 +172,13 @@ def test_options_that_would_be_ignored_are_refused(run, tmp_path: Path, argument
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("gate", "error", "advice"), [((), 0.06, True), ((), 0.04, False), (("--gate", "0.1"), 0.06, False)]
-)
-def test_large_error_of_the_int8_bundle_brings_advice(
-    run, monkeypatch: pytest.MonkeyPatch, gate: tuple[str, ...], error: float, advice: bool
+@pytest.mark.parametrize(("accepted", "code"), [(True, 0), (False, 1)])
+def test_the_exit_code_of_quantize_is_that_of_its_gate(
+    run, monkeypatch: pytest.MonkeyPatch, accepted: bool, code: int
 ) -> None:
-    result = {"error": {"camera": 0.01, "bev": error}}
-    module = SimpleNamespace(LARGE_ERROR=0.05, quantize=lambda *_, **__: result)
+    module = SimpleNamespace(quantize=lambda *_, **__: {"accepted": accepted})
     monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
-    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json", *gate)
-    assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == advice
+    assert run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json").code == code
 
 
 @pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])

@@ -127,7 +127,7 @@ def test_the_cuda_loop_gives_the_boxes_of_the_cpu(
 
 def test_comparing_a_bundle_with_itself_on_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    from imkd_edge.checks.compare import compare
+    from imkd_edge.evaluation.compare import compare
     from imkd_edge.options import CompareOptions
 
     monkeypatch.setattr("imkd_edge.sources.select.open_source", lambda source, **options: golden_drive())

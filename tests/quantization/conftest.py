@@ -35,7 +35,7 @@ def few_real(once: Once, shared_data: Path) -> Path:
 @pytest.fixture(scope="session")
 def calibration(once: Once) -> Any:
     """The bundle tiny, calibrated on sixteen synthetic frames (Calibration)."""
-    from imkd_edge.quantization.quantize import calibrate
+    from imkd_edge.quantization.calibrate import calibrate
 
     def make(folder: Path) -> Any:
         return calibrate("tiny", "synth", None, SYNTH, FRAMES, folder / "c.npz", threads=1)

@@ -21,16 +21,14 @@ from imkd_edge.checks.selftest import check_golden
 from imkd_edge.cli import app
 from imkd_edge.errors import Error
 from imkd_edge.quantization import qat
-from imkd_edge.quantization.insert import quantized_tensors
-from imkd_edge.quantization.ptq import QuantizedPart, quantize_part, solve_all
-from imkd_edge.quantization.sensitivity import exact_session
+from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, quantize_part, solve_part
+from imkd_edge.quantization.qat import exact_session
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.trainable import FakeQuantize, TrainablePart
 
 SHORT = Training(steps=3, batch=1, rate=1e-3)
 REFINEMENT = replace(SHORT, weights=False)
 SIX = Method("mse", 6)
-NO_FLOAT_LAYERS: dict[str, tuple[str, ...]] = dict.fromkeys(PARTS, ())
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +45,16 @@ def training(request: pytest.FixtureRequest) -> Training:
 
 @pytest.fixture(scope="module")
 def trained(few: Calibration, training: Training, tmp_path_factory: pytest.TempPathFactory) -> dict[str, QuantizedPart]:
-    return qat.train_parts(few, SIX, NO_FLOAT_LAYERS, training, tmp_path_factory.mktemp("qat") / "s.pt", threads=1)
+    return qat.train_parts(few, solved(few), training, tmp_path_factory.mktemp("qat") / "s.pt", threads=1)
 
 
 def trainable(calibration: Calibration, name: str, method: Method = SIX) -> TrainablePart:
-    part, groups = calibration.parts[name], calibration.parts[name].groups()
-    return TrainablePart(
-        part, groups, solve_all(part, quantized_tensors(part, groups), calibration.collection, method), method.levels
-    )
+    part = solve_part(calibration.parts[name], calibration.collection, method)
+    return TrainablePart(part.part, part.groups, part.amax, method.levels)
+
+
+def solved(calibration: Calibration, method: Method = SIX) -> dict[str, SolvedPart]:
+    return {name: solve_part(part, calibration.collection, method) for name, part in calibration.parts.items()}
 
 
 # ---- gradients ----
@@ -176,7 +176,7 @@ def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def test_it_comes_closer_to_the_float_model(few: Calibration, training: Training, tmp_path: Path) -> None:
     """At four bits, where the error is large; measured on the exported graphs, on the frames of the training."""
     four = Method("mse", 4)
-    parts = qat.train_parts(few, four, NO_FLOAT_LAYERS, replace(training, steps=12), tmp_path / "s.pt", threads=1)
+    parts = qat.train_parts(few, solved(few, four), replace(training, steps=12), tmp_path / "s.pt", threads=1)
     data = qat.DistillationData.record(few, "bev", {}, tmp_path, 1, None)
     before = distance(quantize_part(few.parts["bev"], few.collection, four).model, data)
     assert distance(parts["bev"].model, data) < (0.7 if training.weights else 0.9) * before
@@ -213,10 +213,10 @@ def test_an_interrupted_training_resumes_and_ends_in_the_same_bytes(
     monkeypatch.setattr(qat, "SAVE_EVERY", 1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(qat, "_advance", stop_in_the_second_part)
-        qat.train_parts(few, SIX, NO_FLOAT_LAYERS, training, tmp_path / "s.pt", threads=1)
+        qat.train_parts(few, solved(few), training, tmp_path / "s.pt", threads=1)
     assert steps == [0, 1, 2, 0, 1] and [path.name for path in tmp_path.iterdir()] == ["s.pt"]
     monkeypatch.setattr(qat, "_advance", lambda *arguments: (steps.append(arguments[-1]), advance(*arguments)))
-    again = qat.train_parts(few, SIX, NO_FLOAT_LAYERS, training, tmp_path / "s.pt", threads=1)
+    again = qat.train_parts(few, solved(few), training, tmp_path / "s.pt", threads=1)
     assert steps[5:] == [2]
     for name, part in trained.items():
         assert again[name].model.SerializeToString() == part.model.SerializeToString()
@@ -227,9 +227,9 @@ def test_a_state_of_another_training_or_a_broken_one_is_not_resumed(
 ) -> None:
     path = tmp_path / "s.pt"
     path.write_bytes(b"not a checkpoint")
-    assert qat._State.open(path, few, SIX, NO_FLOAT_LAYERS, SHORT)._parts == {}
+    assert qat._State.open(path, few, solved(few), SHORT)._parts == {}
     torch.save({"key": "another", "parts": {"camera": 1}}, path)
-    assert qat._State.open(path, few, SIX, NO_FLOAT_LAYERS, SHORT)._parts == {}
+    assert qat._State.open(path, few, solved(few), SHORT)._parts == {}
 
 
 def test_each_frame_comes_once_before_any_comes_again() -> None:
@@ -279,7 +279,7 @@ def test_settings_that_mean_nothing_are_refused() -> None:
 def test_the_verb_trains_and_the_manifest_has_the_settings(kind: str, collection: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.int8.imkd"
     source = ["--data", "synth", "--option", "scenes=2", "--option", "frames_per_scene=9", "--frames", "16"]
-    settings = ["--collection", str(collection), kind, "--steps", "1", "--seed", "5", "--threads", "1"]
+    settings = ["--collection", str(collection), kind, "--steps", "1", "--gate", "1e6", "--seed", "5", "--threads", "1"]
     result = CliRunner().invoke(app, ["quantize", "tiny", *source, *settings, "--out", str(out), "--json"])
     assert result.exit_code == 0, result.stderr
     bundle = Bundle.load(out)

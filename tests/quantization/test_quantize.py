@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from imkd_edge.bundle import PARTS, Bundle, golden_rig
 from imkd_edge.bundle.golden import read_golden
 from imkd_edge.bundle.shapes import static_shape
 from imkd_edge.calibration import collect as collect_module
-from imkd_edge.calibration.solvers import Method
+from imkd_edge.calibration.solvers import METHODS, Method
 from imkd_edge.checks.cameras import export_with_cameras
 from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
@@ -35,9 +36,10 @@ from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.options import BuildOptions, EvalOptions, QuantizeOptions, RunOptions
 from imkd_edge.progress import Track
 from imkd_edge.quantization import quantize as quantize_module
+from imkd_edge.quantization.calibrate import calibrate
 from imkd_edge.quantization.graph import Part, resolve_layers
 from imkd_edge.quantization.ptq import QuantizedPart, quantize_part
-from imkd_edge.quantization.quantize import Recipe, calibrate, quantize, write
+from imkd_edge.quantization.quantize import Recipe, quantize, write
 from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.select import select
 from imkd_edge.sources.synth import SynthSource, default_rig
@@ -45,8 +47,8 @@ from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
-RIAC = QuantizeOptions(method="riac", frames=FRAMES)
-RECIPE = Recipe(Method("riac"))
+FISHER = QuantizeOptions(frames=FRAMES, gate=float("inf"))
+RECIPE = Recipe(Method())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def digest(bundle: Path) -> dict[str, str]:
 # ---- the bundle ----
 def test_the_bundle_is_whole_and_reproduces_its_golden_frame(int8: Bundle) -> None:
     assert max(check_golden(int8, threads=1).values()) == 0
-    assert int8.manifest["provenance"]["quantization"]["method"]["name"] == "riac"
+    assert int8.manifest["provenance"]["quantization"]["method"]["name"] == "fisher"
 
 
 def test_it_detects_what_the_float_bundle_detects(calibration: Calibration, int8: Bundle) -> None:
@@ -128,8 +130,12 @@ def test_it_takes_more_cameras(int8: Bundle, tmp_path: Path) -> None:
 
 
 def test_the_same_frames_give_the_same_bytes(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
-    result = quantize("tiny", "synth", tmp_path / "again.imkd", RIAC, source_options=SYNTH, threads=1)
-    assert digest(tmp_path / "again.imkd") == digest(int8.path)
+    result = quantize("tiny", "synth", tmp_path / "again.imkd", FISHER, source_options=SYNTH, threads=1)
+    assert {**digest(tmp_path / "again.imkd"), "manifest.json": ""} == {**digest(int8.path), "manifest.json": ""}
+    one, two = (
+        Bundle.load(path).manifest["provenance"]["quantization"] for path in (tmp_path / "again.imkd", int8.path)
+    )
+    assert one.pop("fidelity")["loss"] == result["fidelity"]["loss"] and two.pop("fidelity") is None and one == two
     assert result["frames"] == FRAMES and Path(result["collection"]).is_file()
 
 
@@ -155,7 +161,6 @@ def test_a_target_that_is_no_bundle_is_refused_before_calibration(
         ({"evaluate": "vol"}, "error[E0307] there is no split 'vol'"),
         ({"html": Path("/")}, "error[E0702]"),
         ({"qat": True, "refine": True}, "error[E0104] training changes the scales too"),
-        ({"gate": 0.1, "keep_float": ("a",)}, "error[E0104] a gate chooses the float layers itself"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -209,7 +214,7 @@ def test_a_float_layer_is_found_by_either_name_in_its_own_part_alone() -> None:
 
 def test_a_named_layer_stays_float(calibration: Calibration, collection: Path, tmp_path: Path) -> None:
     name = next(group.name for group in calibration.parts["bev"].groups() if not group.float_because)
-    options = replace(RIAC, keep_float=(f"bev/{name}",), collection=collection)
+    options = replace(FISHER, keep_float=(f"bev/{name}",), collection=collection)
     quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     parts = Bundle.load(tmp_path / "m.imkd").manifest["provenance"]["quantization"]["parts"]
     precisions = [(part, layer, text) for part, card in parts.items() for layer, text in card["precision"].items()]
@@ -265,14 +270,14 @@ def test_a_state_of_another_model_or_a_broken_one_is_not_resumed(calibration: Ca
     state.write_bytes(b"not a zip file")
     tensors = calibration.parts["bev"].observed_tensors({"relu_1"})
     assert collect_module._open(state, "key", tensors).frames == []
-    np.savez(state, key="another", done=["x"], before=0, counts=0, numbers=0)
+    np.savez(state, key="another", done=["x"], counts=0, numbers=0)
     assert collect_module._open(state, "key", tensors).frames == []
 
 
 def test_both_forms_are_measured_for_the_card(int8: Bundle, collection: Path, tmp_path: Path) -> None:
     """As `eval` measures each bundle by itself on that split; the files of the model are unchanged."""
     out = tmp_path / "m.int8.imkd"
-    options = replace(RIAC, evaluate="all", collection=collection)
+    options = replace(FISHER, evaluate="all", collection=collection)
     result = quantize("tiny", "synth", out, options, source_options=SYNTH, threads=1)
     card = Bundle.load(out).manifest["metrics"]
     alone = {
@@ -292,14 +297,14 @@ def test_a_metric_without_objects_is_not_on_the_card(
     """KITTI's AP of a split without such a car is NaN, which JSON cannot say."""
     measured = {"car_bev_ap40_easy": float("nan"), "car_bev_ap40_moderate": 0.0}
     monkeypatch.setattr(quantize_module, "evaluate_bundle", lambda *a, **k: {"metrics": measured})
-    options = replace(RIAC, evaluate="all", collection=collection)
+    options = replace(FISHER, evaluate="all", collection=collection)
     quantize("tiny", "synth", tmp_path / "m.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "m.imkd").manifest["metrics"]
     assert card == {form: {"car_bev_ap40_moderate": 0.0} for form in ("float", "int8")}
 
 
 # ---- scales ----
-@pytest.mark.parametrize("name", ["max", "percentile", "entropy", "mse", "occupancy", "riac", "placebo"])
+@pytest.mark.parametrize("name", METHODS)
 def test_concatenated_tensors_share_a_scale_in_the_graph_and_in_the_cache(calibration: Calibration, name: str) -> None:
     part = calibration.parts["bev"]
     shared = quantize_part(part, calibration.collection, Method(name)).shared
@@ -320,17 +325,25 @@ def test_the_cache_reads_back_by_its_format(calibration: Calibration, int8: Bund
             for name, code in (line.rsplit(": ", 1) for line in lines[1:])
         }
         model = onnx.load(str(int8.file(f"{part}.onnx")))
-        known = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         pairs = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
-        assert pairs and all(cache[node.input[0]] == float(known[node.input[1]]) for node in pairs)
+        assert pairs and {node.input[0] for node in pairs} <= set(cache) and min(cache.values()) > 0
         tensors = {item.name for item in calibration.parts[part].graph.input} | set(calibration.parts[part].producer)
         assert set(cache) <= tensors  # TensorRT finds them in the float part
 
 
-def test_the_overrides_hold_the_graphs_scales(int8: Bundle) -> None:
-    table = json.loads(int8.file("scales.json").read_text())
-    for part, tensors in int8.manifest["provenance"]["quantization"]["parts"].items():
-        assert {name: entry[0]["scale"] for name, entry in table[part].items()} == tensors["scales"]
+@pytest.mark.parametrize("equalise", [False, True])
+def test_cache_and_overrides_hold_the_scales_of_the_float_bundle(
+    calibration: Calibration, equalise: bool, tmp_path: Path
+) -> None:
+    """Without equalisation they are the graph's; with it they are the same, for the float bundle is."""
+    method = Method(equalise=equalise)
+    parts = {name: quantize_part(part, calibration.collection, method) for name, part in calibration.parts.items()}
+    bundle = write(calibration, parts, tmp_path / "m.imkd", Recipe(method))
+    table = json.loads(bundle.file("scales.json").read_text())
+    for part, tensors in bundle.manifest["provenance"]["quantization"]["parts"].items():
+        plain = quantize_part(calibration.parts[part], calibration.collection, Method(equalise=False))
+        assert {name: entry[0]["scale"] for name, entry in table[part].items()} == plain.scales.activations
+        assert (tensors["scales"] == plain.scales.activations) != equalise
         assert all(entry[0]["zero_point"] == 0 and entry[0]["quant_type"] == "QInt8" for entry in table[part].values())
 
 
@@ -428,6 +441,29 @@ def test_either_typing_may_be_the_bundles_own(calibration: Calibration, int8: Bu
     assert error.value.code == "E0104"
 
 
+# ---- without sensitivity ----
+def test_without_pytorch_the_percentile_is_used_and_said(
+    tmp_path: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_package(monkeypatch, "torch")
+    for module in ("quantization.chain", "quantization.joint", "engines.torch_graph", "training.models.student"):
+        monkeypatch.delitem(sys.modules, f"imkd_edge.{module}", raising=False)
+    options = replace(FISHER, percentile=99.9)
+    with pytest.warns(UserWarning) as said:
+        result = quantize("tiny", "synth", tmp_path / "p.imkd", options, source_options=SYNTH, threads=1)
+    texts = " ".join(str(item.message) for item in said)
+    assert "no sensitivity without torch" in texts and "ranges are the percentile 99.9 instead of fisher's" in texts
+    assert (result["name"], result["percentile"]) == ("percentile", 99.9)
+    assert result["fidelity"]["loss"] > 0
+
+
+def test_an_operator_that_pytorch_does_not_know_leaves_the_percentile(tmp_path: Path) -> None:
+    bundle = write_random_bundle(tmp_path / "random.imkd")  # its camera part has a Split
+    with pytest.warns(UserWarning, match="the torch engine has no operator Split"):
+        result = quantize(bundle, "synth", tmp_path / "r.imkd", FISHER, source_options=SYNTH, threads=1)
+    assert result["name"] == "percentile"
+
+
 # ---- refusals ----
 def test_an_int8_bundle_is_refused(int8: Bundle, tmp_path: Path) -> None:
     with pytest.raises(Error) as error:
@@ -438,12 +474,12 @@ def test_an_int8_bundle_is_refused(int8: Bundle, tmp_path: Path) -> None:
 def test_a_bundle_whose_layers_all_stay_float_becomes_one_without_pairs(tmp_path: Path) -> None:
     """The random bundle's BEV part reads the raw radar grid in every layer."""
     bundle = write_random_bundle(tmp_path / "random.imkd")
-    options = QuantizeOptions(frames=FRAMES)
+    options = QuantizeOptions(frames=FRAMES, gate=float("inf"))
     result = quantize(bundle, "synth", tmp_path / "r.int8.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "r.int8.imkd").manifest["provenance"]["quantization"]["parts"]
     assert set(card["bev"]["precision"].values()) == {"float: reads the radar grid, whose units are mixed"}
     assert 0 < result["int8_share"] < 1 and list(card["camera"]["scales"]) == ["images"]
-    assert result["error"]["bev"] == 0 < result["error"]["camera"] < 0.01
+    assert 0 < result["fidelity"]["loss"] < 10
 
 
 def test_a_model_with_past_frames_runs_them_first(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_traffic_on_the_other_side_than_in_training_is_a_warning(
     def stop(*_: object) -> None:
         raise Stop
 
-    monkeypatch.setattr("imkd_edge.quantization.quantize.choose_frames", stop)
+    monkeypatch.setattr("imkd_edge.quantization.calibrate.choose_frames", stop)
     with pytest.warns(UserWarning, match="W0141 the drive's vehicles keep to the left"), pytest.raises(Stop):
         quantize("tiny", Own(), tmp_path / "m.int8.imkd", OPTIONS, threads=1)
     assert not list(tmp_path.glob("*.imkd"))

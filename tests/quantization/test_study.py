@@ -31,28 +31,30 @@ def test_seeds_are_paired_and_frames_are_drawn_together() -> None:
     runs = [
         run_of("float", 0, 40.0),
         run_of("max, 8 bits", 0, 30.0, 8),
-        run_of("mse, 8 bits", 0, 38.0, 8, [36.0, 38.0, 38.0, 40.0]),
+        run_of("fisher, 8 bits", 0, 38.0, 8, [36.0, 38.0, 38.0, 40.0]),
         run_of("float", 1, 20.0),
         run_of("max, 8 bits", 1, 16.0, 8),
-        run_of("mse, 8 bits", 1, 20.0, 8, [20.0] * 4),
+        run_of("fisher, 8 bits", 1, 20.0, 8, [20.0] * 4),
     ]
     tables = study.summaries(runs)
-    assert list(tables) == ["float", "mse, 8 bits"]
+    assert list(tables) == ["float", "fisher, 8 bits"]
     rows = {row["row"]: row["metrics"]["car_bev_ap40_moderate"] for row in tables["float"]}
     assert rows["float"]["mean"] == 30 and rows["float"]["sem"] == 10  # sd of 40 and 20 is 20 / sqrt 2
     assert rows["max, 8 bits"]["gain"] == -7 and rows["max, 8 bits"]["gain_sem"] == pytest.approx(3)  # -10 and -4
-    assert rows["mse, 8 bits"]["gain"] == -1 and rows["mse, 8 bits"]["gain_sem"] == pytest.approx(1)  # -2 and 0
+    assert rows["fisher, 8 bits"]["gain"] == -1 and rows["fisher, 8 bits"]["gain_sem"] == pytest.approx(1)  # -2 and 0
     # Means of both seeds: -2, -1, -1, 0.
-    assert -2 <= rows["mse, 8 bits"]["gain_low"] < -1 < rows["mse, 8 bits"]["gain_high"] <= 0
-    against = {row["row"]: row["metrics"]["car_bev_ap40_moderate"]["gain"] for row in tables["mse, 8 bits"]}
-    assert list(against) == ["mse, 8 bits", "max, 8 bits"] and against["max, 8 bits"] == -6
+    assert -2 <= rows["fisher, 8 bits"]["gain_low"] < -1 < rows["fisher, 8 bits"]["gain_high"] <= 0
+    against = {row["row"]: row["metrics"]["car_bev_ap40_moderate"]["gain"] for row in tables["fisher, 8 bits"]}
+    assert list(against) == ["fisher, 8 bits", "max, 8 bits"] and against["max, 8 bits"] == -6
 
 
 def test_rows_have_names_that_say_all() -> None:
     names = [study.label(method) for method in study.methods([8, 6])]
-    assert len(set(names)) == len(names) == 18
-    assert study.label(Method("riac", 6, 0.5)) == "riac 0.5, 6 bits" and study.label(Method("mse")) == "mse, 8 bits"
-    assert [m.name for m in study.methods([8], ["mse", "riac"])] == ["mse", "riac", "riac"]
+    assert len(set(names)) == len(names) == 12
+    assert (
+        study.label(Method("percentile", 6)) == "percentile 99.99, 6 bits" and study.label(Method()) == "fisher, 8 bits"
+    )
+    assert [m.name for m in study.methods([8], ["mse", "fisher"])] == ["mse", "fisher", "fisher"]
 
 
 def test_two_seeds_from_the_command_and_no_row_is_measured_twice(
@@ -93,12 +95,17 @@ def test_training_is_a_row(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     command = f"tiny --data synth --option scenes=2 --option frames_per_scene=9 --split all --out {out}"
     command += f" --state {tmp_path / 's'}"
-    command += " --frames 16 --limit 2 --threads 1 --bits 6 --methods mse --qat 1 --refine 2"
+    command += " --frames 16 --limit 2 --threads 1 --bits 6 --methods percentile --qat 1 --refine 2"
     study.main(command.split())
     first = out.read_text()
     runs = json.loads(first, parse_constant=pytest.fail)["runs"]
-    assert [run["row"] for run in runs] == ["float", "mse, 6 bits", "mse, refined, 6 bits", "mse, trained, 6 bits"]
-    assert [(run["training"]["steps"], run["training"]["weights"]) for run in runs[2:]] == [(2, False), (1, True)]
+    assert [run["row"] for run in runs] == [
+        "float",
+        *(f"percentile {p}, 6 bits" for p in (99.9, 99.99)),
+        "fisher, refined, 6 bits",
+        "fisher, trained, 6 bits",
+    ]
+    assert [(run["training"]["steps"], run["training"]["weights"]) for run in runs[3:]] == [(2, False), (1, True)]
     assert all(math.isfinite(run["metrics"]["NDS"]) and run["bootstrap"] == {} for run in runs)
     study.main(command.split())
     assert out.read_text() == first

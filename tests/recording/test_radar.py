@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def drive(velocity: str, sign: int, tmp_path: Path) -> tuple[Path, list[Sample]]
     stored: list[Any] = []
     for event in events(samples):
         if event.kind == "radar":
-            event.value[:, 4] *= sign
+            event = replace(event, value=event.value * np.array([1, 1, 1, 1, sign], np.float32))
         stored += ros.messages([event])
     return ros.write_mcap(tmp_path / "drive.mcap", stored), samples
 

@@ -6,7 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,93 +21,18 @@ from imkd_edge.detector import Detector
 from imkd_edge.engines.load import EngineFactory, engine_names
 from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
+from imkd_edge.evaluation.differences import Boxes, Difference
+from imkd_edge.evaluation.fidelity import LOW_SCORE, Fidelity, Outputs
 from imkd_edge.options import CompareOptions
 from imkd_edge.progress import Track
 from imkd_edge.result import Result
-from imkd_edge.sources.select import select
+from imkd_edge.sources.select import Selection, select
 from imkd_edge.sources.timeline import Timeline, infer_with_past
+from imkd_edge.spec import ModelSpec
 
 INNER = ("onnxruntime", "torch", "torch-tensorrt")  # engines that expose inner tensors
 DEFAULTS = CompareOptions()
-MATCH = 1.0  # m, largest distance between the centres of two boxes that match
 Shapes = dict[str, tuple[int, ...]]  # tensor -> shape
-
-
-@dataclass
-class Difference:
-    """Of one tensor, over all frames."""
-
-    part: str
-    name: str
-    output: bool
-    largest: float = 0.0
-    total: float = 0.0
-    squares: float = 0.0
-    reference: float = 0.0
-    count: int = 0
-
-    def add(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Adds a frame: the reference a, and b of the same shape."""
-        reference = a.astype(np.float64)
-        difference = np.abs(reference - b)
-        difference[np.isnan(difference)] = np.inf  # NaN is above every tolerance
-        self.largest = max(self.largest, float(difference.max(initial=0.0)))
-        self.total += float(difference.sum())
-        self.count += a.size
-        self.squares += float((difference**2).sum())
-        self.reference += float((reference**2).sum())
-
-    @property
-    def nmse(self) -> float:
-        """Squared error over squared reference; infinite where only the reference is all zero."""
-        return self.squares / self.reference if self.reference else (np.inf if self.squares else 0.0)
-
-    def row(self) -> dict[str, Any]:
-        """The tensor's entry of the report; max and mean are of the absolute difference."""
-        return {
-            "part": self.part,
-            "tensor": self.name,
-            "output": self.output,
-            "max": self.largest,
-            "mean": self.total / self.count,
-            "nmse": self.nmse,
-        }
-
-
-@dataclass
-class Boxes:
-    """Agreement of the boxes of both, over all frames."""
-
-    a: int = 0
-    b: int = 0
-    distances: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-    def add(self, one: Result, other: Result) -> None:
-        """Matches each box of the first with the nearest free box of its class in the second."""
-        self.a, self.b = self.a + len(one.boxes), self.b + len(other.boxes)
-        free = np.ones(len(other.boxes), bool)
-        for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
-            distance = np.linalg.norm(other.boxes[:, :3] - box[:3], axis=1)
-            distance[~free | (other.labels != label)] = np.inf
-            if len(distance) and distance.min() <= MATCH:
-                best = int(distance.argmin())
-                free[best] = False
-                self.distances.append(float(distance[best]))
-                self.scores.append(abs(float(score - other.scores[best])))
-
-    def row(self) -> dict[str, Any]:
-        """Their entry of the report.
-
-        Numbers of boxes and of matches; of matches the mean and largest distance of centres (m) and the largest
-        difference of scores.
-        """
-        row: dict[str, Any] = {"a": self.a, "b": self.b, "matched": len(self.distances)}
-        if self.distances:
-            row["mean_m"] = float(np.mean(self.distances))
-            row["max_m"] = max(self.distances)
-            row["max_score"] = max(self.scores)
-        return row
 
 
 def compare(
@@ -122,19 +47,21 @@ def compare(
 ) -> dict[str, Any]:
     """Runs both on the golden drive of the first, and on frames spread over a source, each after its past.
 
-    The first bundle on the first engine is the reference; the second one is compared with it on each of the engines.
+    Frames that the second bundle was calibrated on are left out. The first bundle on the first engine is the reference;
+    the second one is compared with it on each of the engines.
 
     Args:
         data: the source; None: the golden drive only.
         options: frames, tolerance and engines. Engines of `INNER` expose inner tensors, others of `engine_names` only
-            outputs: TensorRT fuses inner tensors away. Most values of the box output are read nowhere, so that an NMSE
-            of 0.05 may change no box.
+            outputs: TensorRT fuses inner tensors away.
         source_options: of the source's reader.
 
     Returns:
-        {"frames", "tolerance", "within", "reference", "engines": {name: {"within", "worst_output_nmse",
-        "first_divergence": {"part", "tensor", ...} or None, "tensors": in the graph's order, "boxes"}}};
-        first_divergence: the first tensor above the tolerance.
+        {"frames", "tolerance", "gate", "within", "reference", "engines": {name: {"within", "worst_output_nmse",
+        "first_divergence": {"part", "tensor", ...} or None, "tensors": in the graph's order, "boxes", "fidelity"}}};
+        first_divergence: the first tensor whose NMSE is above the tolerance; fidelity: `Fidelity.row` on the source's
+        frames, None without a source. "within": the loss is at most the gate; without a source no output's NMSE is
+        above the tolerance.
 
     Raises:
         Error: bundle_tensor_mismatch where the bundles are not of one model; engine_unavailable, missing_extra,
@@ -147,22 +74,24 @@ def compare(
         raise Error(Code.bundle_tensor_mismatch, "the bundles' specs differ", str(bundles[1].path), fix)
     shapes = _common(bundles)
     outputs = {name for part in PARTS for name in _outputs(bundles[0], part)}
-    comparisons = {engine: Comparison.empty(shapes, outputs) for engine in dict.fromkeys(engines)}
+    comparisons = {engine: Comparison.empty(bundles[0].spec, shapes, outputs) for engine in dict.fromkeys(engines)}
+    chosen = _held_out(bundles[1], data, options, source_options or {})
 
     frames = 0
     with ExitStack() as stack:
         reference = open_side(bundles[0], engines[0], shapes, threads, stack)
         others = [open_side(bundles[1], engine, shapes, threads, stack) for engine in comparisons]
         detectors = [side.detector for side in (reference, *others)]
-        for results in _frames(bundles[0], detectors, data, options, source_options or {}, track):
+        for golden, results in _frames(bundles[0], detectors, chosen, track):
             for comparison, side, result in zip(comparisons.values(), others, results[1:], strict=True):
-                comparison.add(reference, side, results[0], result)
+                comparison.add(reference, side, results[0], result, golden)
             frames += 1
 
-    rows = {engine: comparison.row(options.tolerance) for engine, comparison in comparisons.items()}
+    rows = {engine: comparison.row(options.tolerance, options.gate) for engine, comparison in comparisons.items()}
     return {
         "frames": frames,
         "tolerance": options.tolerance,
+        "gate": options.gate,
         "within": all(row["within"] for row in rows.values()),
         "reference": engines[0],
         "engines": rows,
@@ -174,7 +103,8 @@ class Side:
     """A bundle on an engine.
 
     Args:
-        tensor: the tensor of a Difference on the last frame; None where the engine does not expose it.
+        tensor: the tensor of a Difference on the last frame, as the float model has it; None where the engine does not
+            expose it.
     """
 
     detector: Detector
@@ -185,18 +115,37 @@ def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads
     """Opens a bundle on an engine; torch-tensorrt exposes inner tensors as outputs and therefore fuses less."""
     if engine in INNER:
         parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
-        detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine))
-        return Side(stack.enter_context(detector), lambda item: engines[item.part].tensors[item.name])
+        detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine), LOW_SCORE)
+        factors = _factors(bundle, shapes)
+
+        def inner(item: Difference) -> np.ndarray:
+            return engines[item.part].tensors[item.name] * factors.get((item.part, item.name), np.float32(1))
+
+        return Side(stack.enter_context(detector), inner)
     if engine not in engine_names():
         fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
         raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
-    detector = stack.enter_context(Detector(bundle, golden_rig(bundle), engine=engine, threads=threads))
+    detector = stack.enter_context(
+        Detector(bundle, golden_rig(bundle), engine=engine, threads=threads, score_threshold=LOW_SCORE)
+    )
 
     def output(item: Difference) -> np.ndarray | None:
         values = detector.tensors().get(item.name) if item.output else None
         return None if values is None else values.reshape(shapes[item.part][item.name])
 
     return Side(detector, output)
+
+
+def _factors(bundle: Bundle, shapes: Mapping[str, Shapes]) -> dict[tuple[str, str], np.ndarray]:
+    """(part, tensor) -> what the quantization divided its channels by, for a product with the tensor."""
+    parts = bundle.manifest["provenance"].get("quantization", {}).get("parts", {})
+    return {
+        (part, name): np.array(group["factors"], np.float32).reshape(1, -1, *[1] * (len(shapes[part][name]) - 2))
+        for part, card in parts.items()
+        for group in card.get("equalised", [])
+        for name in group["tensors"]
+        if name in shapes[part]
+    }
 
 
 def _inner(engine: str) -> EngineFactory:
@@ -217,35 +166,46 @@ class Comparison:
 
     differences: list[Difference]
     boxes: Boxes
+    fidelity: Fidelity
 
     @classmethod
-    def empty(cls, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
+    def empty(cls, spec: ModelSpec, shapes: Mapping[str, Shapes], outputs: set[str]) -> Comparison:
         """Before the first frame.
 
         Args:
             shapes: of each part's tensors.
             outputs: names of the tensors that are outputs.
         """
-        return cls([Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]], Boxes())
+        differences = [Difference(part, name, name in outputs) for part in PARTS for name in shapes[part]]
+        return cls(differences, Boxes(spec.head.score_threshold), Fidelity(spec))
 
-    def add(self, a: Side, b: Side, one: Result, other: Result) -> None:
+    def add(self, a: Side, b: Side, one: Result, other: Result, golden: bool) -> None:
         """Adds the last frame of both sides and its results; a and `one` are the reference.
 
-        Tensors that a side does not expose are left out.
+        Tensors that a side does not expose are left out; frames of the golden drive, of the fidelity.
         """
         for item in self.differences:
             reference, values = a.tensor(item), b.tensor(item)
             if reference is not None and values is not None:
                 item.add(reference, values)
         self.boxes.add(one, other)
+        if not golden:
+            tensors = a.detector.tensors()
+            reference_outputs, other_outputs = (
+                Outputs.of(a.detector.spec, side.detector.tensors(), (r.boxes, r.scores, r.names))
+                for side, r in ((a, one), (b, other))
+            )
+            self.fidelity.add(reference_outputs, other_outputs, tensors["radar_grid"])
 
-    def row(self, tolerance: float) -> dict[str, Any]:
-        """An engine's entry of the report; it is "within" where no output's NMSE is above the tolerance."""
+    def row(self, tolerance: float, gate: float) -> dict[str, Any]:
+        """An engine's entry of the report; it is "within" as `compare` says."""
         compared = [item for item in self.differences if item.count]
         first = next((item for item in compared if not item.nmse <= tolerance), None)
         worst = float(np.max([item.nmse for item in compared if item.output]))  # NaN where one is; max() may drop it
+        fidelity = self.fidelity.row() if self.fidelity.frames else None
         return {
-            "within": bool(worst <= tolerance),
+            "within": bool(worst <= tolerance if fidelity is None else fidelity["loss"] <= gate),
+            "fidelity": fidelity,
             "worst_output_nmse": worst,
             "first_divergence": first and first.row(),
             "boxes": self.boxes.row(),
@@ -253,24 +213,32 @@ class Comparison:
         }
 
 
-def _frames(
-    bundle: Bundle,
-    detectors: Sequence[Detector],
-    data: str | None,
-    options: CompareOptions,
-    source_options: Mapping[str, Any],
-    track: Track | None,
-) -> Iterator[list[Result]]:
-    """Results of all detectors, frame by frame."""
-    yield from (list(results) for results in zip(*(replay(bundle, d) for d in detectors), strict=True))
+def _held_out(
+    bundle: Bundle, data: str | None, options: CompareOptions, source_options: Mapping[str, Any]
+) -> Selection | None:
+    """Frames spread over the source, without those that the bundle was calibrated on."""
     if data is None:
-        return
+        return None
     selection = select(data, split=options.split, options=source_options)
-    names = selection.names[:: max(1, len(selection.names) // options.limit)][: options.limit]
+    calibrated = set(bundle.manifest["provenance"].get("quantization", {}).get("frames", []))
+    names = [name for name in selection.names if name not in calibrated]
+    if not names:
+        fix = "compare on another split or recording"
+        raise Error(Code.source_unknown_frame, "the bundle was calibrated on every frame", data, fix)
+    return Selection(selection.source, names[:: max(1, len(names) // options.limit)][: options.limit])
+
+
+def _frames(
+    bundle: Bundle, detectors: Sequence[Detector], selection: Selection | None, track: Track | None
+) -> Iterator[tuple[bool, list[Result]]]:
+    """Whether the frame is of the golden drive, and the results of all detectors, frame by frame."""
+    yield from ((True, list(results)) for results in zip(*(replay(bundle, d) for d in detectors), strict=True))
+    if selection is None:
+        return
     timeline = Timeline(selection.source, bundle.spec.history)
-    for name in names if track is None else track(names):
+    for name in selection.names if track is None else track(selection.names):
         samples = list(timeline.walk(name))
-        yield [infer_with_past(detector, samples) for detector in detectors]
+        yield False, [infer_with_past(detector, samples) for detector in detectors]
 
 
 def _observable(path: Path, shapes: Shapes) -> Observable:

@@ -13,13 +13,15 @@ from typer.testing import CliRunner
 
 from helpers import random_spec, write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped, write_bundle
-from imkd_edge.checks.compare import Boxes, Comparison, Difference, compare
 from imkd_edge.checks.drive import FRAMES
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.errors import Error
+from imkd_edge.evaluation.compare import Comparison, compare
+from imkd_edge.evaluation.differences import Boxes, Difference
 from imkd_edge.options import CompareOptions
+from imkd_edge.sources.synth import SynthSource
 from imkd_edge.sources.timeline import infer_with_past
 
 
@@ -42,6 +44,7 @@ def test_a_bundle_is_equal_to_itself(random_bundle: Path) -> None:
     result = compare(random_bundle, random_bundle, "synth", options, source_options=source_options)
     engine = result["engines"]["onnxruntime"]
     assert result["within"] and engine["first_divergence"] is None and result["frames"] == FRAMES + 2
+    assert engine["fidelity"]["frames"] == 2 and engine["fidelity"]["loss"] == 0 and engine["fidelity"]["agree"] > 99.99
     assert all(row["max"] == 0 for row in engine["tensors"]) and engine["boxes"]["matched"] == engine["boxes"]["a"]
 
 
@@ -54,7 +57,7 @@ def test_frames_of_a_source_are_compared_after_their_past(tmp_path: Path, monkey
         past.append(result.health.past_frames)
         return result
 
-    monkeypatch.setattr("imkd_edge.checks.compare.infer_with_past", infer)
+    monkeypatch.setattr("imkd_edge.evaluation.compare.infer_with_past", infer)
     options = {"scenes": 1, "frames_per_scene": 6, "image": (64, 48)}
     compare(bundle, bundle, "synth", CompareOptions(limit=3), source_options=options, threads=1)
     assert past == [0, 0, 2, 2, 2, 2]  # frames 0, 2 and 4, both bundles each
@@ -74,8 +77,33 @@ def test_the_first_tensor_that_differs_is_named(random_bundle: Path, tmp_path: P
 def test_the_exit_code_is_the_verdict(random_bundle: Path, tmp_path: Path) -> None:
     other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
     call = lambda *arguments: CliRunner().invoke(app, ["compare", str(random_bundle), *map(str, arguments)])  # noqa: E731
-    assert call(random_bundle).exit_code == 0 and "within tolerance" in call(random_bundle).stdout
+    assert call(random_bundle).exit_code == 0 and "within the tolerance" in call(random_bundle).stdout
     assert call(other).exit_code == 1 and call(other, "--tolerance", 10).exit_code == 0
+
+
+def test_on_data_the_loss_decides(random_bundle: Path, tmp_path: Path) -> None:
+    other = changed(random_bundle, tmp_path / "b.imkd", "bev", "size_bias", 2)
+    data = ["--data", "synth", "--option", "scenes=1", "--option", "frames_per_scene=3", "--limit", "2"]
+    call = lambda *gate: CliRunner().invoke(app, ["compare", str(random_bundle), str(other), *data, *gate])  # noqa: E731
+    assert call("--gate", "1e9").exit_code == 0 and "fidelity on 2 frames" in call("--gate", "1e9").stdout
+    assert call("--gate", "1e-9").exit_code == 1 and "not within the gate" in call("--gate", "1e-9").stdout
+
+
+def test_frames_of_the_calibration_are_left_out(random_bundle: Path, tmp_path: Path) -> None:
+    source = {"scenes": 1, "frames_per_scene": 3}
+    loaded, names = Bundle.load(random_bundle), SynthSource(**source).names
+
+    def calibrated(names: list[str]) -> Path:
+        files = [loaded.file(f"{name}.onnx").read_bytes() for name in PARTS]
+        with np.load(loaded.file("golden.npz")) as golden:
+            card = {"quantization": {"frames": names}}
+            write_bundle(tmp_path / "q.imkd", loaded.spec, *files, dict(golden), {}, card)
+        return tmp_path / "q.imkd"
+
+    result = compare(random_bundle, calibrated(names[:2]), "synth", source_options=source)
+    assert result["frames"] == FRAMES + 1
+    with pytest.raises(Error, match="calibrated on every frame"):
+        compare(random_bundle, calibrated(names), "synth", source_options=source)
 
 
 # ---- engines ----
@@ -150,11 +178,13 @@ def test_a_nan_is_a_difference() -> None:
 
 
 def test_a_nan_in_the_reference_is_not_within_any_tolerance() -> None:
-    comparison = Comparison.empty({"camera": {"depth": (4,), "context": (4,)}, "bev": {}}, {"depth", "context"})
+    comparison = Comparison.empty(
+        random_spec(), {"camera": {"depth": (4,), "context": (4,)}, "bev": {}}, {"depth", "context"}
+    )
     good, bad = comparison.differences
     good.add(np.ones(4, np.float32), np.ones(4, np.float32))
     bad.add(np.array([1, np.nan, 1, 1], np.float32), np.ones(4, np.float32))
-    assert comparison.row(0.1)["within"] is False
+    assert comparison.row(0.1, 0.25)["within"] is False
 
 
 def test_boxes_match_once_and_within_their_class() -> None:
@@ -163,7 +193,7 @@ def test_boxes_match_once_and_within_their_class() -> None:
             self.boxes = np.zeros((len(x), 9), np.float32)
             self.boxes[:, 0], self.labels, self.scores = x, np.array(labels), np.linspace(0.9, 0.5, len(x))
 
-    boxes = Boxes()
+    boxes = Boxes(0.5)
     one, other = Detections([0, 0.2, 10, 20], [0, 0, 0, 1]), Detections([0.1, 10.5, 20], [0, 0, 0])
     boxes.add(one, other)  # type: ignore[arg-type]
     assert boxes.row()["matched"] == 2 and boxes.row()["max_m"] == pytest.approx(0.5)
