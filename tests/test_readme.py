@@ -64,7 +64,7 @@ def needs_tiny(text: str) -> None:
 
 def test_the_readme_has_blocks_to_run() -> None:
     assert len(commands()) >= 6
-    assert sum(block.language == "python" for block in blocks()) == 3
+    assert sum(block.language == "python" for block in blocks()) == 4
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_command(command: str, folder: Path) -> None:
     assert execute(["bash", "-c", command], folder)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_python(number: int, folder: Path) -> None:
     block = [block for block in blocks() if block.language == "python"][number]
     needs_tiny(block.text)
