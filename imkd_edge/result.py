@@ -108,6 +108,7 @@ class Result:
     segmentation: np.ndarray | None = None
     # With Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1.
     debug: dict[str, np.ndarray] = field(default_factory=dict)
+    replayed: bool = False  # on the GPU, as one CUDA graph; `Detector.why_not_replayed` says why not
     frame: str = ""  # name of the sample it was made from
     origin: Origin | None = field(default=None, repr=False, compare=False)
 
@@ -175,8 +176,8 @@ class Result:
 
 
 def _short_or_null(value: float) -> float | None:
-    """Null for a number that is unknown: JSON has no NaN."""
-    return None if np.isnan(value) else _short(value)
+    """Null for a number that is unknown: JSON has neither NaN nor infinity."""
+    return _short(value) if np.isfinite(value) else None
 
 
 def _short(value: float) -> float:

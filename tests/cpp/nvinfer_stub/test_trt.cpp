@@ -2,6 +2,7 @@
 // failures become.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -308,6 +309,41 @@ INSTANTIATE_TEST_SUITE_P(
         Failure{"cudaMalloc", Code::engine_run}, Failure{"cudaStreamCreateWithFlags", Code::engine_run},
         Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
     [](const auto& info) { return std::string(info.param.call); });
+
+TEST_F(Trt, another_gpu_in_the_callers_thread_changes_nothing) {
+  const auto x = device_memory(4), scale = device_memory(4);
+  {
+    const auto engine = loaded();
+    cuda().device = 1;
+    engine->bind("x", x);
+    engine->bind("scale", scale);
+    engine->run();  // allocates for the outputs, and a stream
+    EXPECT_EQ(cuda().device, 1);
+  }
+  EXPECT_EQ(cuda().device, 1);
+  EXPECT_EQ(cuda().other_device, 0) << "calls were made on the other GPU";
+  cuda().device = 0;
+}
+
+TEST_F(Trt, a_forked_child_refuses_the_engine_and_frees_nothing) {
+  auto engine = loaded();
+  bind_inputs(*engine);
+  engine->run();
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::size_t calls = cuda().calls.size();
+    const int alive = cuda().alive;
+    bool right = code_of([&] { engine->run(); }) == Code::forked;
+    right = right && code_of([&] { engine->load(path()); }) == Code::forked;
+    right = right && code_of([&] { engine->bind("x", nullptr); }) == Code::forked;
+    engine.reset();
+    _exit(right && cuda().alive == alive && cuda().calls.size() == calls ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  engine->run();
+}
 
 TEST_F(Trt, only_messages_logged_during_a_call_are_its_reason) {
   const auto engine = loaded();
