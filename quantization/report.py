@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.bundle import write_atomically
+from imkd_edge.bundle.files import strict_json
 from imkd_edge.calibration.histogram import ALL, OCCUPIED, Histogram
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.calibration.weights import EMPTY, resample
@@ -48,7 +48,7 @@ def write_report(
         f"{m['height']} x {m['width']} cells, reach {m['reach']}": weights
         for m, weights in zip(data["maps"], _maps(calibration, method))
     }
-    write_atomically(path.with_suffix(".json"), (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), (strict_json(data, indent=1, sort_keys=True) + "\n").encode())
     write_atomically(path, page(data, maps).encode())
     return data
 
