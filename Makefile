@@ -16,7 +16,7 @@ export CMAKE_C_COMPILER_LAUNCHER := $(CURDIR)/.ci/compile
 export CMAKE_CXX_COMPILER_LAUNCHER := $(CMAKE_C_COMPILER_LAUNCHER)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
-CPP_CODE := $(shell find cpp tests/cpp -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
+CPP_CODE := $(shell find cpp tests/cpp tests/ros2 -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
 
 .PHONY: demo test lint format
 .DELETE_ON_ERROR:
@@ -25,9 +25,9 @@ MAKEFLAGS += -j2  # packages come and are unpacked while the C++ tests are compi
 demo: $(VENV)/.installed
 	$(BIN)/imkd-edge demo
 
-# The sanitizers come with every test, that is with TESTS=.
+# The sanitizers and ROS 2 come with every test, that is with TESTS=.
 SANITIZED := $(if $(TESTS),,build/tests-sanitized)
-test: $(VENV)/.test-extras build/.tests $(if $(SANITIZED),build/.tests-sanitized)
+test: $(VENV)/.test-extras build/.tests $(if $(TESTS),,build/.tests-sanitized build/ros2)
 	.ci/stage ctest ctest --test-dir build/tests $(CTEST)
 	$(if $(SANITIZED),.ci/stage ctest-sanitized ctest --test-dir $(SANITIZED) $(CTEST))
 	$(BIN)/python tests/ledger.py $(SKIPS) $(addsuffix /ctest.xml,build/tests $(SANITIZED))
@@ -73,6 +73,10 @@ $(VENV)/.test-extras: pyproject.toml | $(VENV)/.installed
 build/onnxruntime:
 	.ci/onnxruntime-headers $@
 	mkdir -p $@
+
+# Where it cannot be made, the tests of the ROS 2 node are skipped.
+build/ros2:
+	tests/ros2/environment.sh $@ >build/ros2.log 2>&1 || echo "no ROS 2: see build/ros2.log"
 
 $(VENV)/.lint-tools: | $(BIN)/python
 	$(PIP) ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5 'numpy>=1.24'

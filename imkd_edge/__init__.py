@@ -7,6 +7,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.live import LiveFrame, Monitor, Synchronizer, Watchdog
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.spec import ModelSpec
+from imkd_edge.tracking import Track, Tracker
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,5 +27,7 @@ __all__ = [
     "Result",
     "SensorRig",
     "Synchronizer",
+    "Track",
+    "Tracker",
     "Watchdog",
 ]

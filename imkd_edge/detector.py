@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.result import Detection, Health, Origin, Result, Warning, health_of
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import SCORES, ModelSpec
+from imkd_edge.tracking import Tracker
 
 if TYPE_CHECKING:
     from imkd_edge.sources.base import Sample
@@ -210,13 +211,16 @@ class Detector:
         """
         fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))
-        return Result(**fields, class_names=self._class_names, health=health, origin=self._origin)
+        pose, twist = fields.pop("ego")
+        ego = None if pose is None and twist is None else Ego(pose, twist)
+        return Result(**fields, class_names=self._class_names, health=health, ego=ego, origin=self._origin)
 
-    def stream(self, source: str | os.PathLike[str] | Iterable[Sample]) -> Iterator[Result]:
+    def stream(self, source: str | os.PathLike[str] | Iterable[Sample], track: bool = False) -> Iterator[Result]:
         """Detects the objects of each sample in turn; a stored source is read ahead in another thread.
 
         Args:
             source: a Source, any other iterable of samples (also a live one), or a name as for `open_source`.
+            track: also give each object an id and a smoothed velocity, in `Result.tracks`.
 
         Yields:
             Result, with the sample's name in `frame`; `result.plot()` draws it until the next one is taken.
@@ -228,15 +232,19 @@ class Detector:
             from imkd_edge.sources.open import open_source
 
             source = open_source(os.fspath(source))
+        detect = self._tracked(Tracker(self.spec)) if track else self.infer_sample
         samples = iter(source)
         if not hasattr(source, "names"):  # a live source: waiting for its next sample may take for ever
-            yield from (self.infer_sample(sample) for sample in samples)
+            yield from (detect(sample) for sample in samples)
             return
         with ThreadPoolExecutor(1, "imkd-read-ahead") as reader:
             following = reader.submit(next, samples, None)
             while (sample := following.result()) is not None:
                 following = reader.submit(next, samples, None)
-                yield self.infer_sample(sample)
+                yield detect(sample)
+
+    def _tracked(self, tracker: Tracker) -> Callable[[Sample], Result]:
+        return lambda sample: tracker.follow(self.infer_sample(sample), sample.scene)
 
     def infer_sample(self, sample: Sample) -> Result:
         """Detects the objects of one sample of a source, after `prepare`; raises as `infer`."""

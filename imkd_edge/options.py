@@ -67,6 +67,7 @@ class InferOptions:
     frame: Annotated[tuple[str, ...], Option("Name of a frame; repeatable.")] = ()
     frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
     split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
     save: Annotated[bool, Option("Write OUT/FRAME/overview.png and result.json.")] = False
     out: Annotated[Path, Option("Folder for --save.")] = Path("runs/infer")
     debug: Annotated[bool, Option("With --save: also draw the gate maps.")] = False
@@ -92,6 +93,7 @@ class LiveOptions:
         tuple[str, ...], Option("Write the results to this .jsonl, .mcap, .mp4 or .rrd file; repeatable.")
     ] = ()
     sensors: Annotated[bool, Option("With --save FILE.mcap: images, points and calibrations as well.")] = False
+    no_track: Annotated[bool, Option("Boxes alone, without the objects' ids and smoothed velocities.")] = False
     view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
     score: Annotated[
         float | None,
@@ -143,6 +145,10 @@ class TrainOptions:
 
     data: Annotated[str | None, Option("Folder or name of the source; the default is the config's.")] = None
     split: Annotated[str | None, Option("Train on this split, or all; the default is the config's.")] = None
+    unlabelled: Annotated[
+        str | None,
+        Option("Folder or name of a source whose frames teach by the distillation terms, without labels."),
+    ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
     seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
     start: Annotated[
@@ -175,6 +181,16 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
+class LabelOptions:
+    """Which frames a network labels, and which objects it writes."""
+
+    split: Annotated[str | None, Option("Only the frames of this split; all is every frame.")] = None
+    frames: Annotated[str | None, Option("FIRST-LAST, or a text file with one name per line.")] = None
+    limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
+    score: Annotated[float, Option("Least score of an object that is written.", min=0.0, max=1.0)] = 0.3
+
+
+@dataclass(frozen=True)
 class ConvertOptions:
     """Which frames of a source become a drive folder."""
 
@@ -200,6 +216,14 @@ class InitOptions:
     size: Annotated[str, Option("Of the networks: tiny, lite, r18 or r50.")] = "tiny"
     split: Annotated[str | None, Option("To train on; the default is train where the source has it, else all.")] = None
     limit: Annotated[int, Option("Frames whose sensor files are read, evenly spaced.", min=1)] = 200
+    past: Annotated[
+        int | None,
+        Option(
+            "Past frames for the model; the default is 3 where the ego motion is known; 0: faster.",
+            min=0,
+            max=16,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -265,4 +289,5 @@ class EvalOptions:
         ),
     ] = "none"
     limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
+    track: Annotated[bool, Option("Track the objects, and measure nuScenes' AMOTA instead (synth); slow.")] = False
     resamples: int = 0  # draws of frames for intervals, KITTI's protocol only; not on the command line

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.frames import Ego
 
 if TYPE_CHECKING:
     from imkd_edge.sources.base import Sample
     from imkd_edge.spec import ModelSpec
+    from imkd_edge.tracking import Track
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ class Result:
     # With Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1.
     debug: dict[str, np.ndarray] = field(default_factory=dict)
     replayed: bool = False  # on the GPU, as one CUDA graph; `Detector.why_not_replayed` says why not
+    # Pose and twist of the vehicle at timestamp_ns, where they are known: what Tracker.update needs.
+    ego: Ego | None = None
+    # With Detector.stream(track=True), imkd-edge run and Tracker.follow: all tracks of the frame, by id.
+    tracks: list[Track] | None = None
     frame: str = ""  # name of the sample it was made from
     origin: Origin | None = field(default=None, repr=False, compare=False)
 
@@ -124,6 +130,11 @@ class Result:
         return [self.class_names[label] for label in self.labels]
 
     @property
+    def track_of(self) -> dict[int, Track]:
+        """Index of a box -> its track; empty without tracks."""
+        return {track.detection: track for track in self.tracks or [] if track.detection is not None}
+
+    @property
     def detections(self) -> list[Detection]:
         """The boxes one by one, best first."""
         return [
@@ -132,12 +143,13 @@ class Result:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as `imkd-edge infer --json` prints it; "frame" only where it has a name."""
+        """The JSON form, as `infer --json` prints it; "frame" and "tracks" only where it has them."""
         timings = {stage: round(time, 1) for stage, time in {**self.timings_us, "total": self.total_us}.items()}
         return {
             **({"frame": self.frame} if self.frame else {}),
             "timestamp_ns": self.timestamp_ns,
             "detections": [detection.to_dict() for detection in self.detections],
+            **({} if self.tracks is None else {"tracks": [track.to_dict() for track in self.tracks]}),
             "health": self.health.to_dict(),
             "timings_us": timings,
         }

@@ -64,7 +64,7 @@ class Result(ctypes.Structure):
         "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual,"
         "u32 stages, f32* timings, f32 total_us, i32 rows columns, u32 reserved, f32* segmentation,"
         "pointer debug, u32 debug_count debug_stride, i32 maps_invalid ego_motion, "
-        "pointer warnings, u32 warning_count warning_stride"
+        "pointer warnings, u32 warning_count warning_stride, f64* T_world_ego twist"
     )
 
 
@@ -94,6 +94,27 @@ class Health(ctypes.Structure):
     _fields_ = fields("u32 struct_size, i32 mode, u32 cameras radars, u8* camera_states radar_states")
 
 
+class TrackerOptions(ctypes.Structure):
+    _fields_ = [
+        *fields("u32 struct_size, i32 max_tracks"),
+        *[(name, ctypes.c_double) for name in ("birth_score", "confirm_score", "max_age", "max_gap")],
+    ]
+
+
+class TrackBox(ctypes.Structure):
+    _fields_ = [
+        *fields("i64 id, i32 state, u32 velocity_measured"),
+        ("box", Box),
+        *fields("f32 velocity_std age coasting, i32 hits detection"),
+    ]
+
+
+class Tracks(ctypes.Structure):
+    _fields_ = fields(
+        "u32 struct_size count, pointer tracks, u32 stride over_ground, i32 invalid overflow, i64 restarts repeats"
+    )
+
+
 Missed, Clock = ctypes.CFUNCTYPE(None, ctypes.c_double, ctypes.c_void_p), ctypes.CFUNCTYPE(I64, ctypes.c_void_p)
 Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -110,7 +131,7 @@ class WatchdogOptions(ctypes.Structure):
 
 def load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
-    handles = ("detector", "synchronizer", "monitor", "watchdog")
+    handles = ("detector", "synchronizer", "monitor", "watchdog", "tracker")
     for name in handles:
         getattr(library, f"imkd_{name}_new").restype = ctypes.c_void_p
     for name in ("imkd_detector_name", *(f"imkd_{name}_error" for name in handles)):

@@ -21,8 +21,9 @@ LAYERS = {  # from the bottom; patterns of paths below cpp/
     "interface": "include/imkd/detector.hpp",
     "loop": "src/{buffers,history,frame_loop,cpu_loop,no_cuda}.?pp src/cuda/*",
     "detector": "src/{detector,device_policy,contract_check}.?pp",
-    "live": "include/imkd/{synchronizer,monitor,watchdog}.hpp "
-    "src/{synchronizer*,monitor*,watchdog*,ego_trail*,live_*,frame_rule*,sensor_queue*}.?pp",
+    "live": "include/imkd/{synchronizer,monitor,watchdog,tracker}.hpp "
+    "src/{synchronizer*,monitor*,watchdog*,ego_trail*,live_*,frame_rule*,sensor_queue*}.?pp "
+    "src/{tracker,assignment,odometry,track_filter}.?pp",
     "c": "include/imkd/imkd.h src/c/*",
     "bindings": "bindings/*",
 }

@@ -26,9 +26,9 @@ FORBIDDEN = {
 # Rooms of the device side, the lowest first: each imports from itself and from those before it.
 ROOMS = [
     ["_core"],
-    ["errors"],
-    ["spec", "rig", "frames", "result", "ops"],
-    ["live", "options", "progress"],
+    ["errors", "frames"],
+    ["spec", "rig", "result", "ops"],
+    ["live", "options", "progress", "tracking"],
     ["bundle"],
     ["engines"],
     ["detector"],

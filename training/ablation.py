@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -224,7 +224,7 @@ def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Track 
         "commit": load_checkpoint(folder / CHECKPOINT)["commit"],
         "torch": torch.__version__,
         # Results are shared, so they hold the kind of the source, not its path.
-        "config": merged(row.settings.to_dict(), {"data": {"source": kind}}),
+        "config": merged(row.settings.to_dict(), {"data": asdict(row.settings.data.without_paths(kind))}),
         "curve": [json.loads(line) for line in (folder / LOG).read_text().splitlines()],
         "metrics": measure(predictions, options),
         "bootstrap": samples,

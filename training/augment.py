@@ -14,7 +14,7 @@ from imkd_edge.frames import Ego
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.plane import Plane
-from imkd_edge.training.config import AugmentConfig
+from imkd_edge.training.sections import AugmentConfig
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # ego and radar frames: y -> -y
 MIRROR_CAMERA = np.diag([-1.0, 1.0, 1.0, 1.0])  # optical frame: x -> -x

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import cv2
@@ -24,10 +24,16 @@ from safetensors.torch import save_file
 import imkd_edge._core as _core
 import imkd_edge.sources as sources
 from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Source, Truth
 from imkd_edge.sources.timeline import moment
-from imkd_edge.training.config import Config, DataConfig
+from imkd_edge.training import distributed
+from imkd_edge.training.config import Config
+from imkd_edge.training.sections import DataConfig
+
+if TYPE_CHECKING:
+    from imkd_edge.training.data import Features, FrameDataset
 
 HERE = Path(__file__).parent
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}
@@ -115,6 +121,29 @@ class FeatureFiles:
         levels = {f"{v}.{i}": level for v, variant in enumerate(variants) for i, level in enumerate(variant)}
         tensors = {k: level.permute(0, 2, 3, 1).contiguous() for k, level in levels.items()}
         self.files.write(name, tensors, str(len(variants)))
+
+
+@torch.no_grad()
+def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Track | None = None) -> None:
+    """Runs the frozen backbone once on every variant of every frame; examples then have features instead of images.
+
+    The features go where the samples are: to memory, or to the cache, which later runs share.
+    """
+    backbone.eval()
+    source = dataset.source
+    features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
+    device, variants = next(backbone.parameters()).device, range(dataset.config.augment.variants)
+    frames = range(len(dataset))
+    indices = frames if isinstance(features, dict) else distributed.share(frames)  # processes share files, not memory
+    for index in progress(indices) if progress else indices:
+        if dataset.names[index] not in features:
+            images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in variants]
+            features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
+    dataset.features = features
+
+
+def _half(level: torch.Tensor) -> torch.Tensor:
+    return level.half().cpu().contiguous(memory_format=torch.channels_last)
 
 
 def _origin(source: Source, data: DataConfig) -> list[Any]:

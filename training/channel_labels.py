@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from imkd_edge.spec import BOX_CHANNELS, GridSpec, ModelSpec
-from imkd_edge.training.config import ModelConfig
 from imkd_edge.training.models.bev import INTENSITY
+from imkd_edge.training.sections import ModelConfig
 
 Tensors = dict[str, torch.Tensor]
 Labels = list[str]

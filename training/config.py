@@ -13,10 +13,21 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config_checks import disagreements
+from imkd_edge.training.sections import (
+    CHOICES,
+    POSITIVE,
+    SECTIONS,
+    SHARES,
+    AugmentConfig,
+    DataConfig,
+    DistillConfig,
+    ModelConfig,
+    TeacherConfig,
+    TrainConfig,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,153 +35,6 @@ else:
     import tomli as tomllib
 
 CONFIGS = Path(__file__).parent / "configs"
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """[model]: networks of the student."""
-
-    backbone: str = "small"  # "small" or a timm name
-    pretrained: bool = False  # ImageNet weights from their package
-    weights: str = ""  # or from a .safetensors or .pth file with the keys of timm's or torchvision's classifier
-    frozen_backbone: bool = False
-    camera_channels: int = 64
-    bev_channels: int = 32
-    sensor_channels: int = 32
-    gates: bool = True  # intensity-guided fusion
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """[data]: training samples, and the meaning of their labels."""
-
-    source: str = "synth"  # argument of open_source; --data overrides it
-    options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
-    split: str = "train"
-    sensors: str = "both"  # inputs of the student, one of SENSORS
-    # The dataset's label -> the spec's class; labels not listed are background.
-    classes: dict[str, str] = field(default_factory=dict)
-    vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
-    keep: bool = True  # decoded samples stay in memory or in the cache; else every epoch decodes them again
-    limit: int = 0  # only the first frames of the split; 0 = all
-    licence: str = ""  # of the data, for the model card
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """[train]: batches, schedule, weights of the losses, validation; [teacher] replaces epochs and rate of its stages.
-
-    Validation measures and never changes a weight. What it chooses is best.pt and, with patience, the end of the run,
-    both on the split that val_split names: measure the final model on another one.
-    """
-
-    epochs: int = 20
-    batch: int = 4  # of a step: all processes and micro-batches together
-    accumulate: int = 1  # micro-batches per step; batch norms and the losses' normalisers see one of them at a time
-    precision: str = "float32"  # of the networks, one of PRECISIONS; losses and lift stay in float32
-    workers: int = 0  # processes that load the examples; results do not depend on it
-    rate: float = 2e-3  # AdamW, peak of the one-cycle schedule
-    weight_decay: float = 0.03
-    warmup: float = 0.1  # share of the steps
-    clip: float = 10.0  # gradient norm
-    ema: float = 0.998
-    depth_weight: float = 1.0
-    box_weight: float = 0.5
-    overlap_weight: float = 0.0  # of 1 - IoU with the object's box
-    height_weight: float = 1.0  # relative weight of the height channel among the box channels
-    segmentation_weight: float = 1.0
-    val_split: str = ""  # split that is measured while training, such as "val"; empty: none
-    val_every: int = 5  # epochs between two validations; the last epoch has one too
-    val_limit: int = 0  # at most so many frames of the split, evenly spaced; 0 = all
-    val_metric: str = ""  # the higher the better: it chooses best.pt; empty: the first of MAIN_METRICS that is measured
-    val_pictures: int = 4  # validation frames that are drawn, with their boxes
-    patience: int = 0  # validations without a better val_metric that end the run; 0 = never
-    tensorboard: bool = True  # events beside log.jsonl, where the package is installed
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """[augment]: random changes of the examples; 0 or false turns a change off."""
-
-    variants: int = 0  # > 0: number of image augmentations per frame, so that frozen features can be cached
-    flip: bool = True
-    rotation: float = 0.0  # rad, uniform +-, of the ego frame about z
-    scale: float = 0.0  # uniform 1 +- of the world
-    tilt: float = (
-        0.0  # degrees, uniform from 0, about a horizontal axis: of the mounting together with its ground plane
-    )
-    reverse: bool = False  # rotate half of the worlds by pi; with flip that is a mirror at x = 0
-    image_scale: float = 0.0  # uniform 1 +- of the image crop
-    image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
-    colour: float = 0.0  # brightness and contrast, uniform 1 +-
-    drop_points: float = 0.0  # share of dropped radar points, uniform from 0
-    drop_camera: float = 0.0  # probability that a camera is absent
-    drop_radar: float = 0.0  # probability that all radars are absent
-    mix: float = 0.0  # probability that a line through the ego cuts an example and the next one of the batch fills it
-    drop_past: float = 0.0  # probability that past frames are absent from a random slot on, as after a reset
-
-
-@dataclass(frozen=True)
-class TeacherConfig:
-    """[teacher]: LiDAR teacher and label encoder, trained on the same split with the same augmentation."""
-
-    channels: int = 32
-    radar: bool = False  # the teacher also reads the student's radar grid
-    epochs: int = 30
-    label_epochs: int = 6
-    rate: float = 3e-3
-
-
-@dataclass(frozen=True)
-class DistillConfig:
-    """[distill]: weights of the terms of distill.py, 0 = off; without a term or inherit there is no teacher."""
-
-    radar: float = 0.0
-    fused: float = 0.0
-    label: float = 0.0
-    response: float = 0.0
-    intensity: str = "reflectance"  # weight of the LiDAR terms, one of INTENSITIES
-    label_mask: str = "soft"  # one of LABEL_MASKS
-    empty: float = 0.0  # weight of cells without a LiDAR return in the radar term; 0.1 for a dense LiDAR
-    ramp: float = 1.0  # epochs until the terms have their full weight
-    reach: float = 0.0  # m from the ego, range of the terms, for a LiDAR without returns beyond; 0 = everywhere
-    # Copy the teacher's trunk, head and, where sizes agree, radar encoder and fusion; the terms then have no adaptor.
-    inherit: bool = False
-
-    @property
-    def has_terms(self) -> bool:
-        """Whether any term is on, so that the teacher runs on every batch."""
-        return any((self.radar, self.fused, self.label, self.response))
-
-    @property
-    def active(self) -> bool:
-        """Whether the student needs a teacher."""
-        return self.inherit or self.has_terms
-
-
-INTENSITIES = ("reflectance", "energy", "density", "binary", "uniform")
-PRECISIONS = ("float32", "bfloat16", "float16")
-LABEL_MASKS = ("soft", "binary")
-SENSORS = ("both", "camera", "radar")
-# Keys of numbers that must be above 0, and of those that must be at most 1.
-POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip", "val_every"}
-POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
-SHARES = {"warmup", "ema", "empty", "scale", "image_scale", "colour", "mix"}
-SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past"}
-CHOICES = {
-    ("distill", "intensity"): INTENSITIES,
-    ("distill", "label_mask"): LABEL_MASKS,
-    ("data", "sensors"): SENSORS,
-    ("train", "precision"): PRECISIONS,
-}
-SECTIONS = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "train": TrainConfig,
-    "augment": AugmentConfig,
-    "teacher": TeacherConfig,
-    "distill": DistillConfig,
-}
 
 
 @dataclass(frozen=True)
@@ -183,8 +47,8 @@ class Config:
     data: DataConfig
     train: TrainConfig
     augment: AugmentConfig
-    teacher: TeacherConfig = TeacherConfig()
-    distill: DistillConfig = DistillConfig()
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """The tree that from_dict reads, as stored in checkpoints."""
@@ -247,9 +111,10 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
         raise Error(error.code, error.what, f"{where} [spec] {error.where}", error.fix) from None
     sections = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
-        if (value := getattr(sections[section], key)) not in known:
+        value = getattr(sections[section], key)
+        if not value or any(choice not in known for choice in (value if isinstance(value, list) else [value])):
             fix = "choose one of: " + ", ".join(known)
-            raise Error(Code.train_config, f"{key} = '{value}'", f"{where} [{section}]", fix)
+            raise Error(Code.train_config, f"{key} = {value!r}", f"{where} [{section}]", fix)
     config = Config(name=tree["name"], spec=spec, **sections)
     for problem, fix in disagreements(config):
         raise Error(Code.train_config, problem, where, fix)
@@ -302,13 +167,6 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def write_config(settings: Config, path: Path) -> None:
-    """Writes every section and key of a config as a TOML file that load_config reads, completely or not at all."""
-    import tomli_w
-
-    write_atomically(path, tomli_w.dumps(settings.to_dict()).encode())
-
-
 def read_tree(
     name: str | Path, folder: Path = CONFIGS, visited: frozenset[Path] = frozenset()
 ) -> tuple[dict[str, Any], Path]:
@@ -330,8 +188,11 @@ def read_tree(
         path = folder / f"{name}.toml"
     if not path.is_file() or path in visited:
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        if Path(name).is_dir():
+            fix = f"write one that fits these recordings: imkd-edge init {name} --out {Path(name).name}.toml"
+            raise Error(Code.train_config, "it is a folder, and a config is a TOML file", str(name), fix)
         problem = f"'{name}' is its own base" if path in visited else f"there is no '{name}'"
-        raise Error(Code.train_config, problem, str(path), f"shipped {folder.name}: {names}")
+        raise Error(Code.train_config, problem, str(path), f"name a .toml file, or a shipped one: {names}")
     try:
         tree = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

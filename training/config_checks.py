@@ -16,7 +16,7 @@ Problems = Iterator[tuple[str, str]]  # problem and fix of each disagreement
 
 def disagreements(config: Config) -> Problems:
     """What is wrong with a config whose values are each within their limits, and how to mend it."""
-    for check in (_check_spec, _check_tilt, _check_labels, _check_history, _check_networks, _check_validation):
+    for check in CHECKS:
         yield from check(config)
 
 
@@ -80,7 +80,28 @@ def _check_networks(config: Config) -> Problems:
         yield problem, f"name a file in [model] weights, or take {PACKAGED}"
 
 
+def _check_distill(config: Config) -> Problems:
+    distill = config.distill
+    if distill.radar_active and "log_count" not in [f.statistic for f in config.spec.radar.features]:
+        yield "[distill] radar_active without a radar statistic log_count", "add it to [spec.radar], or set it false"
+    if config.data.unlabelled and not distill.has_terms:
+        yield "[data] unlabelled, and [distill] has no term that teaches without labels", "set radar, fused or response"
+    if distill.groups and ("fused" not in distill.levels or config.model.bev_channels % 2):
+        yield "[distill] groups splits the channels of the fused map", 'add "fused" to levels, with even bev_channels'
+
+
 def _check_validation(config: Config) -> Problems:
     train = config.train
     if train.patience and not train.val_split:
         yield f"[train] patience = {train.patience} without a split", 'name one, such as val_split = "val"'
+
+
+CHECKS = (
+    _check_spec,
+    _check_tilt,
+    _check_labels,
+    _check_history,
+    _check_networks,
+    _check_distill,
+    _check_validation,
+)

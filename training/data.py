@@ -30,6 +30,7 @@ from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.targets import depth_targets, head_targets
 from imkd_edge.training.temporal import is_blind, past_motions
+from imkd_edge.training.unlabelled import PartlyLabelled, is_labelled, no_truth
 
 SELECT_SENSORS = {"both": lambda sample: sample, "camera": no_radar, "radar": no_camera}  # [data] sensors
 # Frame -> variant -> level of the frozen backbone's output.
@@ -121,7 +122,7 @@ def scaled_crop(spec: ModelSpec, width: int, height: int, factor: float, shift: 
 def measure_contract(dataset: FrameDataset) -> Contract:
     """What a student of this data set is trained on, before augmentation."""
     settings = dataset.config
-    samples = (dataset.read(name) for name in spaced(dataset.names))
+    samples = (dataset.read(name) for name in spaced([name for name in dataset.names if is_labelled(name)]))
     return measure(samples, settings.spec, settings.data.classes, dataset.source, settings.data.split)
 
 
@@ -276,6 +277,9 @@ class FrameDataset(Dataset):
             arrays["radar_grid"] = radar_grid(spec, sample)
         if self.lidar:
             arrays["lidar_grid"] = _lidar_grid(spec, sample)
+        if self.sensors and self.config.distill.seen:
+            radar = any(len(sweep.points) for sweep in sample.radar)
+            arrays["seen"] = np.array([arrays["present"].any(), radar], np.float32)
 
         # Targets.
         arrays |= self.targets(spec, sample, crops or self.crops(sample, augment.ImageChange()))
@@ -290,20 +294,29 @@ class FrameDataset(Dataset):
         return example
 
     def targets(self, spec: ModelSpec, sample: Sample, crops: list[ops.ImageCrop]) -> dict[str, np.ndarray]:
-        """Targets of a (changed) sample; {} without labels. Raises Error train_no_data in training without labels."""
-        if sample.truth is None:
+        """Targets of a (changed) sample; {} without labels.
+
+        Beside unlabelled frames a map says where the objects are known. Raises Error train_no_data in training where
+        a frame should have labels.
+        """
+        partly = isinstance(self.source, PartlyLabelled)
+        if sample.truth is None and not (self.train and partly):
             if self.train:
                 fix = "train on a split whose frames have labels"
                 raise Error(Code.train_no_data, "a frame without labels", sample.name, fix)
             return {}
+        truth = sample.truth or no_truth()
         # nuScenes' metrics ignore objects without any LiDAR or radar return.
-        visible = counted(sample.truth) if self.source.kind in ("nuscenes", "synth") else None
-        out = head_targets(spec, sample.truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
+        visible = counted(truth) if self.source.kind in ("nuscenes", "synth") else None
+        out = head_targets(spec, truth, self.config.data.classes, visible, ops.ground_of(spec, sample.rig))
+        if partly:
+            out["labelled"] = np.full(out["weight"].shape, sample.truth is not None, np.float32)
         if self.sensors:
             lifted = replace(discard_images(spec, sample), rig=exposure_rig(spec, sample))
             out["depth_bin"] = depth_targets(spec, lifted, crops)
             if spec.segmentation:
-                out["vehicles"] = vehicle_map(sample.truth, spec.grid, self.config.data.vehicles)
+                out["vehicles"] = vehicle_map(truth, spec.grid, self.config.data.vehicles)
+                out["vehicles"][:] = out["vehicles"] if sample.truth is not None else np.nan
         return out
 
 
@@ -349,26 +362,3 @@ def collate(items: list[dict], spec: ModelSpec) -> dict:
         batch["past_slot"] = torch.tensor([(example, slot) for example, slot, *_ in past])
         batch["past_motion"] = torch.stack([T_then_now for _, _, T_then_now, _ in past])
     return batch
-
-
-@torch.no_grad()
-def cache_features(dataset: FrameDataset, backbone: torch.nn.Module, progress: Track | None = None) -> None:
-    """Runs the frozen backbone once on every variant of every frame; examples then have features instead of images.
-
-    The features go where the samples are: to memory, or to the cache, which later runs share.
-    """
-    backbone.eval()
-    source = dataset.source
-    features: Features = FeatureFiles(source, dataset.config, backbone) if isinstance(source, CachedSource) else {}
-    device, variants = next(backbone.parameters()).device, range(dataset.config.augment.variants)
-    frames = range(len(dataset))
-    indices = frames if isinstance(features, dict) else distributed.share(frames)  # processes share files, not memory
-    for index in progress(indices) if progress else indices:
-        if dataset.names[index] not in features:
-            images = [torch.from_numpy(dataset.images(index, v)).to(device) for v in variants]
-            features[dataset.names[index]] = [[_half(level) for level in backbone(x)] for x in images]
-    dataset.features = features
-
-
-def _half(level: torch.Tensor) -> torch.Tensor:
-    return level.half().cpu().contiguous(memory_format=torch.channels_last)

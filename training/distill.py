@@ -1,129 +1,72 @@
-"""Distillation from the LiDAR teacher and the label encoder (IMKD, WACV 2026, arXiv 2512.15581), used only in training.
+"""Distillation from the LiDAR teacher and the label encoder: which maps of student and teacher the terms compare.
 
-Every term is a pure function that returns a scalar. It is 0 where student and target agree.
-No gradient enters its target. Feature maps are (B,C,H,W); the intensity map I and the masks are (B,1,H,W) in [0,1].
+IMKD's form compares the fused maps; the second form (training/README.md) also later ones, each standardised.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from imkd_edge.evaluation.segmentation import centres
-from imkd_edge.spec import BOX_SLICES, ModelSpec
-from imkd_edge.training import lidar
-from imkd_edge.training.config import Config, DistillConfig
-from imkd_edge.training.distributed import divisor
-from imkd_edge.training.losses import of_group
+from imkd_edge.training.cell_weights import (
+    FOUND,
+    fused_weight,
+    intensity_map,
+    labelled_score,
+    near,
+    peak_weight,
+    radar_active,
+    radar_weight,
+    seen_map,
+)
+from imkd_edge.training.config import Config
+from imkd_edge.training.models.bev import PRIOR
+from imkd_edge.training.models.blocks import conv_bn
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+from imkd_edge.training.sections import DistillConfig
 from imkd_edge.training.targets import POSITIVE
+from imkd_edge.training.terms import box_difference, mean_divergence, quality_focal, relative_error
 
 Batch = dict[str, torch.Tensor]
-STATIC = slice(0, BOX_SLICES["velocity"].start)  # box channels that a single LiDAR sweep shows: all but the velocity
 BOX_WEIGHT = 0.25  # of the boxes in the response term, beside the heat map
+MAPS = {"fused": ["f_fused"], "trunk": ["f_middle", "f_coarse"], "pre-head": ["f_head"]}  # of each level
+WIDTHS = {"f_fused": 1, "f_middle": 2, "f_coarse": 4, "f_head": 1}  # channels, in those of the fused map
+SENSORS = {"camera": [0], "radar": [1], "both": [0, 1]}  # of [data] sensors, in an example's "seen"
 
 
-def squared_error(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Mean over channels of (student - target)^2: (B,1,H,W)."""
-    return (student - target.detach()).square().mean(1, keepdim=True)
+class Standard(nn.Module):
+    """N(F) = (F - m) / s per channel, with the mean m and deviation s of a frozen network over the training set.
 
-
-def radar_guidance(
-    adapted: torch.Tensor, f_lidar: torch.Tensor, intensity: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
-    """L_radar = sum v |A_r(F_rad) - I F_lidar|^2 / sum v |I F_lidar|^2: intensity modulates the target. weight: v."""
-    return relative_error(adapted, intensity * f_lidar, weight)
-
-
-def relative_error(adapted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """sum W |A(F) - T|^2 / sum W |T|^2, each cell's error weighted by W.
-
-    L_fused has W = I, T = F_lidar: intensity weights the error. L_label has W = M, T = F_label.
-
-    IMKD divides by sum W. The features of a teacher may have any scale (label features reach ten times the LiDAR's
-    here). Dividing by their energy gives a weight the same effect in every term and for every teacher.
+    It is the identity until `fix` takes m and s from the maps that `add` has seen. A constant channel becomes 0.
     """
-    weight = weight.detach()
-    energy = (weight * target.detach().square().mean(1, keepdim=True)).sum()
-    return (weight * squared_error(adapted, target)).sum() / divisor(energy)
 
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(channels, 1, 1))
 
-def near(spec: ModelSpec, reach: float) -> torch.Tensor:
-    """(1,1,H,W): 1 where a cell's centre is at most `reach` (m) from the ego origin, else 0; reach 0 is infinite."""
-    x, y = (torch.from_numpy(axis) for axis in centres(spec.grid))
-    inside = torch.hypot(x[None, :], y[:, None]) <= (reach or math.inf)
-    return inside.float()[None, None]
+        self.sums: list = [0, 0.0, 0.0]  # number of values, their sum and sum of squares (C,)
 
+    def add(self, x: torch.Tensor) -> None:
+        """Counts the values of a map (B,C,H,W)."""
+        x, (count, total, squares) = x.double(), self.sums
+        self.sums = [count + x.numel() // x.shape[1], total + x.sum((0, 2, 3)), squares + x.square().sum((0, 2, 3))]
 
-def response_heatmap(
-    logits: torch.Tensor, teacher_logits: torch.Tensor, gaussian: torch.Tensor, drop: torch.Tensor
-) -> torch.Tensor:
-    """sum |t - p|^2 KL(t || p) / objects, t = teacher's probability x ground-truth Gaussian, p = student's probability.
+    def fix(self) -> None:
+        """Sets m and s; without a map they stay 0 and 1."""
+        count, total, squares = self.sums
+        if not count:
+            return
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp(min=0)
+        self.mean.copy_(mean[:, None, None])
+        self.deviation.copy_(variance.sqrt().clamp(min=1e-4)[:, None, None])
 
-    This is the quality focal loss (Li et al. 2020, eq. 4) minus its target's entropy: it is 0 where t = p.
-
-    Args:
-        logits, teacher_logits, gaussian: (B,K,H,W).
-        drop: (B,H,W), 1 in cells of objects that the teacher cannot see.
-    """
-    t = (torch.sigmoid(teacher_logits) * gaussian).detach()
-    p = torch.sigmoid(logits)
-    entropy = -(torch.xlogy(t, t) + torch.xlogy(1 - t, 1 - t))
-    divergence = F.binary_cross_entropy_with_logits(logits, t, reduction="none") - entropy
-    loss = (t - p).square() * divergence * (1 - drop)[:, None]
-    return loss.sum() / divisor(gaussian.eq(1).sum())
-
-
-def response_box(
-    box: torch.Tensor,  # (B,groups*10,H,W)
-    teacher_box: torch.Tensor,  # (B,groups*10,H,W)
-    teacher_logits: torch.Tensor,  # (B,K,H,W)
-    batch: Batch,  # weight, group, label, unlit (B,H,W)
-) -> torch.Tensor:
-    """sum s |box - teacher's box|_1 / max(1, sum s) over cells of objects, s = teacher's score x Gaussian, 0 if unlit.
-
-    Velocity does not count: one sweep, the teacher's input, does not show it.
-    """
-    where = (batch["weight"] > 0) & (batch["unlit"] == 0)
-    by_class = torch.sigmoid(teacher_logits).permute(0, 2, 3, 1)[where]  # (P,K)
-    score = by_class.gather(1, batch["label"][where][:, None])[:, 0] * batch["weight"][where]
-    target = of_group(teacher_box, batch["group"], where).detach()
-    error = (of_group(box, batch["group"], where) - target).abs()[:, STATIC].sum(1)
-    return (score.detach() * error).sum() / divisor(score.sum())
-
-
-def log_reflectance(lidar_grid: torch.Tensor) -> torch.Tensor:
-    """log(1 + 255 p) / log 256, p the mean reflectance of a pillar, 0 if empty: (B,F,Hr,Wr) -> (B,1,Hr,Wr)."""
-    levels = lidar.MAX_REFLECTANCE
-    return torch.log1p(levels * lidar.channel(lidar_grid, "intensity_mean"))[:, None] / math.log(1 + levels)
-
-
-@torch.no_grad()
-def intensity_map(kind: str, lidar_grid: torch.Tensor, f_lidar: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """I_lidar (B,1,H,W) in [0,1] on the feature grid.
-
-    It has no parameters and no gradient: a trained weight would collapse to 0.
-
-    Args:
-        kind: "reflectance": log reflectance / its 99th percentile (`scale`); "density": ln(1+n), "energy": mean
-            |F_lidar|, both over the frame's maximum and 0 in empty cells; "binary": 1 in cells with a return;
-            "uniform": 1 everywhere.
-        lidar_grid: (B,F,Hr,Wr). f_lidar: (B,C,H,W).
-    """
-    size = f_lidar.shape[-2:]
-    count = F.adaptive_max_pool2d(lidar.channel(lidar_grid, "log_count")[:, None], size)
-    occupied = (count > 0).to(f_lidar.dtype)
-    if kind == "uniform":
-        return torch.ones_like(occupied)
-    if kind == "binary":
-        return occupied
-    if kind == "reflectance":
-        return (F.adaptive_max_pool2d(log_reflectance(lidar_grid), size) / scale).clamp(0, 1)
-    value = count if kind == "density" else f_lidar.abs().mean(1, keepdim=True) * occupied
-    return value / value.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.deviation
 
 
 class Distiller(nn.Module):
@@ -133,12 +76,30 @@ class Distiller(nn.Module):
         super().__init__()
         self.config: DistillConfig = config.distill
         self.teacher, self.labels = freeze(teacher), None if labels is None else freeze(labels)
-        model, target = config.model, config.teacher.channels
-        self.register_buffer("near", near(config.spec, config.distill.reach), persistent=False)
-        self.radar = adaptor(model.sensor_channels, target)
-        same = config.distill.inherit  # the inherited trunk and head take the student's map like the teacher's
-        self.fused = nn.Identity() if same else adaptor(model.bev_channels, target)
-        self.label = nn.Identity() if same else adaptor(model.bev_channels, target)
+        model, target, distill, spec = config.model, config.teacher.channels, config.distill, config.spec
+        self.register_buffer("near", near(spec, distill.reach), persistent=False)
+        group_of = torch.tensor([c.group for c in spec.head.classes])
+        self.register_buffer("group_of", group_of, persistent=False)
+        self.maps = [name for level in distill.levels for name in MAPS[level]]
+        self.sensors = SENSORS[config.data.sensors]
+        statistics = [feature.statistic for feature in spec.radar.features]
+        self.count = statistics.index("log_count") if distill.radar_active else 0
+        self.nothing = -spec.radar.features[self.count].offset * spec.radar.features[self.count].scale  # of no return
+
+        # The inherited trunk and head take the student's map like the teacher's.
+        same, channels = distill.inherit and not distill.groups, model.bev_channels
+        half = channels // 2 if distill.groups else channels
+        self.groups = {"f_fused": slice(0, half), "f_label": slice(channels - half, channels)}
+        sizes = {name: (half if name == "f_fused" else channels * WIDTHS[name], target * WIDTHS[name])
+                 for name in self.maps}  # fmt: skip
+        norm = distill.normalise
+        self.fused = nn.ModuleDict({name: adaptor(*size, same, norm) for name, size in sizes.items()})
+        self.label = adaptor(half, target, same, norm)
+        features = distill.radar_target == "features"
+        sensor = model.sensor_channels
+        self.radar = adaptor(sensor, target, False, norm) if features else heatmap_head(sensor)
+        widths = {name: target * WIDTHS[name] for name in ("f_fused", *self.maps)} | {"f_label": target}
+        self.standard = nn.ModuleDict({name: Standard(width) for name, width in widths.items()} if norm else {})
 
     def train(self, mode: bool = True) -> Distiller:
         super().train(mode)
@@ -147,41 +108,110 @@ class Distiller(nn.Module):
             self.labels.eval()
         return self
 
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Batch:
+        """Outputs and maps of teacher and label encoder, standardised where the config says so; f_lidar stays raw."""
+        targets = self.teacher(batch)
+        targets["f_fused"] = targets["f_lidar"]
+        if self.config.label and self.labels is not None:
+            targets["f_label"] = self.labels(batch)
+        return {name: self.standard[name](x) if name in self.standard else x for name, x in targets.items()}
+
+    def measure(self, batches: Iterable[Batch]) -> None:
+        """Measures the statistics of the teacher's and the label encoder's maps on batches of the training set."""
+        for batch in batches if self.standard else ():
+            for name, x in self.targets(batch).items():
+                if name in self.standard:
+                    self.standard[name].add(x)
+        for standard in self.standard.values():
+            standard.fix()
+
     def forward(self, student: Batch, batch: Batch, epoch: float) -> Batch:
         """The active terms, each times its weight and the ramp. epoch: number of finished epochs, with fraction."""
-        config, terms = self.config, {}
-        with torch.no_grad():
-            teacher = self.teacher(batch)
-        f_lidar, scale = teacher["f_lidar"], self.teacher.reflectance_scale
-        intensity = intensity_map(config.intensity, batch["lidar_grid"], f_lidar, scale)
-
-        # Features.
+        config = self.config
+        teacher = self.targets(batch)
+        intensity = intensity_map(
+            config.intensity, batch["lidar_grid"], teacher["f_lidar"], self.teacher.reflectance_scale
+        )
+        terms = {}
         if config.radar:
-            weight = torch.where(intensity > 0, 1.0, config.empty) * self.near
-            terms["radar"] = radar_guidance(self.radar(student["f_rad"]), f_lidar, intensity, weight)
+            terms["radar"] = self.radar_term(student, teacher, batch, intensity)
         if config.fused:
-            terms["fused"] = relative_error(self.fused(student["f_fused"]), f_lidar, intensity * self.near)
-        if config.label and self.labels is not None:
-            mask = batch["heatmap"].amax(1, keepdim=True)
-            mask = (mask > POSITIVE).to(mask.dtype) if config.label_mask == "binary" else mask
-            with torch.no_grad():
-                f_label = self.labels(batch)
-            terms["label"] = relative_error(self.label(student["f_fused"]), f_label, mask * self.near)
-
-        # Outputs, except for objects that the teacher cannot see.
+            terms["fused"] = self.fused_term(student, teacher, batch, intensity)
+        if "f_label" in teacher:
+            terms["label"] = self.label_term(student, teacher, batch)
         if config.response:
-            drop = torch.maximum(batch["unlit"], 1 - self.near[:, 0])
-            heatmap = response_heatmap(student["heatmap"], teacher["heatmap"], batch["heatmap"], drop)
-            box = response_box(student["box"], teacher["box"], teacher["heatmap"], {**batch, "unlit": drop})
-            terms["response"] = heatmap + BOX_WEIGHT * box
-
+            terms["response"] = self.response_term(student, teacher, batch)
         ramp = min(1.0, epoch / config.ramp) if config.ramp > 0 else 1.0
         return {name: value * ramp * getattr(config, name) for name, value in terms.items()}
 
+    def where(self, batch: Batch, sensors: list[int]) -> torch.Tensor:
+        """1 within the reach, in examples that have what is to learn from: (B,1,H,W)."""
+        size = self.near.shape[-2:]
+        where = self.near.expand(len(batch["label"]), -1, *size)
+        return where * seen_map(batch, sensors, size) if self.config.seen else where
 
-def adaptor(inputs: int, outputs: int) -> nn.Sequential:
-    """1x1 convolution and batch norm: channels of the student -> channels of the teacher."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+    def radar_term(self, student: Batch, teacher: Batch, batch: Batch, intensity: torch.Tensor) -> torch.Tensor:
+        """Radar features against I x the teacher's, or a small head on them against the teacher's mean heat map."""
+        config, where = self.config, self.where(batch, SENSORS["radar"])
+        if config.radar_active:
+            occupied = (batch["radar_grid"][:, self.count : self.count + 1] > self.nothing).to(where.dtype)
+            where = where * radar_active(occupied, tuple(where.shape[-2:]))
+        adapted = self.radar(student["f_rad"])
+        if config.radar_target == "heatmap":
+            t = torch.sigmoid(teacher["heatmap"]).mean(1, keepdim=True)
+            return quality_focal(adapted, t, where, (where * t).sum())
+        weight = radar_weight(intensity, where, config.empty, config.radar_active)
+        return relative_error(adapted, intensity * teacher["f_fused"], weight)
+
+    def fused_term(self, student: Batch, teacher: Batch, batch: Batch, intensity: torch.Tensor) -> torch.Tensor:
+        """Mean over the maps of the configured levels."""
+        config, score = self.config, torch.sigmoid(teacher["heatmap"]).amax(1, keepdim=True)
+        weight = fused_weight(intensity, batch, score, config.balance, config.background, config.false_positives)
+        weight = weight * self.where(batch, self.sensors)
+        errors = []
+        for name in self.maps:
+            adapted = self.fused[name](student[name][:, self.groups.get(name, slice(None))])
+            at_level = F.adaptive_avg_pool2d(weight, adapted.shape[-2:])
+            errors.append(relative_error(adapted, teacher[name], at_level))
+        return torch.stack(errors).mean()
+
+    def label_term(self, student: Batch, teacher: Batch, batch: Batch) -> torch.Tensor:
+        """The fused map against the label encoder's, in the cells of objects."""
+        mask = batch["heatmap"].amax(1, keepdim=True)
+        mask = (mask > POSITIVE).to(mask.dtype) if self.config.label_mask == "binary" else mask
+        adapted = self.label(student["f_fused"][:, self.groups["f_label"]])
+        return relative_error(adapted, teacher["f_label"], mask * self.where(batch, self.sensors))
+
+    def response_term(self, student: Batch, teacher: Batch, batch: Batch) -> torch.Tensor:
+        """Heat map and boxes against the teacher's, except for objects that the teacher cannot see."""
+        kind, keep = self.config.response_weight, self.where(batch, self.sensors)[:, 0] * (1 - batch["unlit"])
+        t = torch.sigmoid(teacher["heatmap"])
+        if kind == "gaussian":
+            keep = keep * batch.get("labelled", 1.0)
+            t = t * batch["heatmap"]
+            heatmap = quality_focal(student["heatmap"], t, keep[:, None], batch["heatmap"].eq(1).sum())
+            weight, group = labelled_score(teacher["heatmap"], batch), batch["group"]
+        else:
+            peaks = peak_weight(kind, student["heatmap"], teacher["heatmap"]) * keep[:, None]
+            heatmap = mean_divergence(student["heatmap"], t, peaks)
+            weight, label = (peaks * (t > FOUND)).max(1)
+            group = self.group_of[label]
+        return heatmap + BOX_WEIGHT * box_difference(student["box"], teacher["box"], weight * keep, group)
+
+
+def adaptor(inputs: int, outputs: int, same: bool, normalise: bool) -> nn.Sequential:
+    """1x1 convolution, unless both maps are of the `same` kind, and batch norm, which standardises without weights."""
+    layers: list[nn.Module] = [] if same else [nn.Conv2d(inputs, outputs, 1, bias=False)]
+    layers += [nn.BatchNorm2d(outputs, affine=not normalise)] if normalise or not same else []
+    return nn.Sequential(*layers)
+
+
+def heatmap_head(channels: int) -> nn.Sequential:
+    """F_rad -> logits (B,1,H,W) of a heat map that the radar alone shows."""
+    last = nn.Conv2d(channels, 1, 1)
+    nn.init.constant_(last.bias, PRIOR)
+    return nn.Sequential(conv_bn(channels, channels), last)
 
 
 def freeze(module: nn.Module) -> nn.Module:

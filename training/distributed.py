@@ -137,7 +137,9 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
-        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        one = torch.ones_like(self.running_mean)
+        weight, bias = (self.weight, self.bias) if self.affine else (one, 0 * one)
+        y, mean, variance, count = _Normalise.apply(x, weight, bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -11,7 +11,7 @@ from torch import nn
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.training import distributed
-from imkd_edge.training.config import TrainConfig
+from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage, to_device
 
 

@@ -159,7 +159,7 @@ def _golden(
 def _without_paths(settings: Config, kind: str) -> Config:
     """The config without paths of this machine."""
     weights = Path(settings.model.weights).name
-    return replace(settings, data=replace(settings.data, source=kind), model=replace(settings.model, weights=weights))
+    return replace(settings, data=settings.data.without_paths(kind), model=replace(settings.model, weights=weights))
 
 
 def model_card(settings: Config, state: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from imkd_edge.sources.folder.format import LIDAR
 from imkd_edge.sources.open import is_synth
 from imkd_edge.sources.select import ALL, source_name, split_names
 from imkd_edge.training.config import from_dict, tomllib
+from imkd_edge.training.init_sizes import SIZES
 from imkd_edge.training.init_text import config_text
 
 DEFAULTS = InitOptions()
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # mean and std, RGB
 CELLS = (0.2, 0.4, 0.8, 1.6)  # m
 ALIGNED = 8  # cells that divide each side of the grid
 REACH = 102.4  # m, farthest side of a grid
@@ -36,36 +35,9 @@ SAME_GROUP = 2.0  # ratio of lengths within a group of classes, which share box 
 PAST, PAST_INTERVAL = 3, 0.5  # frames, s
 KEEP = 3e9  # bytes of decoded samples that stay in memory
 DENSE = 500  # returns of a sweep, from which on a radar resolves half a cell
-STEPS = 2000  # of a training, about
-
-
-@dataclass(frozen=True)
-class Size:
-    """The networks of a size."""
-
-    backbone: str
-    width: int  # px of the network's images, at most
-    stride: int
-    bins: int
-    context: int
-    channels: tuple[int, int, int]  # [model] camera_channels, bev_channels, sensor_channels
-    cells: int  # of a side of the grid, about
-    rate: float
-    pixels: float  # of all images of a step
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    pretrained: bool = False
-
-
-_GREY = (127.0, 127.0, 127.0)
-SIZES = {
-    "tiny": Size("small", 256, 8, 32, 31, (32, 32, 32), 160, 3e-3, 0.8e6, _GREY, (64.0, 64.0, 64.0)),
-    "lite": Size(
-        "tf_efficientnet_lite0", 640, 8, 48, 31, (64, 32, 32), 160, 3e-3, 1.5e6, _GREY, (128.0, 128.0, 128.0), True
-    ),
-    "r18": Size("resnet18", 704, 16, 70, 80, (256, 128, 80), 160, 2e-4, 4.4e6, *IMAGENET),
-    "r50": Size("resnet50", 704, 16, 70, 80, (256, 128, 80), 160, 2e-4, 4.4e6, *IMAGENET),
-}
+STEPS, EPOCHS = 2000, (8, 60)  # of a training: steps, about, and the bounds of its epochs
+SMALL_BATCH = 4  # at least, where fewer frames a step leave more steps
+VALIDATED = 200  # frames of the validation split, at most
 
 
 def init(
@@ -124,7 +96,7 @@ class Proposal:
 
     def __init__(self, data: Survey, options: InitOptions, source_options: dict[str, Any], name: str):
         self.data, self.size, self.size_name = data, SIZES[options.size], options.size
-        self.source_options, self.name = source_options, name
+        self.source_options, self.name, self.past = source_options, name, options.past
         self.notes: dict[str, str] = {}  # key of the config -> comment
         source = data.source
         assert source is not None
@@ -295,6 +267,9 @@ class Proposal:
     # ---- past, teacher, schedule ----
     def _past(self) -> dict[str, Any]:
         none = {"frames": 0, "interval": PAST_INTERVAL, "channels": 0}
+        if self.past == 0:
+            self.notes["spec.history"] = "no past, as --past 0 asked"
+            return none
         gaps = self._intervals()
         unknown = self.data.motions.get("none", 0)
         if unknown > 0.1 * len(self.data.read):
@@ -308,7 +283,8 @@ class Proposal:
         if interval > 2:
             self.notes["spec.history"] = f"no past: frames are {interval:g} s apart"
             return none
-        return {"frames": PAST, "interval": interval, "channels": self.size.channels[1]}
+        frames = PAST if self.past is None else self.past
+        return {"frames": frames, "interval": interval, "channels": self.size.channels[1]}
 
     def _intervals(self) -> np.ndarray:
         """s between successive frames of a scene."""
@@ -327,11 +303,22 @@ class Proposal:
         pixels = spec["cameras"] * image["width"] * image["height"] * (1 + past / 2)
         frames = max(len(self.names) * len(self.rows) // max(self._counted(), 1), 1)
         batch = int(np.clip(round(self.size.pixels / pixels), 2, 8))
-        batch = min(batch, frames)
-        epochs = int(np.clip(round(STEPS * batch / frames), 8, 60))
-        self.notes["train.batch"] = f"{batch * spec['cameras']} images a step, and their past"
+        batch = min(batch, max(SMALL_BATCH, round(EPOCHS[1] * frames / STEPS)), frames)
+        epochs = int(np.clip(round(STEPS * batch / frames), *EPOCHS))
+        self.notes["train.batch"] = f"{batch * spec['cameras']} images a step" + (", and their past" if past else "")
         rates = {"rate": self.size.rate, "weight_decay": 0.02, "clip": 10.0 if self.size.rate > 1e-3 else 5.0}
-        return {"epochs": epochs, "batch": batch, **rates, "depth_weight": 0.5, "box_weight": 0.5}
+        train = {"epochs": epochs, "batch": batch, **rates, "depth_weight": 0.5, "box_weight": 0.5}
+        return train | self._validation()
+
+    def _validation(self) -> dict[str, Any]:
+        """The split that is measured while training, where the source has one beside that of the training."""
+        frames = (getattr(self.data.source, "splits", None) or {}).get("val")
+        looked_at = zip(self.data.moments.names, self.data.moments.labelled)
+        known = {name for name, labelled in looked_at if labelled}
+        if not frames or self.split in ("val", ALL) or not known.intersection(frames):
+            return {}
+        self.notes["train.val_split"] = "measured every 5 epochs: its best epoch is best.pt; empty: none"
+        return {"val_split": "val", **({"val_limit": VALIDATED} if len(frames) > VALIDATED else {})}
 
     def _counted(self) -> int:
         """Frames of the split among those that were looked at."""

@@ -9,22 +9,24 @@ import torch
 from torch.nn import functional as F
 
 from imkd_edge.spec import BOX_CHANNELS, BOX_SLICES, BoxChannel
-from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.distributed import divisor
+from imkd_edge.training.sections import TrainConfig
 
 POSITIVE_WEIGHT = 2.13  # Philion & Fidler 2020, their pos_weight
 
 
-def gaussian_focal(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4), divided by the object count.
-
-    Args: logits (B,K,H,W); target (B,K,H,W) in [0,1], exactly 1 at object centres.
-    """
+def gaussian_focal(
+    logits: torch.Tensor,  # (B,K,H,W)
+    target: torch.Tensor,  # (B,K,H,W) in [0,1], exactly 1 at object centres
+    labelled: torch.Tensor | None = None,  # (B,H,W), 0 in cells whose objects are unknown; None: all are known
+) -> torch.Tensor:
+    """Penalty-reduced focal loss of CornerNet (Law & Deng 2018, eq. 1; alpha 2, beta 4) over the number of objects."""
     positive = target.eq(1).to(logits.dtype)
     p = torch.sigmoid(logits)
     hit = F.logsigmoid(logits) * (1 - p) ** 2 * positive
     miss = F.logsigmoid(-logits) * p**2 * (1 - target) ** 4 * (1 - positive)
-    return -(hit.sum() + miss.sum()) / divisor(positive.sum())
+    loss = hit + miss if labelled is None else (hit + miss) * labelled[:, None]
+    return -loss.sum() / divisor(positive.sum())
 
 
 def of_group(
@@ -113,7 +115,7 @@ def detection_losses(
     channels = torch.ones(BOX_CHANNELS, device=out["box"].device)
     channels[BoxChannel.above_ground] = config.height_weight
     terms = {
-        "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"]),
+        "heatmap": gaussian_focal(out["heatmap"], batch["heatmap"], batch.get("labelled")),
         "box": box_l1(out["box"], batch["box"], batch["weight"], batch["group"], channels),
     }
     total = terms["heatmap"] + config.box_weight * terms["box"]

@@ -12,7 +12,7 @@ import torch
 from imkd_edge.evaluation.segmentation import centres
 from imkd_edge.spec import GridSpec
 
-MAPS = ("radar_grid", "lidar_grid", "heatmap", "box", "weight", "group", "label", "unlit", "vehicles")
+MAPS = ("radar_grid", "lidar_grid", "heatmap", "box", "weight", "group", "label", "unlit", "vehicles", "labelled")
 
 
 def draw_sector(rng: np.random.Generator, grid: GridSpec, probability: float) -> np.ndarray:  # (H,W) bool

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 import torch
 
 import imkd_edge.ops as ops
@@ -22,11 +23,13 @@ from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
-from imkd_edge.training.config import Config, DataConfig, load_config, write_config
+from imkd_edge.training.config import Config, from_dict, load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.run import Run
+from imkd_edge.training.sections import DataConfig
 from imkd_edge.training.source_weights import SourceWeights, read_source
 from imkd_edge.training.stages import LabelStage, StudentStage, TeacherStage
+from imkd_edge.training.unlabelled import PREFIX, PartlyLabelled
 from imkd_edge.training.validation import Validation
 
 CONFIG, START = "config.toml", "start.json"  # files of a run
@@ -75,11 +78,13 @@ def train(
     name = options.data or settings.data.source if source is None else source_name(source)
     reader_options = {} if source else {**_reader_options(settings.data, name), **(source_options or {})}
     data = replace(settings.data, source=name, split=options.split or settings.data.split, options=reader_options)
-    data = replace(data, limit=options.limit or data.limit)
+    data = replace(data, limit=options.limit or data.limit, unlabelled=options.unlabelled or data.unlabelled)
     if options.threads:
         torch.set_num_threads(options.threads)
         ops.set_threads(options.threads)
-    return train_stages(replace(settings, data=data), options, source=source, progress=progress, monitor=monitor)
+    settings = replace(settings, data=data)
+    settings = from_dict(settings.to_dict(), str(config)) if options.unlabelled else settings  # it must have a term
+    return train_stages(settings, options, source=source, progress=progress, monitor=monitor)
 
 
 def _reader_options(data: DataConfig, name: str) -> dict[str, Any]:
@@ -119,6 +124,8 @@ def train_stages(
             train_teacher(settings, options, dataset, labels=labels, progress=progress, watch=watch)
         networks = load_teacher(options.teacher or options.out, settings, labels)
 
+    if settings.data.unlabelled:
+        dataset = with_unlabelled(dataset, cache)
     torch.manual_seed(options.seed)
     stage = StudentStage(settings, *networks).to(device)
     origin = {"name": weights.name, "licence": weights.licence} if weights else None
@@ -128,7 +135,7 @@ def train_stages(
     if weights is not None and not run.checkpoint.is_file():
         _start(stage, weights, options.out, monitor)
     if distributed.rank() == 0:
-        write_config(settings, options.out / CONFIG)
+        write_atomically(options.out / CONFIG, tomli_w.dumps(settings.to_dict()).encode())
     return run.train(options.resume, progress)
 
 
@@ -210,6 +217,22 @@ def open_dataset(settings: Config, seed: int, cache: Path | None = None, source:
     names = labelled_frames(source, names, settings.data.source)
     names = names[: settings.data.limit or None]
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
+
+
+def with_unlabelled(dataset: FrameDataset, cache: Path | None = None) -> FrameDataset:
+    """The data set, and in every epoch the frames of [data] unlabelled too.
+
+    Raises: Error train_no_data, those of the source.
+    """
+    settings, data = dataset.config, dataset.config.data
+    other = open_with(data.unlabelled, _reader_options(data, data.unlabelled))
+    names = split_names(other, data.unlabelled_split, data.unlabelled, Code.train_no_data)
+    if cache:
+        other = CachedSource(other, replace(data, source=data.unlabelled), cache)
+    joined = PartlyLabelled(dataset.source, other, names)
+    result = FrameDataset(joined, [*dataset.names, *(PREFIX + name for name in names)], settings, dataset.seed)
+    result.memory = dataset.memory
+    return result
 
 
 def labelled_frames(source: Source, names: list[str], where: str) -> list[str]:

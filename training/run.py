@@ -18,12 +18,14 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.options import BEST
 from imkd_edge.progress import Monitor, Silent, Track, clock
 from imkd_edge.training import distributed
+from imkd_edge.training.cache import cache_features
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, STUDENT, code_version, load_checkpoint, save_checkpoint
-from imkd_edge.training.config import Config, TrainConfig, from_dict
-from imkd_edge.training.data import ORDER, FrameDataset, cache_features, collate, measure_contract
+from imkd_edge.training.config import Config, from_dict
+from imkd_edge.training.data import ORDER, FrameDataset, collate, measure_contract
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.events import Events
 from imkd_edge.training.pace import Pace
+from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage
 from imkd_edge.training.validation import Best, Validation
 
@@ -262,7 +264,7 @@ def _run_identity(settings: Config) -> dict[str, Any]:
     """Everything that a result depends on: neither the number of epochs, nor validation, nor the path of the data."""
     defaults = TrainConfig()
     free = {name: getattr(defaults, name) for name in ("epochs", *FREE)}
-    return replace(settings, train=replace(settings.train, **free), data=replace(settings.data, source="")).to_dict()
+    return replace(settings, train=replace(settings.train, **free), data=settings.data.without_paths()).to_dict()
 
 
 def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:

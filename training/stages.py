@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.training.cell_weights import log_reflectance
 from imkd_edge.training.checkpoint import LABELS, STUDENT, TEACHER
 from imkd_edge.training.config import Config
 from imkd_edge.training.data import FrameDataset, collate
-from imkd_edge.training.distill import Distiller, freeze, log_reflectance
+from imkd_edge.training.distill import Distiller, freeze
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.losses import detection_losses
 from imkd_edge.training.models.student import Student
@@ -106,9 +107,8 @@ class LabelStage(Stage):
 
     def losses(self, batch: Batch, epoch: float) -> Batch:
         with self.autocast():
-            heatmap, box = self.teacher.predict(self.network(batch))
-        out = _float32({"heatmap": heatmap, "box": box})
-        return detection_losses(out, batch, self.config.train, self.config.spec.grid.cell)
+            out = self.teacher.predict(self.network(batch))
+        return detection_losses(_float32(out), batch, self.config.train, self.config.spec.grid.cell)
 
 
 class StudentStage(Stage):
@@ -136,11 +136,16 @@ class StudentStage(Stage):
         return result
 
     def prepare(self, dataset: FrameDataset) -> None:
-        """Measures the batch norms that `start` took without statistics; copies what [distill] inherit takes."""
+        """Measures the batch norms that `start` took without statistics; copies what [distill] inherit takes.
+
+        With [distill] normalise it also measures the statistics of the teacher's maps.
+        """
         if self.folded:
             measure_statistics(self.network, self.folded, self.some_batches(dataset))
         for teacher in self.initialisers:
             self.network.bev.inherit(teacher)
+        if self.distiller is not None and self.config.distill.normalise:
+            self.distiller.measure(self.some_batches(dataset))
 
     def some_batches(self, dataset: FrameDataset) -> Iterator[dict]:
         """Batches of at most STATISTICS_FRAMES examples, evenly spaced, as the first epoch trains on them."""

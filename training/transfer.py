@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.training.channel_labels import INPUTS, Labels, Tensors, channel_labels, converted, source_name
-from imkd_edge.training.config import ModelConfig
 from imkd_edge.training.models.student import Student
+from imkd_edge.training.sections import ModelConfig
 from imkd_edge.training.source_weights import SourceWeights
 
 

@@ -106,6 +106,7 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
   out["timings_us"] = timings;
   out["total_us"] = result.total_us;
   out["replayed"] = result.replayed;
+  out["ego"] = py::make_tuple(value_or_none(result.ego.T_world_ego), value_or_none(result.ego.twist));
   return out;
 }
 

@@ -30,11 +30,6 @@ SensorRig py_exposure_rig(const EgoMotion& motion, const SensorRig& sensors, con
   return exposure_rig(rig, motion, grid);
 }
 
-template <class Value>
-py::object value_or_none(const std::optional<Value>& value) {
-  return value ? to_python(*value) : py::object(py::none());
-}
-
 std::optional<Mat4> since(const EgoMotion& now, const EgoMotion& then) {
   const double seconds = 1e-9 * static_cast<double>(now.timestamp_ns() - then.timestamp_ns());
   return motion_between(then.ego(), now.ego(), seconds);

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "common.hpp"
@@ -28,6 +29,11 @@ py::object to_python(const std::array<T, N>& value) {
       tuple[i] = std::is_same_v<T, float> ? json::shortest(float(value[i])) : double(value[i]);
     return tuple;
   }
+}
+
+template <class Value>
+py::object value_or_none(const std::optional<Value>& value) {
+  return value ? to_python(*value) : py::object(py::none());
 }
 
 template <class T, std::size_t N>

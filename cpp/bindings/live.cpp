@@ -33,11 +33,6 @@ py::object object_of(const std::shared_ptr<const void>& owner) {
   return owner ? *static_cast<const py::object*>(owner.get()) : py::object(py::none());
 }
 
-template <class Array>
-py::object array_or_none(const std::optional<Array>& array) {
-  return array ? to_python(*array) : py::object(py::none());
-}
-
 // One imkd_edge.frames.RadarSweep.
 Sweeps one_sweep(py::handle sweep, const SensorRig& rig) {
   if (py::hasattr(sweep, "timestamp_ns") && sweep.attr("timestamp_ns").is_none())
@@ -91,7 +86,7 @@ struct PySynchronizer {
     for (std::size_t i = 0; i < frame.sweeps.size(); ++i) {
       const RadarSweep& sweep = frame.sweeps[i];
       sweeps.append(py::make_tuple(rig.radars[static_cast<std::size_t>(sweep.radar)].name, object_of(live->sweeps[i]),
-                                   sweep.timestamp_ns, array_or_none(sweep.T_world_ego)));
+                                   sweep.timestamp_ns, value_or_none(sweep.T_world_ego)));
     }
 
     py::dict result;
@@ -100,7 +95,7 @@ struct PySynchronizer {
     result["camera_timestamps_ns"] = image_times;
     result["camera_T_world_ego"] = image_poses;
     result["radar"] = sweeps;
-    result["ego"] = py::make_tuple(array_or_none(frame.ego.T_world_ego), array_or_none(frame.ego.twist));
+    result["ego"] = py::make_tuple(value_or_none(frame.ego.T_world_ego), value_or_none(frame.ego.twist));
     result["complete"] = live->complete;
     return result;
   }

@@ -13,6 +13,7 @@ void bind_bundle(py::module_& m);
 void bind_engine(py::module_& m);
 void bind_detector(py::module_& m);
 void bind_live(py::module_& m);
+void bind_tracker(py::module_& m);
 
 namespace {
 
@@ -109,4 +110,5 @@ PYBIND11_MODULE(_core, m) {
   bind_engine(m);
   bind_detector(m);
   bind_live(m);
+  bind_tracker(m);
 }

@@ -286,6 +286,7 @@ const Result& Detector::infer(const FrameSet& given) {
   watch.lap();
   s.motion.set(s.rig, frames, s.spec.radar.max_age);
   set_health(s.motion, s.result.health);
+  s.result.ego = s.motion.ego();
   s.assess_cameras(frames);
   s.resolve_radars(frames);
   s.result.timings_us[kRadar] = watch.lap();

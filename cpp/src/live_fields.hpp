@@ -2,12 +2,18 @@
 #pragma once
 #include "fields.hpp"
 #include "imkd/synchronizer.hpp"
+#include "imkd/tracker.hpp"
 
 namespace imkd {
 
 template <>
 struct EnumNames<Pushed> {
   static constexpr const char* names[] = {"kept", "late", "duplicate", "future", "invalid"};
+};
+
+template <>
+struct EnumNames<TrackState> {
+  static constexpr const char* names[] = {"tentative", "confirmed", "coasting"};
 };
 
 }  // namespace imkd

@@ -17,6 +17,7 @@ import imkd_edge._core as _core
 from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.files import npz_bytes, write_atomically, write_synced
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import CHECKPOINT
 from imkd_edge.spec import ModelSpec
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
@@ -73,6 +74,9 @@ def find(bundle: str | os.PathLike[str]) -> Path:
         names = ", ".join(shipped()) or "none"
         fix = f"give the path of a folder NAME.imkd, or the name of a shipped bundle: {names}"
         raise Error(Code.bundle_missing, f'there is no bundle "{os.fspath(bundle)}"', os.fspath(bundle), fix)
+    if os.path.isfile(os.path.join(bundle, CHECKPOINT)):
+        fix = f"write its bundle: imkd-edge export {os.fspath(bundle)} --out NAME.imkd"
+        raise Error(Code.bundle_missing, "it is the folder of a training, not a bundle", os.fspath(bundle), fix)
     try:
         os.fspath(bundle).encode()
     except UnicodeEncodeError:

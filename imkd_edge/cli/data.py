@@ -1,4 +1,4 @@
-"""The verbs of one's own recordings: check, init."""
+"""The verbs of one's own recordings: convert, check, init."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from imkd_edge.checks.data.page import tables
+from imkd_edge.checks.data.page import NOTES, tables
 from imkd_edge.checks.data.report import Finding, Report, shortened
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
@@ -26,13 +26,20 @@ from imkd_edge.cli.common import (
     print_json,
     verb,
 )
-from imkd_edge.options import CheckOptions, InitOptions
+from imkd_edge.options import CheckOptions, ConvertOptions, InitOptions
 
 _COLORS = {"error": "bold red", "warning": "yellow", "ok": "green"}
 
 
 def register(app: typer.Typer) -> None:
     """Adds the verbs to the application."""
+    app.command(
+        "convert",
+        epilog=examples(
+            "imkd-edge convert recordings/astyx --to drives/astyx",
+            "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
+        ),
+    )(convert)
     app.command(
         "check",
         epilog=examples("imkd-edge check drives/yard --html yard.html", "imkd-edge check synth --limit 20 --json"),
@@ -44,6 +51,26 @@ def register(app: typer.Typer) -> None:
             "imkd-edge init recordings/astyx --size lite --split train --out mine.toml --json",
         ),
     )(init)
+
+
+@verb
+def convert(
+    source: SourceName,
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: ConvertOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Write any source as a drive folder, the documented format for one's own recordings."""
+    from imkd_edge.sources.convert import convert as write
+
+    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
+    if json:
+        print_json(result)
+    else:
+        report.show_numbers("drive folder", result)
+        log().print(f"next: imkd-edge check {to}")
+    return OK
 
 
 @verb
@@ -76,14 +103,14 @@ def init(
         print_json(result)
     else:
         report.show_numbers("config", result)
-        log().print(f"imkd-edge train {to}")
+        log().print(f"next: imkd-edge train {to}")
     return OK
 
 
 def show_report(result: Report) -> None:
     """What was counted and measured, then the findings."""
     frames = f"{result.frames} frames in {result.scenes} scenes, {result.labelled} of {result.counted} labelled"
-    out().print(escape(f"{result.source} ({result.kind}): {frames}; the sensor files of {result.read} were read"))
+    out().print(escape(f"{result.source} ({result.kind}): {frames}; {result.read_text()}"))
     for title, (columns, rows) in tables(result).items():
         table = report.make_table(escape(title), *columns)
         for column in table.columns:
@@ -91,6 +118,8 @@ def show_report(result: Report) -> None:
         for row in rows:
             table.add_row(*(escape(value) for value in row))
         out().print(table)
+        if title in NOTES:
+            out().print(f"[dim]{escape(NOTES[title])}[/]\n")
     if result.findings:
         findings = report.make_table("Findings", "code", "finding")
         for finding in shortened(result.findings):

@@ -114,7 +114,7 @@ def infer(
     if options.debug and not options.save:
         what = "the maps would not be shown"
         raise Error(Code.spec_bad_value, what, "--debug", "add --save: they are drawn into the picture")
-    samples = select(source, options.split, options.frame, options.frames, parse_options(option))
+    samples = select(source, options.split, options.frame, options.frames, parse_options(option)).first(options.limit)
     rig = samples.source[samples.names[0]].rig
 
     loaded, changes = Bundle.load(bundle), WarningLog(log().print)

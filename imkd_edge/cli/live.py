@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,18 +57,20 @@ def run(
     from imkd_edge.run.loop import run as run_loop
     from imkd_edge.run.sinks import open_sinks
     from imkd_edge.sources.select import select
+    from imkd_edge.tracking import Tracker
 
     _check(data, options)
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
-    samples = select(data, options.split, (), options.frames, parse_options(option))
+    samples = select(data, options.split, (), options.frames, parse_options(option)).first(options.limit)
     loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
     first = rig or samples.source[samples.names[0]].rig
     code = 0
     with Detector(loaded, first, run.device, run.engine, run.threads, options.score) as detector:
+        tracker = None if options.no_track else Tracker(detector.spec)
         sinks = open_sinks([Path(name) for name in options.save], real_time, options.view, options.sensors)
         try:
             with _terminable(), _reporter() as report:
-                run_loop(detector, islice(samples, options.limit), sinks, real_time, rig, report, status)
+                run_loop(detector, samples, sinks, real_time, rig, report, status, tracker)
         except KeyboardInterrupt:
             code = INTERRUPTED
     if json:
@@ -130,6 +131,8 @@ def _line(status: Status) -> str:
     parts += _times("infer", record["infer_ms"]) + _times("latency", record["latency_ms"])
     parts += [f"{mode} {count}" if len(record["modes"]) > 1 else mode for mode, count in record["modes"].items()]
     parts.append(f"{record['detections']} boxes")
+    if status.tracks is not None:
+        parts.append(f"{status.tracks} tracks")
     if record["stalled_s"]:
         parts.append(f"source too slow by {record['stalled_s']:.1f} s")
     return " | ".join(parts)

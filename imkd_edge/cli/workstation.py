@@ -1,4 +1,4 @@
-"""The verbs of the workstation: convert, train, export, quantize, compare, eval. Torch waits until a verb needs it."""
+"""The verbs of the workstation, from train to eval. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from imkd_edge.options import (
     BEST,
     CHECKPOINT,
     CompareOptions,
-    ConvertOptions,
     EvalOptions,
+    LabelOptions,
     QuantizeOptions,
     RunOptions,
     TrainOptions,
@@ -44,19 +44,19 @@ def register(app: typer.Typer) -> None:
     """Adds the verbs to the application."""
     add = app.command
     add(
-        "convert",
-        epilog=examples(
-            "imkd-edge convert recordings/astyx --to drives/astyx",
-            "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
-        ),
-    )(convert)
-    add(
         "train",
         epilog=examples(
             "imkd-edge train mine.toml --from tiny --set train.val_split=val --set train.rate=1e-3 --out runs/mine",
             "imkd-edge train mine.toml --out runs/mine --resume --epochs 40",
         ),
     )(train)
+    add(
+        "label",
+        epilog=examples(
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-labelled",
+            "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-sure --score 0.6 --limit 100 --json",
+        ),
+    )(label)
     add(
         "export",
         epilog=examples(
@@ -96,22 +96,6 @@ def register(app: typer.Typer) -> None:
 
 
 @verb
-def convert(
-    source: SourceName,
-    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
-    options: ConvertOptions,
-    option: SourceOptions = None,
-    json: Json = False,
-) -> int:
-    """Write any source as a drive folder, the documented format for one's own recordings."""
-    from imkd_edge.sources.convert import convert as write
-
-    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
-    _show("drive folder", result, json)
-    return OK
-
-
-@verb
 def train(
     config: Annotated[
         str,
@@ -119,7 +103,7 @@ def train(
     ],
     options: TrainOptions,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, synth.")
+        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, astyx-second, synth.")
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
@@ -145,6 +129,28 @@ def train(
     if result:  # of the processes that torchrun starts, only the first returns one
         shown = result if json else {name: value for name, value in result.items() if name != "validation"}
         _show("training", shown, json)
+        log().print(f"next: imkd-edge eval {options.out} --data ..., imkd-edge export {options.out} --out NAME.imkd")
+    return OK
+
+
+@verb
+def label(
+    source: SourceName,
+    teacher: Annotated[
+        Path, typer.Option(help="Folder of a run of train with a LiDAR teacher, or a checkpoint.pt.", metavar="RUN")
+    ],
+    to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
+    options: LabelOptions,
+    option: SourceOptions = None,
+    json: Json = False,
+) -> int:
+    """Let a trained LiDAR teacher label a recording: a drive folder with its boxes and scores, for a person to correct.
+
+    Train on it as it is (pseudo-labels), or open it in a label editor first.
+    """
+    module = _extra("imkd_edge.training.label", "train")
+    result = module.label(source, teacher, to, options, source_options=parse_options(option), track=bar("label"))
+    _show("labels", result, json)
     return OK
 
 
@@ -277,13 +283,21 @@ def quantize(
     if options.qat or options.refine:
         _extra("imkd_edge.quantization.qat", "train")
     result = module.quantize(bundle, data, out, options, source_options=parse_options(option), threads=threads, bar=bar)
-    _show("INT8 bundle", result, json)
+    _show("INT8 bundle", result if json else _quantized(result), json)
     worst, trained = max(result["error"].values()), options.qat or options.refine
     if options.gate is None and not trained and worst > module.LARGE_ERROR:
         log().print(
             f"an output's NMSE is {worst:.2g}, which costs boxes: --gate 0.02 keeps the most sensitive layers in float"
         )
     return OK
+
+
+def _quantized(result: dict) -> dict:
+    """What a person wants to know of it; --json has all."""
+    method = f"{result['name']}, {result['bits']} bits"
+    trained = {"training": result["training"]} if result["training"] else {}
+    kept = ("bytes", "float_bytes", "int8_share", "frames", "unusable", "metrics", "error")
+    return {"bundle": result["bundle"], "method": method, **trained, **{key: result[key] for key in kept}}
 
 
 @verb
@@ -306,7 +320,9 @@ def compare(
     if json:
         print_json(result)
     else:
-        report.show_comparison(result)
+        from imkd_edge.cli.report_compare import show_comparison
+
+        show_comparison(result)
     return OK if result["within"] else GATE_FAILED
 
 
@@ -314,7 +330,7 @@ def compare(
 def evaluate(
     bundle: Annotated[
         str,
-        typer.Argument(help="Folder NAME.imkd, the name of a shipped bundle (tiny), or a checkpoint.pt of train."),
+        typer.Argument(help="Folder NAME.imkd, a shipped bundle's name (tiny), or a run's folder or checkpoint.pt."),
     ],
     data: Annotated[str, typer.Option(help="Folder of a labelled recording, or synth.")],
     options: EvalOptions,
@@ -324,6 +340,7 @@ def evaluate(
 ) -> int:
     """Measure a bundle on labelled frames: the official metrics of a data set, or for any classes AP by class."""
     source_options = parse_options(option)
+    bundle = str(_checkpoint_of(Path(bundle), best=False))
     if bundle.endswith(".pt"):
         refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
         module = _extra("imkd_edge.training.evaluate", "train")
@@ -335,7 +352,7 @@ def evaluate(
     if json:
         print_json(result)
     else:
-        title = f"{bundle} on {result['dataset']}, split {result['split']}, {result['frames']} frames"
+        title = f"{bundle} on {data}, split {result['split']}, {result['frames']} frames"
         title += f" ({result['unlabelled']} more without labels are left out)" if result["unlabelled"] else ""
         if result["protocol"] == "classes":
             from imkd_edge.cli.report_classes import show_classes

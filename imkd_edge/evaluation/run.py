@@ -13,18 +13,19 @@ from imkd_edge.bundle import Bundle
 from imkd_edge.checks.contract import warn_of_source
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation import protocol, radar, segmentation
+from imkd_edge.evaluation import protocol, radar, segmentation, tracking
 from imkd_edge.evaluation.classes import Tally, tally
 from imkd_edge.evaluation.classes import evaluate as evaluate_classes
 from imkd_edge.evaluation.conditions import condition, original_frame
 from imkd_edge.evaluation.detections import Detections, LabelledFrame
 from imkd_edge.evaluation.objects import RANGES
-from imkd_edge.options import EvalOptions, RunOptions
+from imkd_edge.options import EvalOptions, RunOptions, changed
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.select import Selection, select, source_name
 from imkd_edge.sources.vod import VodSource
 from imkd_edge.spec import SCORES
+from imkd_edge.tracking import Tracker
 
 RESAMPLED = ("car_bev_ap40_moderate", "car_3d_ap40_moderate")
 DEFAULTS, RUN_DEFAULTS = EvalOptions(), RunOptions()
@@ -80,12 +81,17 @@ def evaluate_bundle(
     selection = choose(data, options.split, source_options, options.limit)
     loaded = Bundle.load(bundle)
     classes = protocol.classes_of(loaded)
-    check_protocol(selection.source, options, classes)
+    if options.track:
+        _check_track_options(options)
+    else:
+        check_protocol(selection.source, options, classes)
     unlike = [asdict(item) for item in warn_of_source(loaded, selection.source)]
     rig = selection.source[selection.names[0]].rig
     with Detector(
         loaded, rig, device=run.device, engine=run.engine, threads=run.threads, score_threshold=options.score
     ) as detector:
+        if options.track:
+            return {**_tracks(selection, detector, options, track), "warnings": unlike}
         predictions = predict(selection, lambda sample: _infer(detector, sample), options, track, classes)
     metrics = measure(predictions, options)
     result = {**summary(predictions, options, metrics), "warnings": unlike}
@@ -112,6 +118,25 @@ def _class_counts(counts: Tally) -> dict[str, Any]:
     return {"classes": classes, "unlearned_labels": counts.unlearned, "unlabelled_classes": counts.unlabelled}
 
 
+def _check_track_options(options: EvalOptions) -> None:
+    foreign = sorted(set(changed(options)) - {"--track", "--split", "--score", "--limit"})
+    if foreign:
+        what = "these belong to the metrics of single frames"
+        raise Error(Code.spec_bad_value, what, ", ".join(foreign), "leave them out, or --track")
+    tracking.load_devkit()
+
+
+def _tracks(
+    selection: Selection, detector: Detector, options: EvalOptions, track: Track | None = None
+) -> dict[str, Any]:
+    """As `summary`, of nuScenes' tracking metrics."""
+    frames = tracking.tracked_frames(selection, detector.infer_sample, Tracker(detector.spec), track)
+    metrics = tracking.evaluate(frames, tuple(one.name for one in detector.spec.head.classes))
+    counts = {"frames": len(frames), "unlabelled": len(selection) - len(frames)}
+    head = {"dataset": selection.source.kind, "split": options.split, "protocol": tracking.CONFIGURATION}
+    return {**head, **counts, "metrics": metrics}
+
+
 def _infer(detector: Detector, sample: Sample) -> Prediction:
     result = detector.infer_sample(sample)
     if result.segmentation is None:
@@ -129,11 +154,12 @@ def choose(
 ) -> Selection:
     """The frames of a split; raises Error of `select`, train_no_data where the limit leaves none."""
     selection = select(data, split=None if split == "all" else split, options=source_options, read=read)
-    if not selection.names[:limit]:
+    selection = selection.first(limit)
+    if not selection.names:
         raise Error(
             Code.train_no_data, f"no frame of the split {split!r} is left", source_name(data), "choose a limit from 1"
         )
-    return Selection(selection.source, selection.names[:limit])
+    return selection
 
 
 def check_protocol(source: Source, options: EvalOptions = DEFAULTS, classes: Mapping[str, str] | None = None) -> None:
@@ -222,7 +248,7 @@ def _box_metrics(predictions: Predictions, options: EvalOptions) -> dict[str, An
         return vod.evaluate(source.label_folder, names, [source.rig(name) for name in names], detections)
     effect = "not scored" if name == protocol.CLASSES else "0 in the averages over nuScenes' classes"
     for remark in tally(frames, predictions.classes).remarks(effect):
-        warnings.warn(f"{source.kind}: {remark}", stacklevel=2)
+        warnings.warn(f"{source_name(source)}: {remark}", stacklevel=2)
     if name == protocol.CLASSES:
         return evaluate_classes(frames, predictions.classes, RANGES if options.per_range else ())
     from imkd_edge.evaluation import nuscenes

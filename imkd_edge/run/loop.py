@@ -18,6 +18,7 @@ from imkd_edge.rig import SensorRig
 from imkd_edge.run.replay import Replay
 from imkd_edge.run.sink import Sink
 from imkd_edge.sources.base import Sample
+from imkd_edge.tracking import Tracker
 
 WINDOW = 10_000  # frames whose times the percentiles are of
 
@@ -31,6 +32,7 @@ class Status:
     modes: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)  # frames by code
     detections: int = 0
+    tracks: int | None = None  # confirmed or coasting objects in the last frame; None: not tracked
     stalled_s: float = 0.0  # the source was slower than the sensors by so much
     undrawn: int = 0  # frames that a picture file left out to keep pace
     infer_ms: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -50,6 +52,7 @@ class Status:
             "infer_ms": percentiles(self.infer_ms),
             "latency_ms": percentiles(self.latency_ms),
             "detections": self.detections,
+            **({} if self.tracks is None else {"tracks": self.tracks}),
             "modes": dict(self.modes),
             "warnings": dict(self.warnings),
             "stalled_s": round(self.stalled_s, 3),
@@ -72,6 +75,7 @@ def run(
     rig: SensorRig | None = None,
     report: Callable[[Status], None] | None = None,
     status: Status | None = None,
+    tracker: Tracker | None = None,
 ) -> Status:
     """Detects objects in a recording as if it were live, through a Synchronizer, and writes the results.
 
@@ -83,6 +87,7 @@ def run(
         rig: instead of the samples' rigs.
         report: called after each frame.
         status: to count in, for a caller that reads it after an interrupt.
+        tracker: also gives the results their tracks.
 
     Raises:
         Error: of the source, the detector, or the sinks (write_failed).
@@ -96,6 +101,8 @@ def run(
             stack.callback(sink.close)
         for sample in replay:
             result = detector.infer_sample(sample)
+            if tracker is not None:
+                result = tracker.follow(result, sample.scene)
             if real_time:
                 status.latency_ms.append((replay.now_ns() - _newest_ns(sample)) / 1e6)
             for sink in sinks:
@@ -123,6 +130,8 @@ def _with_rig(sample: Sample, rig: SensorRig) -> Sample:
 def _count(status: Status, result: Result) -> None:
     status.frames += 1
     status.detections += len(result)
+    if result.tracks is not None:
+        status.tracks = sum(track.state != "tentative" for track in result.tracks)
     status.modes[result.health.mode] += 1
     status.warnings.update(warning.code for warning in result.health.warnings)
     status.infer_ms.append(result.total_us / 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from imkd_edge.result import Result, Warning
 from imkd_edge.rig import CameraCalibration
 from imkd_edge.run.sink import Sink, part_of
 from imkd_edge.sources.base import Sample
+from imkd_edge.tracking import Track
 from imkd_edge.view.draw import bev
 from imkd_edge.view.draw.canvas import DARK, class_color, cv2
 from imkd_edge.view.draw.geometry import EDGES, box_corners, is_visible, project_edges
@@ -25,6 +27,7 @@ except ImportError as error:  # this module is imported only to show
     raise Error(Code.missing_extra, what, "--view, .rrd", fix) from error
 
 JPEG_QUALITY = 80
+TRAIL = 50  # positions of a track
 TIMELINE = "sensor"  # time of the frames
 
 
@@ -40,6 +43,7 @@ class Viewer(Sink):
         self._stream = rr.RecordingStream("imkd_edge")
         self._origin: np.ndarray | None = None  # position of the first pose: float32 has no room for world coordinates
         self._cameras: list[CameraCalibration] | None = None
+        self._trails: dict[int, list[np.ndarray]] = {}  # of each track, from the oldest position
         self._mode = ""
         self._warnings: tuple[Warning, ...] = ()
         if path is None:
@@ -58,6 +62,8 @@ class Viewer(Sink):
         self._log("world/ego/radar", rr.Points3D(returns.points, colors=colors, radii=rr.Radius.ui_points(2.5)))
         boxes = np.asarray(result.boxes, np.float64)
         self._log_boxes("world/ego/detections", boxes, result)
+        if result.tracks is not None:
+            self._log_tracks(sample, result.tracks)
         if sample.truth is not None:
             self._log_truth(np.asarray(sample.truth.boxes))
         box_colors = [class_color(name, label) for name, label in zip(result.names, result.labels, strict=True)]
@@ -105,6 +111,23 @@ class Viewer(Sink):
         arrows = rr.Arrows3D(origins=boxes[moving, :3], vectors=vectors, colors=np.array(colors or [(0, 0, 0)])[moving])
         self._log("world/ego/velocity", arrows if moving.any() else rr.Clear(recursive=False))
 
+    def _log_tracks(self, sample: Sample, tracks: list[Track]) -> None:
+        """The confirmed tracks' ids and velocities, and where they were; without a pose the trails are the ego's."""
+        tracks = [track for track in tracks if track.state != "tentative"]
+        pose = None if sample.ego is None else sample.ego.T_world_ego
+        T = np.eye(4) if pose is None or self._origin is None else np.array(pose)
+        T[:3, 3] -= 0 if pose is None or self._origin is None else self._origin
+        centers = np.array([track.center for track in tracks], np.float64).reshape(-1, 3)
+        old, self._trails = self._trails, {}
+        for track, position in zip(tracks, centers @ T[:3, :3].T + T[:3, 3], strict=True):
+            self._trails[track.id] = [*old.get(track.id, []), position][-TRAIL:]
+        labels = [f"#{track.id}" for track in tracks]
+        colors = [track_color(track.id) for track in tracks]
+        self._log("world/ego/tracks", rr.Points3D(centers, labels=labels, colors=colors, radii=rr.Radius.ui_points(4)))
+        vectors = np.array([[*np.nan_to_num(track.velocity), 0] for track in tracks]).reshape(-1, 3)
+        self._log("world/ego/tracks/velocity", rr.Arrows3D(origins=centers, vectors=vectors, colors=colors))
+        self._log("world/trails", rr.LineStrips3D(list(self._trails.values()), colors=colors))
+
     def _log_truth(self, boxes: np.ndarray) -> None:
         self._log("world/ego/truth", _boxes(boxes, [DARK.truth] * len(boxes), None))
 
@@ -150,6 +173,11 @@ class Viewer(Sink):
 
 def _entity(camera: CameraCalibration) -> str:
     return f"world/ego/cameras/{rr.escape_entity_path_part(camera.name)}"
+
+
+def track_color(id: int) -> tuple[int, int, int]:
+    """A colour that differs from those of the ids nearby."""
+    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(id * 0.618 % 1, 0.6, 1.0))  # type: ignore[return-value]
 
 
 def _boxes(boxes: np.ndarray, colors: list[tuple[int, int, int]], labels: list[str] | None) -> Any:

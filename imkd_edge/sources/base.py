@@ -27,6 +27,7 @@ class Truth:
     lidar_points: np.ndarray  # (M,) int32: returns inside the box; -1 unknown
     # (R, 9) as boxes: bicycle racks; nuScenes ignores cycles in them
     racks: np.ndarray = field(default_factory=lambda: np.zeros((0, 9)))
+    scores: np.ndarray | None = None  # (M,) in [0,1], of labels that a network wrote
 
 
 @dataclass(frozen=True)

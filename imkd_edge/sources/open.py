@@ -61,6 +61,15 @@ def is_synth(name: str) -> bool:
     return name == "synth" or name.startswith("synth:")
 
 
+def reader_of(name: str) -> Callable[..., Source] | None:
+    """The reader here that opens a source; None where another package's may."""
+    if is_synth(name):
+        from imkd_edge.sources.synth import SynthSource
+
+        return SynthSource
+    return next((reader for recognises, reader in _readers() if recognises(Path(name))), None)
+
+
 def _readers() -> list[tuple[Callable[[Path], bool], Callable[..., Source]]]:
     """For each kind of file or folder whether one is of it, and its reader; the first that recognises it reads it."""
     from imkd_edge.sources.astyx import AstyxSource

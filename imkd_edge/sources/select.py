@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.base import Sample, Source
-from imkd_edge.sources.open import is_synth, open_source
+from imkd_edge.sources.open import is_synth, open_source, reader_of
 
 ALL = "all"  # the split of every frame, in every source
 OPTIONAL = ("labels", "lidar")  # options of the readers of folders; detection needs neither
@@ -29,6 +30,10 @@ class Selection:
 
     def __iter__(self) -> Iterator[Sample]:
         return (self.source[name] for name in self.names)
+
+    def first(self, limit: int | None) -> Selection:
+        """The first frames of it; all where `limit` is None."""
+        return Selection(self.source, self.names[:limit])
 
 
 def select(
@@ -84,10 +89,22 @@ def open_with(source: str | Source, options: Mapping[str, Any], defaults: Mappin
     except (TypeError, ValueError, AttributeError) as error:
         if not options:
             raise
-        unknown = "unexpected keyword" in str(error)
-        code, what = (Code.spec_unknown_key, "option") if unknown else (Code.spec_bad_value, "value of an option")
-        fix = f"check --option {', '.join(options)}"
-        raise Error(code, f"the reader takes no such {what}: {error}", source_name(source), fix) from error
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None:
+            what, fix = f"the reader takes no such value of an option: {error}", f"check --option {', '.join(options)}"
+            raise Error(Code.spec_bad_value, what, source_name(source), fix) from error
+        known = _known_options(source)
+        fix = f"it takes {', '.join(known)}" if known else "leave it out"
+        raise Error(
+            Code.spec_unknown_key, f"the reader takes no option {unknown[1]!r}", source_name(source), fix
+        ) from error
+
+
+def _known_options(source: str | Source) -> list[str]:
+    """The options of the reader of a source; empty where another package's has it."""
+    reader = reader_of(source) if isinstance(source, str) else None
+    parameters = inspect.signature(reader).parameters if reader is not None else ()
+    return [name for name in parameters if name != "path"]
 
 
 def split_names(source: Source, split: str, where: str, code: Code = Code.source_unknown_frame) -> list[str]:

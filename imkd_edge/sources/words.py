@@ -53,6 +53,8 @@ def explain(name: str) -> Error:
         if path.name in _NAMES:
             fix = f"give its folder: {path.parent}" if path.name != "rig.json" else f"{_ANY}; a rig goes to --rig"
             return Error(Code.source_unknown, _NAMES[path.name], name, fix)
+        if path.suffix == ".json" and _is_rig(path):
+            return Error(Code.source_unknown, _NAMES["rig.json"], name, f"{_ANY}; a rig goes to --rig")
         unknown = "a file, and no reader for its kind is installed", _ANY
         what, fix = _ENDINGS.get(path.suffix.lower(), unknown)
         return Error(Code.source_unknown, what, name, fix)
@@ -61,6 +63,14 @@ def explain(name: str) -> Error:
     if name in shipped():
         return _bundle(name)
     return Error(Code.source_missing_file, "no such folder", name, _ANY)
+
+
+def _is_rig(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return '"T_ego_' in file.read(20_000)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _bundle(name: str) -> Error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,6 +329,20 @@ def test_a_folder_that_does_not_open_is_reported_and_not_raised(tmp_path: Path) 
     (folder / "rig.json").write_text("{")
     report = check(str(folder))
     assert report.read == 0 and report.counted == 3 and "E0211" in {finding.code for finding in report.findings}
+    assert "mend the errors" in report.read_text()
+
+
+def test_the_rig_is_judged_in_a_folder_whose_lines_are_broken(tmp_path: Path) -> None:
+    folder = write_small_drive(tmp_path / "drive")
+    rig = json.loads((folder / "rig.json").read_text())
+    rig["cameras"][0]["T_ego_camera"][0][3] = 1500
+    (folder / "rig.json").write_text(json.dumps(rig))
+    (folder / "frames.jsonl").write_text(
+        (folder / "frames.jsonl").read_text().replace('"timestamp_ns": 1', '"time": 1')
+    )
+    report = check(str(folder))
+    where = {(finding.topic, finding.where) for finding in report.findings if finding.is_error}
+    assert report.read == 0 and ("rig", "rig.json") in where and "format" in {topic for topic, _ in where}
 
 
 def test_counts_are_those_of_the_lines(drives: Path) -> None:

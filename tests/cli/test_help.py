@@ -21,6 +21,7 @@ VERBS = (
     "bench",
     "build-engine",
     "train",
+    "label",
     "export",
     "quantize",
     "compare",

@@ -68,6 +68,12 @@ def test_range_of_names_with_dashes(run, random_bundle: Path) -> None:
     assert [line["frame"] for line in outcome.lines] == ["s000-f002", "s000-f003", "s000-f004"]
 
 
+def test_limit_takes_the_first_frames(run, random_bundle: Path) -> None:
+    outcome = run("infer", "synth", "--bundle", random_bundle, "--split", "val", "--limit", 2, "--json")
+    frames = [json.loads(line)["frame"] for line in outcome.stdout.splitlines()]
+    assert frames == ["s007-f000", "s007-f001"]
+
+
 def test_frames_of_a_file(run, random_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("s000-f003\ns000-f001\n")
     outcome = run("infer", "synth", "--bundle", random_bundle, "--frames", tmp_path / "list.txt", "--json")

@@ -22,6 +22,7 @@ from imkd_edge.options import (
     EvalOptions,
     InferOptions,
     InitOptions,
+    LabelOptions,
     LiveOptions,
     Option,
     QuantizeOptions,
@@ -43,6 +44,7 @@ VERBS: dict[str, set[type]] = {  # verb -> its option classes
     "eval": {EvalOptions, RunOptions},
     "check": {CheckOptions},
     "init": {InitOptions},
+    "label": {LabelOptions},
     "run": {LiveOptions, RunOptions},
 }
 REQUIRED = {  # arguments without which a verb does not start
@@ -56,6 +58,7 @@ REQUIRED = {  # arguments without which a verb does not start
     "eval": ["tiny", "--data", "synth"],
     "check": ["synth"],
     "init": ["synth", "--out", "x.toml"],
+    "label": ["synth", "--teacher", "runs/x", "--to", "x"],
     "run": ["tiny", "--data", "synth"],
 }
 

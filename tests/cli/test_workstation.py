@@ -181,7 +181,7 @@ def test_large_error_of_the_int8_bundle_brings_advice(
     result = {"error": {"camera": 0.01, "bev": error}}
     module = SimpleNamespace(LARGE_ERROR=0.05, quantize=lambda *_, **__: result)
     monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
-    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", *gate)
+    outcome = run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json", *gate)
     assert outcome.code == 0 and ("--gate 0.02" in outcome.stderr) == advice
 
 
@@ -189,6 +189,12 @@ def test_large_error_of_the_int8_bundle_brings_advice(
 def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr
+
+
+def test_eval_takes_the_folder_of_a_run_for_its_checkpoint(run, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    outcome = run("eval", tmp_path, "--data", "synth", "--device", "cuda")
+    assert outcome.code == 2 and "a checkpoint runs in torch" in outcome.stderr
 
 
 def test_export_writes_a_bundle_for_more_cameras_and_refuses_what_it_would_ignore(run, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ run(${CXX} -std=c++17 ${SOURCE}/cpp/examples/embed/embed.cpp ${flags} -o ${WORK}
 flags_of(imkd-c flags)
 run(${CC} -std=c99 -pedantic -Wall -Wextra -Werror ${SOURCE}/tests/cpp/c_abi/test_c_abi.c ${flags} -pthread -o ${WORK}/c_by_pkg_config)
 
-foreach(program build/detect embed/embed embed_by_pkg_config)
+foreach(program build/detect build/stream embed/embed embed_by_pkg_config)
   execute_process(COMMAND ${EMULATOR} ${WORK}/${program} none.imkd none.json none RESULT_VARIABLE code ERROR_VARIABLE said)
   if(NOT code EQUAL 4 OR NOT said MATCHES "^error.E0[0-9]+")
     message(FATAL_ERROR "${program} without files: exit code ${code}, not 4\n${said}")

@@ -1,4 +1,4 @@
-// infer allocates nothing once every buffer has been used.
+// infer and Tracker::update allocate nothing once every buffer has been used.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -6,6 +6,7 @@
 #include <new>
 
 #include "contract_cases.hpp"
+#include "imkd/tracker.hpp"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -116,6 +117,32 @@ TEST_P(Infer, allocates_nothing_while_warnings_begin_and_end) {
   EXPECT_EQ(allocations - before, 0);
   EXPECT_EQ(changes, 19);
   EXPECT_EQ(frames, 10 * 50 + 9 * 2);  // it ends with the third frame inside
+}
+
+TEST(Track, allocates_nothing) {
+  Tracker tracker(small_spec());
+  std::vector<Result> results(8);
+  for (std::size_t r = 0; r < results.size(); ++r) {
+    results[r].ego.T_world_ego = identity4();
+    for (std::size_t i = 0; i < 40 * r; ++i) {
+      Detection d{};
+      d.x = static_cast<float>(i % 20) * 3;
+      d.y = static_cast<float>(i / 20) * 3 + 0.2F * static_cast<float>(r);
+      d.length = d.width = d.height = 1;
+      d.score = 0.9F;
+      d.label = static_cast<int>(i % 2);
+      results[r].detections.push_back(d);
+    }
+  }
+  std::size_t tracks = 0;
+  const long before = allocations;
+  for (std::int64_t frame = 0; frame < 1000; ++frame) {
+    Result& result = results[static_cast<std::size_t>(frame) % results.size()];
+    result.timestamp_ns = frame * 100'000'000 + frame / 100 * 10'000'000'000;
+    tracks += tracker.update(result).size();
+  }
+  EXPECT_EQ(allocations - before, 0);
+  EXPECT_GT(tracks, 100'000u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Infer, testing::Values(1, 2, 4));

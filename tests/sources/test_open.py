@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rigs import three_camera_rig
 from sources.drive_folder import write_drive
 
 from helpers import write_toy_config
+from imkd_edge.bundle import Bundle
 from imkd_edge.errors import Error
 from imkd_edge.options import EvalOptions, TrainOptions
 from imkd_edge.sources import Sample, Source, open_source
@@ -162,3 +164,20 @@ def test_a_word_is_told_what_it_is() -> None:
         with pytest.raises(Error, match=code) as info:
             open_source(word)
         assert what in info.value.what
+
+
+def test_a_rig_is_known_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "three.json").write_text(three_camera_rig().to_json())
+    with pytest.raises(Error, match=r"E0301.*the rig of a vehicle.*--rig"):
+        open_source(tmp_path / "three.json")
+
+
+def test_an_unknown_option_is_answered_with_those_of_the_reader() -> None:
+    with pytest.raises(Error, match=r"E0102.*no option 'rigs' / synth / it takes seed, scenes, .*rig, classes"):
+        select("synth", options={"rigs": "three.json"})
+
+
+def test_the_folder_of_a_training_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(Error, match=r"E0401.*a training, not a bundle.*imkd-edge export"):
+        Bundle.load(tmp_path)

@@ -13,9 +13,10 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.training import augment
-from imkd_edge.training.config import AugmentConfig, load_config
+from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.lidar import CHANNELS, STATISTICS
+from imkd_edge.training.sections import AugmentConfig
 from imkd_edge.training.targets import depth_targets
 
 

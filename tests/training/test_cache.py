@@ -14,10 +14,11 @@ from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.checkpoint import load_checkpoint
-from imkd_edge.training.config import DataConfig, from_dict, load_config
+from imkd_edge.training.config import from_dict, load_config
 from imkd_edge.training.data import FrameDataset
 from imkd_edge.training.models.camera import SmallBackbone
 from imkd_edge.training.program import train
+from imkd_edge.training.sections import DataConfig
 
 OPTIONS = {"scenes": 1, "frames_per_scene": 2, "lidar": True}
 

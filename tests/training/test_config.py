@@ -78,7 +78,7 @@ def test_each_mistake_has_its_code(path, value, code):
 
 
 def test_missing_files_and_invalid_toml_are_reported(tmp_path):
-    with pytest.raises(Error, match=r"shipped configs: .*tiny") as error:
+    with pytest.raises(Error, match=r"a shipped one: .*tiny") as error:
         load_config("tinny")
     assert error.value.code == "E0601"
     (tmp_path / "bad.toml").write_text("[spec\n")

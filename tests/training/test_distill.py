@@ -7,20 +7,24 @@ import pytest
 import torch
 
 from imkd_edge.training import lidar
+from imkd_edge.training.cell_weights import intensity_map, labelled_score, log_reflectance, near, radar_weight
 from imkd_edge.training.config import load_config
-from imkd_edge.training.distill import (
-    Distiller,
-    intensity_map,
-    log_reflectance,
-    near,
-    radar_guidance,
-    relative_error,
-    response_box,
-    response_heatmap,
-)
+from imkd_edge.training.distill import Distiller
 from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+from imkd_edge.training.terms import box_difference, quality_focal, relative_error
 
 LN2 = math.log(2)
+
+
+def response_heatmap(logits, teacher_logits, gaussian, drop):
+    """The first form's: t is the teacher's score x the Gaussian, divided by the number of objects."""
+    return quality_focal(logits, teacher_logits.sigmoid() * gaussian, 1 - drop[:, None], gaussian.eq(1).sum())
+
+
+def response_box(box, teacher_box, teacher_logits, batch):
+    """The first form's: the weight is the teacher's score of the object's class x the Gaussian, 0 if unlit."""
+    weight = labelled_score(teacher_logits, batch) * (1 - batch["unlit"])
+    return box_difference(box, teacher_box, weight, batch["group"])
 
 
 def row(*values: float) -> torch.Tensor:  # (1,1,1,W)
@@ -61,10 +65,11 @@ def limited():
 
 def test_radar_guidance_scales_the_target_by_the_intensity():
     student, f_lidar = row(1.0, 2.0, 5.0).repeat(1, 2, 1, 1), row(4.0, 4.0, 4.0).repeat(1, 2, 1, 1)
-    intensity = row(0.5, 1.0, 0.0)
+    intensity, everywhere = row(0.5, 1.0, 0.0), torch.ones(1, 1, 1, 3)
     # targets 2, 4, 0 of energies 4, 16, 0; errors 1, 4, 25; the empty cell counts with 0 or 0.1
-    assert radar_guidance(student, f_lidar, intensity, row(1.0, 1.0, 0.0)).item() == pytest.approx((1 + 4) / 20)
-    assert radar_guidance(student, f_lidar, intensity, row(1.0, 1.0, 0.1)).item() == pytest.approx((1 + 4 + 2.5) / 20)
+    for empty, error in ((0.0, 1 + 4), (0.1, 1 + 4 + 2.5)):
+        weight = radar_weight(intensity, everywhere, empty, balanced=False)
+        assert relative_error(student, intensity * f_lidar, weight).item() == pytest.approx(error / 20)
 
 
 def test_fused_features_are_weighted_by_the_intensity_and_not_scaled():
@@ -162,7 +167,6 @@ def test_box_response_ignores_the_teachers_velocity():
 
 
 TERMS = {
-    "radar": lambda s, t, w: radar_guidance(s, t, w, torch.ones_like(w)),
     "features": relative_error,
     "heatmap": lambda s, t, w: response_heatmap(s, t, w, torch.zeros(2, 4, 5)),
     "box": lambda s, t, w: response_box(s, t, w, {k: v.expand(2, 4, 5) for k, v in box_batch([1.0], [0.0]).items()}),
@@ -173,7 +177,7 @@ TERMS = {
 def test_the_gradient_goes_into_the_student_alone(name):
     torch.manual_seed(1)
     student, target = torch.randn(2, 10, 4, 5, requires_grad=True), torch.randn(2, 10, 4, 5, requires_grad=True)
-    weight = torch.rand(2, 1 if name in ("radar", "features") else 10, 4, 5, requires_grad=True)
+    weight = torch.rand(2, 1 if name == "features" else 10, 4, 5, requires_grad=True)
     TERMS[name](student, target, weight).backward()
     assert student.grad.abs().sum() > 0
     assert target.grad is None and weight.grad is None
@@ -182,7 +186,6 @@ def test_the_gradient_goes_into_the_student_alone(name):
 def test_every_term_is_zero_for_equal_outputs_of_student_and_teacher():
     torch.manual_seed(2)
     target, ones = torch.randn(2, 10, 4, 5), torch.ones(2, 1, 4, 5)
-    assert radar_guidance(0.5 * target, target, 0.5 * ones, ones).item() == 0
     assert relative_error(target, target, ones).item() == 0
     heatmap = response_heatmap(target, target, torch.ones_like(target), torch.zeros(2, 4, 5))
     assert heatmap.item() == pytest.approx(0, abs=1e-7)

@@ -16,14 +16,21 @@ from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.training import distributed
 from imkd_edge.training.checkpoint import load_checkpoint
-from imkd_edge.training.config import TrainConfig, load_config
+from imkd_edge.training.config import load_config
 from imkd_edge.training.data import collate
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.program import open_dataset, train
 from imkd_edge.training.run import Run, micro_batches
+from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage, StudentStage
 
-SLOW = DISTIL.replace("label_epochs = 2", "label_epochs = 2\nrate = 1e-4") + "ramp = 0.0\n"
+SECOND = """levels = ["fused", "trunk", "pre-head"]
+normalise = true
+balance = true
+false_positives = 0.5
+radar_active = true
+"""
+SLOW = DISTIL.replace("label_epochs = 2", "label_epochs = 2\nrate = 1e-4") + f"ramp = 0.0\n{SECOND}"
 STAGES = ("teacher", "labels", ".")
 
 

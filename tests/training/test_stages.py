@@ -75,7 +75,7 @@ def test_later_stages_do_not_change_the_teacher(folder):
 def test_a_student_that_inherits_starts_with_the_teachers_trunk_and_head(config, tmp_path, folder):
     path = write_toy_config(tmp_path / "inherit.toml", DISTIL + "inherit = true\n")
     with pytest.MonkeyPatch.context() as patch:  # no step is taken
-        patch.setattr("imkd_edge.training.run.train_one_epoch", lambda *args: {"total": 0.0})
+        patch.setattr("imkd_edge.training.run.train_one_epoch", lambda *_, **__: {"total": 0.0})
         train(path, TrainOptions(out=tmp_path, seed=5, epochs=1, teacher=folder))
     teacher = load_checkpoint(folder / "teacher" / "checkpoint.pt")["ema"]
     student = load_checkpoint(tmp_path / "checkpoint.pt")
@@ -102,7 +102,7 @@ def test_a_teacher_of_other_frames_or_labels_and_an_unfinished_one_are_refused(c
             load_teacher(folder, replace(settings, data=replace(settings.data, **change)))
     shutil.copytree(folder, tmp_path / "unfinished")
     path = tmp_path / "unfinished" / "teacher" / "checkpoint.pt"
-    torch.save({**load_checkpoint(path), "epoch": 1}, path)
+    torch.save({**load_checkpoint(path), "epoch": 1, "finished": False}, path)
     with pytest.raises(Error, match="has 1 of 2 epochs") as error:
         load_teacher(tmp_path / "unfinished", settings)
     assert error.value.code == "E0602"

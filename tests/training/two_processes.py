@@ -13,10 +13,10 @@ from torch import nn
 from imkd_edge import cli
 from imkd_edge.options import TrainOptions
 from imkd_edge.training import distributed
-from imkd_edge.training.config import TrainConfig
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.program import train
 from imkd_edge.training.run import Run
+from imkd_edge.training.sections import TrainConfig
 
 
 def check_batch_norm() -> None:

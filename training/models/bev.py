@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training.models.blocks import Residual, conv_bn
 from imkd_edge.training.models.radar import GridEncoder
+from imkd_edge.training.sections import ModelConfig
 
 INTENSITY = ("log_count", "intensity_max", "intensity_mean")  # inputs of the radar gate besides F_rad
+PRIOR = -math.log(99)  # logit of a score of 1 %, with which heat maps start
 
 
 class Gate(nn.Module):
@@ -29,7 +31,7 @@ class Gate(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Three scales, merged at the finest: (B,C,H,W) -> (B,C,H,W)."""
+    """Three scales, merged at the finest."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -42,12 +44,15 @@ class Trunk(nn.Module):
         self.from_middle = conv_bn(wide, channels, 1)
         self.join_fine = conv_bn(channels, channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(B,C,H,W) -> f_head (B,C,H,W), before it is merged f_middle (B,2C,H/2,W/2) and f_coarse (B,4C,H/4,W/4)."""
         fine = self.fine(x)
         middle = self.middle(fine)
-        coarse = self.from_coarse(self.coarse(middle))
-        middle = self.join_middle(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest"))
-        return self.join_fine(fine + F.interpolate(self.from_middle(middle), size=fine.shape[-2:], mode="nearest"))
+        coarse = self.coarse(middle)
+        wide = F.interpolate(self.from_coarse(coarse), size=middle.shape[-2:], mode="nearest")
+        wide = self.from_middle(self.join_middle(middle + wide))
+        head = self.join_fine(fine + F.interpolate(wide, size=fine.shape[-2:], mode="nearest"))
+        return {"f_middle": middle, "f_coarse": coarse, "f_head": head}
 
 
 class Head(nn.Module):
@@ -62,7 +67,7 @@ class Head(nn.Module):
         inner = max(32, channels // 2)
         self.heatmap = nn.Sequential(conv_bn(channels, inner), nn.Conv2d(inner, classes, 1))
         self.box = nn.Sequential(conv_bn(channels, inner), nn.Conv2d(inner, groups * BOX_CHANNELS, 1))
-        nn.init.constant_(self.heatmap[1].bias, -math.log(99))  # a prior of 1 %
+        nn.init.constant_(self.heatmap[1].bias, PRIOR)
 
     def add_position(self, fused: torch.Tensor) -> torch.Tensor:
         """Adds an embedding of each cell's coordinates."""
@@ -73,10 +78,10 @@ class Head(nn.Module):
         for name in ("position_weight", "trunk", "heatmap", "box"):
             getattr(self, name).load_state_dict(getattr(other, name).state_dict())
 
-    def predict(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """F_fused (B,C,H,W) -> heatmap logits (B,K,H,W), box (B,groups*10,H,W)."""
-        x = self.trunk(fused)
-        return self.heatmap(x), self.box(x)
+    def predict(self, fused: torch.Tensor) -> dict[str, torch.Tensor]:
+        """F_fused (B,C,H,W) -> heatmap (B,K,H,W) logits, box (B,groups*10,H,W), and the maps of the trunk."""
+        maps = self.trunk(fused)
+        return {**maps, "heatmap": self.heatmap(maps["f_head"]), "box": self.box(maps["f_head"])}
 
 
 class BevNet(Head):
@@ -85,7 +90,8 @@ class BevNet(Head):
     camera_bev (B,C+1,H,W), radar_grid (B,F,Hr,Wr), history (B,frames*C,H,W).
     """
 
-    def __init__(self, spec: ModelSpec, channels: int, sensor_channels: int, gates: bool = True):
+    def __init__(self, spec: ModelSpec, model: ModelConfig):
+        channels, sensor_channels = model.bev_channels, model.sensor_channels
         super().__init__(spec, channels)
         names = [f.statistic for f in spec.radar.features]
         intensity = torch.tensor([names.index(n) for n in INTENSITY if n in names])
@@ -93,12 +99,12 @@ class BevNet(Head):
         ratio = round(spec.grid.cell / spec.radar.cell)
         self.pool = nn.MaxPool2d(ratio) if ratio > 1 else nn.Identity()
         self.camera = conv_bn(spec.context_channels + 1, sensor_channels)
-        self.radar = GridEncoder(len(names), ratio, sensor_channels)
-        self.gates = gates
-        if gates:
+        self.radar = GridEncoder(len(names), ratio, sensor_channels, model.densify)
+        self.gates, self.concat = model.gates, model.fusion == "concat"
+        if self.gates:
             self.camera_gate = Gate(sensor_channels, 1)
             self.radar_gate = Gate(sensor_channels, len(self.intensity))
-        self.fuse = conv_bn(2 * sensor_channels, channels)
+        self.fuse = conv_bn((1 + self.concat) * sensor_channels, channels)
         self.remember = conv_bn((1 + spec.history.frames) * channels, channels) if spec.history.frames else None
         self.segmentation = nn.Conv2d(channels, 1, 1) if spec.segmentation else None
 
@@ -110,26 +116,30 @@ class BevNet(Head):
             maps["i_cam"] = self.camera_gate(f_cam, camera_bev[:, -1:])
             maps["i_rad"] = self.radar_gate(f_rad, self.pool(radar_grid.index_select(1, self.intensity)))
             f_cam, f_rad = maps["i_cam"] * f_cam, maps["i_rad"] * f_rad
-        return {**maps, "f_fused": self.add_position(self.fuse(torch.cat([f_cam, f_rad], 1)))}
+        joined = torch.cat([f_cam, f_rad], 1) if self.concat else f_cam + f_rad
+        return {**maps, "f_fused": self.add_position(self.fuse(joined))}
 
     def detect(self, fused: torch.Tensor, history: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """F_fused and the past maps, warped to the present -> heatmap and segmentation (logits), box."""
+        """F_fused and the past maps, warped to the present -> the tensors of `predict`, and segmentation logits."""
         if self.remember is not None:
             fused = self.remember(torch.cat([fused, history], 1))
-        x = self.trunk(fused)
-        out = {"heatmap": self.heatmap(x), "box": self.box(x)}
-        return out if self.segmentation is None else {**out, "segmentation": self.segmentation(x)}
+        out = self.predict(fused)
+        return out if self.segmentation is None else {**out, "segmentation": self.segmentation(out["f_head"])}
 
     def inherit(self, other: Head) -> None:
         """Also copies radar encoder and fusion, where the other has them in the same sizes.
 
-        A teacher that reads radar has them; the camera then replaces only its LiDAR.
+        A teacher that reads radar has them; the camera then replaces only its LiDAR. A fusion by sum takes the weights
+        of the radar's channels, which come last.
         """
         super().inherit(other)
-        radar, join = getattr(other, "radar", None), getattr(other, "join", None)
-        if radar is not None and join is not None and join[0].weight.shape == self.fuse[0].weight.shape:
-            self.radar.load_state_dict(radar.state_dict())
-            self.fuse.load_state_dict(join.state_dict())
+        radar = getattr(other, "radar", None)
+        if radar is None or radar.net[-1].second[0].weight.shape != self.radar.net[-1].second[0].weight.shape:
+            return
+        self.radar.net.load_state_dict(radar.net.state_dict())
+        join = other.join.state_dict()
+        join["0.weight"] = join["0.weight"][:, -self.fuse[0].in_channels :]
+        self.fuse.load_state_dict(join)
 
     @property
     def outputs(self) -> list[str]:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training.config import ModelConfig
 from imkd_edge.training.mix import mix_maps
 from imkd_edge.training.models.bev import BevNet
 from imkd_edge.training.models.camera import CameraNet
+from imkd_edge.training.sections import ModelConfig
 from imkd_edge.training.temporal import warp_history
 
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
@@ -65,7 +65,7 @@ class Student(nn.Module):
         self.grid = (spec.grid.height(), spec.grid.width())
         self.frozen = model.frozen_backbone
         self.camera = CameraNet(spec, model.backbone, model.camera_channels, model.pretrained, model.weights)
-        self.bev = BevNet(spec, model.bev_channels, model.sensor_channels, model.gates)
+        self.bev = BevNet(spec, model)
         if self.frozen:
             self.camera.backbone.requires_grad_(False)
 

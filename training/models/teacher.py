@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training import lidar
-from imkd_edge.training.config import TeacherConfig
 from imkd_edge.training.models.bev import Head
 from imkd_edge.training.models.blocks import conv_bn
 from imkd_edge.training.models.radar import GridEncoder
+from imkd_edge.training.sections import TeacherConfig
 
 
 class Teacher(Head):
@@ -30,12 +30,11 @@ class Teacher(Head):
         self.register_buffer("reflectance_scale", torch.ones(()))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """lidar_grid (B,F,Hr,Wr), and radar_grid with `radar` -> f_lidar (B,C,H,W), heatmap logits and box."""
+        """lidar_grid (B,F,Hr,Wr), and radar_grid with `radar` -> f_lidar (B,C,H,W) and the tensors of `predict`."""
         maps = [self.encoder(batch["lidar_grid"])]
         maps += [] if self.radar is None else [self.radar(batch["radar_grid"])]
         f_lidar = self.add_position(self.join(torch.cat(maps, 1)))
-        heatmap, box = self.predict(f_lidar)
-        return {"f_lidar": f_lidar, "heatmap": heatmap, "box": box}
+        return {"f_lidar": f_lidar, **self.predict(f_lidar)}
 
 
 class LabelEncoder(nn.Module):

@@ -24,7 +24,7 @@
 extern "C" {
 #endif
 
-#define IMKD_ABI_VERSION 5u
+#define IMKD_ABI_VERSION 6u
 #define IMKD_OK 0
 #define IMKD_UNEXPECTED (-1) /* no number in imkd/error.hpp: out of memory, or the handle is NULL */
 
@@ -39,6 +39,7 @@ typedef struct imkd_detector imkd_detector;
 typedef struct imkd_synchronizer imkd_synchronizer;
 typedef struct imkd_monitor imkd_monitor;
 typedef struct imkd_watchdog imkd_watchdog;
+typedef struct imkd_tracker imkd_tracker; /* since version 6 */
 
 typedef enum imkd_mode { IMKD_FULL, IMKD_PARTIAL, IMKD_CAMERA_ONLY, IMKD_RADAR_ONLY, IMKD_BLIND } imkd_mode;
 
@@ -181,6 +182,10 @@ typedef struct imkd_result {
    */
   const void* warnings;
   uint32_t warning_count, warning_stride;
+  /* Since version 6: (4, 4) row-major ego pose at timestamp_ns; vx, vy m/s and yaw rate rad/s in the ego frame. NULL
+   * where they are unknown. */
+  const double* T_world_ego;
+  const double* twist;
 } imkd_result;
 
 static inline const imkd_detection* imkd_detection_at(const imkd_result* result, uint32_t index) {
@@ -203,7 +208,8 @@ typedef enum imkd_names {
   IMKD_MODES,
   IMKD_SENSOR_STATES,
   IMKD_PUSHED,
-  IMKD_MOTION_SOURCES /* since version 5 */
+  IMKD_MOTION_SOURCES, /* since version 5 */
+  IMKD_TRACK_STATES    /* since version 6 */
 } imkd_names;
 
 /* The version of the library; IMKD_ABI_VERSION is that of the header. */
@@ -227,9 +233,9 @@ IMKD_API int imkd_detector_reset(imkd_detector* detector);
 /* The text of the handle's last failure, "error[E0402] what / where / how to fix"; "" if no call failed. Valid until
  * this thread calls this function again. */
 IMKD_API const char* imkd_detector_error(const imkd_detector* detector);
-/* The name of a class, camera, radar, stage, mode, sensor state, imkd_pushed or motion source; NULL if the index is too
- * large. Valid until the handle's next load or set_rig. The last five lists are the library's: the handle may be NULL.
- */
+/* The name of a class, camera, radar, stage, mode, sensor state, imkd_pushed, motion source or track state; NULL if the
+ * index is too large. Valid until the handle's next load or set_rig. The last six lists are the library's: the handle
+ * may be NULL. */
 IMKD_API const char* imkd_detector_name(const imkd_detector* detector, imkd_names names, uint32_t index);
 
 /* ---- live input, since version 3; imkd/synchronizer.hpp and imkd/monitor.hpp define the terms ----
@@ -339,6 +345,58 @@ IMKD_API int imkd_watchdog_poll(imkd_watchdog* watchdog);
 /* overdue: receives 1 from a miss to the next beat. misses: receives the number since the start. Either may be NULL. */
 IMKD_API int imkd_watchdog_state(const imkd_watchdog* watchdog, uint32_t* overdue, int64_t* misses);
 IMKD_API const char* imkd_watchdog_error(const imkd_watchdog* watchdog);
+
+/* ---- tracks, since version 6; imkd/tracker.hpp defines the terms ----
+ *
+ *   if (imkd_detector_infer(detector, frames, &result) == IMKD_OK)
+ *     if (imkd_tracker_update(tracker, &result, &tracks) == IMKD_OK) puts("tracks"); */
+
+typedef enum imkd_track_state { IMKD_TRACK_TENTATIVE, IMKD_TRACK_CONFIRMED, IMKD_TRACK_COASTING } imkd_track_state;
+
+typedef struct imkd_tracker_options {
+  uint32_t struct_size;
+  int32_t max_tracks;                /* 0: 512 */
+  double birth_score, confirm_score; /* 0: 0.2, 0.5. For a limit of practically 0 use 1e-9. */
+  double max_age, max_gap;           /* s; 0: 2, 2 */
+} imkd_tracker_options;
+
+typedef struct imkd_track {
+  int64_t id;                 /* from 1; never repeats in the life of a handle's load */
+  int32_t state;              /* imkd_track_state */
+  uint32_t velocity_measured; /* 0: no detection had a velocity; it follows from positions alone */
+  imkd_detection box;         /* in the ego frame at the result's timestamp_ns; the score is that of the track */
+  float velocity_std;         /* m/s, along each axis */
+  float age, coasting;        /* s since the first and since the last detection */
+  int32_t hits;               /* detections */
+  int32_t detection;          /* index of the detection in the result; -1: none in this frame */
+} imkd_track;
+
+/* The pointer is valid until the handle's next update, load or destroy. */
+typedef struct imkd_tracks {
+  uint32_t struct_size;
+  uint32_t track_count;
+  const void* tracks; /* imkd_track by id, track_stride bytes apart: use imkd_track_at */
+  uint32_t track_stride;
+  uint32_t over_ground; /* 0: no ego motion is known, the objects are tracked in the ego frame */
+  /* Of this frame, ignored: not finite or out of range, and beyond the memory. */
+  int32_t detections_invalid, detections_overflow;
+  int64_t restarts, repeats; /* so often all tracks were discarded, and a frame ignored for its time */
+} imkd_tracks;
+
+static inline const imkd_track* imkd_track_at(const imkd_tracks* tracks, uint32_t index) {
+  return (const imkd_track*)((const char*)tracks->tracks + (size_t)index * tracks->track_stride);
+}
+
+IMKD_API imkd_tracker* imkd_tracker_new(void);
+IMKD_API void imkd_tracker_destroy(imkd_tracker* tracker);
+/* model: as above. options may be NULL. */
+IMKD_API int imkd_tracker_load(imkd_tracker* tracker, const char* model, const imkd_tracker_options* options);
+/* Of the next frame. result: of imkd_detector_infer, or filled by the caller: its detections, timestamp_ns, T_world_ego
+ * and twist are read. */
+IMKD_API int imkd_tracker_update(imkd_tracker* tracker, const imkd_result* result, imkd_tracks* tracks);
+/* Discards the tracks; ids continue. */
+IMKD_API int imkd_tracker_reset(imkd_tracker* tracker);
+IMKD_API const char* imkd_tracker_error(const imkd_tracker* tracker);
 
 #ifdef __cplusplus
 }

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "imkd/frames.hpp"
+
 namespace imkd {
 
 struct Detection {
@@ -122,6 +124,7 @@ struct Result {
   std::int64_t timestamp_ns = 0;
   std::vector<Detection> detections;  // by descending logit, then by class and cell index
   Health health;
+  Ego ego;                     // pose and twist at timestamp_ns, where EgoMotion has them
   MapView segmentation;        // probability of a vehicle, where the spec has segmentation; 0 when blind
   std::vector<MapView> debug;  // with DetectorOptions::debug: the gates i_cam and i_rad, 0..1
   std::array<float, kStages> timings_us{};

@@ -11,6 +11,7 @@
 #include "imkd/frames.hpp"
 #include "imkd/imkd.h"
 #include "imkd/rig.hpp"
+#include "imkd/spec.hpp"
 
 namespace imkd::c {
 
@@ -132,6 +133,15 @@ inline void check_reserved(std::uint32_t value, const char* where) {
 }
 
 ImageView image_view(const imkd_image& image);
-SensorRig load_rig(const char* text);  // a path, or JSON if it begins with "{"
+SensorRig load_rig(const char* text);   // a path, or JSON if it begins with "{"
+ModelSpec load_spec(const char* text);  // the same, of a folder NAME.imkd
+// Unchecked: Synchronizer and Tracker refuse a matrix that is no pose as data.
+Ego read_ego(const double* T_world_ego, const double* twist);
+
+// 0 leaves the default.
+template <class Number>
+void set_unless_0(Number& option, Number value) {
+  if (value != 0) option = value;
+}
 
 }  // namespace imkd::c

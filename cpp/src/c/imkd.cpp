@@ -1,4 +1,5 @@
-// The C ABI of the detector: checks the structs and converts them to the core's. The live handles are in live.cpp.
+// The C ABI of the detector: checks the structs and converts them to the core's. The live handles are in live.cpp, the
+// tracker in tracker.cpp.
 #include "imkd/imkd.h"
 
 #include <cmath>
@@ -9,6 +10,7 @@
 
 #include "c/handle.hpp"
 #include "engine/ort.hpp"
+#include "imkd/bundle.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/error.hpp"
 #include "live_fields.hpp"
@@ -47,6 +49,19 @@ ImageView image_view(const imkd_image& image) {
 SensorRig load_rig(const char* text) {
   if (!text) throw Error(Code::rig_syntax, "is NULL", "rig", "give the path of a JSON file, or the JSON itself");
   return text[0] == '{' ? SensorRig::from_json(text) : SensorRig::load(text);
+}
+
+ModelSpec load_spec(const char* text) {
+  if (!text)
+    throw Error(Code::bundle_missing, "is NULL", "model", "give the path of a folder NAME.imkd, or the JSON of a spec");
+  return text[0] == '{' ? ModelSpec::from_json(text) : Bundle::load(text).spec;
+}
+
+Ego read_ego(const double* T_world_ego, const double* twist) {
+  Ego ego;
+  if (T_world_ego) std::memcpy(ego.T_world_ego.emplace().data(), T_world_ego, sizeof(Mat4));
+  if (twist) std::memcpy(ego.twist.emplace().data(), twist, sizeof(Vec3));
+  return ego;
 }
 
 }  // namespace imkd::c
@@ -163,6 +178,8 @@ void write_result(const Result& r, imkd_result* output) {
   all.warnings = h.warnings.data();
   all.warning_count = static_cast<std::uint32_t>(h.warnings.size());
   all.warning_stride = sizeof(Warning);
+  if (r.ego.T_world_ego) all.T_world_ego = r.ego.T_world_ego->data();
+  if (r.ego.twist) all.twist = r.ego.twist->data();
   write(all, output);
 }
 
@@ -252,6 +269,8 @@ const char* imkd_detector_name(const imkd_detector* handle, imkd_names names, st
       return name_of<Pushed>(index);
     case IMKD_MOTION_SOURCES:
       return name_of<MotionSource>(index);
+    case IMKD_TRACK_STATES:
+      return name_of<TrackState>(index);
     default:
       break;
   }

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "c/handle.hpp"
-#include "imkd/bundle.hpp"
 #include "imkd/error.hpp"
 #include "imkd/imkd.h"
 #include "imkd/monitor.hpp"
@@ -53,31 +52,11 @@ std::shared_ptr<Core> core_of(const LiveHandle<Core>& handle) {
   return core;
 }
 
-ModelSpec load_spec(const char* text) {
-  if (!text)
-    throw Error(Code::bundle_missing, "is NULL", "model", "give the path of a folder NAME.imkd, or the JSON of a spec");
-  return text[0] == '{' ? ModelSpec::from_json(text) : Bundle::load(text).spec;
-}
-
-// 0 leaves the default.
-template <class Number>
-void set_unless_0(Number& option, Number value) {
-  if (value != 0) option = value;
-}
-
 std::int64_t time_of(std::uint32_t has_timestamp, std::int64_t timestamp_ns, const char* where) {
   if (!has_timestamp)
     throw Error(Code::frame_bad_time, "is 0, but a live item needs its own time", where,
                 "set it to 1, and timestamp_ns");
   return timestamp_ns;
-}
-
-// Unchecked: the synchronizer returns Pushed::invalid for a matrix that is no pose.
-Ego read_ego(const double* T_world_ego, const double* twist) {
-  Ego ego;
-  if (T_world_ego) std::memcpy(ego.T_world_ego.emplace().data(), T_world_ego, sizeof(Mat4));
-  if (twist) std::memcpy(ego.twist.emplace().data(), twist, sizeof(Vec3));
-  return ego;
 }
 
 RadarSweep read_sweep(const imkd_sweep* input) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from imkd_edge.rig import SensorRig
 from imkd_edge.sources.absences import Absences
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.folder import FolderSource, is_folder, problems
-from imkd_edge.sources.folder.format import Frame
+from imkd_edge.sources.folder.format import RIG, Frame
 from imkd_edge.sources.open import is_synth
 from imkd_edge.sources.plane import Plane
 from imkd_edge.sources.select import OPTIONAL, open_with, source_name
@@ -69,6 +70,12 @@ class Survey:
     def rig(self) -> SensorRig | None:
         """That of most frames; the first where several are as frequent."""
         return next(iter(self.rigs.values()), None)
+
+    def add_rig(self, folder: Path) -> None:
+        """The rig of a drive folder that does not open, where the rig itself does."""
+        with contextlib.suppress(Error):
+            rig = SensorRig.load(str(folder / RIG))
+            self.rigs[rig.hash()] = rig
 
     def add_sample(self, sample: Sample, index: int, twist: np.ndarray | None) -> None:
         """A sample; twist: of its frame by the poses of frames, None where these are not known."""
@@ -143,8 +150,9 @@ def survey(
         if any(fault.is_error for fault in result.faults):
             try:
                 result.source = open_with(source, options or {})
-            except Error:
-                return result  # listed among the faults
+            except Error:  # listed among the faults
+                result.add_rig(folder)
+                return result
     if result.source is None:
         result.source = open_with(source, options or {}, dict.fromkeys(OPTIONAL, True) if folder is not None else {})
     if not result.source.names:

@@ -58,7 +58,7 @@ def judge(moments: Moments, classes: Sequence[str] = ()) -> Findings:
         return
 
     def where(rows: np.ndarray) -> str:
-        return "frame " + listed(moments.names[frames[row]] for row in np.flatnonzero(rows))
+        return "frame " + listed(dict.fromkeys(moments.names[frames[row]] for row in np.flatnonzero(rows)))
 
     for label in sorted(set(moments.labels)):
         yield from _judge_sizes(label, boxes, labels == label, where)

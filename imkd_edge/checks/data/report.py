@@ -71,6 +71,12 @@ class Report:
             return "error"
         return "warning" if self.findings else "ok"
 
+    def read_text(self) -> str:
+        """Which sensor files were read, for people."""
+        if not self.read and self.status == "error":
+            return "its sensor data were not examined: mend the errors, then check again"
+        return f"the sensor files of {self.read} were read"
+
     def to_dict(self) -> dict[str, Any]:
         """The report as --json prints it."""
         return {"status": self.status, **asdict(self)}

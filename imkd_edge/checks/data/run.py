@@ -113,7 +113,7 @@ def _planes(data: Survey) -> Plane:
 def _judge_rigs(data: Survey) -> Findings:
     """Each finding once, though several rigs have it."""
     known: set[tuple[str, str]] = set()
-    where = "rig.json" if data.source is not None and data.source.kind == "folder" else "rig"
+    where = "rig.json" if data.source is None or data.source.kind == "folder" else "rig"
     for number, calibration in enumerate(data.rigs.values()):
         for finding in rig.judge(calibration, where if not number else f"rig {number + 1}"):
             key = finding.code, finding.what.split(":")[0]

@@ -34,7 +34,7 @@ DATASET_KEYS = ("format", "name", "licence", "intensity", "classes", "traffic", 
 FRAME_KEYS = ("frame", "scene", "timestamp_ns", "rig", "cameras", "radars", "lidar", "ego", "objects")
 READING_KEYS = ("file", "timestamp_ns", "T_world_ego")
 EGO_KEYS = ("T_world_ego", "twist")
-OBJECT_KEYS = ("label", "center", "size", "yaw", "velocity", "track", "occlusion")
+OBJECT_KEYS = ("label", "center", "size", "yaw", "velocity", "track", "occlusion", "score")
 _LARGEST_ANGLE = 2 * np.pi  # rad; beyond, it is in degrees
 
 
@@ -254,6 +254,8 @@ def _object(
     if abs(box[6]) > _LARGEST_ANGLE:
         values.fault(code, f"{where}.yaw is {box[6]:g}", "write radians, from -pi to pi")
     occlusion = values.choice(entry["occlusion"], f"{where}.occlusion", range(4)) if "occlusion" in entry else -1
+    if "score" in entry:  # of a network that wrote the label; a label counts whatever its score
+        values.numbers(entry["score"], (), f"{where}.score", code)
     track = values.text(entry["track"], f"{where}.track") if "track" in entry else None
     if values.faults > before or label is None:
         return None

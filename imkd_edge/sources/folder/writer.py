@@ -253,6 +253,8 @@ def _objects(truth: Truth, tracks: Sequence[object] | None) -> list[dict[str, An
             item["track"] = str(tracks[i])
         if occlusion >= 0:
             item["occlusion"] = occlusion
+        if truth.scores is not None:
+            item["score"] = round(float(truth.scores[i]), 4)
         result.append(item)
     for rack in truth.racks.tolist():
         result.append({"label": RACK, "center": rack[:3], "size": rack[3:6], "yaw": rack[6]})

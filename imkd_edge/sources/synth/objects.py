@@ -53,7 +53,7 @@ class Catalogue:
         for name, entry in entries.items():
             kind = entry.get("like", name) if isinstance(entry, Mapping) else entry
             if kind not in CLASSES or kind in labels:
-                problem = "is like" if kind not in CLASSES else f"is like {labels[kind]!r}, a"
+                problem = f"is like {labels[kind]!r}, a" if kind in labels else "is no kind of object here:"
                 fix = f"choose each once from {', '.join(CLASSES)}"
                 raise Error(Code.spec_bad_value, f"class {name!r} {problem} {kind!r}", _WHERE, fix)
             labels[kind] = str(name)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from imkd_edge.bundle.files import write_atomically
 from imkd_edge.errors import Code, Error
-from imkd_edge.result import Result
+from imkd_edge.result import Detection, Result
 from imkd_edge.sources.base import Sample
 from imkd_edge.spec import ModelSpec
 from imkd_edge.view.draw import bev, maps, panel
@@ -70,7 +71,11 @@ class _Scene:
         occlusion = np.zeros(0) if sample.truth is None else sample.truth.occlusion
         self.visible = [box for box, level in zip(self.truth, occlusion) if level < 3]
         detections = [] if result is None else result.detections
-        self.shapes = [self._shape(detection) for detection in detections]
+        tracks = {} if result is None else result.track_of
+        for index, track in tracks.items():
+            detections[index] = replace(detections[index], velocity=track.velocity)
+        ids = [f"#{tracks[index].id} " if index in tracks else "" for index in range(len(detections))]
+        self.shapes = [self._shape(detection, id) for detection, id in zip(detections, ids, strict=True)]
         self.rows = [
             (d.label, self._color(d.label), d.score, float(np.hypot(*d.center[:2])), float(np.hypot(*d.velocity)))
             for d in detections
@@ -86,9 +91,9 @@ class _Scene:
     def _color(self, label: str) -> tuple[int, int, int]:
         return class_color(label, self.classes.index(label) if label in self.classes else 0)
 
-    def _shape(self, detection) -> Shape:
+    def _shape(self, detection: Detection, id: str) -> Shape:
         box = np.array([*detection.center, *detection.size, detection.yaw, *detection.velocity], np.float64)
-        return box, self._color(detection.label), f"{detection.label} {detection.score:.2f}"
+        return box, self._color(detection.label), f"{id}{detection.label} {detection.score:.2f}"
 
     def _extent(self) -> bev.Extent:
         grid = self.spec.grid
@@ -156,6 +161,8 @@ class _Scene:
             parts.append(f"bundle {self.bundle}")
         if self.result is not None:
             parts.append(f"{len(self.result.detections)} detections")
+            if self.result.tracks is not None:
+                parts.append(f"{sum(track.state != 'tentative' for track in self.result.tracks)} tracks")
             parts += [f"{self.result.total_us / 1000:.1f} ms"] if self.result.total_us else []
             parts.append(f"health: {self.result.health.mode}")
         canvas.text(x, 30, "   ·   ".join(parts), self.theme.muted, 14)

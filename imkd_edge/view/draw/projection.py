@@ -42,7 +42,7 @@ def projections(sample: Sample, points: np.ndarray) -> np.ndarray:
         window = canvas.window(x, y, tile, round(tile * camera.height / camera.width))
         draw_camera(window, camera, sample.frames.get(camera.name), (points, colors), [], shapes, theme)
     returns = bev.radar_returns(sample, motion)
-    extent = _extent(np.concatenate([returns.points, *(box[None, :2] for box, _, _ in shapes)]))
+    extent = _extent(np.concatenate([returns.points[:, :2], *(box[None, :2] for box, _, _ in shapes)]))
     bev.draw_bev(canvas.window(0, top, width, BEV_HEIGHT), extent, True, returns, [], shapes, theme)
     return canvas.picture()
 

@@ -1,0 +1,384 @@
+#include "imkd/tracker.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "assignment.hpp"
+#include "imkd/ego_motion.hpp"
+#include "live_options.hpp"
+#include "odometry.hpp"
+#include "time_ns.hpp"
+#include "track_filter.hpp"
+
+namespace imkd {
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+constexpr float kMaxNumber = 1e5F;    // m and rad, of a detection
+constexpr double kGate = 3.0;         // standard deviations of the distance
+constexpr double kDeathScore = 0.02;  // a track below it ends
+constexpr double kScoreFall = 1.0;    // s in which the score of a coasting track falls to 1 / e
+constexpr double kMaxVotes = 3.0;     // detections of the other heading that turn a track round at most
+// Standard deviations of one detection, and of the drift within 1 s.
+constexpr double kYawStd = 0.2, kYawDrift = 0.4;        // rad
+constexpr double kHeightStd = 0.2, kHeightDrift = 0.2;  // m, of the centre
+constexpr double kSizeStd = 0.3, kSizeDrift = 0.02;     // m
+
+double square(double x) { return x * x; }
+double wrapped(double angle) { return angle - 2 * kPi * std::floor((angle + kPi) / (2 * kPi)); }  // [-pi, pi)
+double heading_of(const Mat4& T) { return std::atan2(T[4], T[0]); }
+
+bool is_valid(const Detection& d, std::size_t classes) {
+  for (const float x : {d.x, d.y, d.z, d.length, d.width, d.height, d.yaw})
+    if (!(std::abs(x) <= kMaxNumber)) return false;  // NaN too
+  return d.length > 0 && d.width > 0 && d.height > 0 && d.score >= 0 && d.score <= 1 && d.label >= 0 &&
+         static_cast<std::size_t>(d.label) < classes;
+}
+
+struct Object {
+  std::int64_t id = 0;
+  int label = 0;
+  bool confirmed = false, velocity_measured = false;
+  double score = 0;
+  MotionFilter motion;
+  DriftFilter z, yaw;
+  std::array<DriftFilter, 3> size;         // length, width, height
+  double votes = kMaxVotes;                // below 0 the heading is the other one
+  std::int64_t first_ns = 0, last_ns = 0;  // detections
+  int hits = 0;
+  int detection = -1;  // of this frame, index into Result::detections
+};
+
+// A detection in the odometry frame.
+struct Observation {
+  int detection, label;
+  double score;
+  std::array<double, 2> position, velocity;
+  bool has_velocity;
+  double z, yaw;
+  std::array<double, 3> size;
+};
+
+void begin(Object& object, const Observation& o, const ClassMotion& motion) {
+  object.label = o.label;
+  object.motion.position = o.position;
+  object.motion.pp = square(motion.position_std);
+  object.motion.vv = square(motion.speed_std);
+  object.z = {o.z, square(kHeightStd)};
+  object.yaw = {o.yaw, square(kYawStd)};
+  for (std::size_t i = 0; i < 3; ++i) object.size[i] = {o.size[i], square(kSizeStd)};
+}
+
+// A heading that differs by more than 90 degrees counts as the opposite one, and votes against the track's.
+void observe_yaw(Object& object, double yaw, double score) {
+  double innovation = wrapped(yaw - object.yaw.value);
+  const bool opposite = std::abs(innovation) > kPi / 2;
+  if (opposite) innovation = wrapped(innovation + kPi);
+  object.yaw.observe(innovation, square(kYawStd));
+  object.votes = std::min(object.votes + (opposite ? -score : score), kMaxVotes);
+  if (object.votes < 0) {
+    object.yaw.value += kPi;
+    object.votes = -object.votes;
+  }
+  object.yaw.value = wrapped(object.yaw.value);
+}
+
+void observe(Object& object, const Observation& o, const ClassMotion& motion) {
+  object.motion.observe_position(o.position, square(motion.position_std));
+  observe_yaw(object, o.yaw, o.score);
+  object.z.observe(o.z - object.z.value, square(kHeightStd));
+  for (std::size_t i = 0; i < 3; ++i) object.size[i].observe(o.size[i] - object.size[i].value, square(kSizeStd));
+}
+
+// What a first detection and a later one have in common.
+void count(Object& object, const Observation& o, const ClassMotion& motion, std::int64_t now_ns) {
+  if (o.has_velocity) object.motion.observe_velocity(o.velocity, square(motion.velocity_std));
+  object.velocity_measured |= o.has_velocity;
+  object.score = 1 - (1 - object.score) * (1 - o.score);
+  object.detection = o.detection;
+  object.last_ns = now_ns;
+  ++object.hits;
+}
+
+void predict(Object& object, const ClassMotion& motion, double seconds) {
+  object.motion.predict(seconds, motion.acceleration);
+  object.z.predict(seconds, kHeightDrift);
+  object.yaw.predict(seconds, kYawDrift);
+  for (DriftFilter& size : object.size) size.predict(seconds, kSizeDrift);
+  object.detection = -1;
+}
+
+void check(double value, double least, double most, const std::string& name, const std::string& allowed) {
+  if (!(value >= least && value <= most)) refuse_option(name, value, allowed);
+}
+
+std::vector<ClassMotion> motions_of(const ModelSpec& spec, const TrackerOptions& options) {
+  std::vector<ClassMotion> motions;
+  for (const ClassSpec& one : spec.head.classes) motions.push_back(class_motion(one.name));
+  for (const ClassMotion& one : options.classes) {
+    const auto motion =
+        std::find_if(motions.begin(), motions.end(), [&](const ClassMotion& m) { return m.name == one.name; });
+    const std::string where = "TrackerOptions::classes[\"" + one.name + "\"]";
+    if (motion == motions.end())
+      throw Error(Code::spec_bad_value, "the model has no such class", where, "use the name of a class of the spec");
+    for (const double value : {one.position_std, one.velocity_std, one.speed_std, one.acceleration})
+      check(value, 1e-3, 1e3, where, "0.001 to 1000");
+    *motion = one;
+  }
+  return motions;
+}
+
+}  // namespace
+
+ClassMotion class_motion(const std::string& name) {
+  static const std::vector<ClassMotion> motions = {
+      {"pedestrian", 0.3, 2.0, 1.5, 1.0}, {"person", 0.3, 2.0, 1.5, 1.0},       {"bicycle", 0.4, 2.0, 4.0, 1.5},
+      {"cyclist", 0.4, 2.0, 4.0, 1.5},    {"traffic_cone", 0.3, 2.0, 0.2, 0.1}, {"barrier", 0.3, 2.0, 0.2, 0.1},
+      {"pallet", 0.3, 2.0, 0.2, 0.1},     {"forklift", 0.4, 2.0, 3.0, 1.5},
+  };
+  for (const ClassMotion& motion : motions)
+    if (motion.name == name) return motion;
+  ClassMotion any;
+  any.name = name;
+  return any;
+}
+
+struct Tracker::State {
+  TrackerOptions options;
+  std::vector<ClassMotion> motions;  // by label
+  std::size_t max_detections;
+  Odometry odometry;
+  bool started = false;
+  std::int64_t now_ns = 0, next_id = 1;
+  TrackerHealth health;
+  std::vector<Object> objects;            // by id
+  std::vector<Observation> observations;  // in the order of the detections
+  std::vector<Track> tracks;
+  // of the class that is being assigned
+  std::vector<std::size_t> class_objects, class_observations;
+  std::vector<double> cost;
+  std::vector<char> taken;  // by observation
+  Assignment assignment;
+
+  State(const ModelSpec& spec, const TrackerOptions& values)
+      : options(values),
+        motions(motions_of(spec, values)),
+        max_detections(static_cast<std::size_t>(spec.head.max_detections)),
+        assignment(std::max(max_detections, static_cast<std::size_t>(values.max_tracks))) {
+    const auto max_tracks = static_cast<std::size_t>(options.max_tracks);
+    objects.reserve(max_tracks);
+    tracks.reserve(max_tracks);
+    observations.reserve(max_detections);
+    class_objects.reserve(max_tracks);
+    class_observations.reserve(max_detections);
+    cost.reserve(max_tracks * max_detections);
+    taken.reserve(max_detections);
+  }
+
+  void restart() {
+    health.restarts += started;
+    objects.clear();
+    odometry.reset();
+  }
+
+  // Extrapolates the objects to the frame, or restarts.
+  void advance(const Result& result) {
+    const double seconds = seconds_between(now_ns, result.timestamp_ns);
+    const bool in_time = started && seconds > 0 && seconds <= options.max_gap;
+    if (!in_time) restart();
+    Odometry::Step step = odometry.advance(result.timestamp_ns, result.ego);
+    if (in_time && step != (health.over_ground ? Odometry::Step::motion : Odometry::Step::none)) {
+      restart();
+      step = odometry.advance(result.timestamp_ns, result.ego);
+    }
+    health.over_ground = step != Odometry::Step::none;
+    started = true;
+    now_ns = result.timestamp_ns;
+    for (Object& object : objects) {
+      predict(object, motions[static_cast<std::size_t>(object.label)], seconds);
+      object.score *= std::exp(-seconds / kScoreFall);
+    }
+  }
+
+  void read(const std::vector<Detection>& detections) {
+    const Mat4& T = odometry.T_odom_ego();
+    const double heading = heading_of(T);
+    observations.clear();
+    for (std::size_t i = 0; i < detections.size(); ++i) {
+      const Detection& d = detections[i];
+      if (!is_valid(d, motions.size())) {
+        ++health.detections_invalid;
+      } else if (observations.size() == max_detections) {
+        ++health.detections_overflow;
+      } else {
+        const Vec3 centre = transform(T, {d.x, d.y, d.z}), velocity = rotate(T, {d.vx, d.vy, 0});
+        const bool has_velocity =
+            health.over_ground && std::abs(d.vx) <= kMaxVelocity && std::abs(d.vy) <= kMaxVelocity;
+        observations.push_back({static_cast<int>(i),
+                                d.label,
+                                d.score,
+                                {centre[0], centre[1]},
+                                {velocity[0], velocity[1]},
+                                has_velocity,
+                                centre[2],
+                                wrapped(d.yaw + heading),
+                                {d.length, d.width, d.height}});
+      }
+    }
+  }
+
+  double gate_of(const Object& object, const ClassMotion& motion) const {
+    return kGate * std::sqrt(object.motion.pp + square(motion.position_std));
+  }
+
+  // Of the class's objects and observations: the distance minus the widest gate, so that a pair's cost depends on its
+  // distance alone; 0 beyond the object's own gate.
+  void compute_costs(const ClassMotion& motion) {
+    double widest = 0;
+    for (const std::size_t i : class_objects) widest = std::max(widest, gate_of(objects[i], motion));
+    cost.clear();
+    for (const std::size_t i : class_objects) {
+      const double gate = gate_of(objects[i], motion);
+      const std::array<double, 2>& position = objects[i].motion.position;
+      for (const std::size_t j : class_observations) {
+        const std::array<double, 2>& other = observations[j].position;
+        const double distance = std::hypot(other[0] - position[0], other[1] - position[1]);
+        cost.push_back(distance < gate ? distance - widest : 0);
+      }
+    }
+  }
+
+  void assign(int label) {
+    class_objects.clear();
+    class_observations.clear();
+    for (std::size_t i = 0; i < objects.size(); ++i)
+      if (objects[i].label == label) class_objects.push_back(i);
+    for (std::size_t i = 0; i < observations.size(); ++i)
+      if (observations[i].label == label) class_observations.push_back(i);
+    if (class_objects.empty() || class_observations.empty()) return;
+
+    const ClassMotion& motion = motions[static_cast<std::size_t>(label)];
+    compute_costs(motion);
+    const std::vector<int>& column_of_row =
+        assignment.solve(cost, static_cast<int>(class_objects.size()), static_cast<int>(class_observations.size()));
+    for (std::size_t row = 0; row < class_objects.size(); ++row) {
+      if (column_of_row[row] < 0) continue;
+      const auto column = static_cast<std::size_t>(column_of_row[row]);
+      if (cost[row * class_observations.size() + column] >= 0) continue;
+      Object& object = objects[class_objects[row]];
+      const Observation& o = observations[class_observations[column]];
+      observe(object, o, motion);
+      count(object, o, motion, now_ns);
+      taken[class_observations[column]] = 1;
+    }
+  }
+
+  void end_objects() {
+    const auto ended = [&](const Object& object) {
+      return object.score < kDeathScore || seconds_between(object.last_ns, now_ns) > options.max_age;
+    };
+    objects.erase(std::remove_if(objects.begin(), objects.end(), ended), objects.end());
+  }
+
+  void begin_objects() {
+    for (std::size_t i = 0; i < observations.size(); ++i) {
+      const Observation& o = observations[i];
+      if (taken[i] || o.score < options.birth_score) continue;
+      if (objects.size() == static_cast<std::size_t>(options.max_tracks)) {
+        ++health.detections_overflow;
+        continue;
+      }
+      const ClassMotion& motion = motions[static_cast<std::size_t>(o.label)];
+      Object object;
+      object.id = next_id++;
+      object.first_ns = now_ns;
+      begin(object, o, motion);
+      count(object, o, motion, now_ns);
+      objects.push_back(object);
+    }
+  }
+
+  Track track_of(const Object& object, const Mat4& T_ego_odom, double heading) const {
+    constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
+    const Vec3 centre = transform(T_ego_odom, {object.motion.position[0], object.motion.position[1], object.z.value});
+    const Vec3 velocity = rotate(T_ego_odom, {object.motion.velocity[0], object.motion.velocity[1], 0});
+    const bool known = object.velocity_measured || object.hits > 1;
+    Track track;
+    track.id = object.id;
+    track.state = !object.confirmed      ? TrackState::tentative
+                  : object.detection < 0 ? TrackState::coasting
+                                         : TrackState::confirmed;
+    track.box = {static_cast<float>(centre[0]),
+                 static_cast<float>(centre[1]),
+                 static_cast<float>(centre[2]),
+                 static_cast<float>(object.size[0].value),
+                 static_cast<float>(object.size[1].value),
+                 static_cast<float>(object.size[2].value),
+                 static_cast<float>(wrapped(object.yaw.value + heading)),
+                 known ? static_cast<float>(velocity[0]) : kUnknown,
+                 known ? static_cast<float>(velocity[1]) : kUnknown,
+                 static_cast<float>(object.score),
+                 object.label};
+    track.velocity_measured = object.velocity_measured;
+    track.velocity_std = static_cast<float>(std::sqrt(std::max(object.motion.vv, 0.0)));
+    track.age = static_cast<float>(seconds_between(object.first_ns, now_ns));
+    track.coasting = static_cast<float>(seconds_between(object.last_ns, now_ns));
+    track.hits = object.hits;
+    track.detection = object.detection;
+    return track;
+  }
+
+  void publish() {
+    const Mat4 T_ego_odom = inverse_rigid(odometry.T_odom_ego());
+    const double heading = heading_of(T_ego_odom);
+    tracks.clear();
+    for (Object& object : objects) {
+      object.confirmed |= object.score >= options.confirm_score;
+      tracks.push_back(track_of(object, T_ego_odom, heading));
+    }
+  }
+};
+
+Tracker::Tracker(const ModelSpec& spec, const TrackerOptions& options) {
+  spec.check();
+  check(options.birth_score, 0, 1, "birth_score", "0 to 1");
+  check(options.confirm_score, 0, 1, "confirm_score", "0 to 1");
+  check(options.max_age, 0, 60, "max_age", "0 to 60 s");
+  check(options.max_gap, 1e-3, 60, "max_gap", "0.001 to 60 s");
+  check(options.max_tracks, 1, 4096, "max_tracks", "1 to 4096");
+  state_ = std::make_unique<State>(spec, options);
+}
+
+Tracker::~Tracker() = default;
+Tracker::Tracker(Tracker&&) noexcept = default;
+Tracker& Tracker::operator=(Tracker&&) noexcept = default;
+
+const std::vector<Track>& Tracker::update(const Result& result) {
+  State& s = *state_;
+  if (s.started && result.timestamp_ns == s.now_ns) {
+    ++s.health.repeats;
+    return s.tracks;
+  }
+  s.health.detections_invalid = s.health.detections_overflow = 0;
+  s.advance(result);
+  s.read(result.detections);
+  s.taken.assign(s.observations.size(), 0);
+  for (std::size_t label = 0; label < s.motions.size(); ++label) s.assign(static_cast<int>(label));
+  s.end_objects();
+  s.begin_objects();
+  s.publish();
+  return s.tracks;
+}
+
+const TrackerHealth& Tracker::health() const { return state_->health; }
+
+void Tracker::reset() {
+  State& s = *state_;
+  s.objects.clear();
+  s.tracks.clear();
+  s.odometry.reset();
+  s.started = false;
+}
+
+}  // namespace imkd

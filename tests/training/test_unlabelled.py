@@ -1,0 +1,120 @@
+"""Frames without labels teach by the distillation's terms, without detection losses; the teacher never sees them."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import DISTIL, write_toy_config
+from imkd_edge.errors import Error
+from imkd_edge.options import TrainOptions
+from imkd_edge.sources import open_source
+from imkd_edge.training import program
+from imkd_edge.training.config import load_config
+from imkd_edge.training.data import collate
+from imkd_edge.training.losses import detection_losses, gaussian_focal
+from imkd_edge.training.mix import mix_batch
+from imkd_edge.training.program import open_dataset, train, with_unlabelled
+from imkd_edge.training.run import Run
+from imkd_edge.training.stages import StudentStage
+from imkd_edge.training.unlabelled import PREFIX, PartlyLabelled, is_labelled
+
+TERMS = (
+    DISTIL.replace("label_epochs = 2", "label_epochs = 1").replace("epochs = 2", "epochs = 1").replace("0.1\n", "0\n")
+)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_toy_config(tmp_path / "toy.toml", TERMS)
+
+
+def partly(config, changes=()):
+    """Eight labelled frames, eight without labels of another world, and the settings."""
+    settings = load_config(config, ["data.unlabelled=synth:7", *changes])
+    dataset = with_unlabelled(open_dataset(settings, 0))
+    dataset.lidar = True
+    return dataset, settings
+
+
+def test_frames_of_the_other_source_come_after_the_labelled_ones_and_without_labels():
+    source = open_source("synth", scenes=2, frames_per_scene=2)
+    other = open_source("synth:7", scenes=1, frames_per_scene=2)
+    joined = PartlyLabelled(source, other, other.names[1:])
+    assert joined.names == [*source.names, PREFIX + other.names[1]]
+    sample, raw = joined[joined.names[-1]], other[other.names[1]]
+    assert sample.truth is None and raw.truth is not None and sample.name == joined.names[-1]
+    assert sample.scene == PREFIX + raw.scene and np.array_equal(sample.radar[0].points, raw.radar[0].points)
+    assert joined[source.names[0]].truth is not None
+    assert joined.moment(joined.names[-1]) == (sample.scene, sample.timestamp_ns)
+
+
+def test_an_unlabelled_example_has_no_object_and_depths_of_its_lidar(config):
+    dataset, _ = partly(config)
+    assert len(dataset) == 16
+    known, unknown = dataset[0], dataset[8]
+    assert known["labelled"].eq(1).all() and unknown["labelled"].eq(0).all()
+    assert known["heatmap"].amax() == 1 and unknown["heatmap"].eq(0).all() and unknown["weight"].eq(0).all()
+    assert unknown["label"].eq(-1).all() and unknown["depth_bin"].ge(0).any()
+
+
+def test_a_batch_without_labels_has_no_detection_loss(config):
+    dataset, settings = partly(config)
+    batch = collate([dataset[8], dataset[9]], settings.spec)
+    torch.manual_seed(0)
+    out = StudentStage(settings).network(batch)
+    terms = detection_losses(out, batch, settings.train, settings.spec.grid.cell)
+    assert terms.pop("depth") > 0 and terms.pop("total") > 0
+    assert all(value.item() == 0 for value in terms.values()) and len(terms) >= 2
+
+
+def test_unknown_cells_add_nothing_to_the_focal_loss():
+    logits, target = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 0.0, 0.0]).view(1, 1, 1, 3)
+    # hit and miss: 0.25 ln 2 each, one object
+    labelled = torch.tensor([[[1.0, 1.0, 0.0]]])
+    assert gaussian_focal(logits, target, labelled).item() == pytest.approx(0.5 * np.log(2))
+    assert gaussian_focal(logits, target).item() == pytest.approx(0.75 * np.log(2))
+
+
+def test_sector_mix_keeps_apart_what_is_known(config):
+    labelled, sector = torch.tensor([[[1.0, 1.0]], [[0.0, 0.0]]]), torch.tensor([[[True, False]], [[True, False]]])
+    mixed = mix_batch({"labelled": labelled, "sector": sector})["labelled"]
+    assert mixed[:, 0].tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(("kind", "teaches"), [("gaussian", False), ("either", True), ("difference", True)])
+def test_the_response_of_unlabelled_frames_follows_the_teachers_own_peaks(config, kind, teaches):
+    from imkd_edge.training.models.teacher import LabelEncoder, Teacher
+
+    dataset, settings = partly(config, [f"distill.response_weight={kind}", "distill.ramp=0"])
+    batch = collate([dataset[8], dataset[9]], settings.spec)
+    torch.manual_seed(0)
+    teacher = Teacher(settings.spec, settings.teacher)
+    torch.nn.init.zeros_(teacher.heatmap[1].bias)  # it finds objects everywhere
+    stage = StudentStage(settings, teacher, LabelEncoder(settings.spec, settings.teacher))
+    terms = stage.losses(batch, 1.0)
+    assert (terms["distill_response"].item() > 0) == teaches
+    assert terms["distill_fused"].item() > 0 and terms["distill_label"].item() == 0
+
+
+def test_the_teacher_is_trained_on_the_labelled_frames_alone(config, tmp_path, monkeypatch):
+    seen = {}
+    init = Run.__init__
+
+    def record(run, settings, seed, folder, stage, dataset, **options):
+        init(run, settings, seed, folder, stage, dataset, **options)
+        seen[stage.name] = [is_labelled(name) for name in dataset.names]
+
+    monkeypatch.setattr(Run, "__init__", record)
+    result = train(config, TrainOptions(out=tmp_path / "run", epochs=1, unlabelled="synth:7"))
+    assert seen == {"teacher": [True] * 8, "labels": [True] * 8, "student": [True] * 8 + [False] * 8}
+    assert result["frames"] == 16
+    with pytest.raises(Error, match="data differ") as error:  # not resumed without them
+        train(config, TrainOptions(out=tmp_path / "run", epochs=1, resume=True))
+    assert error.value.code == "E0602"
+
+
+def test_unlabelled_frames_without_a_term_are_refused(tmp_path):
+    config = write_toy_config(tmp_path / "plain.toml")
+    with pytest.raises(Error, match="no term that teaches") as error:
+        program.train(config, TrainOptions(out=tmp_path / "run", unlabelled="synth:7"))
+    assert error.value.code == "E0601" and not (tmp_path / "run").exists()
