@@ -326,6 +326,52 @@ def test_an_image_that_a_stream_still_writes_is_waited_for(on_cuda, bundle: Bund
         assert ("max_version" in frames["AHEAD"].seen) == (form == "read-only 1.0")
 
 
+class Versioned(ctypes.Structure):
+    """DLManagedTensorVersioned of dlpack.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("major", "minor")),
+        *((name, ctypes.c_void_p) for name in ("context", "deleter")),
+        ("flags", ctypes.c_uint64),
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("device_type", "device_id", "ndim")),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+@pytest.mark.parametrize(("major", "minor", "flags", "taken"), [(1, 0, 1, True), (1, 9, 3, True), (2, 0, 0, False)])
+def test_dlpack_versions_and_flags(on_cuda, bundle: Bundle, scene, major, minor, flags, taken) -> None:
+    """A minor version adds nothing that a reader must know, another major one may; a read-only tensor can be read."""
+    image = scene.frames["AHEAD"]
+    address, _owner = cuda.device_copy(image)
+    shape = (ctypes.c_int64 * 3)(*image.shape)
+    managed = Versioned(major, minor, None, None, flags, address, 2, 0, 3, 1, 8, 1, shape, None, 0)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+
+    class Image:
+        def __dlpack__(self, stream: int, max_version: tuple[int, int]) -> object:
+            return new(ctypes.addressof(managed), b"dltensor_versioned", None)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    with on_cuda(bundle, scene.rig, threads=1) as detector:
+        if not taken:
+            with pytest.raises(Error) as raised:
+                detector.infer({"AHEAD": Image()}, {})
+            assert raised.value.code == "E0201" and "version" in raised.value.what
+            return
+        result = detector.infer({"AHEAD": Image()}, {}, None, scene.timestamp_ns)
+        expected = detector.infer({"AHEAD": image}, {}, None, scene.timestamp_ns)
+        assert_same(result, expected)
+
+
 @pytest.mark.parametrize("stream", [0, "1", 1.5, -3])
 def test_a_stream_that_the_interface_forbids_is_refused(on_cuda, bundle: Bundle, scene, stream: object) -> None:
     with on_cuda(bundle, scene.rig, threads=1) as detector:

@@ -223,7 +223,7 @@ from imkd_edge import Bundle
 from imkd_edge.engines import onnxruntime_library
 library = ctypes.CDLL(sys.argv[1])
 library.imkd_set_onnxruntime(str(onnxruntime_library()).encode())
-kinds = ("detector", "synchronizer", "monitor", "watchdog")
+kinds = ("detector", "synchronizer", "monitor", "watchdog", "tracker")
 of = {kind: {name: getattr(library, f"imkd_{kind}_{name}") for name in ("new", "error", "destroy")} for kind in kinds}
 for functions in of.values():
     functions["new"].restype, functions["error"].restype = ctypes.c_void_p, ctypes.c_char_p
