@@ -74,6 +74,7 @@ class Code(IntEnum):
     engine_run = 504
     engine_stale = 505
     detector_busy = 506
+    forked = 507
     device_unavailable = 511
     device_failed = 512
     train_config = 601

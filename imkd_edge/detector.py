@@ -48,18 +48,20 @@ class DeviceTensor:
     shape: tuple[int, ...]
     dtype: str  # "float32" or "float16"
     on_cuda: bool
+    stream: int = 0  # the CUDA stream that writes it; 0: none
     owner: Any = field(default=None, repr=False, compare=False)  # the core, which owns the memory
 
     def __getattr__(self, name: str) -> dict[str, Any]:
         """Exactly one array interface: CUDA's for device memory, NumPy's for host memory."""
         if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
-            return {
+            interface = {
                 "shape": self.shape,
                 "typestr": np.dtype(self.dtype).str,
                 "data": (self.address, False),
                 "strides": None,
                 "version": 3,
             }
+            return {**interface, "stream": self.stream} if self.stream else interface
         raise AttributeError(name)
 
 
@@ -83,6 +85,9 @@ class _Options:
 
 class Detector:
     """Detects objects in 3D from cameras and radars; a context manager.
+
+    It belongs to the process that made it. A forked child can close it; every other call raises `forked` there, and
+    the child makes its own. With a GPU, start processes by "spawn", or fork before the first detector.
 
     Args:
         bundle: a Bundle, the path of one, or the name of a shipped one.
@@ -190,7 +195,7 @@ class Detector:
             frames: camera name -> (H, W, 3) uint8 RGB, or a list in the rig's order; None or left out: absent. Any
                 strides. Or NV12 as (Y (H, W), UV (H/2, W/2, 2)) uint8, with "bt601" (the default), "bt601_full",
                 "bt709" or "bt709_full" as a third element. Device "cuda" also takes RGB on the GPU (DLPack, CUDA array
-                interface), whose data must be ready; pinned arrays are not copied.
+                interface), for whose stream it waits on the GPU; pinned arrays are not copied.
             radar: radar name -> (N, 5) float32 x, y, z m in the radar frame, intensity dB, radial velocity m/s; or
                 a list of RadarSweep.
             ego: pose and motion of the vehicle, where known; a model with past frames needs one of them, or raw radar
@@ -285,6 +290,11 @@ class Detector:
         """The rig in use (a copy)."""
         return self._open_core().rig
 
+    @property
+    def why_not_replayed(self) -> str:
+        """Why no frame is replayed as one CUDA graph, which costs time; "" where they are: see `Result.replayed`."""
+        return self._open_core().why_not_replayed
+
     def tensors(self) -> dict[str, np.ndarray]:
         """Float32 copies of the last frame's images, depth, context, camera_bev, radar_grid, heatmap and box.
 
@@ -300,7 +310,10 @@ class Detector:
         """
         core, on_cuda = self._open_core(), self.device == "cuda"
         tensors = core.device_tensors().items()
-        return {name: DeviceTensor(address, shape, dtype, on_cuda, core) for name, (address, shape, dtype) in tensors}
+        return {
+            name: DeviceTensor(address, shape, dtype, on_cuda, core.stream, core)
+            for name, (address, shape, dtype) in tensors
+        }
 
     def close(self) -> None:
         """Frees the engines and buffers once no DeviceTensor refers to them."""

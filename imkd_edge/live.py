@@ -170,6 +170,8 @@ class Monitor:
 class Watchdog:
     """Reports a result that misses its deadline, from its own thread, independent of the frame loop; a context manager.
 
+    A forked child has no such thread: there it can only be closed, other calls raise `forked`.
+
     Args:
         deadline: s from one beat to the next.
         missed: called with the seconds since the last beat, once per miss, on the watchdog's thread.

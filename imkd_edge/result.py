@@ -110,6 +110,7 @@ class Result:
     segmentation: np.ndarray | None = None
     # With Detector(debug=True): the gates i_cam and i_rad, (H, W) float32 0..1.
     debug: dict[str, np.ndarray] = field(default_factory=dict)
+    replayed: bool = False  # on the GPU, as one CUDA graph; `Detector.why_not_replayed` says why not
     # Pose and twist of the vehicle at timestamp_ns, where they are known: what Tracker.update needs.
     ego: Ego | None = None
     # With Detector.stream(track=True), imkd-edge run and Tracker.follow: all tracks of the frame, by id.
@@ -192,8 +193,8 @@ class Result:
 
 
 def _short_or_null(value: float) -> float | None:
-    """Null for a number that is unknown: JSON has no NaN."""
-    return None if np.isnan(value) else _short(value)
+    """Null for a number that is unknown: JSON has neither NaN nor infinity."""
+    return _short(value) if np.isfinite(value) else None
 
 
 def _short(value: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.bundle import write_atomically
+from imkd_edge.bundle.files import strict_json
 from imkd_edge.calibration.histogram import FISHER, OCTAVES, PER_OCTAVE, PLAIN, Histogram
 from imkd_edge.quantization.accept import Accepted
 from imkd_edge.quantization.page import page
@@ -34,7 +34,7 @@ def write_report(
         Error: write_failed.
     """
     data = gather(calibration, accepted, parts)
-    write_atomically(path.with_suffix(".json"), (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), (strict_json(data, indent=1, sort_keys=True) + "\n").encode())
     write_atomically(path, page(data).encode())
     return data
 

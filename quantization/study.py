@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.bundle import Bundle, golden_rig, write_atomically
+from imkd_edge.bundle.files import plain, strict_json
 from imkd_edge.bundle.golden import read_golden
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.selftest import replay
-from imkd_edge.cli.common import bar, log, parse_options, plain
+from imkd_edge.cli.common import bar, log, parse_options
 from imkd_edge.detector import Detector
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
@@ -98,7 +99,7 @@ class Study:
         row = {"row": title, "seed": self._seed, **settings, "metrics": measured["metrics"], "bootstrap": draws}
         self.result["runs"].append(plain(row))
         self.result["summary"] = summaries(self.result["runs"])
-        text = json.dumps(plain(self.result), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        text = strict_json(self.result, indent=1, sort_keys=True) + "\n"
         write_atomically(self._run.out, text.encode())
         log().print(f"{self._run.bundles[self._seed]}: {title}")
         return bundle

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
+from imkd_edge.bundle.files import strict_json
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
@@ -251,7 +252,7 @@ def gather(plan: Plan, out: Path) -> dict[str, Any]:
 def write_json(path: Path, content: Any) -> None:
     """Writes a temporary file and renames it."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content) + "\n")
+    temporary.write_text(strict_json(content) + "\n")
     os.replace(temporary, path)
 
 

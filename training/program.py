@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import tomli_w
 import torch
 
 import imkd_edge.ops as ops
-from imkd_edge.bundle.files import write_atomically
+from imkd_edge.bundle.files import strict_json, write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.progress import Monitor, Track
@@ -144,7 +143,7 @@ def _start(stage: StudentStage, weights: SourceWeights, out: Path, monitor: Moni
     """Takes the weights that fit, and says in the log and in OUT/start.json which."""
     result = stage.start(weights)
     if distributed.rank() == 0:
-        write_atomically(out / START, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
+        write_atomically(out / START, (strict_json(result.to_dict(), indent=1) + "\n").encode())
         for line in result.lines() if monitor else []:
             monitor.log(line)  # type: ignore[union-attr]
 

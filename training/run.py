@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from imkd_edge.bundle.files import strict_json
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BEST
 from imkd_edge.progress import Monitor, Silent, Track, clock
@@ -98,7 +99,7 @@ class Run:
                 line = self.train_epoch(loader, pace)
                 if self.validation is not None and self.validation.due(self.epoch):
                     line |= self.validate(self.validation)
-                log.write(json.dumps(line) + "\n")
+                log.write(strict_json(line) + "\n")
                 log.flush()
                 events.write(line)
                 if first:

@@ -1,5 +1,7 @@
 // Shared by the bindings: opaque lists, and checked views of the caller's arrays.
 #pragma once
+#include "text_caster.hpp"  // before its first use in pybind11's headers
+
 #include <pybind11/eval.h>
 #include <pybind11/native_enum.h>
 #include <pybind11/numpy.h>

@@ -7,6 +7,7 @@
 #include "device_array.hpp"
 #include "fields.hpp"
 #include "imkd/thread_pool.hpp"
+#include "own_process.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -15,11 +16,13 @@ namespace {
 
 struct SharedDetector {
   Detector detector;
+  OwnProcess process;
   std::recursive_mutex mutex;  // one call at a time; recursive, as an engine written in Python may call tensors()
 };
 
 // Releases the GIL before waiting: the engine of the running call may need it.
 std::unique_lock<std::recursive_mutex> lock(SharedDetector& self) {
+  self.process.require("Detector");  // the parent may have forked while a call held the mutex
   py::gil_scoped_release release;
   return std::unique_lock<std::recursive_mutex>(self.mutex);
 }
@@ -31,14 +34,14 @@ struct FrameViews {  // and the owners of their memory
   Sweeps sweeps;
 };
 
-FrameViews frame_views(const SensorRig& rig, bool on_cuda, py::handle images, py::handle radar, py::handle ego,
-                       py::handle time, py::handle camera_times, py::handle camera_poses) {
+FrameViews frame_views(const SensorRig& rig, const ImageReader& reader, py::handle images, py::handle radar,
+                       py::handle ego, py::handle time, py::handle camera_times, py::handle camera_poses) {
   FrameViews views;
   FrameSet& frames = views.frames;
   frames.timestamp_ns = timestamp(time, "timestamp_ns");
   views.images = by_camera(images, rig, "frame");
   for (const auto& [image, where] : views.images)
-    frames.cameras.push_back(any_image(image, where, on_cuda, views.device_owners));
+    frames.cameras.push_back(any_image(image, where, reader, views.device_owners));
   read_exposures(frames, rig, camera_times, camera_poses);
   views.sweeps = read_motion(frames, rig, radar, ego);
   return views;
@@ -102,6 +105,7 @@ py::dict result_dict(const Result& result, const SensorRig& rig) {
   out["debug"] = debug;
   out["timings_us"] = timings;
   out["total_us"] = result.total_us;
+  out["replayed"] = result.replayed;
   out["ego"] = py::make_tuple(value_or_none(result.ego.T_world_ego), value_or_none(result.ego.twist));
   return out;
 }
@@ -110,8 +114,9 @@ py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::ha
                py::handle camera_times, py::handle camera_poses) {
   const auto locked = lock(self);
   const SensorRig& rig = self.detector.rig();
-  const FrameViews views =
-      frame_views(rig, self.detector.device() == "cuda", images, radar, ego, time, camera_times, camera_poses);
+  const ImageReader reader{self.detector.device() == "cuda", self.detector.stream(),
+                           [&](void* producer) { self.detector.wait_for(producer); }};
+  const FrameViews views = frame_views(rig, reader, images, radar, ego, time, camera_times, camera_poses);
   const Result* result = nullptr;
   {
     py::gil_scoped_release release;
@@ -164,7 +169,7 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
   options.debug = debug;
   options.stage_times = stage_times;
   return std::unique_ptr<SharedDetector>(
-      new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options, contract), {}});
+      new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options, contract), {}, {}});
 }
 
 // An Error that Python raised. The core may handle it; otherwise the original exception is raised.
@@ -235,5 +240,10 @@ Raises:
       .def("device_tensors", &device_tensors)
       .def_property_readonly("spec", [](const SharedDetector& self) { return self.detector.spec(); })
       .def_property_readonly("device", [](const SharedDetector& self) { return self.detector.device(); })
+      .def_property_readonly("why_not_replayed",
+                             [](const SharedDetector& self) { return self.detector.why_not_replayed(); })
+      .def_property_readonly(
+          "stream",  // a cudaStream_t; 0 on the CPU
+          [](const SharedDetector& self) { return reinterpret_cast<std::uintptr_t>(self.detector.stream()); })
       .def_property_readonly("rig", &rig_of);
 }

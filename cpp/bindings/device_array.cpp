@@ -5,7 +5,8 @@
 namespace imkd::python {
 namespace {
 
-// DLPack's C structures in the capsule "dltensor" (ABI unchanged since version 0.2).
+// DLPack's C structures: in the capsule "dltensor", unchanged since version 0.2, and in "dltensor_versioned",
+// since 1.0.
 struct DLDataType {
   std::uint8_t code;
   std::uint8_t bits;
@@ -26,6 +27,15 @@ struct DLManagedTensor {
   void* context;
   void (*deleter)(DLManagedTensor*);
 };
+struct DLManagedTensorVersioned {
+  std::uint32_t major;  // another major version may differ in everything behind the deleter
+  std::uint32_t minor;
+  void* context;
+  void (*deleter)(DLManagedTensorVersioned*);
+  std::uint64_t flags;  // 1: read-only, 2: a copy; neither matters to a reader
+  DLTensor tensor;
+};
+constexpr std::uint32_t kDLMajor = 1, kDLMinor = 1;  // that this file reads
 enum { kDLCuda = 2, kDLCudaHost = 3, kDLCudaManaged = 13 };
 
 std::vector<py::ssize_t> dense_strides(const std::vector<py::ssize_t>& shape, py::ssize_t item) {
@@ -34,7 +44,21 @@ std::vector<py::ssize_t> dense_strides(const std::vector<py::ssize_t>& shape, py
   return strides;
 }
 
-DeviceArray by_interface(py::handle value, const std::string& where) {
+// The interface's stream, for the reader to wait for; null: nothing is to be waited for.
+void* stream_of(const py::dict& interface, const std::string& where) {
+  const py::object stream = interface.contains("stream") ? py::object(interface["stream"]) : py::none();
+  if (stream.is_none()) return nullptr;
+  const bool is_int = PyLong_Check(stream.ptr());
+  const std::uintptr_t handle = is_int ? PyLong_AsSize_t(stream.ptr()) : 0;
+  if (PyErr_Occurred()) PyErr_Clear();
+  if (handle == 0 || handle == static_cast<std::uintptr_t>(-1))
+    throw Error(Code::frame_bad_dtype,
+                "has a __cuda_array_interface__ with the stream " + py::repr(stream).cast<std::string>(), where,
+                "give None, 1 (the legacy default stream), 2 (the per-thread one) or a cudaStream_t");
+  return reinterpret_cast<void*>(handle);
+}
+
+DeviceArray by_interface(py::handle value, const std::string& where, const ImageReader& reader) {
   try {
     const auto interface = value.attr("__cuda_array_interface__").cast<py::dict>();
     DeviceArray array;
@@ -45,7 +69,12 @@ DeviceArray by_interface(py::handle value, const std::string& where) {
     const py::ssize_t item = array.type.size() == 3 ? array.type[2] - '0' : 0;
     array.strides = strides.is_none() ? dense_strides(array.shape, item) : strides.cast<std::vector<py::ssize_t>>();
     array.owner = py::reinterpret_borrow<py::object>(value);
-    if (array.strides.size() == array.shape.size()) return array;
+    if (interface.contains("mask") && !interface["mask"].is_none()) throw py::value_error("masked");
+    if (array.strides.size() == array.shape.size()) {
+      void* stream = stream_of(interface, where);
+      if (stream && reader.wait_for) reader.wait_for(stream);
+      return array;
+    }
   } catch (const py::builtin_exception&) {
   } catch (const py::error_already_set&) {
   }
@@ -53,17 +82,47 @@ DeviceArray by_interface(py::handle value, const std::string& where) {
               "pass it by DLPack, or as a NumPy array");
 }
 
-DeviceArray by_dlpack(py::handle value, const std::string& where) {
-  const py::object capsule = value.attr("__dlpack__")();
-  auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+// Calls __dlpack__, which makes the reader's stream wait for the producer's; -1: nothing is read, so nothing waits.
+py::object export_dlpack(py::handle value, int device_type, const ImageReader& reader) {
+  py::dict arguments;
+  if (device_type != kDLCudaHost)
+    arguments["stream"] = reader.stream ? py::int_(reinterpret_cast<std::uintptr_t>(reader.stream)) : py::int_(-1);
+  arguments["max_version"] = py::make_tuple(kDLMajor, kDLMinor);
+  const py::object method = value.attr("__dlpack__");
+  try {
+    return method(**arguments);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+  }
+  arguments.attr("pop")("max_version");  // a producer from before version 1.0
+  return method(**arguments);
+}
+
+// Takes the capsule's tensor, whose owner the array then is.
+template <class Managed>
+DLTensor take(const py::object& capsule, const char* name, const char* used, DeviceArray& array) {
+  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule.ptr(), name));
   if (!managed) throw py::error_already_set();
-  PyCapsule_SetName(capsule.ptr(), "used_dltensor");  // from here on this function owns the tensor
-  const DLTensor& tensor = managed->tensor;
-  DeviceArray array;
+  PyCapsule_SetName(capsule.ptr(), used);  // from here on this function owns the tensor
   array.owner = py::capsule(managed, [](void* p) {
-    auto* owned = static_cast<DLManagedTensor*>(p);
+    auto* owned = static_cast<Managed*>(p);
     if (owned->deleter) owned->deleter(owned);
   });
+  if constexpr (std::is_same_v<Managed, DLManagedTensorVersioned>)
+    if (managed->major != kDLMajor) return {};
+  return managed->tensor;
+}
+
+DeviceArray by_dlpack(py::handle value, int device_type, const std::string& where, const ImageReader& reader) {
+  const py::object capsule = export_dlpack(value, device_type, reader);
+  DeviceArray array;
+  const DLTensor tensor =
+      PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")
+          ? take<DLManagedTensorVersioned>(capsule, "dltensor_versioned", "used_dltensor_versioned", array)
+          : take<DLManagedTensor>(capsule, "dltensor", "used_dltensor", array);
+  if (!tensor.device_type)
+    throw Error(Code::frame_bad_dtype, "is a DLPack tensor of another major version", where,
+                "give version " + std::to_string(kDLMajor) + ", or a __cuda_array_interface__");
   constexpr const char* kKinds = "iuf";  // by DLPack's code: int, unsigned, float
   if (tensor.dtype.code > 2 || tensor.dtype.lanes != 1 || tensor.dtype.bits % 8 != 0)
     throw Error(Code::frame_bad_dtype, "has a type without a NumPy equivalent", where, "must be uint8");
@@ -78,19 +137,20 @@ DeviceArray by_dlpack(py::handle value, const std::string& where) {
 
 }  // namespace
 
-std::optional<DeviceArray> device_array(py::handle value, const std::string& where) {
+std::optional<DeviceArray> device_array(py::handle value, const std::string& where, const ImageReader& reader) {
   if (py::isinstance<py::array>(value)) return std::nullopt;
-  if (py::hasattr(value, "__cuda_array_interface__")) return by_interface(value, where);
+  if (py::hasattr(value, "__cuda_array_interface__")) return by_interface(value, where, reader);
   if (!py::hasattr(value, "__dlpack__") || !py::hasattr(value, "__dlpack_device__")) return std::nullopt;
   const int type = value.attr("__dlpack_device__")().cast<py::tuple>()[0].cast<int>();
   if (type != kDLCuda && type != kDLCudaHost && type != kDLCudaManaged) return std::nullopt;
-  return by_dlpack(value, where);
+  return by_dlpack(value, type, where, reader);
 }
 
-ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& owners) {
-  const std::optional<DeviceArray> array = device_array(image, where);
+ImageView any_image(py::handle image, const std::string& where, const ImageReader& reader,
+                    std::vector<py::object>& owners) {
+  const std::optional<DeviceArray> array = device_array(image, where, reader);
   if (!array) return image_view(image, where);
-  if (!on_cuda)
+  if (!reader.on_cuda)
     throw Error(Code::frame_bad_dtype, "is on the GPU, this detector runs on the CPU", where,
                 "copy it to the host, or use device=\"cuda\"");
   if (array->type != "|u1")

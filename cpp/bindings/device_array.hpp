@@ -1,6 +1,7 @@
 // An array in the GPU's memory, of torch, CuPy, JAX or cuda-python: by the CUDA array interface (version 2 or 3) or by
 // DLPack.
 #pragma once
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -8,6 +9,13 @@
 #include "common.hpp"
 
 namespace imkd::python {
+
+// Who reads an image.
+struct ImageReader {
+  bool on_cuda = false;
+  void* stream = nullptr;               // the cudaStream_t that reads it; null: its contents are not read
+  std::function<void(void*)> wait_for;  // makes that stream wait for the work in the producer's
+};
 
 struct DeviceArray {
   void* data = nullptr;
@@ -17,10 +25,11 @@ struct DeviceArray {
   py::object owner;                  // keeps the memory alive
 };
 
-// Nothing where the object is no such array. The data must be complete: the stream that writes it is not synchronised.
-std::optional<DeviceArray> device_array(py::handle value, const std::string& where);
+// Nothing where the object is no such array. The reader's stream waits for the producer's, as both protocols say.
+std::optional<DeviceArray> device_array(py::handle value, const std::string& where, const ImageReader& reader);
 
-// A view of an image in host memory or, where on_cuda, in the GPU's memory, whose owner is then added to owners.
-ImageView any_image(py::handle image, const std::string& where, bool on_cuda, std::vector<py::object>& owners);
+// A view of an image in host memory or, for a reader on CUDA, in the GPU's memory, whose owner is then added to owners.
+ImageView any_image(py::handle image, const std::string& where, const ImageReader& reader,
+                    std::vector<py::object>& owners);
 
 }  // namespace imkd::python

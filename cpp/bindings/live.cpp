@@ -52,7 +52,7 @@ struct PySynchronizer {
     const int camera = camera_index(rig, name, "push_camera");
     if (image.is_none()) throw Error(Code::frame_bad_dtype, "is None", where, "push nothing where there is no image");
     std::vector<py::object> planes;
-    const ImageView view = any_image(image, where, true, planes);
+    const ImageView view = any_image(image, where, {true, nullptr, {}}, planes);
     return enum_name(core.push_camera(camera, view, timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"),
                                       owner_of(py::make_tuple(image, py::cast(planes)))));
   }
@@ -125,7 +125,7 @@ struct PyMonitor {
   void observe_camera(const std::string& name, py::handle image, py::handle time, py::handle now) {
     std::vector<py::object> planes;
     core.observe_camera(camera_index(rig, name, "observe_camera"),
-                        any_image(image, "image of camera \"" + name + "\"", false, planes),
+                        any_image(image, "image of camera \"" + name + "\"", {}, planes),
                         timestamp(time, "timestamp_ns"), timestamp(now, "now_ns"));
   }
   void observe_radar(py::handle sweep, py::handle now) {

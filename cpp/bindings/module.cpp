@@ -36,6 +36,7 @@ const char* identifier(Code code) {
     NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch)
     NAME(bundle_bad_value)
     NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(engine_stale) NAME(detector_busy)
+    NAME(forked)
     NAME(device_unavailable) NAME(device_failed)
     NAME(train_config) NAME(train_checkpoint) NAME(train_diverged) NAME(train_no_data)
     NAME(calibration_few_frames) NAME(calibration_no_radar) NAME(calibration_other_rig) NAME(quantized_already)

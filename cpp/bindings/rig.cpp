@@ -87,7 +87,12 @@ Raises:
       .def_static("from_json", &SensorRig::from_json, py::arg("text"),
                   "Reads to_json's form strictly; raises Error E021x.")
       .def_static(
-          "load", [](const py::object& path) { return SensorRig::load(py::str(path).cast<std::string>()); },
+          "load",
+          [](const py::object& path) {
+            // As Python's own files: a name on the disk need not be UTF-8.
+            const py::object bytes = py::module_::import("os").attr("fsencode")(path);
+            return SensorRig::load(bytes.cast<std::string>());
+          },
           py::arg("path"), "Reads a rig JSON file.")
       .def("check", &SensorRig::check)
       .def("hash", &SensorRig::hash, "16 hex digits that change with any calibration.")

@@ -28,7 +28,7 @@ struct Detector::State {
   FrameSet input;  // a copy of the caller's, as its poses are orthonormalised; a member to reuse its memory
   Frame frame;
   Result result;
-  std::atomic_flag busy = ATOMIC_FLAG_INIT;
+  CallGate gate;
 
   State(const ModelSpec& spec, std::unique_ptr<FrameLoop> loop, const std::optional<Contract>& contract)
       : spec(spec), loop(std::move(loop)), history(spec), check_contract(spec, contract) {
@@ -76,7 +76,6 @@ void Detector::State::set_rig(const SensorRig& next) {
   motion.reserve(next.cameras.size(), kSweepsPerRadar * radars);
   input.sweeps.reserve(kSweepsPerRadar * radars);
   if (frame.sweeps.size() < kSweepsPerRadar * radars) frame.sweeps.resize(kSweepsPerRadar * radars);
-  has_rig = false;  // where the loop throws, the next call sets the rig again, even the same one
   loop->set_rig(copy, crops);
   // Nothing below throws.
   rig = std::move(copy);
@@ -149,6 +148,7 @@ void Detector::State::clear_result(std::int64_t timestamp_ns) {
   result.segmentation = {};
   result.debug.clear();
   result.timings_us = {};
+  result.replayed = false;
 }
 
 void Detector::State::assess_cameras(const FrameSet& frames) {
@@ -238,17 +238,23 @@ Detector Detector::load(const std::string& path, const SensorRig& rig, const Det
   return detector;
 }
 
-Detector::~Detector() = default;
+Detector::~Detector() {
+  if (state_ && !state_->gate.process.here()) state_.release();  // its engines' threads are not in a forked child
+}
 Detector::Detector(Detector&&) noexcept = default;
-Detector& Detector::operator=(Detector&&) noexcept = default;
+Detector& Detector::operator=(Detector&& other) noexcept {
+  const Detector old(std::move(*this));
+  state_ = std::move(other.state_);
+  return *this;
+}
 
 void Detector::set_rig(const SensorRig& rig) {
-  const ExclusiveCall call(state_->busy, "Detector");
+  const ExclusiveCall call(state_->gate, "Detector");
   state_->set_rig(rig);
 }
 
 void Detector::reset() {
-  const ExclusiveCall call(state_->busy, "Detector");
+  const ExclusiveCall call(state_->gate, "Detector");
   state_->history.reset();
   state_->check_contract.reset();
 }
@@ -257,12 +263,21 @@ const ModelSpec& Detector::spec() const { return state_->spec; }
 const SensorRig& Detector::rig() const { return state_->rig; }
 std::string Detector::device() const { return state_->loop->device(); }
 std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
-std::vector<Detector::Tensor> Detector::tensors() const { return state_->loop->tensors(); }
+std::string Detector::why_not_replayed() const { return state_->loop->why_not_replayed(); }
+void* Detector::stream() const { return state_->loop->stream(); }
+void Detector::wait_for(void* stream) {
+  const ExclusiveCall call(state_->gate, "Detector");
+  state_->loop->wait_for(stream);
+}
+std::vector<Detector::Tensor> Detector::tensors() const {
+  state_->gate.process.require("Detector");
+  return state_->loop->tensors();
+}
 std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return state_->loop->device_tensors(); }
 
 const Result& Detector::infer(const FrameSet& given) {
   State& s = *state_;
-  const ExclusiveCall call(s.busy, "Detector");
+  const ExclusiveCall call(s.gate, "Detector");
   Stopwatch watch, total;
   const FrameSet& frames = s.input = given;
   take_motion(s.input);

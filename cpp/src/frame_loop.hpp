@@ -54,6 +54,13 @@ class FrameLoop {
   virtual void run(const Frame& frame, Result& result) = 0;
   virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, in host memory
   std::vector<Detector::DeviceTensor> device_tensors() const;  // in the engines' memory
+  virtual void* stream() const { return nullptr; }             // on the GPU the cudaStream_t that reads the images
+  virtual void wait_for(void*) {}                              // see Detector::wait_for
+  // Why frames are not replayed as a CUDA graph; empty where they are, or will be.
+  virtual const std::string& why_not_replayed() const {
+    static const std::string text = "frames run on the CPU";
+    return text;
+  }
 
  protected:
   Engine& engine_of(int buffer) const;

@@ -9,6 +9,7 @@
 #include "live_item.hpp"
 #include "live_options.hpp"
 #include "ops/radar_point.hpp"
+#include "own_process.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -70,7 +71,13 @@ struct Monitor::State {
   int frozen_after;
   std::vector<SensorRecord> cameras, radars;
   std::optional<std::int64_t> started_ns;
-  mutable std::mutex mutex;
+  OwnProcess process;
+  std::mutex mutex;
+
+  std::unique_lock<std::mutex> lock() {
+    process.require("Monitor");  // the parent may have forked while a call held the lock
+    return std::unique_lock<std::mutex>(mutex);
+  }
 
   // False where the item is not newer than the newest one.
   bool set_time(SensorRecord& record, std::int64_t timestamp_ns, std::int64_t now_ns) {
@@ -100,7 +107,7 @@ Monitor::Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptio
     refuse_option("MonitorOptions::lost_after", options.lost_after, "more than spec.radar.max_age, at most 3600 s");
   if (options.frozen_after < 2) refuse_option("MonitorOptions::frozen_after", options.frozen_after, "2 or more");
   state_.reset(
-      new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}});
+      new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}, {}});
   reset();
 }
 
@@ -113,7 +120,7 @@ void Monitor::observe_camera(int camera, const ImageView& image, std::int64_t ti
   const CameraCalibration& calibration = checked_camera(s.rig, camera);
   const bool valid = image.data && image.width == calibration.width && image.height == calibration.height;
   const std::uint64_t contents = valid ? digest(image) : 0;
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const auto lock = s.lock();
   SensorRecord& record = s.cameras[static_cast<std::size_t>(camera)];
   if (s.set_time(record, timestamp_ns, now_ns)) record.set_contents(valid, contents);
 }
@@ -123,14 +130,14 @@ void Monitor::observe_radar(const RadarSweep& sweep, std::int64_t now_ns) {
   check_sweep(s.rig, sweep);
   const bool valid = any_valid(sweep);
   const std::uint64_t contents = digest(sweep);
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const auto lock = s.lock();
   SensorRecord& record = s.radars[static_cast<std::size_t>(sweep.radar)];
   if (s.set_time(record, sweep.timestamp_ns, now_ns)) record.set_contents(valid, contents);
 }
 
 Health Monitor::check(std::int64_t now_ns) {
   State& s = *state_;
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const auto lock = s.lock();
   if (!s.started_ns) s.started_ns = now_ns;
   Health health;
   for (const SensorRecord& record : s.cameras) health.cameras.push_back(s.state_of(record, now_ns));
@@ -141,7 +148,7 @@ Health Monitor::check(std::int64_t now_ns) {
 
 void Monitor::reset() {
   State& s = *state_;
-  const std::lock_guard<std::mutex> lock(s.mutex);
+  const auto lock = s.lock();
   s.cameras.assign(s.rig.cameras.size(), {});
   s.radars.assign(s.rig.radars.size(), {});
   s.started_ns.reset();

@@ -121,6 +121,8 @@ void check_sizes(const ModelSpec& s) {
     bad("grid.cell", "the BEV tensor has more than 2^31 - 1 elements", "larger cells or fewer channels");
   if (cells * s.head.classes.size() > kMaxElements)
     bad("head.classes", "the heatmap has more than 2^31 - 1 elements", "larger cells or fewer classes");
+  if (cells * s.head.groups() * kBoxChannels > kMaxElements)
+    bad("head.classes", "the box tensor has more than 2^31 - 1 elements", "larger cells or fewer groups");
   if (cells * s.history.channels * (4. * s.history.frames + 1) > kMaxElements)
     bad("history.channels", "the stored maps have more than 2^31 - 1 elements", "fewer channels or frames");
   if (double(s.radar_width()) * s.radar_height() * s.radar.features.size() > kMaxElements)

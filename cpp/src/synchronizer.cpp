@@ -8,6 +8,7 @@
 #include "frame_rule.hpp"
 #include "imkd/error.hpp"
 #include "live_item.hpp"
+#include "own_process.hpp"
 #include "sensor_queue.hpp"
 #include "time_ns.hpp"
 
@@ -45,6 +46,7 @@ std::size_t queue_of_reference(const SensorRig& rig, const std::string& name) {
 struct Synchronizer::State {
   class Locked;
 
+  OwnProcess process;
   SensorRig rig;
   FrameRule rule;
   std::vector<SensorQueue> queues;  // cameras first, then radars, as in the rig
@@ -87,12 +89,17 @@ struct Synchronizer::State {
 // Python finalizer that yields the GIL or calls the synchronizer.
 class Synchronizer::State::Locked {
  public:
-  explicit Locked(State& state) : state_(state), lock_(state.mutex) {}
+  explicit Locked(State& state) : state_(state), lock_(mutex_of(state)) {}
   ~Locked() { released_.swap(state_.released); }
   Locked(const Locked&) = delete;
   Locked& operator=(const Locked&) = delete;
 
  private:
+  static std::mutex& mutex_of(State& state) {
+    state.process.require("Synchronizer");
+    return state.mutex;
+  }
+
   std::vector<Owner> released_;  // outlives lock_
   State& state_;
   const std::lock_guard<std::mutex> lock_;
@@ -281,9 +288,15 @@ Synchronizer::Synchronizer(const SensorRig& rig, const ModelSpec& spec, const Sy
   state_ = std::make_unique<State>(rig, FrameRule(options, spec.radar.max_age), options);
 }
 
-Synchronizer::~Synchronizer() = default;
+Synchronizer::~Synchronizer() {
+  if (state_ && !state_->process.here()) state_.release();  // the parent may have forked in the middle of a call
+}
 Synchronizer::Synchronizer(Synchronizer&&) noexcept = default;
-Synchronizer& Synchronizer::operator=(Synchronizer&&) noexcept = default;
+Synchronizer& Synchronizer::operator=(Synchronizer&& other) noexcept {
+  const Synchronizer old(std::move(*this));
+  state_ = std::move(other.state_);
+  return *this;
+}
 
 Pushed Synchronizer::push_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns,
                                  std::shared_ptr<const void> owner) {

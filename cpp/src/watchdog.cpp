@@ -6,6 +6,7 @@
 
 #include "imkd/monitor.hpp"
 #include "live_options.hpp"
+#include "own_process.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -19,6 +20,7 @@ std::int64_t steady_ns() {
 }  // namespace
 
 struct Watchdog::State {
+  OwnProcess process;
   std::int64_t deadline;  // ns
   Missed missed;
   Clock clock;
@@ -76,6 +78,10 @@ Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : st
 }
 
 Watchdog::~Watchdog() {
+  if (!state_->process.here()) {  // a forked child has no timer to stop
+    new std::shared_ptr<State>(std::move(state_));
+    return;
+  }
   {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     state_->stopping = true;
@@ -88,6 +94,7 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::beat() {
+  state_->process.require("Watchdog");
   const std::lock_guard<std::mutex> lock(state_->mutex);
   state_->beat_ns = state_->clock();
   if (state_->overdue) state_->wake.notify_all();  // the new deadline may be earlier than the end of the timer's sleep
@@ -95,15 +102,20 @@ void Watchdog::beat() {
 }
 
 bool Watchdog::overdue() const {
+  state_->process.require("Watchdog");
   const std::lock_guard<std::mutex> lock(state_->mutex);
   return state_->overdue;
 }
 
 std::int64_t Watchdog::misses() const {
+  state_->process.require("Watchdog");
   const std::lock_guard<std::mutex> lock(state_->mutex);
   return state_->misses;
 }
 
-void Watchdog::poll() { state_->check(); }
+void Watchdog::poll() {
+  state_->process.require("Watchdog");
+  state_->check();
+}
 
 }  // namespace imkd

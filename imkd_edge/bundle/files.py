@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +36,29 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         fix = "free space, or choose another folder with --out"
         raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
+
+
+def strict_json(value: Any, **style: Any) -> str:
+    """JSON that every reader takes: numbers that are not finite become null.
+
+    Args:
+        value: of dicts, lists, NumPy arrays and scalars.
+        style: arguments of json.dumps.
+    """
+    return json.dumps(plain(value), allow_nan=False, **style)
+
+
+def plain(value: Any) -> Any:
+    """The value in the types of strict JSON."""
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
+        return plain(value.tolist())
+    return value
 
 
 def check_writable(path: Path) -> None:

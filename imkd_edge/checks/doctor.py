@@ -171,6 +171,24 @@ def _device() -> Check:
     return Check("device", OK, detail)
 
 
+def _graph(bundle: str = "tiny") -> Check:
+    """Whether frames on the GPU are replayed as one CUDA graph, which saves the time of every launch."""
+    from imkd_edge.bundle.format import Bundle
+    from imkd_edge.bundle.golden import golden_rig
+    from imkd_edge.checks.selftest import replay
+    from imkd_edge.detector import Detector
+
+    loaded = Bundle.load(bundle)
+    with Detector(loaded, golden_rig(loaded)) as detector:
+        if detector.device != "cuda":
+            return Check("cuda graph", OK, f"not used: {detector.why_not_replayed}")
+        replayed = [result.replayed for result in replay(loaded, detector)]
+        if any(replayed):
+            return Check("cuda graph", OK, f"{sum(replayed)} of {len(replayed)} frames were replayed")
+        fix = "imkd-edge build-engine, for networks that run on the GPU"
+        return Check("cuda graph", WARN, f"no frame is replayed: {detector.why_not_replayed}", fix)
+
+
 def _tensorrt() -> Check:
     package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
     for major in (11, 10):
@@ -280,6 +298,7 @@ CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
     "cuda": _cuda,
     "tensorrt": _tensorrt,
     "device": _device,
+    "cuda graph": _graph,
     "threads": _threads,
     "bundles": _bundles,
     "golden": _golden,

@@ -131,24 +131,13 @@ def examples(*commands: str) -> str:
 
 def print_json(value: Any, line: bool = False) -> None:
     """Strict JSON on standard output: numbers that are not finite become null."""
+    from imkd_edge.bundle.files import strict_json
+
     # An encoding that lacks a letter would replace it; JSON can escape it.
     ascii_only = "utf" not in (sys.stdout.encoding or "utf-8").lower()
-    text = json.dumps(plain(value), indent=None if line else 2, allow_nan=False, ensure_ascii=ascii_only)
+    text = strict_json(value, indent=None if line else 2, ensure_ascii=ascii_only)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def plain(value: Any) -> Any:
-    """The value in the types of strict JSON."""
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if hasattr(value, "tolist"):  # NumPy arrays and scalars
-        return plain(value.tolist())
-    return value
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:

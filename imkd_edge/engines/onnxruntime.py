@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,23 @@ PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt"
 def cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_engines: weakref.WeakSet[OnnxRuntimeEngine] = weakref.WeakSet()
+
+
+def _keep_parents_sessions() -> None:
+    """Makes the sessions immortal in a forked child: their destructors would wait for threads that it lacks."""
+    for engine in _engines:
+        engine.abandon()
+    libc = ctypes.CDLL(None)
+    if len(_engines) and hasattr(libc, "on_exit"):
+        # After Python has ended, and before onnxruntime's exit handlers, which would wait for the same threads.
+        libc.on_exit(libc._exit, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_parents_sessions)
 
 
 class OnnxRuntimeEngine(Engine):
@@ -38,6 +57,7 @@ class OnnxRuntimeEngine(Engine):
     def __init__(self, threads: int = 0, name: str = "onnxruntime", integer: bool = False) -> None:
         super().__init__()
         self._name, self._provider = name, PROVIDERS.get(name)
+        self._process = os.getpid()
         self._threads = threads or cores()
         self._integer = integer
         self._path = ""
@@ -46,11 +66,24 @@ class OnnxRuntimeEngine(Engine):
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._arrays: dict[str, np.ndarray] = {}  # keeps the bound memory alive
+        _engines.add(self)
+
+    def abandon(self) -> None:
+        """Adds a reference to what ONNX Runtime made that is never taken back."""
+        for value in (self._session, self._binding, *self._inputs, *self._outputs):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
+
+    def _require_own_process(self) -> None:
+        if self._process != os.getpid():
+            what = f"belongs to process {self._process}, which forked this one"
+            fix = 'make another one in this process, or start the process by "spawn" instead of "fork"'
+            raise Error(Code.forked, what, f"the engine {self._name}", fix)
 
     def name(self) -> str:
         return self._name
 
     def load(self, onnx_path: str) -> None:
+        self._require_own_process()
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -97,6 +130,7 @@ class OnnxRuntimeEngine(Engine):
         return [self._info(value) for value in self._outputs]
 
     def bind(self, tensor: str, array: np.ndarray) -> None:
+        self._require_own_process()
         inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
         if tensor not in inputs and tensor not in outputs:
             fix = "see inputs() and outputs()"
@@ -110,6 +144,7 @@ class OnnxRuntimeEngine(Engine):
         self._arrays[tensor] = array
 
     def run(self) -> None:
+        self._require_own_process()
         missing = [value.name for value in self._inputs if value.name not in self._arrays]
         if missing or self._session is None:
             problem = f"not bound: {', '.join(missing)}" if missing else "no model is loaded"

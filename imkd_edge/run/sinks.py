@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import IO
 
-from imkd_edge.bundle.files import check_writable
+from imkd_edge.bundle.files import check_writable, strict_json
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
 from imkd_edge.run.sink import Sink, Worker, part_of
@@ -75,7 +74,7 @@ class JsonLines(Sink):
         self._file: IO[str] = part_of(path).open("w", encoding="utf-8")
 
     def write(self, sample: Sample, result: Result) -> None:
-        self._file.write(json.dumps(result.to_dict(), allow_nan=False) + "\n")
+        self._file.write(strict_json(result.to_dict()) + "\n")
         self._file.flush()
 
     def close(self) -> None:

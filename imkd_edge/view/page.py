@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from imkd_edge.bundle.files import strict_json
 
 WIDTH, HEIGHT = 860, 220  # of a figure, in the units of its content
 STYLE = """
@@ -36,7 +37,7 @@ def document(title: str, parts: list[str], result: Mapping[str, Any]) -> str:
         parts: of the body, as HTML.
         result: embedded as JSON in the element "result".
     """
-    escaped = json.dumps(result).replace("<", "\\u003c")
+    escaped = strict_json(result).replace("<", "\\u003c")
     script = f'<script type="application/json" id="result">{escaped}</script>'
     meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
     head = f"{meta}{element('title', title)}"

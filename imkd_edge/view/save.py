@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from imkd_edge.bundle.files import write_atomically
+from imkd_edge.bundle.files import strict_json, write_atomically
 from imkd_edge.bundle.format import bundle_name
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
@@ -28,7 +27,7 @@ def save_result(path: Path, result: Result, sample: Sample | None, theme: str) -
     if path.suffix == ".png":
         draw.write_png(path, result.plot(sample, theme))
     elif path.suffix == ".json":
-        write_atomically(path, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+        write_atomically(path, (strict_json(result.to_dict(), indent=2) + "\n").encode())
     else:
         what = f"the ending {path.suffix!r} is neither .png nor .json"
         raise Error(Code.spec_bad_value, what, str(path), "end the name with .png or .json")
@@ -75,7 +74,7 @@ def write_frame(
         new = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         try:
             draw.write_png(new / "overview.png", picture)
-            (new / "result.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            (new / "result.json").write_text(strict_json(record, indent=2) + "\n", encoding="utf-8")
             new.chmod(0o755)
             _replace(folder, new)
         finally:

@@ -279,6 +279,124 @@ def test_images_may_be_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
         assert raised.value.code == "E0201" and "cuda" in raised.value.fix
 
 
+class Late:
+    """An image that a stream of its own has not written yet; `seen` has the arguments of __dlpack__."""
+
+    def __init__(self, image: np.ndarray, form: str) -> None:
+        self.image, self.form, self.seen = np.ascontiguousarray(image), form, {}
+        self.address, self._owner, self.stream = cuda.late_copy(self.image)
+        if form == "interface":
+            self.__cuda_array_interface__ = {
+                "shape": image.shape,
+                "typestr": "|u1",
+                "data": (self.address, True),
+                "version": 3,
+                "stream": self.stream,
+            }
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("__dlpack__", "__dlpack_device__") and self.__dict__.get("form") != "interface":
+            return {"__dlpack__": self._export, "__dlpack_device__": lambda: (2, 0)}[name]
+        raise AttributeError(name)
+
+    def _export(self, **arguments: object) -> object:
+        if self.form == "before 1.0" and "max_version" in arguments:
+            raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
+        self.seen = arguments
+        cuda.make_wait(arguments["stream"], self.stream)
+        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * self.image.size).from_address(self.address))
+        self.array = self.array.reshape(self.image.shape)
+        if self.form == "before 1.0":
+            return self.array.__dlpack__()
+        self.array.flags.writeable = False  # NumPy exports it with the read-only flag of DLPack 1.0
+        return self.array.__dlpack__(max_version=arguments["max_version"])
+
+
+@pytest.mark.parametrize("form", ["interface", "before 1.0", "read-only 1.0"])
+def test_an_image_that_a_stream_still_writes_is_waited_for(on_cuda, bundle: Bundle, scene, form: str) -> None:
+    if form.startswith("read-only") and np.lib.NumpyVersion(np.__version__) < "2.1.0":
+        pytest.skip("this NumPy exports no DLPack 1.0: versioned capsules are NOT tested")
+    with on_cuda(bundle, scene.rig, threads=1) as on_gpu, Detector(bundle, scene.rig, threads=1) as on_cpu:
+        expected = infer(on_cpu, scene)
+        frames = {name: Late(image, form) for name, image in scene.frames.items()}
+        assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), expected)
+        if form != "interface":
+            stream = on_gpu.device_tensors()["heatmap"].stream
+            assert stream > 2 and {image.seen["stream"] for image in frames.values()} == {stream}
+        assert ("max_version" in frames["AHEAD"].seen) == (form == "read-only 1.0")
+
+
+class Versioned(ctypes.Structure):
+    """DLManagedTensorVersioned of dlpack.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("major", "minor")),
+        *((name, ctypes.c_void_p) for name in ("context", "deleter")),
+        ("flags", ctypes.c_uint64),
+        ("data", ctypes.c_void_p),
+        *((name, ctypes.c_int32) for name in ("device_type", "device_id", "ndim")),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+@pytest.mark.parametrize(("major", "minor", "flags", "taken"), [(1, 0, 1, True), (1, 9, 3, True), (2, 0, 0, False)])
+def test_dlpack_versions_and_flags(on_cuda, bundle: Bundle, scene, major, minor, flags, taken) -> None:
+    """A minor version adds nothing that a reader must know, another major one may; a read-only tensor can be read."""
+    image = scene.frames["AHEAD"]
+    address, _owner = cuda.device_copy(image)
+    shape = (ctypes.c_int64 * 3)(*image.shape)
+    managed = Versioned(major, minor, None, None, flags, address, 2, 0, 3, 1, 8, 1, shape, None, 0)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+
+    class Image:
+        def __dlpack__(self, stream: int, max_version: tuple[int, int]) -> object:
+            return new(ctypes.addressof(managed), b"dltensor_versioned", None)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    with on_cuda(bundle, scene.rig, threads=1) as detector:
+        if not taken:
+            with pytest.raises(Error) as raised:
+                detector.infer({"AHEAD": Image()}, {})
+            assert raised.value.code == "E0201" and "version" in raised.value.what
+            return
+        result = detector.infer({"AHEAD": Image()}, {}, None, scene.timestamp_ns)
+        expected = detector.infer({"AHEAD": image}, {}, None, scene.timestamp_ns)
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("stream", [0, "1", 1.5, -3])
+def test_a_stream_that_the_interface_forbids_is_refused(on_cuda, bundle: Bundle, scene, stream: object) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as detector:
+        with pytest.raises(Error) as raised:
+            detector.infer({"AHEAD": OnDevice(scene.frames["AHEAD"], stream=stream)}, {})
+        assert raised.value.code == "E0201" and "stream" in raised.value.what
+        result = detector.infer({"AHEAD": OnDevice(scene.frames["AHEAD"], stream=None)}, {})
+        assert result.health.sensors["AHEAD"] == "ok"
+
+
+def test_outputs_are_handed_out_with_the_stream_that_writes_them(on_cuda, bundle: Bundle, scene) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as detector, Detector(bundle, scene.rig, threads=1) as on_cpu:
+        infer(detector, scene), infer(on_cpu, scene)
+        tensor = detector.device_tensors()["heatmap"]
+        assert tensor.__cuda_array_interface__["stream"] == tensor.stream > 2
+        assert on_cpu.device_tensors()["heatmap"].stream == 0
+
+
+def test_a_detector_says_why_its_frames_are_not_replayed(on_cuda, bundle: Bundle, scene) -> None:
+    with on_cuda(bundle, scene.rig, threads=1) as detector, Detector(bundle, scene.rig, threads=1) as on_cpu:
+        assert infer(detector, scene).replayed is infer(on_cpu, scene).replayed is False
+        assert detector.why_not_replayed == "the engine onnxruntime does not run on the GPU"
+        assert on_cpu.why_not_replayed == "frames run on the CPU"
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -382,3 +382,21 @@ def test_an_invalid_spec_made_in_python_is_neither_accepted_nor_written(change: 
         with pytest.raises(Error) as caught:
             call()
         assert (caught.value.code, caught.value.where) == ("E0104", where)
+
+
+@pytest.mark.parametrize(("groups", "side", "fits"), [(4, 8192, False), (4, 4096, True), (3, 8192, True)])
+def test_a_box_tensor_beyond_int32_is_refused(groups: int, side: int, fits: bool) -> None:
+    """Ten channels per group and cell: the kernels index them by int32."""
+    doc = document()
+    doc["grid"] |= {"x_min": 0.0, "x_max": float(side), "y_min": 0.0, "y_max": float(side), "cell": 1.0}
+    doc["radar"]["cell"], doc["radar"]["features"] = 1.0, doc["radar"]["features"][:1]
+    doc["context_channels"], doc["history"] = 1, {**doc["history"], "frames": 0, "channels": 0}
+    some = doc["head"]["classes"][0]
+    doc["head"]["classes"] = [{**some, "name": f"class {i}", "group": i} for i in range(groups)]
+    assert (groups * 10 * side * side <= 2**31 - 1) == fits
+    if fits:
+        assert ModelSpec.from_json(json.dumps(doc)).head.groups() == groups
+        return
+    with pytest.raises(Error) as raised:
+        ModelSpec.from_json(json.dumps(doc))
+    assert raised.value.code == "E0104" and "box tensor" in raised.value.what

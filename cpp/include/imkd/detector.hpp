@@ -48,6 +48,16 @@ class Detector {
   std::string device() const;        // "cpu" or "cuda"
   std::string why_not_cuda() const;  // why load with device "auto" fell back to the CPU; empty where it did not
 
+  // Why no frame is replayed as one CUDA graph, which costs time; empty where frames are, or will be, from the second
+  // with an image on. Result::replayed says it of each frame.
+  std::string why_not_replayed() const;
+
+  // Images that a CUDA stream is still writing: the next infer waits, on the GPU, for the work that is in `stream` (a
+  // cudaStream_t, also cudaStreamLegacy or cudaStreamPerThread) now. Nothing to wait for on the CPU.
+  void wait_for(void* stream);
+  // The cudaStream_t that reads the images and writes the tensors, for a producer that makes it wait; null on the CPU.
+  void* stream() const;
+
   struct Tensor {
     const char* name;
     const float* data;

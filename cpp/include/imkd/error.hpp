@@ -61,6 +61,7 @@ enum class Code : int {
   engine_run = 504,
   engine_stale = 505,   // built from another model, for another machine, or with other versions of TensorRT and CUDA
   detector_busy = 506,  // a second thread's call while another call runs
+  forked = 507,         // a call in a forked child on what the parent made
   device_unavailable = 511,
   device_failed = 512,  // CUDA refused a call; later work on the device is undefined
   // 6xx training, evaluation, calibration

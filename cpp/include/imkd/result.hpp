@@ -129,6 +129,7 @@ struct Result {
   std::vector<MapView> debug;  // with DetectorOptions::debug: the gates i_cam and i_rad, 0..1
   std::array<float, kStages> timings_us{};
   float total_us = 0;
+  bool replayed = false;  // as one CUDA graph; see Detector::why_not_replayed
 };
 
 }  // namespace imkd

@@ -2,7 +2,6 @@
 // structs of older and newer callers.
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -17,7 +16,7 @@
 namespace imkd::c {
 
 struct Handle {
-  mutable std::atomic_flag busy = ATOMIC_FLAG_INIT;  // set while an exclusive call runs
+  mutable CallGate gate;
   mutable std::mutex error_mutex;
   mutable std::string error;
 };
@@ -27,6 +26,7 @@ struct Handle {
 }
 
 inline void set_error(const Handle& handle, const char* text) noexcept {
+  if (!handle.gate.process.here()) return;  // the parent may have forked while it held the lock
   try {
     const std::lock_guard<std::mutex> lock(handle.error_mutex);
     handle.error = text;
@@ -36,6 +36,8 @@ inline void set_error(const Handle& handle, const char* text) noexcept {
 
 inline const char* error_of(const Handle* handle) noexcept try {
   if (!handle) return "the handle is NULL; create one with its _new function";
+  if (!handle->gate.process.here())
+    return "error[E0507] the handle belongs to the process that forked this one / create another one in this process";
   static thread_local std::string text;
   const std::lock_guard<std::mutex> lock(handle->error_mutex);
   text = handle->error;
@@ -49,6 +51,7 @@ template <class AnyHandle, class Body>
 int call(AnyHandle* handle, Body&& body) noexcept {
   if (!handle) return IMKD_UNEXPECTED;
   try {
+    handle->gate.process.require("the handle");
     body(*handle);
     return IMKD_OK;
   } catch (const Error& error) {
@@ -62,11 +65,17 @@ int call(AnyHandle* handle, Body&& body) noexcept {
   return IMKD_UNEXPECTED;
 }
 
+// In a forked child the handle's memory is left as it is: what it holds belongs to the parent's threads and devices.
+template <class AnyHandle>
+void destroy(AnyHandle* handle) noexcept {
+  if (handle && handle->gate.process.here()) delete handle;
+}
+
 // As call(), but error detector_busy while another exclusive call with the handle is in progress.
 template <class AnyHandle, class Body>
 int exclusive_call(AnyHandle* handle, Body&& body) noexcept {
   return call(handle, [&](AnyHandle& h) {
-    const ExclusiveCall exclusive(h.busy, "the handle");
+    const ExclusiveCall exclusive(h.gate, "the handle");
     body(h);
   });
 }

@@ -214,7 +214,7 @@ imkd_detector* imkd_detector_new(void) try { return new imkd_detector; } catch (
   return nullptr;
 }
 
-void imkd_detector_destroy(imkd_detector* handle) { delete handle; }
+void imkd_detector_destroy(imkd_detector* handle) { destroy(handle); }
 
 static DetectorOptions read_options(const imkd_options* input) {
   DetectorOptions options;

@@ -162,7 +162,7 @@ MonitorOptions read_options(const imkd_monitor_options* input) {
 
 // ---- synchronizer ----
 imkd_synchronizer* imkd_synchronizer_new(void) { return new_handle<imkd_synchronizer>(); }
-void imkd_synchronizer_destroy(imkd_synchronizer* handle) { delete handle; }
+void imkd_synchronizer_destroy(imkd_synchronizer* handle) { destroy(handle); }
 const char* imkd_synchronizer_error(const imkd_synchronizer* handle) { return error_of(handle); }
 
 int imkd_synchronizer_load(imkd_synchronizer* handle, const char* model, const char* rig,
@@ -228,7 +228,7 @@ int imkd_synchronizer_counts(const imkd_synchronizer* handle, imkd_counts* count
 
 // ---- monitor ----
 imkd_monitor* imkd_monitor_new(void) { return new_handle<imkd_monitor>(); }
-void imkd_monitor_destroy(imkd_monitor* handle) { delete handle; }
+void imkd_monitor_destroy(imkd_monitor* handle) { destroy(handle); }
 const char* imkd_monitor_error(const imkd_monitor* handle) { return error_of(handle); }
 
 int imkd_monitor_load(imkd_monitor* handle, const char* model, const char* rig, const imkd_monitor_options* options) {
@@ -272,7 +272,7 @@ int imkd_monitor_reset(imkd_monitor* handle) {
 
 // ---- watchdog ----
 imkd_watchdog* imkd_watchdog_new(void) { return new_handle<imkd_watchdog>(); }
-void imkd_watchdog_destroy(imkd_watchdog* handle) { delete handle; }
+void imkd_watchdog_destroy(imkd_watchdog* handle) { destroy(handle); }
 const char* imkd_watchdog_error(const imkd_watchdog* handle) { return error_of(handle); }
 
 int imkd_watchdog_start(imkd_watchdog* handle, const imkd_watchdog_options* options) {

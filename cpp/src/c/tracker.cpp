@@ -76,7 +76,7 @@ imkd_tracker* imkd_tracker_new(void) try { return new imkd_tracker; } catch (...
   return nullptr;
 }
 
-void imkd_tracker_destroy(imkd_tracker* handle) { delete handle; }
+void imkd_tracker_destroy(imkd_tracker* handle) { destroy(handle); }
 
 int imkd_tracker_load(imkd_tracker* handle, const char* model, const imkd_tracker_options* options) {
   return exclusive_call(handle, [&](imkd_tracker& h) {

@@ -5,6 +5,7 @@
 
 #include "half.hpp"
 #include "inputs.hpp"
+#include "rig_tables.hpp"
 
 namespace imkd {
 namespace cuda {
@@ -25,6 +26,9 @@ class CudaLoop : public FrameLoop {
   void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) override;
   void run(const Frame& frame, Result& result) override;
   std::vector<Detector::Tensor> tensors() override;
+  void* stream() const override { return main_.get(); }
+  void wait_for(void* stream) override;
+  const std::string& why_not_replayed() const override { return why_not_replayed_; }
 
  private:
   void check_types() const;
@@ -32,7 +36,6 @@ class CudaLoop : public FrameLoop {
   Type type(Buffer buffer) const { return tensors_[buffer].type; }
   std::size_t bytes(int buffer) const { return table_[buffer].size() * size_of(tensors_[buffer].type); }
   void widen(int buffer, const void* data, std::vector<float>& out) const;
-  void update_lift(const Frame& frame);
   void enqueue(bool any_image);
   void enqueue_cameras(bool any_image);
   void enqueue_radars();
@@ -44,37 +47,28 @@ class CudaLoop : public FrameLoop {
   void mark_dead_on_sticky_error(const Error& error);
   bool wait_for_all();
 
+  const int device_ = Origin().device();
   Inputs inputs_;
   OwnStream main_ = make_stream();
   OwnStream side_ = make_stream();
   OwnEvent fork_ = make_event(cudaEventDisableTiming);
   OwnEvent join_ = make_event(cudaEventDisableTiming);
+  OwnEvent produced_ = make_event(cudaEventDisableTiming);
   std::vector<OwnEvent> marks_;                       // begin and end of each stage; empty unless stages are timed
   Layout layout_ = Layout::channels_first;            // of the context
   std::array<std::shared_ptr<void>, kBuffers> maps_;  // pinned copies of the result's maps
   std::array<std::vector<float>, kBuffers> floats_;   // the same as float32, where an engine's type is another
   std::shared_ptr<unsigned char> past_;               // stored fused maps of past frames
-  std::shared_ptr<unsigned char> resize_table_;
   std::shared_ptr<unsigned char> lift_table_work_;
   std::shared_ptr<unsigned char> lift_work_;
   std::shared_ptr<unsigned char> radar_work_;
   std::shared_ptr<unsigned char> decode_work_;
-  std::shared_ptr<std::int32_t> rows_;
-  std::shared_ptr<std::int32_t> points_;
-  std::shared_ptr<std::int32_t> pixels_;
-  LiftTable lift_table_;
-  SensorRig rig_;
-  std::vector<Mat4> T_ref_ego_;       // by camera, of the lift's table
-  std::unique_ptr<bool[]> moved_;     // by camera, of the present frame
-  bool lift_table_valid_ = false;     // false while it is rebuilt, and where that failed
-  std::shared_ptr<ImageView> sizes_;  // of the rig's images, for the resize table
-  std::shared_ptr<ImageCrop> crops_;  // the same
+  RigTables tables_;
   std::shared_ptr<Detection> boxes_;
   std::shared_ptr<Counts> counts_;
   OwnGraphExec graph_;
-  bool replays_;
-  bool warm_ = false;                       // one frame has run
-  bool ready_ = false;                      // the rig's tables are complete
+  std::string why_not_replayed_;            // empty: frames are replayed, or will be
+  bool warm_ = false;                       // both engines have run
   std::string dead_;                        // the sticky error after which CUDA refuses every call
   std::vector<std::vector<float>> copies_;  // for tensors()
 };
@@ -83,25 +77,17 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
                    const DetectorOptions& options)
     : FrameLoop(spec, std::move(camera), std::move(bev), options), inputs_(spec_, options.threads) {
   if (tensors_[kContext].shape != table_[kContext].shape) layout_ = Layout::channels_last;
-  replays_ = camera_->on_device() && bev_->on_device() && !options.stage_times;
+  for (const Engine* engine : {camera_.get(), bev_.get()})
+    if (!engine->on_device()) why_not_replayed_ = "the engine " + engine->name() + " does not run on the GPU";
+  if (options.stage_times) why_not_replayed_ = "the stages are timed";
   if (options.stage_times)
     for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));
   check_types();
   connect();
-  const auto cameras = static_cast<std::size_t>(spec_.cameras);
-  const auto cells = std::size_t(spec_.grid.width()) * spec_.grid.height();
-  resize_table_ = device_memory<unsigned char>(resize_table_bytes(spec_.image, spec_.cameras));
   lift_table_work_ = device_memory<unsigned char>(lift_table_workspace(spec_));
   lift_work_ = device_memory<unsigned char>(lift_workspace(spec_, layout_, type(kContext)));
   radar_work_ = device_memory<unsigned char>(cuda::radar_workspace(spec_));
   decode_work_ = device_memory<unsigned char>(cuda::decode_workspace(spec_));
-  rows_ = device_memory<std::int32_t>(cells + 1);
-  points_ = device_memory<std::int32_t>(lift_points(spec_));
-  pixels_ = device_memory<std::int32_t>(lift_points(spec_));
-  lift_table_ = {rows_.get(), points_.get(), pixels_.get()};
-  moved_ = std::make_unique<bool[]>(cameras);
-  sizes_ = pinned_memory<ImageView>(cameras);
-  crops_ = pinned_memory<ImageCrop>(cameras);
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
   counts_ = pinned_memory<Counts>(1);
   if (data_[kFused])
@@ -138,22 +124,19 @@ void CudaLoop::connect() {
 }
 
 void CudaLoop::set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) {
-  graph_.reset();  // it has the old addresses
+  const DeviceScope scope(device_);
+  RigTables next(spec_, rig, crops, lift_table_work_.get(), main_.get());
   inputs_.set_rig(rig);
-  ready_ = false;  // until the new tables are complete
+  // Nothing below throws.
+  graph_.reset();  // it has the old addresses
+  tables_ = std::move(next);
   ground_ = ground_of(spec_, rig);
-  for (std::size_t i = 0; i < crops.size(); ++i) {
-    sizes_.get()[i] = {nullptr, 1, 1};  // of a camera that the rig lacks
-    if (i < rig.cameras.size()) sizes_.get()[i] = {nullptr, rig.cameras[i].width, rig.cameras[i].height};
-    crops_.get()[i] = crops[i];
-  }
-  resize_table(sizes_.get(), crops_.get(), spec_.cameras, spec_.image, resize_table_.get(), main_.get());
-  lift_table(spec_, rig, crops.data(), lift_table_, lift_table_work_.get(), main_.get());
-  check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize", "set_rig");
-  rig_ = rig;
-  T_ref_ego_.assign(rig.cameras.size(), identity4());
-  lift_table_valid_ = true;
-  ready_ = true;
+}
+
+void CudaLoop::wait_for(void* stream) {
+  const DeviceScope scope(device_);
+  check(cudaEventRecord(produced_.get(), static_cast<cudaStream_t>(stream)), "cudaEventRecord", "the caller's stream");
+  check(cudaStreamWaitEvent(main_.get(), produced_.get(), 0), "cudaStreamWaitEvent", "the caller's stream");
 }
 
 void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
@@ -173,8 +156,7 @@ void CudaLoop::enqueue_cameras(bool any_image) {
   cudaStream_t stream = main_.get();
   const ImageView* images = inputs_.params().device_images();
   mark(kPreprocess, false, stream);
-  preprocess_images(images, spec_.cameras, spec_.image, resize_table_.get(), data_[kImages].get(), type(kImages),
-                    stream);
+  preprocess_images(images, spec_.cameras, spec_.image, tables_.resize(), data_[kImages].get(), type(kImages), stream);
   mark(kPreprocess, true, stream);
   mark(kCamera, false, stream);
   if (any_image) run_engine(*camera_);
@@ -184,8 +166,8 @@ void CudaLoop::enqueue_cameras(bool any_image) {
     const std::size_t each = table_[buffer].size() / static_cast<std::size_t>(spec_.cameras);
     clear_absent(images, spec_.cameras, data_[buffer].get(), each, type(buffer), stream);
   }
-  lift(spec_, lift_table_, data_[kDepth].get(), data_[kContext].get(), layout_, type(kContext), data_[kCameraBev].get(),
-       type(kCameraBev), lift_work_.get(), stream);
+  lift(spec_, tables_.lift(), data_[kDepth].get(), data_[kContext].get(), layout_, type(kContext),
+       data_[kCameraBev].get(), type(kCameraBev), lift_work_.get(), stream);
   mark(kLift, true, stream);
 }
 
@@ -232,47 +214,38 @@ void CudaLoop::enqueue(bool any_image) {
 void CudaLoop::capture() {
   cudaGraph_t captured = nullptr;
   check(cudaStreamBeginCapture(main_.get(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  bool whole = true;
+  std::string why_not;
   try {
     enqueue(true);
-  } catch (const Error&) {
-    whole = false;
+  } catch (const Error& error) {
+    why_not = error.problem();
+  } catch (...) {  // no memory, or an engine's own exception: the capture ends, the caller decides
+    cudaStreamEndCapture(main_.get(), &captured);
+    const OwnGraph discarded(captured);
+    cudaGetLastError();
+    throw;
   }
-  whole &= cudaStreamEndCapture(main_.get(), &captured) == cudaSuccess;
+  cudaError_t status = cudaStreamEndCapture(main_.get(), &captured);
   const OwnGraph graph(captured);
   cudaGraphExec_t exec = nullptr;
-  whole = whole && cudaGraphInstantiate(&exec, captured, 0) == cudaSuccess;
+  if (why_not.empty() && status == cudaSuccess) status = cudaGraphInstantiate(&exec, captured, 0);
   graph_.reset(exec);
-  if (whole) return;
-  replays_ = false;
+  if (why_not.empty() && status == cudaSuccess) return;
+  why_not_replayed_ = "the capture failed: " + (why_not.empty() ? cudaGetErrorString(status) : why_not);
   cudaGetLastError();  // clear it: it is handled
-}
-
-// Rebuilds the lift's table where an exposure has moved, before the frame's graph and at the same addresses.
-void CudaLoop::update_lift(const Frame& frame) {
-  bool any = false;
-  for (std::size_t i = 0; i < T_ref_ego_.size(); ++i) {
-    moved_[i] = !lift_table_valid_ || frame.T_ref_ego[i] != T_ref_ego_[i];
-    any = any || moved_[i];
-  }
-  if (!any) return;
-  lift_table_valid_ = false;
-  update_lift_table(spec_, rig_, crops_.get(), frame.T_ref_ego.data(), moved_.get(), lift_table_,
-                    lift_table_work_.get(), main_.get());
-  std::copy(frame.T_ref_ego.begin(), frame.T_ref_ego.end(), T_ref_ego_.begin());
-  lift_table_valid_ = true;
 }
 
 void CudaLoop::infer(const Frame& frame, Result& result) {
   if (inputs_.put(frame, ground_, main_.get())) graph_.reset();
-  update_lift(frame);
-  if (replays_ && warm_ && !graph_) capture();  // TensorRT requires one run before capture
+  tables_.update_lift(spec_, frame.T_ref_ego, lift_table_work_.get(), main_.get());
+  if (why_not_replayed_.empty() && warm_ && !graph_) capture();  // TensorRT requires one run before capture
+  result.replayed = graph_ != nullptr;
   if (graph_)
     check(cudaGraphLaunch(graph_.get(), main_.get()), "cudaGraphLaunch");
   else
     enqueue(frame.any_image());
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
-  warm_ = true;
+  warm_ = warm_ || frame.any_image();
   read(frame, result);
 }
 
@@ -298,8 +271,8 @@ void CudaLoop::run(const Frame& frame, Result& result) {
   if (!dead_.empty())
     throw Error(Code::device_failed, "CUDA refuses every call after: " + dead_, "device \"cuda\"",
                 "restart this process: CUDA does not recover from such a fault within it");
-  if (!ready_) throw Error(Code::device_failed, "the last set_rig failed", "device \"cuda\"", "call set_rig again");
   try {
+    const DeviceScope scope(device_);
     infer(frame, result);
   } catch (const Error& error) {
     mark_dead_on_sticky_error(error);
@@ -313,14 +286,17 @@ void CudaLoop::run(const Frame& frame, Result& result) {
 
 // After a fault in a kernel every CUDA call of the process fails; after other errors the next frame may succeed.
 void CudaLoop::mark_dead_on_sticky_error(const Error& error) {
-  cudaGetLastError();
   if (!wait_for_all()) dead_ = error.problem();
 }
 
-bool CudaLoop::wait_for_all() {
+bool CudaLoop::wait_for_all() try {
+  const DeviceScope scope(device_);
+  cudaGetLastError();  // clear it: it is handled
   const cudaError_t main = cudaStreamSynchronize(main_.get());
   const cudaError_t side = cudaStreamSynchronize(side_.get());
   return main == cudaSuccess && side == cudaSuccess;
+} catch (const Error&) {  // CUDA refuses even the device's number
+  return false;
 }
 
 // Converts an engine's tensor to float32 in the table's order of axes; out has the tensor's size.
@@ -338,6 +314,7 @@ void CudaLoop::widen(int buffer, const void* data, std::vector<float>& out) cons
 }
 
 std::vector<Detector::Tensor> CudaLoop::tensors() {
+  const DeviceScope scope(device_);
   std::vector<Detector::Tensor> tensors;
   copies_.resize(kBuffers);
   std::vector<unsigned char> copy;

@@ -7,7 +7,7 @@
 #include <onnxruntime_cxx_api.h>
 #include <onnxruntime_session_options_config_keys.h>
 
-#include "imkd/error.hpp"
+#include "own_process.hpp"
 #include "shared_library.hpp"
 
 namespace imkd {
@@ -46,9 +46,15 @@ struct Port {  // one input or output of the graph
 class OrtEngine : public Engine {
  public:
   explicit OrtEngine(int threads) : environment_(environment()), threads_(threads) {}
+  ~OrtEngine() override {
+    if (process_.here()) return;  // a session's destructor waits for threads that a forked child lacks
+    binding_.release();
+    session_.release();
+  }
   std::string name() const override { return "onnxruntime"; }
 
   void load(const std::string& onnx_path) override {
+    process_.require("the engine");
     path_ = onnx_path;
     guard(Code::engine_load, "export the model again, or check the file", [&] {
       Ort::SessionOptions options;
@@ -77,6 +83,7 @@ class OrtEngine : public Engine {
   std::vector<TensorInfo> outputs() const override { return infos(false); }
 
   void bind(const std::string& tensor, std::shared_ptr<void> data) override {
+    process_.require("the engine");
     Port& port = find(tensor);
     std::size_t count = 1;
     for (std::int64_t extent : port.info.shape) {
@@ -95,6 +102,7 @@ class OrtEngine : public Engine {
   }
 
   void run(void*) override {
+    process_.require("the engine");
     for (const Port& port : ports_)
       if (port.is_input && !port.data)
         throw Error(Code::engine_run, "input \"" + port.info.name + "\" is not bound", path_, "bind every input first");
@@ -141,6 +149,7 @@ class OrtEngine : public Engine {
                 "use a name of inputs() or outputs()");
   }
 
+  OwnProcess process_;
   Ort::Env& environment_;
   int threads_;
   std::string path_;

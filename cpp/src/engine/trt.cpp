@@ -133,13 +133,20 @@ class TrtEngine : public Engine {
     cuda::require_device();
     library();
   }
-  ~TrtEngine() override { unload(); }
+  ~TrtEngine() override {
+    unload();
+    context_.release();  // what a forked child has left, as CUDA does not survive a fork
+    engine_.release();
+    runtime_.release();
+  }
   std::string name() const override { return "tensorrt"; }
   bool on_device() const override { return true; }
 
   void load(const std::string& path) override {
+    origin_.process().require("the engine");
     unload();
     cuda::require_device();
+    origin_ = {};
     const EngineFile file = read_engine_file(path, this_machine());
     path_ = file.path;
     try {
@@ -155,12 +162,16 @@ class TrtEngine : public Engine {
   std::vector<TensorInfo> outputs() const override { return infos(false); }
 
   void bind(const std::string& tensor, std::shared_ptr<void> data) override {
+    origin_.process().require("the engine");
+    const cuda::DeviceScope scope(origin_.device());
     Port& port = find(tensor);
     set_address(port, device_address(tensor, data.get()));
     port.data = std::move(data);
   }
 
   void run(void* stream) override {
+    origin_.process().require("the engine");
+    const cuda::DeviceScope scope(origin_.device());
     if (!context_) throw Error(Code::engine_run, "no engine is loaded", "", "call load first");
     for (Port& port : ports_) {
       if (port.data) continue;
@@ -260,7 +271,7 @@ class TrtEngine : public Engine {
     require_supported(port);
     void* memory = nullptr;
     check(cudaMalloc(&memory, bytes(port.info)), Code::engine_run, "cudaMalloc", path_);
-    std::shared_ptr<void> scratch(memory, [](void* p) { cudaFree(p); });
+    std::shared_ptr<void> scratch = cuda::own_memory<unsigned char>(memory);
     set_address(port, memory);
     port.data = std::move(scratch);
   }
@@ -270,19 +281,22 @@ class TrtEngine : public Engine {
       cudaStream_t stream = nullptr;
       check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), Code::engine_run, "cudaStreamCreateWithFlags",
             path_);
-      stream_.reset(stream);
+      stream_ = cuda::OwnStream(stream);
     }
     return stream_.get();
   }
 
   void unload() {  // dependents first; memory last, as the context may have its address
-    context_.reset();
-    engine_.reset();
-    runtime_.reset();
-    ports_.clear();
+    origin_.release([this] {
+      context_.reset();
+      engine_.reset();
+      runtime_.reset();
+      ports_.clear();
+    });
     path_.clear();
   }
 
+  cuda::Origin origin_;  // the device of the last load
   std::string path_;
   std::vector<Port> ports_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;

@@ -135,6 +135,7 @@ cudaError_t status(const char* name, cudaError_t error = cudaErrorLaunchFailure)
   Cuda& c = cuda();
   const bool now = c.fails_at == static_cast<int>(c.calls.size());
   c.calls.emplace_back(name);
+  if (c.device != 0 && c.calls.back() != "cudaGetDevice" && c.calls.back() != "cudaSetDevice") ++c.other_device;
   if (c.dead) return cudaErrorLaunchFailure;
   if (now && c.sticky) c.dead = true;
   return now || c.fails == name ? error : cudaSuccess;
@@ -243,8 +244,13 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return status("cudaGetDeviceCount", cudaErrorInsufficientDriver);
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = cuda().device;
   return status("cudaGetDevice");
+}
+cudaError_t cudaSetDevice(int device) {
+  const cudaError_t result = status("cudaSetDevice");
+  if (result == cudaSuccess) cuda().device = device;
+  return result;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 12060;

@@ -12,6 +12,8 @@ namespace fake {
 
 struct Cuda {
   int devices = 1;
+  int device = 0;         // the calling thread's
+  int other_device = 0;   // calls that need device 0 made while another one was the thread's
   int integrated = 0;     // a Jetson's GPU shares the host's memory
   int memory_device = 0;  // the GPU that is reported for device memory
   std::string fails;      // name of the call that fails, each time

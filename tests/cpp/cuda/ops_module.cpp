@@ -8,7 +8,7 @@
 #include "arrays.hpp"
 #include "imkd/cuda.hpp"
 #include "launch_times.hpp"
-#if defined(IMKD_FAKE_CUDA)
+#if defined(IMKD_FAKE_CUDA) || (!defined(IMKD_COUNT) && !defined(IMKD_ON_DEVICE))
 #include "fake_cuda.hpp"
 #endif
 
@@ -191,6 +191,29 @@ py::tuple device_copy(const py::array& array) {
   std::memcpy(memory, array.data(), static_cast<std::size_t>(array.nbytes()));
   return py::make_tuple(reinterpret_cast<std::uintptr_t>(memory), py::capsule(memory, [](void* p) { cudaFree(p); }));
 }
+
+// As device_copy, but the copy is written by a stream that has not run yet; returns also the stream.
+py::tuple late_copy(const py::array& array) {
+  void* memory = nullptr;
+  cudaStream_t stream = nullptr;
+  const auto bytes = static_cast<std::size_t>(array.nbytes());
+  cuda::check(cudaMalloc(&memory, bytes), "cudaMalloc");
+  std::memset(memory, 0, bytes);
+  cuda::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  const auto* begin = static_cast<const char*>(array.data());
+  fake::put(stream, [memory, data = std::vector<char>(begin, begin + bytes)] {
+    std::memcpy(memory, data.data(), data.size());
+  });
+  return py::make_tuple(reinterpret_cast<std::uintptr_t>(memory), py::capsule(memory, [](void* p) { cudaFree(p); }),
+                        reinterpret_cast<std::uintptr_t>(stream));
+}
+
+// Makes a stream wait for another one's work, as a producer does in __dlpack__.
+void make_wait(std::uintptr_t stream, std::uintptr_t producer) {
+  const cuda::OwnEvent event = cuda::make_event(cudaEventDisableTiming);
+  cuda::check(cudaEventRecord(event.get(), reinterpret_cast<cudaStream_t>(producer)), "cudaEventRecord");
+  cuda::check(cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(stream), event.get(), 0), "cudaStreamWaitEvent");
+}
 #endif
 
 }  // namespace
@@ -208,6 +231,8 @@ PYBIND11_MODULE(cuda_on_host, m) {
 #if !defined(IMKD_COUNT) && !defined(IMKD_ON_DEVICE)
   bind_detector(m);  // with device "cuda"
   m.def("device_copy", &device_copy);
+  m.def("late_copy", &late_copy);
+  m.def("make_wait", &make_wait);
 #endif
 #if defined(IMKD_FAKE_CUDA)
   fake::cuda().guard = true;  // the host cannot access device memory, as on a GPU

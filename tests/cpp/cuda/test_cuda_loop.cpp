@@ -1,9 +1,12 @@
 // The Detector on device "cuda" against the Detector on the CPU: the same boxes and tensors within the last bit of
 // float32, in every order of work that streams and graphs allow; and the error of every failing call.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "contract_cases.hpp"
 #include "cuda_host.hpp"
@@ -580,19 +583,162 @@ TEST_F(CudaFaults, an_engine_that_cannot_be_captured_is_run_without_a_graph) {
     expect_same(d.infer(m.frames), expected);
   }
   EXPECT_EQ(cuda().graph_launches, 0);
+  EXPECT_EQ(d.why_not_replayed(), "the capture failed: this engine cannot be captured");
 }
 
-TEST_F(CudaFaults, a_failed_set_rig_is_said_until_one_succeeds) {
-  Detector d = detector("cuda", engines(true, false), false);
-  SensorRig rig = small_rig();
+TEST_F(CudaFaults, a_set_rig_that_fails_at_any_call_leaves_the_former_rig) {
+  SensorRig other = small_rig();
+  other.cameras[0].T_ego_camera[3] += 1;
+  other.radars.push_back(other.radars[0]);  // needs larger frame parameters
+  other.radars.back().name = "third";
+  Detector on_cpu = detector("cpu", engines(false, false), false);
+  const Moment moved = frame(1, true);
+  int failed = 0;
+  for (int at = 0; failed == at; ++at) {
+    SCOPED_TRACE("call " + std::to_string(at));
+    cuda() = {};
+    Detector d = detector("cuda", engines(true, false), false);
+    for (int i = 0; i < 3; ++i) d.infer(frame(i, false).frames);
+    cuda().fails_at = static_cast<int>(cuda().calls.size()) + at;
+    try {
+      d.set_rig(other);
+      if (cuda().calls[static_cast<std::size_t>(cuda().fails_at)] != "cudaGetDevice") break;
+      ++failed;  // an allocation whose origin is not known is no failure
+      continue;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Code::device_failed);
+      ++failed;
+    }
+    EXPECT_EQ(d.rig().cameras[0].T_ego_camera, small_rig().cameras[0].T_ego_camera);
+    expect_same(d.infer(moved.frames), on_cpu.infer(moved.frames));
+    expect_same_tensors(d, on_cpu);
+    d.set_rig(other);
+    EXPECT_GT(d.infer(moved.frames).detections.size(), 3u);
+  }
+  EXPECT_GT(failed, 10);
+}
+
+TEST_F(CudaFaults, a_drive_that_begins_without_an_image_is_replayed_from_the_second_image_on) {
+  // as TensorRT: cannot be captured before its first run
+  class Cold : public DeviceEngine {
+   public:
+    using DeviceEngine::DeviceEngine;
+    void run(void* stream) override {
+      const auto count = [](const char* name) { return std::count(cuda().calls.begin(), cuda().calls.end(), name); };
+      if (runs == 0 && count("cudaStreamBeginCapture") > count("cudaStreamEndCapture"))
+        throw Error(Code::engine_run, "captured before its first run");
+      DeviceEngine::run(stream);
+    }
+  };
+  const auto camera = std::make_shared<Cold>(*camera_engine());
+  const auto bev = std::make_shared<DeviceEngine>(*bev_engine());
+  Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", {camera, bev}, false);
+  const std::vector<bool> replayed{false, false, false, true, true};
+  const std::vector<int> frames{8, 6, 1, 2, 6};  // blind, radars alone, full, full, radars alone
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    const Moment m = frame(frames[i], false);
+    const Result& result = d.infer(m.frames);
+    EXPECT_EQ(result.replayed, replayed[i]) << "frame " << i;
+    expect_same(result, on_cpu.infer(m.frames));
+  }
+  EXPECT_EQ(d.why_not_replayed(), "");
+  EXPECT_NE(on_cpu.why_not_replayed(), "");
+}
+
+TEST_F(CudaFaults, whether_frames_are_replayed_and_why_not_is_said) {
+  const Engines mixed{engines(true, false).camera, engines(false, false).bev};
+  EXPECT_NE(detector("cuda", mixed, false).why_not_replayed().find("does not run on the GPU"), std::string::npos);
+  EXPECT_EQ(detector("cuda", engines(true, true), true, true).why_not_replayed(), "the stages are timed");
+  EXPECT_EQ(detector("cuda", engines(true, false), false).why_not_replayed(), "");
+}
+
+TEST_F(CudaFaults, a_capture_that_any_exception_leaves_has_ended) {
+  class Throwing : public DeviceEngine {
+   public:
+    using DeviceEngine::DeviceEngine;
+    void run(void* stream) override {
+      if (++calls_ == 2) throw std::bad_alloc();
+      DeviceEngine::run(stream);
+    }
+    int calls_ = 0;
+  };
+  const auto camera = std::make_shared<Throwing>(*camera_engine());
+  const auto bev = std::make_shared<DeviceEngine>(*bev_engine());
+  Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", {camera, bev}, false);
   d.infer(frame(0, false).frames);
-  rig.cameras[0].T_ego_camera[3] += 1;
-  cuda().fails = "cudaStreamSynchronize";
-  EXPECT_EQ(code_of([&] { d.set_rig(rig); }), Code::device_failed);
-  cuda().fails = "";
-  EXPECT_EQ(code_of([&] { d.infer(frame(1, false).frames); }), Code::device_failed);
-  d.set_rig(small_rig());
-  EXPECT_GT(d.infer(frame(1, false).frames).detections.size(), 3u);
+  EXPECT_THROW(d.infer(frame(1, false).frames), std::bad_alloc);
+  const Moment m = frame(1, false);
+  const Result& result = d.infer(m.frames);
+  EXPECT_TRUE(result.replayed) << d.why_not_replayed();
+  expect_same(result, on_cpu.infer(m.frames));
+}
+
+TEST_F(CudaFaults, another_gpu_in_the_callers_thread_changes_nothing) {
+  cuda().other_device = 0;
+  SensorRig rig = small_rig();
+  rig.cameras[1].T_ego_camera[3] += 1;
+  Detector on_cpu = detector("cpu", engines(false, true), true);
+  {
+    Detector d = detector("cuda", engines(true, true), true);
+    cuda().device = 1;
+    for (int i = 0; i < 4; ++i) {
+      const Moment m = frame(i, true);
+      expect_same(d.infer(m.frames), on_cpu.infer(m.frames));
+    }
+    expect_same_tensors(d, on_cpu);
+    d.set_rig(rig);
+    d.wait_for(d.stream());
+    cuda().fails = "cudaStreamSynchronize";
+    EXPECT_THROW(d.infer(frame(4, true).frames), Error);
+    cuda().fails = "";
+    EXPECT_EQ(cuda().device, 1);
+  }
+  EXPECT_EQ(cuda().device, 1) << "after destruction";
+  EXPECT_EQ(cuda().other_device, 0) << "calls were made on the other GPU";
+}
+
+TEST_F(CudaFaults, a_forked_child_refuses_the_detector_and_frees_nothing) {
+  std::optional<Detector> d = detector("cuda", engines(true, true), true);
+  d->infer(frame(0, true).frames);
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::size_t calls = cuda().calls.size();
+    const int alive = cuda().alive;
+    bool right = code_of([&] { d->infer(frame(1, true).frames); }) == Code::forked;
+    right = right && code_of([&] { d->tensors(); }) == Code::forked;
+    right = right && code_of([&] { d->set_rig(small_rig()); }) == Code::forked;
+    d = detector("cpu", engines(false, true), true);  // lets go of the parent's
+    right = right && d->infer(frame(1, true).frames).detections.size() > 3;
+    d.reset();
+    _exit(right && cuda().alive == alive && cuda().calls.size() == calls ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_GT(d->infer(frame(1, true).frames).detections.size(), 3u);
+}
+
+TEST_F(CudaFaults, images_that_a_stream_still_writes_are_waited_for) {
+  for (unsigned order : {0u, 1u, 7u}) {
+    SCOPED_TRACE("order " + std::to_string(order));
+    cuda() = {};
+    cuda().order = order;
+    Detector on_cpu = detector("cpu", engines(false, false), false), d = detector("cuda", engines(true, false), false);
+    cudaStream_t producer = nullptr;
+    ASSERT_EQ(cudaStreamCreateWithFlags(&producer, cudaStreamNonBlocking), cudaSuccess);
+    for (int i = 0; i < 3; ++i) {
+      Moment m = frame(1, false);
+      const Result expected = on_cpu.infer(m.frames);
+      void* memory = nullptr;
+      ASSERT_EQ(cudaMalloc(&memory, m.pixels[0].size()), cudaSuccess);
+      fake::put(producer, [&m, memory] { std::memcpy(memory, m.pixels[0].data(), m.pixels[0].size()); });
+      m.frames.cameras[0].data = static_cast<const std::uint8_t*>(memory);
+      d.wait_for(producer);
+      expect_same(d.infer(m.frames), expected);
+      cudaFree(memory);
+    }
+    cudaStreamDestroy(producer);
+  }
 }
 
 TEST_F(CudaFaults, an_image_that_this_gpu_does_not_reach_is_the_callers_mistake) {

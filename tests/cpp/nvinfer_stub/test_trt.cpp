@@ -2,6 +2,7 @@
 // failures become.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -80,6 +81,12 @@ class Trt : public testing::Test {
     engine->load(path());
     return engine;
   }
+  // Those that do something: asking for the thread's device is left out.
+  static std::vector<std::string> calls() {
+    std::vector<std::string> calls = cuda().calls;
+    calls.erase(std::remove(calls.begin(), calls.end(), "cudaGetDevice"), calls.end());
+    return calls;
+  }
   static bool called(const std::string& name) { return std::count(cuda().calls.begin(), cuda().calls.end(), name) > 0; }
 
   fs::path folder_;
@@ -103,7 +110,7 @@ TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
   const Error error = error_of([] { make_trt_engine(); });
   EXPECT_EQ(error.code(), Code::device_unavailable);
   EXPECT_NE(error.problem().find("no driver"), std::string::npos);
-  EXPECT_EQ(cuda().calls, std::vector<std::string>(2, "cudaGetDeviceCount"));
+  EXPECT_EQ(calls(), std::vector<std::string>(2, "cudaGetDeviceCount"));
 }
 
 TEST_F(Trt, a_driver_that_fails_is_detected_at_load) {
@@ -156,7 +163,7 @@ TEST_F(Trt, an_unbound_output_gets_memory_once) {
   EXPECT_NE(addresses.at("y"), addresses.at("debug"));
   cuda().calls.clear();
   engine->run();
-  EXPECT_EQ(cuda().calls, (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"}))
+  EXPECT_EQ(calls(), (std::vector<std::string>{"enqueueV3", "cudaStreamSynchronize"}))
       << "the second run allocates nothing";
 }
 
@@ -308,6 +315,43 @@ INSTANTIATE_TEST_SUITE_P(
         Failure{"cudaMalloc", Code::engine_run}, Failure{"cudaStreamCreateWithFlags", Code::engine_run},
         Failure{"enqueueV3", Code::engine_run}, Failure{"cudaStreamSynchronize", Code::engine_run}),
     [](const auto& info) { return std::string(info.param.call); });
+
+TEST_F(Trt, another_gpu_in_the_callers_thread_changes_nothing) {
+  const auto x = device_memory(4), scale = device_memory(4);
+  {
+    const auto engine = loaded();
+    cuda().device = 1;
+    engine->bind("x", x);
+    engine->bind("scale", scale);
+    engine->run();  // allocates for the outputs, and a stream
+    EXPECT_EQ(cuda().device, 1);
+  }
+  EXPECT_EQ(cuda().device, 1);
+  EXPECT_EQ(cuda().other_device, 0) << "calls were made on the other GPU";
+  cuda().device = 0;
+}
+
+TEST_F(Trt, a_forked_child_refuses_the_engine_and_frees_nothing) {
+  const auto x = device_memory(4), scale = device_memory(4);  // the test's own, which knows no process
+  auto engine = loaded();
+  engine->bind("x", x);
+  engine->bind("scale", scale);
+  engine->run();
+  const pid_t child = fork();
+  if (child == 0) {
+    const std::size_t calls = cuda().calls.size();
+    const int alive = cuda().alive;
+    bool right = code_of([&] { engine->run(); }) == Code::forked;
+    right = right && code_of([&] { engine->load(path()); }) == Code::forked;
+    right = right && code_of([&] { engine->bind("x", nullptr); }) == Code::forked;
+    engine.reset();
+    _exit(right && cuda().alive == alive && cuda().calls.size() == calls ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  engine->run();
+}
 
 TEST_F(Trt, only_messages_logged_during_a_call_are_its_reason) {
   const auto engine = loaded();
