@@ -47,8 +47,10 @@ void bind_spec(py::module_& m) {
       .def("check", &GridSpec::check);
   part<RadarFeature>(m, "RadarFeature",
                      "One channel of the radar grid: (statistic - offset) * scale where a cell has points, else 0.");
-  part<ClassSpec>(m, "ClassSpec", "A class of objects: name, task group, radius m of circle suppression among its boxes, whether boxes of "
-                  "other exclusive classes suppress it, least and largest length, width, height m or None.");
+  part<ClassSpec>(
+      m, "ClassSpec",
+      "A class of objects: name, task group, radius m of circle suppression among its boxes, whether boxes of "
+      "other exclusive classes suppress it, least and largest length, width, height m or None.");
   bind_list<std::vector<RadarFeature>>(m, "RadarFeatures");
   bind_list<std::vector<ClassSpec>>(m, "ClassSpecs");
   part<RadarSpec>(m, "RadarSpec", "Radar grid: cell m, maximum of points, maximum age s, channels.");
