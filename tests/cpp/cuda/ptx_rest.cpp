@@ -1,6 +1,8 @@
 // What the frame loop asks of CUDA beyond what ptxrun, the translator of PTX, has: no memory of the caller's is known
-// to the device, and there are no graphs (an engine on the CPU makes none).
+// to the device, and there are no graphs (an engine on the CPU makes none). Work in a stream runs at once.
 #include <cuda_runtime_api.h>
+
+#include "fake_cuda.hpp"
 
 #define HIDDEN __attribute__((visibility("hidden")))
 
@@ -22,3 +24,7 @@ HIDDEN cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { return cudaE
 HIDDEN cudaError_t cudaGraphDestroy(cudaGraph_t) { return cudaErrorNotSupported; }
 HIDDEN cudaError_t cudaGraphExecDestroy(cudaGraphExec_t) { return cudaErrorNotSupported; }
 }
+
+namespace fake {
+HIDDEN void put(cudaStream_t, std::function<void()> work) { work(); }
+}  // namespace fake
