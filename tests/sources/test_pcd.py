@@ -111,16 +111,21 @@ def test_any_layout_is_read_as_numpy_reads_each_field(tmp_path, fields, points, 
         assert result[f"f{i}"].tobytes() == np.frombuffer(cells, f"{NUMPY[kind]}{width}").tobytes()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, data):
-    """Bytes replaced, cut or doubled anywhere in a good file: an array within its bytes, or Error E0304."""
-    good = bytearray(header(PADDED, 3) + bytes(range(96)))
+def damage(good: bytearray, data: st.DataObject) -> None:
+    """Replaces, cuts or doubles one to four runs of bytes."""
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(good) - 1))
         good[at : at + data.draw(st.integers(0, 3))] = data.draw(
             st.binary(max_size=3) | st.sampled_from([b"9", b"-", b"\n"])
         )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, data):
+    """Bytes replaced, cut or doubled anywhere in a good file: an array within its bytes, or Error E0304."""
+    good = bytearray(header(PADDED, 3) + bytes(range(96)))
+    damage(good, data)
     try:
         points = read(tmp_path, bytes(good), "x")
     except Error as error:
@@ -211,11 +216,7 @@ def test_any_ascii_values_are_read_as_the_same_binary_ones(tmp_path, rows):
 @given(data=st.data())
 def test_a_damaged_ascii_file_is_read_or_refused_and_nothing_else(tmp_path, data):
     good = bytearray(ascii_file(LINES))
-    for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(good) - 1))
-        good[at : at + data.draw(st.integers(0, 3))] = data.draw(
-            st.binary(max_size=3) | st.sampled_from([b"9", b"-", b"\n"])
-        )
+    damage(good, data)
     try:
         points = read(tmp_path, bytes(good), "x")
     except Error as error:
