@@ -8,6 +8,7 @@
 #include "fields.hpp"
 #include "imkd/thread_pool.hpp"
 #include "own_process.hpp"
+#include "python_error.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -172,27 +173,12 @@ std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig
       new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options, contract), {}, {}});
 }
 
-// An Error that Python raised. The core may handle it; otherwise the original exception is raised.
-struct PythonError : Error {
-  py::error_already_set raised;
-  PythonError(Code code, const std::string& what, const std::string& where, const std::string& fix,
-              const py::error_already_set& raised)
-      : Error(code, what, where, fix), raised(raised) {}
-};
-
-std::string attribute(const py::object& object, const char* name) {
-  return py::str(object.attr(name)).cast<std::string>();
-}
-
 void call_load(const py::function& load, const std::string& engine) {
   try {
     load(engine);
   } catch (const py::error_already_set& raised) {
-    if (!raised.matches(py::module_::import("imkd_edge._core").attr("Error"))) throw;
-    const py::object error = raised.value();
-    const int code = std::stoi(attribute(error, "code").substr(1));
-    throw PythonError(static_cast<Code>(code), attribute(error, "what"), attribute(error, "where"),
-                      attribute(error, "fix"), raised);
+    throw_if_error(raised);
+    throw;
   }
 }
 

@@ -6,9 +6,11 @@
 #include "common.hpp"
 #include "engine/engine_file.hpp"
 #include "engine/ort.hpp"
+#include "python_error.hpp"
 #include "shape_text.hpp"
 
 namespace py = pybind11;
+using namespace py::literals;
 using imkd::Code;
 using imkd::Engine;
 using imkd::Error;
@@ -25,6 +27,19 @@ py::array view(const TensorInfo& info, std::shared_ptr<void> data) {
   return py::array(py::dtype(imkd::name_of(info.type)), std::vector<py::ssize_t>(info.shape.begin(), info.shape.end()),
                    address, owner);
 }
+
+// Memory of the GPU as Python engines receive it; it shares ownership, as view() does.
+struct DeviceMemory {
+  TensorInfo info;
+  std::shared_ptr<void> data;
+  std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(data.get()); }
+  py::tuple shape() const { return py::tuple(py::cast(info.shape)); }
+  py::dtype dtype() const { return py::dtype(imkd::name_of(info.type)); }
+  py::dict interface() const {
+    return py::dict("shape"_a = shape(), "typestr"_a = dtype().attr("str"), "data"_a = py::make_tuple(address(), false),
+                    "strides"_a = py::none(), "version"_a = 3);
+  }
+};
 
 Type type_of(const std::string& name) {
   for (Type type : {Type::float32, Type::float16, Type::int8})
@@ -50,16 +65,42 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
                 "use a name of inputs() or outputs()");
   }
 
-  void run(void*) override { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
+  void run(void*) override {
+    try {
+      call_run();
+    } catch (const py::error_already_set& raised) {
+      const py::gil_scoped_acquire gil;
+      imkd::python::throw_if_error(raised);  // which the frame loop may handle
+      throw;
+    }
+  }
+
+  bool on_device() const override { PYBIND11_OVERRIDE(bool, Engine, on_device, ); }
+  std::string why_not_captured() const override { PYBIND11_OVERRIDE(std::string, Engine, why_not_captured, ); }
+  void use_stream(void* stream) override {
+    py::gil_scoped_acquire gil;
+    const py::function method = py::get_override(static_cast<const Engine*>(this), "use_stream");
+    if (!method)
+      throw Error(Code::engine_bind, "the engine has no method use_stream(stream)", "",
+                  "write one: its on_device() promises that run() enqueues its work in that stream");
+    method(reinterpret_cast<std::uintptr_t>(stream));
+    binds_device_memory_ = true;
+  }
 
  private:
+  void call_run() { PYBIND11_OVERRIDE_PURE(void, Engine, run, ); }
+
+  bool binds_device_memory_ = false;
   void call_bind(const TensorInfo& info, std::shared_ptr<void> data) {
     py::gil_scoped_acquire gil;
     const py::function method = py::get_override(static_cast<const Engine*>(this), "bind");
     if (!method)
       throw Error(Code::engine_bind, "the engine has no method bind(tensor, array)", "",
                   "write one that stores a reference to the array");
-    method(info.name, view(info, std::move(data)));
+    if (binds_device_memory_)
+      method(info.name, DeviceMemory{info, std::move(data)});
+    else
+      method(info.name, view(info, std::move(data)));
   }
 };
 
@@ -110,6 +151,13 @@ void bind_engine(py::module_& m) {
                imkd::name_of(info.type) + ")";
       });
 
+  py::class_<DeviceMemory>(m, "DeviceMemory",
+                           "Memory of the GPU that an engine is bound to; it stays valid while this lives.")
+      .def_property_readonly("address", &DeviceMemory::address)
+      .def_property_readonly("shape", &DeviceMemory::shape)
+      .def_property_readonly("dtype", &DeviceMemory::dtype)
+      .def_property_readonly("__cuda_array_interface__", &DeviceMemory::interface);
+
   const auto released = py::call_guard<py::gil_scoped_release>();
   py::class_<Engine, PyEngine, py::smart_holder>(m, "Engine",
                                                  "Runs one ONNX part; derive from it to write an engine in Python.")
@@ -119,7 +167,10 @@ void bind_engine(py::module_& m) {
       .def("inputs", &Engine::inputs)
       .def("outputs", &Engine::outputs)
       .def("bind", &bind_array, py::arg("tensor"), py::arg("array"))
-      .def("run", [](Engine& engine) { engine.run(); }, released);
+      .def(
+          "run", [](Engine& engine) { engine.run(); }, released)
+      .def("on_device", &Engine::on_device)
+      .def("why_not_captured", &Engine::why_not_captured);
   m.def("native_engines", &imkd::native_engines, "Names of the engines built into the core.");
   m.def("make_engine", &imkd::make_engine, py::arg("name"), py::arg("threads") = 0,
         "A native engine; raises Error engine_unavailable.");

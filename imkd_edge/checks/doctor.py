@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Any
 
+from imkd_edge.checks.engines import engines
 from imkd_edge.engines.gpu import find_gpu
 from imkd_edge.errors import Error
 
@@ -165,7 +165,8 @@ def _device() -> Check:
     except Error as error:
         return Check("device", OK, f"auto is the CPU here: {error.what}", error.fix)
     if "tensorrt" not in _core.native_engines():
-        detail, fix = "auto is the CPU here: the core was built without TensorRT", "build it where NvInfer.h is found"
+        detail = 'auto is the CPU here: the core was built without TensorRT; device "cuda" takes a named engine'
+        fix = "build it where NvInfer.h is found, or name an engine of the GPU that would work"
         return Check("device", WARN, detail, fix)
     detail = "auto is the GPU for a bundle whose engines are built (imkd-edge build-engine), else the CPU"
     return Check("device", OK, detail)
@@ -189,15 +190,13 @@ def _graph(bundle: str = "tiny") -> Check:
         return Check("cuda graph", WARN, f"no frame is replayed: {detector.why_not_replayed}", fix)
 
 
-def _tensorrt() -> Check:
-    package = "Python package found" if util.find_spec("tensorrt") else "no Python package, which build-engine needs"
-    for major in (11, 10):
-        try:
-            ctypes.CDLL(f"libnvinfer.so.{major}")
-        except OSError:
-            continue
-        return Check("tensorrt", OK, f"libnvinfer.so.{major} found, {package}")
-    return Check("tensorrt", OK, f"no libnvinfer on the loader's path, {package}")
+def _engines() -> list[Check]:
+    """Which engines would work here, and what is missing for the others."""
+    checks = []
+    for name, missing in engines().items():
+        detail = f"lacks {', '.join(item.what for item in missing)}" if missing else "would work"
+        checks.append(Check(f"engine {name}", OK, detail, "; ".join(dict.fromkeys(item.fix for item in missing))))
+    return checks
 
 
 def _threads() -> Check:
@@ -296,7 +295,7 @@ CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
     "opencv": _opencv,
     "onnxruntime": _onnxruntime,
     "cuda": _cuda,
-    "tensorrt": _tensorrt,
+    "engines": _engines,
     "device": _device,
     "cuda graph": _graph,
     "threads": _threads,

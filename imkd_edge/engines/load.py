@@ -19,11 +19,21 @@ def _native_onnxruntime(threads: int) -> Engine:
     return _core.make_engine("onnxruntime", threads)
 
 
+def _torch(threads: int) -> Engine:
+    try:
+        from imkd_edge.engines.torch import TorchEngine
+    except ImportError as error:
+        what, fix = f"this needs {error.name}", 'pip install "imkd-edge[gpu]"'
+        raise Error(Code.missing_extra, what, 'engine "torch"', fix) from error
+    return TorchEngine(threads)
+
+
 def engine_names() -> list[str]:
     """Names of the engines in this installation."""
     return [
         "onnxruntime",
         *PROVIDERS,
+        "torch",
         *("onnxruntime-native" if name == "onnxruntime" else name for name in _core.native_engines()),
     ]
 
@@ -46,6 +56,8 @@ def make_engine(engine: str | EngineFactory, threads: int = 0) -> Engine:
         return engine(threads)
     if engine == "onnxruntime" or engine in PROVIDERS:
         return OnnxRuntimeEngine(threads, engine)
+    if engine == "torch":
+        return _torch(threads)
     if engine == "onnxruntime-native":
         return _native_onnxruntime(threads)
     if engine in _core.native_engines():

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge._core import Engine, TensorInfo
+import imkd_edge._core as _core
+from imkd_edge._core import DeviceMemory, Engine, TensorInfo
 from imkd_edge.errors import Code, Error
 
-# Of onnxruntime-gpu, for comparison; the tensors pass through host memory.
-PROVIDERS = {"onnxruntime-cuda": "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
+CUDA = "onnxruntime-cuda"
+# Of onnxruntime-gpu. CUDA runs in the detector's stream and memory; the tensors of the other pass through host memory.
+PROVIDERS = {CUDA: "CUDAExecutionProvider", "onnxruntime-tensorrt": "TensorrtExecutionProvider"}
 
 
 def cores() -> int:
@@ -43,6 +45,9 @@ if hasattr(os, "register_at_fork"):
 class OnnxRuntimeEngine(Engine):
     """The `onnxruntime` wheel with bound buffers of fixed size; outputs that are not bound are not computed.
 
+    On device "cuda", "onnxruntime-cuda" enqueues the part in the detector's stream, on the detector's memory, in the
+    types of the part, without TF32.
+
     Args:
         threads: cores for one run; 0 is one per core.
         name: "onnxruntime", or one of PROVIDERS, which raises where the session falls back to the CPU.
@@ -65,7 +70,9 @@ class OnnxRuntimeEngine(Engine):
         self._binding: Any = None
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
-        self._arrays: dict[str, np.ndarray] = {}  # keeps the bound memory alive
+        self._arrays: dict[str, np.ndarray | DeviceMemory] = {}  # keeps the bound memory alive
+        self._stream = 0  # the detector's cudaStream_t; 0: none
+        self._run_options: Any = None
         _engines.add(self)
 
     def abandon(self) -> None:
@@ -89,18 +96,43 @@ class OnnxRuntimeEngine(Engine):
         except ImportError as error:
             problem = f"onnxruntime cannot be imported: {error}"
             raise Error(Code.engine_unavailable, problem, "", "pip install onnxruntime") from error
-        self._path = str(onnx_path)
+        self._path, self._stream = str(onnx_path), 0
         self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
-        providers = [*([self._provider] if self._provider else []), "CPUExecutionProvider"]
+        if self._provider and hasattr(ort, "preload_dlls"):  # since 1.21
+            ort.preload_dlls()  # CUDA's libraries, where pip installed them
+        self._open(ort, [*([self._provider] if self._provider else []), "CPUExecutionProvider"])
+
+    def _open(self, ort: Any, providers: list[Any]) -> None:
         try:
-            self._session = ort.InferenceSession(self._path, self._session_options(ort), providers=providers)
+            self._session = ort.InferenceSession(
+                self._path, self._session_options(ort), providers=providers, enable_fallback=0
+            )
         except Exception as error:  # the classes of onnxruntime's exceptions differ between versions
-            fix = "export the model again, or check the file"
+            fix = "export the model again, or check the file; or use engine onnxruntime"
             raise Error(Code.engine_load, f"ONNX Runtime: {error}", self._path, fix) from error
         problem = "the session fell back to the CPU: its libraries or a GPU are missing"
         self._require_provider(self._session.get_providers(), problem)
         self._binding = self._session.io_binding()
         self._inputs, self._outputs, self._arrays = self._session.get_inputs(), self._session.get_outputs(), {}
+
+    def on_device(self) -> bool:
+        return self._name == CUDA and has_cuda()
+
+    def why_not_captured(self) -> str:
+        """ONNX Runtime captures graphs of its own, and ends the process where it runs inside another capture."""
+        return f"{CUDA} cannot run inside a CUDA graph that is not its own" if self._name == CUDA else ""
+
+    def use_stream(self, stream: int) -> None:
+        """Opens the session again in the detector's stream; every node must run on the GPU."""
+        import onnxruntime as ort
+
+        if stream == 0:
+            what = "ONNX Runtime takes the stream 0 for none, and would not wait for the detector's work"
+            raise Error(Code.engine_bind, what, self._name, "give the address of a stream that was created")
+        self._stream = stream
+        self._run_options = ort.RunOptions()
+        self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the detector waits
+        self._open(ort, [(self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"})])
 
     def _session_options(self, ort: Any) -> Any:
         options = ort.SessionOptions()
@@ -111,6 +143,8 @@ class OnnxRuntimeEngine(Engine):
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # idle workers free the cores for our ops
+        if self._stream:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         if not self._provider:
             # Without VNNI the CPU's integer kernels saturate unless x64quantprecision is set; they also round biases.
             exact = "session.x64quantprecision" if self._integer else "session.disable_quant_qdq"
@@ -129,18 +163,20 @@ class OnnxRuntimeEngine(Engine):
     def outputs(self) -> list[TensorInfo]:
         return [self._info(value) for value in self._outputs]
 
-    def bind(self, tensor: str, array: np.ndarray) -> None:
+    def bind(self, tensor: str, array: np.ndarray | DeviceMemory) -> None:
         self._require_own_process()
         inputs, outputs = ({info.name: info.shape for info in infos} for infos in (self.inputs(), self.outputs()))
         if tensor not in inputs and tensor not in outputs:
             fix = "see inputs() and outputs()"
             raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, fix)
         shape = inputs.get(tensor, outputs.get(tensor))
-        if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        on_host = isinstance(array, np.ndarray)
+        if array.dtype != np.float32 or array.shape != shape or (on_host and not array.flags.c_contiguous):
             problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
             raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")
         bind = self._binding.bind_input if tensor in inputs else self._binding.bind_output
-        bind(tensor, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        device, address = ("cpu", array.ctypes.data) if on_host else ("cuda", array.address)
+        bind(tensor, device, 0, np.float32, array.shape, address)
         self._arrays[tensor] = array
 
     def run(self) -> None:
@@ -150,7 +186,7 @@ class OnnxRuntimeEngine(Engine):
             problem = f"not bound: {', '.join(missing)}" if missing else "no model is loaded"
             raise Error(Code.engine_run, problem, self._path, "load a model, then bind every input")
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._run_options)
         except Exception as error:
             raise Error(Code.engine_run, f"ONNX Runtime: {error}", self._path) from error
 
@@ -159,6 +195,15 @@ class OnnxRuntimeEngine(Engine):
             problem = f'"{value.name}" is a {value.type}, not a tensor(float)'
             raise Error(Code.bundle_tensor_mismatch, problem, self._path, "export it as float32")
         return TensorInfo(value.name, [extent if isinstance(extent, int) else -1 for extent in value.shape])
+
+
+def has_cuda() -> bool:
+    """True where this build of the core and this machine can use device "cuda"."""
+    try:
+        _core.require_cuda()
+    except Error:
+        return False
+    return True
 
 
 def onnxruntime_library() -> Path | None:

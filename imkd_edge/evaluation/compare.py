@@ -123,7 +123,7 @@ def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads
 
         return Side(stack.enter_context(detector), inner)
     if engine not in engine_names():
-        fix = f"choose of: {', '.join([*INNER[1:], *engine_names()])}"
+        fix = f"choose of: {', '.join(dict.fromkeys([*INNER[1:], *engine_names()]))}"
         raise Error(Code.engine_unavailable, f'there is no engine "{engine}" in this installation', "--engines", fix)
     detector = stack.enter_context(
         Detector(bundle, golden_rig(bundle), engine=engine, threads=threads, score_threshold=LOW_SCORE)

@@ -83,7 +83,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, random_bundle: Path
 def test_doctor_passes_a_complete_installation(run, shipped: Path) -> None:
     outcome = run("doctor", "--json")
     checks = {check["name"]: check for check in outcome.json["checks"]}
-    machine = {"python", "core", "onnxruntime", "cuda", "tensorrt", "threads", "sensor data"}
+    machine = {"python", "core", "onnxruntime", "cuda", "engine torch (GPU)", "threads", "sensor data"}
     assert set(checks) >= machine | {"bundle tiny", "golden tiny"}
     assert not [check for check in checks.values() if check["status"] == "fail"]
     assert all(check["fix"] for check in checks.values() if check["status"] == "warn")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_budget import BUILD, load
+from fake_gpu import Late
 
 import imkd_edge.detector
 from imkd_edge import Bundle, Detector, _core, ops
@@ -279,46 +280,13 @@ def test_images_may_be_on_the_gpu(on_cuda, bundle: Bundle, scene) -> None:
         assert raised.value.code == "E0201" and "cuda" in raised.value.fix
 
 
-class Late:
-    """An image that a stream of its own has not written yet; `seen` has the arguments of __dlpack__."""
-
-    def __init__(self, image: np.ndarray, form: str) -> None:
-        self.image, self.form, self.seen = np.ascontiguousarray(image), form, {}
-        self.address, self._owner, self.stream = cuda.late_copy(self.image)
-        if form == "interface":
-            self.__cuda_array_interface__ = {
-                "shape": image.shape,
-                "typestr": "|u1",
-                "data": (self.address, True),
-                "version": 3,
-                "stream": self.stream,
-            }
-
-    def __getattr__(self, name: str) -> object:
-        if name in ("__dlpack__", "__dlpack_device__") and self.__dict__.get("form") != "interface":
-            return {"__dlpack__": self._export, "__dlpack_device__": lambda: (2, 0)}[name]
-        raise AttributeError(name)
-
-    def _export(self, **arguments: object) -> object:
-        if self.form == "before 1.0" and "max_version" in arguments:
-            raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
-        self.seen = arguments
-        cuda.make_wait(arguments["stream"], self.stream)
-        self.array = np.ctypeslib.as_array((ctypes.c_uint8 * self.image.size).from_address(self.address))
-        self.array = self.array.reshape(self.image.shape)
-        if self.form == "before 1.0":
-            return self.array.__dlpack__()
-        self.array.flags.writeable = False  # NumPy exports it with the read-only flag of DLPack 1.0
-        return self.array.__dlpack__(max_version=arguments["max_version"])
-
-
 @pytest.mark.parametrize("form", ["interface", "before 1.0", "read-only 1.0"])
 def test_an_image_that_a_stream_still_writes_is_waited_for(on_cuda, bundle: Bundle, scene, form: str) -> None:
     if form.startswith("read-only") and np.lib.NumpyVersion(np.__version__) < "2.1.0":
         pytest.skip("this NumPy exports no DLPack 1.0: versioned capsules are NOT tested")
     with on_cuda(bundle, scene.rig, threads=1) as on_gpu, Detector(bundle, scene.rig, threads=1) as on_cpu:
         expected = infer(on_cpu, scene)
-        frames = {name: Late(image, form) for name, image in scene.frames.items()}
+        frames = {name: Late(cuda, image, form) for name, image in scene.frames.items()}
         assert_same(on_gpu.infer(frames, scene.points, None, scene.timestamp_ns), expected)
         if form != "interface":
             stream = on_gpu.device_tensors()["heatmap"].stream

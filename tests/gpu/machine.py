@@ -40,6 +40,12 @@ def gpu() -> dict[str, str] | None:
     return dict(zip(("gpu", "driver", "capability"), values)) if len(values) == 3 else None
 
 
+def gpu_count() -> int:
+    """GPUs that this process may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return len(visible.split(",")) if visible else len(output("nvidia-smi", "-L").splitlines())
+
+
 def json_include(named: Path | None) -> Path | None:
     """The folder of nlohmann/json.hpp: the named one, or where a compiler looks anyway."""
     folders = [named] if named else [Path("/usr/include"), Path("/usr/local/include")]

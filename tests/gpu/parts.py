@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -13,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ OPS = {  # op: regular expression of its tests in tests/ops/test_cuda.py
     "random poses": "random_poses",
 }  # a test of none of them is one of "other"
 MODULE = "cuda_on_device"  # of tests/cpp/cuda/ops_module.cpp
+LIBRARIES = ("torch", "onnx", "cupy-cuda13x", "cupy-cuda12x", "cuda-core", "tensorrt", "timm")
 TOOLS = ("memcheck", "racecheck", "initcheck")
 
 
@@ -41,6 +42,10 @@ class Context:
     json_folder: Path | None = None
     cases: str = ""  # pytest -k
     repeats: int = 30  # of each timed op
+    bundles: tuple[str, ...] = ("tiny", "astyx-lite", "astyx-imkd")  # whose golden drives are run
+    models: tuple[str, ...] = ("tiny", "astyx-imkd", "r50-nuscenes")  # which are timed, and trained
+    steps: int = 200  # of training
+    data: str = ""  # a folder of real frames
 
     def remaining(self) -> float:
         return self.deadline - time.monotonic()
@@ -261,6 +266,12 @@ def worst(records: Record) -> str:
     return "failed" if any(record["status"] != "passed" for record in records.values()) else "passed"
 
 
-def torch_and_cupy() -> Record:
-    """Which of the libraries that later parts use are there."""
-    return {name: importlib.util.find_spec(name) is not None for name in ("torch", "cupy")}
+def libraries() -> Record:
+    """Version of each library that parts use; None where it is not there."""
+    found: Record = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found

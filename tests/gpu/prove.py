@@ -1,9 +1,11 @@
 """Proves the CUDA side on a GPU: python tests/gpu/prove.py [--minutes 8] [--out DIR].
 
-Builds the core and the ops for this machine's GPU, compares every CUDA op with its CPU op, times the kernels, and runs
-a part of the cases under compute-sanitizer. Needs an NVIDIA GPU, nvcc, CMake, pybind11, NumPy, OpenCV, pytest and
-filelock, and no network. Writes DIR/prove.json and DIR/prove.md. A part that fails does not stop the others; parts that
-do not fit into the time are skipped, and the output names them.
+Builds the core and the ops for this machine's GPU, compares every CUDA op with its CPU op, runs the Detector with
+PyTorch's networks (golden drives, graph replay, streams, faults, times), times the kernels, trains, and runs a part of
+the cases under compute-sanitizer. Needs an NVIDIA GPU, nvcc, CMake, pybind11, NumPy, OpenCV, pytest and filelock, and
+no network; PyTorch, ONNX, timm, CuPy, cuda-core and TensorRT where they are. Writes DIR/prove.json and DIR/prove.md. A
+part that fails does not stop the others. Each has its share of the time, and what one leaves the next ones get; parts
+that do not fit are skipped, and the output names them.
 
 Exit status: 0, all parts passed; 1, something differs or failed or was skipped for lack of time; 3, this machine lacks
 something, which is named.
@@ -17,27 +19,46 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import machine
 import parts
+import programs
 from page import page
 
 PARTS: dict[str, Callable[[parts.Context], parts.Record]] = {
     "build": parts.build,
     "ops": parts.ops,
+    "detector": programs.detector,
+    "data": programs.data,
+    "streams": programs.streams,
+    "faults": programs.faults,
     "kernels": parts.kernels,
+    "end_to_end": programs.end_to_end,
+    "training": programs.training,
+    "several_gpus": programs.several_gpus,
+    "tensorrt": programs.tensorrt,
     "sanitizer": parts.sanitizer,
 }
-LEFT = [
-    "graph replay, with a PyTorch engine in the loop's stream",
-    "the detector on CUDA ops against the CPU's boxes, on a golden drive and on real frames",
-    "faults, and the stream protocol with PyTorch and CuPy",
-    "end to end p50 and p99 of tiny, astyx-imkd and r50-nuscenes, with and without a graph; launch gaps",
-    "training steps in bfloat16, and on several GPUs",
-    "TensorRT, where it is installed",
-]
+SHARES = {  # of the time; what the build leaves, and it may take long, the others get
+    "build": 40,
+    "ops": 4,
+    "detector": 2,
+    "data": 1,
+    "streams": 1,
+    "faults": 1,
+    "kernels": 1,
+    "end_to_end": 4,
+    "training": 4,
+    "several_gpus": 2,
+    "tensorrt": 3,
+    "sanitizer": 5,
+}
+
+
+CONTEXT = parts.Context  # its defaults are those of the options
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -52,10 +73,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cases", default="", help="only these cases of the ops: an expression for pytest -k")
     parser.add_argument("--repeats", type=int, default=30, help="launches of each timed op")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these parts")
+    parser.add_argument("--data", default="", help="folder of real frames with cameras and radars, as for infer --data")
+    parser.add_argument("--bundles", nargs="+", default=CONTEXT.bundles, help="whose golden drives are run")
+    parser.add_argument("--models", nargs="+", default=CONTEXT.models, help="which are timed, and trained")
+    parser.add_argument("--steps", type=int, default=CONTEXT.steps, help="of training")
     parser.add_argument("--fake", action="store_true", help="without a GPU: the fake CUDA runtime's module")
     options = parser.parse_args(arguments)
-    if options.minutes <= 0 or options.repeats < 1:
-        parser.error("--minutes must be above 0 and --repeats 1 or more")
+    if options.minutes <= 0 or options.repeats < 1 or options.steps < 1:
+        parser.error("--minutes must be above 0, --repeats and --steps 1 or more")
     return options
 
 
@@ -71,7 +96,18 @@ def make_context(options: argparse.Namespace, about: dict[str, str]) -> parts.Co
         json_folder=options.json_include,
         cases=options.cases,
         repeats=options.repeats,
+        bundles=tuple(options.bundles),
+        models=tuple(options.models),
+        steps=options.steps,
+        data=options.data,
     )
+
+
+def share_of(context: parts.Context, name: str, selected: list[str]) -> parts.Context:
+    """The context with the deadline of a part: its share of the time that is left for it and the parts after it."""
+    after = selected[selected.index(name) :]
+    share = SHARES[name] / sum(SHARES[part] for part in after)
+    return replace(context, deadline=time.monotonic() + share * max(0.0, context.remaining()))
 
 
 def run_part(context: parts.Context, name: str, label: str) -> parts.Record:
@@ -95,7 +131,7 @@ def prove(options: argparse.Namespace) -> int:
     print(f"proving on {about['label']}, at most {options.minutes:g} minutes", flush=True)
     records = {}
     for name in options.parts:
-        records[name] = run_part(context, name, about["label"])
+        records[name] = run_part(share_of(context, name, options.parts), name, about["label"])
         reason = records[name].get("reason", "")
         print(f"{name}: {records[name]['status']}, {records[name]['seconds']:.1f} s {reason}".rstrip(), flush=True)
         write(context.out, options, about, records)  # after each part: whoever stops the program keeps the others
@@ -115,9 +151,8 @@ def write(out: Path, options: argparse.Namespace, about: dict[str, str], records
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "minutes": options.minutes,
         "machine": about,
-        "libraries": parts.torch_and_cupy(),
+        "libraries": parts.libraries(),
         "parts": records,
-        "left": LEFT,
     }
     (out / "prove.json").write_text(json.dumps(proof, indent=1))
     (out / "prove.md").write_text(page(proof))

@@ -30,8 +30,13 @@ class Engine {
   // that is not bound need not be computed. For "tensorrt" the device can access the memory (cudaMalloc, cudaHostAlloc,
   // cudaMallocManaged), and its address is a multiple of 256 bytes. Throws Error engine_bind.
   virtual void bind(const std::string& tensor, std::shared_ptr<void> data) = 0;
-  // True where run(stream) only enqueues work, so that a CUDA graph can capture and replay it.
+  // True where run(stream) only enqueues work on the GPU.
   virtual bool on_device() const { return false; }
+  // Why a CUDA graph cannot capture run(stream); empty: it can capture and replay it.
+  virtual std::string why_not_captured() const { return ""; }
+  // Called by the frame loop on the GPU where on_device(), before the first bind: memory bound from then on is the
+  // device's, and every run has this stream.
+  virtual void use_stream(void* /* cudaStream_t */) {}
   // Reads the bound inputs and writes the bound outputs; throws Error engine_run.
   //   stream: a cudaStream_t in which the work is enqueued; without one, and for engines on the CPU, run returns when
   //   the outputs are written

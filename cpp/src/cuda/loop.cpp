@@ -77,8 +77,11 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
                    const DetectorOptions& options)
     : FrameLoop(spec, std::move(camera), std::move(bev), options), inputs_(spec_, options.threads) {
   if (tensors_[kContext].shape != table_[kContext].shape) layout_ = Layout::channels_last;
-  for (const Engine* engine : {camera_.get(), bev_.get()})
+  for (Engine* engine : {camera_.get(), bev_.get()}) {
     if (!engine->on_device()) why_not_replayed_ = "the engine " + engine->name() + " does not run on the GPU";
+    if (!engine->why_not_captured().empty()) why_not_replayed_ = engine->why_not_captured();
+    if (engine->on_device()) engine->use_stream(main_.get());
+  }
   if (options.stage_times) why_not_replayed_ = "the stages are timed";
   if (options.stage_times)
     for (int i = 0; i < 2 * kStages; ++i) marks_.push_back(make_event(0));

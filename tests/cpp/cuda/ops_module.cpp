@@ -214,6 +214,18 @@ void make_wait(std::uintptr_t stream, std::uintptr_t producer) {
   cuda::check(cudaEventRecord(event.get(), reinterpret_cast<cudaStream_t>(producer)), "cudaEventRecord");
   cuda::check(cudaStreamWaitEvent(reinterpret_cast<cudaStream_t>(stream), event.get(), 0), "cudaStreamWaitEvent");
 }
+
+// Enqueues a Python function in a stream, as an engine written in Python enqueues its work.
+void enqueue(std::uintptr_t stream, py::function work) {
+  const auto held = std::shared_ptr<py::function>(new py::function(std::move(work)), [](py::function* function) {
+    py::gil_scoped_acquire gil;
+    delete function;
+  });
+  fake::put(reinterpret_cast<cudaStream_t>(stream), [held] {
+    py::gil_scoped_acquire gil;
+    (*held)();
+  });
+}
 #endif
 
 }  // namespace
@@ -233,6 +245,9 @@ PYBIND11_MODULE(cuda_on_host, m) {
   m.def("device_copy", &device_copy);
   m.def("late_copy", &late_copy);
   m.def("make_wait", &make_wait);
+  m.def("enqueue", &enqueue);
+  m.def("calls", [] { return std::exchange(fake::cuda().calls, {}); }, "CUDA calls since the last question.");
+  m.def("break_device", [] { fake::cuda().dead = true; }, "As a fault in a kernel: every later call fails.");
 #endif
 #if defined(IMKD_FAKE_CUDA)
   fake::cuda().guard = true;  // the host cannot access device memory, as on a GPU

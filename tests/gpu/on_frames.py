@@ -1,0 +1,264 @@
+"""Programs of the proof that run the Detector on the GPU: on_frames.py PROGRAM FILE SECONDS WORDS... writes JSON.
+
+detector BUNDLES...: the golden drives against the exporter's results; replayed frames against frames without a graph.
+data FOLDER: real frames against device "cpu".
+end_to_end MODELS...: times of frames in FP16. streams: images that a producer's stream still writes.
+faults: what a failing engine, a bad image and a fault of the GPU do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_engines import FAKE, Idle, IdleWithoutGraph, Program, WithoutGraph, frame_times, open_model, use_gpu
+from gpu_producers import producers
+
+from imkd_edge import Bundle, Detector, _core
+from imkd_edge.bundle.golden import read_golden
+from imkd_edge.checks.selftest import beyond_tolerance, check_golden
+from imkd_edge.engines.torch import TorchEngine
+from imkd_edge.errors import Code, Error
+from imkd_edge.sources import open_source
+
+VARIANTS = {"graph": TorchEngine, "no graph": WithoutGraph, "ops, graph": Idle, "ops, no graph": IdleWithoutGraph}
+REAL_FRAMES = 20
+
+
+def detector(out: Path, seconds: float, bundles: list[str]) -> dict[str, Any]:
+    """Each bundle's golden drive: differences from the exporter's CPU, and whether a graph changes a bit."""
+    return {name: one_bundle(name) for name in bundles}
+
+
+def one_bundle(name: str) -> dict[str, Any]:
+    bundle = Bundle.load(name)
+    differences = check_golden(bundle, engine="torch", device="cuda", threads=1)
+    excess = beyond_tolerance(differences)
+    runs = {engine.__name__: drive(bundle, engine) for engine in (TorchEngine, WithoutGraph)}
+    replayed, plain = runs["TorchEngine"], runs["WithoutGraph"]
+    equal = len(replayed) == len(plain) and all(
+        np.array_equal(a[key], b[key], equal_nan=True) for a, b in zip(replayed, plain) for key in ("boxes", "scores")
+    )
+    count = sum(result["replayed"] for result in replayed)
+    passed = not excess and equal and count > 0 and not any(result["replayed"] for result in plain)
+    return {
+        "status": "passed" if passed else "failed",
+        "differences": differences,
+        "beyond_tolerance": excess,
+        "boxes": sum(len(result["boxes"]) for result in replayed),
+        "replayed": count,
+        "frames": len(replayed),
+        "graph_changes_no_bit": equal,
+    }
+
+
+def drive(bundle: Bundle, engine: Any, times: int = 2) -> list[dict[str, Any]]:
+    """Results of the golden drive, repeated, so that most frames can be replayed."""
+    golden = read_golden(bundle)
+    results = []
+    with Detector(bundle, golden[0].rig, device="cuda", engine=engine, threads=1) as on_gpu:
+        for _ in range(times):
+            on_gpu.reset()
+            for frame in golden:
+                if frame.rig != on_gpu.rig:
+                    on_gpu.set_rig(frame.rig)
+                result = on_gpu.infer(*frame.arguments())
+                results.append({"boxes": result.boxes, "scores": result.scores, "replayed": result.replayed})
+    return results
+
+
+def data(out: Path, seconds: float, folders: list[str]) -> dict[str, Any]:
+    """The frames of a source on device "cuda" and "cpu": the same objects, and how far apart."""
+    source, end = open_source(folders[0]), time.monotonic() + seconds
+    bundle = Bundle.load("astyx-imkd")
+    frames, boxes, worst, different = 0, 0, {"position_m": 0.0, "score": 0.0}, []
+    first = source[source.names[0]].rig
+    with (
+        Detector(bundle, first, device="cuda", engine="torch", threads=1) as on_gpu,
+        Detector(bundle, first, device="cpu", threads=1) as on_cpu,
+    ):
+        for name in source.names[:REAL_FRAMES]:
+            if frames and time.monotonic() > end:
+                break
+            sample = source[name]
+            a, b = (detector.infer_sample(sample) for detector in (on_gpu, on_cpu))
+            frames, boxes = frames + 1, boxes + len(b.boxes)
+            i, j = np.argsort(a.boxes[:, 0]), np.argsort(b.boxes[:, 0])
+            if len(i) != len(j) or not np.array_equal(a.labels[i], b.labels[j]):
+                different.append(name)
+            elif len(i):
+                apart = np.abs(a.boxes[i, :3] - b.boxes[j, :3]).max()
+                worst["position_m"] = max(worst["position_m"], float(apart))
+                worst["score"] = max(worst["score"], float(np.abs(a.scores[i] - b.scores[j]).max()))
+    passed = boxes > 0 and not different and worst["position_m"] <= 0.05 and worst["score"] <= 0.01
+    found = {"frames": frames, "boxes": boxes, "worst": worst, "different": different}
+    return {folders[0]: {"status": "passed" if passed else "failed", **found}}
+
+
+def end_to_end(out: Path, seconds: float, models: list[str]) -> dict[str, Any]:
+    """p50 and p99 of each model, with and without a graph, and of the frame without its networks."""
+    count = 3 if FAKE else 500
+    share = seconds / len(models) / len(VARIANTS) / 2
+    found: dict[str, Any] = {}
+    for name in models:
+        model, found[name] = open_model(name, out / "parts"), {"status": "passed", "variants": {}}
+        for variant, engine in VARIANTS.items():
+            with model.detector(engine) as on_gpu:
+                times = frame_times(on_gpu, model.frames, count, share)
+            found[name]["variants"][variant] = times
+            should = "no graph" not in variant
+            if (times["replayed"] == times["frames"]) != should:
+                found[name] |= {"status": "failed", "reason": f"{variant}: {times['replayed']} frames were replayed"}
+        if not FAKE:
+            found[name]["gpu_memory_mib"] = torch.cuda.max_memory_reserved() / 2**20
+            torch.cuda.reset_peak_memory_stats()
+    return found
+
+
+def tensorrt(out: Path, seconds: float, bundles: list[str]) -> dict[str, Any]:
+    """Engines of TensorRT, built here from each bundle: the golden drive, and times of frames."""
+    from imkd_edge.checks.selftest import check_engines
+    from imkd_edge.engines.build import build_engines
+    from imkd_edge.options import BuildOptions
+
+    if "tensorrt" not in _core.native_engines():
+        reason = "CMake found no NvInfer.h: the core has no engine for TensorRT (TENSORRT_ROOT names its folder)"
+        return {"tensorrt": {"status": "skipped", "reason": reason, "variants": {}}}
+    found: dict[str, Any] = {}
+    for name in bundles:
+        folder = out / f"{name}.imkd"
+        shutil.copytree(Bundle.load(name).path, folder, dirs_exist_ok=True)  # its engines are written beside it
+        said = check_engines(build_engines(folder, BuildOptions()))
+        frames = [frame.arguments() for frame in read_golden(Bundle.load(folder))]
+        with Detector(folder, device="cuda", engine="tensorrt", threads=1) as on_gpu:
+            times = frame_times(on_gpu, frames[:1], 500, seconds / len(bundles) / 3)
+        status = "passed" if said.startswith("passed") else "failed"
+        found[name] = {"status": status, "golden": said, "variants": {"graph": times}}
+    return found
+
+
+def streams(out: Path, seconds: float, _: list[str]) -> dict[str, Any]:
+    """Images that a producer's stream writes late: the boxes of the same images on the host."""
+    bundle = Bundle.load("tiny")
+    golden = read_golden(bundle)[:3]
+    found: dict[str, Any] = {}
+    with Detector(bundle, golden[0].rig, device="cuda", engine="torch", threads=1) as on_gpu:
+        for name, (produce, why_not) in producers().items():
+            if produce is None:
+                found[name] = {"status": "skipped", "reason": why_not}
+                continue
+            equal = [same_boxes(on_gpu, frame.arguments(), produce) for frame in golden]
+            found[name] = {"status": "passed" if all(equal) else "failed", "frames": len(equal), "equal": sum(equal)}
+    return found
+
+
+def same_boxes(on_gpu: Detector, arguments: tuple, produce: Any) -> bool:
+    images, *others = arguments
+    images = dict(images) if isinstance(images, dict) else dict(enumerate(images))
+    on_gpu.reset()
+    expected = on_gpu.infer(images, *others) if isinstance(arguments[0], dict) else on_gpu.infer(*arguments)
+    late = {key: None if image is None else produce(np.ascontiguousarray(image)) for key, image in images.items()}
+    on_gpu.reset()
+    result = on_gpu.infer(late if isinstance(arguments[0], dict) else list(late.values()), *others)
+    return np.array_equal(result.boxes, expected.boxes, equal_nan=True) and len(expected.boxes) > 0
+
+
+class Failing(TorchEngine):
+    """Fails on request."""
+
+    fails = False
+
+    def run(self) -> None:
+        if self.fails:
+            raise Error(Code.engine_run, "fails on request", "the proof")
+        super().run()
+
+
+def faults(out: Path, seconds: float, _: list[str]) -> dict[str, Any]:
+    """A failing engine and a bad image cost one frame; after a fault of the GPU every call has its code."""
+    bundle = Bundle.load("tiny")
+    frame = read_golden(bundle)[0]
+    found: dict[str, Any] = {}
+    with Detector(bundle, frame.rig, device="cuda", engine=Failing, threads=1) as on_gpu:
+
+        def boxes() -> np.ndarray:
+            return on_gpu.infer(*frame.arguments()).boxes
+
+        expected = boxes()
+        Failing.fails = True
+        found["an engine fails"] = said(Code.engine_run, boxes)
+        Failing.fails = False
+        found["an image without an address"] = said(Code.frame_bad_shape, lambda: bad_image(on_gpu))
+        same = len(expected) > 0 and np.array_equal(boxes(), expected, equal_nan=True)
+        found["the frame after both"] = {"status": "passed" if same else "failed", "code": "no error"}
+        break_gpu()
+        for name in ("a frame after a fault of the GPU", "the next frame"):
+            found[name] = said(Code.device_failed, boxes)
+    return found
+
+
+def said(code: Code, call: Callable[[], Any]) -> dict[str, str]:
+    """Whether the call raises an Error of this code."""
+    actual, expected = "no error", f"E{code.value:04d}"
+    try:
+        call()
+    except Error as error:
+        actual = error.code
+    return {"status": "passed" if actual == expected else "failed", "code": actual, "expected": expected}
+
+
+def bad_image(on_gpu: Detector) -> None:
+    camera = on_gpu.rig.cameras[0]
+
+    class Nowhere:
+        __cuda_array_interface__ = {
+            "shape": (camera.height, camera.width, 3),
+            "typestr": "|u1",
+            "data": (0, True),
+            "version": 3,
+        }
+
+    on_gpu.infer({camera.name: Nowhere()}, {})
+
+
+def break_gpu() -> None:
+    """An assertion of a kernel, after which CUDA refuses every call of this process."""
+    if FAKE:
+        import gpu_engines
+
+        gpu_engines.fake.break_device()
+        return
+    try:
+        torch.zeros(1, device="cuda")[torch.tensor([1 << 20], device="cuda")].cpu()
+    except Exception as error:  # torch's class for it differs between versions
+        print(f"as meant: {error}", file=sys.stderr)
+
+
+PROGRAMS: dict[str, Program] = {
+    "detector": detector,
+    "data": data,
+    "end_to_end": end_to_end,
+    "streams": streams,
+    "faults": faults,
+    "tensorrt": tensorrt,
+}
+
+
+def main(program: str, file: str, seconds: str, *words: str) -> None:
+    use_gpu()
+    result = PROGRAMS[program](Path(file).parent, float(seconds), list(words))
+    Path(file).write_text(json.dumps(result, indent=1))
+    sys.stdout.flush()
+    os._exit(0)  # after a fault, what PyTorch frees at the end would end the process by a signal
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
