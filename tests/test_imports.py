@@ -52,6 +52,7 @@ WITH_EXTRAS = {
     "imkd_edge.engines.torch": {"torch", "onnx", "torch_tensorrt"},
     "imkd_edge.engines.torch_graph": {"torch", "onnx"},
     "imkd_edge.checks.cameras": {"onnx"},
+    "imkd_edge.checks.engines": {"torch"},  # asks it for its GPU, where it is installed
     "imkd_edge.evaluation.compare": {"onnx"},
     "imkd_edge.bundle.cameras": {"onnx"},
     "imkd_edge.bundle.half": {"onnx"},

@@ -119,9 +119,11 @@ py::dict infer(SharedDetector& self, py::handle images, py::handle radar, py::ha
                            [&](void* producer) { self.detector.wait_for(producer); }};
   const FrameViews views = frame_views(rig, reader, images, radar, ego, time, camera_times, camera_poses);
   const Result* result = nullptr;
-  {
+  try {
     py::gil_scoped_release release;
     result = &self.detector.infer(views.frames);
+  } catch (const PythonError& error) {  // of an engine written in Python
+    throw py::error_already_set(error.raised);
   }
   return result_dict(*result, rig);
 }

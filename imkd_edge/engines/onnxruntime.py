@@ -102,11 +102,10 @@ class OnnxRuntimeEngine(Engine):
             ort.preload_dlls()  # CUDA's libraries, where pip installed them
         self._open(ort, [*([self._provider] if self._provider else []), "CPUExecutionProvider"])
 
-    def _open(self, ort: Any, providers: list[Any]) -> None:
+    def _open(self, ort: Any, providers: list[Any], **keywords: Any) -> None:
+        options = self._session_options(ort)
         try:
-            self._session = ort.InferenceSession(
-                self._path, self._session_options(ort), providers=providers, enable_fallback=0
-            )
+            self._session = ort.InferenceSession(self._path, options, providers=providers, **keywords)
         except Exception as error:  # the classes of onnxruntime's exceptions differ between versions
             fix = "export the model again, or check the file; or use engine onnxruntime"
             raise Error(Code.engine_load, f"ONNX Runtime: {error}", self._path, fix) from error
@@ -132,7 +131,7 @@ class OnnxRuntimeEngine(Engine):
         self._stream = stream
         self._run_options = ort.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the detector waits
-        self._open(ort, [(self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"})])
+        self._open(ort, [(self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"})], enable_fallback=0)
 
     def _session_options(self, ort: Any) -> Any:
         options = ort.SessionOptions()

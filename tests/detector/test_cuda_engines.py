@@ -226,12 +226,12 @@ class Session:
     made: list[Session] = []
     falls_back = False
 
-    def __init__(self, path: str, options: Any, providers: list[Any], enable_fallback: int) -> None:
-        assert enable_fallback == 0
+    def __init__(self, path: str, options: Any, providers: list[Any], enable_fallback: int = 1) -> None:
         self.providers = [item if isinstance(item, tuple) else (item, {}) for item in providers]
         (name, self.options), *others = self.providers
         entry = "session.disable_cpu_ep_fallback"
         self.only_gpu = name != "CPUExecutionProvider" and not others and options.get_session_config_entry(entry) == "1"
+        assert enable_fallback == int(not self.only_gpu)
         self.bound: dict[str, tuple[str, int]] = {}
         self.waits: list[str] = []
         if self.falls_back and self.only_gpu:

@@ -40,7 +40,9 @@ def run_program(context: Context, name: str, command: list[str]) -> Record:
         return failed(f"it ended with exit status {status}, see {name}.log", tail=tail(context, f"{name}.log"))
     results = json.loads(path.read_text())
     ran = {key: record for key, record in results.items() if record["status"] != "skipped"}
-    return {"status": worst(ran) if ran else "skipped", "results": results}
+    if not ran:
+        return skipped("; ".join(record["reason"] for record in results.values())) | {"results": results}
+    return {"status": worst(ran), "results": results}
 
 
 def frames(context: Context, program: str, *words: str) -> Record:

@@ -22,6 +22,7 @@ import kernels  # noqa: E402
 import machine  # noqa: E402
 import page  # noqa: E402
 import parts  # noqa: E402
+import programs  # noqa: E402
 import prove  # noqa: E402
 
 from imkd_edge import _core  # noqa: E402
@@ -87,11 +88,15 @@ def test_the_page_and_the_json_name_the_machine_and_every_part(tmp_path) -> None
     program(tmp_path / "bin", "compute-sanitizer", tool + 'echo "========= ERROR SUMMARY: 0 errors"')
     cases = "fwd and (warped or ties) or random"
     options = ["--fake", "--build", str(BUILD), "--cases", cases, "--repeats", "1", "--out", str(tmp_path)]
-    result = run(*options, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    small = ["--minutes", "60", "--bundles", "tiny", "--models", "tiny", "--steps", "2"]
+    result = run(*options, *small, path=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert result.returncode == 0, result.stdout + result.stderr
 
     proof = json.loads((tmp_path / "prove.json").read_text())
-    assert {name: part["status"] for name, part in proof["parts"].items()} == dict.fromkeys(prove.PARTS, "passed")
+    skipped = {"data": "skipped", "tensorrt": "skipped"}
+    statuses = {name: part["status"] for name, part in proof["parts"].items()}
+    assert statuses == dict.fromkeys(prove.PARTS, "passed") | skipped
+    assert all(proof["parts"][name]["reason"] for name in skipped)
     assert all(part["measured_on"] == proof["machine"]["label"] for part in proof["parts"].values())
     assert proof["fake"] and "fake CUDA runtime" in proof["machine"]["gpu"]
     ops = proof["parts"]["ops"]["ops"]
@@ -105,11 +110,24 @@ def test_the_page_and_the_json_name_the_machine_and_every_part(tmp_path) -> None
     assert set(timed) == {"preprocess_images", "lift_table", "lift", "voxelize_radar", "warp_bev", "decode"}
     assert all(op["us"] == 250 for op in timed.values())  # the fake runtime's 0.25 ms between any two events
 
+    drive = proof["parts"]["detector"]["results"]["tiny"]
+    assert drive["graph_changes_no_bit"] and drive["replayed"] > 6 and drive["boxes"] > 20
+    times = proof["parts"]["end_to_end"]["results"]["tiny"]["variants"]
+    graphs = {"graph": True, "no graph": False, "ops, graph": True, "ops, no graph": False}
+    assert {name: variant["replayed"] > 0 for name, variant in times.items()} == graphs
+    streams = proof["parts"]["streams"]["results"]
+    assert {"torch", "cupy"} < set(streams) and all(record["equal"] == 3 for record in streams.values())
+    codes = [record["code"] for record in proof["parts"]["faults"]["results"].values()]
+    assert codes == ["E0504", "E0202", "no error", "E0512", "E0512"]
+    one, two = (proof["parts"][name]["results"]["tiny"] for name in ("training", "several_gpus"))
+    assert (one["processes"], one["steps"], len(one["cpu"]["losses"]), two["processes"]) == (1, 2, 2, 2)
+
     text = (tmp_path / "prove.md").read_text()
-    assert text.count(proof["machine"]["label"]) == 4 and "the times mean nothing" in text
+    measured = [name for name in proof["parts"] if f"\n## {name}\n" in text]
+    assert set(measured) == set(prove.PARTS) - {"build", "data", "tensorrt"}
+    assert text.count(proof["machine"]["label"]) == len(measured) + 1 and "the times mean nothing" in text
     assert "| warp_bev | passed | 30 | 30 | 0 | 0 | none |" in text and "ERROR SUMMARY: 0 errors" in text
-    for item in prove.LEFT:
-        assert f"- {item}" in text
+    assert "| tensorrt | skipped |" in text and "give --data FOLDER" in text
 
 
 @built
@@ -144,6 +162,43 @@ def test_a_command_ends_with_the_time_and_its_children_with_it(tmp_path) -> None
     assert time.monotonic() - start < 4
     time.sleep(4)
     assert not mark.exists()
+
+
+def test_a_part_has_its_share_and_what_others_left(tmp_path) -> None:
+    context = make_context(tmp_path, 100)
+    both, shares = ["ops", "end_to_end"], prove.SHARES
+    expected = 100 * shares["ops"] / (shares["ops"] + shares["end_to_end"])
+    assert prove.share_of(context, "ops", both).remaining() == pytest.approx(expected, abs=1)
+    assert prove.share_of(context, "end_to_end", both).remaining() == pytest.approx(100, abs=1)
+    assert set(shares) == set(prove.PARTS)
+
+
+def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(programs, "NETWORKS", ("torch", "no_such_library"))
+    monkeypatch.setattr(programs, "TRAINING", ("no_such_library",))
+    for part in (programs.detector, programs.streams, programs.faults, programs.end_to_end, programs.training):
+        record = part(make_context(tmp_path))
+        assert record["status"] == "skipped" and "no_such_library is not installed" in record["reason"]
+
+
+def test_one_gpu_is_too_few_for_several(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(programs, "gpu_count", lambda: 1)
+    record = programs.several_gpus(replace(make_context(tmp_path), fake=False))
+    assert record["status"] == "skipped" and "needs two" in record["reason"]
+
+
+def test_a_program_that_dies_is_a_failure_with_its_output(tmp_path) -> None:
+    command = [sys.executable, "-c", "print('the last words'); raise SystemExit(3)"]
+    record = programs.run_program(make_context(tmp_path), "dying", command)
+    assert record["status"] == "failed" and "exit status 3" in record["reason"] and "last words" in record["tail"]
+
+
+@pytest.mark.parametrize(("statuses", "status"), [(["passed", "failed"], "failed"), (["skipped"], "skipped")])
+def test_results_without_a_pass_are_no_pass(tmp_path, statuses: list[str], status: str) -> None:
+    results = {str(i): {"status": s, "reason": "r"} for i, s in enumerate(statuses)}
+    text = f"import sys; open(sys.argv[1], 'w').write({json.dumps(results)!r})"
+    record = programs.run_program(make_context(tmp_path), "mixed", [sys.executable, "-c", text, "FILE"])
+    assert record["status"] == status and record["results"] == results
 
 
 def test_an_exception_in_a_part_is_its_record(tmp_path, monkeypatch) -> None:
