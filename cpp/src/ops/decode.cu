@@ -1,13 +1,17 @@
-// Finds peaks and decodes their boxes in parallel; then one block selects the best and suppresses. Only boxes leave the
-// device.
+// Finds peaks and decodes their boxes; one block selects the best; they are ranked and compared in parallel, 64 with
+// 64; one warp goes through the comparisons, from the best. Only boxes leave the device.
+#include <algorithm>
+
 #include "kernel.hpp"
 // After kernel.hpp, whose to_float takes a __half.
 #include "box.hpp"
+#include "scan.hpp"
 
 namespace imkd::cuda {
 namespace {
 
-constexpr int kThreads = 1024;  // of the block that selects
+constexpr int kTile = 64;  // boxes whose comparisons with one box are a word
+using Word = unsigned long long;
 
 struct Scratch {
   // (peaks) unsorted; a smaller key is a better peak: logit, then index.
@@ -17,24 +21,28 @@ struct Scratch {
   unsigned long long* best;  // (max_candidates) keys
   std::int32_t* peak;        // (max_candidates) index of each best key in keys
   std::int32_t* order;       // (max_candidates) the same, sorted from the best
-  std::uint8_t* suppressed;  // (max_candidates)
+  Word* better;              // (tiles, max_candidates) by tile: which of its boxes suppress a candidate, if kept
+  Word* kept;                // (tiles)
   std::int32_t* counts;      // peaks, dropped boxes
+  int most;                  // max_candidates, or as many as there can be
   std::size_t bytes;
 
   Scratch(const ModelSpec& spec, void* memory) {
-    const std::size_t most = spec.head.max_candidates;
-    Arena arena(memory);
     // Of 2x2 cells at most one is a peak.
     const std::size_t all = spec.head.classes.size() * ((spec.grid.width() + 1) / 2) * ((spec.grid.height() + 1) / 2);
+    most = static_cast<int>(std::min<std::size_t>(spec.head.max_candidates, all));
+    Arena arena(memory);
     keys = arena.take<unsigned long long>(all);
     boxes = arena.take<Detection>(all);
     best = arena.take<unsigned long long>(most);
     peak = arena.take<std::int32_t>(most);
     order = arena.take<std::int32_t>(most);
-    suppressed = arena.take<std::uint8_t>(most);
+    better = arena.take<Word>(std::size_t(blocks(most, kTile)) * most);
+    kept = arena.take<Word>(blocks(most, kTile));
     counts = arena.take<std::int32_t>(2);
     bytes = arena.bytes();
   }
+  __device__ int candidates() const { return min(counts[0], most); }
 };
 
 struct Head {
@@ -95,68 +103,115 @@ __device__ unsigned long long nth_key(const unsigned long long* keys, int count,
   __shared__ int digit, below;
   unsigned long long prefix = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
-    for (int i = threadIdx.x; i < 256; i += kThreads) histogram[i] = 0;
+    if (threadIdx.x < 256) histogram[threadIdx.x] = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < count; i += kThreads)
+    for (int i = threadIdx.x; i < count; i += kScanThreads)
       if (shift == 56 || keys[i] >> (shift + 8) == prefix) atomicAdd(histogram + (keys[i] >> shift & 255), 1);
     __syncthreads();
-    if (threadIdx.x == 0) {
-      digit = 0;
-      below = 0;
-      while (below + histogram[digit] < rank) below += histogram[digit++];
+    const int here = threadIdx.x < 256 ? histogram[threadIdx.x] : 0;
+    int total = 0;
+    const int before = block_scan(here, total);
+    if (before < rank && rank <= before + here) {  // of one thread
+      digit = threadIdx.x;
+      below = before;
     }
     __syncthreads();
     prefix = prefix << 8 | unsigned(digit);
     rank -= below;
-    __syncthreads();
   }
   return prefix;
 }
 
-__global__ void __launch_bounds__(kThreads) select_boxes(Head head, Scratch s, Detection* out, DecodeCounts* counts) {
+// Gathers the best peaks. One block.
+__global__ void __launch_bounds__(kScanThreads) select_candidates(Scratch s) {
   const int peaks = s.counts[0];
-  const int candidates = min(peaks, head.max_candidates);
-  if (candidates > 0) {
-    // Gather the best candidates.
-    const unsigned long long last = peaks > candidates ? nth_key(s.keys, peaks, candidates) : ~0ull;
-    __shared__ int taken;
-    if (threadIdx.x == 0) taken = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < peaks; i += kThreads) {
-      if (s.keys[i] > last) continue;
-      const int to = atomicAdd(&taken, 1);
-      s.best[to] = s.keys[i];
-      s.peak[to] = i;
-    }
-    __syncthreads();
-  }
-
-  // Sort them: a key's rank is the number of smaller ones.
-  for (int i = threadIdx.x; i < candidates; i += kThreads) {
-    const unsigned long long key = s.best[i];
-    int rank = 0;
-    for (int k = 0; k < candidates; ++k) rank += s.best[k] < key;
-    s.order[rank] = s.peak[i];
-    s.suppressed[rank] = 0;
-  }
+  const unsigned long long last = peaks > s.most ? nth_key(s.keys, peaks, s.most) : ~0ull;
+  __shared__ int taken;
+  if (threadIdx.x == 0) taken = 0;
   __syncthreads();
-
-  // Suppression, best first; the threads compare the rest with one box at a time.
-  int detections = 0;  // the same in all threads
-  for (int i = 0; i < candidates && detections < head.max_detections; ++i) {
-    if (!s.suppressed[i]) {
-      const Detection d = s.boxes[s.order[i]];
-      if (threadIdx.x == 0) out[detections] = d;
-      for (int k = i + 1 + threadIdx.x; k < candidates; k += kThreads) {
-        const Detection& other = s.boxes[s.order[k]];
-        const bool exclusive = head.exclusive[d.label] && head.exclusive[other.label];
-        if (suppresses(d, other, head.radius[d.label], exclusive)) s.suppressed[k] = 1;
-      }
-      ++detections;
-    }
-    __syncthreads();
+  for (int i = threadIdx.x; i < peaks; i += kScanThreads) {
+    if (s.keys[i] > last) continue;
+    const int to = atomicAdd(&taken, 1);
+    s.best[to] = s.keys[i];
+    s.peak[to] = i;
   }
-  if (threadIdx.x == 0) *counts = {detections, s.counts[1]};
+}
+
+// A key's rank is the number of smaller ones.
+__global__ void __launch_bounds__(128) rank_candidates(Scratch s) {
+  const int candidates = s.candidates();
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= candidates) return;
+  const unsigned long long key = s.best[i];
+  int rank = 0;
+  for (int k = 0; k < candidates; ++k) rank += s.best[k] < key;
+  s.order[rank] = s.peak[i];
+}
+
+// Which boxes of tile blockIdx.y suppress the boxes of tile blockIdx.x, by box of the latter.
+__global__ void __launch_bounds__(kTile) compare_boxes(Head head, Scratch s) {
+  const int candidates = s.candidates();
+  const int first = blockIdx.y * kTile;
+  const int k = blockIdx.x * kTile + threadIdx.x;
+  if (blockIdx.y > blockIdx.x || k >= candidates) return;
+  const Detection other = s.boxes[s.order[k]];
+  Word word = 0;
+  for (int i = 0; i < kTile && first + i < k; ++i) {
+    const Detection& d = s.boxes[s.order[first + i]];
+    const bool exclusive = head.exclusive[d.label] && head.exclusive[other.label];
+    if (suppresses(d, other, head.radius[d.label], exclusive)) word |= Word(1) << i;
+  }
+  s.better[std::size_t(blockIdx.y) * s.most + k] = word;
+}
+
+// Of a warp's 64 boxes, two in each lane, those for which a condition holds.
+__device__ Word ballot(const bool (&condition)[2]) {
+  const unsigned low = __ballot_sync(~0u, condition[0]);
+  return Word(__ballot_sync(~0u, condition[1])) << 32 | low;
+}
+
+// The boxes of a tile that are kept. better: in the tile, of a lane's two boxes; dead: suppressed by earlier tiles. A
+// box is kept as soon as every better one is dead, and dead as soon as one is kept: as many rounds as the longest
+// chain.
+__device__ Word keep(const Word (&better)[2], Word all, Word dead) {
+  Word kept = 0;
+  while ((kept | dead) != all) {
+    bool now[2];
+    for (int h = 0; h < 2; ++h) now[h] = (better[h] & ~dead) == 0;
+    kept |= ballot(now) & all & ~dead;
+    for (int h = 0; h < 2; ++h) now[h] = (better[h] & kept) != 0;
+    dead |= ballot(now) & all;
+  }
+  return kept;
+}
+
+// One warp; the better tiles are decided first.
+__global__ void __launch_bounds__(32) suppress(Head head, Scratch s, Detection* out, DecodeCounts* counts) {
+  const int candidates = s.candidates();
+  const int lane = threadIdx.x;
+  int detections = 0;  // the same in all lanes
+  for (int tile = 0; tile * kTile < candidates && detections < head.max_detections; ++tile) {
+    const int left = candidates - tile * kTile;
+    const Word all = left < kTile ? (Word(1) << left) - 1 : ~Word(0);
+    Word better[2] = {0, 0};
+    bool dead[2] = {false, false};
+    for (int h = 0; h < 2; ++h) {
+      const int k = tile * kTile + h * 32 + lane;
+      if (k >= candidates) continue;
+      for (int t = 0; t < tile; ++t) dead[h] |= (s.better[std::size_t(t) * s.most + k] & s.kept[t]) != 0;
+      better[h] = s.better[std::size_t(tile) * s.most + k];
+    }
+    const Word here = keep(better, all, ballot(dead));
+    for (int h = 0; h < 2; ++h) {
+      const int bit = h * 32 + lane;
+      const int to = detections + __popcll(here & ((Word(1) << bit) - 1));
+      if ((here >> bit & 1) && to < head.max_detections) out[to] = s.boxes[s.order[tile * kTile + bit]];
+    }
+    if (lane == 0) s.kept[tile] = here;
+    __syncwarp();
+    detections = min(detections + __popcll(here), head.max_detections);
+  }
+  if (lane == 0) *counts = {detections, s.counts[1]};
 }
 
 }  // namespace
@@ -174,7 +229,11 @@ void decode(const ModelSpec& spec, const Vec3& ground, const void* heatmap, cons
     run("decode: peaks", find_peaks<T>, dim3(blocks(grid.cells(), 128), head.classes), dim3(128), stream, grid, head,
         static_cast<const T*>(heatmap), static_cast<const T*>(box), s);
   });
-  run("decode: select", select_boxes, dim3(1), dim3(kThreads), stream, head, s, out, counts);
+  const int tiles = blocks(s.most, kTile);
+  run("decode: select", select_candidates, dim3(1), dim3(kScanThreads), stream, s);
+  run("decode: rank", rank_candidates, dim3(blocks(s.most, 128)), dim3(128), stream, s);
+  run("decode: compare", compare_boxes, dim3(tiles, tiles), dim3(kTile), stream, head, s);
+  run("decode: suppress", suppress, dim3(1), dim3(32), stream, head, s, out, counts);
 }
 
 }  // namespace imkd::cuda

@@ -40,7 +40,7 @@ void run(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, Stream s
 #else
   fake::put(stream, [=] {
     gpuhost::run(grid, block, [=] { kernel(static_cast<P>(arguments)...); });
-    if (gpuhost::observer) gpuhost::observer->kernel(what);
+    if (gpuhost::observer) gpuhost::observer->kernel(what, gpuhost::ctx().barriers, gpuhost::ctx().exchanges);
   });
 #endif
   check(cudaGetLastError(), what);

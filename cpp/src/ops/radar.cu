@@ -69,9 +69,19 @@ __global__ void __launch_bounds__(128) place_points(Plane grid, Sweeps sweeps, i
   s.cell[i] = p ? bin_point(grid, *sweep, p, point) : kNoPoint;
 }
 
-// Compacts the first max_points points inside the grid, and counts the others. One block.
+// Groups the used points by cell, unsorted within it. One block, after every count is known.
+__device__ void group_points(const Scratch& s, int used, int cells) {
+  __syncthreads();
+  for (int i = threadIdx.x; i < used; i += kScanThreads)
+    if (s.slot[i] == 0) s.start[s.used_cell[i]] = atomicAdd(s.count + cells, s.count[s.used_cell[i]]);
+  __syncthreads();
+  for (int i = threadIdx.x; i < used; i += kScanThreads) s.unsorted[s.start[s.used_cell[i]] + s.slot[i]] = i;
+}
+
+// Compacts the first max_points points inside the grid, counts them by cell, and counts the others; after the last
+// chunk it groups them. One block.
 __global__ void __launch_bounds__(kScanThreads)
-    keep_points(Scratch s, int first, int points, int max_points, RadarStats* stats) {
+    keep_points(Scratch s, int first, int points, int max_points, int cells, bool last, RadarStats* stats) {
   int inside = stats->used + stats->overflow;
   int invalid = stats->invalid;
   int outside = stats->outside;
@@ -85,25 +95,12 @@ __global__ void __launch_bounds__(kScanThreads)
     if (cell >= 0 && to < max_points) {
       s.used[to] = first + i;
       s.used_cell[to] = cell;
+      s.slot[to] = atomicAdd(s.count + cell, 1);
     }
     inside += total;
   }
   if (threadIdx.x == 0) *stats = {min(inside, max_points), invalid, outside, max(inside - max_points, 0)};
-}
-
-__global__ void __launch_bounds__(256) count_cells(Scratch s, const RadarStats* stats) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < stats->used) s.slot[i] = atomicAdd(s.count + s.used_cell[i], 1);
-}
-
-__global__ void __launch_bounds__(256) hand_out(Scratch s, const RadarStats* stats, int cells) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < stats->used && s.slot[i] == 0) s.start[s.used_cell[i]] = atomicAdd(s.count + cells, s.count[s.used_cell[i]]);
-}
-
-__global__ void __launch_bounds__(256) group_points(Scratch s, const RadarStats* stats) {
-  const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < stats->used) s.unsorted[s.start[s.used_cell[i]] + s.slot[i]] = i;
+  if (last) group_points(s, min(inside, max_points), cells);
 }
 
 __global__ void __launch_bounds__(128) order_points(Plane grid, Sweeps sweeps, Scratch s, const RadarStats* stats) {
@@ -159,17 +156,14 @@ void voxelize_radar(const ModelSpec& spec, const Vec3& ground, const RadarInput*
     chunk = points - first < most ? points - first : most;
     run("voxelize_radar: place", place_points, dim3(blocks(chunk, 128)), dim3(128), stream, grid, sweeps, first, chunk,
         s);
-    run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, first, chunk, most, stats);
+    run("voxelize_radar: keep", keep_points, dim3(1), dim3(kScanThreads), stream, s, first, chunk, most, cells,
+        first + chunk == points, stats);
   }
 
-  // Sort the used points by cell.
+  // Within a cell in order of arrival.
   const int used = points < most ? points : most;
-  if (used > 0) {
-    run("voxelize_radar: count", count_cells, dim3(blocks(used, 256)), dim3(256), stream, s, stats);
-    run("voxelize_radar: hand out", hand_out, dim3(blocks(used, 256)), dim3(256), stream, s, stats, cells);
-    run("voxelize_radar: group", group_points, dim3(blocks(used, 256)), dim3(256), stream, s, stats);
+  if (used > 0)
     run("voxelize_radar: order", order_points, dim3(blocks(used, 128)), dim3(128), stream, grid, sweeps, s, stats);
-  }
 
   // Write the channels.
   const Features features(spec.radar);

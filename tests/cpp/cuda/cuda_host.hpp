@@ -34,6 +34,14 @@ T __shfl_up_sync(unsigned mask, T v, unsigned d) {
   const unsigned lane = gpuhost_lane();
   return gpuhost_pick(mask, v, lane >= d ? lane - d : lane);
 }
+inline unsigned __ballot_sync(unsigned mask, int predicate) {
+  const std::array<uint64_t, 32> all = gpuhost::warp_exchange(mask, predicate != 0);
+  unsigned word = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) word |= unsigned(mask >> lane & 1 & all[lane]) << lane;
+  return word;
+}
+inline void __syncwarp(unsigned mask = ~0u) { gpuhost::warp_exchange(mask, 0); }
+inline int __popcll(unsigned long long word) { return __builtin_popcountll(word); }
 template <class T>
 T atomicAdd(T* p, T v) {  // relaxed, as on the device
   return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);

@@ -62,6 +62,7 @@ struct Ctx {
   void* main_san = nullptr;
   char sync_obj[2] = {0, 0};
   unsigned barrier_gen = 0;
+  unsigned barriers = 0, exchanges = 0;  // of this kernel, in the block with most; exchanges between a warp's lanes
   char* launch_obj = nullptr;
   ~Ctx();
 };
@@ -194,6 +195,7 @@ inline void run_block(Ctx& c) {
   c.warps.clear();
   c.warps.resize((n + 31) / 32);
   c.red_val = 0;
+  const unsigned first_barrier = c.barrier_gen;
   for (;;) {
     if (c.next < n) {  // start (at least) one more thread
       unsigned t = c.order[c.next++];
@@ -216,7 +218,17 @@ inline void run_block(Ctx& c) {
       done += t.st == kDone;
       bar += t.st == kBarrier;
     }
-    if (done == n) break;
+    if (done == n) {
+      unsigned in_warp = 0;
+      for (const auto& warp : c.warps) {
+        unsigned steps = 0;
+        for (const auto& group : warp) steps += group->gen;
+        in_warp = std::max(in_warp, steps);
+      }
+      c.barriers = std::max(c.barriers, c.barrier_gen - first_barrier);
+      c.exchanges = std::max(c.exchanges, in_warp);
+      break;
+    }
     if (bar == n) {
       ++c.barrier_gen;
       for (auto& t : c.th) t.st = kReady;
@@ -314,7 +326,7 @@ inline Ctx::~Ctx() {
 }
 struct Observer {  // called after each kernel, and for memory that is set without one
   virtual ~Observer() = default;
-  virtual void kernel(const char* what) = 0;
+  virtual void kernel(const char* what, unsigned barriers, unsigned exchanges) = 0;
   virtual void set(const void* to, std::size_t bytes) = 0;
 };
 inline Observer* observer = nullptr;
@@ -324,6 +336,7 @@ void run(dim3 g, dim3 b, F fn) {
   const unsigned nb = g.x * g.y * g.z, nt = b.x * b.y * b.z;
   if (!nb || !nt || nt > 1024 || b.z > 64 || g.y > 65535 || g.z > 65535) die("invalid launch configuration");
   if (ctx().cur) die("nested launch");
+  ctx().barriers = ctx().exchanges = 0;
   std::vector<unsigned> border;
   make_order(border, nb, 7);
   std::atomic<unsigned> cursor{0};

@@ -30,9 +30,12 @@ struct Counter : gpuhost::Observer {
           range.ever[sector - range.begin / kSector] |= how;
         }
   }
-  void kernel(const char* what) override {
+  void kernel(const char* what, unsigned barriers, unsigned exchanges) override {
     std::vector<long long>& sum = counts[what];
-    sum.resize(2);
+    sum.resize(5);
+    ++sum[2];
+    sum[3] += barriers;
+    sum[4] += exchanges;
     for (Range& range : ranges)
       for (std::uint8_t& how : range.now) {
         sum[0] += how & kRead ? kSector : 0;
@@ -42,7 +45,7 @@ struct Counter : gpuhost::Observer {
   }
   void set(const void* to, std::size_t bytes) override {
     touch(reinterpret_cast<std::uintptr_t>(to), bytes, kWritten);
-    kernel("set");
+    kernel("set", 0, 0);
   }
 };
 

@@ -10,7 +10,8 @@
 namespace traffic {
 
 enum Kind { kInput, kBetween, kOutput };
-// Kernel, or "set" for memory set without one -> bytes read, bytes written; "fewest" -> bytes of inputs, of outputs.
+// Kernel, or "set" for memory set without one -> bytes read, bytes written, launches, barriers of the block with most,
+// exchanges between the lanes of the warp with most; "fewest" -> bytes of inputs, of outputs.
 using Counts = std::map<std::string, std::vector<long long>>;
 
 #if defined(IMKD_COUNT)
