@@ -94,8 +94,8 @@ class Detector:
         rig: the sensors, or the path of their JSON file; None takes the rig of the bundle's golden drive.
         device: "cpu", "cuda", or "auto": the GPU where it is usable, else the CPU; `why_not_cuda` holds the reason.
         engine: "onnxruntime" (the wheel), "onnxruntime-native" (C++, where it was built), "tensorrt" (after
-            `imkd-edge build-engine`), a callable threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime"
-            on the CPU.
+            `imkd-edge build-engine`), "torch" or "onnxruntime-cuda" (on the GPU without TensorRT), a callable
+            threads -> Engine, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
         threads: cores for the ops and for the engine; 0 is one per core.
         score_threshold: replaces the spec's; from 1e-6 to 1 - 1e-6 (`spec.SCORES`).
         debug: also return the gate maps in `Result.debug`; needs a bundle whose network has them.

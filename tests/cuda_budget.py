@@ -1,4 +1,5 @@
-"""What the CUDA kernels cost, counted without a GPU: registers and memory by nvcc, bytes by running them on the CPU.
+"""What the CUDA kernels cost, counted without a GPU: registers and memory by nvcc, bytes and waits by running them on
+the CPU.
 
 python tests/cuda_budget.py prints both as tables; cpp/budget.json is what the tests allow.
 """
@@ -22,6 +23,7 @@ from op_cases import FORWARD, random_points, rotation, shift
 
 from imkd_edge import ModelSpec, ops
 from imkd_edge.frames import Ego, RadarSweep
+from imkd_edge.predict.roofline import GAP
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.training.config import load_config
 
@@ -31,7 +33,11 @@ BUDGET = ROOT / "cpp" / "budget.json"
 KERNELS = sorted((ROOT / "cpp" / "src" / "ops").glob("*.cu"))
 FLAGS = ("-std=c++17", "-O3", "-fmad=false", "--expt-relaxed-constexpr", f"-I{ROOT}/cpp/include", f"-I{ROOT}/cpp/src")
 ORIN = 204.8e9  # bytes/s of AGX Orin's DRAM (NVIDIA's data sheet)
+# Assumed, not measured: what a kernel costs however little it does, and what waits within one.
+BARRIER = 0.25e-6  # s: about 50 ns for the block, and 200 ns until the next step has read in the L2 what others wrote
+EXCHANGE = 0.02e-6  # s between the lanes of a warp: about 25 cycles of 1.3 GHz
 NOT_PER_FRAME = ("resize_table",)  # made when the calibration changes
+COUNTS = ("bytes", "launches", "barriers", "exchanges")
 
 
 def load(name: str) -> ModuleType | None:
@@ -101,7 +107,8 @@ def resources(text: str) -> dict[str, dict[str, int]]:
     return found
 
 
-THREADS = dict.fromkeys(("keep_points", "scan_cells", "select_boxes"), 1024)  # the launch bounds; others have 256
+THREADS = dict.fromkeys(("keep_points", "scan_cells", "select_candidates"), 1024)  # the launch bounds; others have 256
+THREADS |= {"rank_candidates": 128, "compare_boxes": 64, "suppress": 32}
 THREADS |= dict.fromkeys(("place_points", "place_frustum", "order_points", "write_grid", "find_peaks"), 128)
 
 
@@ -153,16 +160,26 @@ def frame_calls(module: ModuleType) -> dict[str, Callable[[], object]]:
     }
 
 
-def frame_bytes(counted: ModuleType) -> dict[str, dict[str, int]]:
-    """Op of a frame -> bytes that its kernels move, and its inputs and outputs once."""
+def frame_counts(counted: ModuleType) -> dict[str, dict[str, int]]:
+    """Op of a frame -> COUNTS of its kernels, and "fewest": its inputs and outputs once.
+
+    Barriers and exchanges of a kernel are those of the block, or the warp, that has most.
+    """
     found = {}
     for name, call in frame_calls(counted).items():
         counted.start_counting()
         call()
         counts = counted.counted()
         fewest = sum(counts.pop("fewest"))
-        found[name] = {"bytes": sum(sum(v) for k, v in counts.items() if k not in NOT_PER_FRAME), "fewest": fewest}
+        kernels = [(v[0] + v[1], *v[2:]) for k, v in counts.items() if k not in NOT_PER_FRAME]
+        found[name] = {**dict(zip(COUNTS, map(sum, zip(*kernels)))), "fewest": fewest}
     return found
+
+
+def predicted(op: dict[str, int]) -> dict[str, float]:
+    """Seconds on AGX Orin, if nothing overlaps: of the bytes, of the launches, and of the steps that wait."""
+    waits = op["barriers"] * BARRIER + op["exchanges"] * EXCHANGE
+    return {"bytes": op["bytes"] / ORIN, "launches": op["launches"] * GAP, "waits": waits}
 
 
 def print_tables(folder: Path) -> None:
@@ -170,13 +187,16 @@ def print_tables(folder: Path) -> None:
     for name, k in sorted(compile_kernels(folder).items()):
         share = occupancy(name, k["registers"], k["shared"])
         print(f"| {name} | {k['registers']} | {k['shared']} | {k['stack']} | {k['spills']} | {share:.0%} |")
-    print("\n| op | bytes moved | fewest | ratio | predicted on AGX Orin, us |\n|---|---|---|---|---|")
-    found = frame_bytes(load("cuda_counted"))
-    found["all"] = {k: sum(op[k] for op in found.values()) for k in ("bytes", "fewest")}
+    print("\n| op | bytes moved | fewest | ratio | launches | barriers | exchanges | predicted on AGX Orin, us |")
+    print("|---|---|---|---|---|---|---|---|")
+    found = frame_counts(load("cuda_counted"))
+    found["all"] = {k: sum(op[k] for op in found.values()) for k in (*COUNTS, "fewest")}
     for name, op in found.items():
+        times = {k: 1e6 * v for k, v in predicted(op).items()}
+        parts = " + ".join(f"{v:.0f}" for v in times.values())
         print(
-            f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} "
-            f"| {op['bytes'] / ORIN * 1e6:.0f} |"
+            f"| {name} | {op['bytes']:,} | {op['fewest']:,} | {op['bytes'] / op['fewest']:.2f} | {op['launches']} "
+            f"| {op['barriers']} | {op['exchanges']} | {parts} = {sum(times.values()):.0f} |"
         )
 
 

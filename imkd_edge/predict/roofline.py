@@ -159,7 +159,7 @@ def _assumptions(device: Device) -> list[str]:
 
 
 def kernels(spec: ModelSpec, rig: SensorRig) -> dict[str, tuple[int, int]]:
-    """Stage -> bytes moved by our kernels, and the number of kernels.
+    """Stage -> bytes moved by our kernels, and the number of launches.
 
     As with `--io onnx`: tensors are float32, and the context is transposed to channels-last first.
     """
@@ -174,9 +174,9 @@ def kernels(spec: ModelSpec, rig: SensorRig) -> dict[str, tuple[int, int]]:
     return {
         "preprocess": (3 * raw + 4 * inputs, 1),
         "lift": (8 * frustum + 4 * (frustum + 3 * context + (spec.context_channels + 1) * cells), 4),
-        "radar": (4 * radar + 3 * POINT_BYTES * RADAR_POINTS, 7),
+        "radar": (4 * radar + 3 * POINT_BYTES * RADAR_POINTS, 6),
         "warp": (8 * maps, 1 if maps else 0),
-        "decode": (4 * heads, 2),
+        "decode": (4 * heads, 6),
     }
 
 

@@ -44,7 +44,7 @@ def measure(module: ModuleType, repeats: int, fake: bool) -> dict:
         module.time_launches(repeats, FLUSHED_IN_FAKE if fake else FLUSHED)
         call()
         module.time_launches(0, 0)
-        result["ops"][name] = op_times(module.launch_times(), budget()["frame"][name], copy)
+        result["ops"][name] = op_times(module.launch_times(), budget()["frame"][name]["bytes"], copy)
     return result
 
 

@@ -323,6 +323,18 @@ def test_the_best_candidates_are_those_of_the_cpu_op(candidates, detections, ord
     assert same_boxes(spec, heatmap, rng.normal(0, 0.5, (20, 24, 32)).astype(np.float32)) > 0
 
 
+@pytest.mark.parametrize("detections", [1, 37, 64, 1000])
+def test_a_chain_of_suppressions_through_several_tiles_leaves_a_chessboard(detections, order):
+    """Each peak is within the radius of its four neighbours, two cells away, and better than the next one."""
+    spec = small_spec()
+    radius = 2.5 * spec.grid.cell
+    classes = [ClassSpec(name="car", group=0, nms_radius=radius)]
+    spec.head = HeadSpec(classes=classes, score_threshold=0.05, max_candidates=500, max_detections=detections)
+    heatmap = np.full((1, 24, 32), -9, np.float32)
+    heatmap[0, ::2, ::2] = np.linspace(3, 1, 12 * 16).reshape(12, 16)  # three tiles of 64
+    assert same_boxes(spec, heatmap, np.zeros((10, 24, 32), np.float32)) == min(detections, 12 * 16 // 2)
+
+
 def test_half_boxes_are_close_to_those_of_the_same_numbers(order):
     rng, spec = np.random.default_rng(9), small_spec()
     heatmap, box = (

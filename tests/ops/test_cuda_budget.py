@@ -33,15 +33,17 @@ def test_no_kernel_spills_or_outgrows_its_budget(objects):
             assert kernel[what] <= allowed[name][what], f"{name}: {kernel[what]} {what}"
 
 
-def test_a_frame_moves_no_more_bytes_than_its_budget():
+def test_a_frame_moves_and_waits_no_more_than_its_budget():
     counted = cuda_budget.load("cuda_counted")
     if counted is None:
         pytest.skip("no cuda_counted in build/tests: the kernels' bytes are NOT counted (make test builds it)")
-    actual, allowed = cuda_budget.frame_bytes(counted), cuda_budget.budget()["frame"]
+    actual, allowed = cuda_budget.frame_counts(counted), cuda_budget.budget()["frame"]
     assert set(actual) == set(allowed)
     for name, op in actual.items():
         # the alignment of memory changes a few sectors
-        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name], name
+        assert op["fewest"] <= op["bytes"] <= 1.01 * allowed[name]["bytes"], name
+        for count in ("launches", "barriers", "exchanges"):
+            assert op[count] <= allowed[name][count], f"{name}: {op[count]} {count}"
     total = sum(op["bytes"] for op in actual.values())
     assert total <= 1.25 * sum(op["fewest"] for op in actual.values())
 
