@@ -23,7 +23,6 @@ from op_cases import FORWARD, random_points, rotation, shift
 
 from imkd_edge import ModelSpec, ops
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.predict.roofline import GAP
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.training.config import load_config
 
@@ -178,6 +177,8 @@ def frame_counts(counted: ModuleType) -> dict[str, dict[str, int]]:
 
 def predicted(op: dict[str, int]) -> dict[str, float]:
     """Seconds on AGX Orin, if nothing overlaps: of the bytes, of the launches, and of the steps that wait."""
+    from imkd_edge.predict.roofline import GAP  # needs onnx, which the proof on a GPU may lack
+
     waits = op["barriers"] * BARRIER + op["exchanges"] * EXCHANGE
     return {"bytes": op["bytes"] / ORIN, "launches": op["launches"] * GAP, "waits": waits}
 
