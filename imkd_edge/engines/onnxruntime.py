@@ -169,12 +169,12 @@ class OnnxRuntimeEngine(Engine):
             fix = "see inputs() and outputs()"
             raise Error(Code.engine_bind, f'the model has no tensor "{tensor}"', self._path, fix)
         shape = inputs.get(tensor, outputs.get(tensor))
-        on_host = isinstance(array, np.ndarray)
-        if array.dtype != np.float32 or array.shape != shape or (on_host and not array.flags.c_contiguous):
+        dense = not isinstance(array, np.ndarray) or array.flags.c_contiguous
+        if array.dtype != np.float32 or array.shape != shape or not dense:
             problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
             raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")
         bind = self._binding.bind_input if tensor in inputs else self._binding.bind_output
-        device, address = ("cpu", array.ctypes.data) if on_host else ("cuda", array.address)
+        device, address = ("cpu", array.ctypes.data) if isinstance(array, np.ndarray) else ("cuda", array.address)
         bind(tensor, device, 0, np.float32, array.shape, address)
         self._arrays[tensor] = array
 
