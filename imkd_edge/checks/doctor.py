@@ -10,7 +10,6 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Any
 
-from imkd_edge.checks.engines import engines
 from imkd_edge.engines.gpu import find_gpu
 from imkd_edge.errors import Error
 
@@ -192,6 +191,8 @@ def _graph(bundle: str = "tiny") -> Check:
 
 def _engines() -> list[Check]:
     """Which engines would work here, and what is missing for the others."""
+    from imkd_edge.checks.engines import engines
+
     checks = []
     for name, missing in engines().items():
         detail = f"lacks {', '.join(item.what for item in missing)}" if missing else "would work"
