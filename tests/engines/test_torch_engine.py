@@ -16,10 +16,12 @@ torch = pytest.importorskip("torch")
 
 from imkd_edge import Detector  # noqa: E402
 from imkd_edge.bundle import PARTS, Bundle, golden_rig  # noqa: E402
+from imkd_edge.bundle.half import restore_float  # noqa: E402
 from imkd_edge.checks.selftest import replay  # noqa: E402
 from imkd_edge.engines import torch_graph  # noqa: E402
 from imkd_edge.engines.torch import TorchEngine  # noqa: E402
 from imkd_edge.errors import Error  # noqa: E402
+from imkd_edge.quantization.half import to_half  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,21 @@ def test_torch_export_reads_a_part_and_keeps_its_numbers(bundle: Bundle, part: s
         expected = module(*inputs)
     assert all(torch.equal(a, b) for a, b in zip(exported, expected, strict=True))
     assert all(value.any() for value in expected)
+
+
+def test_a_part_in_float16_is_computed_in_float16_and_close(bundle: Bundle) -> None:
+    """As the proof on a GPU times it."""
+    model = onnx.load(bundle.file("bev.onnx"))
+    restore_float(model.graph)
+    rng = np.random.default_rng(0)
+    inputs = {
+        item.name: rng.random([d.dim_value for d in item.type.tensor_type.shape.dim], np.float32)
+        for item in model.graph.input
+    }
+    exact, half = torch_graph.run(model, inputs), torch_graph.run(to_half(model), inputs)
+    for name, value in exact.items():
+        difference = ((half[name] - value) ** 2).sum() / (value**2).sum()
+        assert half[name].dtype == np.float32 and 0 < difference < 1e-4, name
 
 
 def tensors(bundle: Bundle, engine) -> dict[str, np.ndarray]:
