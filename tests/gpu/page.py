@@ -100,14 +100,16 @@ def end_to_end_table(part: Record) -> str:
         for variant, times in record["variants"].items():
             row = [f"{times[key]:.3f}" for key in ("p50_ms", "p99_ms")]
             rows.append([name, variant, record["status"], times["frames"], *row, times["replayed"]])
-    text = table("model, FP16|variant|status|frames|p50, ms|p99, ms|replayed", rows) if rows else ""
+    notes = []
     for name, record in part.get("results", {}).items():
         median = {variant: times["p50_ms"] for variant, times in record["variants"].items()}
         if "ops, graph" in median:
-            gaps = 1e3 * (median["ops, no graph"] - median["ops, graph"])
-            text += f"\n- {name}: without its networks a graph saves {gaps:.0f} us of launches and gaps per frame"
-        text += f"; {record['gpu_memory_mib']:.0f} MiB of PyTorch's GPU memory" if "gpu_memory_mib" in record else ""
-    return text
+            saved = 1e3 * (median["ops, no graph"] - median["ops, graph"])
+            notes.append(f"- {name}: without its networks a graph saves {saved:.0f} us of launches and gaps per frame")
+        if "gpu_memory_mib" in record:
+            notes.append(f"- {name}: {record['gpu_memory_mib']:.0f} MiB of PyTorch's GPU memory")
+    text = table("model, FP16|variant|status|frames|p50, ms|p99, ms|replayed", rows) if rows else ""
+    return "\n\n".join([text, "\n".join(notes)]) if notes else text
 
 
 def training_table(part: Record) -> str:

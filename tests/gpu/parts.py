@@ -24,7 +24,7 @@ OPS = {  # op: regular expression of its tests in tests/ops/test_cuda.py
     "lift": "lift|table|context",
     "voxelize_radar": "test_the_radar|test_a_radar|test_points",
     "warp_bev": "warped",
-    "decode": "boxes|candidates",
+    "decode": "boxes|candidates|suppressions",
     "random poses": "random_poses",
 }  # a test of none of them is one of "other"
 MODULE = "cuda_on_device"  # of tests/cpp/cuda/ops_module.cpp

@@ -111,7 +111,7 @@ def test_the_page_and_the_json_name_the_machine_and_every_part(tmp_path) -> None
     assert all(op["us"] == 250 for op in timed.values())  # the fake runtime's 0.25 ms between any two events
 
     drive = proof["parts"]["detector"]["results"]["tiny"]
-    assert drive["graph_changes_no_bit"] and drive["replayed"] > 6 and drive["boxes"] > 20
+    assert drive["graph_changes_no_bit"] and drive["replayed"] > 3 and drive["boxes"] > 20
     times = proof["parts"]["end_to_end"]["results"]["tiny"]["variants"]
     graphs = {"graph": True, "no graph": False, "ops, graph": True, "ops, no graph": False}
     assert {name: variant["replayed"] > 0 for name, variant in times.items()} == graphs
