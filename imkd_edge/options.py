@@ -58,6 +58,13 @@ class RunOptions:
         str, Option("auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
     ] = "auto"
     threads: Annotated[int, Option("Threads of our ops and of the engine; 0 is one per core.", min=0)] = 0
+    trust: Annotated[
+        str | None,
+        Option(
+            "Folder of trusted public keys; POLICY is warn (the default) or require, which refuses unsigned bundles.",
+            metavar="[POLICY:]FOLDER",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

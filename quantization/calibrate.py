@@ -91,7 +91,7 @@ def usable(method: Method, calibration: Calibration) -> Method:
 
 def parts_of(bundle: Bundle) -> dict[str, Part]:
     """Both float parts; raises as Part."""
-    return {name: Part(bundle.file(f"{name}.onnx").read_bytes(), name) for name in PARTS}
+    return {name: Part(bundle.read(f"{name}.onnx"), name) for name in PARTS}
 
 
 def _select(data: str | Source, split: str | None, options: Mapping[str, Any]) -> Selection:

@@ -154,11 +154,14 @@ def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
             yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
 
 
-def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
+def show_card(card: dict[str, Any], spec: Any, contract: Contract | None, signature: str) -> None:
     """What is in a bundle."""
     facts = make_table(f"bundle {escape(_name(card['path']))}", "what", "value")
     facts.columns[1].overflow = "fold"
     facts.add_row("path", escape(str(card["path"])))
+    facts.add_row("signature", escape(signature))
+    if card["revision"]:
+        facts.add_row("revision", str(card["revision"]))
     image, grid, depth = spec.image, spec.grid, spec.depth
     facts.add_row("model", escape(spec.name))
     facts.add_row("cameras", f"{spec.cameras} of {image.width} × {image.height} px, features every {image.stride} px")

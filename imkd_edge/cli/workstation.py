@@ -27,6 +27,8 @@ from imkd_edge.cli.common import (
 from imkd_edge.cli.common import import_extra as _extra
 from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.cli.report_compare import show_comparison, show_quantization
+from imkd_edge.cli.signing import Revision, SignKey, secret_key
+from imkd_edge.cli.signing import sign as sign_bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
     BEST,
@@ -62,7 +64,7 @@ def register(app: typer.Typer) -> None:
         "export",
         epilog=examples(
             "imkd-edge export runs/astyx-lite --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
-            "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
+            "imkd-edge export tiny --cameras 8 --sign keys/fleet.key --revision 2 --out runs/tiny-8.imkd",
         ),
     )(export)
     add(
@@ -187,7 +189,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle or its name."
+            help="A run's folder or its checkpoint.pt; with --cameras, --golden or --sign also a bundle or its name."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
@@ -210,17 +212,26 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
     ] = False,
+    sign: SignKey = None,
+    revision: Revision = None,
     json: Json = False,
 ) -> int:
-    """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive."""
-    checkpoint = _checkpoint_of(checkpoint, best)
-    if not (cameras is None and golden is None) and not checkpoint.is_file():
+    """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive.
+
+    With --sign the bundle is signed; without --cameras and --golden a bundle is only copied and signed, also in its
+    place (--out BUNDLE). Whatever else changes a bundle removes its signature.
+    """
+    checkpoint, key = _checkpoint_of(checkpoint, best), secret_key(sign, revision)
+    if not (cameras is None and golden is None and key is None) and not checkpoint.is_file():
         refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
-        module = _extra("imkd_edge.checks.cameras", "quantize")
-        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out, golden), json)
+        source: str | Path = str(checkpoint)
+        if not (cameras is None and golden is None):
+            module = _extra("imkd_edge.checks.cameras", "quantize")
+            result, source = module.export_with_cameras(source, cameras, out, golden), out
+        _show("bundle", result if key is None else sign_bundle(source, key, revision, out), json)
         return OK
     if not checkpoint.is_file():
-        fix = "give the folder or checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
+        fix = "give the folder or checkpoint.pt that train wrote, or a bundle and --cameras, --golden or --sign"
         if best:
             fix = "train with [train] val_split, or leave --best out for the last epoch"
         raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
@@ -228,7 +239,7 @@ def export(
     result = module.export(
         checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras, golden=golden or "synth"
     )
-    _show("bundle", result, json)
+    _show("bundle", result if key is None else {**result, **sign_bundle(out, key, revision, out)}, json)
     return OK
 
 
