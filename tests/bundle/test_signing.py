@@ -21,6 +21,7 @@ from signing import (
     SIGNATURE,
     STRANGER,
     InvalidSignature,
+    encode,
     join,
     lines_of,
     sign,
@@ -110,6 +111,7 @@ def test_a_broken_secret_key_is_refused(tmp_path: Path) -> None:
         "empty": "", "no base64": f"{head}\n***\n", "cut": f"{head}\n{text[:-8]}\n", "public": FLEET.public_file(),
         "changed": f"{head}\n{base64.b64encode(data[:70] + bytes([data[70] ^ 1]) + data[71:]).decode()}\n",
         "password": f"{head}\n{base64.b64encode(password).decode()}\n",
+        "halves of two keys": f"{head}\n{base64.b64encode(data[:94] + bytes(64)).decode()}\n",
     }  # fmt: skip
     for name, content in broken.items():
         (tmp_path / name).write_text(content)
@@ -117,6 +119,15 @@ def test_a_broken_secret_key_is_refused(tmp_path: Path) -> None:
             read_secret_key(tmp_path / name)
         assert ("minisign -S" in raised.value.fix) == (name == "password"), name
     assert code_of(lambda: read_secret_key(tmp_path / "none")) == "E0416"
+
+
+def test_a_secret_key_of_minisign_is_read(tmp_path: Path) -> None:
+    """minisign 0.11 -G -W: another comment, and 0 for the checksum."""
+    seed_and_public = FLEET.private.private_bytes_raw() + FLEET.public
+    data = b"Ed" + bytes(2) + b"B2" + bytes(48) + FLEET.key_id + seed_and_public + bytes(32)
+    (tmp_path / "mini.key").write_text(f"untrusted comment: minisign encrypted secret key\n{encode(data)}\n")
+    key = read_secret_key(tmp_path / "mini.key")
+    assert (key.name, key.public) == (FLEET.name, FLEET.public)
 
 
 def test_signing_without_cryptography_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
