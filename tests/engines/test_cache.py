@@ -140,7 +140,7 @@ def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
 def test_an_interruption_between_the_two_files_leaves_a_mismatch(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = cache.write_atomically
 
-    def interrupt_the_record(path: Path, data: bytes) -> None:
+    def interrupt_the_record(path: Path, data: bytes, private: bool) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, data)
