@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imkd_edge.bundle.contract import Contract
-from imkd_edge.cli.common import log, out
+from imkd_edge.cli.common import log, out, print_json
 
 _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
@@ -336,3 +336,12 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
     name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
     _add_numbers(table, values)
     out().print(table)
+
+
+def show_result(title: str, values: dict[str, Any], json: bool) -> None:
+    """Names and numbers as a table or as JSON, at the end of a verb."""
+    if json:
+        print_json(values)
+    else:
+        show_numbers(title, values)
+        log().print("done")

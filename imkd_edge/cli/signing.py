@@ -62,11 +62,11 @@ def secret_key(path: Path | None, revision: int | None) -> Any:
     return read_secret_key(path)
 
 
-def sign(bundle: str | Path, key: Any, revision: int | None, out: Path) -> dict[str, Any]:
+def sign_bundle(bundle: str | Path, key: Any, revision: int | None, out: Path) -> dict[str, Any]:
     """Signs a bundle into `out`, which may be the bundle itself; what a verb prints of it."""
-    from imkd_edge.bundle.sign import sign_bundle
+    from imkd_edge.bundle import sign
 
-    signed = sign_bundle(bundle, key, out, revision)
+    signed = sign.sign_bundle(bundle, key, out, revision)
     return {
         "bundle": str(out),
         "bytes": sum(file.stat().st_size for file in signed.path.iterdir()),
