@@ -29,8 +29,12 @@ class DataConfig:
     source: str = "synth"  # argument of open_source; --data overrides it
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
-    unlabelled: str = ""  # another source, of frames that teach the student without labels; --unlabelled overrides it
-    unlabelled_split: str = "all"
+    # Frames that teach the student beside the labelled ones: another source (--unlabelled overrides it), or with a
+    # split alone the same source.
+    unlabelled: str = ""
+    unlabelled_split: str = ""  # "all" where only the source is named
+    unlabelled_truth: str = "none"  # what they teach beside the terms, one of UNLABELLED_TRUTHS
+    unlabelled_score: float = 0.3  # least score of an object that the teacher finds
     sensors: str = "both"  # inputs of the student, one of SENSORS
     # The dataset's label -> the spec's class; labels not listed are background.
     classes: dict[str, str] = field(default_factory=dict)
@@ -42,6 +46,11 @@ class DataConfig:
     def without_paths(self, source: str = "") -> DataConfig:
         """The same with `source` in place of the source's path, and a word in place of the unlabelled one's."""
         return replace(self, source=source, unlabelled="other" if self.unlabelled else "")
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether frames without labels take part."""
+        return bool(self.unlabelled or self.unlabelled_split)
 
 
 @dataclass(frozen=True)
@@ -157,11 +166,13 @@ RADAR_TARGETS = ("features", "heatmap")
 RESPONSE_WEIGHTS = ("gaussian", "either", "difference")
 FUSIONS = ("concat", "sum")
 SENSORS = ("both", "camera", "radar")
+# No objects; those that the source has, such as corrected ones of `imkd-edge label`; those that the teacher finds.
+UNLABELLED_TRUTHS = ("none", "own", "teacher")
 # Keys of numbers that must be above 0, and of those that must be at most 1.
 POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip", "val_every"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
 SHARES = {"warmup", "ema", "empty", "background", "scale", "image_scale", "colour", "mix"}
-SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past"}
+SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past", "unlabelled_score"}
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -170,6 +181,7 @@ CHOICES = {
     ("distill", "response_weight"): RESPONSE_WEIGHTS,
     ("model", "fusion"): FUSIONS,
     ("data", "sensors"): SENSORS,
+    ("data", "unlabelled_truth"): UNLABELLED_TRUTHS,
     ("train", "precision"): PRECISIONS,
 }
 SECTIONS = {
