@@ -21,7 +21,7 @@ from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_inputs
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec
-from imkd_edge.training.data import interval_rows
+from imkd_edge.training.inputs import interval_rows
 from imkd_edge.training.models.student import lift_sum
 
 

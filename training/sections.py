@@ -40,6 +40,7 @@ class DataConfig:
     classes: dict[str, str] = field(default_factory=dict)
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
     keep: bool = True  # decoded samples stay in memory or in the cache; else every epoch decodes them again
+    balance: bool = False  # draw the frames of an epoch so that every class is in equally many of them (CBGS)
     limit: int = 0  # only the first frames of the split; 0 = all
     licence: str = ""  # of the data, for the model card
 
@@ -101,6 +102,7 @@ class AugmentConfig:
     image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
     colour: float = 0.0  # brightness and contrast, uniform 1 +-
     drop_points: float = 0.0  # share of dropped radar points, uniform from 0
+    noisy_radar: float = 0.0  # share of the examples whose radar has one kind of noise, of a random strength
     drop_camera: float = 0.0  # probability that a camera is absent
     drop_radar: float = 0.0  # probability that all radars are absent
     mix: float = 0.0  # probability that a line through the ego cuts an example and the next one of the batch fills it
@@ -172,7 +174,7 @@ UNLABELLED_TRUTHS = ("none", "own", "teacher")
 POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip", "val_every"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
 SHARES = {"warmup", "ema", "empty", "background", "scale", "image_scale", "colour", "mix"}
-SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past", "unlabelled_score"}
+SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past", "noisy_radar", "unlabelled_score"}
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
