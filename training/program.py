@@ -19,7 +19,7 @@ from imkd_edge.progress import Monitor, Track
 from imkd_edge.sources.base import Source
 from imkd_edge.sources.folder import is_folder
 from imkd_edge.sources.open import is_synth
-from imkd_edge.sources.select import ALL, open_with, source_name, split_names
+from imkd_edge.sources.select import open_with, source_name, split_names
 from imkd_edge.training import distributed
 from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
@@ -233,7 +233,7 @@ def with_unlabelled(dataset: FrameDataset, cache: Path | None = None, teacher: P
         other = open_with(where, _reader_options(data, where))
     elif isinstance(other, CachedSource):
         other = other.source
-    names = split_names(other, data.unlabelled_split or ALL, where, Code.train_no_data)
+    names = split_names(other, data.unlabelled_split, where, Code.train_no_data)
     if cache:
         other = CachedSource(other, replace(data, source=where), cache)
     if data.unlabelled_truth == "teacher":

@@ -30,9 +30,9 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
     # Frames that teach the student beside the labelled ones: another source (--unlabelled overrides it), or with a
-    # split alone the same source.
+    # split alone, but "all", the same source.
     unlabelled: str = ""
-    unlabelled_split: str = ""  # "all" where only the source is named
+    unlabelled_split: str = "all"
     unlabelled_truth: str = "none"  # what they teach beside the terms, one of UNLABELLED_TRUTHS
     unlabelled_score: float = 0.3  # least score of an object that the teacher finds
     sensors: str = "both"  # inputs of the student, one of SENSORS
@@ -51,7 +51,7 @@ class DataConfig:
     @property
     def has_unlabelled(self) -> bool:
         """Whether frames without labels take part."""
-        return bool(self.unlabelled or self.unlabelled_split)
+        return bool(self.unlabelled) or self.unlabelled_split not in ("", "all")
 
 
 @dataclass(frozen=True)
