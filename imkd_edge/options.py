@@ -238,9 +238,17 @@ class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 
     method: Annotated[
-        str, Option("Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), percentile, mse or max.")
+        str,
+        Option(
+            "Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), riac (the same, more weight where the "
+            "radar sees), percentile, mse or max."
+        ),
     ] = "fisher"
-    no_equalise: Annotated[bool, Option("fisher: do not scale channels inside the parts.")] = False
+    radar_share: Annotated[
+        float | None,
+        Option("riac: of the radar's map in the weight, 0 to 1; by default as large as the outputs' error allows."),
+    ] = None
+    no_equalise: Annotated[bool, Option("fisher, riac: do not scale channels inside the parts.")] = False
     percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
