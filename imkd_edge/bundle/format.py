@@ -83,7 +83,7 @@ class Bundle:
         core = _core.Bundle.load(str(find(bundle)), policy)
         contract = None if core.contract is None else Contract.from_core(core.contract)
         signature = Signature(**{item.name: getattr(core.signature, item.name) for item in fields(Signature)})
-        manifest = json.loads(core.manifest)
+        manifest = json.loads(core.manifest.encode())  # of bytes: the core allows a byte order mark
         return cls(Path(core.path), core.spec, manifest, contract, core.revision, signature, core)
 
     def file(self, name: str) -> Path:

@@ -117,7 +117,7 @@ def sign_bundle(
     if revision is not None and not 0 <= revision <= MAX_REVISION:
         fix = f"give a whole number from 0 to {MAX_REVISION}"
         raise Error(Code.bundle_bad_value, f"{revision} is out of range", "--revision", fix)
-    manifest: dict[str, Any] = json.loads(bundle.core.manifest)
+    manifest: dict[str, Any] = json.loads(bundle.core.manifest.encode())
     if revision is not None:
         manifest["revision"] = revision
     text = canonical_json(manifest)
