@@ -80,7 +80,7 @@ class FoundObjects(Source):
         self.kind = f"{source.kind}, labelled from a score of {score:g}"  # a folder is continued with the same score
         self.detect = CheckpointDetector(checkpoint, score, source)
         self.classes = [item.name for item in self.detect.spec.head.classes]
-        self.label_of = {name: label for label, name in reversed((labels or {}).items())}
+        self.label_of = {name: label for label, name in reversed(list((labels or {}).items()))}
         for key in PASSED_ON:
             if hasattr(source, key):
                 setattr(self, key, getattr(source, key))
