@@ -66,6 +66,7 @@ class OnnxRuntimeEngine(Engine):
         self._threads = threads or cores()
         self._integer = integer
         self._path = ""
+        self._model: str | bytes = ""
         self._session: Any = None
         self._binding: Any = None
         self._inputs: list[Any] = []
@@ -90,6 +91,12 @@ class OnnxRuntimeEngine(Engine):
         return self._name
 
     def load(self, onnx_path: str) -> None:
+        self._load(onnx_path, str(onnx_path))
+
+    def load_content(self, onnx_path: str, onnx: bytes) -> None:
+        self._load(onnx_path, onnx)
+
+    def _load(self, onnx_path: str, model: str | bytes) -> None:
         self._require_own_process()
         try:
             import onnxruntime as ort
@@ -97,15 +104,16 @@ class OnnxRuntimeEngine(Engine):
             problem = f"onnxruntime cannot be imported: {error}"
             raise Error(Code.engine_unavailable, problem, "", "pip install onnxruntime") from error
         self._path, self._stream = str(onnx_path), 0
+        self._model = model if self._name == CUDA else ""  # for use_stream
         self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
         if self._provider and hasattr(ort, "preload_dlls"):  # since 1.21
             ort.preload_dlls()  # CUDA's libraries, where pip installed them
-        self._open(ort, [*([self._provider] if self._provider else []), "CPUExecutionProvider"])
+        self._open(ort, model, [*([self._provider] if self._provider else []), "CPUExecutionProvider"])
 
-    def _open(self, ort: Any, providers: list[Any], **keywords: Any) -> None:
+    def _open(self, ort: Any, model: str | bytes, providers: list[Any], **keywords: Any) -> None:
         options = self._session_options(ort)
         try:
-            self._session = ort.InferenceSession(self._path, options, providers=providers, **keywords)
+            self._session = ort.InferenceSession(model, options, providers=providers, **keywords)
         except Exception as error:  # the classes of onnxruntime's exceptions differ between versions
             fix = "export the model again, or check the file; or use engine onnxruntime"
             raise Error(Code.engine_load, f"ONNX Runtime: {error}", self._path, fix) from error
@@ -131,7 +139,8 @@ class OnnxRuntimeEngine(Engine):
         self._stream = stream
         self._run_options = ort.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the detector waits
-        self._open(ort, [(self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"})], enable_fallback=0)
+        provider = self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"}
+        self._open(ort, self._model, [provider], enable_fallback=0)
 
     def _session_options(self, ort: Any) -> Any:
         options = ort.SessionOptions()
