@@ -163,7 +163,7 @@ def changed_tree(tree: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
 
 
@@ -195,7 +195,7 @@ def read_tree(
         raise Error(Code.train_config, problem, str(path), f"name a .toml file, or a shipped one: {names}")
     try:
         tree = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Error(Code.train_config, f"not TOML: {error}", str(path), "correct the syntax") from error
     if "base" in tree:
         if not isinstance(tree["base"], str):

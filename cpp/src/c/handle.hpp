@@ -85,11 +85,11 @@ int exclusive_call(AnyHandle* handle, Body&& body) noexcept {
 template <class Struct>
 constexpr std::size_t kMinSize = sizeof(Struct);
 template <>
-constexpr std::size_t kMinSize<imkd_options> = offsetof(imkd_options, debug);
+inline constexpr std::size_t kMinSize<imkd_options> = offsetof(imkd_options, debug);
 template <>
-constexpr std::size_t kMinSize<imkd_image> = offsetof(imkd_image, T_world_ego);
+inline constexpr std::size_t kMinSize<imkd_image> = offsetof(imkd_image, T_world_ego);
 template <>
-constexpr std::size_t kMinSize<imkd_result> = offsetof(imkd_result, debug);
+inline constexpr std::size_t kMinSize<imkd_result> = offsetof(imkd_result, debug);
 
 // The struct as this library defines it. Fields that an older caller lacks are 0; fields that only a newer caller has
 // must be 0.

@@ -79,7 +79,7 @@ def read_map(path: Path) -> TopicMap:
         tomllib = import_library("tomli", path)  # type: ignore[assignment]
     try:
         document = tomllib.loads(data.decode("utf-8", "replace"))
-    except tomllib.TOMLDecodeError as fault:
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise Error(Code.source_syntax, f"not valid TOML ({fault})", str(path), "correct the line") from None
     return map_of(document, path)
 

@@ -1,0 +1,19 @@
+"""An MCAP file of ROS 2 messages: opened, indexed, guessed and read frame by frame."""
+
+import warnings
+
+from fuzz import scratch
+
+from imkd_edge.errors import Error
+from imkd_edge.sources import open_source
+
+
+def run(data: bytes) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = open_source(scratch.file("drive.mcap", data))
+        for name in source.names[:4]:
+            try:
+                source[name]
+            except Error as fault:
+                assert str(fault).startswith("error[E")
