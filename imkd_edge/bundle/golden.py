@@ -27,14 +27,13 @@ Older bundles have neither `frames` nor `image_step`: theirs is a single frame, 
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imkd_edge.bundle.files import read_npz
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
 
 # Of every bundle; with history in the spec also fused, with segmentation also segmentation.
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
-READ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 PIXELS = 150_000  # of all images of a drive, which are most of a small bundle
 Arrays = dict[str, np.ndarray]
 
@@ -124,10 +122,9 @@ def tensor_names(spec: ModelSpec) -> tuple[str, ...]:
 def read_golden(bundle: Bundle) -> list[Frame]:
     """The frames of golden.npz, in order; raises Error bundle_bad_value where they differ from the table above."""
     try:
-        with np.load(bundle.file("golden.npz"), allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        arrays = read_npz(bundle.file("golden.npz"))
         return [_read_frame(frame, where, bundle.spec) for where, frame in _split(arrays)]
-    except (*READ_ERRORS, Error) as error:  # a UnicodeDecodeError is a ValueError
+    except (ValueError, Error) as error:  # a UnicodeDecodeError is a ValueError
         raise bad_golden(bundle, str(getattr(error, "what", error))) from error
 
 

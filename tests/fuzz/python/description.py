@@ -7,7 +7,7 @@ from imkd_edge.spec import ModelSpec
 
 
 def run(data: bytes) -> None:
-    text = data.decode("utf-8", "surrogatepass" if data[:1] == b" " else "replace")
+    text = data.decode("utf-8", "surrogateescape")
     for kind in (SensorRig, ModelSpec, Contract):
         try:
             value = kind.from_json(text)

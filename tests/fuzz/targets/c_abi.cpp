@@ -3,56 +3,14 @@
 #include <list>
 #include <memory>
 
-#include "fakes.hpp"
+#include "fake_bundle.hpp"
 #include "imkd/imkd.h"
 #include "sensors.hpp"
-#include "sha256.hpp"
 
 using namespace imkd;
 using fuzz::Input;
 
-namespace imkd {
-
-class FakeByName : public Engine {  // camera.onnx or bev.onnx
- public:
-  std::string name() const override { return "fake"; }
-  void load(const std::string& path) override {
-    engine_ = std::filesystem::path(path).filename() == "camera.onnx" ? fakes::camera_engine() : fakes::bev_engine();
-  }
-  std::vector<TensorInfo> inputs() const override { return engine_->inputs(); }
-  std::vector<TensorInfo> outputs() const override { return engine_->outputs(); }
-  void bind(const std::string& tensor, std::shared_ptr<void> data) override { engine_->bind(tensor, data); }
-  void run(void* stream) override { engine_->run(stream); }
-
- private:
-  std::shared_ptr<fakes::FakeEngine> engine_;
-};
-
-// In place of src/engine/engine.cpp.
-const char* name_of(Type type) {
-  return type == Type::float32 ? "float32" : type == Type::float16 ? "float16" : "int8";
-}
-std::vector<std::string> native_engines() { return {"fake"}; }
-std::unique_ptr<Engine> make_engine(const std::string&, int) { return std::make_unique<FakeByName>(); }
-
-}  // namespace imkd
-
 namespace {
-
-const char* const kFiles[] = {"camera.onnx", "bev.onnx", "golden.npz"};
-
-std::string bundle_on_disk() {
-  static const fuzz::Folder folder("small.imkd");
-  std::string files;
-  for (const std::string name : kFiles) {
-    folder.write(name, name);
-    files += (files.empty() ? "" : ",") + ("\"" + name + "\":{\"bytes\":" + std::to_string(name.size())) +
-             ",\"sha256\":\"" + sha256_hex(name.data(), name.size()) + "\"}";
-  }
-  folder.write("manifest.json", "{\"schema\":1,\"spec\":" + fakes::small_spec().to_json() + ",\"files\":{" + files +
-                                    "},\"metrics\":{},\"provenance\":{}}");
-  return folder.path.string();
-}
 
 template <class Handle>
 struct Delete;
@@ -126,8 +84,10 @@ class Caller {
     return {sizeof(imkd_sweep), s.radar, s.count, input_.below(8) != 0, s.timestamp_ns, s.points, doubles(16)};
   }
   const char* model() {
-    static const std::string folder = bundle_on_disk(), spec = fakes::small_spec().to_json();
-    const char* const models[] = {folder.c_str(), spec.c_str(), "none", nullptr, "{"};
+    static const fuzz::Folder folder("small.imkd");
+    static const bool written = (fakes::write_bundle(folder.path), true);
+    static const std::string path = folder.path.string(), spec = fakes::small_spec().to_json();
+    const char* const models[] = {written ? path.c_str() : "", spec.c_str(), "none", nullptr, "{"};
     return models[input_.below(16) ? input_.below(2) : input_.below(5)];
   }
   const char* rig() {
