@@ -84,9 +84,10 @@ def cpp_commands(names: list[str]) -> Callable[[str], list[str]] | None:
         return None
     flags = ["-DIMKD_BUILD_FUZZ=ON", "-DIMKD_SANITIZE=address,undefined,fuzzer-no-link", "-DCMAKE_BUILD_TYPE=Debug"]
     configure = ["cmake", "-S", str(ROOT), "-G", "Ninja", "-B", str(BUILD), *flags]
-    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "CXX": compiler})
+    environment = {"CMAKE_CXX_COMPILER_LAUNCHER": str(ROOT / ".ci" / "compile"), **os.environ, "CXX": compiler}
+    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, env=environment)
     targets = [f"fuzz_{name}" for name in names]
-    subprocess.run(["cmake", "--build", str(BUILD), "--target", *targets], check=True)
+    subprocess.run(["cmake", "--build", str(BUILD), "--target", *targets], check=True, stdout=sys.stderr)
     return lambda name: [str(BUILD / "tests" / "fuzz" / f"fuzz_{name}")]
 
 

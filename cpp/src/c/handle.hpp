@@ -97,10 +97,10 @@ template <class Struct>
 Struct read(const Struct* input, const char* where) {
   if (!input) refuse("is NULL", where, "give the address of a struct");
   const std::size_t size = input->struct_size;
-  if (size < kMinSize<Struct> || size > 65536)
-    refuse(
-        "a struct_size of " + std::to_string(size) + ", allowed are " + std::to_string(kMinSize<Struct>) + " to 65536",
-        where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
+  if (size < kMinSize<Struct> || size > 65536 || size % alignof(Struct) != 0)  // the items of an array are aligned
+    refuse("a struct_size of " + std::to_string(size) + ", allowed are multiples of " +
+               std::to_string(alignof(Struct)) + " from " + std::to_string(kMinSize<Struct>) + " to 65536",
+           where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
   const auto* bytes = reinterpret_cast<const unsigned char*>(input);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
     if (bytes[i])

@@ -1,4 +1,4 @@
-"""An MCAP file of ROS 2 messages: opened, indexed, guessed and read frame by frame."""
+"""An MCAP file or a bag of ROS 2 messages: opened, indexed, guessed and read frame by frame."""
 
 import warnings
 
@@ -11,7 +11,8 @@ from imkd_edge.sources import open_source
 def run(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        source = open_source(scratch.file("drive.mcap", data))
+        ending = "db3" if data.startswith(b"SQLite") else "mcap"
+        source = open_source(scratch.file(f"drive.{ending}", data))
         for name in source.names[:4]:
             try:
                 source[name]

@@ -96,6 +96,19 @@ class Caller {
     return rigs[input_.below(16) ? 0 : input_.below(4)];
   }
 
+  // An array whose structs are `stride` bytes apart, the last in memory of exactly that size.
+  template <class Struct>
+  const Struct* array(std::vector<Struct>& items) {
+    if (items.empty() || input_.below(16)) return items.data();
+    const std::size_t stride = sizeof(Struct) - 8 + static_cast<std::size_t>(input_.below(24));
+    auto& bytes = memory_.emplace_back(stride * items.size());
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      items[i].struct_size = static_cast<std::uint32_t>(stride);
+      std::memcpy(bytes.data() + i * stride, &items[i], std::min(stride, sizeof(Struct)));
+    }
+    return reinterpret_cast<const Struct*>(bytes.data());
+  }
+
   void infer(const imkd_frames* frames);
   imkd_frames made();
   void detect();
@@ -152,8 +165,8 @@ imkd_frames Caller::made() {
   imkd_frames frames{};
   frames.image_count = static_cast<std::uint32_t>(input_.below(16) ? 2 : input_.below(3));
   frames.timestamp_ns = input_.time(now_);
-  frames.images = images_.data();
-  frames.sweeps = sweeps_.data();
+  frames.images = array(images_);
+  frames.sweeps = array(sweeps_);
   frames.sweep_count = static_cast<std::uint32_t>(sweeps_.size());
   frames.T_world_ego = doubles(16);
   frames.twist = doubles(3);
