@@ -111,7 +111,9 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
     except Error as error:  # which names the key alone
         raise Error(error.code, error.what, f"{where} [spec] {error.where}", error.fix) from None
     except (TypeError, ValueError) as error:  # a date or a time
-        raise Error(Code.train_config, str(error), f"{where} [spec]", "write numbers, texts and lists of them") from None
+        raise Error(
+            Code.train_config, str(error), f"{where} [spec]", "write numbers, texts and lists of them"
+        ) from None
     sections = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
         value = getattr(sections[section], key)
