@@ -41,5 +41,5 @@ def npz(data: bytes) -> bytes:
         warnings.simplefilter("ignore")  # names that are there twice
         for part in data.split(SEPARATOR)[:64]:
             name, _, content = part.partition(b"\n")
-            archive.writestr(name.decode("latin-1") + ".npy", content)
+            archive.writestr(name[:99].decode("latin-1").replace("\0", "_") + ".npy", content)
     return file.getvalue()
