@@ -16,7 +16,7 @@ export CMAKE_C_COMPILER_LAUNCHER := $(CURDIR)/.ci/compile
 export CMAKE_CXX_COMPILER_LAUNCHER := $(CMAKE_C_COMPILER_LAUNCHER)
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 CORE := pyproject.toml CMakeLists.txt $(shell find cpp cmake -type f -not -path '*/.*')
-CPP_CODE := $(shell find cpp tests/cpp tests/ros2 -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
+CPP_CODE := $(shell find cpp tests/cpp tests/fuzz tests/ros2 -name "*.cpp" -o -name "*.hpp" -o -name "*.cu" -o -name "*.h" -o -name "*.c")
 
 .PHONY: demo test lint format
 .DELETE_ON_ERROR:
@@ -82,12 +82,12 @@ $(VENV)/.lint-tools: | $(BIN)/python
 	$(PIP) ruff==0.17.6 mypy==2.4.1 clang-format==23.1.5 'numpy>=1.24'
 	touch $@
 
-build/.tests: $(CORE) $(shell find tests/cpp -type f) | $(VENV)/.installed
+build/.tests: $(CORE) $(shell find tests/cpp tests/fuzz -type f) | $(VENV)/.installed
 	$(BUILD) -B build/tests -DCMAKE_BUILD_TYPE=Release -DIMKD_BUILD_EXAMPLES=ON
 	.ci/stage build cmake --build build/tests
 	touch $@
 
-build/.tests-sanitized: $(CORE) $(shell find tests/cpp -type f) | build/.tests
+build/.tests-sanitized: $(CORE) $(shell find tests/cpp tests/fuzz -type f) | build/.tests
 	$(BUILD) -B build/tests-sanitized -DIMKD_SANITIZE=address,undefined
 	.ci/stage build-sanitized cmake --build build/tests-sanitized
 	touch $@

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from imkd_edge.bundle import PARTS, npz_bytes, write_atomically
-from imkd_edge.calibration.histogram import BINS, MOST, Histogram
+from imkd_edge.bundle import PARTS, npz_bytes, read_npz, write_atomically
+from imkd_edge.calibration.histogram import BINS, MOST, ROWS, Histogram
 from imkd_edge.checks.observe import Observable, ObservingEngine, observe
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
@@ -185,13 +185,14 @@ def _open(state: Path | None, key: str, tensors: Sequence[ObservedTensor]) -> Co
     if state is None or not os.path.isfile(state):
         return fresh()
     try:
-        with np.load(state, allow_pickle=False) as file:
-            return _unpack(fresh(), file) if str(file["key"]) == key else fresh()
-    except (OSError, ValueError, KeyError, EOFError):
+        file = read_npz(state)
+        return _unpack(fresh(), file) if str(file["key"]) == key else fresh()
+    except (ValueError, KeyError):
         return fresh()
 
 
 def _unpack(collection: Collection, file: Mapping[str, np.ndarray]) -> Collection:
+    _check_form(collection, file)
     counts, highest, numbers = (file[name] for name in ("counts", "highest", "numbers"))
     first = 0
     for histogram, (top, zeros) in zip(collection.histograms.values(), numbers.tolist(), strict=True):
@@ -201,3 +202,13 @@ def _unpack(collection: Collection, file: Mapping[str, np.ndarray]) -> Collectio
     collection.frames, collection.objects = file["done"].tolist(), float(file["objects"])
     collection.layers = {name.removeprefix("layer "): file[name] for name in file if name.startswith("layer ")}
     return collection
+
+
+def _check_form(collection: Collection, file: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError, or KeyError for a missing array, where the arrays are not those of `_pack`."""
+    tensors = len(collection.histograms)
+    channels = sum(histogram.channels for histogram in collection.histograms.values())
+    shapes = {"counts": (ROWS, channels, BINS), "highest": (channels,), "numbers": (tensors, 2), "objects": ()}
+    wrong = [name for name, shape in shapes.items() if file[name].shape != shape or file[name].dtype.kind != "f"]
+    if wrong or file["done"].ndim != 1 or file["done"].dtype.kind != "U":
+        raise ValueError(f"{', '.join([*wrong, 'done'])}: of another form")

@@ -76,8 +76,9 @@ class Tracker:
     that is fixed to the ground: the ego's path is integrated from `Result.ego`, poses first, then the twist. A frame
     whose ego motion is unknown continues the last twist for at most 1 s.
 
-    A frame with the time of the frame before is ignored. The tracker restarts, with new ids, where the time goes back,
-    after more than max_gap, and where the ego motion becomes known or unknown, or jumps. One thread at a time.
+    A frame with the time of the frame before is ignored: its tracks have no detection. The tracker restarts, with new
+    ids, where the time goes back, after more than max_gap, and where the ego motion becomes known or unknown, or jumps.
+    One thread at a time.
 
     Args:
         spec: of the detector (`Detector.spec`).

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.folder.values import LARGEST
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.config_checks import disagreements
 from imkd_edge.training.sections import (
@@ -68,7 +69,7 @@ def _section(cls: type, values: Any, where: str) -> Any:
             default = known[key].default_factory()  # type: ignore[operator,misc]
         expected = type(default)
         if expected is float and type(value) is int:
-            value = float(value)
+            value = float(value) if abs(value) < LARGEST else math.inf
         if type(value) is not expected:
             raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be a {expected.__name__}")
         if expected in (int, float):
@@ -86,7 +87,7 @@ def _unknown(what: str, name: str, known: Iterable[str], where: str) -> Error:
 def _check_number(key: str, value: float, where: str) -> None:
     """Raises Error train_config for a number that is not finite, negative, 0 in POSITIVE, or above 1 in SHARES."""
     low, high = ("more than 0" if key in POSITIVE else "at least 0"), (", at most 1" if key in SHARES else "")
-    if not math.isfinite(value) or value < 0 or (value == 0 and key in POSITIVE) or (value > 1 and key in SHARES):
+    if not value < LARGEST or value < 0 or (value == 0 and key in POSITIVE) or (value > 1 and key in SHARES):
         raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be finite, {low}{high}")
 
 
@@ -109,6 +110,10 @@ def from_dict(tree: dict[str, Any], where: str) -> Config:
         spec = ModelSpec.from_json(json.dumps(tree["spec"]))
     except Error as error:  # which names the key alone
         raise Error(error.code, error.what, f"{where} [spec] {error.where}", error.fix) from None
+    except (TypeError, ValueError) as error:  # a date or a time
+        raise Error(
+            Code.train_config, str(error), f"{where} [spec]", "write numbers, texts and lists of them"
+        ) from None
     sections = {k: _section(cls, tree.get(k, {}), f"{where} [{k}]") for k, cls in SECTIONS.items()}
     for (section, key), known in CHOICES.items():
         value = getattr(sections[section], key)
@@ -163,7 +168,7 @@ def changed_tree(tree: dict[str, Any], changes: Iterable[str]) -> dict[str, Any]
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -195,7 +200,7 @@ def read_tree(
         raise Error(Code.train_config, problem, str(path), f"name a .toml file, or a shipped one: {names}")
     try:
         tree = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the text, the syntax, or a number of 5000 digits
         raise Error(Code.train_config, f"not TOML: {error}", str(path), "correct the syntax") from error
     if "base" in tree:
         if not isinstance(tree["base"], str):

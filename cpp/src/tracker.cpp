@@ -357,11 +357,12 @@ Tracker& Tracker::operator=(Tracker&&) noexcept = default;
 
 const std::vector<Track>& Tracker::update(const Result& result) {
   State& s = *state_;
+  s.health.detections_invalid = s.health.detections_overflow = 0;
   if (s.started && result.timestamp_ns == s.now_ns) {
     ++s.health.repeats;
+    for (Track& track : s.tracks) track.detection = -1;  // the indices are of the frame before
     return s.tracks;
   }
-  s.health.detections_invalid = s.health.detections_overflow = 0;
   s.advance(result);
   s.read(result.detections);
   s.taken.assign(s.observations.size(), 0);

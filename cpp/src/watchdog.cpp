@@ -74,6 +74,8 @@ Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : st
   s.missed = std::move(missed);
   s.clock = clock ? std::move(clock) : steady_ns;
   s.beat_ns = s.clock();
+  const std::lock_guard<std::mutex> lock(
+      s.mutex);  // the timer, too, reads State::timer: where it destroys the watchdog
   if (timer) s.timer = std::thread([state = state_] { state->run(); });
 }
 

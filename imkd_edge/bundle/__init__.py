@@ -1,7 +1,7 @@
 """Bundle: a model in one folder, NAME.imkd, protected by checksums. Reads and writes files, knows no Detector."""
 
 from imkd_edge.bundle.contract import Contract
-from imkd_edge.bundle.files import check_writable, npz_bytes, write_atomically
+from imkd_edge.bundle.files import check_writable, npz_bytes, read_npz, write_atomically
 from imkd_edge.bundle.format import (
     PARTS,
     Bundle,
@@ -24,6 +24,7 @@ __all__ = [
     "find",
     "golden_rig",
     "npz_bytes",
+    "read_npz",
     "replace_contract",
     "shipped",
     "write_atomically",

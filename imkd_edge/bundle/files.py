@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and archives of arrays."""
 
 from __future__ import annotations
 
@@ -93,3 +93,12 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
             np.lib.format.write_array(data, np.asarray(arrays[name]), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getvalue(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def read_npz(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file; raises ValueError where it is none or is damaged."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # of the file, zipfile, zlib, NumPy, and the tokenizer by which NumPy reads headers
+        raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from error

@@ -28,14 +28,13 @@ Older bundles have neither `frames` nor `image_step`: theirs is a single frame, 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imkd_edge.bundle.files import read_npz
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 # Of every bundle; with history in the spec also fused, with segmentation also segmentation.
 TENSORS = ("images", "depth", "context", "camera_bev", "radar_grid", "heatmap", "box")
-READ_ERRORS = (OSError, ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 PIXELS = 150_000  # of all images of a drive, which are most of a small bundle
 Arrays = dict[str, np.ndarray]
 
@@ -129,10 +127,9 @@ def read_golden(bundle: Bundle) -> list[Frame]:
     """
     content = bundle.read("golden.npz")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        arrays = read_npz(io.BytesIO(content))
         return [_read_frame(frame, where, bundle.spec) for where, frame in _split(arrays)]
-    except (*READ_ERRORS, Error) as error:  # a UnicodeDecodeError is a ValueError
+    except (ValueError, Error) as error:  # a UnicodeDecodeError is a ValueError
         raise bad_golden(bundle, str(getattr(error, "what", error))) from error
 
 

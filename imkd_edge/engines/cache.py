@@ -56,7 +56,7 @@ def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
         engine_key, sha256 = dict(content["key"]), content["engine"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{record.name} cannot be read: {error}"]
     reasons = [
         f"{name} is {key.get(name)!r}, the engine's {engine_key.get(name)!r}"

@@ -152,7 +152,7 @@ class AstyxSource(DataSetFolder):
                 ground_plane=_ground_plane(radar, T_ego_lidar),
             )
             rig.check()
-        except (KeyError, TypeError, ValueError, Error) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError, Error) as fault:
             fix = "each frame needs K of the camera and a rigid T_to_ref_COS of every sensor"
             raise Error(Code.source_bad_calibration, reason(fault), str(path), fix) from None
         return rig, T_ego_lidar
@@ -175,7 +175,7 @@ class AstyxSource(DataSetFolder):
         content = read_json(path, Code.source_bad_label)
         try:
             objects = [_box(item) for item in content["objects"]]
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             fix = "correct the object or leave it out of the file"
             raise Error(Code.source_bad_label, reason(fault), str(path), fix) from None
         return truth_of(objects, radar, lidar)

@@ -152,7 +152,7 @@ class KittiSource(DataSetFolder):
                 words = line.split()
                 if words and words[0] != "DontCare":
                     objects.append(_object(words, T_ego_rectified))
-            except ValueError as fault:
+            except (ValueError, OverflowError) as fault:
                 fix = "correct the object or leave it out of the file"
                 raise Error(Code.source_bad_label, str(fault), f"{path}:{number}", fix) from None
         return truth_of(objects, None, lidar)

@@ -165,6 +165,7 @@ TEST(Tracker, restarts_where_time_goes_back_and_ignores_a_repeated_time) {
   const auto& same = tracker.update(result_at(1.1, {car(10, 0), car(20, 0)}));
   EXPECT_EQ(ids(same), (Ids{1}));
   EXPECT_EQ(same[0].hits, 2);
+  EXPECT_EQ(same[0].detection, -1);  // else it could index beyond the boxes of this frame
   EXPECT_EQ(tracker.health().repeats, 1);
   EXPECT_EQ(ids(tracker.update(result_at(0.5, {car(10, 0)}))), (Ids{2}));
   EXPECT_EQ(tracker.health().restarts, 1);

@@ -262,6 +262,8 @@ DEFECTS = [
            "E0303", "images/f0.png", 0, "64 x 48, its rig says 128 x 48", "correct the rig"),
     Defect("npy_empty", text("lidar/f0.npy", ""), "E0304", "lidar/f0.npy", 0, "empty", "numpy.save"),
     Defect("npy_no_npy", text("lidar/f0.npy", "x,y,z"), "E0304", "lidar/f0.npy", 0, "not a .npy file", "numpy.save"),
+    Defect("npy_broken_header", text("lidar/f0.npy", b"\x93NUMPY\x01\x00\x0b\x00{'descr': (\n"),
+           "E0304", "lidar/f0.npy", 0, "not a .npy file", "numpy.save"),
     Defect("npy_columns", text("lidar/f0.npy", npy(RADAR)),
            "E0304", "lidar/f0.npy", 0, "shape (3, 5)", "(N, 4) float32"),
     Defect("npy_texts", text("lidar/f0.npy", npy(RADAR[:, :4].astype(str))),

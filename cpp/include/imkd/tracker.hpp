@@ -66,9 +66,9 @@ struct TrackerHealth {
 // that is fixed to the ground: the ego's path is integrated from Result::ego, poses first, then the twist. A frame
 // whose ego motion is unknown continues the last twist for at most 1 s (kMaxPoseGap).
 //
-// Time: tracks are extrapolated to Result::timestamp_ns. A frame with the time of the frame before is ignored. The
-// tracker restarts, with new ids, where the time goes back, after more than max_gap, and where the ego motion becomes
-// known or unknown, or jumps (kMaxEgoSpeed).
+// Time: tracks are extrapolated to Result::timestamp_ns. A frame with the time of the frame before is ignored: the
+// tracks stay, and have no detection in it. The tracker restarts, with new ids, where the time goes back, after more
+// than max_gap, and where the ego motion becomes known or unknown, or jumps (kMaxEgoSpeed).
 //
 // update allocates nothing. One thread at a time.
 class Tracker {

@@ -85,11 +85,11 @@ int exclusive_call(AnyHandle* handle, Body&& body) noexcept {
 template <class Struct>
 constexpr std::size_t kMinSize = sizeof(Struct);
 template <>
-constexpr std::size_t kMinSize<imkd_options> = offsetof(imkd_options, debug);
+inline constexpr std::size_t kMinSize<imkd_options> = offsetof(imkd_options, debug);
 template <>
-constexpr std::size_t kMinSize<imkd_image> = offsetof(imkd_image, T_world_ego);
+inline constexpr std::size_t kMinSize<imkd_image> = offsetof(imkd_image, T_world_ego);
 template <>
-constexpr std::size_t kMinSize<imkd_result> = offsetof(imkd_result, debug);
+inline constexpr std::size_t kMinSize<imkd_result> = offsetof(imkd_result, debug);
 
 // The struct as this library defines it. Fields that an older caller lacks are 0; fields that only a newer caller has
 // must be 0.
@@ -97,10 +97,10 @@ template <class Struct>
 Struct read(const Struct* input, const char* where) {
   if (!input) refuse("is NULL", where, "give the address of a struct");
   const std::size_t size = input->struct_size;
-  if (size < kMinSize<Struct> || size > 65536)
-    refuse(
-        "a struct_size of " + std::to_string(size) + ", allowed are " + std::to_string(kMinSize<Struct>) + " to 65536",
-        where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
+  if (size < kMinSize<Struct> || size > 65536 || size % alignof(Struct) != 0)  // the items of an array are aligned
+    refuse("a struct_size of " + std::to_string(size) + ", allowed are multiples of " +
+               std::to_string(alignof(Struct)) + " from " + std::to_string(kMinSize<Struct>) + " to 65536",
+           where, "set it to sizeof, which is " + std::to_string(sizeof(Struct)) + " in this library");
   const auto* bytes = reinterpret_cast<const unsigned char*>(input);
   for (std::size_t i = sizeof(Struct); i < size; ++i)
     if (bytes[i])

@@ -1,6 +1,7 @@
 // The C ABI of the live input: synchronizer, monitor, watchdog.
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -276,12 +277,22 @@ void imkd_watchdog_destroy(imkd_watchdog* handle) { destroy(handle); }
 const char* imkd_watchdog_error(const imkd_watchdog* handle) { return error_of(handle); }
 
 int imkd_watchdog_start(imkd_watchdog* handle, const imkd_watchdog_options* options) {
+  // missed() may destroy the handle, so the first miss waits for the end of this call.
+  std::shared_ptr<std::mutex> starting;
+  std::unique_lock<std::mutex> until_return;
   return exclusive_call(handle, [&](imkd_watchdog& h) {
     const imkd_watchdog_options values = read(options, "imkd_watchdog_options");
     Watchdog::Missed missed;
     Watchdog::Clock clock;
-    if (values.missed)
-      missed = [function = values.missed, user = values.user](double seconds) { function(seconds, user); };
+    if (values.missed) {
+      starting = std::make_shared<std::mutex>();
+      until_return = std::unique_lock<std::mutex>(*starting);
+      missed = [starting, function = values.missed, user = values.user](double seconds) {
+        starting->lock();
+        starting->unlock();
+        function(seconds, user);
+      };
+    }
     if (values.clock) clock = [function = values.clock, user = values.user] { return function(user); };
     const bool timer = !values.without_timer;
     std::atomic_store(&h.core, std::make_shared<Watchdog>(values.deadline, std::move(missed), std::move(clock), timer));

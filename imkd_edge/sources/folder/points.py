@@ -42,7 +42,7 @@ def _npy(data: bytes, columns: Sequence[str], path: Path) -> np.ndarray:
     file, fix = io.BytesIO(data), f"write an (N, {len(columns)}) float32 array of {', '.join(columns)} with numpy.save"
     try:
         shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    except (KeyError, ValueError) as fault:
+    except Exception as fault:  # of NumPy, and of the tokenizer by which it reads headers
         _fault(f"not a .npy file ({fault})" if data else "the point file is empty", path, fix)
     if len(shape) != 2 or shape[1] != len(columns) or dtype.kind not in "fiu":
         _fault(f"an array of shape {shape} and type {dtype}", path, fix)

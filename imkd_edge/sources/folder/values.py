@@ -15,7 +15,7 @@ from imkd_edge.rig import orthonormalised
 from imkd_edge.sources.folder.problem import Problem, Report
 
 MAX_TIME_NS = 2**63 - 1
-_LARGEST = 1e300  # of a number, so that it fits a float
+LARGEST = 1e300  # of a number, so that it fits a float
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -146,5 +146,5 @@ class Values:
 
 def _has_shape(value: Any, shape: tuple[int, ...]) -> bool:
     if not shape:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _LARGEST
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > LARGEST
     return isinstance(value, list) and len(value) == shape[0] and all(_has_shape(item, shape[1:]) for item in value)

@@ -41,7 +41,7 @@ class Annotations:
                 objects, racks = self._objects(sample, T_world_ego), self._racks(sample, T_world_ego)
             else:
                 objects, racks = self._single_objects(sample, items), []
-        except (KeyError, TypeError, ValueError) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError) as fault:
             table, single = self.tables.folder / "sample_annotation.json", self.tables.root / "annotations.json"
             where, fix = str(table if items is None else single), "correct the box or copy the table again"
             raise Error(Code.source_bad_label, reason(fault), where, fix) from None

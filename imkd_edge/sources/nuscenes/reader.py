@@ -202,7 +202,7 @@ class NuScenesSource(Source):
             K = np.array(calibration["camera_intrinsic"], np.float64).reshape(3, 3)
             width, height = int(row["width"]), int(row["height"])
             return CameraCalibration(name=channel, width=width, height=height, K=K, T_ego_camera=T_ego_camera)
-        except (KeyError, TypeError, ValueError, Error) as fault:
+        except (KeyError, TypeError, ValueError, OverflowError, Error) as fault:
             fix = "correct camera_intrinsic, width, height"
             raise self._fault("calibrated_sensor", f"{channel}: {reason(fault)}", fix) from None
 

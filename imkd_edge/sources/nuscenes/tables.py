@@ -119,7 +119,7 @@ class Tables:
         row, where = self.row(table, token), str(self.folder / f"{table}.json")
         try:
             return transform_of(row["translation"], row["rotation"])
-        except (TypeError, ValueError) as fault:
+        except (TypeError, ValueError, OverflowError) as fault:
             fix = "correct its translation and rotation"
             raise Error(Code.source_bad_calibration, f"row {token}: {fault}", where, fix) from None
 

@@ -13,6 +13,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import read_bytes
 from imkd_edge.sources.folder.format import INTENSITIES, SIDES
+from imkd_edge.sources.folder.values import LARGEST
 from imkd_edge.sources.recording.container import import_library
 
 VERSION = 1
@@ -79,7 +80,7 @@ def read_map(path: Path) -> TopicMap:
         tomllib = import_library("tomli", path)  # type: ignore[assignment]
     try:
         document = tomllib.loads(data.decode("utf-8", "replace"))
-    except tomllib.TOMLDecodeError as fault:
+    except (ValueError, RecursionError) as fault:  # a number of 5000 digits is no TOMLDecodeError
         raise Error(Code.source_syntax, f"not valid TOML ({fault})", str(path), "correct the line") from None
     return map_of(document, path)
 
@@ -124,7 +125,7 @@ def _problem(key: str, value: Any, default: Any) -> str:
     if shape is not None:
         try:
             suits = np.asarray(value, np.float64).shape == shape
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             suits = False
         return "" if suits else f"write {' x '.join(map(str, shape))} numbers"
     if isinstance(default, bool) or key == "optical":
@@ -132,7 +133,7 @@ def _problem(key: str, value: Any, default: Any) -> str:
     if isinstance(default, (int, float)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         whole = isinstance(default, float) or isinstance(value, int)
-        return "" if number and whole and np.isfinite(value) else "write a number"
+        return "" if number and whole and abs(value) < LARGEST else "write a number"
     return "" if isinstance(value, str) else "write text in quotation marks"
 
 

@@ -43,7 +43,7 @@ def read_pose(path: Path) -> np.ndarray | None:
             return None
         T = np.array(poses[0], np.float64).reshape(4, 4)
         return orthonormalised(T, "odomToCamera")
-    except (TypeError, ValueError, RecursionError, Error) as fault:
+    except (TypeError, ValueError, OverflowError, RecursionError, Error) as fault:
         fix = f"{COPY_AGAIN}, or empty the file: a frame needs no pose"
         raise Error(Code.source_bad_calibration, f"not a pose ({reason(fault)})", str(path), fix) from None
 

@@ -106,6 +106,9 @@ static void test_callers_mistakes(imkd_detector* d) {
   images[3].struct_size = 4;
   CHECK(imkd_detector_infer(d, &frames, &result) == 703);
   images[3].struct_size = sizeof images[3];
+  images[0].struct_size = sizeof images[0] + 1; /* the next item would not be aligned */
+  CHECK(imkd_detector_infer(d, &f, &result) == 703);
+  images[0].struct_size = sizeof images[0];
   images[3].width = kWidth - 1;
   CHECK(imkd_detector_infer(d, &frames, &result) == 202 && strstr(imkd_detector_error(d), "C3"));
   images[3].width = kWidth;
