@@ -57,6 +57,7 @@ def main() -> int:
         return 0 if arguments.if_possible else 3
     FOUND.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={arguments.seconds}", *([f"-runs={arguments.runs}"] if arguments.runs else [])]
+    limits += [f"-seed={arguments.seed}"] if arguments.seed else []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         outcomes = list(pool.map(lambda name: run(name, command_of(name), limits), names))
     print_table(outcomes)
@@ -71,6 +72,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--target", action="append", default=[], help="only this one; may be given again")
     parser.add_argument("--seconds", type=int, default=60, help="per target (60)")
     parser.add_argument("--runs", type=int, default=0, help="stop a target after so many executions")
+    parser.add_argument("--seed", type=int, default=0, help="of the changes, for equal runs; 0: another one each time")
     parser.add_argument("--if-possible", action="store_true", help="succeed where the fuzzer itself is not there")
     return parser.parse_args()
 
