@@ -113,6 +113,15 @@ const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
                                                        : static_cast<const std::uint8_t*>(attributes.devicePointer);
 }
 
+bool Inputs::host_reads(const ImageView& image, bool awaited) const {
+  cudaPointerAttributes attributes{};
+  if (cudaPointerGetAttributes(&attributes, image.data) != cudaSuccess) {
+    cudaGetLastError();  // clear it: put() meets it again, and reports it
+    return false;
+  }
+  return attributes.type == cudaMemoryTypeUnregistered || (attributes.type == cudaMemoryTypeHost && !awaited);
+}
+
 ImageView Inputs::reachable(const ImageView& image, Staging& staging, cudaStream_t stream) {
   if (!image.data) return image;
   const std::uint8_t* data = on_device(image.data);
