@@ -184,7 +184,7 @@ POINT_FAULTS: dict[str, Change] = {
 EGO_FAULTS: dict[str, Change] = {
     "absent": lambda ego, first, random: None,
     "frozen": lambda ego, first, random: first,
-    "garbage": lambda ego, first, random: Ego(noise(np.eye(4), random), noise(np.zeros(3), random)),
+    "garbage": lambda ego, first, random: Ego(random.normal(0, 1e4, (4, 4)), random.normal(0, 1e4, 3)),
     "empty": lambda ego, first, random: Ego(),
     "wrong size": lambda ego, first, random: Ego(np.eye(3), ego.twist),
     "NaN": lambda ego, first, random: Ego(np.full((4, 4), np.nan), np.full(3, np.nan)),
@@ -230,12 +230,18 @@ def _sensor_changed(frame: LiveFrame, changed: Callable[[int, Any], Any], stretc
 
 
 def _ego_changed(frame: LiveFrame, changed: Callable[[int, Any], Any], stretch: Stretch) -> LiveFrame:
-    """The frame's own ego motion at fault; images and sweeps of the stretch have no pose of their own."""
-    poses = {
-        name: T for name, T in frame.camera_T_world_ego.items() if not stretch.has(frame.camera_timestamps_ns[name])
-    }
-    radar = [replace(s, T_world_ego=None) if stretch.has(s.timestamp_ns) else s for s in frame.radar]
-    return replace(frame, ego=changed(frame.timestamp_ns, frame.ego), camera_T_world_ego=poses, radar=radar)
+    """The frame's ego motion at fault; a pose of an image or sweep, if it is still one, is that of the fault too."""
+    ego = changed(frame.timestamp_ns, frame.ego)  # first: it may be the value at which the others freeze
+
+    def pose(time: int, T: np.ndarray | None) -> np.ndarray | None:
+        if T is None or not stretch.has(time):
+            return T
+        T = getattr(changed(time, Ego(T, frame.ego.twist)), "T_world_ego", None)
+        return T if T is not None and T.shape == (4, 4) and np.array_equal(T[3], [0, 0, 0, 1]) else None
+
+    poses = {name: pose(frame.camera_timestamps_ns[name], T) for name, T in frame.camera_T_world_ego.items()}
+    radar = [replace(sweep, T_world_ego=pose(sweep.timestamp_ns, sweep.T_world_ego)) for sweep in frame.radar]
+    return replace(frame, ego=ego, camera_T_world_ego=poses, radar=radar)
 
 
 # ---- frames through a detector ----
@@ -254,12 +260,12 @@ def open_detector(bundle: Any, rig: SensorRig, device: str) -> Detector | None:
 
 
 def infer(detector: Detector, frame: LiveFrame, sensor: str) -> tuple[Result, str]:
-    """The result, and the code of the error that the frame raised; it is then given again without the sensor."""
+    """The result, and the code of the error that the frame raised; it is then given again without what raised."""
     try:
         return _infer(detector, frame), ""
     except Error as error:
         frames = {name: image for name, image in frame.frames.items() if name != sensor}
-        radar = [sweep for sweep in frame.radar if sweep.radar != sensor]
+        radar = [sweep for sweep in frame.radar if sweep.points.shape[1:] == (5,)]
         ego = None if sensor == EGO else frame.ego
         return _infer(detector, replace(frame, frames=frames, radar=radar, ego=ego)), error.code
 

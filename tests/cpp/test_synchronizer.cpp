@@ -250,6 +250,7 @@ void push_faulty(Synchronizer& sync, Monitor& monitor, Moment& m, int fault, std
   for (RadarSweep sweep : m.frames.sweeps) {
     if (fault == 10) continue;
     if (fault == 11) sweep.count = 0;
+    m.points[static_cast<std::size_t>(sweep.radar)][3] = static_cast<float>(time / kMs % 97);  // as noise does
     sweep.timestamp_ns = time;
     sync.push_radar(sweep, time);
     monitor.observe_radar(sweep, time);

@@ -45,6 +45,7 @@ class Unversioned(ctypes.Structure):
 
 
 FORMS = {b"dltensor_versioned": Versioned, b"dltensor": Unversioned}
+USED = {name: b"used_" + name for name in FORMS}  # a capsule keeps the address of its name
 READ_ONLY, FLOAT = 1, 2
 
 
@@ -55,7 +56,7 @@ def take(capsule: object, name: bytes):
     api.PyCapsule_GetPointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
     api.PyCapsule_SetName.argtypes = (ctypes.py_object, ctypes.c_char_p)
     managed = FORMS[name].from_address(api.PyCapsule_GetPointer(capsule, name))
-    api.PyCapsule_SetName(capsule, b"used_" + name)
+    api.PyCapsule_SetName(capsule, USED[name])
     return managed
 
 

@@ -115,10 +115,7 @@ const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
 
 bool Inputs::host_reads(const ImageView& image, bool awaited) const {
   cudaPointerAttributes attributes{};
-  if (cudaPointerGetAttributes(&attributes, image.data) != cudaSuccess) {
-    cudaGetLastError();  // clear it: put() meets it again, and reports it
-    return false;
-  }
+  check(cudaPointerGetAttributes(&attributes, image.data), "cudaPointerGetAttributes", "the caller's image");
   return attributes.type == cudaMemoryTypeUnregistered || (attributes.type == cudaMemoryTypeHost && !awaited);
 }
 

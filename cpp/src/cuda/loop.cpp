@@ -29,7 +29,7 @@ class CudaLoop : public FrameLoop {
   void* stream() const override { return main_.get(); }
   int gpu() const override { return device_; }
   void wait_for(void* stream) override;
-  bool host_reads(const ImageView& image) const override { return inputs_.host_reads(image, awaited_); }
+  bool host_reads(const ImageView& image) const override;
   const std::string& why_not_replayed() const override { return why_not_replayed_; }
 
  private:
@@ -141,6 +141,13 @@ void CudaLoop::wait_for(void* stream) {
   check(cudaEventRecord(produced_.get(), static_cast<cudaStream_t>(stream)), "cudaEventRecord", "the caller's stream");
   check(cudaStreamWaitEvent(main_.get(), produced_.get(), 0), "cudaStreamWaitEvent", "the caller's stream");
   awaited_ = true;
+}
+
+bool CudaLoop::host_reads(const ImageView& image) const try {
+  const DeviceScope scope(device_);
+  return inputs_.host_reads(image, awaited_);
+} catch (const Error&) {  // run() meets it again, and reports it
+  return false;
 }
 
 void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
