@@ -1,16 +1,17 @@
 """What a caller sees of every fault of every sensor: expected by hand, compared with a drive, and written as a page.
 
-python tests/fault_matrix.py --out docs/guide/faults.md                      # 40 minutes on one core
-python tests/fault_matrix.py --frames 60 --sensors one --bundles tiny --devices cpu
+python tests/fault_matrix.py --record runs/faults.jsonl --page docs/guide/faults.md   # half an hour on one core
+python tests/fault_matrix.py --frames 60 --begin 20 --end 35 --sensors one --bundles tiny --devices cpu
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -211,14 +212,14 @@ class Judge:
         if not same and (expected.same or result.timestamp_ns < self.begin):
             self.problem(result, "not equal to the frame without the fault")
         if self.begin <= result.timestamp_ns < self.end:
-            self.during(result)
+            self.during(result, good)
         elif result.timestamp_ns >= self.end:
             same = same or equal(result, self.run.good[1][result.timestamp_ns])
             self.after(result, good, same)
 
-    def during(self, result: Result) -> None:
+    def during(self, result: Result, good: Result) -> None:
         expected, health = self.expected, result.health
-        codes = {warning.code for warning in health.warnings}
+        codes = {w.code for w in health.warnings} - {w.code for w in good.health.warnings}
         as_expected = (
             self.state(result) == expected.state and health.mode == expected.mode and set(expected.warnings) == codes
         )
@@ -310,12 +311,20 @@ def page(cells: list[Cell], runs: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def describe(options: argparse.Namespace, lines: list[str]) -> str:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    command = f"```bash\npython tests/{' '.join(words)}\n```"
-    listed = "\n".join(f"- {line}" for line in lines)
-    return f"{command}\n\nAt commit {commit.strip()}; fault in frames {options.begin} to {options.end - 1}:\n\n{listed}"
+def commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def recorded(path: Path) -> tuple[list[Cell], str]:
+    """The cells of every run in the record, and a line of text for each run."""
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        f"- `{run['bundle']}`, device {run['device']}: {len(run['cells'])} cells at commit {run['commit']}, "
+        f"`python tests/fault_matrix.py {run['command']}`"
+        for run in runs
+    ]
+    return [Cell(**cell) for run in runs for cell in run["cells"]], "\n".join(lines)
 
 
 def parse() -> argparse.Namespace:
@@ -326,16 +335,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bundles", default="tiny,tiny-t4")
     parser.add_argument("--devices", default="cpu,cuda", help='"cuda" runs its kernels on the CPU')
     parser.add_argument("--sensors", default="all", help="all, or one: of each kind")
-    parser.add_argument("--out", type=Path, help="page to write")
+    parser.add_argument("--record", type=Path, help="JSON lines that the cells are added to")
+    parser.add_argument("--page", type=Path, help="page to write of everything in the record; needs --record")
     return parser.parse_args()
 
 
 def main() -> int:
-    options, cells, lines = parse(), [], []
-    drives: dict[str, FaultDrive] = {}
-    for name in options.bundles.split(","):
+    options, good = parse(), True
+    for name in filter(None, options.bundles.split(",")):
         bundle = Bundle.load(name)
-        drive = drives.setdefault(name, FaultDrive(bundle.spec, options.frames, default_rig((160, 90))))
+        drive = FaultDrive(bundle.spec, options.frames, default_rig((160, 90)))
         for device in options.devices.split(","):
             detector = open_detector(bundle, drive.rig, device)
             if detector is None:
@@ -344,12 +353,20 @@ def main() -> int:
             with detector:
                 run = Drive.make(drive, detector, options.begin, options.end)
                 sensors = one_of_each(drive) if options.sensors == "one" else drive.sensors()
-                found = run_all(run, sensors, lambda cell, at=f"{name} {device}": show(cell, at))
-            cells += found
-            lines.append(f"{name}, device {device}: {len(found)} cells, {len(sensors)} sensors")
-    if options.out:
-        write_atomically(options.out, page(cells, describe(options, lines)).encode())
-    return 1 if any(cell.problems for cell in cells) else 0
+                cells = run_all(run, sensors, lambda cell, at=f"{name} {device}": show(cell, at))
+            good = good and not any(cell.problems for cell in cells)
+            if options.record:
+                add(options.record, name, device, cells)
+    if options.page:
+        write_atomically(options.page, page(*recorded(options.record)).encode())
+    return 0 if good else 1
+
+
+def add(record: Path, bundle: str, device: str, cells: list[Cell]) -> None:
+    words = " ".join(word for word in sys.argv[1:] if "/" not in word and word not in ("--record", "--page"))
+    run = {"bundle": bundle, "device": device, "commit": commit(), "command": words, "cells": list(map(asdict, cells))}
+    with record.open("a") as file:
+        file.write(json.dumps(run) + "\n")
 
 
 def show(cell: Cell, at: str) -> None:
