@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from fault_matrix import CAMERA, EXPECTED, KINDS, Drive, run_all
+from fault_matrix import Drive, run_all
+from fault_table import CAMERA, EXPECTED, KINDS
 from faults import CONTENT_FAULTS, EGO, FAULTS, TIME_FAULTS, FaultDrive, Stretch, open_detector, with_time_fault
 
 from helpers import random_spec, write_random_bundle
