@@ -178,7 +178,8 @@ class Detector:
                 left out: from ego and the sweeps' poses (`imkd_edge.ops.EgoMotion`).
 
         Raises:
-            Error: 201 to 205, 215 for a mistake of the calling program.
+            Error: 201 to 205, 214, 215 for a mistake of the calling program. An image's size, a pose or a twist that
+                was right before and no longer is counts as a fault of its sensor.
         """
         fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))

@@ -7,7 +7,6 @@
 
 #include "imkd/ego_motion.hpp"
 #include "imkd/error.hpp"
-#include "imkd/monitor.hpp"
 #include "imkd/ops.hpp"
 #include "ops/radar_point.hpp"
 #include "time_ns.hpp"
@@ -25,7 +24,6 @@ class Digest {  // FNV-1a, 64 bits
 };
 
 constexpr int kSide = 64;
-constexpr int kFrozenAfter = MonitorOptions().frozen_after;
 
 // Whether kFlatLevels adjacent levels hold kFlatShare of the samples.
 bool is_flat(const std::array<int, 256>& histogram) {

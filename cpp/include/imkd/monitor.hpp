@@ -12,8 +12,8 @@
 namespace imkd {
 
 struct MonitorOptions {
-  double lost_after = 2.0;  // s of silence; more than spec.radar.max_age
-  int frozen_after = 3;     // consecutive items with the same contents and new times
+  double lost_after = 2.0;          // s of silence; more than spec.radar.max_age
+  int frozen_after = kFrozenAfter;  // consecutive items with the same contents and new times
 };
 
 // The state of a sensor is the first that applies; ages are those of the Detector:

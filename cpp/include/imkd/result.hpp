@@ -27,10 +27,11 @@ struct Detection {
 // late: older than half of RadarSpec::max_age, an image of kSensorPeriod; stale: older than all of it and discarded;
 // invalid: delivered broken, and discarded: an image of another size than its calibration, or a flat one (saturated,
 // dark, covered), only sweeps with more invalid points than valid ones, or with none; missing: not delivered; frozen:
-// the same contents with new times, as often as MonitorOptions::frozen_after says, and discarded; lost: only from
+// the same contents with new times, kFrozenAfter times in a row, and discarded; lost: only from
 // Monitor; unusable: delivered, but nothing of it reaches the grid: a camera whose coverage is below kMinCoverage
 // (imkd/coverage.hpp), a radar with no point among those used.
 enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost, unusable };
+constexpr int kFrozenAfter = 3;
 constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
 // full: every sensor is usable; partial: some are not, or a sweep lies where the vehicle no longer is, as it is older
 // than one period and the ego motion unknown (see is_displaced in imkd/ops.hpp); camera_only, radar_only: no sensor of
