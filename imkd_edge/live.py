@@ -153,7 +153,7 @@ class Monitor:
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:
-        """Observe a sweep, which needs its own time. With more invalid points than valid ones it makes the radar invalid.
+        """Observe a sweep, which needs its own time. Where most of its points are invalid, or all, so is the radar.
 
         Raises:
             Error: 201 (dtype), 202 (shape), 203 (unknown radar), 205 (no time, or no int64).
