@@ -21,8 +21,9 @@ class Expected:
     warnings: tuple[str, ...] = ()
     error: str = ""  # code that the call with the faulty value raises; the frame is then given without the sensor
     same: bool = False  # every frame equals that of the drive without the fault, to the bit
-    gap: int = 0  # frames that there are none of
+    gap: int = 0  # frames in a row that there are none of, at most
     note: str = ""
+    wake: int = 0  # frames after the fault in which it may reach the other sensors
 
 
 # Frames until what was delivered before is too old: sweeps and poses serve for radar.max_age, 0.6 s.
@@ -33,6 +34,10 @@ POSES = "older poses serve for 0.6 s, then what is older than a sweep stays wher
 SAME = Expected("ok", "full", same=True, note="the second one is ignored")
 LOST = "no frame for 1 s, `lost_after` of the Synchronizer; then the next camera sets the frames' times"
 UNSEEN = "not seen: any bytes may be an image"
+PARKED = (
+    "not seen: that of a parked vehicle is the same; when it ends, older sweeps lie where the vehicle seemed to "
+    "stand, so that another radar may be unusable for two frames"
+)
 EGO_GONE = Expected("none", "partial", AGED, ("W0131",), note=POSES)
 EGO_BROKEN = Expected("none", "partial", AGED, ("W0131", "W0132"), note=POSES)
 
@@ -77,7 +82,7 @@ EXPECTED: dict[str, dict[str, Expected]] = {
     EGO: {
         "absent": EGO_GONE,
         "late": Expected("poses", "full", note="extrapolated from poses of 0.4 s ago"),
-        "frozen": Expected("poses", "full", note="not seen: that of a parked vehicle is the same"),
+        "frozen": Expected("poses", "full", wake=2, note=PARKED),
         "garbage": EGO_BROKEN,
         "empty": EGO_GONE,
         "wrong size": Expected("none", "partial", AGED, ("W0131",), error="E0202", note="(3, 3); the caller's mistake"),
@@ -108,13 +113,15 @@ class Cell:
 # ---- page ----
 TITLE = "# What is seen of a sensor's fault"
 INTRODUCTION = """\
-Each row is one fault, of one sensor at a time, in a synthetic drive at 10 Hz: what `result.health` says of that sensor
-(of ego motion: its source, `health.ego_motion`), the mode, and the warnings, or the code of the error that a call with
-the faulty value raises; the frame is then given without that value. In every row the boxes stay finite and the states
-of the other sensors are those of the drive without the fault. Frames are counted from the first faulty one until the
-state is seen, and from the first good one until health is as it was, and until boxes and health equal to the bit those
-of the drive without the fault; each is the largest number of all runs. No frame allocates (`ctest --test-dir
-build/tests -R allocates_nothing`).
+Each row is one fault, of one sensor at a time, in frames 60 to 119 of a synthetic drive at 10 Hz: what
+`result.health` says of that sensor (of ego motion: its source, `health.ego_motion`), the mode, and the warnings, or
+the code of the error that a call with the faulty value raises; the frame is then given without that value. In every
+row the boxes stay finite and, unless it says otherwise, the states of the other sensors are those of the drive
+without the fault. Frames are counted from the first faulty one until the state is seen, and from the first good one
+until health is as it was, and until boxes and health equal to the bit those of the drive without the fault; each is
+the largest number of all runs. No frame allocates (`ctest --test-dir build/tests -R allocates_nothing`). The tests
+have a short form of every row (`python -m pytest tests/drive/test_fault_matrix.py`), for a camera and a radar also on
+device "cuda", whose kernels then run on the CPU.
 
 A value that has never been right is the calling program's mistake, and raises an error that says how to mend it. What
 was right before is a fault of the sensor: `infer` goes on, and health names it.
