@@ -50,7 +50,12 @@ class Gradients:
 
 
 class Sensitivity(Protocol):
-    """Gradients of a frame by a Detector's tensors after it; the probe's signs are drawn by the seed."""
+    """Gradients of a frame by a Detector's tensors after it; the probe's signs are drawn by the seed.
+
+    `kind` tells apart what the outputs' errors are weighted by; "" weighs all places alike.
+    """
+
+    kind: str
 
     def __call__(self, tensors: Mapping[str, np.ndarray], rig: SensorRig, seed: int) -> Gradients: ...
 
@@ -92,7 +97,7 @@ def collect(
     Raises:
         Error: train_diverged where a value of the model is not finite.
     """
-    collection = _open(state, _key(spec, parts, tensors, names, sensitivity is not None), tensors)
+    collection = _open(state, _key(spec, parts, tensors, names, sensitivity), tensors)
     remaining = list(names[len(collection.frames) :])
     if not remaining:
         return collection
@@ -141,10 +146,11 @@ def _key(
     parts: Mapping[str, Observable],
     tensors: Sequence[ObservedTensor],
     names: Sequence[str],
-    sensitive: bool,
+    sensitivity: Sensitivity | None,
 ) -> str:
+    kind = [sensitivity.kind] if sensitivity and sensitivity.kind else []
     inputs: list[Any] = [
-        [BINS, MOST, sensitive],
+        [BINS, MOST, sensitivity is not None, *kind],
         [hashlib.sha256(parts[part].data).hexdigest() for part in PARTS],
         [repr(item) for item in tensors],
         list(names),

@@ -11,7 +11,8 @@ from imkd_edge.calibration.histogram import BINS, FISHER, PER_OCTAVE, PLAIN, His
 from imkd_edge.errors import Code, Error
 
 FINE, SPAN = 32, 9  # ranges that are tried: so many per octave, so many octaves below the top
-METHODS = ("fisher", "percentile", "mse", "max")
+METHODS = ("fisher", "riac", "percentile", "mse", "max")
+SENSITIVE = ("fisher", "riac")  # by the outputs' sensitivity
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,19 @@ class Method:
     """A calibrator and its settings.
 
     Args:
-        name: fisher (least squared error, weighted by the outputs' sensitivity), mse (unweighted), percentile, max.
+        name: fisher (least squared error, weighted by the outputs' sensitivity), riac (where the radar sees these count
+            more), mse (unweighted), percentile, max.
         bits: 8, or fewer for a study: the integers stay int8 but use only so many levels.
         percentile: of |x|, zeros included, 0..100.
-        equalise: fisher: also scale the channels inside the parts, exact in float.
+        equalise: fisher, riac: also scale the channels inside the parts, exact in float.
+        share: riac: of the radar's map in the weight, 0..1; None: as large as the outputs' error allows.
     """
 
     name: str = "fisher"
     bits: int = 8
     percentile: float = 99.99
     equalise: bool = True
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
@@ -37,6 +41,14 @@ class Method:
         if not 3 <= self.bits <= 8 or not 0 < self.percentile <= 100:
             what = f"bits {self.bits}, percentile {self.percentile}"
             raise Error(Code.spec_bad_value, what, "method", "bits 3..8, percentile above 0, up to 100")
+        if self.share is not None and not (self.name == "riac" and 0 <= self.share <= 1):
+            what = f"a radar share of {self.share} for {self.name}"
+            raise Error(Code.spec_bad_value, what, "--radar-share", "0 to 1, with --method riac")
+
+    @property
+    def sensitive(self) -> bool:
+        """Whether errors are weighted by the outputs' sensitivity."""
+        return self.name in SENSITIVE
 
     @property
     def levels(self) -> int:
@@ -52,7 +64,7 @@ def solve(histogram: Histogram, method: Method) -> float:
         return histogram.largest
     if method.name == "percentile":
         return _percentile(histogram, method.percentile)
-    row = FISHER if method.name == "fisher" and histogram.counts[FISHER].any() else PLAIN
+    row = FISHER if method.sensitive and histogram.counts[FISHER].any() else PLAIN
     total = errors(histogram, method.levels, row).sum(0)
     return min(float(ranges(histogram)[int(np.argmin(total))]), histogram.largest)
 

@@ -69,6 +69,12 @@ class Code(IntEnum):
     bundle_bad_path = 408
     bundle_tensor_mismatch = 409
     bundle_bad_value = 410
+    bundle_unsigned = 411
+    signature_malformed = 412
+    signature_unknown_key = 413
+    signature_wrong = 414
+    bundle_rolled_back = 415
+    trust_bad_value = 416
     engine_unavailable = 501
     engine_load = 502
     engine_bind = 503
@@ -89,6 +95,7 @@ class Code(IntEnum):
     missing_extra = 701
     write_failed = 702
     abi_mismatch = 703
+    missing_library = 704
 
 class Error(Exception):
     code: str

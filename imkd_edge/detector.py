@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import imkd_edge._core as _core
-from imkd_edge.bundle.contract import Contract
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.bundle.golden import golden_rig
 from imkd_edge.engines.load import EngineFactory, load_engines
@@ -71,9 +70,11 @@ class Detector:
         score_threshold: replaces the spec's; from 1e-6 to 1 - 1e-6 (`spec.SCORES`).
         debug: also return the gate maps in `Result.debug`; needs a bundle whose network has them.
         stage_times: also time each stage on the GPU, which costs time; the CPU always does.
+        trust: whose bundles to load, as in `Bundle.load`; an unsigned one, where that is allowed, has the warning
+            W0151 in each result's health.
 
     Raises:
-        Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device.
+        Error: 1xx spec, 21x rig, 4xx bundle, 5xx engine and device, 704 no library that verifies signatures.
     """
 
     _scene: str | None = None  # of the last sample that `prepare` received
@@ -88,15 +89,16 @@ class Detector:
         score_threshold: float | None = None,
         debug: bool = False,
         stage_times: bool = False,
+        trust: PathLike | None = None,
     ) -> None:
-        bundle = Bundle.load(bundle)
+        bundle = Bundle.load(bundle, trust)
         if rig is None:
             rig = golden_rig(bundle)
         elif not isinstance(rig, SensorRig):
             rig = SensorRig.load(os.fspath(rig))
         options = _Options(device, engine, threads, score_threshold, debug, stage_times)
         parts = bundle.file("camera.onnx"), bundle.file("bev.onnx")
-        self._open(bundle.spec, rig, *parts, options, bundle.contract, bundle.path.stem)
+        self._open(bundle.spec, rig, *parts, options, bundle)
 
     @classmethod
     def from_onnx(
@@ -134,22 +136,23 @@ class Detector:
         camera_onnx: PathLike,
         bev_onnx: PathLike,
         options: _Options,
-        contract: Contract | None = None,
-        name: str = "",
+        bundle: Bundle | None = None,
     ) -> None:
+        contents = None if bundle is None else (bundle.read("camera.onnx"), bundle.read("bev.onnx"))
         camera, bev, device, self.why_not_cuda = load_engines(
-            camera_onnx, bev_onnx, options.device, options.engine, options.threads
+            camera_onnx, bev_onnx, options.device, options.engine, options.threads, contents
         )
         threshold = -1.0 if options.score_threshold is None else options.score_threshold  # -1: the spec's
-        core_contract = None if contract is None else contract.core()
+        contract = None if bundle is None or bundle.contract is None else bundle.contract.core()
+        unsigned = bundle is not None and bundle.signature.checked and not bundle.signature.present
         flags = options.debug, options.stage_times
         self._core: Any = _core.Detector(
-            spec, rig, camera, bev, device, options.threads, threshold, *flags, core_contract
+            spec, rig, camera, bev, device, options.threads, threshold, *flags, contract, unsigned
         )
         self.device: str = self._core.device  # "cpu" or "cuda"
         self.engine = camera.name()
         self._class_names = tuple(item.name for item in spec.head.classes)
-        self._origin = Origin(spec, name)
+        self._origin = Origin(spec, "" if bundle is None else bundle.path.stem)
 
     def infer(
         self,

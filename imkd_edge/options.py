@@ -58,6 +58,13 @@ class RunOptions:
         str, Option("auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
     ] = "auto"
     threads: Annotated[int, Option("Threads of our ops and of the engine; 0 is one per core.", min=0)] = 0
+    trust: Annotated[
+        str | None,
+        Option(
+            "Folder of trusted public keys; POLICY is warn (the default) or require, which refuses unsigned bundles.",
+            metavar="[POLICY:]FOLDER",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -231,9 +238,17 @@ class QuantizeOptions:
     """Post-training quantization, and training of the quantized model."""
 
     method: Annotated[
-        str, Option("Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), percentile, mse or max.")
+        str,
+        Option(
+            "Calibrator: fisher (by the outputs' sensitivity; needs PyTorch), riac (the same, more weight where the "
+            "radar sees), percentile, mse or max."
+        ),
     ] = "fisher"
-    no_equalise: Annotated[bool, Option("fisher: do not scale channels inside the parts.")] = False
+    radar_share: Annotated[
+        float | None,
+        Option("riac: of the radar's map in the weight, 0 to 1; by default as large as the outputs' error allows."),
+    ] = None
+    no_equalise: Annotated[bool, Option("fisher, riac: do not scale channels inside the parts.")] = False
     percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128

@@ -2,7 +2,7 @@
 
 The probe (Hutchinson's estimator) multiplies random signs with the square root of each output's curvature: of the heat
 map p (1 - p), of the box the highest p over the squared tolerance (evaluation/fidelity.py). The expected square of a
-gradient is then what a squared error of that value adds to twice the loss.
+gradient is then what a squared error of that value adds to twice the loss; with a weight, to twice the weighted loss.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.evaluation.fidelity import tolerances
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_inputs
+from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec
-from imkd_edge.training.data import interval_rows
+from imkd_edge.training.inputs import interval_rows
 from imkd_edge.training.models.student import lift_sum
 
 
@@ -39,9 +40,13 @@ class Chain:
     Args:
         parts: "camera" and "bev".
         threads: of PyTorch; 0 is one per core.
+        weight: of the outputs' errors; None: all cells alike.
     """
 
-    def __init__(self, spec: ModelSpec, parts: Mapping[str, Part], threads: int = 0) -> None:
+    def __init__(
+        self, spec: ModelSpec, parts: Mapping[str, Part], threads: int = 0, weight: RadarWeight | None = None
+    ) -> None:
+        self.kind, self._weight = "" if weight is None else weight.kind, weight
         self._spec, self._parts, self._threads = spec, parts, threads or cores()
         self._constants = {name: torch_graph.constants(part.graph) for name, part in parts.items()}
         self._reads = {
@@ -58,7 +63,7 @@ class Chain:
         torch.set_num_threads(self._threads)
         try:
             outputs = self.run(tensors, rig)
-            sites, layers = self._gradients(outputs, seed)
+            sites, layers = self._gradients(outputs, seed, self._cell_weight(tensors, outputs["heatmap"].detach()))
         finally:
             torch.set_num_threads(before)
         squares = {name: (g.astype(np.float64) ** 2).sum((0, 2, 3)) for name, g in layers.items()}
@@ -66,7 +71,7 @@ class Chain:
 
     def layer_gradients(self, outputs: Mapping[str, torch.Tensor], seed: int) -> dict[str, np.ndarray]:
         """Gradients at the outputs of the convolutions, after `run`."""
-        return self._gradients(outputs, seed)[1]
+        return self._gradients(outputs, seed, None)[1]
 
     def run(self, tensors: Mapping[str, np.ndarray], rig: SensorRig) -> dict[str, torch.Tensor]:
         """The outputs; tensors: of a Detector after a frame, of which the networks' inputs are read."""
@@ -107,10 +112,12 @@ class Chain:
         return {item.name: values[item.name] for item in part.graph.output}
 
     def _gradients(
-        self, outputs: Mapping[str, torch.Tensor], seed: int
+        self, outputs: Mapping[str, torch.Tensor], seed: int, weight: torch.Tensor | None
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Of the sites, and of the layers that the outputs depend on."""
         probe = self._probe(outputs["heatmap"].detach(), outputs["box"].detach(), np.random.default_rng(seed))
+        if weight is not None:
+            probe = [item * weight.sqrt() for item in probe]
         wanted = [*self.sites.values(), *self.layers.values()]
         found = torch.autograd.grad(
             [outputs["heatmap"], outputs["box"]], wanted, probe, retain_graph=False, allow_unused=True
@@ -122,6 +129,13 @@ class Chain:
             for (key, x), g in zip(self.sites.items(), known[:count], strict=True)
         }
         return sites, {key: g for key, g in zip(self.layers, known[count:], strict=True) if g is not None}
+
+    def _cell_weight(self, tensors: Mapping[str, np.ndarray], heatmap: torch.Tensor) -> torch.Tensor | None:
+        """(1, 1, H, W), or None."""
+        if self._weight is None:
+            return None
+        weight = self._weight(tensors, torch.sigmoid(heatmap)[0].amax(0).numpy())
+        return torch.from_numpy(np.ascontiguousarray(weight, np.float32))[None, None]
 
     def _probe(self, heatmap: torch.Tensor, box: torch.Tensor, random: np.random.Generator) -> list[torch.Tensor]:
         """Gradients at the heat map (1, K, H, W) and at the box (1, groups * 10, H, W)."""

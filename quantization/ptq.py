@@ -83,7 +83,7 @@ def solve_part(part: Part, collection: Collection, method: Method, keep_float: t
     plain: dict[str, float] = {}
     for tensors, everyone in sharing:
         plain |= dict.fromkeys(everyone, solve(reduce(add, (histograms[name] for name in tensors)), method))
-    if not (method.name == "fisher" and method.equalise and collection.layers and plain):
+    if not (method.sensitive and method.equalise and collection.layers and plain):
         return SolvedPart(part, groups, method, plain, {}, plain)
 
     from imkd_edge.quantization.joint import Joint  # PyTorch only here

@@ -29,9 +29,11 @@ from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Bar, Track
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart
+from imkd_edge.quantization.radar_weight import normalised, radar_map
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.trainable import TrainablePart
 from imkd_edge.sources.timeline import Timeline, infer_with_past
+from imkd_edge.spec import ModelSpec
 
 SAVE_EVERY = 25  # steps
 STEP_RATE = 10  # quantizers' learning rate over the weights': a quantizer's step may move by some per cent in all
@@ -109,7 +111,7 @@ class _Trainer:
         count = self.training.steps
         steps = list(range(first, count))
         for step in steps if self.bar is None else self.bar(f"train {name}")(steps):
-            _advance(trainable, data, optimizer, self.training, step)
+            _advance(trainable, data, optimizer, self.training, step, self.calibration.bundle.spec)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == count:
                 self.state.save(name, step + 1, trainable, optimizer)
 
@@ -198,6 +200,7 @@ def _advance(
     optimizer: torch.optim.Optimizer,
     training: Training,
     step: int,
+    spec: ModelSpec,
 ) -> None:
     """One step of the optimizer."""
     for group, factor in zip(optimizer.param_groups, (1, STEP_RATE), strict=True):
@@ -205,7 +208,8 @@ def _advance(
     optimizer.zero_grad(set_to_none=True)
     for frame in order(training, data.frames, step):
         inputs, targets = data.frame(frame)
-        terms = distillation(trainable.forward(inputs), targets)
+        weight = output_weight(spec, inputs, targets, training.radar)
+        terms = distillation(trainable.forward(inputs), targets, weight)
         total = sum(terms.values()) / training.batch
         if not torch.isfinite(total):
             values = {name: value.item() for name, value in terms.items()}
@@ -214,26 +218,39 @@ def _advance(
     optimizer.step()
 
 
-def distillation(outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Distance of outputs from the float part's, term by term; 0 where they are equal.
+def output_weight(
+    spec: ModelSpec, inputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], share: float
+) -> torch.Tensor | None:
+    """(1,1,H,W) weight of the BEV part's errors, with a share of the radar's map; None: all alike."""
+    if not share or "heatmap" not in targets:
+        return None
+    highest = torch.sigmoid(targets["heatmap"])[0].amax(0).numpy()
+    weight = normalised(radar_map(spec, inputs["radar_grid"].numpy()), highest)
+    return torch.from_numpy(((1 - share) + share * weight).astype(np.float32))[None, None]
+
+
+def distillation(
+    outputs: Mapping[str, torch.Tensor], targets: Mapping[str, torch.Tensor], weight: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """Distance of outputs from the float part's, term by term; 0 where they are equal. weight: of heatmap and box.
 
     depth (N,D,h,w): divergence of the distribution, mean over pixels. heatmap (1,K,H,W), logits: divergence over the
     sum of probabilities. box (1,C,H,W): L1, weighted by the float part's highest probability. Others: squared error
     over the target's square.
     """
-    terms = {}
+    terms, cells = {}, torch.ones(1) if weight is None else weight
     for name, target in targets.items():
         value = outputs[name]
         if name == "depth":
             terms[name] = F.kl_div(value.clamp(min=1e-8).log(), target, reduction="none").sum(1).mean()
         elif name == "heatmap":
             t = torch.sigmoid(target)
-            entropy = F.binary_cross_entropy_with_logits(target, t, reduction="sum")
-            divergence = F.binary_cross_entropy_with_logits(value, t, reduction="sum") - entropy
+            entropy = F.binary_cross_entropy_with_logits(target, t, cells, reduction="sum")
+            divergence = F.binary_cross_entropy_with_logits(value, t, cells, reduction="sum") - entropy
             terms[name] = divergence / t.sum().clamp(min=1)
         elif name == "box":
-            weight = torch.sigmoid(targets["heatmap"]).amax(1, keepdim=True)
-            terms[name] = (weight * (value - target).abs()).sum() / weight.sum().clamp(min=1)
+            highest = torch.sigmoid(targets["heatmap"]).amax(1, keepdim=True)
+            terms[name] = (cells * highest * (value - target).abs()).sum() / highest.sum().clamp(min=1)
         else:
             terms[name] = (value - target).square().sum() / target.square().sum().clamp(min=1e-12)
     return terms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
 from imkd_edge.quantization.graph import resolve_layers
 from imkd_edge.quantization.half import to_half
-from imkd_edge.quantization.ptq import QuantizedPart, solve_part
+from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
@@ -69,7 +70,7 @@ class Recipe:
         if options.qat and options.refine:
             fix = "leave it out, or --qat"
             raise Error(Code.spec_bad_value, "training changes the scales too", "--refine", fix)
-        method = Method(options.method, options.bits, options.percentile, not options.no_equalise)
+        method = Method(options.method, options.bits, options.percentile, not options.no_equalise, options.radar_share)
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
@@ -120,6 +121,7 @@ def quantize(
     state = options.collection or target.with_suffix(".collection.npz")
     calibration = calibrate(bundle, data, options.split, source_options or {}, options.frames, state, threads, bar)
     recipe = replace(recipe, method=usable(recipe.method, calibration))
+    calibration, recipe = _weighted(calibration, recipe, float_layers, Path(state), threads, bar)
     accepted, parts = _make(
         calibration, recipe, float_layers, options.gate, target.with_suffix(".qat.pt"), threads, bar
     )
@@ -145,6 +147,25 @@ def quantize(
     }
 
 
+def _weighted(
+    calibration: Calibration,
+    recipe: Recipe,
+    float_layers: Mapping[str, tuple[str, ...]],
+    state: Path,
+    threads: int,
+    bar: Bar | None,
+) -> tuple[Calibration, Recipe]:
+    """Both as they are; for riac with the radar's map in the weights, and the share that it has there."""
+    if recipe.method.name != "riac":
+        return calibration, recipe
+    from imkd_edge.quantization.riac import weigh_by_radar  # PyTorch only here
+
+    solver = functools.partial(_solve, float_layers=float_layers)
+    calibration, method = weigh_by_radar(calibration, recipe.method, state, solver, threads, bar)
+    training = recipe.training and replace(recipe.training, radar=method.share or 0.0)
+    return calibration, replace(recipe, method=method, training=training)
+
+
 def _make(
     calibration: Calibration,
     recipe: Recipe,
@@ -155,10 +176,7 @@ def _make(
     bar: Bar | None,
 ) -> tuple[Accepted, dict[str, QuantizedPart]]:
     """The parts with their fidelity: put back to float until the gate holds, or trained and only measured."""
-    solved = {
-        name: solve_part(part, calibration.collection, recipe.method, float_layers[name])
-        for name, part in calibration.parts.items()
-    }
+    solved = _solve(calibration, recipe.method, float_layers)
     if recipe.correct and calibration.collection.layers:
         from imkd_edge.quantization.correct import correct  # PyTorch only here
 
@@ -171,6 +189,13 @@ def _make(
 
     parts = train_parts(calibration, solved, recipe.training, state, threads, bar)
     return Accepted(solved, held_out.fidelity(parts), []), parts
+
+
+def _solve(
+    calibration: Calibration, method: Method, float_layers: Mapping[str, tuple[str, ...]]
+) -> dict[str, SolvedPart]:
+    parts, collection = calibration.parts, calibration.collection
+    return {name: solve_part(part, collection, method, float_layers[name]) for name, part in parts.items()}
 
 
 def _metrics(

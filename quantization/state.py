@@ -23,6 +23,7 @@ class Training:
             `qat.STEP_RATE` times as high.
         seed: of the order of the frames.
         weights: train weights and biases too; otherwise only quantizers' steps.
+        radar: share of the radar's map in the weight of the errors, 0..1.
     """
 
     steps: int = 150
@@ -30,6 +31,7 @@ class Training:
     rate: float = 2e-4
     seed: int = 0
     weights: bool = True
+    radar: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or not 0 < self.rate < 1:

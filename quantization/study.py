@@ -24,6 +24,7 @@ import numpy as np
 from imkd_edge.bundle import Bundle, golden_rig, write_atomically
 from imkd_edge.bundle.files import plain, strict_json
 from imkd_edge.bundle.golden import read_golden
+from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.checks.selftest import replay
 from imkd_edge.cli.common import bar, log, parse_options
@@ -31,12 +32,14 @@ from imkd_edge.detector import Detector
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
+from imkd_edge.evaluation.compare import compare
 from imkd_edge.evaluation.run import evaluate_bundle
-from imkd_edge.options import EvalOptions, RunOptions
+from imkd_edge.options import CompareOptions, EvalOptions, RunOptions
 from imkd_edge.quantization.accept import Accepted, HeldOut, accept
-from imkd_edge.quantization.calibrate import calibrate
+from imkd_edge.quantization.calibrate import calibrate, radar_collection
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.quantize import Recipe, write
+from imkd_edge.quantization.radar_weight import KINDS, OWN, blend
 from imkd_edge.quantization.state import Training
 from imkd_edge.training.ablation_report import summary, table
 
@@ -63,7 +66,8 @@ def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]
 def label(method: Method) -> str:
     """A row's name, such as "percentile 99.9, 8 bits"."""
     setting = f" {method.percentile:g}" if method.name == "percentile" else ""
-    plain = " without equalisation" if method.name == "fisher" and not method.equalise else ""
+    setting = setting if method.share is None else f" {method.share:g}"
+    plain = " without equalisation" if method.sensitive and not method.equalise else ""
     return f"{method.name}{setting}{plain}, {method.bits} bits"
 
 
@@ -97,6 +101,8 @@ class Study:
             settings |= {"bytes": sizes, "int8_share": card["int8_share"]}
         draws = {metric: np.round(values, 3).tolist() for metric, values in measured.get("bootstrap", {}).items()}
         row = {"row": title, "seed": self._seed, **settings, "metrics": measured["metrics"], "bootstrap": draws}
+        if card:
+            row["fidelity"] = self._fidelity(bundle)
         self.result["runs"].append(plain(row))
         self.result["summary"] = summaries(self.result["runs"])
         text = strict_json(self.result, indent=1, sort_keys=True) + "\n"
@@ -121,6 +127,20 @@ class Study:
             run=RunOptions(threads=run.threads),
             track=bar("eval"),
         )
+
+    def _fidelity(self, bundle: Bundle) -> dict[str, Any]:
+        """`Fidelity.row` on frames of the measured split."""
+        options = CompareOptions(split=self._run.split)
+        result = compare(
+            self.calibration.bundle,
+            bundle,
+            self._run.data,
+            options,
+            source_options=self._source_options,
+            threads=self._run.threads,
+            track=bar("compare"),
+        )
+        return result["engines"]["onnxruntime"]["fidelity"]
 
     def calibrators(self) -> None:
         """The float bundle, every method at every width, one in the float16 typing, the default refined and trained."""
@@ -151,6 +171,20 @@ class Study:
         title = f"{TRAINING_ROWS[training.weights]}, {method.bits} bits"
         self.row(title, make_bundle, **asdict(method), training=asdict(training))
 
+    def radar(self) -> None:
+        """fisher, and riac with each share of the radar's map, of its mirror image, and of another frame's map."""
+        fisher = [Method("fisher", bits) for bits in self._run.bits]
+        for method in fisher:
+            self.row(label(method), self._maker(Recipe(method)), **asdict(method))
+        for kind in KINDS:
+            state = self._run.state and self._run.state / f"{self._seed}.{kind}.npz"
+            weighted = radar_collection(self.calibration, kind, state, self._run.threads, bar)
+            for bits, share in product(self._run.bits, self._run.radar_share):
+                method = Method("riac", bits, share=share)
+                collection = blend(self.calibration.collection, weighted, share)
+                title = label(method) + ("" if kind == OWN else f", {kind} map")
+                self.row(title, self._maker(Recipe(method), collection), **asdict(method), map=kind)
+
     def jitter(self) -> None:
         """Methods with ranges changed at random by up to 2 %: as good a choice as before, so their spread is noise."""
         for draw, method in product(range(self._run.jitter), self._selected_methods()):
@@ -171,18 +205,18 @@ class Study:
             returned = [asdict(item) for item in accepted.returned]
             self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, returned=returned)
 
-    def _solved(self, method: Method) -> dict[str, SolvedPart]:
-        parts, collection = self.calibration.parts, self.calibration.collection
+    def _solved(self, method: Method, collection: Collection | None = None) -> dict[str, SolvedPart]:
+        parts, collection = self.calibration.parts, collection or self.calibration.collection
         return {name: solve_part(part, collection, method) for name, part in parts.items()}
 
     def _write(self, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None = None) -> Bundle:
         return write(self.calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe, accepted=accepted)
 
-    def _maker(self, recipe: Recipe) -> Callable[[], Bundle]:
-        """A function that makes one row's bundle."""
+    def _maker(self, recipe: Recipe, collection: Collection | None = None) -> Callable[[], Bundle]:
+        """A function that makes one row's bundle; collection: instead of the calibration's."""
 
         def make_bundle() -> Bundle:
-            parts = {name: part.quantized() for name, part in self._solved(recipe.method).items()}
+            parts = {name: part.quantized() for name, part in self._solved(recipe.method, collection).items()}
             return self._write(parts, recipe)
 
         return make_bundle
@@ -211,7 +245,10 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in range(len(run.bundles)):
         with tempfile.TemporaryDirectory() as folder:
             study = Study(run, seed, result, Path(folder))
-            (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)()
+            if run.radar_share:
+                study.radar()
+            else:
+                (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)()
     for rows in summaries(result["runs"]).values():
         log().print(table(rows))
 
@@ -241,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="COPIES",
         help="instead: copies of --methods with ranges jittered by 2 %%",
     )
+    add("--radar-share", type=float, nargs="+", default=[], help="instead: riac with these shares, and its placebos")
     add("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
     return parser
 

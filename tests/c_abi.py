@@ -27,7 +27,8 @@ def fields(text: str) -> list[tuple[str, type]]:
 
 class Options(ctypes.Structure):
     _fields_ = fields(
-        "u32 struct_size, i32 threads, text engine device, f32 score_threshold, u32 reserved debug stage_times"
+        "u32 struct_size, i32 threads, text engine device, f32 score_threshold,"
+        "u32 reserved debug stage_times, text trust"
     )
 
 

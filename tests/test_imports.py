@@ -14,7 +14,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WORKSTATION = ("training", "quantization", "calibration")  # folders beside imkd_edge/, subpackages of imkd_edge
 HEAVY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors", "modelopt", "torch_tensorrt"}
-LATE = {"cv2", "onnxruntime", "rosbags", "mcap", "foxglove", "google.protobuf", *HEAVY}  # never at `import imkd_edge`
+LATE = {
+    "cv2",
+    "onnxruntime",
+    "cryptography",
+    "rosbags",
+    "mcap",
+    "foxglove",
+    "google.protobuf",
+    *HEAVY,
+}  # never at `import imkd_edge`
 
 # Package -> what its modules must not import, however deep inside a function.
 FORBIDDEN = {

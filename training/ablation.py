@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +28,8 @@ from imkd_edge.training.program import open_dataset, train_stages, train_teacher
 
 PLANS = Path(__file__).parent / "ablations"
 RESULT, RESULTS = "result.json", "results.json"  # of a run, and of all
-PLAN_KEYS = {"config": str, "data": str, "split": str, "seeds": list, "metrics": list, "common": dict, "rows": dict}
+PLAN_KEYS = {"config": str, "data": str, "split": str, "options": dict, "seeds": list, "metrics": list, "common": dict}
+PLAN_KEYS |= {"rows": dict}
 RESAMPLED = re.compile(r"\w+_(bev|3d)_ap40_(easy|moderate|hard)")
 
 
@@ -41,12 +42,14 @@ class Row:
     tree: dict[str, Any]  # the settings as written: a key that a later version adds does not make it another run
     split: str  # of the evaluation
     condition: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)  # of the evaluation's reader, over the training's
 
     def digest(self, seed: int) -> str:
         """Identifies a run by its tree and seed, without code, path of the data, and an unused teacher."""
         unused = () if self.settings.distill.active else ("teacher", "distill")
         tree = {key: value for key, value in self.tree.items() if key not in unused}
-        text = json.dumps([tree, self.split, self.condition, seed], sort_keys=True)
+        evaluation = [self.split, self.condition, *([self.options] if self.options else [])]
+        text = json.dumps([tree, *evaluation, seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -97,7 +100,7 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
         condition_of(condition)
         row_tree = merged(base, changes)
         settings = from_dict(merged(row_tree, source_tree), f"{path} [rows.{row}]")
-        rows.append(Row(row, settings, row_tree, split, condition))
+        rows.append(Row(row, settings, row_tree, split, condition, tree.get("options", {})))
     seeds, metrics = tuple(tree.get("seeds", (0,))), tuple(tree.get("metrics", ()))
     common = from_dict(merged(base, source_tree), f"{path} [common]")
     return Plan(path.stem, source, split, seeds, metrics, common, tuple(rows))
@@ -207,7 +210,7 @@ def teacher_record(folder: Path) -> dict[str, Any]:
 
 def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Track | None = None) -> dict[str, Any]:
     """The record of a trained run: row, seed, digest, commit, config, curve (a line per epoch), metrics, bootstrap."""
-    selection = choose(plan.data, plan.split, row.settings.data.options)
+    selection = choose(plan.data, plan.split, {**row.settings.data.options, **row.options})
     kind = selection.source.kind
     options = EvalOptions(split=plan.split, per_range=kind == "astyx", condition=row.condition)
     detect = CheckpointDetector(folder / CHECKPOINT, options.score, selection.source)

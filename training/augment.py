@@ -14,6 +14,7 @@ from imkd_edge.frames import Ego
 from imkd_edge.rig import CameraCalibration, RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.plane import Plane
+from imkd_edge.sources.radar_noise import NOISES, disturb
 from imkd_edge.training.sections import AugmentConfig
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # ego and radar frames: y -> -y
@@ -145,7 +146,10 @@ def _rotate_and_scale_boxes(boxes: np.ndarray, R: np.ndarray, angle: float, scal
 
 
 def drop(sample: Sample, rng: np.random.Generator, config: AugmentConfig) -> Sample:
-    """Drops radar points, and with the config's probabilities a camera or all radars."""
+    """Drops radar points, and with the config's probabilities disturbs the radars, drops them or a camera."""
+    if config.noisy_radar and rng.random() < config.noisy_radar:
+        kind = list(NOISES)[int(rng.integers(len(NOISES)))]
+        sample = disturb(sample, kind, rng.uniform(), rng)
     radar, frames = sample.radar, sample.frames
     if config.drop_points:
         share = rng.uniform(0, config.drop_points)

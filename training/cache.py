@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from imkd_edge.training.data import Features, FrameDataset
 
 HERE = Path(__file__).parent
+DRAWN_BY = ("augment.py", "data.py", "inputs.py")  # the images of a frame
 KINDS = {kind.__name__: kind for kind in (Sample, Truth, RadarSweep, Ego)}
 SAMPLES, FEATURES = "samples-", "features-"  # prefixes of the folders in a cache
 Tensors = dict[str, torch.Tensor]
@@ -102,7 +103,7 @@ class FeatureFiles:
         image = json.loads(settings.spec.to_json())["image"]
         augment = settings.augment
         draws = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour]
-        code = [_hash(path.read_bytes()) for path in (HERE / "augment.py", HERE / "data.py", Path(_core.__file__))]
+        code = [_hash(path.read_bytes()) for path in (*(HERE / f for f in DRAWN_BY), Path(_core.__file__))]
         key = _key(source.key, image, draws, code, _weights(backbone), torch.__version__)
         self.files = FrameFiles(source.folder / f"{FEATURES}{key}")
 

@@ -84,8 +84,11 @@ def _check_distill(config: Config) -> Problems:
     distill = config.distill
     if distill.radar_active and "log_count" not in [f.statistic for f in config.spec.radar.features]:
         yield "[distill] radar_active without a radar statistic log_count", "add it to [spec.radar], or set it false"
-    if config.data.unlabelled and not distill.has_terms:
-        yield "[data] unlabelled, and [distill] has no term that teaches without labels", "set radar, fused or response"
+    if config.data.has_unlabelled and config.data.unlabelled_truth == "none" and not distill.has_terms:
+        problem = "[data] unlabelled, and [distill] has no term that teaches without labels"
+        yield problem, 'set radar, fused or response, or unlabelled_truth = "teacher"'
+    if config.data.has_unlabelled and config.data.unlabelled_truth == "teacher" and not distill.active:
+        yield '[data] unlabelled_truth = "teacher", and [distill] has no teacher', "set inherit = true, or a term"
     if distill.groups and ("fused" not in distill.levels or config.model.bev_channels % 2):
         yield "[distill] groups splits the channels of the fused map", 'add "fused" to levels, with even bev_channels'
 

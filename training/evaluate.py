@@ -22,7 +22,8 @@ from imkd_edge.sources.timeline import Timeline
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, student_of
 from imkd_edge.training.config import from_dict
-from imkd_edge.training.data import SELECT_SENSORS, collate, network_inputs, radar_grid
+from imkd_edge.training.data import SELECT_SENSORS, collate
+from imkd_edge.training.inputs import network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.teacher import Teacher
 from imkd_edge.training.temporal import is_blind, past_motions, warp_history

@@ -74,11 +74,13 @@ def checkpoint_of(path: Path) -> Path:
 class FoundObjects(Source):
     """A source with what a network finds in place of its labels."""
 
-    def __init__(self, source: Source, checkpoint: Path, score: float):
+    def __init__(self, source: Source, checkpoint: Path, score: float, labels: Mapping[str, str] | None = None):
+        """labels: label of the data -> class of the network; objects get the first label of their class."""
         self.source, self.names, self.objects, self.without_lidar = copy.copy(source), source.names, 0, 0
         self.kind = f"{source.kind}, labelled from a score of {score:g}"  # a folder is continued with the same score
         self.detect = CheckpointDetector(checkpoint, score, source)
         self.classes = [item.name for item in self.detect.spec.head.classes]
+        self.label_of = {name: label for label, name in reversed(list((labels or {}).items()))}
         for key in PASSED_ON:
             if hasattr(source, key):
                 setattr(self, key, getattr(source, key))
@@ -100,7 +102,7 @@ class FoundObjects(Source):
             return replace(sample, truth=None)
         boxes, scores, labels = self.detect(sample)[:3]
         self.objects += len(boxes)
-        return replace(sample, truth=found(boxes, scores, labels))
+        return replace(sample, truth=found(boxes, scores, [self.label_of.get(label, label) for label in labels]))
 
 
 def found(boxes: np.ndarray, scores: np.ndarray, labels: list[str]) -> Truth:

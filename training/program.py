@@ -25,6 +25,7 @@ from imkd_edge.training.cache import CachedSource
 from imkd_edge.training.checkpoint import CHECKPOINT, LABELS, STUDENT, TEACHER, load_teacher
 from imkd_edge.training.config import Config, from_dict, load_config
 from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.label import FoundObjects
 from imkd_edge.training.run import Run
 from imkd_edge.training.sections import DataConfig
 from imkd_edge.training.source_weights import SourceWeights, read_source
@@ -124,8 +125,8 @@ def train_stages(
             train_teacher(settings, options, dataset, labels=labels, progress=progress, watch=watch)
         networks = load_teacher(options.teacher or options.out, settings, labels)
 
-    if settings.data.unlabelled:
-        dataset = with_unlabelled(dataset, cache)
+    if settings.data.has_unlabelled:
+        dataset = with_unlabelled(dataset, cache, (options.teacher or options.out) / TEACHER / CHECKPOINT)
     torch.manual_seed(options.seed)
     stage = StudentStage(settings, *networks).to(device)
     origin = {"name": weights.name, "licence": weights.licence} if weights else None
@@ -219,17 +220,26 @@ def open_dataset(settings: Config, seed: int, cache: Path | None = None, source:
     return FrameDataset(CachedSource(source, settings.data, cache) if cache else source, names, settings, seed)
 
 
-def with_unlabelled(dataset: FrameDataset, cache: Path | None = None) -> FrameDataset:
+def with_unlabelled(dataset: FrameDataset, cache: Path | None = None, teacher: Path | None = None) -> FrameDataset:
     """The data set, and in every epoch the frames of [data] unlabelled too.
+
+    `teacher` is the checkpoint that finds their objects, for unlabelled_truth = "teacher".
 
     Raises: Error train_no_data, those of the source.
     """
     settings, data = dataset.config, dataset.config.data
-    other = open_with(data.unlabelled, _reader_options(data, data.unlabelled))
-    names = split_names(other, data.unlabelled_split, data.unlabelled, Code.train_no_data)
+    where, other = data.unlabelled or data.source, dataset.source
+    if data.unlabelled:
+        other = open_with(where, _reader_options(data, where))
+    elif isinstance(other, CachedSource):
+        other = other.source
+    names = split_names(other, data.unlabelled_split, where, Code.train_no_data)
     if cache:
-        other = CachedSource(other, replace(data, source=data.unlabelled), cache)
-    joined = PartlyLabelled(dataset.source, other, names)
+        other = CachedSource(other, replace(data, source=where), cache)
+    if data.unlabelled_truth == "teacher":
+        assert teacher is not None
+        other = FoundObjects(other, teacher, data.unlabelled_score, data.classes)
+    joined = PartlyLabelled(dataset.source, other, names, truth=data.unlabelled_truth != "none")
     result = FrameDataset(joined, [*dataset.names, *(PREFIX + name for name in names)], settings, dataset.seed)
     result.memory = dataset.memory
     return result

@@ -25,6 +25,7 @@ from imkd_edge.training.data import ORDER, FrameDataset, collate, measure_contra
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.events import Events
 from imkd_edge.training.pace import Pace
+from imkd_edge.training.sampling import class_shares, epoch_order
 from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage
 from imkd_edge.training.validation import Best, Validation
@@ -67,6 +68,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(stage.device.type, enabled=settings.train.precision == "float16")
         self.model = distributed.wrap(stage)
         self.contract: str | None = None  # JSON of what a student is trained on
+        self.shares: np.ndarray | None = None  # of the frames in an epoch, see class_shares
         self.batches: list[list[int]] = []  # of the current epoch; the loader, whose workers persist, reads this list
 
     @property
@@ -157,6 +159,8 @@ class Run:
         """Reads the data once, in the source's order, prepares a new stage and returns the loader of batches."""
         # Samples, then the features of a frozen backbone, go to memory or to the cache.
         self.dataset.load(progress)
+        if self.settings.data.balance:
+            self.shares = class_shares(self.dataset.class_names())
         if self.contract is None and self.stage.name == STUDENT and distributed.rank() == 0:
             self.contract = measure_contract(self.dataset).to_json()
         self.dataset.sensors, self.dataset.radar = self.stage.sensors, self.stage.radar
@@ -185,7 +189,7 @@ class Run:
         """Trains one epoch and returns its log line: "epoch" (number of finished ones), mean "losses", and the pace."""
         config, epoch = self.settings.train, self.epoch
         self.dataset.epoch = epoch
-        order = np.random.default_rng([self.seed, ORDER, epoch]).permutation(len(self.dataset)).tolist()
+        order = epoch_order(len(self.dataset), np.random.default_rng([self.seed, ORDER, epoch]), self.shares)
         self.batches[:] = micro_batches(order, config)
         steps = len(self.batches) // config.accumulate
         pace.begin_epoch()

@@ -29,19 +29,29 @@ class DataConfig:
     source: str = "synth"  # argument of open_source; --data overrides it
     options: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the source
     split: str = "train"
-    unlabelled: str = ""  # another source, of frames that teach the student without labels; --unlabelled overrides it
+    # Frames that teach the student beside the labelled ones: another source (--unlabelled overrides it), or with a
+    # split alone, but "all", the same source.
+    unlabelled: str = ""
     unlabelled_split: str = "all"
+    unlabelled_truth: str = "none"  # what they teach beside the terms, one of UNLABELLED_TRUTHS
+    unlabelled_score: float = 0.3  # least score of an object that the teacher finds
     sensors: str = "both"  # inputs of the student, one of SENSORS
     # The dataset's label -> the spec's class; labels not listed are background.
     classes: dict[str, str] = field(default_factory=dict)
     vehicles: list[str] = field(default_factory=list)  # the dataset's labels whose footprints are segmented
     keep: bool = True  # decoded samples stay in memory or in the cache; else every epoch decodes them again
+    balance: bool = False  # draw the frames of an epoch so that every class is in equally many of them (CBGS)
     limit: int = 0  # only the first frames of the split; 0 = all
     licence: str = ""  # of the data, for the model card
 
     def without_paths(self, source: str = "") -> DataConfig:
         """The same with `source` in place of the source's path, and a word in place of the unlabelled one's."""
         return replace(self, source=source, unlabelled="other" if self.unlabelled else "")
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether frames without labels take part."""
+        return bool(self.unlabelled) or self.unlabelled_split not in ("", "all")
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ class AugmentConfig:
     image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
     colour: float = 0.0  # brightness and contrast, uniform 1 +-
     drop_points: float = 0.0  # share of dropped radar points, uniform from 0
+    noisy_radar: float = 0.0  # share of the examples whose radar has one kind of noise, of a random strength
     drop_camera: float = 0.0  # probability that a camera is absent
     drop_radar: float = 0.0  # probability that all radars are absent
     mix: float = 0.0  # probability that a line through the ego cuts an example and the next one of the batch fills it
@@ -157,11 +168,13 @@ RADAR_TARGETS = ("features", "heatmap")
 RESPONSE_WEIGHTS = ("gaussian", "either", "difference")
 FUSIONS = ("concat", "sum")
 SENSORS = ("both", "camera", "radar")
+# No objects; those that the source has, such as corrected ones of `imkd-edge label`; those that the teacher finds.
+UNLABELLED_TRUTHS = ("none", "own", "teacher")
 # Keys of numbers that must be above 0, and of those that must be at most 1.
 POSITIVE = {"epochs", "label_epochs", "batch", "accumulate", "rate", "clip", "val_every"}
 POSITIVE |= {"channels", "camera_channels", "bev_channels", "sensor_channels"}
 SHARES = {"warmup", "ema", "empty", "background", "scale", "image_scale", "colour", "mix"}
-SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past"}
+SHARES |= {"drop_points", "drop_camera", "drop_radar", "drop_past", "noisy_radar", "unlabelled_score"}
 CHOICES = {
     ("distill", "intensity"): INTENSITIES,
     ("distill", "label_mask"): LABEL_MASKS,
@@ -170,6 +183,7 @@ CHOICES = {
     ("distill", "response_weight"): RESPONSE_WEIGHTS,
     ("model", "fusion"): FUSIONS,
     ("data", "sensors"): SENSORS,
+    ("data", "unlabelled_truth"): UNLABELLED_TRUTHS,
     ("train", "precision"): PRECISIONS,
 }
 SECTIONS = {

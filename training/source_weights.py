@@ -63,7 +63,7 @@ def _read_bundle(name: str) -> SourceWeights:
     tensors: Tensors = {}
     folded: Tensors = {}
     for part in PARTS:
-        graph = onnx.load(bundle.file(f"{part}.onnx")).graph
+        graph = onnx.load_from_string(bundle.read(f"{part}.onnx")).graph
         restore_float(graph)
         if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.node):
             what, fix = "a quantized bundle, whose weights are rounded", "name the float bundle that it was made of"

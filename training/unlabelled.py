@@ -1,4 +1,7 @@
-"""Frames without labels that teach beside labelled ones: by the terms of the distillation, without detection losses."""
+"""Frames without labels that teach beside labelled ones: by the terms of the distillation, without detection losses.
+
+Their rivals are frames whose objects a teacher finds, and frames with labels of another source.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ PREFIX = "unlabelled/"  # of the names and scenes of such frames
 
 
 class PartlyLabelled(Source):
-    """A source, and after its frames those of another one without their labels."""
+    """A source, and after its frames those of another one, without their labels unless `truth` is set."""
 
-    def __init__(self, labelled: Source, unlabelled: Source, names: list[str]):
-        self.labelled, self.unlabelled, self.kind = labelled, unlabelled, labelled.kind
+    def __init__(self, labelled: Source, unlabelled: Source, names: list[str], truth: bool = False):
+        self.labelled, self.unlabelled, self.kind, self.truth = labelled, unlabelled, labelled.kind, truth
         self.intensity, self.traffic = getattr(labelled, "intensity", ""), getattr(labelled, "traffic", "")
         self.names = [*labelled.names, *(PREFIX + name for name in names)]
 
@@ -31,7 +34,8 @@ class PartlyLabelled(Source):
         if is_labelled(name):
             return self.labelled[name]
         sample = self.unlabelled[name.removeprefix(PREFIX)]
-        return replace(sample, name=name, scene=PREFIX + sample.scene, truth=None)
+        truth = sample.truth if self.truth else None
+        return replace(sample, name=name, scene=PREFIX + sample.scene, truth=truth)
 
 
 def is_labelled(name: str) -> bool:

@@ -161,13 +161,14 @@ py::dict device_tensors(SharedDetector& self) {  // name -> (address, shape, dty
 std::unique_ptr<SharedDetector> make(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera,
                                      std::shared_ptr<Engine> bev, const std::string& device, int threads,
                                      double score_threshold, bool debug, bool stage_times,
-                                     const std::optional<Contract>& contract) {
+                                     const std::optional<Contract>& contract, bool unsigned_bundle) {
   DetectorOptions options;
   options.device = device;
   options.threads = threads;
   options.score_threshold = score_threshold;
   options.debug = debug;
   options.stage_times = stage_times;
+  options.unsigned_bundle = unsigned_bundle;
   return std::unique_ptr<SharedDetector>(
       new SharedDetector{Detector(spec, rig, std::move(camera), std::move(bev), options, contract), {}, {}});
 }
@@ -230,7 +231,7 @@ Raises:
       .def(py::init(&make), py::arg("spec"), py::arg("rig"), py::arg("camera"), py::arg("bev"),
            py::arg("device") = "auto", py::arg("threads") = 0, py::arg("score_threshold") = -1.0,
            py::arg("debug") = false, py::arg("stage_times") = false, py::arg("contract") = py::none(),
-           py::call_guard<py::gil_scoped_release>())
+           py::arg("unsigned_bundle") = false, py::call_guard<py::gil_scoped_release>())
       .def("infer", &infer, py::arg("frames"), py::arg("radar"), py::arg("ego") = py::none(),
            py::arg("timestamp_ns") = 0, py::arg("camera_timestamps_ns") = py::none(),
            py::arg("camera_T_world_ego") = py::none())

@@ -37,6 +37,17 @@ class PyEngine : public Engine, public py::trampoline_self_life_support {
  public:
   std::string name() const override { PYBIND11_OVERRIDE_PURE(std::string, Engine, name, ); }
   void load(const std::string& onnx_path) override { PYBIND11_OVERRIDE_PURE(void, Engine, load, onnx_path); }
+  // To a method in Python the content is bytes.
+  void load_content(const std::string& onnx_path, const std::string& onnx) override {
+    {
+      py::gil_scoped_acquire gil;
+      if (const py::function method = py::get_override(static_cast<const Engine*>(this), "load_content")) {
+        method(onnx_path, py::bytes(onnx));
+        return;
+      }
+    }
+    load(onnx_path);
+  }
   std::vector<TensorInfo> inputs() const override { PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, inputs, ); }
   std::vector<TensorInfo> outputs() const override {
     PYBIND11_OVERRIDE_PURE(std::vector<TensorInfo>, Engine, outputs, );
@@ -116,6 +127,15 @@ void bind_engine(py::module_& m) {
       .def(py::init<>())
       .def("name", &Engine::name)
       .def("load", &Engine::load, py::arg("onnx_path"), released)
+      .def(
+          "load_content",
+          [](Engine& engine, const std::string& onnx_path, const py::bytes& onnx) {
+            const std::string content = onnx;
+            py::gil_scoped_release release;
+            engine.load_content(onnx_path, content);
+          },
+          py::arg("onnx_path"), py::arg("onnx"),
+          "As load, with the content of the file; without a method of its own an engine reads the file again.")
       .def("inputs", &Engine::inputs)
       .def("outputs", &Engine::outputs)
       .def("bind", &bind_array, py::arg("tensor"), py::arg("array"))

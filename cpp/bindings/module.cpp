@@ -34,13 +34,14 @@ const char* identifier(Code code) {
     NAME(source_bad_time) NAME(source_bad_split)
     NAME(bundle_missing) NAME(bundle_manifest) NAME(bundle_unknown_key) NAME(bundle_missing_key) NAME(bundle_version)
     NAME(bundle_missing_file) NAME(bundle_checksum) NAME(bundle_bad_path) NAME(bundle_tensor_mismatch)
-    NAME(bundle_bad_value)
+    NAME(bundle_bad_value) NAME(bundle_unsigned) NAME(signature_malformed) NAME(signature_unknown_key)
+    NAME(signature_wrong) NAME(bundle_rolled_back) NAME(trust_bad_value)
     NAME(engine_unavailable) NAME(engine_load) NAME(engine_bind) NAME(engine_run) NAME(engine_stale) NAME(detector_busy)
     NAME(forked)
     NAME(device_unavailable) NAME(device_failed)
     NAME(train_config) NAME(train_checkpoint) NAME(train_diverged) NAME(train_no_data)
     NAME(calibration_few_frames) NAME(calibration_no_radar) NAME(calibration_other_rig) NAME(quantized_already)
-    NAME(missing_extra) NAME(write_failed) NAME(abi_mismatch)
+    NAME(missing_extra) NAME(write_failed) NAME(abi_mismatch) NAME(missing_library)
     // clang-format on
 #undef NAME
   }

@@ -11,6 +11,7 @@
 #include "json.hpp"
 #include "onnx_external.hpp"
 #include "sha256.hpp"
+#include "trust.hpp"
 
 namespace fs = std::filesystem;
 
@@ -64,7 +65,7 @@ std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
 bool plain_name(const std::string& name) {
   constexpr const char* kAllowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
   return !name.empty() && name.size() <= 255 && name.find_first_not_of(kAllowed) == std::string::npos &&
-         name[0] != '.' && name != "manifest.json";
+         name[0] != '.' && name != "manifest.json" && name != kSignatureFile;
 }
 
 void check_object(const Json& value, const std::string& where) {
@@ -79,8 +80,8 @@ void check_shape(const Json& manifest) {
   if (!schema.is_number_integer() || schema != Bundle::kVersion)
     throw Error(Code::bundle_version, "is " + schema.dump() + ", this build reads " + std::to_string(Bundle::kVersion),
                 "schema", "update imkd_edge, or export the bundle again with this version");
-  json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance", "contract"}, {json::kBundleCodes, ""},
-                   {"contract"});
+  json::check_keys(manifest, {"schema", "spec", "files", "metrics", "provenance", "contract", "revision"},
+                   {json::kBundleCodes, ""}, {"contract", "revision"});
   for (const char* key : {"spec", "files", "metrics", "provenance"}) check_object(manifest[key], key);
   for (const char* name : kRequired)
     if (!manifest["files"].contains(name))
@@ -137,7 +138,13 @@ Json read_manifest(const std::string& text, const std::string& path) {
   }
 }
 
-void check_file(const fs::path& folder, const std::string& name, const Json& entry, const std::string& where) {
+// The size and SHA-256 of a file, as its entry in the manifest lists them.
+struct Listed {
+  std::uintmax_t bytes = 0;
+  std::string sha256;
+};
+
+Listed read_entry(const std::string& name, const Json& entry, const std::string& where) {
   if (!plain_name(name))
     throw Error(Code::bundle_bad_path, "\"" + name.substr(0, 80) + "\" is not a plain file name", where,
                 "use letters, digits, '.', '_' and '-' only, no folder, no leading dot");
@@ -149,34 +156,68 @@ void check_file(const fs::path& folder, const std::string& name, const Json& ent
       sha.get<std::string>().find_first_not_of("0123456789abcdef") != std::string::npos)
     throw Error(Code::bundle_bad_value, "sha256 must be 64 hex digits in lower case", at, kAgain);
   if (!bytes.is_number_unsigned()) throw Error(Code::bundle_bad_value, "bytes must be a whole number >= 0", at, kAgain);
+  return {bytes.get<std::uintmax_t>(), sha.get<std::string>()};
+}
 
+// Reads a file once, and throws where it is not the listed one; returns its content if it is to be kept.
+std::string read_checked(const fs::path& folder, const std::string& name, const Listed& listed, bool keep) {
   const std::uintmax_t size = checked_size(folder, name);
-  if (size != bytes.get<std::uintmax_t>())
-    throw Error(Code::bundle_checksum, "has " + std::to_string(size) + " bytes, the manifest lists " + bytes.dump(),
+  if (size != listed.bytes)
+    throw Error(Code::bundle_checksum,
+                "has " + std::to_string(size) + " bytes, the manifest lists " + std::to_string(listed.bytes),
                 (folder / name).string(), kAgain);
   Sha256 hash;
-  std::string part;  // an ONNX file in memory, so that the bytes searched are the bytes hashed
-  const bool onnx = fs::path(name).extension() == ".onnx";
+  std::string content;
   read_blocks(folder / name, size, [&](const char* data, std::size_t count) {
     hash.update(data, count);
-    if (onnx) part.append(data, count);
+    if (keep) content.append(data, count);
   });
   const std::string digest = hash.hex();
-  const std::string listed = sha.get<std::string>();
-  if (digest != listed)
+  if (digest != listed.sha256)
     throw Error(Code::bundle_checksum,
-                "has SHA-256 " + digest.substr(0, 12) + "…, the manifest lists " + listed.substr(0, 12) + "…",
+                "has SHA-256 " + digest.substr(0, 12) + "…, the manifest lists " + listed.sha256.substr(0, 12) + "…",
                 (folder / name).string(), kAgain);
+  return content;
+}
+
+void check_file(const fs::path& folder, const std::string& name, const Json& entry, const std::string& where) {
+  const bool onnx = fs::path(name).extension() == ".onnx";
+  const std::string part = read_checked(folder, name, read_entry(name, entry, where), onnx);
   if (const char* fault = external_tensors(part.data(), part.size()))
     throw Error(Code::bundle_bad_path, fault, (folder / name).string(),
                 "export the model with its tensors inside the file");
+}
+
+std::int64_t read_revision(const Json& manifest, const std::string& where) {
+  if (!manifest.contains("revision")) return 0;
+  const Json& revision = manifest["revision"];
+  if (!revision.is_number_unsigned() || revision.get<std::uint64_t>() > std::uint64_t{kMaxRevision})
+    throw Error(Code::bundle_bad_value, "must be a whole number from 0 to " + std::to_string(kMaxRevision),
+                where + ": revision", "sign the bundle with another --revision");
+  return revision.get<std::int64_t>();
+}
+
+std::string read_small(const fs::path& folder, const char* name, std::uintmax_t limit, Code too_large) {
+  const std::uintmax_t size = checked_size(folder, name);
+  if (size > limit)
+    throw Error(too_large, "has " + std::to_string(size) + " bytes, more than " + std::to_string(limit),
+                (folder / name).string(), kAgain);
+  std::string text;
+  read_blocks(folder / name, limit, [&](const char* data, std::size_t count) { text.append(data, count); });
+  return text;
+}
+
+std::optional<std::string> read_signature(const fs::path& folder) {
+  std::error_code failed;
+  if (!fs::exists(fs::symlink_status(folder / kSignatureFile, failed))) return {};
+  return read_small(folder, kSignatureFile, kMaxSignature, Code::signature_malformed);
 }
 
 // Every file of the folder must be in the manifest, so that a checksum covers it.
 void check_nothing_else(const fs::path& folder, const Json& files) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    if (name != "manifest.json" && !files.contains(name))
+    if (name != "manifest.json" && name != kSignatureFile && !files.contains(name))
       throw Error(Code::bundle_unknown_key, "the manifest does not list the file " + name, folder.string(),
                   "remove it, or list it under \"files\"");
   }
@@ -184,22 +225,23 @@ void check_nothing_else(const fs::path& folder, const Json& files) {
 
 }  // namespace
 
-Bundle Bundle::load(const std::string& path) {
+Bundle Bundle::load(const std::string& path, const std::string& trust) {
+  const Trust trusted(trust);
   std::error_code failed;
   const fs::path folder = fs::canonical(path, failed);
   if (failed || !fs::is_directory(folder, failed))
     throw Error(Code::bundle_missing, "there is no bundle folder", path,
                 "give the path of a folder NAME.imkd that holds manifest.json");
   const std::string where = (folder / "manifest.json").string();
-  const std::uintmax_t size = checked_size(folder, "manifest.json");
-  if (size > kMaxManifest)
-    throw Error(Code::bundle_manifest,
-                "has " + std::to_string(size) + " bytes, more than " + std::to_string(kMaxManifest), where, kAgain);
 
   Bundle bundle;
   bundle.path = folder.string();
-  read_blocks(where, kMaxManifest, [&](const char* data, std::size_t count) { bundle.manifest.append(data, count); });
+  bundle.manifest = read_small(folder, "manifest.json", kMaxManifest, Code::bundle_manifest);
+  // Before anything is parsed; every other file is held against these bytes.
+  bundle.signature = trusted.check(bundle.manifest, read_signature(folder), (folder / kSignatureFile).string());
   const Json manifest = read_manifest(bundle.manifest, where);
+  bundle.revision = read_revision(manifest, where);
+  trusted.check_revision(bundle.revision, where);
   bundle.spec = read_spec(manifest["spec"], where);
   bundle.contract = read_contract(manifest, bundle.spec, where);
   const Json& files = manifest["files"];
@@ -214,6 +256,11 @@ std::string Bundle::file(const std::string& name) const {
     throw Error(Code::bundle_missing_file, "the bundle has no file " + name, path,
                 "see \"files\" in its manifest.json");
   return (fs::path(path) / name).string();
+}
+
+std::string Bundle::read(const std::string& name) const {
+  const fs::path folder = fs::path(file(name)).parent_path();
+  return read_checked(folder, name, read_entry(name, Json::parse(manifest)["files"][name], path), true);
 }
 
 }  // namespace imkd

@@ -25,6 +25,7 @@ struct Detector::State {
   ContractCheck check_contract;
   SensorMemory memory;
   bool has_rig = false;
+  bool unsigned_bundle = false;
   std::string why_not_cuda;
   EgoMotion motion;
   FrameSet input;  // a copy of the caller's, as its poses are orthonormalised; a member to reuse its memory
@@ -170,6 +171,9 @@ void Detector::State::resolve_radars(const FrameSet& frames) {
   check_contract.set(WarningCode::ego_motion, is_displaced(motion, frame.sweeps.data(), frame.sweep_count),
                      "the ego motion is unknown, and a radar sweep is older than one period: its points stay where the "
                      "vehicle was; give FrameSet::ego, or the sweeps' poses");
+  check_contract.set(
+      WarningCode::unsigned_bundle, unsigned_bundle,
+      "the bundle is not signed: nothing shows who made it; imkd-edge export BUNDLE --sign KEY signs it");
   check_contract.observe(rig, frames, result.health);
   frame.blind = result.health.mode == Mode::blind;
 }
@@ -201,8 +205,8 @@ struct Engines {
   std::shared_ptr<Engine> camera, bev;
   Engines(const Bundle& bundle, const std::string& name, int threads)
       : camera(make_engine(name, threads)), bev(make_engine(name, threads)) {
-    camera->load(bundle.file("camera.onnx"));
-    bev->load(bundle.file("bev.onnx"));
+    camera->load_content(bundle.file("camera.onnx"), bundle.read("camera.onnx"));
+    bev->load_content(bundle.file("bev.onnx"), bundle.read("bev.onnx"));
   }
 };
 
@@ -219,17 +223,19 @@ Detector::Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<
   if (!(options.score_threshold < 0)) used.head.score_threshold = options.score_threshold;
   used.check();
   state_ = std::make_unique<State>(used, make_loop(used, std::move(camera), std::move(bev), options), contract);
+  state_->unsigned_bundle = options.unsigned_bundle;
   state_->set_rig(rig);
 }
 
 Detector Detector::load(const std::string& path, const SensorRig& rig, const DetectorOptions& options) {
   ThreadPool::check(options.threads, "DetectorOptions::threads");  // before the engines are made
-  const Bundle bundle = Bundle::load(path);
+  const Bundle bundle = Bundle::load(path, options.trust);
   std::optional<Engines> engines;
   DeviceChoice choice = load_for_device(
       options.device, options.engine, [&](const std::string& name) { engines.emplace(bundle, name, options.threads); });
   DetectorOptions resolved = options;
   resolved.device = choice.device;
+  resolved.unsigned_bundle = bundle.signature.checked && !bundle.signature.present;
   Detector detector(bundle.spec, rig, engines->camera, engines->bev, resolved, bundle.contract);
   detector.state_->why_not_cuda = std::move(choice.why_not_cuda);
   return detector;

@@ -66,7 +66,7 @@ def bench(
     # 1. load the frames
     selection = select(source, options=source_options)
     samples = [selection.source[name] for name in selection.names[:DISTINCT_FRAMES]]
-    model, feed = Bundle.load(bundle), itertools.cycle(samples)
+    model, feed = Bundle.load(bundle, run.trust), itertools.cycle(samples)
     stage_frames = min(options.frames, STAGE_FRAMES)
     # 2. time whole frames, then the stages; on the GPU timing stages costs time, so it has a detector of its own
     with _open(model, samples[0], run) as detector:

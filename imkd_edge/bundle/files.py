@@ -17,12 +17,13 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, private: bool = False) -> None:
     """Writes a temporary file in the same folder and renames it.
 
     Args:
         path: of the file; missing folders are created.
         data: the content.
+        private: only this user may read and write it (mode 0600), from its first byte on.
 
     Raises:
         Error: write_failed; the old file is unchanged and the temporary file is removed.
@@ -31,6 +32,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             temporary = Path(folder) / "new"
+            if private:
+                temporary.touch(0o600)
             write_synced(temporary, data)
             temporary.replace(path)
     except OSError as error:

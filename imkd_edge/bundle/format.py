@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,29 @@ from imkd_edge.spec import ModelSpec
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
 PARTS = ("camera", "bev")  # each an ONNX file of this name
+MANIFEST, SIGNATURE = "manifest.json", "manifest.json.minisig"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a bundle's signature says, a file of minisign's format over its manifest."""
+
+    present: bool = False
+    checked: bool = False  # a folder of trusted keys was named; a signature that is present is then valid
+    key_id: str = ""  # as minisign prints it; without `checked` only claimed
+    signer: str = ""  # name of that key's file in the folder, without .pub; "" unless checked
+    comment: str = ""  # signed, too; "" unless checked
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.present:
+            return "unsigned"
+        if not self.checked:
+            return f"not verified: signed with the key {self.key_id}, and no folder of trusted keys is named"
+        return f"signed by {self.signer} (key {self.key_id}): {self.comment}"
 
 
 @dataclass(frozen=True)
@@ -32,22 +55,36 @@ class Bundle:
     spec: ModelSpec
     manifest: dict[str, Any]
     contract: Contract | None = None  # None: the bundle was made before contracts
+    revision: int = 0  # rises with every bundle that is given to vehicles; 0: none in the manifest
+    signature: Signature = Signature()
+    core: Any = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def load(cls, bundle: str | os.PathLike[str] | Bundle) -> Bundle:
+    def load(cls, bundle: str | os.PathLike[str] | Bundle, trust: str | os.PathLike[str] | None = None) -> Bundle:
         """Reads and checks a bundle.
 
         Args:
-            bundle: path of a folder, or the name of a shipped bundle such as "tiny"; a Bundle is returned unchanged.
+            bundle: path of a folder, or the name of a shipped bundle such as "tiny"; a Bundle is returned unchanged,
+                or with `trust` loaded again.
+            trust: a folder of public keys, NAME.pub of `imkd-edge keygen`, as "FOLDER" or "warn:FOLDER" (an unsigned
+                bundle is loaded) or "require:FOLDER" (it is refused). A signature that is present must be valid, of
+                one of these keys, and the revision at least the number in FOLDER/least_revision, where that is. None
+                or "off": signatures are not verified. The environment variable IMKD_EDGE_TRUST, of the same form,
+                holds as well: the stricter of both wins.
 
         Raises:
-            Error: 401 to 410 (bundle_*).
+            Error: 401 to 416, 704 no library that verifies signatures.
         """
+        policy = "" if trust is None else os.fspath(trust)
         if isinstance(bundle, Bundle):
-            return bundle
-        core = _core.Bundle.load(str(find(bundle)))
+            if not policy:
+                return bundle
+            bundle = bundle.path
+        core = _core.Bundle.load(str(find(bundle)), policy)
         contract = None if core.contract is None else Contract.from_core(core.contract)
-        return cls(Path(core.path), core.spec, json.loads(core.manifest), contract)
+        signature = Signature(**{item.name: getattr(core.signature, item.name) for item in fields(Signature)})
+        manifest = json.loads(core.manifest.encode())  # of bytes: the core allows a byte order mark
+        return cls(Path(core.path), core.spec, manifest, contract, core.revision, signature, core)
 
     def file(self, name: str) -> Path:
         """Path of a file in the manifest; raises Error bundle_missing_file for any other name."""
@@ -55,6 +92,11 @@ class Bundle:
             known = ", ".join(sorted(self.manifest["files"]))
             raise Error(Code.bundle_missing_file, f"the bundle has no file {name}", str(self.path), f"it has {known}")
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, checked again; raises Error bundle_checksum where it was changed since load."""
+        self.file(name)
+        return self.core.read(name)
 
 
 def shipped() -> list[str]:
@@ -117,9 +159,17 @@ def write_bundle(
         Error: bundle_bad_value for values without a JSON form (NaN included), bundle_* for what Bundle.load rejects,
             write_failed for an error of the disk, and for a target that is not a bundle (`check_target`).
     """
-    check_target(folder)
     files = {"camera.onnx": camera_onnx, "bev.onnx": bev_onnx, "golden.npz": npz_bytes(golden), **(extra or {})}
-    files["manifest.json"] = _manifest(spec, files, metrics, provenance, contract)
+    return write_files(folder, {**files, MANIFEST: _manifest(spec, files, metrics, provenance, contract)})
+
+
+def write_files(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -> Bundle:
+    """Writes the files of a bundle, its manifest among them, as `write_bundle` does.
+
+    Raises:
+        Error: bundle_* for what Bundle.load rejects, write_failed.
+    """
+    check_target(folder)
     target = Path(folder).absolute()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +197,7 @@ def check_target(folder: str | os.PathLike[str]) -> None:
         return
     fix = "choose another folder with --out, or move it away"
     try:
-        listed = {"manifest.json", *json.loads((target / "manifest.json").read_bytes())["files"]}
+        listed = {MANIFEST, SIGNATURE, *json.loads((target / MANIFEST).read_bytes())["files"]}
         foreign = sorted({entry.name for entry in target.iterdir()} - listed)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise Error(Code.write_failed, "the target exists and is not a bundle", str(target), fix) from None
@@ -157,7 +207,7 @@ def check_target(folder: str | os.PathLike[str]) -> None:
 
 
 def replace_contract(bundle: Bundle, contract: Contract) -> Bundle:
-    """Writes another contract into the manifest of a bundle; its files stay as they are.
+    """Writes another contract into the manifest of a bundle; its files stay as they are, a signature is removed.
 
     Raises:
         Error: bundle_bad_value for a contract of other classes, write_failed.
@@ -165,7 +215,8 @@ def replace_contract(bundle: Bundle, contract: Contract) -> Bundle:
     core = contract.core()
     core.check(bundle.spec)
     manifest = {**bundle.manifest, "contract": json.loads(core.to_json())}
-    write_atomically(bundle.path / "manifest.json", _canonical_json(manifest))
+    (bundle.path / SIGNATURE).unlink(missing_ok=True)  # before the manifest that it is not of
+    write_atomically(bundle.path / MANIFEST, canonical_json(manifest))
     return Bundle.load(bundle.path)
 
 
@@ -185,7 +236,7 @@ def _manifest(
         "metrics": dict(metrics),
         "provenance": dict(provenance),
     }
-    return _canonical_json(manifest)
+    return canonical_json(manifest)
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:
@@ -201,7 +252,8 @@ def _replace(target: Path, new: Path, old: Path) -> None:
         raise
 
 
-def _canonical_json(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
+    """The text of a manifest: the same values give the same bytes."""
     try:
         text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
     except (ValueError, TypeError) as error:

@@ -27,6 +27,7 @@ Older bundles have neither `frames` nor `image_step`: theirs is a single frame, 
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -122,9 +123,13 @@ def tensor_names(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def read_golden(bundle: Bundle) -> list[Frame]:
-    """The frames of golden.npz, in order; raises Error bundle_bad_value where they differ from the table above."""
+    """The frames of golden.npz, in order.
+
+    Raises: Error bundle_bad_value where they differ from the table above, bundle_checksum where the file was changed.
+    """
+    content = bundle.read("golden.npz")
     try:
-        with np.load(bundle.file("golden.npz"), allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
         return [_read_frame(frame, where, bundle.spec) for where, frame in _split(arrays)]
     except (*READ_ERRORS, Error) as error:  # a UnicodeDecodeError is a ValueError

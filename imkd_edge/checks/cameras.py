@@ -41,7 +41,7 @@ def export_with_cameras(
     old = bundle.spec.cameras
     cameras = old if cameras is None else cameras
     spec = spec_with_cameras(bundle.spec, cameras)
-    files = {name: bundle.file(name).read_bytes() for name in bundle.manifest["files"]}
+    files = {name: bundle.read(name) for name in bundle.manifest["files"]}
     for name in files:
         if name.startswith("camera.") and name.endswith(".onnx"):  # INT8 bundles have it in two typings
             files[name] = with_cameras(files[name], cameras)

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.engines.gpu import find_gpu
-from imkd_edge.errors import Error
+from imkd_edge.errors import Code, Error
 
 OK, WARN, FAIL = "ok", "warn", "fail"
+TRUST = "IMKD_EDGE_TRUST"  # the environment variable of imkd/detector.hpp
+UNSIGNED = f"E{int(Code.bundle_unsigned):04d}"
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,24 @@ class Check:
     fix: str = ""
 
 
-def examine(bundle: str = "tiny", rig: str | Path | None = None) -> dict[str, Any]:
+def examine(bundle: str = "tiny", rig: str | Path | None = None, trust: str | None = None) -> dict[str, Any]:
     """Runs every check; an exception in a check becomes a failure.
 
     Args:
-        bundle: whose contract the rig is held against.
+        bundle: whose contract the rig is held against, and whose signature is verified.
         rig: JSON file of a SensorRig; None: no such check.
+        trust: folder of public keys, as in `Bundle.load`; None: no such check.
 
     Returns:
         {"status": the worst of all, "checks": [{"name", "status", "detail", "fix"}]}.
     """
     checks: list[Check] = []
-    contract = {} if rig is None else {"contract": lambda: _contract(bundle, rig)}
-    for name, check in {**CHECKS, **contract}.items():
+    asked: dict[str, Callable[[], Check | list[Check]]] = {}
+    if rig is not None:
+        asked["contract"] = lambda: _contract(bundle, rig)
+    if trust is not None:
+        asked[f"signature {bundle}"] = lambda: _signature(bundle, trust)
+    for name, check in {**CHECKS, **asked}.items():
         try:
             result = check()
         except Error as error:
@@ -52,6 +59,9 @@ def examine(bundle: str = "tiny", rig: str | Path | None = None) -> dict[str, An
 
 
 def _failure(name: str, error: Error) -> Check:
+    """A fault; a shipped bundle that a fleet's policy refuses, being unsigned, is none of the machine."""
+    if error.code == UNSIGNED and not name.startswith("signature"):
+        return Check(name, WARN, f"not loaded: {TRUST} requires a signature, and it has none", error.fix)
     return Check(name, FAIL, f"{error.code} {error.what}: {error.where}", error.fix)
 
 
@@ -237,7 +247,29 @@ def _bundle(name: str) -> Check:
     except Error as error:
         return _failure(title, error)
     size = sum(entry["bytes"] for entry in bundle.manifest["files"].values())
-    return Check(title, OK, f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB")
+    detail = f"{len(bundle.manifest['files'])} files verified, {size / 1e6:.1f} MB, {bundle.signature}"
+    return Check(title, OK, detail)
+
+
+def _signature(bundle: str, trust: str) -> Check:
+    """Who signed a bundle."""
+    from imkd_edge.bundle.format import Bundle
+
+    title, loaded = f"signature {bundle}", Bundle.load(bundle, trust)
+    fix = "" if loaded.signature.present else "imkd-edge export BUNDLE --sign KEY"
+    return Check(title, OK if loaded.signature.present else WARN, str(loaded.signature), fix)
+
+
+def _signatures() -> Check:
+    """What verifies signatures here, and what the environment asks for."""
+    import imkd_edge._core as _core
+
+    policy = os.environ.get(TRUST, "")
+    asked = f"{TRUST} is {policy}" if policy else f"{TRUST} is not set: only a program's own trust counts"
+    try:
+        return Check("signatures", OK, f"{_core.crypto_library()}; {asked}")
+    except Error as error:
+        return Check("signatures", FAIL if policy else OK, f"cannot be verified: {error.what}; {asked}", error.fix)
 
 
 def _contract(bundle: str, rig: str | Path) -> list[Check]:
@@ -300,6 +332,7 @@ CHECKS: dict[str, Callable[[], Check | list[Check]]] = {
     "device": _device,
     "cuda graph": _graph,
     "threads": _threads,
+    "signatures": _signatures,
     "bundles": _bundles,
     "golden": _golden,
     "sensor data": _synth,

@@ -47,7 +47,7 @@ def update_decode(bundle: str | os.PathLike[str] | Bundle) -> Bundle:
     spec = with_limits(bundle.spec, bundle.contract)
     for item in spec.head.classes:
         item.exclusive = True
-    files = {name: bundle.file(name).read_bytes() for name in bundle.manifest["files"]}
+    files = {name: bundle.read(name) for name in bundle.manifest["files"]}
     parts = {part: files.pop(f"{part}.onnx") for part in PARTS}
 
     del files["golden.npz"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from imkd_edge.cli import data, device, live, workstation
+from imkd_edge.cli import data, device, export, live, signing, workstation
 from imkd_edge.cli.common import BUG, adapt_streams, examples
 
 app = typer.Typer(
@@ -42,6 +42,8 @@ device.register(app)
 live.register(app)
 data.register(app)
 workstation.register(app)
+export.register(app)
+signing.register(app)
 
 
 def main() -> None:

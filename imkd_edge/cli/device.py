@@ -29,6 +29,7 @@ from imkd_edge.cli.common import (
     track,
     verb,
 )
+from imkd_edge.cli.signing import Trust
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BenchOptions, BuildOptions, InferOptions, RunOptions, changed
 
@@ -51,9 +52,17 @@ def register(app: typer.Typer) -> None:
     )(infer)
     add(
         "inspect",
-        epilog=examples("imkd-edge inspect tiny", "imkd-edge inspect drives/monday.mcap --map drives/monday.toml"),
+        epilog=examples(
+            "imkd-edge inspect runs/fleet.imkd --trust require:keys",
+            "imkd-edge inspect drives/monday.mcap --map drives/monday.toml",
+        ),
     )(inspect)
-    add("doctor", epilog=examples("imkd-edge doctor --json", "imkd-edge doctor tiny --rig rig.json"))(doctor)
+    add(
+        "doctor",
+        epilog=examples(
+            "imkd-edge doctor tiny --rig rig.json", "imkd-edge doctor runs/fleet.imkd --trust require:keys --json"
+        ),
+    )(doctor)
     add(
         "bench",
         epilog=examples(
@@ -117,7 +126,7 @@ def infer(
     samples = select(source, options.split, options.frame, options.frames, parse_options(option)).first(options.limit)
     rig = samples.source[samples.names[0]].rig
 
-    loaded, changes = Bundle.load(bundle), WarningLog(log().print)
+    loaded, changes = Bundle.load(bundle, run.trust), WarningLog(log().print)
     unlike = tuple(compare_source(loaded, samples.source))
     with Detector(
         loaded, rig, run.device, run.engine, run.threads, score_threshold=options.score, debug=options.debug
@@ -147,6 +156,7 @@ def inspect(
     map: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of a recording: write the guessed topic map, a TOML file.")
     ] = None,
+    trust: Trust = None,
     json: Json = False,
 ) -> int:
     """Print what is in a bundle, after verifying it, or in a recording: topics, rates, fields, a topic map."""
@@ -155,29 +165,32 @@ def inspect(
     from imkd_edge.sources.recording import inspect_recording, names_recording
 
     if names_recording(name):
+        refuse({"--trust": trust}, f"{name} is a recording, which has no signature", "leave it out")
         content = inspect_recording(name, map)
         print_json(content) if json else show_recording(content)
         return OK
     refuse({"--map": map}, f"{name} is no MCAP file or ROS 2 bag", "leave it out, or name a recording")
-    loaded = Bundle.load(name)
+    loaded = Bundle.load(name, trust)
     card = {"path": str(loaded.path), "contract": None, **loaded.manifest}
+    card |= {"revision": loaded.revision, "signature": loaded.signature.to_dict()}
     if json:
         print_json(card)
     else:
-        report.show_card(card, loaded.spec, loaded.contract)
+        report.show_card(card, loaded.spec, loaded.contract, str(loaded.signature))
     return OK
 
 
 @verb
 def doctor(
-    bundle: Annotated[str, typer.Argument(help="With --rig: the bundle that the rig is held against.")] = "tiny",
+    bundle: Annotated[str, typer.Argument(help="The bundle for --rig and --trust.")] = "tiny",
     rig: Annotated[Path | None, typer.Option(help="JSON file of a SensorRig: in what it is unlike BUNDLE.")] = None,
+    trust: Trust = None,
     json: Json = False,
 ) -> int:
-    """Check this machine and this installation, and say how to mend what is wrong; with --rig also a vehicle."""
+    """Check this machine and this installation, and say how to mend what is wrong; also a vehicle, or a signature."""
     from imkd_edge.checks.doctor import examine
 
-    findings = examine(bundle, rig)
+    findings = examine(bundle, rig, trust)
     if json:
         print_json(findings)
     else:

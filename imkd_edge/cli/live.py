@@ -62,7 +62,7 @@ def run(
     _check(data, options)
     rig = None if options.rig is None else SensorRig.load(str(options.rig))
     samples = select(data, options.split, (), options.frames, parse_options(option)).first(options.limit)
-    loaded, real_time, status = Bundle.load(bundle), options.rate == "real", Status()
+    loaded, real_time, status = Bundle.load(bundle, run.trust), options.rate == "real", Status()
     first = rig or samples.source[samples.names[0]].rig
     code = 0
     with Detector(loaded, first, run.device, run.engine, run.threads, options.score) as detector:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imkd_edge.bundle.contract import Contract
-from imkd_edge.cli.common import log, out
+from imkd_edge.cli.common import log, out, print_json
 
 _STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
 
@@ -154,11 +154,14 @@ def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
             yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
 
 
-def show_card(card: dict[str, Any], spec: Any, contract: Contract | None) -> None:
+def show_card(card: dict[str, Any], spec: Any, contract: Contract | None, signature: str) -> None:
     """What is in a bundle."""
     facts = make_table(f"bundle {escape(_name(card['path']))}", "what", "value")
     facts.columns[1].overflow = "fold"
     facts.add_row("path", escape(str(card["path"])))
+    facts.add_row("signature", escape(signature))
+    if card["revision"]:
+        facts.add_row("revision", str(card["revision"]))
     image, grid, depth = spec.image, spec.grid, spec.depth
     facts.add_row("model", escape(spec.name))
     facts.add_row("cameras", f"{spec.cameras} of {image.width} × {image.height} px, features every {image.stride} px")
@@ -333,3 +336,12 @@ def show_numbers(title: str, values: dict[str, Any]) -> None:
     name.no_wrap, value.no_wrap, value.overflow = True, False, "fold"  # a long path must not push the names out
     _add_numbers(table, values)
     out().print(table)
+
+
+def show_result(title: str, values: dict[str, Any], json: bool) -> None:
+    """Names and numbers as a table or as JSON, at the end of a verb."""
+    if json:
+        print_json(values)
+    else:
+        show_numbers(title, values)
+        log().print("done")

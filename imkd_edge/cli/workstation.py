@@ -1,4 +1,4 @@
-"""The verbs of the workstation, from train to eval. Torch waits until a verb needs it."""
+"""The verbs of the workstation, from train to eval; export is beside it. Torch waits until a verb needs it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ from imkd_edge.cli.common import (
     verb,
 )
 from imkd_edge.cli.common import import_extra as _extra
+from imkd_edge.cli.export import checkpoint_of
 from imkd_edge.cli.monitor import TrainingLine
 from imkd_edge.cli.report_compare import show_comparison, show_quantization
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import (
-    BEST,
-    CHECKPOINT,
     CompareOptions,
     EvalOptions,
     LabelOptions,
@@ -58,13 +57,6 @@ def register(app: typer.Typer) -> None:
             "imkd-edge label drives/yard --teacher runs/yard --to drives/yard-sure --score 0.6 --limit 100 --json",
         ),
     )(label)
-    add(
-        "export",
-        epilog=examples(
-            "imkd-edge export runs/astyx-lite --out runs/astyx-lite.imkd --metrics runs/astyx-lite/eval.json",
-            "imkd-edge export tiny --cameras 8 --out runs/tiny-8.imkd",
-        ),
-    )(export)
     add(
         "contract",
         epilog=examples(
@@ -129,7 +121,7 @@ def train(
         )
     if result:  # of the processes that torchrun starts, only the first returns one
         shown = result if json else {name: value for name, value in result.items() if name != "validation"}
-        _show("training", shown, json)
+        report.show_result("training", shown, json)
         log().print(f"next: imkd-edge eval {options.out} --data ..., imkd-edge export {options.out} --out NAME.imkd")
     return OK
 
@@ -151,7 +143,7 @@ def label(
     """
     module = _extra("imkd_edge.training.label", "train")
     result = module.label(source, teacher, to, options, source_options=parse_options(option), track=bar("label"))
-    _show("labels", result, json)
+    report.show_result("labels", result, json)
     return OK
 
 
@@ -180,65 +172,6 @@ def parse_seeds(text: str) -> list[int]:
         raise Error(
             Code.spec_bad_value, f"{text!r} is no list of seeds", "--seeds", "write for example --seeds 0,1"
         ) from None
-
-
-@verb
-def export(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            help="A run's folder or its checkpoint.pt; with --cameras or --golden also a bundle or its name."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
-    data: Annotated[
-        str | None,
-        typer.Option(help="Has the golden drive's rig; the contract is measured on it too. Default: the training's."),
-    ] = None,
-    metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
-    cameras: Annotated[
-        int | None, typer.Option(help="Largest number of cameras of a rig; the default is the training's.")
-    ] = None,
-    golden: Annotated[
-        str | None,
-        typer.Option(
-            help="Remake the golden drive, which the self-test runs: synth, a rig.json, or a recording (its frames "
-            "go into the bundle)."
-        ),
-    ] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
-    ] = False,
-    json: Json = False,
-) -> int:
-    """Turn a checkpoint into a bundle for the device, or a bundle into one of more cameras or another golden drive."""
-    checkpoint = _checkpoint_of(checkpoint, best)
-    if not (cameras is None and golden is None) and not checkpoint.is_file():
-        refuse({"--data": data, "--metrics": metrics, "--half": half}, "belongs to a checkpoint", "leave it out")
-        module = _extra("imkd_edge.checks.cameras", "quantize")
-        _show("bundle", module.export_with_cameras(str(checkpoint), cameras, out, golden), json)
-        return OK
-    if not checkpoint.is_file():
-        fix = "give the folder or checkpoint.pt that imkd-edge train wrote, or a bundle and --cameras or --golden"
-        if best:
-            fix = "train with [train] val_split, or leave --best out for the last epoch"
-        raise Error(Code.train_checkpoint, "no such checkpoint", str(checkpoint), fix)
-    module = _extra("imkd_edge.training.export", "train")
-    result = module.export(
-        checkpoint, out, data=data, metrics=metrics, half=half, cameras=cameras, golden=golden or "synth"
-    )
-    _show("bundle", result, json)
-    return OK
-
-
-def _checkpoint_of(path: Path, best: bool) -> Path:
-    if (path / CHECKPOINT).is_file():
-        return path / (BEST if best else CHECKPOINT)
-    if best:
-        fix = "name the folder that imkd-edge train wrote"
-        raise Error(Code.train_checkpoint, "--best chooses a file of a run's folder", str(path), fix)
-    return path
 
 
 @verb
@@ -323,7 +256,7 @@ def evaluate(
 ) -> int:
     """Measure a bundle on labelled frames: the official metrics of a data set, or for any classes AP by class."""
     source_options = parse_options(option)
-    bundle = str(_checkpoint_of(Path(bundle), best=False))
+    bundle = str(checkpoint_of(Path(bundle), best=False))
     if bundle.endswith(".pt"):
         refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
         module = _extra("imkd_edge.training.evaluate", "train")
@@ -344,11 +277,3 @@ def evaluate(
         else:
             report.show_numbers(title, result["metrics"])
     return OK
-
-
-def _show(title: str, result: dict, json: bool) -> None:
-    if json:
-        print_json(result)
-    else:
-        report.show_numbers(title, result)
-        log().print("done")

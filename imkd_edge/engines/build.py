@@ -70,11 +70,11 @@ def build_engines(
     flags = {"dla": options.dla, "io": options.io, "workspace_mb": options.workspace_mb}
     engines = []
     for part in PARTS:
-        onnx = bundle.file(f"{part}.onnx")
-        sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
+        onnx, content = bundle.file(f"{part}.onnx"), bundle.read(f"{part}.onnx")
+        sha256 = hashlib.sha256(content).hexdigest()
         package = f"{options.builder} {trt.__version__}"
         key = cache_key(sha256, package, gpu.cuda, gpu.driver, gpu.name, gpu.sm, flags)
-        engines.append(_build_part(onnx, folder / f"{part}.engine", key, _Build(trt, options, progress)))
+        engines.append(_build_part(onnx, content, folder / f"{part}.engine", key, _Build(trt, options, progress)))
     return {
         "bundle": str(bundle.path),
         "builder": options.builder,
@@ -83,11 +83,11 @@ def build_engines(
     }
 
 
-def _build_part(onnx: Path, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:
+def _build_part(onnx: Path, content: bytes, engine: Path, key: dict[str, Any], build: _Build) -> dict[str, Any]:
     start = time.monotonic()
     warnings: list[str] = []
     if reasons := mismatches(engine, key):
-        data, warnings = build.run(onnx.read_bytes(), str(onnx))
+        data, warnings = build.run(content, str(onnx))
         store(engine, data, key)
     return {
         "part": onnx.stem,

@@ -3,7 +3,8 @@
     {"key": {what cache_key returns}, "engine": {"sha256": hex, "bytes": n}}
 
 Each file is written to a temporary file and renamed, the engine first. An interruption between the two leaves an
-engine that does not match its JSON, which is built again.
+engine that does not match its JSON, which is built again. An engine is executable code: only the user that built it
+may read or change it (mode 0600), and one that others may change is built again.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
         for name in sorted({*key, *engine_key})
         if key.get(name) != engine_key.get(name)
     ]
+    if engine.stat().st_mode & 0o022:
+        reasons.append("other users can change it")
     if _sha256(engine) != sha256:
         reasons.append(f"{engine.name} is not the file that {record.name} describes")
     return reasons
@@ -79,8 +82,9 @@ def store(engine: Path, data: bytes, key: Mapping[str, Any]) -> None:
         Error: write_failed; the old pair is unchanged or no longer matches.
     """
     record = {"key": dict(key), "engine": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
-    write_atomically(engine, data)
-    write_atomically(record_path(engine), json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n")
+    write_atomically(engine, data, private=True)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(record_path(engine), text.encode(), private=True)
 
 
 def record_path(engine: Path) -> Path:

@@ -60,6 +60,7 @@ def load_engines(
     device: str,
     engine: str | EngineFactory,
     threads: int,
+    contents: tuple[bytes, bytes] | None = None,
 ) -> tuple[Engine, Engine, str, str]:
     """Creates both engines and loads their networks.
 
@@ -68,6 +69,7 @@ def load_engines(
         device: "cpu", "cuda", or "auto": the GPU where it is usable.
         engine: a name, a factory, or "auto": "tensorrt" on the GPU, "onnxruntime" on the CPU.
         threads: cores for one run; 0 is one per core.
+        contents: of the two files, read and checked before; None: the engines read them.
 
     Returns:
         The camera engine, the bev engine, the device ("cpu", "cuda", or "auto" for the core to choose), and the reason
@@ -80,8 +82,11 @@ def load_engines(
 
     def load(name: str) -> None:
         pair = [make_engine(name if isinstance(engine, str) else engine, threads) for _ in range(2)]
-        for part, onnx in zip(pair, (camera_onnx, bev_onnx)):
-            part.load(os.fspath(onnx))
+        for i, (part, onnx) in enumerate(zip(pair, (camera_onnx, bev_onnx))):
+            if contents is None:
+                part.load(os.fspath(onnx))
+            else:
+                part.load_content(os.fspath(onnx), contents[i])
         engines[:] = pair
 
     device, why_not_cuda = _core.load_for_device(device, engine if isinstance(engine, str) else "factory", load)

@@ -83,6 +83,12 @@ class OnnxRuntimeEngine(Engine):
         return self._name
 
     def load(self, onnx_path: str) -> None:
+        self._open(onnx_path, str(onnx_path))
+
+    def load_content(self, onnx_path: str, onnx: bytes) -> None:
+        self._open(onnx_path, onnx)
+
+    def _open(self, onnx_path: str, model: str | bytes) -> None:
         self._require_own_process()
         try:
             import onnxruntime as ort
@@ -93,7 +99,7 @@ class OnnxRuntimeEngine(Engine):
         self._require_provider(ort.get_available_providers(), "this onnxruntime was built without it")
         providers = [*([self._provider] if self._provider else []), "CPUExecutionProvider"]
         try:
-            self._session = ort.InferenceSession(self._path, self._session_options(ort), providers=providers)
+            self._session = ort.InferenceSession(model, self._session_options(ort), providers=providers)
         except Exception as error:  # the classes of onnxruntime's exceptions differ between versions
             fix = "export the model again, or check the file"
             raise Error(Code.engine_load, f"ONNX Runtime: {error}", self._path, fix) from error

@@ -49,9 +49,13 @@ class TorchEngine(Engine):
         return self._name
 
     def load(self, onnx_path: str) -> None:
+        self.load_content(onnx_path, None)
+
+    def load_content(self, onnx_path: str, content: bytes | None) -> None:
         self._path, self._arrays = str(onnx_path), {}
         try:
-            self._graph = onnx.load_from_string(Path(onnx_path).read_bytes()).graph
+            content = Path(onnx_path).read_bytes() if content is None else content
+            self._graph = onnx.load_from_string(content).graph
         except Exception as error:  # protobuf's own classes differ between versions
             what = f"this is no ONNX file: {error}"
             raise Error(Code.engine_load, what, self._path, "export the model again") from error

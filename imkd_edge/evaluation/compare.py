@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,7 +113,7 @@ class Side:
 def open_side(bundle: Bundle, engine: str, shapes: Mapping[str, Shapes], threads: int, stack: ExitStack) -> Side:
     """Opens a bundle on an engine; torch-tensorrt exposes inner tensors as outputs and therefore fuses less."""
     if engine in INNER:
-        parts = {part: _observable(bundle.file(f"{part}.onnx"), shapes[part]) for part in PARTS}
+        parts = {part: _observable(bundle.read(f"{part}.onnx"), shapes[part]) for part in PARTS}
         detector, engines = observe(bundle.spec, golden_rig(bundle), parts, shapes, threads, _inner(engine), LOW_SCORE)
         factors = _factors(bundle, shapes)
 
@@ -241,8 +240,8 @@ def _frames(
         yield False, [infer_with_past(detector, samples) for detector in detectors]
 
 
-def _observable(path: Path, shapes: Shapes) -> Observable:
-    model = onnx.load(str(path))
+def _observable(onnx_part: bytes, shapes: Shapes) -> Observable:
+    model = onnx.load_from_string(onnx_part)
     outputs = {item.name for item in model.graph.output}
     model.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
@@ -253,21 +252,21 @@ def _observable(path: Path, shapes: Shapes) -> Observable:
 
 
 def _outputs(bundle: Bundle, part: str) -> list[str]:
-    return [item.name for item in onnx.load(str(bundle.file(f"{part}.onnx"))).graph.output]
+    return [item.name for item in onnx.load_from_string(bundle.read(f"{part}.onnx")).graph.output]
 
 
 def _common(bundles: tuple[Bundle, Bundle]) -> dict[str, Shapes]:
     """Tensors of both bundles with equal shapes, by part, in the first one's order."""
     shapes = {}
     for part in PARTS:
-        one, other = (_tensors(bundle.file(f"{part}.onnx")) for bundle in bundles)
+        one, other = (_tensors(bundle.read(f"{part}.onnx")) for bundle in bundles)
         shapes[part] = {name: shape for name, shape in one.items() if other.get(name) == shape}
     return shapes
 
 
-def _tensors(path: Path) -> Shapes:
+def _tensors(onnx_part: bytes) -> Shapes:
     """Float tensors that depend on an input, in the graph's order."""
-    graph = infer_shapes(onnx.load(str(path)))
+    graph = infer_shapes(onnx_part)
     items = {item.name: item for item in [*graph.value_info, *graph.output]}
     floats = {name for name, item in items.items() if item.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
     variable = {item.name for item in graph.input}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
+from zlib import crc32
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.geometry import inverse
 from imkd_edge.sources.plane import Plane
+from imkd_edge.sources.radar_noise import NOISES, disturb
 from imkd_edge.sources.remount import lift, remount, remount_boxes, tilt
 
 Condition = Callable[[Sample], Sample]
@@ -31,6 +33,11 @@ def no_radar(sample: Sample) -> Sample:
 def subsample_radar(step: int) -> Condition:
     """Every step-th radar point of each sweep, in its order."""
     return lambda sample: replace(sample, radar=[replace(s, points=s.points[::step]) for s in sample.radar])
+
+
+def noisy_radar(kind: str) -> Condition:
+    """One kind of radar noise at full strength; its draws depend on the sample's name alone."""
+    return lambda sample: disturb(sample, kind, 1.0, np.random.default_rng(crc32(sample.name.encode())))
 
 
 def change_exposure(gain: float) -> Condition:
@@ -101,6 +108,7 @@ CONDITIONS: dict[str, Condition] = {
     "no_radar": no_radar,
     "radar_half": subsample_radar(2),
     "radar_quarter": subsample_radar(4),
+    **{kind: noisy_radar(kind) for kind in NOISES},
     "dark": change_exposure(0.25),
     "bright": change_exposure(4.0),
     "camera_0.5deg": rotate_cameras(0.5),

@@ -79,7 +79,7 @@ def evaluate_bundle(
             has labels.
     """
     selection = choose(data, options.split, source_options, options.limit)
-    loaded = Bundle.load(bundle)
+    loaded = Bundle.load(bundle, run.trust)
     classes = protocol.classes_of(loaded)
     if options.track:
         _check_track_options(options)

@@ -91,7 +91,7 @@ def predict(bundle: str | Bundle, device: str, precision: str = "auto", rig: Sen
         rig: whose images are resized; None: the golden drive's.
     """
     bundle = Bundle.load(bundle)
-    parts = {part: bundle.file(f"{part}.onnx").read_bytes() for part in PARTS}
+    parts = {part: bundle.read(f"{part}.onnx") for part in PARTS}
     prediction = predict_parts(parts, bundle.spec, rig or golden_rig(bundle), device, precision)
     return {"bundle": str(bundle.path), **prediction}
 

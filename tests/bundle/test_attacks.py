@@ -333,6 +333,12 @@ def test_a_link_within_the_folder_is_a_file_like_any_other(folder: Path) -> None
     assert Bundle.load(folder).file("copy.onnx").read_bytes() == data
 
 
+def test_a_byte_order_mark_before_the_manifest_is_no_fault(folder: Path) -> None:
+    text = (folder / "manifest.json").read_bytes()
+    (folder / "manifest.json").write_bytes(b"\xef\xbb\xbf" + text)
+    assert Bundle.load(folder).manifest == json.loads(text)
+
+
 def test_an_error_names_a_file_whose_name_is_not_utf8(folder: Path) -> None:
     (folder / os.fsdecode(b"weights\xff.bin")).write_bytes(b"")
     error = refused(folder)

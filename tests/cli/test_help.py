@@ -30,6 +30,7 @@ VERBS = (
     "contract",
     "check",
     "init",
+    "keygen",
 )
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 

@@ -32,6 +32,7 @@ class EngineFileTest : public testing::Test {
     fs::create_directories(folder_ / "m.engines");
     write(onnx(), "onnx");
     write(engine(), "engine");
+    fs::permissions(engine(), fs::perms::owner_read | fs::perms::owner_write);
     record_ = {{"key",
                 {{"onnx_sha256", kOnnxHash},
                  {"tensorrt", "tensorrt 10.3.0"},
@@ -109,6 +110,22 @@ TEST_F(EngineFileTest, a_build_number_behind_tensorrts_version_is_no_difference)
 TEST_F(EngineFileTest, a_changed_byte_is_seen) {
   write(engine(), "enginE");
   EXPECT_NE(reasons().find("SHA-256 is not the one in camera.engine.json"), std::string::npos);
+}
+
+TEST_F(EngineFileTest, an_engine_that_other_users_can_change_is_stale) {
+  for (const fs::perms others : {fs::perms::group_write, fs::perms::others_write}) {
+    fs::permissions(engine(), others, fs::perm_options::add);
+    EXPECT_NE(reasons().find("other users can change it"), std::string::npos);
+    fs::permissions(engine(), others, fs::perm_options::remove);
+  }
+  EXPECT_EQ(reasons(), "");
+}
+
+TEST_F(EngineFileTest, it_is_bound_to_the_content_that_was_checked_not_to_the_file_of_now) {
+  write(onnx(), "another model");
+  EXPECT_EQ(read_engine_file(onnx().string(), kOrin, "onnx").bytes, "engine");
+  write(onnx(), "onnx");
+  EXPECT_EQ(code_of([&] { read_engine_file(onnx().string(), kOrin, "another model"); }), Code::engine_stale);
 }
 
 TEST_F(EngineFileTest, the_dla_core_is_read) {

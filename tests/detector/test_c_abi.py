@@ -151,5 +151,43 @@ def test_the_ctypes_structs_have_the_sizes_of_the_header(tmp_path: Path) -> None
     subprocess.run(compile_command.split(), cwd=tmp_path, check=True)
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
-    version_7 = [40, 88, 40, 56, 44, 24, 200, 64, 88, 16, 32, 40, 40, 80, 48]  # no struct may become smaller
+    version_7 = [48, 88, 40, 56, 44, 24, 200, 64, 88, 16, 32, 40, 40, 80, 48]  # no struct may become smaller
     assert [int(size) for size in sizes] == version_7
+
+
+def test_the_option_trust_and_the_environment_refuse_an_unsigned_bundle(
+    library: ctypes.CDLL, handle, bundle, scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from signing import FLEET, trust_folder
+
+    keys = trust_folder(tmp_path / "keys", FLEET)
+    path, rig = str(bundle.path).encode(), scene.rig.to_json().encode()
+
+    def load(trust: str | None) -> int:
+        text = None if trust is None else trust.encode()
+        options = Options(ctypes.sizeof(Options), 1, b"onnxruntime", b"cpu", 0.05, 0, 0, 0, text)
+        return library.imkd_detector_load(handle, path, rig, ctypes.byref(options))
+
+    assert load(None) == 0 and load("off") == 0
+    assert load(f"require:{keys}") == 411 and b"E0411" in library.imkd_detector_error(handle)
+    assert load("nowhere") == 416
+    assert load(str(keys)) == 0
+    alive: list[np.ndarray] = []
+    images = (Image * len(scene.rig.cameras))(
+        *[image_of(scene.frames[camera.name], alive) for camera in scene.rig.cameras]
+    )
+    frames = Frames(ctypes.sizeof(Frames), len(images), scene.timestamp_ns, images, None, 0, 0, None, None)
+    result = infer_frames(library, handle, frames)
+    codes = [
+        ctypes.c_int32.from_address(result.warnings + i * result.warning_stride).value
+        for i in range(result.warning_count)
+    ]
+    assert 151 in codes
+    monkeypatch.setenv("IMKD_EDGE_TRUST", f"require:{keys}")
+    for trust in (None, "off", str(keys)):
+        assert load(trust) == 411
+    synchronizer, monitor = library.imkd_synchronizer_new, library.imkd_monitor_new
+    for kind, make in (("synchronizer", synchronizer), ("monitor", monitor)):  # they read a bundle, too
+        live = ctypes.c_void_p(make())
+        assert getattr(library, f"imkd_{kind}_load")(live, path, rig, None) == 411
+        getattr(library, f"imkd_{kind}_destroy")(live)

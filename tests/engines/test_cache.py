@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,24 @@ def test_the_tests_change_every_element_of_the_key() -> None:
 def test_an_engine_with_its_own_key_is_used(engine: Path) -> None:
     assert mismatches(engine, key()) == []
     assert engine.read_bytes() == b"the engine"
+
+
+def test_only_its_owner_can_read_or_change_an_engine(engine: Path) -> None:
+    """It is executable code; the rights hold from its first byte on, under any umask."""
+    for path in (engine, record_path(engine)):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    before = os.umask(0)
+    try:
+        store(engine, b"another", key())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(engine.stat().st_mode) == 0o600 and mismatches(engine, key()) == []
+
+
+@pytest.mark.parametrize("others", [0o020, 0o002])
+def test_an_engine_that_others_can_change_is_built_again(engine: Path, others: int) -> None:
+    engine.chmod(0o600 | others)
+    assert mismatches(engine, key()) == ["other users can change it"]
 
 
 def test_the_order_of_flags_is_no_difference(engine: Path) -> None:
@@ -121,7 +140,7 @@ def test_a_disk_that_fails_leaves_the_old_engine_and_nothing_else(
 def test_an_interruption_between_the_two_files_leaves_a_mismatch(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = cache.write_atomically
 
-    def interrupt_the_record(path: Path, data: bytes) -> None:
+    def interrupt_the_record(path: Path, data: bytes, private: bool) -> None:
         if path.suffix == ".json":
             raise KeyboardInterrupt
         write(path, data)

@@ -112,7 +112,7 @@ def test_the_exported_graph_computes_what_was_trained(few: Calibration, name: st
     optimizer = qat.make_optimizer(part)
     data = qat.DistillationData.record(few, name, {}, tmp_path, 1, None)
     for step in range(2):
-        qat._advance(part, data, optimizer, SHORT, step)
+        qat._advance(part, data, optimizer, SHORT, step, few.bundle.spec)
     inputs = {key: file[0].copy() for key, file in data.inputs.items()}
     with torch.no_grad():
         expected = part.forward({key: torch.from_numpy(value) for key, value in inputs.items()})

@@ -76,6 +76,20 @@ def test_the_bundle_is_whole_and_reproduces_its_golden_frame(int8: Bundle) -> No
     assert int8.manifest["provenance"]["quantization"]["method"]["name"] == "fisher"
 
 
+def test_that_of_a_signed_bundle_is_unsigned_until_it_is_signed(calibration: Calibration, tmp_path: Path) -> None:
+    from signing import FLEET, SIGNATURE, sign, trust_folder
+
+    keys = trust_folder(tmp_path / "keys", FLEET)
+    source = sign(Path(shutil.copytree(calibration.bundle.path, tmp_path / "tiny.imkd")), FLEET)
+    signed = Bundle.load(source, f"require:{keys}")
+    int8 = make_int8(replace(calibration, bundle=signed), tmp_path / "tiny.int8.imkd")
+    assert not int8.signature.present and not (int8.path / SIGNATURE).exists()
+    with pytest.raises(Error, match="E0411"):
+        Bundle.load(int8.path, f"require:{keys}")
+    sign(int8.path, FLEET)
+    assert Bundle.load(int8.path, f"require:{keys}").signature.signer == "fleet"
+
+
 def test_it_detects_what_the_float_bundle_detects(calibration: Calibration, int8: Bundle) -> None:
     frames = select("synth", options={"scenes": 1, "frames_per_scene": 3})
     rig = frames.source[frames.names[0]].rig

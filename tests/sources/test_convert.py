@@ -87,7 +87,7 @@ def test_the_real_key_frame_of_nuscenes(shared_data: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["synth", "nuscenes"])
 def test_network_inputs_are_equal_to_the_bit(kind: str, tmp_path: Path) -> None:
     from helpers import random_spec
-    from imkd_edge.training.data import network_inputs
+    from imkd_edge.training.inputs import network_inputs
 
     source = open_source("synth", **SYNTH) if kind == "synth" else open_source(write_nuscenes(tmp_path / "nuscenes"))
     convert(source, tmp_path / "drive")

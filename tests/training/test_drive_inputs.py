@@ -19,7 +19,8 @@ from imkd_edge.evaluation.conditions import CONDITIONS
 from imkd_edge.frames import Ego
 from imkd_edge.sources.base import Sample
 from imkd_edge.training.config import load_config
-from imkd_edge.training.data import FrameDataset, exposure_rig, network_inputs
+from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.inputs import exposure_rig, network_inputs
 from imkd_edge.training.temporal import warp_history
 
 MS = 1_000_000  # ns

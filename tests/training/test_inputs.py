@@ -11,7 +11,8 @@ from imkd_edge.bundle import write_bundle
 from imkd_edge.sources import open_source
 from imkd_edge.sources.synth import SynthSource, default_rig
 from imkd_edge.training.config import load_config
-from imkd_edge.training.data import FrameDataset, collate, network_inputs
+from imkd_edge.training.data import FrameDataset, collate
+from imkd_edge.training.inputs import network_inputs
 from imkd_edge.training.models.student import Student
 
 

@@ -7,7 +7,8 @@ import torch
 from imkd_edge import ops
 from imkd_edge.sources import open_source
 from imkd_edge.training.config import load_config
-from imkd_edge.training.data import collate, network_inputs
+from imkd_edge.training.data import collate
+from imkd_edge.training.inputs import network_inputs
 from imkd_edge.training.models.student import LiftSum, lift_sum
 
 

@@ -15,7 +15,7 @@ from imkd_edge.training.losses import detection_losses, gaussian_focal
 from imkd_edge.training.mix import mix_batch
 from imkd_edge.training.program import open_dataset, train, with_unlabelled
 from imkd_edge.training.run import Run
-from imkd_edge.training.stages import StudentStage
+from imkd_edge.training.stages import StudentStage, TeacherStage
 from imkd_edge.training.unlabelled import PREFIX, PartlyLabelled, is_labelled
 
 TERMS = (
@@ -111,6 +111,54 @@ def test_the_teacher_is_trained_on_the_labelled_frames_alone(config, tmp_path, m
     with pytest.raises(Error, match="data differ") as error:  # not resumed without them
         train(config, TrainOptions(out=tmp_path / "run", epochs=1, resume=True))
     assert error.value.code == "E0602"
+
+
+@pytest.fixture
+def teacher(config, tmp_path):
+    """The checkpoint of an untrained teacher that finds something everywhere."""
+    settings = load_config(config)
+    torch.manual_seed(3)
+    stage = TeacherStage(settings)
+    torch.nn.init.zeros_(stage.network.heatmap[1].bias)
+    run = Run(settings, 0, tmp_path / "teacher", stage, open_dataset(settings, 0))
+    run.folder.mkdir()
+    run.save()
+    return run.checkpoint
+
+
+def test_their_objects_are_none_their_own_or_those_that_the_teacher_finds(config, teacher):
+    changes = ["data.unlabelled=synth:7", "data.unlabelled_score=0.45"]
+    read = {}
+    for truth in ("none", "own", "teacher"):
+        settings = load_config(config, [*changes, f"data.unlabelled_truth={truth}"])
+        dataset = with_unlabelled(open_dataset(settings, 0), teacher=teacher)
+        dataset.lidar = True
+        read[truth] = dataset[8], dataset.sample(8).truth
+    own = open_source("synth:7", scenes=2, frames_per_scene=4, lidar=True)
+    assert read["none"][1] is None and read["none"][0]["labelled"].eq(0).all()
+    assert read["own"][1].labels == own[own.splits["train"][0]].truth.labels and read["own"][1].scores is None
+    found = read["teacher"][1]
+    assert len(found.scores) == len(found.boxes) > 0 and found.scores.min() >= 0.45
+    assert set(found.labels) <= set(load_config(config).data.classes)
+    for truth in ("own", "teacher"):
+        assert read[truth][0]["labelled"].eq(1).all() and read[truth][0]["heatmap"].amax() == 1
+
+
+def test_another_split_of_the_same_source_takes_part(config):
+    settings = load_config(config, ["data.unlabelled_split=val", "data.options.scenes=8"])
+    dataset = open_dataset(settings, 0)
+    names = with_unlabelled(dataset).names
+    assert names == dataset.names + [PREFIX + name for name in dataset.source.splits["val"]] and len(names) == 32
+    assert with_unlabelled(dataset)[28]["labelled"].eq(0).all()
+
+
+def test_a_teachers_objects_need_a_teacher_and_no_term(tmp_path):
+    config = write_toy_config(tmp_path / "plain.toml")
+    changes = ["data.unlabelled=synth:7", "data.unlabelled_truth=teacher"]
+    with pytest.raises(Error, match="no teacher"):
+        load_config(config, changes)
+    load_config(config, [*changes, "distill.inherit=true", "teacher.channels=16"])
+    load_config(config, [changes[0], "data.unlabelled_truth=own"])
 
 
 def test_unlabelled_frames_without_a_term_are_refused(tmp_path):

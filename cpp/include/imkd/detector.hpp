@@ -22,6 +22,13 @@ struct DetectorOptions {
   double score_threshold = -1;  // kMinScore .. kMaxScore; < 0: that of the spec
   bool debug = false;           // also return the gate maps, in Result::debug
   bool stage_times = false;     // on the GPU: also time each stage, which costs time; on the CPU always done
+  // For load: whose bundles are loaded. A folder of minisign's public keys NAME.pub, as "FOLDER" or "warn:FOLDER": a
+  // bundle without a signature gets WarningCode::unsigned_bundle; as "require:FOLDER": it throws Error bundle_unsigned.
+  // A signature that is present must be valid and of one of these keys, and the bundle's revision at least the number
+  // in FOLDER/least_revision, where there is such a file. Empty or "off": signatures are not verified. The environment
+  // variable IMKD_EDGE_TRUST, of the same form, holds for every load of the process as well: the stricter of both wins.
+  std::string trust;
+  bool unsigned_bundle = false;  // for the constructor: warn as load does
 };
 
 // A detector serves one thread at a time: infer, set_rig and reset throw Error detector_busy, and change nothing, while

@@ -24,6 +24,9 @@ class Engine {
   virtual std::string name() const = 0;  // "onnxruntime", "tensorrt", ...
   // Loads an ONNX file, "tensorrt" also NAME.engine; may take minutes. Throws Error 50x.
   virtual void load(const std::string& onnx_path) = 0;
+  // As load, with the content of the ONNX file, which was read and checked before; the path stands in messages, and
+  // leads "tensorrt" to its engine. An engine without a method of its own reads the file again.
+  virtual void load_content(const std::string& onnx_path, const std::string& /*onnx*/) { load(onnx_path); }
   virtual std::vector<TensorInfo> inputs() const = 0;
   virtual std::vector<TensorInfo> outputs() const = 0;
   // Binds memory of the tensor's type, shared with the engine. Every input is bound before the first run; an output

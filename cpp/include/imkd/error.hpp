@@ -54,6 +54,12 @@ enum class Code : int {
   bundle_bad_path = 408,         // a file name outside the folder, or an ONNX part with tensors in another file
   bundle_tensor_mismatch = 409,  // the ONNX part's tensors are not those of the spec
   bundle_bad_value = 410,
+  bundle_unsigned = 411,        // where a signature is required
+  signature_malformed = 412,    // manifest.json.minisig is no signature file
+  signature_unknown_key = 413,  // of a key that is not in the trust folder
+  signature_wrong = 414,        // not of this manifest, or not of this key
+  bundle_rolled_back = 415,     // of a revision before the least that the trust folder allows
+  trust_bad_value = 416,        // a trust folder that is missing, empty, unprotected, or holds a broken key
   // 5xx Engine and device
   engine_unavailable = 501,
   engine_load = 502,
@@ -76,7 +82,8 @@ enum class Code : int {
   // 7xx environment
   missing_extra = 701,
   write_failed = 702,
-  abi_mismatch = 703,  // a struct of the C ABI of unknown size or contents
+  abi_mismatch = 703,     // a struct of the C ABI of unknown size or contents
+  missing_library = 704,  // a shared library that is opened when it is needed
 };
 
 class Error : public std::runtime_error {

@@ -84,6 +84,7 @@ typedef struct imkd_options {
   uint32_t reserved;
   uint32_t debug;       /* since version 2; 1: fill imkd_result.debug with the gate maps */
   uint32_t stage_times; /* since version 2; 1: time each stage on the GPU too, which costs time */
+  const char* trust;    /* since version 7: whose bundles are loaded, see DetectorOptions; NULL: any */
 } imkd_options;
 
 typedef struct imkd_image {

@@ -44,7 +44,7 @@ enum class MotionSource : std::uint8_t { poses, twist, estimated, none };
 Mode mode_of(const std::vector<SensorState>& cameras, const std::vector<SensorState>& radars);
 
 // What is unlike the bundle's contract (imkd/contract.hpp), or hurts the boxes without being a sensor's state. The tens
-// name the concept: 10x radars, 11x cameras, 12x rig, 13x motion, 14x scene.
+// name the concept: 10x radars, 11x cameras, 12x rig, 13x motion, 14x scene, 15x bundle.
 enum class WarningCode : int {
   radar_velocity = 101,  // a velocity kind that the model was not trained with: its velocity channels are 0
   radar_intensity = 102,
@@ -64,6 +64,7 @@ enum class WarningCode : int {
   ego_motion = 131,       // unknown
   ego_invalid = 132,      // a pose or twist that no vehicle has; it is not used
   traffic = 141,          // the other side of the road; set by verbs that know the drive
+  unsigned_bundle = 151,  // by DetectorOptions::trust
 };
 constexpr WarningCode kWarningCodes[] = {
     WarningCode::radar_velocity,       WarningCode::radar_intensity,   WarningCode::radar_points,
@@ -71,7 +72,11 @@ constexpr WarningCode kWarningCodes[] = {
     WarningCode::radar_unusable,       WarningCode::fewer_cameras,     WarningCode::more_cameras,
     WarningCode::camera_field_of_view, WarningCode::camera_resolution, WarningCode::camera_lens,
     WarningCode::camera_mounting,      WarningCode::camera_coverage,   WarningCode::ground_plane,
+<<<<<<< HEAD
     WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic};
+=======
+    WarningCode::ego_motion,           WarningCode::traffic,           WarningCode::unsigned_bundle};
+>>>>>>> heads/main
 // Whether a frame with this warning is at best partial: something that the model relies on is not there.
 constexpr bool lowers_mode(WarningCode code) {
   return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||

@@ -211,6 +211,7 @@ static DetectorOptions read_options(const imkd_options* input) {
   options.threads = values.threads;
   options.debug = values.debug != 0;
   options.stage_times = values.stage_times != 0;
+  if (values.trust) options.trust = values.trust;
   if (values.score_threshold != 0) options.score_threshold = values.score_threshold;
   return options;
 }

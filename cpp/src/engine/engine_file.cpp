@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr json::Codes kCodes{Code::engine_stale, Code::engine_stale, Code::engine_stale, Code::engine_stale};
-constexpr const char* kBuild = "run imkd-edge build-engine BUNDLE on this machine";
+constexpr const char* kBuild = "run imkd-edge build-engine BUNDLE on this machine, as the user that runs the engine";
 
 std::optional<std::string> content(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -33,6 +33,13 @@ std::string must_read(const fs::path& path) {
 }
 
 std::string sha256_of(const std::string& bytes) { return sha256_hex(bytes.data(), bytes.size()); }
+
+bool others_can_write(const fs::path& path) {
+  constexpr fs::perms kOthers = fs::perms::group_write | fs::perms::others_write;
+  std::error_code failed;
+  const fs::file_status status = fs::status(path, failed);
+  return failed || (status.permissions() & kOthers) != fs::perms::none;
+}
 
 // "tensorrt 10.3.0.26" matches library 10.3.0: the package's version has a build number, the library's has none.
 bool same_tensorrt(const std::string& built, const std::string& library) {
@@ -106,15 +113,17 @@ std::string tegra_release(const std::string& text) {
 
 }  // namespace
 
-EngineFile read_engine_file(const std::string& path, const Machine& machine) {
+EngineFile read_engine_file(const std::string& path, const Machine& machine, const std::optional<std::string>& onnx) {
   const bool is_onnx = fs::path(path).extension() == ".onnx";
   const fs::path engine = is_onnx ? engine_of(path) : fs::path(path);
   EngineFile file{engine.string(), must_read(engine), -1};
   const fs::path record_path = engine.string() + ".json";
   Differences differences;
+  if (others_can_write(engine)) differences.add("other users can change it");
   try {
     const Record record = read_record(record_path);
-    if (is_onnx) differences.expect("onnx_sha256", sha256_of(must_read(path)), text_of(record.key, "onnx_sha256"));
+    if (is_onnx)
+      differences.expect("onnx_sha256", sha256_of(onnx ? *onnx : must_read(path)), text_of(record.key, "onnx_sha256"));
     const std::string tensorrt = text_of(record.key, "tensorrt");
     if (!same_tensorrt(tensorrt, machine.tensorrt))
       differences.differs("tensorrt", "tensorrt " + machine.tensorrt, tensorrt);

@@ -1,6 +1,7 @@
 // NAME.engine and its NAME.engine.json, as `imkd-edge build-engine` writes them; an engine built for another machine is
 // refused.
 #pragma once
+#include <optional>
 #include <string>
 
 namespace imkd {
@@ -20,10 +21,12 @@ struct EngineFile {
 };
 
 // Reads and checks an engine. Throws Error engine_stale with every difference between build and machine, engine_load
-// where it cannot be read.
+// where it cannot be read. An engine is executable code: one that other users can change is stale.
 //   path: NAME.engine, or FOLDER/NAME.imkd/PART.onnx, whose engine is FOLDER/NAME.engines/PART.engine and must be built
 //   from that ONNX file
-EngineFile read_engine_file(const std::string& path, const Machine& machine);
+//   onnx: content of that ONNX file, where it was read before
+EngineFile read_engine_file(const std::string& path, const Machine& machine,
+                            const std::optional<std::string>& onnx = {});
 
 // The version of the NVIDIA kernel driver; on a Jetson without driver_file the release of L4T, "R36.4.3"; else
 // "unknown".

@@ -54,28 +54,13 @@ class OrtEngine : public Engine {
   std::string name() const override { return "onnxruntime"; }
 
   void load(const std::string& onnx_path) override {
-    process_.require("the engine");
-    path_ = onnx_path;
-    guard(Code::engine_load, "export the model again, or check the file", [&] {
-      Ort::SessionOptions options;
-      options.SetIntraOpNumThreads(threads_);
-      options.SetInterOpNumThreads(1);
-      options.SetExecutionMode(ORT_SEQUENTIAL);
-      options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
-      // Idle workers must not occupy the cores that the ops use.
-      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
-      // Q/DQ pairs are computed in float: integer kernels saturate on some CPUs.
-      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");
+    open(onnx_path,
+         [&](const Ort::SessionOptions& options) { return Ort::Session(environment_, onnx_path.c_str(), options); });
+  }
 
-      ports_.clear();
-      binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
-      session_ = Ort::Session(environment_, onnx_path.c_str(), options);
-      binding_ = Ort::IoBinding(session_);
-      Ort::AllocatorWithDefaultOptions allocator;
-      for (std::size_t i = 0; i < session_.GetInputCount(); ++i)
-        add_port(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i), true);
-      for (std::size_t i = 0; i < session_.GetOutputCount(); ++i)
-        add_port(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i), false);
+  void load_content(const std::string& onnx_path, const std::string& onnx) override {
+    open(onnx_path, [&](const Ort::SessionOptions& options) {
+      return Ort::Session(environment_, onnx.data(), onnx.size(), options);
     });
   }
 
@@ -111,6 +96,33 @@ class OrtEngine : public Engine {
   }
 
  private:
+  template <class MakeSession>
+  void open(const std::string& onnx_path, MakeSession&& make_session) {
+    process_.require("the engine");
+    path_ = onnx_path;
+    guard(Code::engine_load, "export the model again, or check the file", [&] {
+      Ort::SessionOptions options;
+      options.SetIntraOpNumThreads(threads_);
+      options.SetInterOpNumThreads(1);
+      options.SetExecutionMode(ORT_SEQUENTIAL);
+      options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+      // Idle workers must not occupy the cores that the ops use.
+      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
+      // Q/DQ pairs are computed in float: integer kernels saturate on some CPUs.
+      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");
+
+      ports_.clear();
+      binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
+      session_ = make_session(options);
+      binding_ = Ort::IoBinding(session_);
+      Ort::AllocatorWithDefaultOptions allocator;
+      for (std::size_t i = 0; i < session_.GetInputCount(); ++i)
+        add_port(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i), true);
+      for (std::size_t i = 0; i < session_.GetOutputCount(); ++i)
+        add_port(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i), false);
+    });
+  }
+
   template <class Call>
   void guard(Code code, const char* fix, Call&& call) const {
     try {

@@ -142,21 +142,8 @@ class TrtEngine : public Engine {
   std::string name() const override { return "tensorrt"; }
   bool on_device() const override { return true; }
 
-  void load(const std::string& path) override {
-    origin_.process().require("the engine");
-    unload();
-    cuda::require_device();
-    origin_ = {};
-    const EngineFile file = read_engine_file(path, this_machine());
-    path_ = file.path;
-    try {
-      deserialize(file);
-      for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) add_port(engine_->getIOTensorName(i));
-    } catch (...) {
-      unload();
-      throw;
-    }
-  }
+  void load(const std::string& path) override { open(path, std::nullopt); }
+  void load_content(const std::string& onnx_path, const std::string& onnx) override { open(onnx_path, onnx); }
 
   std::vector<TensorInfo> inputs() const override { return infos(true); }
   std::vector<TensorInfo> outputs() const override { return infos(false); }
@@ -186,6 +173,22 @@ class TrtEngine : public Engine {
   }
 
  private:
+  void open(const std::string& path, const std::optional<std::string>& onnx) {
+    origin_.process().require("the engine");
+    unload();
+    cuda::require_device();
+    origin_ = {};
+    const EngineFile file = read_engine_file(path, this_machine(), onnx);
+    path_ = file.path;
+    try {
+      deserialize(file);
+      for (std::int32_t i = 0; i < engine_->getNbIOTensors(); ++i) add_port(engine_->getIOTensorName(i));
+    } catch (...) {
+      unload();
+      throw;
+    }
+  }
+
   Error failure(Code code, const char* call) const {
     return Error(code, std::string("TensorRT: ") + call + " failed: " + logger().take(), path_,
                  "run imkd-edge build-engine again, on this machine");

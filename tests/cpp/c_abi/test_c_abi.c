@@ -7,7 +7,7 @@
 static void test_without_a_model(const char* bundle) {
   imkd_detector* d = imkd_detector_new();
   imkd_result result = empty_result();
-  imkd_options options = {0, 0, NULL, NULL, 0, 0, 0, 0};
+  imkd_options options = {0, 0, NULL, NULL, 0, 0, 0, 0, NULL};
   CHECK(d != NULL);
   CHECK(imkd_abi_version() == IMKD_ABI_VERSION);
   CHECK(strcmp(imkd_detector_error(d), "") == 0);
@@ -241,7 +241,7 @@ int main(int argc, char** argv) {
   make_moment();
   test_without_a_model(argv[1]);
   imkd_detector* d = imkd_detector_new();
-  imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0};
+  imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0, NULL};
   const int code = imkd_detector_load(d, argv[1], rig, &options);
   if (code == 501) {
     fprintf(stderr, "no engine: imkd_detector_infer is NOT tested: %s\n", imkd_detector_error(d));

@@ -313,7 +313,7 @@ int main(int argc, char** argv) {
   model = argv[1];
   make_moment();
   imkd_detector* d = imkd_detector_new();
-  const imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0};
+  const imkd_options options = {sizeof options, 1, "onnxruntime", "cpu", 0.01f, 0, 0, 0, NULL};
   const int code = imkd_detector_load(d, model, rig, &options);
   CHECK(code == IMKD_OK || code == 501);
   imkd_detector* detector = code == IMKD_OK ? d : NULL; /* NULL: without inference */

@@ -11,16 +11,16 @@
 namespace imkd {
 
 // Opens the first candidate that the loader finds, skipping empty names; it stays open until the process ends. Throws
-// Error engine_unavailable with the loader's message for each and the given fix.
+// Error `code` with the loader's message for each and the given fix.
 inline void* open_library(const std::string& product, const std::vector<std::string>& candidates,
-                          const std::string& fix) {
+                          const std::string& fix, Code code = Code::engine_unavailable) {
   std::string tried;
   for (const std::string& path : candidates) {
     if (path.empty()) continue;
     if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
     tried += (tried.empty() ? "" : "; ") + std::string(dlerror());
   }
-  throw Error(Code::engine_unavailable, product + "'s shared library cannot be opened", tried, fix);
+  throw Error(code, product + "'s shared library cannot be opened", tried, fix);
 }
 
 inline std::string environment_variable(const char* name) {
