@@ -72,11 +72,8 @@ constexpr WarningCode kWarningCodes[] = {
     WarningCode::radar_unusable,       WarningCode::fewer_cameras,     WarningCode::more_cameras,
     WarningCode::camera_field_of_view, WarningCode::camera_resolution, WarningCode::camera_lens,
     WarningCode::camera_mounting,      WarningCode::camera_coverage,   WarningCode::ground_plane,
-<<<<<<< HEAD
-    WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic};
-=======
-    WarningCode::ego_motion,           WarningCode::traffic,           WarningCode::unsigned_bundle};
->>>>>>> heads/main
+    WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic,
+    WarningCode::unsigned_bundle};
 // Whether a frame with this warning is at best partial: something that the model relies on is not there.
 constexpr bool lowers_mode(WarningCode code) {
   return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||
