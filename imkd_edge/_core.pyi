@@ -23,6 +23,7 @@ RIGID_TOLERANCE: float
 SCORES: tuple[float, float]  # least and largest score threshold
 
 def __getattr__(name: str) -> Any: ...
+def dlpack(address: int, shape: Sequence[int], dtype: str, gpu: int, owner: object, versioned: bool) -> object: ...
 
 class Code(IntEnum):
     spec_syntax = 101

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from imkd_edge.bundle.golden import golden_rig
 from imkd_edge.engines.load import EngineFactory, load_engines
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.result import Detection, Health, Origin, Result, Warning, health_of
+from imkd_edge.result import Detection, DeviceTensor, Health, Origin, Result, Warning, health_of
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import SCORES, ModelSpec
 from imkd_edge.tracking import Tracker
@@ -33,35 +33,6 @@ Frames = Mapping[str, Image | None] | Sequence[Image | None]
 Radar = Mapping[str, np.ndarray | None] | Sequence[RadarSweep]
 Times = Mapping[str, int] | Sequence[int]
 Poses = Mapping[str, np.ndarray] | Sequence[np.ndarray | None]
-
-
-@dataclass(frozen=True)
-class DeviceTensor:
-    """A tensor of the last frame without a copy.
-
-    `torch.as_tensor(t, device="cuda")`, `cupy.asarray` and `numpy.asarray` take it. The memory stays valid while this
-    object or an array made from it lives, even after the detector is closed.
-    """
-
-    address: int
-    shape: tuple[int, ...]
-    dtype: str  # "float32" or "float16"
-    on_cuda: bool
-    stream: int = 0  # the CUDA stream that writes it; 0: none
-    owner: Any = field(default=None, repr=False, compare=False)  # the core, which owns the memory
-
-    def __getattr__(self, name: str) -> dict[str, Any]:
-        """Exactly one array interface: CUDA's for device memory, NumPy's for host memory."""
-        if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
-            interface = {
-                "shape": self.shape,
-                "typestr": np.dtype(self.dtype).str,
-                "data": (self.address, False),
-                "strides": None,
-                "version": 3,
-            }
-            return {**interface, "stream": self.stream} if self.stream else interface
-        raise AttributeError(name)
 
 
 @dataclass(frozen=True)
@@ -210,7 +181,8 @@ class Detector:
                 left out: from ego and the sweeps' poses (`imkd_edge.ops.EgoMotion`).
 
         Raises:
-            Error: 201 to 205, 215 for a mistake of the calling program.
+            Error: 201 to 205, 214, 215 for a mistake of the calling program. An image's size, a pose or a twist that
+                was right before and no longer is counts as a fault of its sensor.
         """
         fields = self._open_core().infer(frames, radar, ego, timestamp_ns, camera_timestamps_ns, camera_T_world_ego)
         health = health_of(fields.pop("health"))
@@ -314,7 +286,7 @@ class Detector:
         core, on_cuda = self._open_core(), self.device == "cuda"
         tensors = core.device_tensors().items()
         return {
-            name: DeviceTensor(address, shape, dtype, on_cuda, core.stream, core)
+            name: DeviceTensor(address, shape, dtype, on_cuda, core.stream, core, core.gpu)
             for name, (address, shape, dtype) in tensors
         }
 

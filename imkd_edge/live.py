@@ -75,7 +75,9 @@ class Synchronizer:
         )
 
     def push_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> str:
-        """Add an image; return "kept", or the reason of a refusal: "late", "duplicate" or "future".
+        """Add an image; return "kept", or the reason of a refusal: "late", "duplicate", "future" or "invalid".
+
+        Invalid is another size than the calibration's, once the camera has delivered one that fits.
 
         Args:
             camera: name in the rig.
@@ -143,7 +145,7 @@ class Monitor:
         self._core: Any = _core.Monitor(rig, spec, lost_after, frozen_after)
 
     def observe_camera(self, camera: str, image: Any, timestamp_ns: int, now_ns: int) -> None:
-        """Observe an image in host memory, RGB or NV12. None, or another size, makes the camera invalid.
+        """Observe an image in host memory, RGB or NV12. None, another size, or a flat one makes the camera invalid.
 
         Raises:
             Error: 201 (dtype), 202 (shape), 203 (unknown camera), 205 (time is no int64).
@@ -151,7 +153,7 @@ class Monitor:
         self._core.observe_camera(camera, image, timestamp_ns, now_ns)
 
     def observe_radar(self, sweep: RadarSweep, now_ns: int) -> None:
-        """Observe a sweep, which needs its own time. A sweep without a valid point makes the radar invalid.
+        """Observe a sweep, which needs its own time. Where most of its points are invalid, or all, so is the radar.
 
         Raises:
             Error: 201 (dtype), 202 (shape), 203 (unknown radar), 205 (no time, or no int64).

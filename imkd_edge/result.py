@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import imkd_edge._core as _core
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
 
@@ -55,7 +56,7 @@ class Health:
     """State of the sensors in one frame; their faults are reported here and never raised."""
 
     mode: str  # full, partial, camera_only, radar_only, blind
-    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing, unusable; from a Monitor also frozen, lost
+    sensors: dict[str, str]  # name -> ok, late, stale, invalid, missing, frozen, unusable; from a Monitor also lost
     radar_points: int  # in the grid
     radar_points_invalid: int  # discarded: not finite, nearer than 0.1 m, or beyond 300 dB of intensity or 300 m/s
     radar_points_outside: int  # outside the grid
@@ -190,6 +191,66 @@ class Result:
         from imkd_edge.view.save import save_result
 
         save_result(Path(path), self, sample, theme)
+
+
+@dataclass(frozen=True)
+class DeviceTensor:
+    """A tensor of the last frame without a copy.
+
+    `torch.as_tensor(t, device="cuda")`, `cupy.asarray` and `numpy.asarray` take it, and so does every `from_dlpack`:
+    read-only where the reader knows DLPack 1.0. The memory stays valid while this object or an array made from it
+    lives, even after the detector is closed.
+    """
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str  # "float32" or "float16"
+    on_cuda: bool
+    stream: int = 0  # the CUDA stream that writes it; 0: none
+    owner: Any = field(default=None, repr=False, compare=False)  # the core, which owns the memory
+    gpu: int = -1  # its number; -1: the host's memory
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's device: (2, number of the GPU), or (1, 0) for the host."""
+        return (2, self.gpu) if self.on_cuda else (1, 0)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """A DLPack capsule of the memory itself.
+
+        Args:
+            stream: the reader's; it need not wait, as infer returns when the tensors are written.
+            max_version: the newest version that the reader knows; below (1, 0) or None: a capsule without a version.
+            dl_device, copy: another device than the tensor's, or True, is refused: nothing is copied.
+
+        Raises:
+            BufferError: for a copy, or another device.
+        """
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(
+                f"a DeviceTensor on {self.__dlpack_device__()} is handed out in place: copy it afterwards"
+            )
+        versioned = max_version is not None and max_version[0] >= 1
+        return _core.dlpack(self.address, self.shape, self.dtype, self.gpu, self.owner, versioned)
+
+    def __getattr__(self, name: str) -> dict[str, Any]:
+        """Exactly one array interface: CUDA's for device memory, NumPy's for host memory."""
+        if name == ("__cuda_array_interface__" if self.on_cuda else "__array_interface__"):
+            interface = {
+                "shape": self.shape,
+                "typestr": np.dtype(self.dtype).str,
+                "data": (self.address, False),
+                "strides": None,
+                "version": 3,
+            }
+            return {**interface, "stream": self.stream} if self.stream else interface
+        raise AttributeError(name)
 
 
 def _short_or_null(value: float) -> float | None:

@@ -65,7 +65,8 @@ class Result(ctypes.Structure):
         "i32 radar_points invalid outside overflow, i32 boxes_invalid past_frames estimated, f32 speed residual,"
         "u32 stages, f32* timings, f32 total_us, i32 rows columns, u32 reserved, f32* segmentation,"
         "pointer debug, u32 debug_count debug_stride, i32 maps_invalid ego_motion, "
-        "pointer warnings, u32 warning_count warning_stride, f64* T_world_ego twist"
+        "pointer warnings, u32 warning_count warning_stride, f64* T_world_ego twist,"
+        "u32 replayed reserved_2, text why_not_replayed"
     )
 
 

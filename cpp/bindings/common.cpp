@@ -68,13 +68,14 @@ FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, 
 
 namespace {
 
-// A uint8 array of a number of dimensions, each of extent 1..65536; a reference to the caller's.
-py::array byte_array(py::handle value, const std::string& where, int dimensions, const char* form) {
+// A uint8 array of a number of dimensions, each of extent least..65536; a reference to the caller's.
+py::array byte_array(py::handle value, const std::string& where, int dimensions, const char* form,
+                     py::ssize_t least = 1) {
   const py::array array = numpy_array(value, where);
   if (!py::isinstance<py::array_t<std::uint8_t>>(array))
     throw Error(Code::frame_bad_dtype, "is " + dtype_text(array) + ", must be uint8", where, "grey levels 0..255, RGB");
   bool fits = array.ndim() == dimensions;
-  for (py::ssize_t extent : shape_of(array)) fits &= extent >= 1 && extent <= 65536;
+  for (py::ssize_t extent : shape_of(array)) fits &= extent >= least && extent <= 65536;
   if (!fits) throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, form);
   return array;
 }
@@ -115,11 +116,11 @@ ImageView nv12_view(const py::tuple& planes, const std::string& where) {
 
 }  // namespace
 
-ImageView image_view(py::handle value, const std::string& where) {
+ImageView image_view(py::handle value, const std::string& where, py::ssize_t least) {
   if (value.is_none()) return {};
   if (py::isinstance<py::tuple>(value)) return nv12_view(py::reinterpret_borrow<py::tuple>(value), where);
   constexpr const char* kForm = "must be (height, width, 3)";
-  const py::array array = byte_array(value, where, 3, kForm);
+  const py::array array = byte_array(value, where, 3, kForm, least);
   if (array.shape(2) != 3) throw Error(Code::frame_bad_shape, "has shape " + shape_text(shape_of(array)), where, kForm);
   return {static_cast<const std::uint8_t*>(array.data()),
           static_cast<int>(array.shape(1)),
@@ -236,19 +237,19 @@ CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::str
   return values;
 }
 
-Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego) {
-  Sweeps checked = radar_sweeps(sweeps, rig, frames.timestamp_ns);
-  frames.sweeps = checked.views;
-  frames.ego = ego_motion(ego);
-  return checked;
+Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego, Values values) {
+  Sweeps read = radar_sweeps(sweeps, rig, frames.timestamp_ns, values);
+  frames.sweeps = read.views;
+  frames.ego = ego_motion(ego, values);
+  return read;
 }
 
-void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses) {
+void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses, Values values) {
   for (const auto& [time, where] : by_camera(times, rig, "timestamp"))
     frames.camera_timestamps_ns.push_back(time.is_none() ? frames.timestamp_ns : timestamp(time, where));
   if (poses.is_none()) return;
   for (const auto& [T, where] : by_camera(poses, rig, "T_world_ego"))
-    frames.camera_T_world_ego.push_back(T.is_none() ? std::nullopt : std::optional<Mat4>(rigid_transform(T, where)));
+    frames.camera_T_world_ego.push_back(T.is_none() ? std::nullopt : std::optional<Mat4>(pose(T, where, values)));
 }
 
 py::tuple warning_tuple(const Warning& warning) {

@@ -33,7 +33,7 @@ using FloatArray = py::array_t<float, py::array::c_style>;
 FloatArray float_array(py::handle value, const std::vector<py::ssize_t>& shape, const std::string& where);
 
 // (H, W, 3) uint8 with any strides; None is an absent camera. The view is valid as long as `value` lives.
-ImageView image_view(py::handle value, const std::string& where);
+ImageView image_view(py::handle value, const std::string& where, py::ssize_t least = 1);
 
 // A rigid (4, 4) transform. Throws Error frame_bad_dtype, frame_bad_shape, rig_not_rigid.
 Mat4 rigid_transform(py::handle value, const std::string& where);
@@ -53,7 +53,8 @@ struct Sweeps {  // views and what keeps their memory alive
 Sweeps radar_sweeps(py::handle value, const SensorRig& rig, std::int64_t reference_ns, Values poses = Values::checked);
 
 // Sets the frame's sweeps and ego motion, of its reference time and the rig. Returns the owners of the points' memory.
-Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego);
+Sweeps read_motion(FrameSet& frames, const SensorRig& rig, py::handle sweeps, py::handle ego,
+                   Values values = Values::checked);
 
 // By camera of the rig: the caller's value or None, and its name in an error.
 using CameraValues = std::vector<std::pair<py::object, std::string>>;
@@ -61,7 +62,8 @@ using CameraValues = std::vector<std::pair<py::object, std::string>>;
 CameraValues by_camera(py::handle argument, const SensorRig& rig, const std::string& what);
 
 // Sets the cameras' times and ego poses, of the frame's reference time and rig.
-void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses);
+void read_exposures(FrameSet& frames, const SensorRig& rig, py::handle times, py::handle poses,
+                    Values values = Values::checked);
 
 Ego ego_motion(py::handle value, Values values = Values::checked);  // of imkd_edge.frames.Ego or None
 

@@ -43,8 +43,8 @@ FrameViews frame_views(const SensorRig& rig, const ImageReader& reader, py::hand
   views.images = by_camera(images, rig, "frame");
   for (const auto& [image, where] : views.images)
     frames.cameras.push_back(any_image(image, where, reader, views.device_owners));
-  read_exposures(frames, rig, camera_times, camera_poses);
-  views.sweeps = read_motion(frames, rig, radar, ego);
+  read_exposures(frames, rig, camera_times, camera_poses, Values::as_given);
+  views.sweeps = read_motion(frames, rig, radar, ego, Values::as_given);  // the core checks them
   return views;
 }
 
@@ -234,5 +234,9 @@ Raises:
       .def_property_readonly(
           "stream",  // a cudaStream_t; 0 on the CPU
           [](const SharedDetector& self) { return reinterpret_cast<std::uintptr_t>(self.detector.stream()); })
+      .def_property_readonly("gpu", [](const SharedDetector& self) { return self.detector.gpu(); })
       .def_property_readonly("rig", &rig_of);
+  m.def("dlpack", &dlpack_capsule, py::arg("address"), py::arg("shape"), py::arg("dtype"), py::arg("gpu"),
+        py::arg("owner"), py::arg("versioned"),
+        "The DLPack capsule of a dense tensor in the memory of a GPU, -1 for the host's, that lives as long as owner.");
 }

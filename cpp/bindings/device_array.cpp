@@ -1,5 +1,9 @@
 #include "device_array.hpp"
 
+#include <algorithm>
+#include <memory>
+#include <string_view>
+
 #include "shape_text.hpp"
 
 namespace imkd::python {
@@ -35,8 +39,44 @@ struct DLManagedTensorVersioned {
   std::uint64_t flags;  // 1: read-only, 2: a copy; neither matters to a reader
   DLTensor tensor;
 };
-constexpr std::uint32_t kDLMajor = 1, kDLMinor = 1;  // that this file reads
-enum { kDLCuda = 2, kDLCudaHost = 3, kDLCudaManaged = 13 };
+constexpr std::uint32_t kDLMajor = 1, kDLMinor = 1;  // that this file reads and writes
+constexpr std::uint64_t kDLReadOnly = 1;
+constexpr std::uint8_t kDLFloat = 2;
+enum { kDLHost = 1, kDLCuda = 2, kDLCudaHost = 3, kDLCudaManaged = 13 };
+
+// A tensor that is handed out: the structure of the capsule, and what it points to.
+template <class Managed>
+struct Exported {
+  Managed managed{};
+  std::vector<std::int64_t> shape, strides;
+  py::object owner;
+};
+
+template <class Managed>
+void release(Managed* managed) {  // by the reader, on any thread
+  const py::gil_scoped_acquire gil;
+  delete static_cast<Exported<Managed>*>(managed->context);
+}
+
+template <class Managed>
+py::capsule capsule_of(std::unique_ptr<Exported<Managed>> exported, DLTensor tensor, const char* name) {
+  tensor.ndim = static_cast<std::int32_t>(exported->shape.size());
+  tensor.shape = exported->shape.data();
+  tensor.strides = exported->strides.data();  // since version 1.2 never null
+  exported->managed.tensor = tensor;
+  exported->managed.context = exported.get();
+  exported->managed.deleter = &release<Managed>;
+  // Destroyed where nobody has taken the tensor: a reader renames the capsule.
+  PyObject* capsule = PyCapsule_New(&exported->managed, name, [](PyObject* self) {
+    const char* held = PyCapsule_GetName(self);
+    if (!held || std::string_view(held).substr(0, 4) == "used") return;
+    auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(self, held));
+    managed->deleter(managed);
+  });
+  if (!capsule) throw py::error_already_set();
+  exported.release();
+  return py::reinterpret_steal<py::capsule>(capsule);
+}
 
 std::vector<py::ssize_t> dense_strides(const std::vector<py::ssize_t>& shape, py::ssize_t item) {
   std::vector<py::ssize_t> strides(shape.size(), item);
@@ -137,6 +177,27 @@ DeviceArray by_dlpack(py::handle value, int device_type, const std::string& wher
 
 }  // namespace
 
+py::capsule dlpack_capsule(std::uintptr_t address, const std::vector<std::int64_t>& shape, const std::string& dtype,
+                           int gpu, py::object owner, bool versioned) {
+  DLTensor tensor{};
+  tensor.data = reinterpret_cast<void*>(address);
+  tensor.device_type = gpu < 0 ? kDLHost : kDLCuda;
+  tensor.device_id = std::max(gpu, 0);
+  tensor.dtype = {kDLFloat, static_cast<std::uint8_t>(dtype == "float16" ? 16 : 32), 1};
+  const auto fill = [&](auto exported) {
+    exported->shape = shape;
+    for (py::ssize_t stride : dense_strides({shape.begin(), shape.end()}, 1)) exported->strides.push_back(stride);
+    exported->owner = std::move(owner);
+    return exported;
+  };
+  if (!versioned) return capsule_of(fill(std::make_unique<Exported<DLManagedTensor>>()), tensor, "dltensor");
+  auto exported = fill(std::make_unique<Exported<DLManagedTensorVersioned>>());
+  exported->managed.major = kDLMajor;
+  exported->managed.minor = kDLMinor;
+  exported->managed.flags = kDLReadOnly;
+  return capsule_of(std::move(exported), tensor, "dltensor_versioned");
+}
+
 std::optional<DeviceArray> device_array(py::handle value, const std::string& where, const ImageReader& reader) {
   if (py::isinstance<py::array>(value)) return std::nullopt;
   if (py::hasattr(value, "__cuda_array_interface__")) return by_interface(value, where, reader);
@@ -149,7 +210,7 @@ std::optional<DeviceArray> device_array(py::handle value, const std::string& whe
 ImageView any_image(py::handle image, const std::string& where, const ImageReader& reader,
                     std::vector<py::object>& owners) {
   const std::optional<DeviceArray> array = device_array(image, where, reader);
-  if (!array) return image_view(image, where);
+  if (!array) return image_view(image, where, 0);  // the core compares the size with the calibration's
   if (!reader.on_cuda)
     throw Error(Code::frame_bad_dtype, "is on the GPU, this detector runs on the CPU", where,
                 "copy it to the host, or use device=\"cuda\"");

@@ -32,4 +32,9 @@ std::optional<DeviceArray> device_array(py::handle value, const std::string& whe
 ImageView any_image(py::handle image, const std::string& where, const ImageReader& reader,
                     std::vector<py::object>& owners);
 
+// The DLPack capsule of a dense tensor, read-only where a versioned capsule can say so. gpu: its number, or -1 for host
+// memory. The owner is released by the reader.
+py::capsule dlpack_capsule(std::uintptr_t address, const std::vector<std::int64_t>& shape, const std::string& dtype,
+                           int gpu, py::object owner, bool versioned);
+
 }  // namespace imkd::python

@@ -11,6 +11,7 @@
 #include "imkd/coverage.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
+#include "sensor_memory.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -22,6 +23,7 @@ struct Detector::State {
   History history;
   std::vector<CameraCoverage> coverage;  // by camera
   ContractCheck check_contract;
+  SensorMemory memory;
   bool has_rig = false;
   bool unsigned_bundle = false;
   std::string why_not_cuda;
@@ -81,23 +83,10 @@ void Detector::State::set_rig(const SensorRig& next) {
   // Nothing below throws.
   rig = std::move(copy);
   coverage = std::move(next_coverage);
+  memory.set_rig(rig, spec.radar.max_age);
   std::fill(frame.images.begin(), frame.images.end(), ImageView{});  // those beyond the rig's cameras stay absent
   check_contract.set_rig(std::move(warnings));
   has_rig = true;
-}
-
-// Checks the motion, and orthonormalises the poses.
-static void take_motion(FrameSet& frames) {
-  std::optional<Mat4>& T_world_ego = frames.ego.T_world_ego;
-  if (T_world_ego) T_world_ego = orthonormalised(*T_world_ego, "FrameSet::ego.T_world_ego");
-  for (double v : frames.ego.twist.value_or(Vec3{}))
-    if (!std::isfinite(v))
-      throw Error(Code::frame_bad_dtype, std::to_string(v) + " is not finite", "FrameSet::ego.twist",
-                  "leave the twist out where the motion is unknown");
-  for (std::optional<Mat4>& pose : frames.camera_T_world_ego)
-    if (pose) pose = orthonormalised(*pose, "FrameSet::camera_T_world_ego");
-  for (RadarSweep& sweep : frames.sweeps)
-    if (sweep.T_world_ego) sweep.T_world_ego = orthonormalised(*sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
 }
 
 // The caller's mistakes.
@@ -120,11 +109,13 @@ void Detector::State::check(const FrameSet& frames) const {
   for (std::size_t i = 0; i < rig.cameras.size(); ++i) {
     const ImageView& image = frames.cameras[i];
     const CameraCalibration& camera = rig.cameras[i];
-    if (image.data && (image.width != camera.width || image.height != camera.height))
+    if (image.data && !fits(camera, image)) {
+      if (memory.delivered_fitting(i)) continue;  // a fault of the camera
       throw Error(Code::frame_bad_shape,
                   "image is " + std::to_string(image.width) + "x" + std::to_string(image.height) +
                       ", the calibration is for " + std::to_string(camera.width) + "x" + std::to_string(camera.height),
                   "camera " + camera.name, "give the raw image, or set_rig with the calibration of this size");
+    }
     if (image.data && image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
       throw Error(Code::frame_bad_shape,
                   "NV12 image is " + std::to_string(image.width) + "x" + std::to_string(image.height),
@@ -159,7 +150,12 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     image = frames.cameras[i];
     if (!image.data) continue;
     SensorState& state = result.health.cameras[i];
-    state = camera_state(coverage[i], seconds_between(frames.camera_time(i), frames.timestamp_ns));
+    const std::int64_t time_ns = frames.camera_time(i);
+    state = camera_state(coverage[i], seconds_between(time_ns, frames.timestamp_ns));
+    if (usable(state)) {
+      const SensorState contents = memory.assess(i, rig.cameras[i], image, time_ns, loop->host_reads(image));
+      if (!usable(contents)) state = contents;
+    }
     if (usable(state))
       frame.T_ref_ego[i] = rounded_exposure(spec.grid, motion.T_ref_exposure(i));
     else
@@ -170,6 +166,7 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
 void Detector::State::resolve_radars(const FrameSet& frames) {
   if (frame.sweeps.size() < frames.sweeps.size()) frame.sweeps.resize(frames.sweeps.size());
   frame.sweep_count = resolve_sweeps(spec, rig, frames, motion, frame.sweeps.data(), result.health);
+  memory.mark_frozen(result.health);
   result.health.mode = mode_of(result.health.cameras, result.health.radars);
   check_contract.set(WarningCode::ego_motion, is_displaced(motion, frame.sweeps.data(), frame.sweep_count),
                      "the ego motion is unknown, and a radar sweep is older than one period: its points stay where the "
@@ -263,6 +260,7 @@ void Detector::reset() {
   const ExclusiveCall call(state_->gate, "Detector");
   state_->history.reset();
   state_->check_contract.reset();
+  state_->memory.reset();
 }
 
 const ModelSpec& Detector::spec() const { return state_->spec; }
@@ -270,6 +268,7 @@ const SensorRig& Detector::rig() const { return state_->rig; }
 std::string Detector::device() const { return state_->loop->device(); }
 std::string Detector::why_not_cuda() const { return state_->why_not_cuda; }
 std::string Detector::why_not_replayed() const { return state_->loop->why_not_replayed(); }
+int Detector::gpu() const { return state_->loop->gpu(); }
 void* Detector::stream() const { return state_->loop->stream(); }
 void Detector::wait_for(void* stream) {
   const ExclusiveCall call(state_->gate, "Detector");
@@ -286,9 +285,11 @@ const Result& Detector::infer(const FrameSet& given) {
   const ExclusiveCall call(s.gate, "Detector");
   Stopwatch watch, total;
   const FrameSet& frames = s.input = given;
-  take_motion(s.input);
+  s.check_contract.set(WarningCode::ego_invalid, s.memory.take_motion(s.input),
+                       "a pose is no rigid transform, or a twist not finite or faster than 100 m/s: it is not used");
   s.check(frames);
   s.clear_result(frames.timestamp_ns);
+  s.memory.leave_out_frozen(s.input);
   watch.lap();
   s.motion.set(s.rig, frames, s.spec.radar.max_age);
   set_health(s.motion, s.result.health);

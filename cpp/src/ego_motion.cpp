@@ -16,6 +16,10 @@ constexpr std::int64_t kBestPoseGap = 50'000'000;
 
 }  // namespace
 
+bool is_possible(const Vec3& twist) {
+  return std::hypot(twist[0], twist[1]) <= kMaxEgoSpeed && std::isfinite(twist[2]);  // a NaN fails the comparison
+}
+
 bool EgoMotion::Pose::operator<(const Pose& other) const {
   if (timestamp_ns != other.timestamp_ns) return timestamp_ns < other.timestamp_ns;
   if (reference != other.reference) return reference;

@@ -55,7 +55,10 @@ class FrameLoop {
   virtual std::vector<Detector::Tensor> tensors() = 0;         // of the last frame, in host memory
   std::vector<Detector::DeviceTensor> device_tensors() const;  // in the engines' memory
   virtual void* stream() const { return nullptr; }             // on the GPU the cudaStream_t that reads the images
+  virtual int gpu() const { return -1; }                       // its number
   virtual void wait_for(void*) {}                              // see Detector::wait_for
+  // Whether the host can read an image now: it is not the GPU's, and no stream that was waited for may still write it.
+  virtual bool host_reads(const ImageView&) const { return true; }
   // Why frames are not replayed as a CUDA graph; empty where they are, or will be.
   virtual const std::string& why_not_replayed() const {
     static const std::string text = "frames run on the CPU";
@@ -77,9 +80,10 @@ class FrameLoop {
   std::vector<float> vehicles_;  // probabilities of the segmentation
 };
 
+// Adds to the invalid points of the sweeps that resolve_sweeps left out.
 inline void set_counts(const RadarStats& stats, Health& health) {
   health.radar_points = stats.used;
-  health.radar_points_invalid = stats.invalid;
+  health.radar_points_invalid += stats.invalid;
   health.radar_points_outside = stats.outside;
   health.radar_points_overflow = stats.overflow;
 }

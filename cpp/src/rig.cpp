@@ -128,6 +128,12 @@ void check_rigid(const Mat4& T, std::string_view where) {
            "reverse one axis: the determinant must be +1, x, y and z right-handed");
 }
 
+bool is_rigid(const Mat4& T) {
+  const bool finite = std::all_of(T.begin(), T.end(), [](double v) { return std::isfinite(v); });
+  return finite && T[12] == 0 && T[13] == 0 && T[14] == 0 && T[15] == 1 && off_orthonormal(T) <= kRigidTolerance &&
+         determinant(T) > 0;
+}
+
 // Newton's iteration for the polar factor, R <- (R + R^-T) / 2, squares the error: three steps from 1e-3 reach the last
 // bit, the fourth is for the rounding (Higham, Functions of Matrices, 2008, section 8.3).
 Mat4 orthonormalised(const Mat4& T, std::string_view where) {

@@ -6,27 +6,22 @@
 
 #include "ego_trail.hpp"
 #include "frame_rule.hpp"
+#include "imkd/ego_motion.hpp"
 #include "imkd/error.hpp"
 #include "live_item.hpp"
 #include "own_process.hpp"
+#include "sensor_memory.hpp"
 #include "sensor_queue.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
 namespace {
 
-template <class Numbers>
-bool finite(const Numbers& numbers) {
-  return std::all_of(numbers.begin(), numbers.end(), [](double v) { return std::isfinite(v); });
-}
-
 // Orthonormalises the pose; false where it is not rigid.
 bool take_pose(std::optional<Mat4>& T_world_ego) {
-  try {
-    if (T_world_ego) T_world_ego = orthonormalised(*T_world_ego, "ego");
-  } catch (const Error&) {
-    return false;
-  }
+  if (!T_world_ego) return true;
+  if (!is_rigid(*T_world_ego)) return false;
+  T_world_ego = orthonormalised(*T_world_ego, "ego");
   return true;
 }
 
@@ -50,6 +45,7 @@ struct Synchronizer::State {
   SensorRig rig;
   FrameRule rule;
   std::vector<SensorQueue> queues;  // cameras first, then radars, as in the rig
+  std::vector<bool> fitted;         // by camera: it has delivered an image of its calibration's size
   ClockStepRule clock;
   EgoTrail trail;
   std::optional<std::int64_t> last_ego_arrival_ns;
@@ -108,6 +104,7 @@ class Synchronizer::State::Locked {
 Synchronizer::State::State(const SensorRig& rig, const FrameRule& rule, const SynchronizerOptions& options)
     : rig(rig),
       rule(rule),
+      fitted(rig.cameras.size(), false),
       clock(rig.cameras.size() + rig.radars.size()),
       preferred(queue_of_reference(rig, options.reference)),
       reference(preferred) {
@@ -200,7 +197,7 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
 
 Pushed Synchronizer::State::push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
-  if ((ego.twist && !finite(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
+  if ((ego.twist && !is_possible(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
   if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
@@ -301,10 +298,19 @@ Synchronizer& Synchronizer::operator=(Synchronizer&& other) noexcept {
 Pushed Synchronizer::push_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns,
                                  std::shared_ptr<const void> owner) {
   State& state = *state_;
+  const CameraCalibration& calibration = checked_camera(state.rig, camera);
+  if (image.data && !fits(calibration, image)) {
+    const State::Locked locked(state);
+    if (state.fitted[static_cast<std::size_t>(camera)]) {
+      state.advance(now_ns);
+      return state.count(Pushed::invalid);
+    }
+  }
   check_image(state.rig, camera, image);
   SensorItem item{timestamp_ns, 0, image, {}, std::move(owner)};  // outlives the lock, as its owner must
   if (!item.owner) item.owner = copy_image(item.image);
   const State::Locked locked(state);
+  state.fitted[static_cast<std::size_t>(camera)] = true;
   return state.count(state.push(static_cast<std::size_t>(camera), item, now_ns));
 }
 

@@ -38,7 +38,7 @@ from imkd_edge.bundle.files import read_npz
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
-from imkd_edge.rig import SensorRig
+from imkd_edge.rig import SensorRig, orthonormalised
 from imkd_edge.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Frame:
         return frames, sweeps, ego, int(arrays["timestamp_ns"]), times, camera_poses
 
     def _image(self, index: int, width: int, height: int) -> np.ndarray | None:
-        """The image of a camera, each pixel as a block; one of another size as it is, which the Detector refuses."""
+        """The image of a camera, each pixel as a block; one of another size as it is."""
         image, step = self.arrays.get(f"image_{index}"), int(self.arrays.get("image_step", 1))
         if image is None or step == 1 or image.shape != (-(-height // step), -(-width // step), 3):
             return image
@@ -223,7 +223,23 @@ def _check(golden: Arrays, spec: ModelSpec) -> SensorRig:
     }
     if problems := [problem for problem, is_wrong in faults.items() if is_wrong]:
         raise ValueError(", ".join(problems))
+    _check_measured(golden, rig)
     return rig
+
+
+def _check_measured(golden: Arrays, rig: SensorRig) -> None:
+    """What the Detector takes for a sensor's fault is damage here; raises as `_check`."""
+    step = int(golden.get("image_step", 1))
+    for i, camera in enumerate(rig.cameras):
+        image, whole = golden.get(f"image_{i}"), (camera.height, camera.width, 3)
+        if image is not None and image.shape not in (whole, (-(-whole[0] // step), -(-whole[1] // step), 3)):
+            size = "x".join(map(str, image.shape[1::-1]))
+            raise ValueError(
+                f"image is {size}, of camera {camera.name}, {camera.width}x{camera.height} in steps of {step}"
+            )
+    for pose in [golden["ego_T_world_ego"], *golden["sweep_T_world_ego"], *golden.get("camera_T_world_ego", ())]:
+        if _none_if_nan(pose) is not None:
+            orthonormalised(pose, "a pose of the vehicle")
 
 
 def _check_form(

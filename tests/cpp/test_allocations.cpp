@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <limits>
+#include <map>
 #include <new>
 
 #include "contract_cases.hpp"
@@ -117,6 +119,51 @@ TEST_P(Infer, allocates_nothing_while_warnings_begin_and_end) {
   EXPECT_EQ(allocations - before, 0);
   EXPECT_EQ(changes, 19);
   EXPECT_EQ(frames, 10 * 50 + 9 * 2);  // it ends with the third frame inside
+}
+
+// Frozen, flat and of another size; corrupt, empty and frozen sweeps; poses and twists that no vehicle has.
+TEST_P(Infer, allocates_nothing_while_sensors_fail) {
+  const SensorRig rig = small_rig();
+  DetectorOptions options;
+  options.threads = GetParam();
+  Detector detector(history_spec(), rig, camera_engine(), bev_engine_with_maps(), options);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::uint8_t> white(80 * 40 * 3, 255);
+  const std::vector<float> corrupt(5 * 200, nan);
+  std::vector<Moment> moments;
+  for (unsigned i = 0; i < 8; ++i) moments.push_back(moment(rig, i));
+  std::map<SensorState, int> states;
+  int warned = 0;
+  const auto infer = [&](int frame) {
+    const int phase = frame / 8 % 8;  // a fault lasts for eight frames; in phase 0 there is none
+    FrameSet& m = moments[static_cast<std::size_t>(phase == 1 ? 0 : frame % 8)].frames;
+    m.timestamp_ns = 1'000'000'000 + frame * 100'000'000LL;
+    for (RadarSweep& sweep : m.sweeps) sweep.timestamp_ns = m.timestamp_ns;
+    m.ego = {identity4(), Vec3{1, 0, 0}};
+    const ImageView image = m.cameras[0];
+    const RadarSweep sweep = m.sweeps[0];
+    if (phase == 2) m.cameras[0].data = white.data();
+    if (phase == 3) m.cameras[0].width = 40;
+    if (phase == 4) m.sweeps[0].points = corrupt.data();
+    if (phase == 5) m.sweeps[0].count = 0;
+    if (phase == 6) (*m.ego.T_world_ego)[0] = nan;
+    if (phase == 7) m.ego.twist = Vec3{655.35, 0, nan};
+    const Health& health = detector.infer(m).health;
+    m.cameras[0] = image;
+    m.sweeps[0] = sweep;
+    ++states[health.cameras[0]];
+    ++states[health.radars[0]];
+    for (const Warning& warning : health.warnings) warned += warning.code == WarningCode::ego_invalid;
+  };
+  for (int i = 0; i < 64; ++i) infer(i);  // warm-up; the map of states has all of its nodes
+  states[SensorState::ok] = states[SensorState::frozen] = states[SensorState::invalid] = warned = 0;
+  const long before = allocations;
+  for (int i = 64; i < 64 + 640; ++i) infer(i);
+  EXPECT_EQ(allocations - before, 0);
+  // From the third repetition on; the radar's ninth is the first sweep of the next fault.
+  EXPECT_EQ(states[SensorState::frozen], 10 * (6 + 7));
+  EXPECT_EQ(states[SensorState::invalid], 10 * 4 * 8);  // two faults of the camera, two of the radar
+  EXPECT_EQ(warned, 10 * 2 * 8);
 }
 
 TEST(Track, allocates_nothing) {

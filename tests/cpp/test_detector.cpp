@@ -550,13 +550,13 @@ TEST(Detector, a_fused_map_that_is_not_finite_is_not_kept) {
   const auto bev = bev_engine_with_maps(run_bev_with_a_nan);
   nan_countdown = 2;  // the second frame
   const SensorRig rig = small_rig();
-  Moment m = moment(rig);
-  m.frames.ego.T_world_ego = identity4();
   Detector detector(history_spec(), rig, camera_engine(), bev, debug());
   std::vector<int> invalid, past;
   for (int i = 0; i < 6; ++i) {
-    m.frames.timestamp_ns += 500'000'000;
-    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns += 500'000'000;
+    Moment m = moment(rig, 1 + static_cast<unsigned>(i));
+    m.frames.ego.T_world_ego = identity4();
+    m.frames.timestamp_ns += i * 500'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
     const Result& r = detector.infer(m.frames);
     invalid.push_back(r.health.maps_invalid);
     past.push_back(r.health.past_frames);

@@ -66,8 +66,23 @@ TEST_F(Resolve, SweepsWithoutAGoodPointAreInvalid) {
   sweep(1, 0, {});
   sweep(2, 0, bad);
   sweep(2, 80, good);
-  EXPECT_EQ(resolve(), 4);
+  EXPECT_EQ(resolve(), 2);  // the empty one and the good one
   EXPECT_EQ(health.radars, states(SensorState::invalid, SensorState::invalid, SensorState::ok));
+  EXPECT_EQ(health.radar_points_invalid, 2 * static_cast<int>(bad.size() / 5));
+}
+
+TEST_F(Resolve, ASweepWithMoreInvalidPointsThanValidOnesIsLeftOut) {
+  std::vector<float> half(good.begin(), good.begin() + 5);
+  half.insert(half.end(), bad.begin(), bad.begin() + 5);  // one of each
+  std::vector<float> less = half;
+  less.insert(less.end(), bad.begin(), bad.begin() + 5);  // one of three
+  sweep(0, 0, half);
+  sweep(1, 0, less);
+  sweep(2, 0, less);
+  sweep(2, 350, good);
+  EXPECT_EQ(resolve(), 2);
+  EXPECT_EQ(health.radars, states(SensorState::ok, SensorState::invalid, SensorState::late));
+  EXPECT_EQ(health.radar_points_invalid, 6);
 }
 
 TEST_F(Resolve, ASweepFromTheFarFutureIsStale) {
@@ -82,13 +97,14 @@ TEST_F(Resolve, SweepsComeNewestFirstThenByRadarThenAsGiven) {
   sweep(2, 100, good);
   sweep(0, 100, good);
   sweep(1, 0, good);
-  sweep(0, 100, bad);
+  const std::vector<float> other = good;
+  sweep(0, 100, other);
   sweep(0, 700, good);
   ASSERT_EQ(resolve(), 4);
   const float ages[] = {0.f, 0.1f, 0.1f, 0.1f};
   for (int i = 0; i < 4; ++i) EXPECT_FLOAT_EQ(inputs[i].age, ages[i]);
   EXPECT_EQ(inputs[1].points, good.data());
-  EXPECT_EQ(inputs[2].points, bad.data());
+  EXPECT_EQ(inputs[2].points, other.data());
   EXPECT_EQ(inputs[3].points, good.data());
 }
 

@@ -241,7 +241,7 @@ void push_faulty(Synchronizer& sync, Monitor& monitor, Moment& m, int fault, std
   if (fault != 3) sync.push_ego({pose, {}}, time, time);
   for (int camera = 0; camera < 2; ++camera) {
     if (fault == 4 || (fault == 5 && camera == 0)) continue;
-    m.pixels[camera][fault == 6 ? 0 : time / kMs % 97] ^= fault != 6;
+    if (fault != 6) m.pixels[camera][0] = static_cast<std::uint8_t>(time / kMs % 251);  // a pixel that is looked at
     const std::int64_t taken = fault == 7 ? time - 5'000'000'000 : fault == 8 ? time + 5'000'000'000 : time;
     for (int times = fault == 9 ? 5 : 1; times > 0; --times)
       sync.push_camera(camera, m.frames.cameras[camera], taken, time);
@@ -250,6 +250,7 @@ void push_faulty(Synchronizer& sync, Monitor& monitor, Moment& m, int fault, std
   for (RadarSweep sweep : m.frames.sweeps) {
     if (fault == 10) continue;
     if (fault == 11) sweep.count = 0;
+    m.points[static_cast<std::size_t>(sweep.radar)][3] = static_cast<float>(time / kMs % 97);  // as noise does
     sweep.timestamp_ns = time;
     sync.push_radar(sweep, time);
     monitor.observe_radar(sweep, time);

@@ -60,6 +60,7 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
         bundle, sample.rig, engine="onnxruntime-native", threads=1, score_threshold=0.05, debug=debug
     ) as detector:
         result = detector.infer(sample.frames, sample.radar, sample.ego, sample.timestamp_ns)
+        why_not_replayed = detector.why_not_replayed
     boxes = boxes_of(c_result)
     assert np.array_equal(boxes[:, :9], result.boxes, equal_nan=True) and np.array_equal(boxes[:, 9], result.scores)
     names = [library.imkd_detector_name(handle, 0, int(label)).decode() for label in boxes[:, 10]]
@@ -69,6 +70,7 @@ def compare(library: ctypes.CDLL, handle, bundle: Bundle, sample, debug: bool = 
     states = [library.imkd_detector_name(handle, 5, number).decode() for number in numbers]
     assert states == list(result.health.sensors.values())
     assert c_result.timestamp_ns == result.timestamp_ns and c_result.total_us > 0
+    assert c_result.replayed == result.replayed and c_result.why_not_replayed.decode() == why_not_replayed != ""
     maps = [Map.from_address(c_result.debug + i * c_result.debug_stride) for i in range(c_result.debug_count)]
     assert [entry.name.decode() for entry in maps] == list(result.debug) == (["i_cam", "i_rad"] if debug else [])
     for entry, expected in zip(maps, result.debug.values(), strict=True):
@@ -85,6 +87,16 @@ def test_a_real_frame_gives_the_boxes_of_python(library: ctypes.CDLL, handle, sh
 
 def test_a_synthetic_frame_gives_the_boxes_of_python(library: ctypes.CDLL, handle, bundle, scene) -> None:
     assert compare(library, handle, bundle, scene) > 0
+
+
+def test_a_stream_can_be_waited_for_once_a_model_is_loaded(library: ctypes.CDLL, handle, bundle, scene) -> None:
+    """On the CPU nothing is waited for, and the frame is the same."""
+    assert library.imkd_detector_wait_for(handle, None) == 501
+    assert b"imkd_detector_load" in library.imkd_detector_error(handle)
+    assert compare(library, handle, bundle, scene) > 0
+    before = boxes_of(infer(library, handle, scene))
+    assert library.imkd_detector_wait_for(handle, None) == 0
+    assert np.array_equal(boxes_of(infer(library, handle, scene)), before, equal_nan=True)
 
 
 def test_nv12_gives_the_boxes_of_python(library: ctypes.CDLL, handle, bundle, scene) -> None:
@@ -139,7 +151,7 @@ def test_the_ctypes_structs_have_the_sizes_of_the_header(tmp_path: Path) -> None
     subprocess.run(compile_command.split(), cwd=tmp_path, check=True)
     sizes = subprocess.run([tmp_path / "sizes"], capture_output=True, text=True, check=True).stdout.split()
     assert [int(size) for size in sizes] == [ctypes.sizeof(kind) for kind in names.values()]
-    version_7 = [48, 88, 40, 56, 44, 24, 184, 64, 88, 16, 32, 40, 40, 80, 48]  # no struct may become smaller
+    version_7 = [48, 88, 40, 56, 44, 24, 200, 64, 88, 16, 32, 40, 40, 80, 48]  # no struct may become smaller
     assert [int(size) for size in sizes] == version_7
 
 

@@ -276,7 +276,7 @@ def test_a_callers_mistake_does_not_change_the_past(past: Detector, scenes: list
     standing(past, scenes[0], START)
     fused = past.tensors()["fused"][0]
     with pytest.raises(Error):
-        past.infer({"AHEAD": np.zeros((3, 3, 3), np.uint8)}, {}, Ego(T_world_ego=pose(1000)), START + HALF // 2)
+        past.infer({"AHEAD": np.zeros((3, 3, 3), np.float32)}, {}, Ego(T_world_ego=pose(1000)), START + HALF // 2)
     assert standing(past, scenes[1], START + HALF).health.past_frames == 1 and np.array_equal(slots(past)[0], fused)
 
 

@@ -14,6 +14,7 @@ MS = 1_000_000
 K = np.array([[100.0, 0, 80], [0, 100, 45], [0, 0, 1]])
 STATES = ("ok", "late", "stale", "frozen", "invalid", "lost", "missing")
 SENSORS = ("A", "B", "R", "S")
+STILL = np.random.default_rng(1).integers(0, 250, (90, 160, 3), np.uint8)
 
 
 def rig() -> SensorRig:
@@ -35,7 +36,7 @@ class MonitorBench:
         stamp = (self.now if time is None else time) * MS
         if sensor in "AB":
             new = self.random.integers(0, 256, (90, 160, 3), np.uint8) if content == "new" else None
-            image = np.full((90, 160, 3), 7, np.uint8) if new is None else new
+            image = STILL if new is None else new
             self.monitor.observe_camera(sensor, None if content == "bad" else image, stamp, self.now * MS)
         else:
             new = self.random.normal(0, 9, (20, 5)) if content == "new" else None
@@ -148,17 +149,18 @@ def test_new_contents_end_the_frozen_state_at_once(bench: MonitorBench, sensor: 
 
 
 def test_noise_of_one_grey_level_is_detected(bench: MonitorBench) -> None:
-    """In a dark image, one grey level of noise distinguishes it from a frozen one."""
+    """One grey level of noise distinguishes a still scene from a frozen image."""
     for _ in range(10):
         bench.now += 50
-        image = bench.random.integers(0, 2, (90, 160, 3), np.uint8)
+        image = STILL + bench.random.integers(0, 2, STILL.shape, np.uint8)
         bench.monitor.observe_camera("A", image, bench.now * MS, bench.now * MS)
         assert bench.state("A") == "ok"
 
 
 @pytest.mark.parametrize(
     "points",
-    [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]]), np.array([[1, 2, 3, 5, 1e6]])],
+    [np.zeros((0, 5)), np.full((3, 5), np.nan), np.array([[1, 2, 3, np.inf, 0.0]]), np.array([[1, 2, 3, 5, 1e6]])]
+    + [np.array([[1, 2, 3, 5, 0], *[[1, 2, 3, np.nan, 0]] * 2])],
 )
 def test_sweeps_without_a_usable_point_are_invalid(bench: MonitorBench, points: np.ndarray) -> None:
     bench.monitor.observe_radar(RadarSweep("S", points.astype(np.float32), 0), 0)
@@ -170,11 +172,19 @@ def test_images_of_another_size_are_invalid(bench: MonitorBench) -> None:
     assert bench.state("A") == "invalid"
 
 
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_images_that_show_nothing_are_invalid(bench: MonitorBench, level: int) -> None:
+    """Dark, covered or saturated, but for two pixels in a hundred."""
+    shown = bench.random.random((90, 160, 1)) < 0.02
+    bench.monitor.observe_camera("A", np.where(shown, STILL, np.uint8(level)), 0, 0)
+    assert bench.state("A") == "invalid"
+
+
 def test_nv12_is_compared_by_its_luma(bench: MonitorBench) -> None:
     chroma = np.full((45, 80, 2), 128, np.uint8)
     for expected in ("ok", "ok", "frozen", "frozen"):
         bench.now += 50
-        bench.monitor.observe_camera("A", (np.full((90, 160), 7, np.uint8), chroma), bench.now * MS, bench.now * MS)
+        bench.monitor.observe_camera("A", (np.ascontiguousarray(STILL[..., 0]), chroma), bench.now * MS, bench.now * MS)
         assert bench.state("A") == expected
     bench.now += 50
     luma = bench.random.integers(0, 256, (90, 160), np.uint8)

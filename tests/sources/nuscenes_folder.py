@@ -135,7 +135,8 @@ def _reading(root: Path, tables: dict, channel: str, modality: str, step: int, d
     path = root / ("samples" if key else "sweeps") / channel / f"made__{channel}__{time}.{ending}"
     path.parent.mkdir(parents=True, exist_ok=True)
     if modality == "camera":
-        cv2.imwrite(str(path), np.full((360, 640, 3), 90, np.uint8))
+        shade = np.roll(np.linspace(80, 100, 640), 8 * step)[:, None]  # it moves from frame to frame
+        cv2.imwrite(str(path), np.broadcast_to(shade, (360, 640, 3)).astype(np.uint8))
     else:
         rng = np.random.default_rng(step + 100)
         cloud = np.c_[rng.uniform(-30, 30, (50, 3)), rng.integers(0, 256, 50), np.zeros(50)].astype(np.float32)

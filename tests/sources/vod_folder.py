@@ -124,9 +124,11 @@ def calibration_text(T_camera_sensor: np.ndarray) -> str:
 
 
 @cache
-def image() -> bytes:
-    """An orange JPEG."""
-    return cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), (20, 120, 220), np.uint8))[1].tobytes()  # in OpenCV's order
+def image(frame: int) -> bytes:
+    """An orange JPEG, darker to one side, that moves from frame to frame."""
+    shade = np.roll(np.linspace(-19, 19, WIDTH), 8 * frame)[:, None]
+    pixels = np.broadcast_to((20, 120, 220) + shade, (HEIGHT, WIDTH, 3)).astype(np.uint8)  # in OpenCV's order
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -141,7 +143,7 @@ def write_vod(root: Path, scans: tuple[int, ...] = (1, 5)) -> Path:
     for frame, name in enumerate(NAMES):
         lidar = root / "lidar" / "training"
         T_camera_lidar, T_camera_radar = calibration(frame)
-        write(lidar / "image_2" / f"{name}.jpg", image())
+        write(lidar / "image_2" / f"{name}.jpg", image(frame))
         write(lidar / "velodyne" / f"{name}.bin", lidar_rows(frame).tobytes())
         write(lidar / "calib" / f"{name}.txt", calibration_text(T_camera_lidar))
         transforms = {key: pose(frame).ravel().tolist() for key in ("odomToCamera", "mapToCamera", "UTMToCamera")}

@@ -64,6 +64,7 @@ class Detector {
   void wait_for(void* stream);
   // The cudaStream_t that reads the images and writes the tensors, for a producer that makes it wait; null on the CPU.
   void* stream() const;
+  int gpu() const;  // the number of the GPU, that which was current at construction; -1 on the CPU
 
   struct Tensor {
     const char* name;

@@ -13,6 +13,9 @@
 
 namespace imkd {
 
+// Whether a vehicle can move so: finite numbers, and no faster than kMaxEgoSpeed.
+bool is_possible(const Vec3& twist);
+
 class EgoMotion {
  public:
   EgoMotion() = default;  // none

@@ -43,7 +43,7 @@ typedef struct imkd_tracker imkd_tracker; /* since version 6 */
 
 typedef enum imkd_mode { IMKD_FULL, IMKD_PARTIAL, IMKD_CAMERA_ONLY, IMKD_RADAR_ONLY, IMKD_BLIND } imkd_mode;
 
-/* As in imkd/result.hpp. FROZEN and LOST come from a monitor only, never from a detector; LOST since version 3,
+/* As in imkd/result.hpp. LOST, since version 3, comes from a monitor only; FROZEN from a detector too, since version 7;
  * UNUSABLE since version 4. */
 typedef enum imkd_sensor_state {
   IMKD_SENSOR_OK,
@@ -187,6 +187,12 @@ typedef struct imkd_result {
    * where they are unknown. */
   const double* T_world_ego;
   const double* twist;
+  /* Since version 7; 1: the frame was replayed as one CUDA graph. */
+  uint32_t replayed;
+  uint32_t reserved_2;
+  /* Since version 7: why no frame is, which costs time; "" where frames are, or will be from the second with an image
+   * on. */
+  const char* why_not_replayed;
 } imkd_result;
 
 static inline const imkd_detection* imkd_detection_at(const imkd_result* result, uint32_t index) {
@@ -229,6 +235,10 @@ IMKD_API int imkd_detector_load(imkd_detector* detector, const char* bundle, con
                                 const imkd_options* options);
 IMKD_API int imkd_detector_set_rig(imkd_detector* detector, const char* rig);
 IMKD_API int imkd_detector_infer(imkd_detector* detector, const imkd_frames* frames, imkd_result* result);
+/* Since version 7, for images that a CUDA stream is still writing: the next infer waits, on the GPU, for the work that
+ * is in `stream` now: a cudaStream_t, also cudaStreamLegacy or cudaStreamPerThread; NULL is the default stream. On the
+ * CPU nothing is waited for. */
+IMKD_API int imkd_detector_wait_for(imkd_detector* detector, void* stream);
 /* Discards the past frames. */
 IMKD_API int imkd_detector_reset(imkd_detector* detector);
 /* The text of the handle's last failure, "error[E0402] what / where / how to fix"; "" if no call failed. Valid until

@@ -12,16 +12,18 @@
 namespace imkd {
 
 struct MonitorOptions {
-  double lost_after = 2.0;  // s of silence; more than spec.radar.max_age
-  int frozen_after = 3;     // consecutive items with the same contents and new times
+  double lost_after = 2.0;          // s of silence; more than spec.radar.max_age
+  int frozen_after = kFrozenAfter;  // consecutive items with the same contents and new times
 };
 
 // The state of a sensor is the first that applies; ages are those of the Detector:
 //   missing  nothing has arrived yet, and the first call was at most lost_after ago
 //   lost     nothing new arrived for lost_after
 //   stale    its newest item is older than spec.radar.max_age, or as far in the future
-//   invalid  its newest item is unusable: no image, an image of another size, or a sweep without a valid point
-//   (ops.hpp) frozen   the contents repeat. Real sensors have noise; a simulated camera in a still scene is frozen too.
+//   invalid  its newest item is unusable: no image, an image of another size or a flat one (saturated, dark, covered:
+//            95 % of the pixels within 4 grey levels), or a sweep of which more than half of the points are invalid
+//            (ops.hpp) or that has none
+//   frozen   the contents repeat. Real sensors have noise; a simulated camera in a still scene is frozen too.
 //   late     its newest item is older than half of max_age
 //   ok
 // An item whose time is not newer than its sensor's newest item is ignored. One that is older by more than max_age

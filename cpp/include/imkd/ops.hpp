@@ -111,7 +111,8 @@ EgoSpeed estimate_ego_speed(const SensorRig& rig, const RadarSweep* sweeps, int 
                             double max_age = std::numeric_limits<double>::infinity());
 // Transform, age and velocity model of each sweep that is not older than max_age. Writes out (capacity >=
 // frames.sweeps.size()) and returns the number of sweeps: newest first, then by radar, whatever the order in frames.
-// Sets health.radars (unusable: no point of the radar is used).
+// A sweep of which more than half of the points are invalid is left out, and health.radar_points_invalid counts its
+// points. Sets health.radars (unusable: no point of the radar is used).
 int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& frames, const EgoMotion& motion,
                    RadarInput* out, Health& health);
 // Whether a sweep lies where the vehicle no longer is: its motion is unknown, and a sweep is older than one period of

@@ -25,10 +25,13 @@ struct Detection {
 };
 
 // late: older than half of RadarSpec::max_age, an image of kSensorPeriod; stale: older than all of it and discarded;
-// invalid: delivered without a valid point; missing: not delivered; frozen, lost: only from Monitor; unusable:
-// delivered, but nothing of it reaches the grid: a camera whose coverage is below kMinCoverage (imkd/coverage.hpp), a
-// radar with no point among those used.
+// invalid: delivered broken, and discarded: an image of another size than its calibration, or a flat one (saturated,
+// dark, covered), only sweeps with more invalid points than valid ones, or with none; missing: not delivered; frozen:
+// the same contents with new times, kFrozenAfter times in a row, and discarded; lost: only from
+// Monitor; unusable: delivered, but nothing of it reaches the grid: a camera whose coverage is below kMinCoverage
+// (imkd/coverage.hpp), a radar with no point among those used.
 enum class SensorState : std::uint8_t { ok, late, stale, invalid, missing, frozen, lost, unusable };
+constexpr int kFrozenAfter = 3;
 constexpr bool usable(SensorState state) { return state == SensorState::ok || state == SensorState::late; }
 // full: every sensor is usable; partial: some are not, or a sweep lies where the vehicle no longer is, as it is older
 // than one period and the ego motion unknown (see is_displaced in imkd/ops.hpp); camera_only, radar_only: no sensor of
@@ -59,6 +62,7 @@ enum class WarningCode : int {
   camera_coverage = 117,  // a camera that sees too little of the grid to be of use
   ground_plane = 121,     // the rig names none, those of the training did
   ego_motion = 131,       // unknown
+  ego_invalid = 132,      // a pose or twist that no vehicle has; it is not used
   traffic = 141,          // the other side of the road; set by verbs that know the drive
   unsigned_bundle = 151,  // by DetectorOptions::trust
 };
@@ -68,7 +72,8 @@ constexpr WarningCode kWarningCodes[] = {
     WarningCode::radar_unusable,       WarningCode::fewer_cameras,     WarningCode::more_cameras,
     WarningCode::camera_field_of_view, WarningCode::camera_resolution, WarningCode::camera_lens,
     WarningCode::camera_mounting,      WarningCode::camera_coverage,   WarningCode::ground_plane,
-    WarningCode::ego_motion,           WarningCode::traffic,           WarningCode::unsigned_bundle};
+    WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic,
+    WarningCode::unsigned_bundle};
 // Whether a frame with this warning is at best partial: something that the model relies on is not there.
 constexpr bool lowers_mode(WarningCode code) {
   return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||

@@ -17,6 +17,7 @@ void check_rigid(const Mat4& T, std::string_view where);
 // T with the nearest rotation (the polar factor) in place of its own; a rotation that is exact to 1e-6, as in float32,
 // stays as it is, to the bit. Throws as check_rigid.
 Mat4 orthonormalised(const Mat4& T, std::string_view where);
+bool is_rigid(const Mat4& T);  // whether check_rigid accepts it; allocates nothing
 
 enum class Distortion { none, plumb_bob, rational_polynomial, fisheye };
 

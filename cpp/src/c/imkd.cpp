@@ -21,6 +21,7 @@ using namespace imkd::c;
 struct imkd_detector : Handle {
   std::optional<Detector> detector;
   FrameSet frames;  // a member to reuse its memory
+  std::string why_not_replayed;
 };
 
 namespace imkd::c {
@@ -80,23 +81,7 @@ Struct read_at(const Struct* first, std::size_t index, const char* where) {
   return read(item, where);
 }
 
-Mat4 read_pose(const double* T, const char* where) {
-  Mat4 pose;
-  std::memcpy(pose.data(), T, sizeof pose);
-  return orthonormalised(pose, where);
-}
-
-Ego read_ego(const imkd_frames& input) {
-  Ego ego;
-  if (input.T_world_ego) ego.T_world_ego = read_pose(input.T_world_ego, "imkd_frames.T_world_ego");
-  if (!input.twist) return ego;
-  ego.twist = Vec3{input.twist[0], input.twist[1], input.twist[2]};
-  for (double v : *ego.twist)
-    if (!std::isfinite(v))
-      throw Error(Code::frame_bad_dtype, "holds " + std::to_string(v) + ", not a finite number", "imkd_frames.twist",
-                  "give NULL where the motion is unknown");
-  return ego;
-}
+std::optional<Mat4> read_pose(const double* T) { return read_ego(T, nullptr).T_world_ego; }
 
 void read_frames(const imkd_frames& input, FrameSet& output) {
   check_reserved(input.reserved, "imkd_frames.reserved");
@@ -109,16 +94,14 @@ void read_frames(const imkd_frames& input, FrameSet& output) {
     const imkd_image image = read_at(input.images, i, "imkd_frames.images");
     output.cameras.push_back(image_view(image));
     output.camera_timestamps_ns.push_back(image.has_timestamp ? image.timestamp_ns : input.timestamp_ns);
-    std::optional<Mat4>& pose = output.camera_T_world_ego.emplace_back();
-    if (image.T_world_ego) pose = read_pose(image.T_world_ego, "imkd_image.T_world_ego");
+    output.camera_T_world_ego.push_back(read_pose(image.T_world_ego));
   }
   for (std::uint32_t i = 0; i < input.sweep_count; ++i) {
     const imkd_sweep sweep = read_at(input.sweeps, i, "imkd_frames.sweeps");
     const std::int64_t time = sweep.has_timestamp ? sweep.timestamp_ns : input.timestamp_ns;
-    output.sweeps.push_back({sweep.radar, time, sweep.points, sweep.count, {}});
-    if (sweep.T_world_ego) output.sweeps.back().T_world_ego = read_pose(sweep.T_world_ego, "imkd_sweep.T_world_ego");
+    output.sweeps.push_back({sweep.radar, time, sweep.points, sweep.count, read_pose(sweep.T_world_ego)});
   }
-  output.ego = read_ego(input);
+  output.ego = read_ego(input.T_world_ego, input.twist);
 }
 
 // The C structs and enums are views of the core's: same values, same layout.
@@ -143,7 +126,7 @@ static_assert(offsetof(Detection, label) == offsetof(imkd_detection, label) &&
               offsetof(Detection, yaw) == offsetof(imkd_detection, yaw) &&
               offsetof(Detection, vy) == offsetof(imkd_detection, vy));
 
-void write_result(const Result& r, imkd_result* output) {
+void write_result(const Result& r, const std::string& why_not_replayed, imkd_result* output) {
   imkd_result all{};
   all.detection_count = static_cast<std::uint32_t>(r.detections.size());
   all.timestamp_ns = r.timestamp_ns;
@@ -180,6 +163,8 @@ void write_result(const Result& r, imkd_result* output) {
   all.warning_stride = sizeof(Warning);
   if (r.ego.T_world_ego) all.T_world_ego = r.ego.T_world_ego->data();
   if (r.ego.twist) all.twist = r.ego.twist->data();
+  all.replayed = r.replayed;
+  all.why_not_replayed = why_not_replayed.c_str();
   write(all, output);
 }
 
@@ -248,8 +233,14 @@ int imkd_detector_infer(imkd_detector* handle, const imkd_frames* frames, imkd_r
     check_output(result, "imkd_result");
     Detector& detector = detector_of(h);
     read_frames(read(frames, "imkd_frames"), h.frames);
-    write_result(detector.infer(h.frames), result);
+    const Result& found = detector.infer(h.frames);
+    h.why_not_replayed = detector.why_not_replayed();
+    write_result(found, h.why_not_replayed, result);
   });
+}
+
+int imkd_detector_wait_for(imkd_detector* handle, void* stream) {
+  return exclusive_call(handle, [&](imkd_detector& h) { detector_of(h).wait_for(stream); });
 }
 
 int imkd_detector_reset(imkd_detector* handle) {

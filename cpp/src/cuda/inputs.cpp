@@ -113,6 +113,12 @@ const std::uint8_t* Inputs::on_device(const std::uint8_t* data) const {
                                                        : static_cast<const std::uint8_t*>(attributes.devicePointer);
 }
 
+bool Inputs::host_reads(const ImageView& image, bool awaited) const {
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, image.data), "cudaPointerGetAttributes", "the caller's image");
+  return attributes.type == cudaMemoryTypeUnregistered || (attributes.type == cudaMemoryTypeHost && !awaited);
+}
+
 ImageView Inputs::reachable(const ImageView& image, Staging& staging, cudaStream_t stream) {
   if (!image.data) return image;
   const std::uint8_t* data = on_device(image.data);

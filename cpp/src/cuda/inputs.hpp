@@ -49,6 +49,8 @@ class Inputs {
   // Writes the frame's parameters, and stages the data that the device cannot read in the caller's memory. Work in the
   // stream must no longer read the previous frame. True where an address changed, so that a graph with it is void.
   bool put(const Frame& frame, const Vec3& ground, cudaStream_t stream);
+  // Whether the host can read an image now: pageable memory, and pinned memory unless a stream may still write it.
+  bool host_reads(const ImageView& image, bool awaited) const;
   const FrameParams& params() const { return *params_; }
   int points() const { return points_; }  // capacity of radar points
 

@@ -27,7 +27,9 @@ class CudaLoop : public FrameLoop {
   void run(const Frame& frame, Result& result) override;
   std::vector<Detector::Tensor> tensors() override;
   void* stream() const override { return main_.get(); }
+  int gpu() const override { return device_; }
   void wait_for(void* stream) override;
+  bool host_reads(const ImageView& image) const override;
   const std::string& why_not_replayed() const override { return why_not_replayed_; }
 
  private:
@@ -69,6 +71,7 @@ class CudaLoop : public FrameLoop {
   OwnGraphExec graph_;
   std::string why_not_replayed_;            // empty: frames are replayed, or will be
   bool warm_ = false;                       // both engines have run
+  bool awaited_ = false;                    // since the last frame a stream was waited for, which may write images
   std::string dead_;                        // the sticky error after which CUDA refuses every call
   std::vector<std::vector<float>> copies_;  // for tensors()
 };
@@ -140,6 +143,14 @@ void CudaLoop::wait_for(void* stream) {
   const DeviceScope scope(device_);
   check(cudaEventRecord(produced_.get(), static_cast<cudaStream_t>(stream)), "cudaEventRecord", "the caller's stream");
   check(cudaStreamWaitEvent(main_.get(), produced_.get(), 0), "cudaStreamWaitEvent", "the caller's stream");
+  awaited_ = true;
+}
+
+bool CudaLoop::host_reads(const ImageView& image) const try {
+  const DeviceScope scope(device_);
+  return inputs_.host_reads(image, awaited_);
+} catch (const Error&) {  // run() meets it again, and reports it
+  return false;
 }
 
 void CudaLoop::mark(Stage stage, bool end, cudaStream_t stream) {
@@ -249,6 +260,7 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
     enqueue(frame.any_image());
   check(cudaStreamSynchronize(main_.get()), "cudaStreamSynchronize");
   warm_ = warm_ || frame.any_image();
+  awaited_ = false;
   read(frame, result);
 }
 

@@ -12,24 +12,27 @@
 namespace imkd {
 namespace {
 
+// Of two sweeps of a radar, the one that says more for it decides.
+int merit(SensorState state) {
+  return state == SensorState::ok        ? 4
+         : state == SensorState::late    ? 3
+         : state == SensorState::invalid ? 2
+         : state == SensorState::stale   ? 1
+                                         : 0;
+}
+
 void radar_health(const SensorRig& rig, const FrameSet& frames, double max_age, Health& health) {
   health.radars.assign(rig.radars.size(), SensorState::missing);
-  for (std::size_t radar = 0; radar < rig.radars.size(); ++radar) {
-    bool delivered = false;
-    bool usable = false;
-    double newest = std::numeric_limits<double>::infinity();
-    for (const RadarSweep& sweep : frames.sweeps) {
-      if (sweep.radar != static_cast<int>(radar)) continue;
-      const double age = std::abs(seconds_between(sweep.timestamp_ns, frames.timestamp_ns));
-      delivered = true;
-      newest = std::min(newest, age);
-      usable = usable || (age <= max_age && any_valid(sweep));
-    }
-    if (!delivered) continue;
-    health.radars[radar] = newest > max_age       ? SensorState::stale
-                           : !usable              ? SensorState::invalid
-                           : newest > max_age / 2 ? SensorState::late
-                                                  : SensorState::ok;
+  health.radar_points_invalid = 0;
+  for (const RadarSweep& sweep : frames.sweeps) {
+    SensorState& state = health.radars[static_cast<std::size_t>(sweep.radar)];
+    const double age = std::abs(seconds_between(sweep.timestamp_ns, frames.timestamp_ns));
+    const SensorState found = age > max_age          ? SensorState::stale
+                              : !mostly_valid(sweep) ? SensorState::invalid
+                              : age > max_age / 2    ? SensorState::late
+                                                     : SensorState::ok;
+    if (found == SensorState::invalid) health.radar_points_invalid += sweep.count;
+    if (merit(found) > merit(state)) state = found;
   }
 }
 
@@ -131,6 +134,10 @@ int resolve_sweeps(const ModelSpec& spec, const SensorRig& rig, const FrameSet& 
     out[used++] = resolve(rig, frames, frames.sweeps[next.index], motion);
     last = next;
   }
+  const auto corrupt = [](const RadarInput& sweep) {
+    return sweep.count > 0 && !mostly_valid(sweep.points, sweep.count);
+  };
+  used = static_cast<int>(std::remove_if(out, out + used, corrupt) - out);
   mark_unusable(spec, out, used, health);
   return used;
 }

@@ -31,12 +31,13 @@ IMKD_HD inline bool valid_point(const float* p) {
          std::isfinite(p[2]) && std::fabs(p[3]) <= kMaxIntensity && std::fabs(p[4]) <= kMaxVelocity;
 }
 
-// Whether a sweep has one valid point.
-inline bool any_valid(const RadarSweep& sweep) {
-  for (int i = 0; i < sweep.count; ++i)
-    if (valid_point(sweep.points + std::size_t(i) * 5)) return true;
-  return false;
+// Whether at least half of a sweep's points are valid, and one is: those of a corrupt packet are mere numbers.
+inline bool mostly_valid(const float* points, int count) {
+  std::int64_t valid = 0;
+  for (int i = 0; i < count; ++i) valid += valid_point(points + std::size_t(i) * 5);
+  return valid > 0 && 2 * valid >= count;
 }
+inline bool mostly_valid(const RadarSweep& sweep) { return mostly_valid(sweep.points, sweep.count); }
 
 // Transforms one point to the reference frame; returns its cell, kOutside or kInvalid.
 IMKD_HD inline int bin_point(const Plane& grid, const RadarInput& sweep, const float* p, Point& out) {

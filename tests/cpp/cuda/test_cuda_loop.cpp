@@ -276,7 +276,7 @@ TEST_P(CudaLoopWithHistory, a_fused_map_that_is_not_finite_is_not_kept) {
     Drive drive;
     nan_countdown = 2;  // the second frame
     for (int i = 0; i < 6; ++i) {
-      Moment m = moment(small_rig(), 7);
+      Moment m = moment(small_rig(), 7 + static_cast<unsigned>(i));
       m.frames.timestamp_ns += i * 500'000'000LL;
       for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
       m.frames.ego.twist = Vec3{1, 0, 0};

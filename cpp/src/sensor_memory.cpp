@@ -1,0 +1,161 @@
+#include "sensor_memory.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string>
+
+#include "imkd/ego_motion.hpp"
+#include "imkd/error.hpp"
+#include "imkd/ops.hpp"
+#include "ops/radar_point.hpp"
+#include "time_ns.hpp"
+
+namespace imkd {
+namespace {
+
+class Digest {  // FNV-1a, 64 bits
+ public:
+  void add(std::uint64_t value) { hash_ = (hash_ ^ value) * 1099511628211u; }
+  std::uint64_t value() const { return hash_; }
+
+ private:
+  std::uint64_t hash_ = 14695981039346656037u;
+};
+
+constexpr int kSide = 64;
+
+// Whether kFlatLevels adjacent levels hold kFlatShare of the samples.
+bool is_flat(const std::array<int, 256>& histogram) {
+  int within = 0, most = 0;
+  for (int level = 0; level < 256; ++level) {
+    within += histogram[static_cast<std::size_t>(level)];
+    if (level >= kFlatLevels) within -= histogram[static_cast<std::size_t>(level - kFlatLevels)];
+    most = std::max(most, within);
+  }
+  return most >= kFlatShare * kSide * kSide;
+}
+
+Error impossible(const Vec3& twist) {
+  std::string text;
+  for (double v : twist) text += (text.empty() ? "" : ", ") + std::to_string(v);
+  return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s", "FrameSet::ego.twist",
+               "give vx, vy in m/s and the yaw rate in rad/s, and nothing where the motion is unknown");
+}
+
+}  // namespace
+
+ImageContents contents_of(const ImageView& image) {
+  const int channels = image.chroma ? 1 : 3;
+  const std::ptrdiff_t pixel_stride = image.chroma ? 1 : image.pixel_stride;
+  Digest digest;
+  std::array<int, 256> histogram{};  // of green, or of the luma
+  for (int i = 0; i < kSide; ++i)
+    for (int j = 0; j < kSide; ++j) {
+      const std::uint8_t* pixel = image.data + std::int64_t(i) * image.height / kSide * image.row_stride +
+                                  std::int64_t(j) * image.width / kSide * pixel_stride;
+      ++histogram[pixel[channels / 2 * image.channel_stride]];
+      for (int channel = 0; channel < channels; ++channel) digest.add(pixel[channel * image.channel_stride]);
+    }
+  return {digest.value(), is_flat(histogram)};
+}
+
+std::uint64_t digest_of(const RadarSweep& sweep) {
+  Digest digest;
+  for (std::size_t i = 0; i < std::size_t(sweep.count) * 5; ++i) {
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, sweep.points + i, sizeof bits);
+    digest.add(bits);
+  }
+  return digest.value();
+}
+
+bool SensorRecord::advance(std::int64_t timestamp_ns, std::int64_t max_age) {
+  if (newest_ns && minus_ns(*newest_ns, timestamp_ns) > max_age) *this = {};
+  if (newest_ns && timestamp_ns <= *newest_ns) return false;
+  newest_ns = timestamp_ns;
+  return true;
+}
+
+void SensorMemory::set_rig(const SensorRig& rig, double max_age) {
+  max_age_ = to_ns(max_age);
+  cameras_.assign(rig.cameras.size(), {});
+  radars_.assign(rig.radars.size(), {});
+}
+
+void SensorMemory::reset() {
+  for (Camera& camera : cameras_) static_cast<SensorRecord&>(camera) = {};
+  for (Radar& radar : radars_) radar = {};
+}
+
+SensorState SensorMemory::assess(std::size_t camera, const CameraCalibration& calibration, const ImageView& image,
+                                 std::int64_t timestamp_ns, bool readable) {
+  Camera& record = cameras_[camera];
+  if (!fits(calibration, image)) return SensorState::invalid;
+  record.fitted = true;
+  if (!readable) return SensorState::ok;
+  const ImageContents contents = contents_of(image);
+  if (record.advance(timestamp_ns, max_age_)) record.set_contents(contents.digest);
+  if (contents.flat) return SensorState::invalid;
+  return record.repeats >= kFrozenAfter ? SensorState::frozen : SensorState::ok;
+}
+
+// The sweeps that no earlier frame had, oldest first.
+void SensorMemory::observe(Radar& radar, int index, const FrameSet& frames) const {
+  radar.left_out = false;
+  std::optional<std::int64_t> newest;
+  for (const RadarSweep& sweep : frames.sweeps)
+    if (sweep.radar == index) newest = std::max(newest.value_or(sweep.timestamp_ns), sweep.timestamp_ns);
+  if (newest && radar.newest_ns && minus_ns(*radar.newest_ns, *newest) > max_age_) radar = {};
+  while (newest && (!radar.newest_ns || *newest > *radar.newest_ns)) {
+    const RadarSweep* next = nullptr;
+    for (const RadarSweep& sweep : frames.sweeps)
+      if (sweep.radar == index && (!radar.newest_ns || sweep.timestamp_ns > *radar.newest_ns) &&
+          (!next || sweep.timestamp_ns < next->timestamp_ns))
+        next = &sweep;
+    radar.newest_ns = next->timestamp_ns;
+    if (mostly_valid(*next))
+      radar.set_contents(digest_of(*next));
+    else
+      radar.repeats = 0;  // invalid, not frozen
+  }
+}
+
+void SensorMemory::leave_out_frozen(FrameSet& frames) {
+  for (std::size_t i = 0; i < radars_.size(); ++i) observe(radars_[i], static_cast<int>(i), frames);
+  const auto frozen = [&](const RadarSweep& sweep) {
+    Radar& radar = radars_[static_cast<std::size_t>(sweep.radar)];
+    if (radar.repeats < kFrozenAfter || distance_ns(sweep.timestamp_ns, frames.timestamp_ns) > max_age_) return false;
+    radar.left_out = true;
+    return true;
+  };
+  frames.sweeps.erase(std::remove_if(frames.sweeps.begin(), frames.sweeps.end(), frozen), frames.sweeps.end());
+}
+
+void SensorMemory::mark_frozen(Health& health) const {
+  for (std::size_t i = 0; i < radars_.size(); ++i)
+    if (radars_[i].left_out) health.radars[i] = SensorState::frozen;
+}
+
+bool SensorMemory::take_motion(FrameSet& frames) {
+  bool valid = false, invalid = false;
+  const auto take = [&](auto& value, bool is_valid, auto refuse) {
+    if (!is_valid && !localised_) refuse();
+    (is_valid ? valid : invalid) = true;
+    if (!is_valid) value.reset();
+  };
+  const auto take_pose = [&](std::optional<Mat4>& pose, const char* where) {
+    if (!pose) return;
+    take(pose, is_rigid(*pose), [&] { check_rigid(*pose, where); });
+    if (pose) pose = orthonormalised(*pose, where);
+  };
+  take_pose(frames.ego.T_world_ego, "FrameSet::ego.T_world_ego");
+  std::optional<Vec3>& twist = frames.ego.twist;
+  if (twist) take(twist, is_possible(*twist), [&] { throw impossible(*twist); });
+  for (std::optional<Mat4>& pose : frames.camera_T_world_ego) take_pose(pose, "FrameSet::camera_T_world_ego");
+  for (RadarSweep& sweep : frames.sweeps) take_pose(sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
+  localised_ = localised_ || valid;
+  return invalid;
+}
+
+}  // namespace imkd

@@ -1,0 +1,79 @@
+// What the items of a sensor show over time: whether their contents repeat, whether an image shows anything, and
+// whether the sensor has ever delivered well.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "imkd/frames.hpp"
+#include "imkd/result.hpp"
+#include "imkd/rig.hpp"
+
+namespace imkd {
+
+// Of 64 x 64 pixels spread over the image, of NV12 their luma: enough to detect a sensor's noise.
+struct ImageContents {
+  std::uint64_t digest = 0;
+  bool flat = false;  // at least kFlatShare of the pixels lie within kFlatLevels: saturated, dark or covered
+};
+constexpr double kFlatShare = 0.95;
+constexpr int kFlatLevels = 4;  // adjacent grey levels of 256
+ImageContents contents_of(const ImageView& image);
+std::uint64_t digest_of(const RadarSweep& sweep);
+
+inline bool fits(const CameraCalibration& camera, const ImageView& image) {
+  return image.width == camera.width && image.height == camera.height;
+}
+
+// The newest item of a sensor, and how many in a row have its contents.
+struct SensorRecord {
+  std::optional<std::int64_t> newest_ns;
+  std::uint64_t contents = 0;
+  int repeats = 0;
+
+  // False where the item is not newer than the newest one. One that is older by more than max_age (ns) restarts.
+  bool advance(std::int64_t timestamp_ns, std::int64_t max_age);
+  void set_contents(std::uint64_t digest) {
+    repeats = digest == contents ? repeats + 1 : 1;
+    contents = digest;
+  }
+};
+
+// What a Detector remembers of its sensors, besides past maps. It allocates in set_rig only.
+class SensorMemory {
+ public:
+  void set_rig(const SensorRig& rig, double max_age);  // forgets the sensors; max_age: s
+  void reset();                                        // the frames to come are of another recording
+
+  // What an image of another size than its calibration's is: before its camera delivered one that fits, the caller's
+  // mistake; after it, a fault of the camera.
+  bool delivered_fitting(std::size_t camera) const { return cameras_[camera].fitted; }
+  // invalid: of another size, or flat; frozen: its contents repeat; otherwise ok. readable: by the host; the contents
+  // of other memory are not looked at.
+  SensorState assess(std::size_t camera, const CameraCalibration& calibration, const ImageView& image,
+                     std::int64_t timestamp_ns, bool readable);
+
+  // Leaves out the sweeps of radars whose contents repeat; mark_frozen then sets the states of these.
+  void leave_out_frozen(FrameSet& frames);
+  void mark_frozen(Health& health) const;
+
+  // Orthonormalises the poses. Before the first valid pose or twist an invalid one is the caller's mistake and throws;
+  // after it, it is a fault of the localisation and left out: true.
+  bool take_motion(FrameSet& frames);
+
+ private:
+  struct Camera : SensorRecord {
+    bool fitted = false;
+  };
+  struct Radar : SensorRecord {
+    bool left_out = false;  // in this frame
+  };
+  void observe(Radar& radar, int index, const FrameSet& frames) const;
+
+  bool localised_ = false;    // a pose or twist was valid
+  std::int64_t max_age_ = 0;  // ns
+  std::vector<Camera> cameras_;
+  std::vector<Radar> radars_;
+};
+
+}  // namespace imkd
