@@ -74,8 +74,8 @@ bool outside(double value, double low, double high) { return !(value >= low && v
 // Whether a warning is about the rig, not about a frame.
 bool of_rig(WarningCode code) {
   return code != WarningCode::radar_intensity && code != WarningCode::radar_points &&
-         code != WarningCode::radar_unusable && code != WarningCode::ego_motion &&
-         code != WarningCode::ego_invalid && code != WarningCode::traffic;
+         code != WarningCode::radar_unusable && code != WarningCode::ego_motion && code != WarningCode::ego_invalid &&
+         code != WarningCode::traffic;
 }
 
 bool aliased(RadialVelocity kind) { return kind == RadialVelocity::aliased; }
