@@ -237,9 +237,17 @@ def _check_measured(golden: Arrays, rig: SensorRig) -> None:
             raise ValueError(
                 f"image is {size}, of camera {camera.name}, {camera.width}x{camera.height} in steps of {step}"
             )
-    for pose in [golden["ego_T_world_ego"], *golden["sweep_T_world_ego"], *golden.get("camera_T_world_ego", ())]:
-        if _none_if_nan(pose) is not None:
-            orthonormalised(pose, "a pose of the vehicle")
+    for name in ("ego_T_world_ego", "sweep_T_world_ego", "camera_T_world_ego"):
+        for pose in golden.get(name, np.zeros((0, 4, 4))).reshape(-1, 4, 4):
+            if _none_if_nan(pose) is not None:
+                _check_pose(pose, name)
+
+
+def _check_pose(pose: np.ndarray, name: str) -> None:
+    try:
+        orthonormalised(pose, name)
+    except Error as error:
+        raise ValueError(f"{name}: {error.what}") from error
 
 
 def _check_form(

@@ -110,7 +110,8 @@ static void test_callers_mistakes(imkd_detector* d) {
   CHECK(imkd_detector_infer(d, &f, &result) == 703);
   images[0].struct_size = sizeof images[0];
   images[3].width = kWidth - 1;
-  CHECK(imkd_detector_infer(d, &frames, &result) == 202 && strstr(imkd_detector_error(d), "C3"));
+  /* it had the right size before: the camera's fault, not the caller's */
+  CHECK(imkd_detector_infer(d, &frames, &result) == IMKD_OK && result.camera_states[3] == IMKD_SENSOR_INVALID);
   images[3].width = kWidth;
   sweep.radar = 7;
   CHECK(imkd_detector_infer(d, &frames, &result) == 203);
