@@ -111,7 +111,7 @@ class _Trainer:
         count = self.training.steps
         steps = list(range(first, count))
         for step in steps if self.bar is None else self.bar(f"train {name}")(steps):
-            _advance(trainable, data, optimizer, self.training, step, self.calibration.bundle.spec)
+            _advance(trainable, data, optimizer, self.training, self.calibration.bundle.spec, step)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == count:
                 self.state.save(name, step + 1, trainable, optimizer)
 
@@ -199,8 +199,8 @@ def _advance(
     data: DistillationData,
     optimizer: torch.optim.Optimizer,
     training: Training,
-    step: int,
     spec: ModelSpec,
+    step: int,
 ) -> None:
     """One step of the optimizer."""
     for group, factor in zip(optimizer.param_groups, (1, STEP_RATE), strict=True):

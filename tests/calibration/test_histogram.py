@@ -137,7 +137,7 @@ def test_every_method_on_one_value_and_on_none(name: str) -> None:
     assert 0 < solve(filled(single, gradients=[np.ones((2, 9))]), Method(name)) <= 5.0
 
 
-@pytest.mark.parametrize("settings", [{"name": "riac"}, {"bits": 2}, {"bits": 9}, {"percentile": 0.0}])
+@pytest.mark.parametrize("settings", [{"name": "entropy"}, {"bits": 2}, {"bits": 9}, {"percentile": 0.0}])
 def test_an_unknown_method_or_setting_is_refused(settings: dict) -> None:
     with pytest.raises(Error) as error:
         Method(**settings)

@@ -112,7 +112,7 @@ def test_the_exported_graph_computes_what_was_trained(few: Calibration, name: st
     optimizer = qat.make_optimizer(part)
     data = qat.DistillationData.record(few, name, {}, tmp_path, 1, None)
     for step in range(2):
-        qat._advance(part, data, optimizer, SHORT, step, few.bundle.spec)
+        qat._advance(part, data, optimizer, SHORT, few.bundle.spec, step)
     inputs = {key: file[0].copy() for key, file in data.inputs.items()}
     with torch.no_grad():
         expected = part.forward({key: torch.from_numpy(value) for key, value in inputs.items()})
@@ -283,7 +283,7 @@ def test_the_verb_trains_and_the_manifest_has_the_settings(kind: str, collection
     result = CliRunner().invoke(app, ["quantize", "tiny", *source, *settings, "--out", str(out), "--json"])
     assert result.exit_code == 0, result.stderr
     bundle = Bundle.load(out)
-    training = {"steps": 1, "batch": 2, "rate": 2e-4, "seed": 5, "weights": kind == "--qat"}
+    training = {"steps": 1, "batch": 2, "rate": 2e-4, "seed": 5, "weights": kind == "--qat", "radar": 0.0}
     assert bundle.manifest["provenance"]["quantization"]["training"] == training
     assert max(check_golden(bundle, threads=1).values()) == 0
     for part in ("camera.float16.onnx", "bev.float16.onnx"):
