@@ -82,5 +82,6 @@ def test_no_image_is_copied_on_the_way(bundle, scene, engine: str, kind: str) ->
 def test_the_check_sees_a_copy() -> None:
     """Even one that is freed at once."""
     image = rgb(180 * SCALE, 320 * SCALE)
-    assert peak_growth(lambda: image.copy().sum()) > 0.9 * image.nbytes
+    # once in three: the kernel may note a peak late
+    assert max(peak_growth(lambda: image.copy().sum()) for _ in range(3)) > 0.9 * image.nbytes
     assert peak_growth(image.sum) < image.nbytes / 4
