@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+from cuda_budget import BUILD, load
 
 Set = Callable[[Any, str, Any], None]
 
@@ -23,6 +25,15 @@ def use_core(module: Any, set: Set) -> None:
 
     set(_core, "load_for_device", module.load_for_device)
     set(_core, "require_cuda", module.require_cuda)
+
+
+def core_or_skip() -> Any:
+    """The module with the CUDA frame loop on the fake runtime; skips the calling test file without it."""
+    core = load("cuda_on_host")
+    if core is None:
+        reason = f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)"
+        pytest.skip(reason, allow_module_level=True)
+    return core
 
 
 def use_torch(module: Any, set: Set) -> list[tuple[str, int]]:

@@ -306,6 +306,25 @@ def write_toy_config(path: Path, more: str = "") -> Path:
     return path
 
 
+def save_untrained_teacher(config: Path, folder: Path) -> Path:
+    """The checkpoint, in a new folder, of an untrained teacher that finds something everywhere."""
+    import torch
+
+    from imkd_edge.training.config import load_config
+    from imkd_edge.training.program import open_dataset
+    from imkd_edge.training.run import Run
+    from imkd_edge.training.stages import TeacherStage
+
+    settings = load_config(config)
+    torch.manual_seed(3)
+    stage = TeacherStage(settings)
+    torch.nn.init.zeros_(stage.network.heatmap[1].bias)
+    run = Run(settings, 0, folder, stage, open_dataset(settings, 0))
+    folder.mkdir()
+    run.save()
+    return run.checkpoint
+
+
 def write_toy_clip_config(path: Path, more: str = "") -> Path:
     """The same with four key frames and vehicle segmentation."""
     text = TOY_CONFIG.replace("[spec.image]", "[spec]\nversion = 4\nsegmentation = true\n[spec.image]")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_budget import BUILD, load
-from fake_gpu import Late
+from fake_gpu import Late, core_or_skip
 
 import imkd_edge.detector
 from imkd_edge import Bundle, Detector, _core, ops
@@ -19,12 +18,7 @@ from imkd_edge.errors import Error
 from imkd_edge.frames import Ego
 from imkd_edge.sources import open_source
 
-cuda = load("cuda_on_host")
-if cuda is None:
-    pytest.skip(
-        f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)",
-        allow_module_level=True,
-    )
+cuda = core_or_skip()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import fake_gpu
 import numpy as np
 import onnxruntime
 import pytest
-from cuda_budget import BUILD, load
 
 torch = pytest.importorskip("torch")
 
@@ -27,12 +26,7 @@ from imkd_edge.bundle.golden import Frame, read_golden  # noqa: E402
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, TensorInfo, make_engine  # noqa: E402
 from imkd_edge.errors import Code, Error  # noqa: E402
 
-cuda = load("cuda_on_host")
-if cuda is None:
-    pytest.skip(
-        f"no cuda_on_host in {BUILD}: the frame loop on the GPU is NOT tested (make test builds it)",
-        allow_module_level=True,
-    )
+cuda = fake_gpu.core_or_skip()
 
 
 @pytest.fixture

@@ -5,33 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from helpers import DISTIL, write_toy_config
+from helpers import DISTIL, save_untrained_teacher, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.options import LabelOptions
 from imkd_edge.sources import open_source
 from imkd_edge.sources.base import Source
-from imkd_edge.training.config import load_config
 from imkd_edge.training.label import checkpoint_of, found, label
-from imkd_edge.training.program import open_dataset
-from imkd_edge.training.run import Run
-from imkd_edge.training.stages import TeacherStage
 
 WORLD = {"scenes": 2, "frames_per_scene": 2, "lidar": True}
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
-    """The checkpoint of a teacher that finds something everywhere, of one step's time."""
+    """A run whose untrained teacher finds something everywhere."""
     folder = tmp_path_factory.mktemp("run")
-    settings = load_config(write_toy_config(folder / "toy.toml", DISTIL))
-    torch.manual_seed(3)
-    stage = TeacherStage(settings)
-    torch.nn.init.zeros_(stage.network.heatmap[1].bias)
-    run = Run(settings, 0, folder / "teacher", stage, open_dataset(settings, 0))
-    run.folder.mkdir()
-    run.save()
+    save_untrained_teacher(write_toy_config(folder / "toy.toml", DISTIL), folder / "teacher")
     return folder
 
 

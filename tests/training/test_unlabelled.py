@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import DISTIL, write_toy_config
+from helpers import DISTIL, save_untrained_teacher, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
@@ -15,7 +15,7 @@ from imkd_edge.training.losses import detection_losses, gaussian_focal
 from imkd_edge.training.mix import mix_batch
 from imkd_edge.training.program import open_dataset, train, with_unlabelled
 from imkd_edge.training.run import Run
-from imkd_edge.training.stages import StudentStage, TeacherStage
+from imkd_edge.training.stages import StudentStage
 from imkd_edge.training.unlabelled import PREFIX, PartlyLabelled, is_labelled
 
 TERMS = (
@@ -115,15 +115,8 @@ def test_the_teacher_is_trained_on_the_labelled_frames_alone(config, tmp_path, m
 
 @pytest.fixture
 def teacher(config, tmp_path):
-    """The checkpoint of an untrained teacher that finds something everywhere."""
-    settings = load_config(config)
-    torch.manual_seed(3)
-    stage = TeacherStage(settings)
-    torch.nn.init.zeros_(stage.network.heatmap[1].bias)
-    run = Run(settings, 0, tmp_path / "teacher", stage, open_dataset(settings, 0))
-    run.folder.mkdir()
-    run.save()
-    return run.checkpoint
+    """Its checkpoint."""
+    return save_untrained_teacher(config, tmp_path / "teacher")
 
 
 def test_their_objects_are_none_their_own_or_those_that_the_teacher_finds(config, teacher):
