@@ -24,16 +24,37 @@ class Digest {  // FNV-1a, 64 bits
 };
 
 constexpr int kSide = 64;
+using Samples = std::array<std::array<std::uint8_t, kSide>, kSide>;
 
-// Whether kFlatLevels adjacent levels hold kFlatShare of the samples.
-bool is_flat(const std::array<int, 256>& histogram) {
-  int within = 0, most = 0;
+// The highest of the kFlatLevels adjacent levels that hold the most samples, if these are kFlatShare of all.
+std::optional<int> flat_level(const Samples& samples) {
+  std::array<int, 256> histogram{};
+  for (const auto& row : samples)
+    for (std::uint8_t sample : row) ++histogram[sample];
+  int within = 0, most = 0, highest = 0;
   for (int level = 0; level < 256; ++level) {
     within += histogram[static_cast<std::size_t>(level)];
     if (level >= kFlatLevels) within -= histogram[static_cast<std::size_t>(level - kFlatLevels)];
-    most = std::max(most, within);
+    if (within > most) {
+      most = within;
+      highest = level;
+    }
   }
-  return most >= kFlatShare * kSide * kSide;
+  if (most < kFlatShare * kSide * kSide) return std::nullopt;
+  return highest;
+}
+
+// Whether two by two neighbours are all brighter than `level`; single ones may be pixels that are broken.
+bool has_light(const Samples& samples, int level) {
+  for (std::size_t i = 0; i + 1 < kSide; ++i)
+    for (std::size_t j = 0; j + 1 < kSide; ++j)
+      if (std::min({samples[i][j], samples[i][j + 1], samples[i + 1][j], samples[i + 1][j + 1]}) > level) return true;
+  return false;
+}
+
+bool is_flat(const Samples& samples) {
+  const std::optional<int> level = flat_level(samples);
+  return level && !has_light(samples, *level + kLight);
 }
 
 Error impossible(const Vec3& twist) {
@@ -49,15 +70,15 @@ ImageContents contents_of(const ImageView& image) {
   const int channels = image.chroma ? 1 : 3;
   const std::ptrdiff_t pixel_stride = image.chroma ? 1 : image.pixel_stride;
   Digest digest;
-  std::array<int, 256> histogram{};  // of green, or of the luma
+  Samples samples;  // of green, or of the luma
   for (int i = 0; i < kSide; ++i)
     for (int j = 0; j < kSide; ++j) {
       const std::uint8_t* pixel = image.data + std::int64_t(i) * image.height / kSide * image.row_stride +
                                   std::int64_t(j) * image.width / kSide * pixel_stride;
-      ++histogram[pixel[channels / 2 * image.channel_stride]];
+      samples[std::size_t(i)][std::size_t(j)] = pixel[channels / 2 * image.channel_stride];
       for (int channel = 0; channel < channels; ++channel) digest.add(pixel[channel * image.channel_stride]);
     }
-  return {digest.value(), is_flat(histogram)};
+  return {digest.value(), is_flat(samples)};
 }
 
 std::uint64_t digest_of(const RadarSweep& sweep) {

@@ -14,10 +14,13 @@ namespace imkd {
 // Of 64 x 64 pixels spread over the image, of NV12 their luma: enough to detect a sensor's noise.
 struct ImageContents {
   std::uint64_t digest = 0;
-  bool flat = false;  // at least kFlatShare of the pixels lie within kFlatLevels: saturated, dark or covered
+  // At least kFlatShare of the pixels lie within kFlatLevels, and no light of 1/32 of the width and height stands out
+  // of them: saturated, dark or covered. A night with headlights is not flat.
+  bool flat = false;
 };
 constexpr double kFlatShare = 0.95;
 constexpr int kFlatLevels = 4;  // adjacent grey levels of 256
+constexpr int kLight = 32;      // grey levels above those of the flat part
 ImageContents contents_of(const ImageView& image);
 std::uint64_t digest_of(const RadarSweep& sweep);
 

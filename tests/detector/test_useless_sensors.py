@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
@@ -60,6 +63,38 @@ def test_an_image_that_shows_nothing_is_invalid_and_left_out(detector: Detector,
         result = run(detector, scene, frames={**scene.frames, "AHEAD": covered})
         assert result.health.sensors["AHEAD"] == state
         assert detector.tensors()["images"][0].any() == (state == "ok")
+
+
+def state_of(detector: Detector, scene, image: np.ndarray) -> str:
+    return run(detector, scene, frames={**scene.frames, "AHEAD": image}).health.sensors["AHEAD"]
+
+
+def test_a_night_with_headlights_shows_something(detector: Detector, scene) -> None:
+    """Black but for the lamps of one car, 0.3 % of the image: a light, not as many pixels that are broken."""
+    random, night = np.random.default_rng(0), np.zeros_like(scene.frames["AHEAD"])
+    assert state_of(detector, scene, night) == "invalid"
+    broken = random.random(night.shape[:2]) < 0.003
+    assert state_of(detector, scene, np.where(broken[..., None], np.uint8(255), night)) == "invalid"
+    night[100:108, 200:212] = night[100:108, 220:232] = 200
+    assert state_of(detector, scene, night) == "ok"
+    assert state_of(detector, scene, 255 - night) == "invalid"  # saturated: a dark patch is no light
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "state"),
+    [(1 / 32, 0, "ok"), (1 / 64, 1, "ok"), (1 / 256, 0, "invalid"), (1 / 256, 1, "invalid"), (1 / 256, 2, "ok")],
+)
+def test_a_real_image_in_the_dark_is_invalid_where_nothing_is_left_of_it(
+    detector: Detector, scene, shared_data: Path, gain: float, noise: float, state: str
+) -> None:
+    """Grey levels times gain with a read noise: flat where the brightest pixel has one level, within the noise."""
+    (path,) = shared_data.glob("nuscenes/scene-0061_*/samples/CAM_FRONT/*.jpg")
+    day = cv2.resize(cv2.imread(str(path)), (320, 180), interpolation=cv2.INTER_AREA)
+    dark = day * gain + np.random.default_rng(0).normal(0, noise, day.shape)
+    night = np.clip(np.round(dark), 0, 255).astype(np.uint8)
+    assert state_of(detector, scene, night) == state
+    night[100:108, 200:212] = night[100:108, 220:232] = 200
+    assert state_of(detector, scene, night) == "ok"
 
 
 @pytest.mark.parametrize(("broken", "state", "invalid"), [(149, "ok", 149), (150, "ok", 150), (151, "invalid", 300)])
