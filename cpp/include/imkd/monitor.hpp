@@ -21,8 +21,8 @@ struct MonitorOptions {
 //   lost     nothing new arrived for lost_after
 //   stale    its newest item is older than spec.radar.max_age, or as far in the future
 //   invalid  its newest item is unusable: no image, an image of another size or a flat one (saturated, dark, covered:
-//            95 % of the pixels within 4 grey levels), or a sweep of which more than half of the points are invalid
-//            (ops.hpp) or that has none
+//            95 % of the pixels within 4 grey levels, and no light above them), or a sweep of which more than half of
+//            the points are invalid (ops.hpp) or that has none
 //   frozen   the contents repeat. Real sensors have noise; a simulated camera in a still scene is frozen too.
 //   late     its newest item is older than half of max_age
 //   ok
