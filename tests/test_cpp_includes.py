@@ -21,10 +21,10 @@ LAYERS = {  # from the bottom; patterns of paths below cpp/
     "ops": "include/imkd/{ops,cuda,coverage,ego_motion}.hpp src/{coverage,ego_motion}.cpp src/ops/*",
     "interface": "include/imkd/detector.hpp",
     "loop": "src/{buffers,history,frame_loop,cpu_loop,no_cuda}.?pp src/cuda/*",
-    "detector": "src/{detector,device_policy,contract_check,sensor_memory}.?pp",
+    "detector": "src/{detector,device_policy,contract_check,rig_warnings,sensor_memory}.?pp",
     "live": "include/imkd/{synchronizer,monitor,watchdog,tracker}.hpp "
     "src/{synchronizer*,monitor*,watchdog*,ego_trail*,live_*,frame_rule*,sensor_queue*}.?pp "
-    "src/{tracker,assignment,odometry,track_filter}.?pp",
+    "src/{tracker,track_object,assignment,odometry,track_filter}.?pp",
     "c": "include/imkd/imkd.h src/c/*",
     "bindings": "bindings/*",
 }

@@ -2,8 +2,8 @@
 #include "imkd/contract.hpp"
 
 #include "common.hpp"
-#include "contract_check.hpp"
 #include "imkd/ops.hpp"
+#include "rig_warnings.hpp"
 
 using namespace imkd;
 using namespace imkd::python;

@@ -1,4 +1,4 @@
-// Compares a rig at load, and the data of each frame, with what a bundle was trained on.
+// Compares the data of each frame with what a bundle was trained on; the rig at load: rig_warnings.hpp.
 #pragma once
 #include <array>
 #include <iterator>
@@ -6,23 +6,10 @@
 #include <vector>
 
 #include "imkd/contract.hpp"
-#include "imkd/coverage.hpp"
 #include "imkd/frames.hpp"
 #include "imkd/result.hpp"
 
 namespace imkd {
-
-// Degrees, horizontal, between the left and the right edge of the raw image through its principal row; where the lens
-// maps no ray to an edge, up to the last column that has one.
-double horizontal_view(const CameraCalibration& camera);
-
-// Height of a sensor above the ground plane, along its normal, m.
-double mounting_height(const Mat4& T_ego_sensor, const Vec3& ground);
-
-// What a rig is unlike, by code; each code once, with the first sensor of its kind. Without a contract only what the
-// spec alone tells: cameras of no use, and radars whose velocity leaves every velocity channel at 0. Allocates.
-std::vector<Warning> rig_warnings(const ModelSpec& spec, const SensorRig& rig, const std::optional<Contract>& contract,
-                                  const std::vector<CameraCoverage>& coverage);
 
 // The state of a warning about data: it begins after kFramesToChange consecutive frames outside, or with one far
 // outside, and ends after as many inside.

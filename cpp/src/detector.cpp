@@ -11,6 +11,7 @@
 #include "imkd/coverage.hpp"
 #include "imkd/error.hpp"
 #include "imkd/thread_pool.hpp"
+#include "rig_warnings.hpp"
 #include "sensor_memory.hpp"
 #include "time_ns.hpp"
 

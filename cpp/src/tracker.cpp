@@ -9,24 +9,16 @@
 #include "live_options.hpp"
 #include "odometry.hpp"
 #include "time_ns.hpp"
-#include "track_filter.hpp"
+#include "track_object.hpp"
 
 namespace imkd {
 namespace {
 
-constexpr double kPi = 3.14159265358979323846;
 constexpr float kMaxNumber = 1e5F;    // m and rad, of a detection
 constexpr double kGate = 3.0;         // standard deviations of the distance
 constexpr double kDeathScore = 0.02;  // a track below it ends
 constexpr double kScoreFall = 1.0;    // s in which the score of a coasting track falls to 1 / e
-constexpr double kMaxVotes = 3.0;     // detections of the other heading that turn a track round at most
-// Standard deviations of one detection, and of the drift within 1 s.
-constexpr double kYawStd = 0.2, kYawDrift = 0.4;        // rad
-constexpr double kHeightStd = 0.2, kHeightDrift = 0.2;  // m, of the centre
-constexpr double kSizeStd = 0.3, kSizeDrift = 0.02;     // m
 
-double square(double x) { return x * x; }
-double wrapped(double angle) { return angle - 2 * kPi * std::floor((angle + kPi) / (2 * kPi)); }  // [-pi, pi)
 double heading_of(const Mat4& T) { return std::atan2(T[4], T[0]); }
 
 bool is_valid(const Detection& d, std::size_t classes) {
@@ -34,79 +26,6 @@ bool is_valid(const Detection& d, std::size_t classes) {
     if (!(std::abs(x) <= kMaxNumber)) return false;  // NaN too
   return d.length > 0 && d.width > 0 && d.height > 0 && d.score >= 0 && d.score <= 1 && d.label >= 0 &&
          static_cast<std::size_t>(d.label) < classes;
-}
-
-struct Object {
-  std::int64_t id = 0;
-  int label = 0;
-  bool confirmed = false, velocity_measured = false;
-  double score = 0;
-  MotionFilter motion;
-  DriftFilter z, yaw;
-  std::array<DriftFilter, 3> size;         // length, width, height
-  double votes = kMaxVotes;                // below 0 the heading is the other one
-  std::int64_t first_ns = 0, last_ns = 0;  // detections
-  int hits = 0;
-  int detection = -1;  // of this frame, index into Result::detections
-};
-
-// A detection in the odometry frame.
-struct Observation {
-  int detection, label;
-  double score;
-  std::array<double, 2> position, velocity;
-  bool has_velocity;
-  double z, yaw;
-  std::array<double, 3> size;
-};
-
-void begin(Object& object, const Observation& o, const ClassMotion& motion) {
-  object.label = o.label;
-  object.motion.position = o.position;
-  object.motion.pp = square(motion.position_std);
-  object.motion.vv = square(motion.speed_std);
-  object.z = {o.z, square(kHeightStd)};
-  object.yaw = {o.yaw, square(kYawStd)};
-  for (std::size_t i = 0; i < 3; ++i) object.size[i] = {o.size[i], square(kSizeStd)};
-}
-
-// A heading that differs by more than 90 degrees counts as the opposite one, and votes against the track's.
-void observe_yaw(Object& object, double yaw, double score) {
-  double innovation = wrapped(yaw - object.yaw.value);
-  const bool opposite = std::abs(innovation) > kPi / 2;
-  if (opposite) innovation = wrapped(innovation + kPi);
-  object.yaw.observe(innovation, square(kYawStd));
-  object.votes = std::min(object.votes + (opposite ? -score : score), kMaxVotes);
-  if (object.votes < 0) {
-    object.yaw.value += kPi;
-    object.votes = -object.votes;
-  }
-  object.yaw.value = wrapped(object.yaw.value);
-}
-
-void observe(Object& object, const Observation& o, const ClassMotion& motion) {
-  object.motion.observe_position(o.position, square(motion.position_std));
-  observe_yaw(object, o.yaw, o.score);
-  object.z.observe(o.z - object.z.value, square(kHeightStd));
-  for (std::size_t i = 0; i < 3; ++i) object.size[i].observe(o.size[i] - object.size[i].value, square(kSizeStd));
-}
-
-// What a first detection and a later one have in common.
-void count(Object& object, const Observation& o, const ClassMotion& motion, std::int64_t now_ns) {
-  if (o.has_velocity) object.motion.observe_velocity(o.velocity, square(motion.velocity_std));
-  object.velocity_measured |= o.has_velocity;
-  object.score = 1 - (1 - object.score) * (1 - o.score);
-  object.detection = o.detection;
-  object.last_ns = now_ns;
-  ++object.hits;
-}
-
-void predict(Object& object, const ClassMotion& motion, double seconds) {
-  object.motion.predict(seconds, motion.acceleration);
-  object.z.predict(seconds, kHeightDrift);
-  object.yaw.predict(seconds, kYawDrift);
-  for (DriftFilter& size : object.size) size.predict(seconds, kSizeDrift);
-  object.detection = -1;
 }
 
 void check(double value, double least, double most, const std::string& name, const std::string& allowed) {
@@ -131,19 +50,6 @@ std::vector<ClassMotion> motions_of(const ModelSpec& spec, const TrackerOptions&
 
 }  // namespace
 
-ClassMotion class_motion(const std::string& name) {
-  static const std::vector<ClassMotion> motions = {
-      {"pedestrian", 0.3, 2.0, 1.5, 1.0}, {"person", 0.3, 2.0, 1.5, 1.0},       {"bicycle", 0.4, 2.0, 4.0, 1.5},
-      {"cyclist", 0.4, 2.0, 4.0, 1.5},    {"traffic_cone", 0.3, 2.0, 0.2, 0.1}, {"barrier", 0.3, 2.0, 0.2, 0.1},
-      {"pallet", 0.3, 2.0, 0.2, 0.1},     {"forklift", 0.4, 2.0, 3.0, 1.5},
-  };
-  for (const ClassMotion& motion : motions)
-    if (motion.name == name) return motion;
-  ClassMotion any;
-  any.name = name;
-  return any;
-}
-
 struct Tracker::State {
   TrackerOptions options;
   std::vector<ClassMotion> motions;  // by label
@@ -152,7 +58,7 @@ struct Tracker::State {
   bool started = false;
   std::int64_t now_ns = 0, next_id = 1;
   TrackerHealth health;
-  std::vector<Object> objects;            // by id
+  std::vector<TrackObject> objects;       // by id
   std::vector<Observation> observations;  // in the order of the detections
   std::vector<Track> tracks;
   // of the class that is being assigned
@@ -195,8 +101,8 @@ struct Tracker::State {
     health.over_ground = step != Odometry::Step::none;
     started = true;
     now_ns = result.timestamp_ns;
-    for (Object& object : objects) {
-      predict(object, motions[static_cast<std::size_t>(object.label)], seconds);
+    for (TrackObject& object : objects) {
+      object.predict(motions[static_cast<std::size_t>(object.label)], seconds);
       object.score *= std::exp(-seconds / kScoreFall);
     }
   }
@@ -228,7 +134,7 @@ struct Tracker::State {
     }
   }
 
-  double gate_of(const Object& object, const ClassMotion& motion) const {
+  double gate_of(const TrackObject& object, const ClassMotion& motion) const {
     return kGate * std::sqrt(object.motion.pp + square(motion.position_std));
   }
 
@@ -267,16 +173,16 @@ struct Tracker::State {
       if (column_of_row[row] < 0) continue;
       const auto column = static_cast<std::size_t>(column_of_row[row]);
       if (cost[row * class_observations.size() + column] >= 0) continue;
-      Object& object = objects[class_objects[row]];
+      TrackObject& object = objects[class_objects[row]];
       const Observation& o = observations[class_observations[column]];
-      observe(object, o, motion);
-      count(object, o, motion, now_ns);
+      object.observe(o, motion);
+      object.count(o, motion, now_ns);
       taken[class_observations[column]] = 1;
     }
   }
 
   void end_objects() {
-    const auto ended = [&](const Object& object) {
+    const auto ended = [&](const TrackObject& object) {
       return object.score < kDeathScore || seconds_between(object.last_ns, now_ns) > options.max_age;
     };
     objects.erase(std::remove_if(objects.begin(), objects.end(), ended), objects.end());
@@ -291,16 +197,16 @@ struct Tracker::State {
         continue;
       }
       const ClassMotion& motion = motions[static_cast<std::size_t>(o.label)];
-      Object object;
+      TrackObject object;
       object.id = next_id++;
       object.first_ns = now_ns;
-      begin(object, o, motion);
-      count(object, o, motion, now_ns);
+      object.begin(o, motion);
+      object.count(o, motion, now_ns);
       objects.push_back(object);
     }
   }
 
-  Track track_of(const Object& object, const Mat4& T_ego_odom, double heading) const {
+  Track track_of(const TrackObject& object, const Mat4& T_ego_odom, double heading) const {
     constexpr float kUnknown = std::numeric_limits<float>::quiet_NaN();
     const Vec3 centre = transform(T_ego_odom, {object.motion.position[0], object.motion.position[1], object.z.value});
     const Vec3 velocity = rotate(T_ego_odom, {object.motion.velocity[0], object.motion.velocity[1], 0});
@@ -334,7 +240,7 @@ struct Tracker::State {
     const Mat4 T_ego_odom = inverse_rigid(odometry.T_odom_ego());
     const double heading = heading_of(T_ego_odom);
     tracks.clear();
-    for (Object& object : objects) {
+    for (TrackObject& object : objects) {
       object.confirmed |= object.score >= options.confirm_score;
       tracks.push_back(track_of(object, T_ego_odom, heading));
     }
