@@ -113,18 +113,34 @@ class Cell:
 # ---- page ----
 TITLE = "# What is seen of a sensor's fault"
 INTRODUCTION = """\
-Each row is one fault, of one sensor at a time, in frames 60 to 119 of a synthetic drive at 10 Hz: what
-`result.health` says of that sensor (of ego motion: its source, `health.ego_motion`), the mode, and the warnings, or
-the code of the error that a call with the faulty value raises; the frame is then given without that value. In every
-row the boxes stay finite and, unless it says otherwise, the states of the other sensors are those of the drive
-without the fault. Frames are counted from the first faulty one until the state is seen, and from the first good one
-until health is as it was, and until boxes and health equal to the bit those of the drive without the fault; each is
-the largest number of all runs. No frame allocates (`ctest --test-dir build/tests -R allocates_nothing`). The tests
-have a short form of every row (`python -m pytest tests/drive/test_fault_matrix.py`), for a camera and a radar also on
-device "cuda", whose kernels then run on the CPU.
+Each row is one fault, of one sensor at a time, in some frames of a synthetic drive at 10 Hz (`--begin` to `--end` of
+the runs below): what `result.health` says of that sensor (of ego motion: its source, `health.ego_motion`), the mode,
+and the warnings, or the code of the error that a call with the faulty value raises; the frame is then given without
+that value. In every row the boxes stay finite and, unless it says otherwise, the states of the other sensors are those
+of the drive without the fault. Frames are counted from the first faulty one until the state is seen, and from the first
+good one until health is as it was, and until boxes and health equal to the bit those of the drive without the fault;
+each is the largest number of all runs. On device "cuda" the kernels ran on the CPU. No frame allocates
+(`ctest --test-dir build/tests -R allocates_nothing`). The tests have a short form of every row
+(`python -m pytest tests/drive/test_fault_matrix.py`), for a camera and a radar also on device "cuda".
 
 A value that has never been right is the calling program's mistake, and raises an error that says how to mend it. What
 was right before is a fault of the sensor: `infer` goes on, and health names it.
+"""
+
+
+UNSEEN_FAULTS = """\
+## What is not seen
+
+- **An image of random bytes.** Neighbouring pixels of real images are alike, but in the dark those of a good camera are
+  not: at 1/128 of the light its read noise is all that is left.
+- **A pose that stands still while the vehicle moves.** It is that of a parked vehicle, and nothing compares it with the
+  twist or the radars' velocities.
+- **One radar whose values are all at their limits**: W0102 and W0103 are about the radars together.
+- **A partly covered camera**, and at night one that sees only lights smaller than a thirty-second of the image's width
+  and height: an image counts as flat, and is left out, where 95 % of the pixels lie within four grey levels and no
+  light stands out of them. Real images are flat where white has two grey levels left (1/128 of the light) and the read
+  noise is no larger than one; at 1/64 with that noise, and with the lamps of one car at any gain, they are not
+  (`python -m pytest tests/detector/test_useless_sensors.py -k "dark or night"`).
 """
 
 
@@ -154,7 +170,7 @@ def page(cells: list[Cell], runs: str) -> str:
         parts.append("\n".join(lines))
         if kind == "reference":
             parts.append("Every other fault of it is that of any camera.")
-    parts.append(f"## The runs\n\n{runs}")
+    parts += [UNSEEN_FAULTS.rstrip(), f"## The runs\n\n{runs}"]
     return "\n\n".join(parts) + "\n"
 
 
