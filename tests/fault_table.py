@@ -59,14 +59,16 @@ EXPECTED: dict[str, dict[str, Expected]] = {
     "reference": {
         **CAMERA,
         "late": Expected(
-            "ok", "full", gap=3, note="the frames are as late; those that a later one overtakes are left out"
+            "ok", "full", gap=4, note="the frames are as late; those that a later one overtakes are left out"
         ),
         "shifted clock": Expected("missing", "partial", 10, gap=11, note=LOST),
         "out of order": Expected("ok", "full", gap=1, note="a frame that a later one has overtaken is left out"),
     },
     "radar": {
         "absent": Expected("missing", "partial", AGED, note=SWEEPS),
-        "late": Expected("late", "full", 4, note="the frames have its sweeps of 0.4 s ago and before"),
+        "late": Expected(
+            "late", "full", 4, note="by 0.45 s, of which a frame waits 0.1 s; late is a newest sweep older than 0.3 s"
+        ),
         "frozen": Expected(
             "frozen", "partial", 3, note="from the third equal sweep on, all of its sweeps are left out"
         ),
@@ -81,7 +83,7 @@ EXPECTED: dict[str, dict[str, Expected]] = {
     },
     EGO: {
         "absent": EGO_GONE,
-        "late": Expected("poses", "full", note="extrapolated from poses of 0.4 s ago"),
+        "late": Expected("poses", "full", note="extrapolated from poses of 0.45 s ago"),
         "frozen": Expected("poses", "full", wake=2, note=PARKED),
         "garbage": EGO_BROKEN,
         "empty": EGO_GONE,

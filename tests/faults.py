@@ -20,7 +20,7 @@ from imkd_edge.sources.synth import SynthSource
 MS, SECOND = 1_000_000, 1_000_000_000
 EGO = "ego"
 LAG = {"reference": 20 * MS, "camera": 14 * MS, "radar": 10 * MS, EGO: 5 * MS}  # from a measurement to its arrival
-LATE = 400 * MS
+LATE = 450 * MS  # a frame waits 0.1 s for a radar, whose newest sweep is late from 0.3 s on
 SHIFT = 5 * SECOND
 
 
