@@ -110,6 +110,7 @@ CONDITIONS: dict[str, Condition] = {
     "radar_quarter": subsample_radar(4),
     **{kind: noisy_radar(kind) for kind in NOISES},
     "dark": change_exposure(0.25),
+    "night": change_exposure(1 / 32),  # white has eight grey levels left
     "bright": change_exposure(4.0),
     "camera_0.5deg": rotate_cameras(0.5),
     "camera_1deg": rotate_cameras(1.0),
