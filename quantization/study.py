@@ -86,7 +86,8 @@ class Study:
         self._source_options = parse_options(run.option)
         state = run.state / f"{seed}.npz" if run.state else None
         bundle, split = run.bundles[seed], run.calibration_split
-        self.calibration = calibrate(bundle, run.data, split, self._source_options, run.frames, state, run.threads, bar)
+        options, every = self._source_options, slice(run.subset[0], None, run.subset[1])
+        self.calibration = calibrate(bundle, run.data, split, options, run.frames, state, run.threads, bar, every)
         result.update(frames=self.calibration.frames.names, stress=self.calibration.frames.stress)
 
     def row(self, title: str, make_bundle: Callable[[], Bundle], **settings: Any) -> Bundle | None:
@@ -263,6 +264,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit", type=int, default=None, help="measure on the first frames only, for a quick look")
     add("--calibration-split", default=None, help="the default is train, where the source has it")
     add("--frames", type=int, default=128, help="calibration frames")
+    add(
+        "--subset",
+        type=int,
+        nargs=2,
+        default=[0, 1],
+        metavar=("I", "N"),
+        help="calibrate on frames I, I + N, I + 2 N ... of the split only",
+    )
     add("--out", type=Path, required=True, help="JSON file of the rows")
     add("--state", type=Path, default=None, help="folder for the files that an interrupted command resumes from")
     add("--threads", type=int, default=0)
@@ -286,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
 def begin(run: argparse.Namespace) -> dict[str, Any]:
     """The file's content, or an empty result; raises Error write_failed where it is of other bundles or frames."""
     manifests = [(Bundle.load(bundle).path / "manifest.json").read_bytes() for bundle in run.bundles]
-    asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option")}
+    asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option", "subset")}
     asked["manifests"] = [hashlib.sha256(manifest).hexdigest()[:16] for manifest in manifests]
     fresh: dict[str, Any] = {
         "bundles": [Path(bundle).name for bundle in run.bundles],
