@@ -136,7 +136,7 @@ def _patches(x: torch.Tensor, a: Mapping, kernel: list[int]) -> torch.Tensor:
 
 
 def _corrected(solved: SolvedPart, seen: Mapping[str, Moments]) -> SolvedPart:
-    part, levels, found = solved.part, solved.method.levels, {}
+    part, levels, found = solved.part, solved.method.weight_levels, {}
     for node in part.layers():
         moments = seen.get(node.name)
         if moments is None or moments.total == 0:

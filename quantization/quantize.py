@@ -70,11 +70,19 @@ class Recipe:
         if options.qat and options.refine:
             fix = "leave it out, or --qat"
             raise Error(Code.spec_bad_value, "training changes the scales too", "--refine", fix)
-        method = Method(options.method, options.bits, options.percentile, not options.no_equalise, options.radar_share)
+        method = Method(
+            options.method,
+            options.bits,
+            options.percentile,
+            not options.no_equalise,
+            options.radar_share,
+            options.weight_bits,
+        )
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        return cls(method, training, options.typing, training is None and (options.correct or options.bits < 8))
+        fewer = method.levels < 127 or method.weight_levels < 127
+        return cls(method, training, options.typing, training is None and (options.correct or fewer))
 
 
 def quantize(
@@ -98,10 +106,10 @@ def quantize(
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "correct", "training",
-        "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted",
-        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is at most the
-        gate; "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "weight_bits", "correct",
+        "training", "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate",
+        "accepted", "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is
+        at most the gate; "returned" are the layers that the gate put back to float. It does not change trained parts.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.

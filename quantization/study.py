@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import product
@@ -21,15 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle import Bundle, golden_rig, write_atomically
+from imkd_edge.bundle import Bundle, write_atomically
 from imkd_edge.bundle.files import plain, strict_json
-from imkd_edge.bundle.golden import read_golden
 from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.checks.selftest import replay
 from imkd_edge.cli.common import bar, log, parse_options
-from imkd_edge.detector import Detector
-from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.compare import compare
@@ -40,6 +35,7 @@ from imkd_edge.quantization.calibrate import calibrate, radar_collection
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.quantize import Recipe, write
 from imkd_edge.quantization.radar_weight import KINDS, OWN, blend
+from imkd_edge.quantization.speed import speed
 from imkd_edge.quantization.state import Training
 from imkd_edge.training.ablation_report import summary, table
 
@@ -102,7 +98,7 @@ class Study:
             settings |= {"bytes": sizes, "int8_share": card["int8_share"]}
         draws = {metric: np.round(values, 3).tolist() for metric, values in measured.get("bootstrap", {}).items()}
         row = {"row": title, "seed": self._seed, **settings, "metrics": measured["metrics"], "bootstrap": draws}
-        if card:
+        if bundle is not self.calibration.bundle:
             row["fidelity"] = self._fidelity(bundle)
         self.result["runs"].append(plain(row))
         self.result["summary"] = summaries(self.result["runs"])
@@ -186,6 +182,16 @@ class Study:
                 title = label(method) + ("" if kind == OWN else f", {kind} map")
                 self.row(title, self._maker(Recipe(method), collection), **asdict(method), map=kind)
 
+    def rivals(self) -> None:
+        """fisher, and onnxruntime.quantization on the same frames with the same layers in float."""
+        from imkd_edge.quantization.rivals import onnxruntime_bundle
+
+        self.row(label(Method()), self._maker(Recipe(Method())), **asdict(Method()))
+        out, threads = self._folder / "rival.imkd", self._run.threads
+        for name in self._run.rivals:
+            make_bundle = functools.partial(onnxruntime_bundle, self.calibration, name, out, threads)
+            self.row(f"onnxruntime.quantization, {name}", make_bundle, rival=name)
+
     def jitter(self) -> None:
         """Methods with ranges changed at random by up to 2 %: as good a choice as before, so their spread is noise."""
         for draw, method in product(range(self._run.jitter), self._selected_methods()):
@@ -246,10 +252,9 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in range(len(run.bundles)):
         with tempfile.TemporaryDirectory() as folder:
             study = Study(run, seed, result, Path(folder))
-            if run.radar_share:
-                study.radar()
-            else:
-                (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)()
+            asked = [run.radar_share, run.rivals, run.jitter, run.gate, True]
+            instead = [study.radar, study.rivals, study.jitter, study.gates, study.calibrators]
+            next(rows for rows, wanted in zip(instead, asked, strict=True) if wanted)()
     for rows in summaries(result["runs"]).values():
         log().print(table(rows))
 
@@ -288,6 +293,13 @@ def _parser() -> argparse.ArgumentParser:
         help="instead: copies of --methods with ranges jittered by 2 %%",
     )
     add("--radar-share", type=float, nargs="+", default=[], help="instead: riac with these shares, and its placebos")
+    add(
+        "--rivals",
+        nargs="+",
+        choices=["MinMax", "Percentile", "Entropy"],
+        default=[],
+        help="instead: onnxruntime.quantization with these methods",
+    )
     add("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
     return parser
 
@@ -319,28 +331,6 @@ def _jittered(solved: SolvedPart, seed: int) -> SolvedPart:
     random = np.random.default_rng(seed)
     factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(solved.amax.values())}
     return replace(solved, amax={name: value * factors[value] for name, value in solved.amax.items()})
-
-
-def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
-    """Median milliseconds of both parts on the golden drive, float and INT8 in integer kernels, and their ratio.
-
-    The two run in alternation.
-    """
-    times: dict[str, list[float]] = {"float_ms": [], "int8_ms": []}
-    rig = golden_rig(one)
-    with (
-        Detector(one, rig, threads=threads) as a,
-        Detector(other, rig, engine=lambda n: OnnxRuntimeEngine(n, integer=True), threads=threads) as b,
-    ):
-        while len(times["float_ms"]) < runs:
-            drives = {name: replay(one, detector) for name, detector in zip(times, (a, b), strict=True)}
-            for _ in read_golden(one):
-                for name, drive in drives.items():
-                    start = time.perf_counter()
-                    next(drive)
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    return {**medians, "int8_over_float": medians["int8_ms"] / medians["float_ms"]}
 
 
 if __name__ == "__main__":
