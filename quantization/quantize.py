@@ -143,7 +143,7 @@ def quantize(
     if options.html is not None:
         from imkd_edge.quantization.report import write_report
 
-        write_report(calibration, accepted, parts, options.html)
+        write_report(calibration, accepted, parts, options.html, threads)
     loss = accepted.fidelity["loss"]
     return {
         **_summary(calibration, quantized),
