@@ -254,9 +254,7 @@ class QuantizeOptions:
     weight_bits: Annotated[int | None, Option("Of the camera part's weights; the default is as --bits.")] = None
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
     split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
-    correct: Annotated[
-        bool, Option("Also round weights so that errors cancel, and take back mean errors; always below 8 bits.")
-    ] = False
+    no_correct: Annotated[bool, Option("Round weights to the nearest, and leave mean errors.")] = False
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()

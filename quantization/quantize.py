@@ -31,6 +31,7 @@ from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
 from imkd_edge.quantization.graph import resolve_layers
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
+from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
@@ -46,7 +47,7 @@ class Recipe:
     Args:
         method: of the scales.
         training: after the method; None: post-training quantization only.
-        correct: also correct weights and biases, behind the ranges.
+        correct: also correct weights and biases, behind the ranges; needs the outputs' sensitivity.
         typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
             typed).
 
@@ -81,8 +82,7 @@ class Recipe:
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        fewer = method.levels < 127 or method.weight_levels < 127
-        return cls(method, training, options.typing, training is None and (options.correct or fewer))
+        return cls(method, training, options.typing, training is None and not options.no_correct)
 
 
 def quantize(
@@ -188,7 +188,9 @@ def _make(
     if recipe.correct and calibration.collection.layers:
         from imkd_edge.quantization.correct import correct  # PyTorch only here
 
-        solved = correct(calibration, solved, threads, bar)
+        share = recipe.method.share or 0.0
+        weight = RadarWeight(calibration.bundle.spec, share=share) if share else None
+        solved = correct(calibration, solved, threads, bar, weight)
     held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
         accepted = accept(calibration, solved, gate, held_out.fidelity)
