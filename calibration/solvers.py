@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +26,7 @@ class Method:
         percentile: of |x|, zeros included, 0..100.
         equalise: fisher, riac: also scale the channels inside the parts, exact in float.
         share: riac: of the radar's map in the weight, 0..1; None: as large as the outputs' error allows.
+        weight_bits: of the camera part's weights, which are most of a bundle; None: `bits`.
     """
 
     name: str = "fisher"
@@ -33,13 +34,14 @@ class Method:
     percentile: float = 99.99
     equalise: bool = True
     share: float | None = None
+    weight_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
             fix = f"choose one of: {', '.join(METHODS)}"
             raise Error(Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", fix)
-        if not 3 <= self.bits <= 8 or not 0 < self.percentile <= 100:
-            what = f"bits {self.bits}, percentile {self.percentile}"
+        if not all(3 <= bits <= 8 for bits in (self.bits, self.weight_bits or 8)) or not 0 < self.percentile <= 100:
+            what = f"bits {self.bits}, of weights {self.weight_bits or self.bits}, percentile {self.percentile}"
             raise Error(Code.spec_bad_value, what, "method", "bits 3..8, percentile above 0, up to 100")
         if self.share is not None and not (self.name == "riac" and 0 <= self.share <= 1):
             what = f"a radar share of {self.share} for {self.name}"
@@ -54,6 +56,15 @@ class Method:
     def levels(self) -> int:
         """The largest integer."""
         return 2 ** (self.bits - 1) - 1
+
+    @property
+    def weight_levels(self) -> int:
+        """The largest integer of a weight."""
+        return 2 ** ((self.weight_bits or self.bits) - 1) - 1
+
+    def of_part(self, part: str) -> Method:
+        """The method of "camera" or "bev"."""
+        return self if part == "camera" else replace(self, weight_bits=None)
 
 
 def solve(histogram: Histogram, method: Method) -> float:

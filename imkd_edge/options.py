@@ -251,11 +251,10 @@ class QuantizeOptions:
     no_equalise: Annotated[bool, Option("fisher, riac: do not scale channels inside the parts.")] = False
     percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
     bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
+    weight_bits: Annotated[int | None, Option("Of the camera part's weights; the default is as --bits.")] = None
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
     split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
-    correct: Annotated[
-        bool, Option("Also round weights so that errors cancel, and take back mean errors; always below 8 bits.")
-    ] = False
+    no_correct: Annotated[bool, Option("Round weights to the nearest, and leave mean errors.")] = False
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()

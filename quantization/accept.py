@@ -64,13 +64,19 @@ class HeldOut:
 
     def fidelity(self, parts: Mapping[str, QuantizedPart]) -> dict[str, Any]:
         """`Fidelity.row` of an INT8 form."""
-        spec, fidelity = self._calibration.bundle.spec, Fidelity(self._calibration.bundle.spec)
+        fidelity = Fidelity(self._calibration.bundle.spec)
+        for _, reference, other, grid in self.compared(parts):
+            fidelity.add(reference, other, grid)
+        return fidelity.row()
+
+    def compared(self, parts: Mapping[str, QuantizedPart]) -> list[tuple[str, Outputs, Outputs, Any]]:
+        """Name, outputs of the float model and of an INT8 form, and radar grid of each frame."""
+        spec = self._calibration.bundle.spec
         files = {name: part.model.SerializeToString() for name, part in parts.items()}
         with open_parts(spec, self._rig(), files, threads=self._threads, score_threshold=LOW_SCORE) as detector:
             found = self._run(detector, "INT8, held-out frames")
-        for (reference, grid), (other, _) in zip(self._reference, found, strict=True):
-            fidelity.add(reference, other, grid)
-        return fidelity.row()
+        pairs = zip(self._calibration.frames.held_out, self._reference, found, strict=True)
+        return [(name, reference, other, grid) for name, (reference, grid), (other, _) in pairs]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def calibrate(
     state: Path | None,
     threads: int = 0,
     bar: Bar | None = None,
+    every: slice = slice(None),
 ) -> Calibration:
     """Chooses the calibration frames and observes the float bundle on them.
 
@@ -39,10 +40,12 @@ def calibrate(
         split: of the source; None: "train" where it has one, else every frame; "all": every frame.
         frames: how many to choose.
         state: file of the histograms, written on the way; an interrupted pass resumes from it.
+        every: of the split's frames that may be chosen, such as slice(1, None, 3) for the second of three subsets.
     """
     bundle = Bundle.load(bundle)
     parts = parts_of(bundle)
     selection = _select(data, split, source_options)
+    selection = Selection(selection.source, selection.names[every])
     warn_of_source(bundle, selection.source)
     # After `export --cameras` the golden drive still has the rig of the training.
     rig = None if "cameras" in bundle.manifest["provenance"] else golden_rig(bundle)

@@ -69,9 +69,11 @@ class Chain:
         squares = {name: (g.astype(np.float64) ** 2).sum((0, 2, 3)) for name, g in layers.items()}
         return Gradients(sites, squares, float(torch.sigmoid(outputs["heatmap"].detach()).sum()))
 
-    def layer_gradients(self, outputs: Mapping[str, torch.Tensor], seed: int) -> dict[str, np.ndarray]:
-        """Gradients at the outputs of the convolutions, after `run`."""
-        return self._gradients(outputs, seed, None)[1]
+    def layer_gradients(
+        self, tensors: Mapping[str, np.ndarray], outputs: Mapping[str, torch.Tensor], seed: int
+    ) -> dict[str, np.ndarray]:
+        """Gradients at the outputs of the convolutions, after `run` of the same tensors."""
+        return self._gradients(outputs, seed, self._cell_weight(tensors, outputs["heatmap"].detach()))[1]
 
     def run(self, tensors: Mapping[str, np.ndarray], rig: SensorRig) -> dict[str, torch.Tensor]:
         """The outputs; tensors: of a Detector after a frame, of which the networks' inputs are read."""

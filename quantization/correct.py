@@ -22,6 +22,7 @@ from imkd_edge.progress import Bar
 from imkd_edge.quantization.chain import Chain
 from imkd_edge.quantization.insert import channel_steps, residuals, step
 from imkd_edge.quantization.ptq import Correction, SolvedPart
+from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 
@@ -42,31 +43,44 @@ class Moments:
 
 
 def correct(
-    calibration: Calibration, solved: Mapping[str, SolvedPart], threads: int = 0, bar: Bar | None = None
+    calibration: Calibration,
+    solved: Mapping[str, SolvedPart],
+    threads: int = 0,
+    bar: Bar | None = None,
+    weight: RadarWeight | None = None,
 ) -> dict[str, SolvedPart]:
-    """The parts with other weights and biases in their INT8 convolutions, by the first calibration frames."""
+    """The parts with other weights and biases in their INT8 convolutions, by the first calibration frames.
+
+    Args:
+        weight: of the outputs' errors; None: all cells alike.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads or cores())
     try:
-        seen = _observe(calibration, solved, threads, bar)
+        seen = _observe(calibration, solved, threads, bar, weight)
     finally:
         torch.set_num_threads(before)
     return {name: _corrected(part, seen[name]) for name, part in solved.items()}
 
 
 def _observe(
-    calibration: Calibration, solved: Mapping[str, SolvedPart], threads: int, bar: Bar | None
+    calibration: Calibration,
+    solved: Mapping[str, SolvedPart],
+    threads: int,
+    bar: Bar | None,
+    weight: RadarWeight | None,
 ) -> dict[str, dict[str, Moments]]:
     """Moments of every INT8 convolution, by part and layer."""
     spec, frames, source = calibration.bundle.spec, calibration.frames, calibration.source
-    chain = Chain(spec, {name: part.part for name, part in solved.items()}, threads)
+    chain = Chain(spec, {name: part.part for name, part in solved.items()}, threads, weight)
     names, timeline = frames.names[:FRAMES], Timeline(source, spec.history, frames.unusable)
     layers = {name: _Layers(part) for name, part in solved.items()}
     with Detector(calibration.bundle, source[names[0]].rig, engine="onnxruntime", threads=threads) as detector:
         for number, name in enumerate(bar("correct")(names) if bar else names):
             infer_with_past(detector, timeline.walk(name))
-            outputs = chain.run(detector.tensors(), detector.rig)
-            gradients = chain.layer_gradients(outputs, number)
+            tensors = detector.tensors()
+            outputs = chain.run(tensors, detector.rig)
+            gradients = chain.layer_gradients(tensors, outputs, number)
             for observer in layers.values():
                 observer.add(chain.sites, gradients)
     return {part: observer.moments for part, observer in layers.items()}
@@ -136,7 +150,7 @@ def _patches(x: torch.Tensor, a: Mapping, kernel: list[int]) -> torch.Tensor:
 
 
 def _corrected(solved: SolvedPart, seen: Mapping[str, Moments]) -> SolvedPart:
-    part, levels, found = solved.part, solved.method.levels, {}
+    part, levels, found = solved.part, solved.method.weight_levels, {}
     for node in part.layers():
         moments = seen.get(node.name)
         if moments is None or moments.total == 0:

@@ -100,6 +100,7 @@ def insert(
     amax: Mapping[str, float],
     levels: int = 127,
     weight_steps: Mapping[str, np.ndarray] | None = None,
+    weight_levels: int | None = None,
 ) -> tuple[onnx.ModelProto, Scales]:
     """Inserts Q/DQ pairs into a part.
 
@@ -107,12 +108,13 @@ def insert(
         groups: precision of each layer.
         amax: range of every tensor of `quantized_tensors`.
         levels: largest integer; below 127 values are clipped before they are quantized, for a study of fewer bits.
+        weight_levels: of weights, where they have fewer than activations.
         weight_steps: (channels,) of weights with trained steps; otherwise a channel's range is its largest value.
 
     Returns:
         The model (opset 18; weights stored as int8 behind a DequantizeLinear), and its scales.
     """
-    writer = _Writer(part, amax, levels, weight_steps or {})
+    writer = _Writer(part, amax, levels, weight_steps or {}, weight_levels or levels)
     nodes = {node.name: node for node in writer.model.graph.node}
     for item in quantized_inputs(part, groups):
         pair = writer.activation(item.tensor) if item.axis is None else writer.weight(item.tensor, item.axis)
@@ -129,11 +131,17 @@ class _Writer:
     """A copy of a part with pairs; each tensor is quantized once, for all its readers."""
 
     def __init__(
-        self, part: Part, amax: Mapping[str, float], levels: int, weight_steps: Mapping[str, np.ndarray]
+        self,
+        part: Part,
+        amax: Mapping[str, float],
+        levels: int,
+        weight_steps: Mapping[str, np.ndarray],
+        weight_levels: int,
     ) -> None:
         self.model, self.scales = onnx.ModelProto(), Scales()
         self.model.CopyFrom(part.model)
         self._weights, self._amax, self._levels, self._steps = part.weights, amax, levels, weight_steps
+        self._weight_levels = weight_levels
         self._pairs: dict[str, str] = {}
         self._nodes: list[onnx.NodeProto] = []
 
@@ -152,9 +160,10 @@ class _Writer:
         """Replaces a weight by its integers and a DequantizeLinear; returns the dequantized tensor."""
         if name not in self._pairs:
             values = numpy_helper.to_array(self._weights[name])
-            scale = self._steps[name] if name in self._steps else channel_steps(values, axis, self._levels)
+            levels = self._weight_levels
+            scale = self._steps[name] if name in self._steps else channel_steps(values, axis, levels)
             along = scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-            integers = np.clip(np.rint(values / along), -self._levels - 1, self._levels).astype(np.int8)
+            integers = np.clip(np.rint(values / along), -levels - 1, levels).astype(np.int8)
             self.scales.weights[name] = scale
             self._constant(f"{name}_scale", scale)
             self._constant(f"{name}_zero", np.zeros(scale.shape, np.int8))

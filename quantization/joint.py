@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from imkd_edge.calibration.histogram import Histogram
-from imkd_edge.calibration.solvers import FINE, SPAN, errors
+from imkd_edge.calibration.solvers import FINE, SPAN, Method, errors
 from imkd_edge.quantization.equalise import CLIP, Channels, rounded
 
 STEPS, RATE = 100, 0.04
@@ -74,9 +74,9 @@ class Joint:
         groups: Sequence[Sequence[str]],
         integer: set[str],
         clipped: Sequence[bool],
-        levels: int,
+        method: Method,
     ) -> None:
-        self._channels, self._levels = channels, levels
+        self._channels, self._method = channels, method
         self._free = torch.from_numpy(channels.free)
         lowest = np.where(channels.lowest > 0, np.log2(np.maximum(channels.lowest, 1e-30)), -MOST)
         self._lowest = torch.from_numpy(np.maximum(lowest, -MOST).astype(np.float32))
@@ -88,7 +88,7 @@ class Joint:
         self._amax = torch.tensor(np.log2(largest), dtype=torch.float32)
 
     def _table(self, group: int, tensor: str, histogram: Histogram) -> _Table:
-        error = np.log(errors(histogram, self._levels) + 1e-12).astype(np.float32)
+        error = np.log(errors(histogram, self._method.levels) + 1e-12).astype(np.float32)
         top = float(np.log2(histogram.top)) if histogram.top else 0.0
         return _Table(group, torch.from_numpy(self._channels.ids[tensor]), torch.from_numpy(error), top)
 
@@ -129,7 +129,7 @@ class Joint:
     def error(self, amax: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
         """Modelled error under logarithms of the ranges and of the factors."""
         total = torch.stack([table.at(amax, factor) for table in self._tables]).sum()
-        return total + sum(layer.error(self._levels, factor) for layer in self._layers)
+        return total + sum(layer.error(self._method.weight_levels, factor) for layer in self._layers)
 
     def _start(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Every channel the factor, and every group the range, that suits the activations; weights do not count yet."""

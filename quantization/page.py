@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from imkd_edge.quantization.maps import GroundMaps, section
 from imkd_edge.view.page import document, svg
 
 WIDTH, HEIGHT, ROW = 420, 124, 18  # of a histogram; of a layer's bar
@@ -19,11 +20,11 @@ INTRODUCTION = (
 )
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any], maps: list[GroundMaps]) -> str:
     """The page's text; report: of `report.gather`."""
     method = report["method"]
     title = f"{report['bundle']} in {method['bits']} bits by {method['name']}, {report['frames']} calibration frames"
-    sections = [_fidelity(report["fidelity"]), INTRODUCTION]
+    sections = [_fidelity(report["fidelity"]), section(maps), INTRODUCTION]
     for name, part in report["parts"].items():
         sections += _part(html.escape(name), part)
     return document(title, sections, report)

@@ -55,7 +55,8 @@ class SolvedPart:
         values = {name: array for correction in used for name, array in correction.values.items()}
         steps = {name: array for correction in used for name, array in correction.steps.items()}
         part = self.part.with_weights(values) if values else self.part
-        model, scales = insert(part, self.groups, self.amax, self.method.levels, steps)
+        method = self.method
+        model, scales = insert(part, self.groups, self.amax, method.levels, steps, method.weight_levels)
         return QuantizedPart(model, scales, self.shared(), self.groups, self.factors)
 
     def shared(self) -> dict[str, float]:
@@ -77,7 +78,7 @@ def quantize_part(
 
 def solve_part(part: Part, collection: Collection, method: Method, keep_float: tuple[str, ...] = ()) -> SolvedPart:
     """The ranges that the method finds in the collection, and with them the channels' factors."""
-    groups = part.groups(keep_float)
+    groups, method = part.groups(keep_float), method.of_part(part.name)
     histograms = histograms_of(part, collection)
     sharing = shared_ranges(part, quantized_tensors(part, groups))
     plain: dict[str, float] = {}
@@ -92,7 +93,7 @@ def solve_part(part: Part, collection: Collection, method: Method, keep_float: t
     members = [tensors for tensors, _ in sharing]
     clipped = [any(name in part.producer and part.producer[name].op_type == "Clip" for name in m) for m in members]
     integer = {group.name for group in groups if not group.float_because}
-    joint = Joint(channels, histograms, _layers(part, collection), members, integer, clipped, method.levels)
+    joint = Joint(channels, histograms, _layers(part, collection), members, integer, clipped, method)
     factor, ranges = joint.solve()
     amax = {name: float(value) for (_, everyone), value in zip(sharing, ranges, strict=True) for name in everyone}
     amax |= {name: 0.0 for name, value in plain.items() if value == 0}
@@ -139,7 +140,9 @@ def modelled_errors(solved: SolvedPart, collection: Collection) -> dict[str, flo
         error = error_at(histogram, levels, solved.amax[tensor] * factor).sum() / readers
         if node.op_type == "Conv" and out in layers:
             squares = layers[out] * solved.factors.get(out, np.ones(len(layers[out]))) ** 2
-            error += (_weight_noise(part, node, levels, histogram.power() / factor**2) * squares).sum()
+            error += (
+                _weight_noise(part, node, solved.method.weight_levels, histogram.power() / factor**2) * squares
+            ).sum()
         found[node.name] = float(error / 2 / max(collection.objects, 1e-9))
     return found
 

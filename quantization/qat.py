@@ -85,8 +85,7 @@ class _Trainer:
         if not solved.amax:
             return solved.quantized()  # no parameter to train
 
-        levels, weights = solved.method.levels, self.training.weights
-        trainable = TrainablePart(solved.part, solved.groups, solved.amax, levels, weights)
+        trainable = TrainablePart(solved.part, solved.groups, solved.amax, solved.method, self.training.weights)
         optimizer = make_optimizer(trainable)
         first = self.state.resume(name, trainable, optimizer)
         if first < self.training.steps:

@@ -31,6 +31,7 @@ from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
 from imkd_edge.quantization.graph import resolve_layers
 from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
+from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
@@ -46,7 +47,7 @@ class Recipe:
     Args:
         method: of the scales.
         training: after the method; None: post-training quantization only.
-        correct: also correct weights and biases, behind the ranges.
+        correct: also correct weights and biases, behind the ranges; needs the outputs' sensitivity.
         typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
             typed).
 
@@ -70,11 +71,18 @@ class Recipe:
         if options.qat and options.refine:
             fix = "leave it out, or --qat"
             raise Error(Code.spec_bad_value, "training changes the scales too", "--refine", fix)
-        method = Method(options.method, options.bits, options.percentile, not options.no_equalise, options.radar_share)
+        method = Method(
+            options.method,
+            options.bits,
+            options.percentile,
+            not options.no_equalise,
+            options.radar_share,
+            options.weight_bits,
+        )
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        return cls(method, training, options.typing, training is None and (options.correct or options.bits < 8))
+        return cls(method, training, options.typing, training is None and not options.no_correct)
 
 
 def quantize(
@@ -98,10 +106,10 @@ def quantize(
         bar: makes progress bars.
 
     Returns:
-        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "correct", "training",
-        "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate", "accepted",
-        "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is at most the
-        gate; "returned" are the layers that the gate put back to float. Trained parts are not changed by it.
+        {"bundle", "bytes", "float_bytes", "name", "bits", "percentile", "equalise", "weight_bits", "correct",
+        "training", "int8_share", "metrics", "frames", "frames_sha256", "unusable", "collection", "fidelity", "gate",
+        "accepted", "returned"}. "fidelity" is `Fidelity.row` on frames not calibrated on, "accepted" that its loss is
+        at most the gate; "returned" are the layers that the gate put back to float. It does not change trained parts.
 
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
@@ -135,7 +143,7 @@ def quantize(
     if options.html is not None:
         from imkd_edge.quantization.report import write_report
 
-        write_report(calibration, accepted, parts, options.html)
+        write_report(calibration, accepted, parts, options.html, threads)
     loss = accepted.fidelity["loss"]
     return {
         **_summary(calibration, quantized),
@@ -180,7 +188,9 @@ def _make(
     if recipe.correct and calibration.collection.layers:
         from imkd_edge.quantization.correct import correct  # PyTorch only here
 
-        solved = correct(calibration, solved, threads, bar)
+        share = recipe.method.share or 0.0
+        weight = RadarWeight(calibration.bundle.spec, share=share) if share else None
+        solved = correct(calibration, solved, threads, bar, weight)
     held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
         accepted = accept(calibration, solved, gate, held_out.fidelity)

@@ -46,10 +46,11 @@ class RadarWeight:
 
     Args:
         kind: one of KINDS.
+        share: of the map, 0..1; the rest of the weight is the same everywhere.
     """
 
-    def __init__(self, spec: ModelSpec, kind: str = OWN) -> None:
-        self.kind, self._spec = kind, spec
+    def __init__(self, spec: ModelSpec, kind: str = OWN, share: float = 1.0) -> None:
+        self.kind, self._spec, self._share = kind, spec, share
         self._before: np.ndarray | None = None
 
     def __call__(self, tensors: Mapping[str, np.ndarray], highest: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ class RadarWeight:
         own = radar_map(self._spec, tensors["radar_grid"])
         before, self._before = self._before, own
         weight = {OWN: own, MIRRORED: own[::-1], ANOTHER: own[::-1] if before is None else before}[self.kind]
-        return normalised(weight, highest)
+        return (1 - self._share) + self._share * normalised(weight, highest)
 
 
 def normalised(weight: np.ndarray, highest: np.ndarray) -> np.ndarray:

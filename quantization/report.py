@@ -11,14 +11,15 @@ import numpy as np
 from imkd_edge.bundle import write_atomically
 from imkd_edge.bundle.files import strict_json
 from imkd_edge.calibration.histogram import FISHER, OCTAVES, PER_OCTAVE, PLAIN, Histogram
-from imkd_edge.quantization.accept import Accepted
+from imkd_edge.quantization.accept import Accepted, HeldOut
+from imkd_edge.quantization.maps import ground_maps
 from imkd_edge.quantization.page import page
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, histograms_of, modelled_errors
 from imkd_edge.quantization.state import Calibration
 
 
 def write_report(
-    calibration: Calibration, accepted: Accepted, parts: Mapping[str, QuantizedPart], path: Path
+    calibration: Calibration, accepted: Accepted, parts: Mapping[str, QuantizedPart], path: Path, threads: int = 0
 ) -> dict[str, Any]:
     """Writes the page, and the data beside it as JSON of the same name.
 
@@ -35,7 +36,8 @@ def write_report(
     """
     data = gather(calibration, accepted, parts)
     write_atomically(path.with_suffix(".json"), (strict_json(data, indent=1, sort_keys=True) + "\n").encode())
-    write_atomically(path, page(data).encode())
+    maps = ground_maps(calibration.bundle.spec, HeldOut(calibration, threads), parts)
+    write_atomically(path, page(data, maps).encode())
     return data
 
 

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import product
@@ -21,15 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle import Bundle, golden_rig, write_atomically
+from imkd_edge.bundle import Bundle, write_atomically
 from imkd_edge.bundle.files import plain, strict_json
-from imkd_edge.bundle.golden import read_golden
 from imkd_edge.calibration.collect import Collection
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.checks.selftest import replay
 from imkd_edge.cli.common import bar, log, parse_options
-from imkd_edge.detector import Detector
-from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation import kitti
 from imkd_edge.evaluation.compare import compare
@@ -39,8 +34,10 @@ from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, radar_collection
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.quantize import Recipe, write
-from imkd_edge.quantization.radar_weight import KINDS, OWN, blend
+from imkd_edge.quantization.radar_weight import KINDS, OWN, RadarWeight, blend
+from imkd_edge.quantization.speed import speed
 from imkd_edge.quantization.state import Training
+from imkd_edge.quantization.study_options import parser
 from imkd_edge.training.ablation_report import summary, table
 
 CALIBRATORS: list[tuple[str, dict[str, Any]]] = [
@@ -71,6 +68,11 @@ def label(method: Method) -> str:
     return f"{method.name}{setting}{plain}, {method.bits} bits"
 
 
+def recipe_of(method: Method) -> Recipe:
+    """As `quantize` makes it by default; the other calibrators are shown alone."""
+    return Recipe(method, correct=method.sensitive)
+
+
 class Study:
     """The rows of one bundle, each written as soon as it is measured.
 
@@ -86,7 +88,8 @@ class Study:
         self._source_options = parse_options(run.option)
         state = run.state / f"{seed}.npz" if run.state else None
         bundle, split = run.bundles[seed], run.calibration_split
-        self.calibration = calibrate(bundle, run.data, split, self._source_options, run.frames, state, run.threads, bar)
+        options, every = self._source_options, slice(run.subset[0], None, run.subset[1])
+        self.calibration = calibrate(bundle, run.data, split, options, run.frames, state, run.threads, bar, every)
         result.update(frames=self.calibration.frames.names, stress=self.calibration.frames.stress)
 
     def row(self, title: str, make_bundle: Callable[[], Bundle], **settings: Any) -> Bundle | None:
@@ -101,7 +104,7 @@ class Study:
             settings |= {"bytes": sizes, "int8_share": card["int8_share"]}
         draws = {metric: np.round(values, 3).tolist() for metric, values in measured.get("bootstrap", {}).items()}
         row = {"row": title, "seed": self._seed, **settings, "metrics": measured["metrics"], "bootstrap": draws}
-        if card:
+        if bundle is not self.calibration.bundle:
             row["fidelity"] = self._fidelity(bundle)
         self.result["runs"].append(plain(row))
         self.result["summary"] = summaries(self.result["runs"])
@@ -147,11 +150,13 @@ class Study:
         self.row("float", lambda: self.calibration.bundle)
         for method in methods(self._run.bits, self._run.methods):
             reference = method == Method()
-            bundle = self.row(label(method), self._maker(Recipe(method)), **asdict(method))
+            bundle = self.row(label(method), self._maker(recipe_of(method)), **asdict(method))
             if bundle and reference:
                 self.result["speed"] = speed(self.calibration.bundle, bundle, self._run.threads)
+            if method.sensitive and method.equalise:
+                self.row(f"{label(method)}, not corrected", self._maker(Recipe(method)), **asdict(method))
             if reference and self._run.halves:
-                half = self._maker(Recipe(method, typing="float16"))
+                half = self._maker(replace(recipe_of(method), typing="float16"))
                 self.row(f"{label(method)}, float16 typing", half, **asdict(method))
         for bits, (steps, weights) in product(self._run.bits, ((self._run.refine, False), (self._run.qat, True))):
             if steps:
@@ -175,7 +180,7 @@ class Study:
         """fisher, and riac with each share of the radar's map, of its mirror image, and of another frame's map."""
         fisher = [Method("fisher", bits) for bits in self._run.bits]
         for method in fisher:
-            self.row(label(method), self._maker(Recipe(method)), **asdict(method))
+            self.row(label(method), self._maker(recipe_of(method)), **asdict(method))
         for kind in KINDS:
             state = self._run.state and self._run.state / f"{self._seed}.{kind}.npz"
             weighted = radar_collection(self.calibration, kind, state, self._run.threads, bar)
@@ -183,7 +188,18 @@ class Study:
                 method = Method("riac", bits, share=share)
                 collection = blend(self.calibration.collection, weighted, share)
                 title = label(method) + ("" if kind == OWN else f", {kind} map")
-                self.row(title, self._maker(Recipe(method), collection), **asdict(method), map=kind)
+                weight = RadarWeight(self.calibration.bundle.spec, kind, share) if share else None
+                self.row(title, self._maker(recipe_of(method), collection, weight), **asdict(method), map=kind)
+
+    def rivals(self) -> None:
+        """fisher, and onnxruntime.quantization on the same frames with the same layers in float."""
+        from imkd_edge.quantization.rivals import onnxruntime_bundle
+
+        self.row(label(Method()), self._maker(recipe_of(Method())), **asdict(Method()))
+        out, threads = self._folder / "rival.imkd", self._run.threads
+        for name in self._run.rivals:
+            make_bundle = functools.partial(onnxruntime_bundle, self.calibration, name, out, threads)
+            self.row(f"onnxruntime.quantization, {name}", make_bundle, rival=name)
 
     def jitter(self) -> None:
         """Methods with ranges changed at random by up to 2 %: as good a choice as before, so their spread is noise."""
@@ -199,9 +215,10 @@ class Study:
         """Methods with the most sensitive layers in float."""
         held_out = HeldOut(self.calibration, self._run.threads, bar)
         for gate, method in product(self._run.gate, self._selected_methods()):
-            accepted = accept(self.calibration, self._solved(method), gate, held_out.fidelity)
+            recipe = recipe_of(method)
+            accepted = accept(self.calibration, self._corrected(recipe), gate, held_out.fidelity)
             parts = {name: part.quantized() for name, part in accepted.parts.items()}
-            make_bundle = functools.partial(self._write, parts, Recipe(method), accepted)
+            make_bundle = functools.partial(self._write, parts, recipe, accepted)
             returned = [asdict(item) for item in accepted.returned]
             self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, returned=returned)
 
@@ -209,14 +226,27 @@ class Study:
         parts, collection = self.calibration.parts, collection or self.calibration.collection
         return {name: solve_part(part, collection, method) for name, part in parts.items()}
 
+    def _corrected(
+        self, recipe: Recipe, collection: Collection | None = None, weight: RadarWeight | None = None
+    ) -> dict[str, SolvedPart]:
+        """The parts by the recipe; weight: of the radar, in the correction too."""
+        solved = self._solved(recipe.method, collection)
+        if not recipe.correct:
+            return solved
+        from imkd_edge.quantization.correct import correct
+
+        return correct(self.calibration, solved, self._run.threads, bar, weight)
+
     def _write(self, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None = None) -> Bundle:
         return write(self.calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe, accepted=accepted)
 
-    def _maker(self, recipe: Recipe, collection: Collection | None = None) -> Callable[[], Bundle]:
+    def _maker(
+        self, recipe: Recipe, collection: Collection | None = None, weight: RadarWeight | None = None
+    ) -> Callable[[], Bundle]:
         """A function that makes one row's bundle; collection: instead of the calibration's."""
 
         def make_bundle() -> Bundle:
-            parts = {name: part.quantized() for name, part in self._solved(recipe.method, collection).items()}
+            parts = {name: part.quantized() for name, part in self._corrected(recipe, collection, weight).items()}
             return self._write(parts, recipe)
 
         return make_bundle
@@ -238,55 +268,24 @@ def summaries(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Writes one JSON file of rows, and their table to the log."""
-    run = _parser().parse_args(arguments)
+    run = parser(__doc__).parse_args(arguments)
     if run.state:
         run.state.mkdir(parents=True, exist_ok=True)
     result = begin(run)
     for seed in range(len(run.bundles)):
         with tempfile.TemporaryDirectory() as folder:
             study = Study(run, seed, result, Path(folder))
-            if run.radar_share:
-                study.radar()
-            else:
-                (study.jitter if run.jitter else study.gates if run.gate else study.calibrators)()
+            asked = [run.radar_share, run.rivals, run.jitter, run.gate, True]
+            instead = [study.radar, study.rivals, study.jitter, study.gates, study.calibrators]
+            next(rows for rows, wanted in zip(instead, asked, strict=True) if wanted)()
     for rows in summaries(result["runs"]).values():
         log().print(table(rows))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("bundles", nargs="+", metavar="BUNDLE")
-    add("--data", required=True, help="source of the calibration frames and of the measured ones")
-    add("--option", action="append", help="KEY=VALUE of the source's reader")
-    add("--split", default="val", help="to measure on")
-    add("--limit", type=int, default=None, help="measure on the first frames only, for a quick look")
-    add("--calibration-split", default=None, help="the default is train, where the source has it")
-    add("--frames", type=int, default=128, help="calibration frames")
-    add("--out", type=Path, required=True, help="JSON file of the rows")
-    add("--state", type=Path, default=None, help="folder for the files that an interrupted command resumes from")
-    add("--threads", type=int, default=0)
-    add("--bits", type=int, nargs="+", default=[8, 6])
-    add("--methods", nargs="+", default=None, help="only these calibrators")
-    add("--halves", action="store_true", help="also the float16 typing of fisher at 8 bits")
-    add("--qat", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of training")
-    add("--refine", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of refining its scales")
-    add(
-        "--jitter",
-        type=int,
-        default=0,
-        metavar="COPIES",
-        help="instead: copies of --methods with ranges jittered by 2 %%",
-    )
-    add("--radar-share", type=float, nargs="+", default=[], help="instead: riac with these shares, and its placebos")
-    add("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
-    return parser
 
 
 def begin(run: argparse.Namespace) -> dict[str, Any]:
     """The file's content, or an empty result; raises Error write_failed where it is of other bundles or frames."""
     manifests = [(Bundle.load(bundle).path / "manifest.json").read_bytes() for bundle in run.bundles]
-    asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option")}
+    asked = {key: getattr(run, key) for key in ("calibration_split", "frames", "option", "subset")}
     asked["manifests"] = [hashlib.sha256(manifest).hexdigest()[:16] for manifest in manifests]
     fresh: dict[str, Any] = {
         "bundles": [Path(bundle).name for bundle in run.bundles],
@@ -310,28 +309,6 @@ def _jittered(solved: SolvedPart, seed: int) -> SolvedPart:
     random = np.random.default_rng(seed)
     factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(solved.amax.values())}
     return replace(solved, amax={name: value * factors[value] for name, value in solved.amax.items()})
-
-
-def speed(one: Bundle, other: Bundle, threads: int, runs: int = 30) -> dict[str, float]:
-    """Median milliseconds of both parts on the golden drive, float and INT8 in integer kernels, and their ratio.
-
-    The two run in alternation.
-    """
-    times: dict[str, list[float]] = {"float_ms": [], "int8_ms": []}
-    rig = golden_rig(one)
-    with (
-        Detector(one, rig, threads=threads) as a,
-        Detector(other, rig, engine=lambda n: OnnxRuntimeEngine(n, integer=True), threads=threads) as b,
-    ):
-        while len(times["float_ms"]) < runs:
-            drives = {name: replay(one, detector) for name, detector in zip(times, (a, b), strict=True)}
-            for _ in read_golden(one):
-                for name, drive in drives.items():
-                    start = time.perf_counter()
-                    next(drive)
-                    times[name].append(1e3 * (time.perf_counter() - start))
-    medians = {name: float(np.median(values)) for name, values in times.items()}
-    return {**medians, "int8_over_float": medians["int8_ms"] / medians["float_ms"]}
 
 
 if __name__ == "__main__":

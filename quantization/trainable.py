@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from onnx import numpy_helper
 
+from imkd_edge.calibration.solvers import Method
 from imkd_edge.engines import torch_graph
 from imkd_edge.quantization.graph import Group, Part
 from imkd_edge.quantization.insert import SMALLEST, channel_steps, insert, quantized_inputs, shared_scales, step
@@ -53,14 +54,14 @@ class TrainablePart:
 
     Args:
         amax: of every tensor of `quantized_tensors` and of the tensors that share its scale, as `solve_all` returns it.
-        levels: largest integer.
+        method: of the number of levels.
         weights: False fixes weights and biases.
     """
 
     def __init__(
-        self, part: Part, groups: list[Group], amax: Mapping[str, float], levels: int, weights: bool = True
+        self, part: Part, groups: list[Group], amax: Mapping[str, float], method: Method, weights: bool = True
     ) -> None:
-        self._part, self._groups, self._amax, self._levels = part, groups, dict(amax), levels
+        self._part, self._groups, self._amax, self._method = part, groups, dict(amax), method
         self._constants = torch_graph.constants(part.graph)
         names = [name for node in part.layers() for name in node.input[1:3] if weights and name in part.weights]
         self.weights = {name: self._constants[name].clone().requires_grad_() for name in names}
@@ -75,9 +76,10 @@ class TrainablePart:
         key = tensor if axis is not None else self._sharing.get(tensor, tensor)
         if key not in self.steps:
             if axis is None:
-                initial = step(self._amax[tensor], self._levels)
+                initial = step(self._amax[tensor], self._method.levels)
             else:
-                initial = channel_steps(numpy_helper.to_array(self._part.weights[tensor]), axis, self._levels)
+                weight = numpy_helper.to_array(self._part.weights[tensor])
+                initial = channel_steps(weight, axis, self._method.weight_levels)
             self.steps[key] = torch.log(torch.as_tensor(initial, dtype=torch.float32)).requires_grad_()
         return _Quantizer(key, axis)
 
@@ -91,9 +93,11 @@ class TrainablePart:
                 return value
             if id(value) not in quantized:
                 exported = to_half(torch.exp(self.steps[quantizer.key]))
+                levels = self._method.levels
                 if quantizer.axis is not None:
+                    levels = self._method.weight_levels
                     exported = torch_graph.along(exported, value, quantizer.axis)
-                quantized[id(value)] = FakeQuantize.apply(value, exported, self._levels)
+                quantized[id(value)] = FakeQuantize.apply(value, exported, levels)
             return quantized[id(value)]
 
         values = torch_graph.execute(self._part.graph, {**self._constants, **self.weights, **inputs}, read)
@@ -103,14 +107,15 @@ class TrainablePart:
         """The part in INT8 with the trained steps and weights."""
         steps = {key: to_half(torch.exp(value.detach())).numpy() for key, value in self.steps.items()}
         amax = {
-            name: float(steps[key]) * self._levels
+            name: float(steps[key]) * self._method.levels
             for name in self._amax
             if (key := self._sharing.get(name, name)) in steps
         }
         part = self._part.with_weights({name: value.detach().numpy() for name, value in self.weights.items()})
         weight_steps = {q.key: steps[q.key] for q in self._quantizers.values() if q.axis is not None}
-        model, scales = insert(part, self._groups, amax, self._levels, weight_steps)
-        shared = {name: float(step(value, self._levels)) for name, value in amax.items()}
+        levels = self._method.levels
+        model, scales = insert(part, self._groups, amax, levels, weight_steps, self._method.weight_levels)
+        shared = {name: float(step(value, levels)) for name, value in amax.items()}
         return QuantizedPart(model, scales, shared, self._groups)
 
     def state(self) -> dict[str, dict[str, torch.Tensor]]:

@@ -21,6 +21,7 @@ from imkd_edge.options import CHECKPOINT
 from imkd_edge.spec import ModelSpec
 
 SHIPPED = Path(__file__).parents[1] / "bundles"
+RENAMED = {"astyx-imkd": "astyx-taught"}  # former name -> name of a shipped bundle
 PARTS = ("camera", "bev")  # each an ONNX file of this name
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.minisig"
 
@@ -110,8 +111,8 @@ def find(bundle: str | os.PathLike[str]) -> Path:
     Raises:
         Error: bundle_missing where there is no such folder, bundle_bad_path for a name that is not UTF-8.
     """
-    if isinstance(bundle, str) and bundle in shipped():
-        return SHIPPED / f"{bundle}.imkd"
+    if isinstance(bundle, str) and (name := RENAMED.get(bundle, bundle)) in shipped():
+        return SHIPPED / f"{name}.imkd"
     if not os.path.isdir(bundle):  # unlike Path.is_dir no OSError, for example of a name that is too long
         names = ", ".join(shipped()) or "none"
         fix = f"give the path of a folder NAME.imkd, or the name of a shipped bundle: {names}"

@@ -58,7 +58,8 @@ def _show_verdict(comparison: dict[str, Any], gate: float) -> None:
 def show_quantization(result: dict[str, Any]) -> None:
     """The bundle, its fidelity, and the layers that the gate put back to float."""
     fidelity, returned = result["fidelity"], result["returned"]
-    method = f"{result['name']}, {result['bits']} bits"
+    weights = f", {result['weight_bits']} for the camera's weights" if result["weight_bits"] else ""
+    method = f"{result['name']}, {result['bits']} bits{weights}"
     trained = {"training": result["training"]} if result["training"] else {}
     kept = ("bytes", "float_bytes", "int8_share", "frames", "unusable", "metrics")
     numbers = {"bundle": result["bundle"], "method": method, **trained, **{key: result[key] for key in kept}}

@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[
         str,
-        typer.Argument(help="TOML file, or one of tiny, tiny-t4, astyx-lite, astyx-imkd, r18-nuscenes, r50-nuscenes."),
+        typer.Argument(help="TOML file, or tiny, tiny-t4, astyx-lite, astyx-taught, r18-nuscenes or r50-nuscenes."),
     ],
     options: TrainOptions,
     ablation: Annotated[

@@ -65,6 +65,16 @@ class Outputs:
         return cls(heatmap, box, detections)
 
 
+def cell_errors(spec: ModelSpec, a: Outputs, b: Outputs) -> np.ndarray:
+    """(K, H, W) what each class and cell adds to the sum of the loss; a: the reference."""
+    p = 1 / (1 + np.exp(-a.heatmap))
+    error = p * (a.heatmap - b.heatmap) + np.logaddexp(0, b.heatmap) - np.logaddexp(0, a.heatmap)
+    units = tolerances(spec)[:, None, None]
+    apart = ((b.box - a.box).reshape(-1, BOX_CHANNELS, *p.shape[1:]) / units) ** 2
+    wrong = p.max(0) * apart.sum((0, 1)) / 2
+    return error + np.where(p.argmax(0) == np.arange(len(p))[:, None, None], wrong, 0)
+
+
 class Fidelity:
     """Sums over frames, by class, range and radar."""
 
@@ -89,15 +99,10 @@ class Fidelity:
         self.frames += 1
 
     def _add_maps(self, a: Outputs, b: Outputs, seen: np.ndarray) -> None:
-        p = 1 / (1 + np.exp(-a.heatmap))
-        error = p * (a.heatmap - b.heatmap) + np.logaddexp(0, b.heatmap) - np.logaddexp(0, a.heatmap)
-        units = tolerances(self._spec)[:, None, None]
-        apart = ((b.box - a.box).reshape(-1, BOX_CHANNELS, *seen.shape) / units) ** 2
-        highest = p.argmax(0)
-        wrong = p.max(0) * apart.sum((0, 1)) / 2
+        p, error = 1 / (1 + np.exp(-a.heatmap)), cell_errors(self._spec, a, b)
         index = self._range * len(RADAR) + seen
         for k in range(len(self._classes)):
-            for total, values in ((self._error, error[k] + np.where(highest == k, wrong, 0)), (self._objects, p[k])):
+            for total, values in ((self._error, error[k]), (self._objects, p[k])):
                 total[k] += np.bincount(index.ravel(), values.ravel(), total[k].size).reshape(total[k].shape)
 
     def _add_boxes(self, k: int, label: str, a: Detections, b: Detections, seen: np.ndarray) -> None:

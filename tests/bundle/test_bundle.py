@@ -389,3 +389,8 @@ def test_a_golden_file_that_is_no_archive_is_refused(tmp_path: Path, monkeypatch
     with pytest.raises(Error) as raised:
         check_golden(write(tmp_path / "m.imkd"))
     assert raised.value.code == "E0410" and raised.value.what.startswith("golden.npz: ")
+
+
+def test_a_shipped_bundle_is_found_by_its_former_name() -> None:
+    for former, name in bundle_format.RENAMED.items():
+        assert former not in shipped() and find(former) == find(name)

@@ -142,7 +142,7 @@ def test_a_bundle_without_sizes_of_labels_is_refused(tmp_path) -> None:
     assert caught.value.code == "E0410" and "imkd-edge contract" in caught.value.fix
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-t4", "astyx-lite", "astyx-imkd"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-t4", "astyx-lite", "astyx-taught"])
 def test_a_shipped_model_has_exclusive_classes_and_limits_of_its_contract(name: str) -> None:
     bundle = Bundle.load(name)
     assert bundle.contract is not None
@@ -153,7 +153,7 @@ def test_a_shipped_model_has_exclusive_classes_and_limits_of_its_contract(name: 
         assert (np.array(item.min_size) < labels.size).all() and (labels.size < np.array(item.max_size)).all()
 
 
-@pytest.mark.parametrize("name", ["astyx-lite", "astyx-imkd"])
+@pytest.mark.parametrize("name", ["astyx-lite", "astyx-taught"])
 def test_no_person_of_a_shipped_model_has_the_size_of_a_car(name: str) -> None:
     person = next(item for item in Bundle.load(name).spec.head.classes if item.name == "person")
     assert person.max_size[0] < 4.5 and person.max_size[1] < 1.9

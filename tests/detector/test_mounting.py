@@ -45,7 +45,7 @@ def frames(shared_data: Path) -> list[Sample]:
 
 @pytest.fixture(scope="module")
 def detector(frames: list[Sample]):
-    with Detector("astyx-imkd", frames[0].rig, device="cpu", score_threshold=0.1) as detector:
+    with Detector("astyx-taught", frames[0].rig, device="cpu", score_threshold=0.1) as detector:
         yield detector
 
 

@@ -78,7 +78,7 @@ def drive(bundle: Bundle, engine: Any) -> list[dict[str, Any]]:
 def data(out: Path, seconds: float, folders: list[str]) -> dict[str, Any]:
     """The frames of a source on device "cuda" and "cpu": the same objects, and how far apart."""
     source, end = open_source(folders[0]), time.monotonic() + seconds
-    bundle = Bundle.load("astyx-imkd")
+    bundle = Bundle.load("astyx-taught")
     frames, boxes, worst, different = 0, 0, {"position_m": 0.0, "score": 0.0}, []
     first = source[source.names[0]].rig
     with (

@@ -42,8 +42,8 @@ class Context:
     json_folder: Path | None = None
     cases: str = ""  # pytest -k
     repeats: int = 30  # of each timed op
-    bundles: tuple[str, ...] = ("tiny", "astyx-lite", "astyx-imkd")  # whose golden drives are run
-    models: tuple[str, ...] = ("tiny", "astyx-imkd", "r50-nuscenes")  # which are timed, and trained
+    bundles: tuple[str, ...] = ("tiny", "astyx-lite", "astyx-taught")  # whose golden drives are run
+    models: tuple[str, ...] = ("tiny", "astyx-taught", "r50-nuscenes")  # which are timed, and trained
     steps: int = 200  # of training
     data: str = ""  # a folder of real frames
 

@@ -97,7 +97,7 @@ def train(context: Context, name: str, python: list[str]) -> Record:
     if reason := lacking(TRAINING):
         return skipped(reason)
     seconds = f"{RESERVE * context.remaining():.1f}"
-    models = [model for model in context.models if model not in ("astyx-imkd",)]
+    models = [model for model in context.models if model not in ("astyx-taught",)]
     return run_program(context, name, [*python, str(STEPS), "FILE", seconds, str(context.steps), *models])
 
 

@@ -17,6 +17,7 @@ from imkd_edge.quantization.correct import _corrected, _Layers, correct, gptq
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.ptq import SolvedPart, solve_part
 from imkd_edge.quantization.qat import exact_session
+from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration
 
 
@@ -152,3 +153,17 @@ def test_at_four_bits_it_lowers_the_loss_on_other_frames(calibration: Calibratio
         for form in (solved, correct(calibration, solved, 1))
     )
     assert after["loss"] < 0.95 * before["loss"]
+
+
+def test_the_radar_weighs_the_errors_that_are_corrected(calibration: Calibration) -> None:
+    solved = {name: solve_part(p, calibration.collection, Method(bits=4)) for name, p in calibration.parts.items()}
+    spec = calibration.bundle.spec
+    plain, even, radar = (
+        correct(calibration, solved, 1, weight=weight)
+        for weight in (None, RadarWeight(spec, share=0.0), RadarWeight(spec))
+    )
+
+    def files(parts: dict[str, SolvedPart]) -> list[bytes]:
+        return [part.quantized().model.SerializeToString() for part in parts.values()]
+
+    assert files(even) == files(plain) != files(radar)

@@ -200,6 +200,16 @@ def test_fewer_bits_use_only_their_levels() -> None:
     assert integers.min() == -32 and integers.max() == 31
 
 
+def test_weights_of_fewer_bits_leave_activations_at_eight() -> None:
+    part = shipped_part("tiny", "camera")
+    whole, few = inserted(part), insert(part, part.groups(), ranges(part), 127, weight_levels=7)[0]
+    assert [node.op_type for node in few.graph.node] == [node.op_type for node in whole.graph.node]  # no value clipped
+    weights = [values for values in constants(few).values() if values.dtype == np.int8 and values.ndim == 4]
+    assert weights and {(values.min(), values.max()) for values in weights} <= {
+        (a, b) for a in (-7, -8) for b in (7, 6)
+    }
+
+
 def test_what_is_quantized_already_is_refused() -> None:
     part = small_part([conv("images", "a")], weights("a"), ["a"])
     model, _ = insert(part, part.groups(), {"images": 1.0})

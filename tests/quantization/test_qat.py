@@ -50,7 +50,7 @@ def trained(few: Calibration, training: Training, tmp_path_factory: pytest.TempP
 
 def trainable(calibration: Calibration, name: str, method: Method = SIX) -> TrainablePart:
     part = solve_part(calibration.parts[name], calibration.collection, method)
-    return TrainablePart(part.part, part.groups, part.amax, method.levels)
+    return TrainablePart(part.part, part.groups, part.amax, method)
 
 
 def solved(calibration: Calibration, method: Method = SIX) -> dict[str, SolvedPart]:

@@ -69,6 +69,12 @@ def test_placebos_take_the_mirror_image_and_the_frame_before() -> None:
     assert np.array_equal(another(two, even), first) and not np.array_equal(own(two, even), first)
 
 
+def test_a_share_of_the_map_is_added_to_a_weight_of_one() -> None:
+    tensors, highest = {"radar_grid": grid_with({(2, 3): 1.0})}, np.ones((H, W))
+    whole, quarter, none = (RadarWeight(SPEC, "own", share)(tensors, highest) for share in (1.0, 0.25, 0.0))
+    assert np.allclose(quarter, 0.75 + 0.25 * whole) and (none == 1).all() and whole.std() > 0.1
+
+
 @pytest.fixture(scope="module")
 def few(calibration: Calibration) -> Calibration:
     return replace(calibration, frames=replace(calibration.frames, held_out=calibration.frames.held_out[:2]))

@@ -287,7 +287,7 @@ def test_a_step_leaves_the_teacher_as_it_is_to_the_bit(form):
 
 def networks(**changes):
     torch.manual_seed(6)
-    config = load_config("astyx-imkd")
+    config = load_config("astyx-taught")
     model = replace(config.model, **changes)
     teacher = Teacher(config.spec, config.teacher).eval()
     for norm in teacher.modules():

@@ -23,7 +23,7 @@ from imkd_edge.training.source_weights import SourceWeights, read_source
 from imkd_edge.training.statistics import measure_statistics
 from imkd_edge.training.transfer import batch_norms, transfer
 
-SHIPPED = ["tiny", "tiny-t4", "astyx-lite", "astyx-imkd"]
+SHIPPED = ["tiny", "tiny-t4", "astyx-lite", "astyx-taught"]
 
 
 def config(name: str = "tiny", **spec) -> Config:
