@@ -23,7 +23,6 @@ class Expected:
     same: bool = False  # every frame equals that of the drive without the fault, to the bit
     gap: int = 0  # frames in a row that there are none of, at most
     note: str = ""
-    wake: int = 0  # frames after the fault in which it may reach the other sensors
 
 
 # Frames until what was delivered before is too old: sweeps and poses serve for radar.max_age, 0.6 s.
@@ -34,10 +33,7 @@ POSES = "older poses serve for 0.6 s, then what is older than a sweep stays wher
 SAME = Expected("ok", "full", same=True, note="the second one is ignored")
 LOST = "no frame for 1 s, `lost_after` of the Synchronizer; then the next camera sets the frames' times"
 UNSEEN = "not seen: any bytes may be an image"
-PARKED = (
-    "not seen: that of a parked vehicle is the same; when it ends, older sweeps lie where the vehicle seemed to "
-    "stand, so that another radar may be unusable for two frames"
-)
+STILL = "by 3 m of the twist; from then on the poses that repeat are left out. Not seen without a twist"
 EGO_GONE = Expected("none", "partial", AGED, ("W0131",), note=POSES)
 EGO_BROKEN = Expected("none", "partial", AGED, ("W0131", "W0132"), note=POSES)
 
@@ -84,7 +80,7 @@ EXPECTED: dict[str, dict[str, Expected]] = {
     EGO: {
         "absent": EGO_GONE,
         "late": Expected("poses", "full", note="extrapolated from poses of 0.45 s ago"),
-        "frozen": Expected("poses", "full", wake=2, note=PARKED),
+        "frozen": Expected("twist", "full", AGED, ("W0132",), note=STILL),
         "garbage": EGO_BROKEN,
         "empty": EGO_GONE,
         "wrong size": Expected("none", "partial", AGED, ("W0131",), error="E0202", note="(3, 3); the caller's mistake"),
@@ -135,8 +131,8 @@ UNSEEN_FAULTS = """\
 
 - **An image of random bytes.** Neighbouring pixels of real images are alike, but in the dark those of a good camera are
   not: at 1/128 of the light its read noise is all that is left.
-- **A pose that stands still while the vehicle moves.** It is that of a parked vehicle, and nothing compares it with the
-  twist or the radars' velocities.
+- **A pose that stands still, without a twist beside it.** It is that of a parked vehicle; it is not compared with the
+  radars' velocities.
 - **One radar whose values are all at their limits**: W0102 and W0103 are about the radars together.
 - **A partly covered camera**, and at night one that sees only lights smaller than a thirty-second of the image's width
   and height: an image counts as flat, and is left out, where 95 % of the pixels lie within four grey levels and no

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <string>
 
@@ -57,6 +58,16 @@ bool is_flat(const Samples& samples) {
   return level && !has_light(samples, *level + kLight);
 }
 
+std::uint64_t digest_of(const Mat4& T) {
+  Digest digest;
+  for (double value : T) {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof bits);
+    digest.add(bits);
+  }
+  return digest.value();
+}
+
 Error impossible(const Vec3& twist) {
   std::string text;
   for (double v : twist) text += (text.empty() ? "" : ", ") + std::to_string(v);
@@ -107,6 +118,7 @@ void SensorMemory::set_rig(const SensorRig& rig, double max_age) {
 void SensorMemory::reset() {
   for (Camera& camera : cameras_) static_cast<SensorRecord&>(camera) = {};
   for (Radar& radar : radars_) radar = {};
+  pose_ = {};
 }
 
 SensorState SensorMemory::assess(std::size_t camera, const CameraCalibration& calibration, const ImageView& image,
@@ -176,7 +188,30 @@ bool SensorMemory::take_motion(FrameSet& frames) {
   for (std::optional<Mat4>& pose : frames.camera_T_world_ego) take_pose(pose, "FrameSet::camera_T_world_ego");
   for (RadarSweep& sweep : frames.sweeps) take_pose(sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
   localised_ = localised_ || valid;
-  return invalid;
+  observe_pose(frames);
+  return leave_out_frozen_poses(frames) || invalid;
+}
+
+void SensorMemory::observe_pose(const FrameSet& frames) {
+  const std::optional<std::int64_t> before = pose_.newest_ns;
+  if (!frames.ego.T_world_ego || !pose_.advance(frames.timestamp_ns, max_age_)) return;
+  pose_.set_contents(digest_of(*frames.ego.T_world_ego));
+  const Vec3 twist = frames.ego.twist.value_or(Vec3{});
+  const double moved = before ? std::hypot(twist[0], twist[1]) * seconds_between(*before, frames.timestamp_ns) : 0;
+  pose_.travel = pose_.repeats > 1 ? pose_.travel + moved : 0;
+  if (pose_.travel >= kFrozenTravel) pose_.frozen = pose_.contents;
+}
+
+// True where it leaves out the frame's own pose.
+bool SensorMemory::leave_out_frozen_poses(FrameSet& frames) {
+  const auto frozen = [&](std::optional<Mat4>& pose) {
+    if (!pose || !pose_.frozen || digest_of(*pose) != *pose_.frozen) return false;
+    pose.reset();
+    return true;
+  };
+  for (std::optional<Mat4>& pose : frames.camera_T_world_ego) frozen(pose);
+  for (RadarSweep& sweep : frames.sweeps) frozen(sweep.T_world_ego);
+  return frozen(frames.ego.T_world_ego);
 }
 
 }  // namespace imkd

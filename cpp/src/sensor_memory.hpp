@@ -21,6 +21,9 @@ struct ImageContents {
 constexpr double kFlatShare = 0.95;
 constexpr int kFlatLevels = 4;  // adjacent grey levels of 256
 constexpr int kLight = 32;      // grey levels above those of the flat part
+// m that the twist says the vehicle has moved while its pose stayed equal to the bit: the localisation stands still. A
+// pose that is held until the next one arrives, at 10 Hz, is not that far behind.
+constexpr double kFrozenTravel = 3.0;
 ImageContents contents_of(const ImageView& image);
 std::uint64_t digest_of(const RadarSweep& sweep);
 
@@ -61,7 +64,8 @@ class SensorMemory {
   void mark_frozen(Health& health) const;
 
   // Orthonormalises the poses. Before the first valid pose or twist an invalid one is the caller's mistake and throws;
-  // after it, it is a fault of the localisation and left out: true.
+  // after it, it is a fault of the localisation and left out: true. So is a pose that is frozen, with those of the
+  // sweeps and images that equal it.
   bool take_motion(FrameSet& frames);
 
  private:
@@ -71,12 +75,19 @@ class SensorMemory {
   struct Radar : SensorRecord {
     bool left_out = false;  // in this frame
   };
+  struct Localisation : SensorRecord {
+    double travel = 0;                    // m, by the twists, since the pose is what it is
+    std::optional<std::uint64_t> frozen;  // contents of the last pose that was
+  };
   void observe(Radar& radar, int index, const FrameSet& frames) const;
+  void observe_pose(const FrameSet& frames);
+  bool leave_out_frozen_poses(FrameSet& frames);
 
   bool localised_ = false;    // a pose or twist was valid
   std::int64_t max_age_ = 0;  // ns
   std::vector<Camera> cameras_;
   std::vector<Radar> radars_;
+  Localisation pose_;
 };
 
 }  // namespace imkd

@@ -158,3 +158,55 @@ def test_a_motion_that_no_vehicle_has_is_a_mistake_and_later_a_fault(detector: D
     result, unknown = run(detector, scene, ego=ego), run(detector, scene)
     assert [warning.code for warning in result.health.warnings] == ["W0132"] and unknown.health.warnings == ()
     assert result.health.ego_motion == unknown.health.ego_motion and np.array_equal(result.boxes, unknown.boxes)
+
+
+def at_x(metres: float) -> np.ndarray:
+    T = np.eye(4)
+    T[0, 3] = metres
+    return T
+
+
+def health_of_poses(detector: Detector, scene, metres: list[float], twist: tuple | None, period: float = 0.1) -> list:
+    """Of frames with these poses along x, also at the exposures and sweeps, and one twist: W0132 and the source."""
+    seen = []
+    for step, x in enumerate(metres):
+        at, data = NOW + round(step * period * SECOND), noisy(scene, step)
+        radar = [RadarSweep(name, points, at, at_x(x)) for name, points in data["radar"].items()]
+        poses = dict.fromkeys(CAMERAS, at_x(x))
+        result = run(
+            detector,
+            scene,
+            **data | {"radar": radar, "timestamp_ns": at, "ego": Ego(at_x(x), twist)},
+            camera_T_world_ego=poses,
+        )
+        seen.append(("W0132" in {w.code for w in result.health.warnings}, result.health.ego_motion))
+    return seen
+
+
+def test_a_pose_that_stands_still_while_the_twist_moves_is_left_out(detector: Detector, scene) -> None:
+    """At 9 m/s: 2.7 m after three further frames, 3.6 m after four. It moves again in the eighth frame."""
+    seen = health_of_poses(detector, scene, [0.0] * 8 + [7.2, 8.1], (9.0, 0.0, 0.0))
+    assert [warned for warned, _ in seen] == [False] * 4 + [True] * 4 + [False] * 2
+    assert {source for _, source in seen[4:8]} == {"twist"}
+
+
+@pytest.mark.parametrize(
+    ("metres", "twist", "period"),
+    [
+        ([5.0] * 20, (0.0, 0.0, 0.0), 0.1),  # parked
+        ([5.0] * 20, (0.0, 0.0, 0.5), 0.1),
+        ([5.0] * 20, None, 0.1),
+        ([0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 6.0, 6.0, 6.0], (30.0, 0.0, 0.0), 1 / 30),  # held at 10 Hz
+        ([0.9 * i for i in range(20)], (9.0, 0.0, 0.0), 0.1),
+    ],
+)
+def test_a_pose_of_a_vehicle_at_rest_or_of_a_slow_localisation_is_not_frozen(
+    detector: Detector, scene, metres: list[float], twist: tuple | None, period: float
+) -> None:
+    assert not any(warned for warned, _ in health_of_poses(detector, scene, metres, twist, period))
+
+
+def test_a_frozen_pose_is_forgotten_by_reset(detector: Detector, scene) -> None:
+    assert health_of_poses(detector, scene, [0.0] * 6, (9.0, 0.0, 0.0))[-1][0]
+    detector.reset()
+    assert not health_of_poses(detector, scene, [0.0] * 2, (9.0, 0.0, 0.0))[-1][0]
