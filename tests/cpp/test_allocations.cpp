@@ -121,7 +121,8 @@ TEST_P(Infer, allocates_nothing_while_warnings_begin_and_end) {
   EXPECT_EQ(frames, 10 * 50 + 9 * 2);  // it ends with the third frame inside
 }
 
-// Frozen, flat and of another size; corrupt, empty and frozen sweeps; poses and twists that no vehicle has.
+// Frozen, flat and of another size; corrupt, empty and frozen sweeps; poses and twists that no vehicle has; a
+// pose that stands still.
 TEST_P(Infer, allocates_nothing_while_sensors_fail) {
   const SensorRig rig = small_rig();
   DetectorOptions options;
@@ -135,11 +136,12 @@ TEST_P(Infer, allocates_nothing_while_sensors_fail) {
   std::map<SensorState, int> states;
   int warned = 0;
   const auto infer = [&](int frame) {
-    const int phase = frame / 8 % 8;  // a fault lasts for eight frames; in phase 0 there is none
+    const int phase = frame / 8 % 9;  // a fault lasts for eight frames; in phase 0 there is none
     FrameSet& m = moments[static_cast<std::size_t>(phase == 1 ? 0 : frame % 8)].frames;
     m.timestamp_ns = 1'000'000'000 + frame * 100'000'000LL;
     for (RadarSweep& sweep : m.sweeps) sweep.timestamp_ns = m.timestamp_ns;
-    m.ego = {identity4(), Vec3{1, 0, 0}};
+    m.ego = {identity4(), Vec3{11, 0, 0}};
+    (*m.ego.T_world_ego)[3] = 1.1 * (phase == 8 ? frame - frame % 8 : frame);
     const ImageView image = m.cameras[0];
     const RadarSweep sweep = m.sweeps[0];
     if (phase == 2) m.cameras[0].data = white.data();
@@ -155,15 +157,15 @@ TEST_P(Infer, allocates_nothing_while_sensors_fail) {
     ++states[health.radars[0]];
     for (const Warning& warning : health.warnings) warned += warning.code == WarningCode::ego_invalid;
   };
-  for (int i = 0; i < 64; ++i) infer(i);  // warm-up; the map of states has all of its nodes
+  for (int i = 0; i < 72; ++i) infer(i);  // warm-up; the map of states has all of its nodes
   states[SensorState::ok] = states[SensorState::frozen] = states[SensorState::invalid] = warned = 0;
   const long before = allocations;
-  for (int i = 64; i < 64 + 640; ++i) infer(i);
+  for (int i = 72; i < 72 + 720; ++i) infer(i);
   EXPECT_EQ(allocations - before, 0);
   // From the third repetition on; the radar's ninth is the first sweep of the next fault.
   EXPECT_EQ(states[SensorState::frozen], 10 * (6 + 7));
   EXPECT_EQ(states[SensorState::invalid], 10 * 4 * 8);  // two faults of the camera, two of the radar
-  EXPECT_EQ(warned, 10 * 2 * 8);
+  EXPECT_EQ(warned, 10 * (2 * 8 + 5));                  // the pose from 3.3 m on
 }
 
 TEST(Track, allocates_nothing) {
