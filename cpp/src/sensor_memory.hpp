@@ -21,8 +21,8 @@ struct ImageContents {
 constexpr double kFlatShare = 0.95;
 constexpr int kFlatLevels = 4;  // adjacent grey levels of 256
 constexpr int kLight = 32;      // grey levels above those of the flat part
-// m that the twist says the vehicle has moved while its pose stayed equal to the bit: the localisation stands still. A
-// pose that is held until the next one arrives, at 10 Hz, is not that far behind.
+// m that the twist says the vehicle has moved while its position stayed equal to the bit: the localisation stands
+// still. A pose that is held until the next one arrives, at 10 Hz, is not that far behind.
 constexpr double kFrozenTravel = 3.0;
 ImageContents contents_of(const ImageView& image);
 std::uint64_t digest_of(const RadarSweep& sweep);
@@ -77,7 +77,7 @@ class SensorMemory {
   };
   struct Localisation : SensorRecord {
     double travel = 0;                    // m, by the twists, since the pose is what it is
-    std::optional<std::uint64_t> frozen;  // contents of the last pose that was
+    std::optional<std::uint64_t> frozen;  // contents of the last one that was
   };
   void observe(Radar& radar, int index, const FrameSet& frames) const;
   void observe_pose(const FrameSet& frames);

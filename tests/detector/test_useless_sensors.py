@@ -160,23 +160,22 @@ def test_a_motion_that_no_vehicle_has_is_a_mistake_and_later_a_fault(detector: D
     assert result.health.ego_motion == unknown.health.ego_motion and np.array_equal(result.boxes, unknown.boxes)
 
 
-def at_x(metres: float) -> np.ndarray:
-    T = np.eye(4)
-    T[0, 3] = metres
-    return T
+def at_x(metres: float, yaw: float) -> np.ndarray:
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array([[c, -s, 0, metres], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 def health_of_poses(detector: Detector, scene, metres: list[float], twist: tuple | None, period: float = 0.1) -> list:
-    """Of frames with these poses along x, also at the exposures and sweeps, and one twist: W0132 and the source."""
+    """Of frames with poses along x, also at the exposures and sweeps, a live heading and one twist: W0132, source."""
     seen = []
     for step, x in enumerate(metres):
-        at, data = NOW + round(step * period * SECOND), noisy(scene, step)
-        radar = [RadarSweep(name, points, at, at_x(x)) for name, points in data["radar"].items()]
-        poses = dict.fromkeys(CAMERAS, at_x(x))
+        at, data, T = NOW + round(step * period * SECOND), noisy(scene, step), at_x(x, 1e-3 * (step % 3))
+        radar = [RadarSweep(name, points, at, T) for name, points in data["radar"].items()]
+        poses = dict.fromkeys(CAMERAS, T)
         result = run(
             detector,
             scene,
-            **data | {"radar": radar, "timestamp_ns": at, "ego": Ego(at_x(x), twist)},
+            **data | {"radar": radar, "timestamp_ns": at, "ego": Ego(T, twist)},
             camera_T_world_ego=poses,
         )
         seen.append(("W0132" in {w.code for w in result.health.warnings}, result.health.ego_motion))
