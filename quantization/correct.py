@@ -28,6 +28,8 @@ from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 FRAMES = 12  # of the calibration
 PLACES = 2048  # of a layer's output in a frame that the second moment is taken over, drawn by their weight
+CLIPPED = 31  # levels of a weight, below which it pays to clip the largest values
+SHRUNK = np.linspace(0.4, 1, 13)  # ranges that are tried there, by the largest value
 DAMP = 0.01  # of a column's own power, added to the second moment
 
 
@@ -156,8 +158,9 @@ def _corrected(solved: SolvedPart, seen: Mapping[str, Moments]) -> SolvedPart:
         if moments is None or moments.total == 0:
             continue
         weight = numpy_helper.to_array(part.weights[node.input[1]]).astype(np.float64)
-        steps = channel_steps(weight, 0, levels)
         flat = weight.reshape(len(weight), -1)
+        power = np.diag(moments.second) if np.ndim(moments.second) else np.ones(flat.shape[1])
+        steps = clipped_steps(flat, power, levels) if levels < CLIPPED else channel_steps(weight, 0, levels)
         if np.ndim(moments.second):
             grid = gptq(flat, np.asarray(moments.second), steps.astype(np.float64), levels)
         else:
@@ -176,6 +179,15 @@ def _mean_error(moments: Moments, grid: np.ndarray, exact: np.ndarray) -> np.nda
     group = np.arange(len(exact)) // (len(exact) // of_group)
     q, f = (np.reshape(m, (of_group, -1))[group] for m in (moments.quantized, moments.exact))
     return ((grid * q).sum(1) - (exact * f).sum(1) + moments.addend) / moments.total
+
+
+def clipped_steps(weight: np.ndarray, power: np.ndarray, levels: int) -> np.ndarray:
+    """(O,) steps with which rounded weights (O, K) give a layer's output the least error; power: (K,) of its input."""
+    tried = np.stack([channel_steps(share * weight, 0, levels) for share in SHRUNK])
+    along = tried[..., None].astype(np.float64)
+    grid = np.clip(np.rint(weight / along), -levels - 1, levels) * along
+    best = ((grid - weight) ** 2 * power).sum(-1).argmin(0)
+    return np.take_along_axis(tried, best[None], 0)[0]
 
 
 def gptq(weight: np.ndarray, second: np.ndarray, steps: np.ndarray, levels: int) -> np.ndarray:

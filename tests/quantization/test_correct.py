@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from imkd_edge.calibration.solvers import Method
 from imkd_edge.quantization.accept import HeldOut
-from imkd_edge.quantization.correct import _corrected, _Layers, correct, gptq
+from imkd_edge.quantization.correct import _corrected, _Layers, clipped_steps, correct, gptq
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.ptq import SolvedPart, solve_part
 from imkd_edge.quantization.qat import exact_session
@@ -109,6 +109,16 @@ def test_nothing_changes_where_there_is_no_error(group: int) -> None:
     for correction in found.corrections.values():
         for name, values in correction.values.items():
             assert np.array_equal(values, weights[name].astype(np.float32)), name
+
+
+def test_one_large_weight_is_clipped_where_its_input_is_weak() -> None:
+    weight = np.array([[7.0, 1.0, -1.0, 1.0], [1.0, 0.5, -1.0, 0.25]])
+    weak, strong = np.array([1e-3, 1, 1, 1]), np.array([1e3, 1, 1, 1])
+    # With 3 levels and the whole range a step is 7/3 and rounds the ones to 0; with 0.45 of it they round to 1.05.
+    for power, expected in ((weak, 0.45 * 7 / 3), (strong, 7 / 3)):
+        assert clipped_steps(weight, power, 3)[0] == pytest.approx(expected, rel=1e-3)
+    even = clipped_steps(weight[1:], np.ones(4), 127)[0]
+    assert even == pytest.approx(1 / 127, rel=0.02)  # nothing is gained by clipping with many levels
 
 
 @pytest.mark.parametrize("group", [1, 4])

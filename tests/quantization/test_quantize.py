@@ -47,7 +47,7 @@ from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 SYNTH = {"scenes": 2, "frames_per_scene": 9}  # as the conftest's
 FRAMES = 16
-FISHER = QuantizeOptions(frames=FRAMES, gate=float("inf"))
+FISHER = QuantizeOptions(frames=FRAMES, gate=float("inf"), no_correct=True)
 RECIPE = Recipe(Method())
 
 
