@@ -15,11 +15,11 @@ import torch
 import imkd_edge.ops as ops
 from imkd_edge.calibration.collect import Gradients
 from imkd_edge.engines import torch_graph
-from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.evaluation.fidelity import tolerances
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import quantized_inputs
 from imkd_edge.quantization.radar_weight import RadarWeight
+from imkd_edge.quantization.threads import torch_threads
 from imkd_edge.rig import SensorRig
 from imkd_edge.spec import BOX_CHANNELS, ModelSpec
 from imkd_edge.training.inputs import interval_rows
@@ -47,7 +47,7 @@ class Chain:
         self, spec: ModelSpec, parts: Mapping[str, Part], threads: int = 0, weight: RadarWeight | None = None
     ) -> None:
         self.kind, self._weight = "" if weight is None else weight.kind, weight
-        self._spec, self._parts, self._threads = spec, parts, threads or cores()
+        self._spec, self._parts, self._threads = spec, parts, threads
         self._constants = {name: torch_graph.constants(part.graph) for name, part in parts.items()}
         self._reads = {
             name: {(i.node, i.index): i.tensor for i in quantized_inputs(part, part.groups()) if i.axis is None}
@@ -59,13 +59,9 @@ class Chain:
 
     def __call__(self, tensors: Mapping[str, np.ndarray], rig: SensorRig, seed: int) -> Gradients:
         """Implements `calibration.collect.Sensitivity`."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads)
-        try:
+        with torch_threads(self._threads):
             outputs = self.run(tensors, rig)
             sites, layers = self._gradients(outputs, seed, self._cell_weight(tensors, outputs["heatmap"].detach()))
-        finally:
-            torch.set_num_threads(before)
         squares = {name: (g.astype(np.float64) ** 2).sum((0, 2, 3)) for name, g in layers.items()}
         return Gradients(sites, squares, float(torch.sigmoid(outputs["heatmap"].detach()).sum()))
 

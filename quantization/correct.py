@@ -17,13 +17,13 @@ from onnx import helper, numpy_helper
 from torch.nn import functional as F
 
 from imkd_edge.detector import Detector
-from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.progress import Bar
 from imkd_edge.quantization.chain import Chain
 from imkd_edge.quantization.insert import channel_steps, residuals, step
 from imkd_edge.quantization.ptq import Correction, SolvedPart
 from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration
+from imkd_edge.quantization.threads import torch_threads
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 
 FRAMES = 12  # of the calibration
@@ -56,12 +56,8 @@ def correct(
     Args:
         weight: of the outputs' errors; None: all cells alike.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or cores())
-    try:
+    with torch_threads(threads):
         seen = _observe(calibration, solved, threads, bar, weight)
-    finally:
-        torch.set_num_threads(before)
     return {name: _corrected(part, seen[name]) for name, part in solved.items()}
 
 

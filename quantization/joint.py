@@ -15,6 +15,7 @@ import torch
 from imkd_edge.calibration.histogram import Histogram
 from imkd_edge.calibration.solvers import FINE, SPAN, Method, errors
 from imkd_edge.quantization.equalise import CLIP, Channels, rounded
+from imkd_edge.quantization.threads import torch_threads
 
 STEPS, RATE = 100, 0.04
 ROUNDS = 12  # of the start: factors and ranges in turns
@@ -107,7 +108,14 @@ class Joint:
             yield _Layer(w, p, torch.from_numpy(inner), s)
 
     def solve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Factors (ids,), and amax (groups,) of the tensors divided by them."""
+        """Factors (ids,), and amax (groups,) of the tensors divided by them.
+
+        On one thread: the tensors are small, and threads that wait for a busy core cost forty times the work.
+        """
+        with torch_threads(1):
+            return self._solve()
+
+    def _solve(self) -> tuple[np.ndarray, np.ndarray]:
         factor, amax = self._start()
         factor.requires_grad_(), amax.requires_grad_()
         optimizer = torch.optim.Adam([factor, amax], RATE)

@@ -25,12 +25,12 @@ from torch.nn import functional as F
 from imkd_edge.bundle import PARTS, write_atomically
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.detector import Detector
-from imkd_edge.engines.onnxruntime import cores
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Bar, Track
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart
 from imkd_edge.quantization.radar_weight import normalised, radar_map
 from imkd_edge.quantization.state import Calibration, Training
+from imkd_edge.quantization.threads import torch_threads
 from imkd_edge.quantization.trainable import TrainablePart
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 from imkd_edge.spec import ModelSpec
@@ -58,16 +58,12 @@ def train_parts(
         Error: train_diverged.
     """
     saved = _State.open(state, calibration, solved, training)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or cores())
-    try:
+    with torch_threads(threads):
         trainer = _Trainer(calibration, training, saved, threads, bar)
         parts: dict[str, QuantizedPart] = {}
         for name in PARTS:
             parts[name] = trainer.train(name, solved[name], parts)
         return parts
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

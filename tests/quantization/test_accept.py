@@ -125,7 +125,7 @@ def test_the_command_puts_layers_back_and_says_which(tmp_path: Path, collection:
 
 def test_compare_undoes_the_factors_tensor_by_tensor(tmp_path: Path, collection: Path, synth: dict) -> None:
     """Under a gate that no layer meets the equalised bundle is float: scaled channels are the reference's again."""
-    out, options = tmp_path / "e.imkd", QuantizeOptions(frames=16, collection=collection, gate=0)
+    out, options = tmp_path / "e.imkd", QuantizeOptions(frames=16, collection=collection, gate=0, no_correct=True)
     result = quantize("tiny", "synth", out, options, source_options=synth, threads=1)
     assert result["int8_share"] == 0 and result["fidelity"]["loss"] < 1e-6
     found = compare("tiny", out, "synth", CompareOptions(limit=2), source_options=synth, threads=1)
@@ -136,7 +136,7 @@ def test_compare_undoes_the_factors_tensor_by_tensor(tmp_path: Path, collection:
 
 
 def test_compare_finds_the_loss_that_quantize_states(tmp_path: Path, collection: Path, synth: dict) -> None:
-    options = QuantizeOptions(frames=16, collection=collection, gate=float("inf"))
+    options = QuantizeOptions(frames=16, collection=collection, gate=float("inf"), no_correct=True)
     result = quantize("tiny", "synth", tmp_path / "q.imkd", options, source_options=synth, threads=1)
     found = compare(
         "tiny", tmp_path / "q.imkd", "synth", source_options=synth, threads=1

@@ -491,7 +491,7 @@ def test_an_int8_bundle_is_refused(int8: Bundle, tmp_path: Path) -> None:
 def test_a_bundle_whose_layers_all_stay_float_becomes_one_without_pairs(tmp_path: Path) -> None:
     """The random bundle's BEV part reads the raw radar grid in every layer."""
     bundle = write_random_bundle(tmp_path / "random.imkd")
-    options = QuantizeOptions(frames=FRAMES, gate=float("inf"))
+    options = QuantizeOptions(frames=FRAMES, no_correct=True, gate=float("inf"))
     result = quantize(bundle, "synth", tmp_path / "r.int8.imkd", options, source_options=SYNTH, threads=1)
     card = Bundle.load(tmp_path / "r.int8.imkd").manifest["provenance"]["quantization"]["parts"]
     assert set(card["bev"]["precision"].values()) == {"float: reads the radar grid, whose units are mixed"}
@@ -556,7 +556,7 @@ def test_real_frames_with_a_corrupt_one(shared_data: Path, tmp_path: Path) -> No
                 shutil.copy(file, source / folder)
     broken = source / "camera_front" / f"{names[3]}.jpg"
     broken.write_bytes(broken.read_bytes()[:2000])
-    options = QuantizeOptions(frames=FRAMES)
+    options = QuantizeOptions(frames=FRAMES, no_correct=True)
     result = quantize("astyx-lite", str(source), tmp_path / "a.int8.imkd", options, threads=1)
     assert list(result["unusable"]) == [names[3]] and result["int8_share"] > 0.95
     with pytest.raises(Error) as error:
