@@ -40,8 +40,9 @@ class Method:
         if self.name not in METHODS:
             fix = f"choose one of: {', '.join(METHODS)}"
             raise Error(Code.spec_bad_value, f"no calibrator {self.name!r}", "--method", fix)
-        if not all(3 <= bits <= 8 for bits in (self.bits, self.weight_bits or 8)) or not 0 < self.percentile <= 100:
-            what = f"bits {self.bits}, of weights {self.weight_bits or self.bits}, percentile {self.percentile}"
+        widths = self.bits, self.bits if self.weight_bits is None else self.weight_bits
+        if not all(3 <= bits <= 8 for bits in widths) or not 0 < self.percentile <= 100:
+            what = f"bits {widths[0]}, of weights {widths[1]}, percentile {self.percentile}"
             raise Error(Code.spec_bad_value, what, "method", "bits 3..8, percentile above 0, up to 100")
         if self.share is not None and not (self.name == "riac" and 0 <= self.share <= 1):
             what = f"a radar share of {self.share} for {self.name}"

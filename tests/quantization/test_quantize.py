@@ -172,6 +172,7 @@ def test_a_target_that_is_no_bundle_is_refused_before_calibration(
     ("options", "start"),
     [
         ({"typing": "int4"}, "error[E0104] no typing 'int4'"),
+        ({"weight_bits": 0}, "error[E0104] bits 8, of weights 0"),
         ({"evaluate": "vol"}, "error[E0307] there is no split 'vol'"),
         ({"html": Path("/")}, "error[E0702]"),
         ({"qat": True, "refine": True}, "error[E0104] training changes the scales too"),
