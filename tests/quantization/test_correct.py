@@ -167,10 +167,10 @@ def test_at_four_bits_it_lowers_the_loss_on_other_frames(calibration: Calibratio
 
 def test_the_radar_weighs_the_errors_that_are_corrected(calibration: Calibration) -> None:
     solved = {name: solve_part(p, calibration.collection, Method(bits=4)) for name, p in calibration.parts.items()}
-    spec = calibration.bundle.spec
+    spec, frames = calibration.bundle.spec, calibration.frames
+    few = replace(calibration, frames=replace(frames, names=frames.names[:2]))
     plain, even, radar = (
-        correct(calibration, solved, 1, weight=weight)
-        for weight in (None, RadarWeight(spec, share=0.0), RadarWeight(spec))
+        correct(few, solved, 1, weight=weight) for weight in (None, RadarWeight(spec, share=0.0), RadarWeight(spec))
     )
 
     def files(parts: dict[str, SolvedPart]) -> list[bytes]:
