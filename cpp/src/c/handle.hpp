@@ -34,7 +34,9 @@ inline void set_error(const Handle& handle, const char* text) noexcept {
   }
 }
 
-inline const char* error_of(const Handle* handle) noexcept try {
+// One text per thread and kind of handle: each _error function has its own.
+template <class AnyHandle>
+const char* error_of(const AnyHandle* handle) noexcept try {
   if (!handle) return "the handle is NULL; create one with its _new function";
   if (!handle->gate.process.here())
     return "error[E0507] the handle belongs to the process that forked this one / create another one in this process";

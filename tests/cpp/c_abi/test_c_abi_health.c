@@ -143,6 +143,18 @@ static void test_callers_mistakes(void) {
   imkd_watchdog_destroy(NULL);
 }
 
+static void test_the_text_of_one_kind_of_handle_outlives_a_question_to_another(void) {
+  imkd_monitor* m = imkd_monitor_new();
+  imkd_tracker* t = imkd_tracker_new();
+  CHECK(imkd_monitor_load(m, model, NULL, NULL) != IMKD_OK && imkd_tracker_load(t, NULL, NULL) != IMKD_OK);
+  const char* text = imkd_monitor_error(m);
+  char copy[1000];
+  snprintf(copy, sizeof copy, "%s", text);
+  CHECK(*text && strcmp(imkd_tracker_error(t), copy) != 0 && strcmp(text, copy) == 0);
+  imkd_tracker_destroy(t);
+  imkd_monitor_destroy(m);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2) return fprintf(stderr, "usage: test_c_abi_health BUNDLE.imkd\n"), 2;
   model = argv[1];
@@ -151,5 +163,6 @@ int main(int argc, char** argv) {
   test_a_miss_is_reported_once_until_the_next_beat();
   test_the_timer_reports_by_itself_and_its_callback_may_destroy_the_watchdog();
   test_callers_mistakes();
+  test_the_text_of_one_kind_of_handle_outlives_a_question_to_another();
   return failures ? 1 : 0;
 }

@@ -138,23 +138,33 @@ class Caller {
 };
 
 void Caller::load() {
-  if (input_.below(2)) {
-    imkd_options options{};
-    options.threads = input_.below(16) ? 1 : input_.value<std::int8_t>();
-    options.device = input_.below(8) ? "cpu" : "abacus";
-    options.score_threshold = input_.below(8) ? 0.f : static_cast<float>(input_.number());
-    options.debug = input_.flag();
-    imkd_detector_load(detector_.get(), model(), rig(), sized(options));
+  switch (input_.below(4)) {
+    case 0: {
+      imkd_options options{};
+      options.threads = input_.below(16) ? 1 : input_.value<std::int8_t>();
+      options.device = input_.below(8) ? "cpu" : "abacus";
+      options.score_threshold = input_.below(8) ? 0.f : static_cast<float>(input_.number());
+      options.debug = input_.flag();
+      imkd_detector_load(detector_.get(), model(), rig(), sized(options));
+      return;
+    }
+    case 1: {
+      imkd_synchronizer_options options{};
+      options.tolerance = input_.below(8) ? 0 : input_.number();
+      options.max_images = input_.below(8) ? 0 : input_.value<std::int8_t>();
+      imkd_synchronizer_load(synchronizer_.get(), model(), rig(), input_.flag() ? sized(options) : nullptr);
+      return;
+    }
+    case 2: {
+      imkd_tracker_options options{};
+      options.max_tracks = input_.below(8) ? 0 : input_.value<std::int8_t>();
+      options.max_age = input_.below(8) ? 0 : input_.number();
+      imkd_tracker_load(tracker_.get(), model(), input_.flag() ? sized(options) : nullptr);
+      return;
+    }
+    default:
+      imkd_monitor_load(monitor_.get(), model(), rig(), nullptr);
   }
-  imkd_synchronizer_options options{};
-  options.tolerance = input_.below(8) ? 0 : input_.number();
-  options.max_images = input_.below(8) ? 0 : input_.value<std::int8_t>();
-  imkd_synchronizer_load(synchronizer_.get(), model(), rig(), input_.flag() ? sized(options) : nullptr);
-  imkd_monitor_load(monitor_.get(), model(), rig(), nullptr);
-  imkd_tracker_options tracker{};
-  tracker.max_tracks = input_.below(8) ? 0 : input_.value<std::int8_t>();
-  tracker.max_age = input_.below(8) ? 0 : input_.number();
-  imkd_tracker_load(tracker_.get(), model(), input_.flag() ? sized(tracker) : nullptr);
 }
 
 imkd_frames Caller::made() {
