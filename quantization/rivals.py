@@ -1,7 +1,8 @@
-"""INT8 by onnxruntime.quantization, on the frames of a calibration and without its float layers: rows of the study."""
+"""INT8 by other tools, on the frames of a calibration and without its float layers: rows of the study."""
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +21,13 @@ from imkd_edge.bundle import Bundle, write_bundle
 from imkd_edge.bundle.golden import read_golden
 from imkd_edge.checks.observe import observe, open_parts
 from imkd_edge.checks.selftest import with_results
+from imkd_edge.errors import Code, Error
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.state import Calibration
+from imkd_edge.quantization.study_options import RIVALS
 from imkd_edge.sources.timeline import Timeline, infer_with_past
 
-# The histogram methods hold every tensor of every frame in memory.
-FRAMES = {"MinMax": None, "Percentile": 24, "Entropy": 24}
+MODELOPT = "modelopt-"  # begins the names of nvidia-modelopt's methods
 # As TensorRT reads them: symmetric, biases in float.
 OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
@@ -56,39 +58,73 @@ class _Inputs(CalibrationDataReader):
                 yield {item: array.copy() for item, array in engines[part].tensors.items()}
 
 
-def onnxruntime_bundle(calibration: Calibration, method: str, out: Path, threads: int = 0) -> Bundle:
-    """The bundle with both parts quantized by onnxruntime.quantization.
+def rival_bundle(
+    calibration: Calibration, method: str, out: Path, threads: int = 0, modelopt: Path | None = None
+) -> Bundle:
+    """The bundle with both parts quantized by onnxruntime.quantization or nvidia-modelopt.
 
     Args:
-        method: name of a CalibrationMethod.
+        method: one of RIVALS.
         out: folder to write.
+        modelopt: Python of an environment with nvidia-modelopt[onnx], for its methods.
     """
-    parts = {name: _quantized(calibration, part, method, threads) for name, part in calibration.parts.items()}
+    parts = {name: _quantized(calibration, part, method, threads, modelopt) for name, part in calibration.parts.items()}
+    return unchecked_bundle(calibration, parts, out, rival=rival_name(method))
+
+
+def rival_name(method: str) -> str:
+    """The tool and its method, for people."""
+    if method.startswith(MODELOPT):
+        return f"nvidia-modelopt, {method.removeprefix(MODELOPT)}"
+    return f"onnxruntime.quantization, {method}"
+
+
+def unchecked_bundle(calibration: Calibration, parts: dict[str, bytes], out: Path, **provenance: object) -> Bundle:
+    """A bundle of other graphs, with the boxes that they give for the golden drive."""
     bundle = calibration.bundle
     drive = read_golden(bundle)
     with open_parts(bundle.spec, drive[0].rig, parts) as detector:
         golden = with_results(drive, detector)
-    provenance = {**bundle.manifest["provenance"], "rival": f"onnxruntime.quantization, {method}"}
+    provenance = {**bundle.manifest["provenance"], **provenance}
     return write_bundle(
         out, bundle.spec, parts["camera"], parts["bev"], golden, {}, provenance, contract=bundle.contract
     )
 
 
-def _quantized(calibration: Calibration, part: Part, method: str, threads: int) -> bytes:
+def _quantized(calibration: Calibration, part: Part, method: str, threads: int, modelopt: Path | None) -> bytes:
     excluded = [node for group in part.groups() if group.float_because for node in group.nodes]
+    inputs = _Inputs(calibration, part.name, RIVALS[method], threads)
     with tempfile.TemporaryDirectory() as folder:
         source, path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
         onnx.save(part.model, source)
-        quantize_static(
-            source,
-            path,
-            _Inputs(calibration, part.name, FRAMES[method], threads),
-            QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=excluded,
-            calibrate_method=CalibrationMethod[method],
-            extra_options=OPTIONS,
-        )
+        if method.startswith(MODELOPT):
+            _by_modelopt(modelopt, source, path, inputs, method.removeprefix(MODELOPT), excluded)
+        else:
+            quantize_static(
+                source,
+                path,
+                inputs,
+                QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=excluded,
+                calibrate_method=CalibrationMethod[method],
+                extra_options=OPTIONS,
+            )
         return onnx.load(path).SerializeToString()
+
+
+def _by_modelopt(
+    python: Path | None, source: Path, out: Path, inputs: _Inputs, method: str, excluded: list[str]
+) -> None:
+    if python is None:
+        fix = "name the Python of an environment with nvidia-modelopt[onnx]: --modelopt PYTHON"
+        raise Error(Code.missing_extra, "nvidia-modelopt is in no environment that was named", "--rivals", fix)
+    frames = list(iter(inputs.get_next, None))
+    arrays = source.with_suffix(".npz")
+    np.savez(
+        arrays, allow_pickle=False, **{name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+    )
+    program = Path(__file__).with_name("modelopt_int8.py")
+    subprocess.run([python, program, source, arrays, out, method, *excluded], check=True)

@@ -32,6 +32,7 @@ from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.options import CompareOptions, EvalOptions, RunOptions
 from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, radar_collection
+from imkd_edge.quantization.noise import jittered, noisy_weights
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.quantize import Recipe, write
 from imkd_edge.quantization.radar_weight import KINDS, OWN, RadarWeight, blend
@@ -49,7 +50,6 @@ CALIBRATORS: list[tuple[str, dict[str, Any]]] = [
     ("fisher", {}),
 ]
 TRAINING_ROWS = {True: "fisher, trained", False: "fisher, refined"}  # Training.weights -> start of the row's name
-JITTER = 0.02  # largest relative change of a range
 
 
 def methods(bits: list[int], names: list[str] | None = None) -> Iterator[Method]:
@@ -192,24 +192,34 @@ class Study:
                 self.row(title, self._maker(recipe_of(method), collection, weight), **asdict(method), map=kind)
 
     def rivals(self) -> None:
-        """fisher, and onnxruntime.quantization on the same frames with the same layers in float."""
-        from imkd_edge.quantization.rivals import onnxruntime_bundle
+        """fisher, and other tools on the same frames with the same layers in float."""
+        from imkd_edge.quantization.rivals import rival_bundle, rival_name
 
         self.row(label(Method()), self._maker(recipe_of(Method())), **asdict(Method()))
         out, threads = self._folder / "rival.imkd", self._run.threads
         for name in self._run.rivals:
-            make_bundle = functools.partial(onnxruntime_bundle, self.calibration, name, out, threads)
-            self.row(f"onnxruntime.quantization, {name}", make_bundle, rival=name)
+            make_bundle = functools.partial(rival_bundle, self.calibration, name, out, threads, self._run.modelopt)
+            self.row(rival_name(name), make_bundle, rival=name)
 
     def jitter(self) -> None:
-        """Methods with ranges changed at random by up to 2 %: as good a choice as before, so their spread is noise."""
-        for draw, method in product(range(self._run.jitter), self._selected_methods()):
+        """Changes at random that are no better and no worse: the spread of their metrics is noise."""
+        from imkd_edge.quantization.rivals import unchecked_bundle
 
-            def make_bundle(draw: int = draw, method: Method = method) -> Bundle:
-                parts = {name: _jittered(part, draw).quantized() for name, part in self._solved(method).items()}
-                return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method))
+        def noisy_float(draw: int) -> Bundle:
+            parts = {name: noisy_weights(part, draw).model for name, part in self.calibration.parts.items()}
+            files = {name: model.SerializeToString() for name, model in parts.items()}
+            return unchecked_bundle(self.calibration, files, self._folder / "row.imkd", jitter=draw)
 
-            self.row(f"{label(method)}, jitter {draw}", make_bundle, **asdict(method), jitter=draw)
+        def jittered_int8(draw: int, method: Method) -> Bundle:
+            parts = {name: jittered(part, draw).quantized() for name, part in self._solved(method).items()}
+            return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method))
+
+        self.row("float", lambda: self.calibration.bundle)
+        for draw in range(self._run.jitter):
+            self.row(f"float, noise {draw}", functools.partial(noisy_float, draw), jitter=draw)
+            for method in self._selected_methods():
+                make_bundle = functools.partial(jittered_int8, draw, method)
+                self.row(f"{label(method)}, jitter {draw}", make_bundle, **asdict(method), jitter=draw)
 
     def gates(self) -> None:
         """Methods with the most sensitive layers in float."""
@@ -302,13 +312,6 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
         fix = "name another --out, or repeat the first command to resume it"
         raise Error(Code.write_failed, "the file holds rows of other bundles or frames", str(run.out), fix)
     return saved
-
-
-def _jittered(solved: SolvedPart, seed: int) -> SolvedPart:
-    """The part with every range scaled at random; tensors that share a range share its factor."""
-    random = np.random.default_rng(seed)
-    factors = {value: random.uniform(1 - JITTER, 1 + JITTER) for value in dict.fromkeys(solved.amax.values())}
-    return replace(solved, amax={name: value * factors[value] for name, value in solved.amax.items()})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+# Other tools' methods -> calibration frames. Histograms of onnxruntime hold every tensor of every frame in memory.
+RIVALS: dict[str, int | None] = {
+    "MinMax": None,
+    "Percentile": 24,
+    "Entropy": 24,
+    "modelopt-max": None,
+    "modelopt-entropy": 24,
+}
+
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """The command's options."""
@@ -38,15 +47,23 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="COPIES",
-        help="instead: copies of --methods with ranges jittered by 2 %%",
+        help="instead: copies of the float model whose weights have the noise of a quarter of an INT8 step, and of"
+        " --methods with ranges jittered by 2 %%",
     )
     add("--radar-share", type=float, nargs="+", default=[], help="instead: riac with these shares, and its placebos")
     add(
         "--rivals",
         nargs="+",
-        choices=["MinMax", "Percentile", "Entropy"],
+        choices=RIVALS,
         default=[],
-        help="instead: onnxruntime.quantization with these methods",
+        help="instead: onnxruntime.quantization and nvidia-modelopt with these methods",
+    )
+    add(
+        "--modelopt",
+        type=Path,
+        default=None,
+        metavar="PYTHON",
+        help="of an environment with nvidia-modelopt[onnx], which needs another onnxruntime than we",
     )
     add("--gate", type=float, nargs="+", default=[], help="instead: --methods under these gates")
     return parser
