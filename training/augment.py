@@ -20,6 +20,7 @@ from imkd_edge.training.sections import AugmentConfig
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # ego and radar frames: y -> -y
 MIRROR_CAMERA = np.diag([-1.0, 1.0, 1.0, 1.0])  # optical frame: x -> -x
 MAX_OFFSET = 60  # grey levels
+MAX_STOPS = 5.0  # of darkening: white keeps eight grey levels
 
 
 @dataclass(frozen=True)
@@ -54,14 +55,18 @@ def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChan
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
-    """Draws flip, crop and colours within the config's bounds; the offset is at most MAX_OFFSET times `colour`."""
+    """Draws flip, crop, colours and light within the config's bounds; the offset is at most MAX_OFFSET times `colour`."""
 
     def uniform(width: float) -> float:
         return float(rng.uniform(-width, width))
 
     flip = config.flip and bool(rng.random() < 0.5)
     scale, gain = 1 + uniform(config.image_scale), 1 + uniform(config.colour)
-    return ImageChange(flip, scale, gain, MAX_OFFSET * uniform(config.colour), uniform(config.image_shift))
+    change = ImageChange(flip, scale, gain, MAX_OFFSET * uniform(config.colour), uniform(config.image_shift))
+    if not config.dark or rng.random() >= config.dark:
+        return change
+    light = 2.0 ** -rng.uniform(0, MAX_STOPS)
+    return replace(change, gain=change.gain * light, offset=change.offset * light)
 
 
 def change_image(image: np.ndarray, change: ImageChange) -> np.ndarray:

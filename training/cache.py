@@ -102,7 +102,7 @@ class FeatureFiles:
     def __init__(self, source: CachedSource, settings: Config, backbone: torch.nn.Module):
         image = json.loads(settings.spec.to_json())["image"]
         augment = settings.augment
-        draws = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour]
+        draws = [augment.variants, augment.flip, augment.image_scale, augment.image_shift, augment.colour, augment.dark]
         code = [_hash(path.read_bytes()) for path in (*(HERE / f for f in DRAWN_BY), Path(_core.__file__))]
         key = _key(source.key, image, draws, code, _weights(backbone), torch.__version__)
         self.files = FrameFiles(source.folder / f"{FEATURES}{key}")

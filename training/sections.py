@@ -101,6 +101,7 @@ class AugmentConfig:
     image_scale: float = 0.0  # uniform 1 +- of the image crop
     image_shift: float = 0.0  # uniform +-, horizontal, of the crop, as a share of the network's width
     colour: float = 0.0  # brightness and contrast, uniform 1 +-
+    dark: float = 0.0  # probability that all images are darkened, by up to 2^5: as much less light, as at night
     drop_points: float = 0.0  # share of dropped radar points, uniform from 0
     noisy_radar: float = 0.0  # share of the examples whose radar has one kind of noise, of a random strength
     drop_camera: float = 0.0  # probability that a camera is absent

@@ -206,6 +206,19 @@ def test_colour_change_is_monotone_and_flip_is_a_mirror():
     assert changed[0, -1, 0] == 0 and changed[0, -101, 0] == 110  # 100 * 1.2 - 10
 
 
+def test_some_images_are_as_dark_as_at_night_and_the_others_as_without_darkening():
+    def changes(dark: float) -> list[augment.ImageChange]:
+        config = AugmentConfig(dark=dark, colour=0.2, image_scale=0.1)
+        return [augment.draw_image_change(np.random.default_rng(i), config) for i in range(400)]
+
+    light, some = changes(0.0), changes(0.25)
+    ratios = np.array([b.gain / a.gain for a, b in zip(light, some, strict=True)])
+    assert ((ratios >= 1 / 32) & (ratios <= 1)).all() and 0.2 < np.mean(ratios < 1) < 0.3
+    stops = -np.log2(ratios[ratios < 1])  # uniform from 0 to 5: mean 2.5
+    assert stops.max() > 4.5 and abs(stops.mean() - 2.5) < 0.4
+    assert all(a == b for a, b, ratio in zip(light, some, ratios, strict=True) if ratio == 1)
+
+
 @pytest.mark.parametrize(
     "config", [AugmentConfig(drop_points=0.5), AugmentConfig(drop_radar=1.0), AugmentConfig(drop_camera=1.0)]
 )

@@ -156,8 +156,8 @@ def test_features_of_other_images_or_another_backbone_are_not_used(frozen, tmp_p
 
     first = key()
     assert first == key(rotation=1.0, drop_camera=0.5) == key("train", rate=0.1)  # images do not depend on these
-    others = [key(colour=0.1), key(variants=3), key(image_scale=0.01), key(flip=False)]
+    others = [key(colour=0.1), key(variants=3), key(image_scale=0.01), key(flip=False), key(dark=0.1)]
     others.append(key("image", mean=[1.0, 2.0, 3.0]))
     with torch.no_grad():
         backbone.stage32[1].second[0].weight[0, 0, 0, 0] += 1
-    assert len({first, *others, key()}) == 7
+    assert len({first, *others, key()}) == 8
