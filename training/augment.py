@@ -55,7 +55,7 @@ def draw_view(rng: np.random.Generator, config: AugmentConfig, images: ImageChan
 
 
 def draw_image_change(rng: np.random.Generator, config: AugmentConfig) -> ImageChange:
-    """Draws flip, crop, colours and light within the config's bounds; the offset is at most MAX_OFFSET times `colour`."""
+    """Draws flip, crop, colours and light within the config's bounds; MAX_OFFSET times `colour` bounds the offset."""
 
     def uniform(width: float) -> float:
         return float(rng.uniform(-width, width))
