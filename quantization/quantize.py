@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -168,8 +167,10 @@ def _weighted(
         return calibration, recipe
     from imkd_edge.quantization.riac import weigh_by_radar  # PyTorch only here
 
-    solver = functools.partial(_solve, float_layers=float_layers)
-    calibration, method = weigh_by_radar(calibration, recipe.method, state, solver, threads, bar)
+    def solved(weighted: Calibration, method: Method) -> dict[str, SolvedPart]:
+        return _solve(weighted, replace(recipe, method=method), float_layers, threads, bar)
+
+    calibration, method = weigh_by_radar(calibration, recipe.method, state, solved, threads, bar)
     training = recipe.training and replace(recipe.training, radar=method.share or 0.0)
     return calibration, replace(recipe, method=method, training=training)
 
@@ -184,13 +185,7 @@ def _make(
     bar: Bar | None,
 ) -> tuple[Accepted, dict[str, QuantizedPart]]:
     """The parts with their fidelity: put back to float until the gate holds, or trained and only measured."""
-    solved = _solve(calibration, recipe.method, float_layers)
-    if recipe.correct and calibration.collection.layers:
-        from imkd_edge.quantization.correct import correct  # PyTorch only here
-
-        share = recipe.method.share or 0.0
-        weight = RadarWeight(calibration.bundle.spec, share=share) if share else None
-        solved = correct(calibration, solved, threads, bar, weight)
+    solved = _solve(calibration, recipe, float_layers, threads, bar)
     held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
         accepted = accept(calibration, solved, gate, held_out.fidelity)
@@ -202,10 +197,21 @@ def _make(
 
 
 def _solve(
-    calibration: Calibration, method: Method, float_layers: Mapping[str, tuple[str, ...]]
+    calibration: Calibration,
+    recipe: Recipe,
+    float_layers: Mapping[str, tuple[str, ...]],
+    threads: int,
+    bar: Bar | None,
 ) -> dict[str, SolvedPart]:
-    parts, collection = calibration.parts, calibration.collection
-    return {name: solve_part(part, collection, method, float_layers[name]) for name, part in parts.items()}
+    """The parts with their ranges, and with corrected weights and biases where the recipe says so."""
+    parts, collection, method = calibration.parts, calibration.collection, recipe.method
+    solved = {name: solve_part(part, collection, method, float_layers[name]) for name, part in parts.items()}
+    if not recipe.correct or not collection.layers:
+        return solved
+    from imkd_edge.quantization.correct import correct  # PyTorch only here
+
+    weight = RadarWeight(calibration.bundle.spec, share=method.share) if method.share else None
+    return correct(calibration, solved, threads, bar, weight)
 
 
 def _metrics(

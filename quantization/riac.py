@@ -35,7 +35,7 @@ def weigh_by_radar(
     Args:
         method: riac.
         state: file of the plain pass's histograms; the weighted pass has STATE.radar.npz beside it.
-        solve: ranges of every part.
+        solve: the parts as they will be written, but for layers that the gate puts back to float.
     """
     radar = radar_collection(calibration, OWN, state.with_suffix(".radar.npz"), threads, bar)
     if method.share is not None:
