@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
 from imkd_edge.options import EvalOptions, TrainOptions
 from imkd_edge.progress import Track
+from imkd_edge.training.ablation_report import PLOTTED
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, TEACHER, load_checkpoint
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
 from imkd_edge.training.evaluate import CheckpointDetector
@@ -29,7 +30,7 @@ from imkd_edge.training.program import open_dataset, train_stages, train_teacher
 PLANS = Path(__file__).parent / "ablations"
 RESULT, RESULTS = "result.json", "results.json"  # of a run, and of all
 PLAN_KEYS = {"config": str, "data": str, "split": str, "options": dict, "seeds": list, "metrics": list, "common": dict}
-PLAN_KEYS |= {"rows": dict}
+PLAN_KEYS |= {"rows": dict, "conditions": list}
 RESAMPLED = re.compile(r"\w+_(bev|3d)_ap40_(easy|moderate|hard)")
 
 
@@ -43,12 +44,13 @@ class Row:
     split: str  # of the evaluation
     condition: str = "none"
     options: dict[str, Any] = field(default_factory=dict)  # of the evaluation's reader, over the training's
+    conditions: tuple[str, ...] = ()  # further ones, in which the trained row is evaluated too
 
     def digest(self, seed: int) -> str:
         """Identifies a run by its tree and seed, without code, path of the data, and an unused teacher."""
         unused = () if self.settings.distill.active else ("teacher", "distill")
         tree = {key: value for key, value in self.tree.items() if key not in unused}
-        evaluation = [self.split, self.condition, *([self.options] if self.options else [])]
+        evaluation = [self.split, self.condition, *([self.options] if self.options else []), *self.conditions]
         text = json.dumps([tree, *evaluation, seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -94,13 +96,15 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
     source = data or tree["data"]
     base = merged(read_tree(tree["config"])[0], tree.get("common", {}))
     source_tree, split = {"data": {"source": source}}, tree.get("split", EvalOptions.split)
-    rows = []
+    rows, conditions = [], tuple(tree.get("conditions", ()))
+    for name in conditions:
+        condition_of(name)
     for row, changes in tree["rows"].items():
         condition = changes.pop("condition", EvalOptions.condition)
         condition_of(condition)
         row_tree = merged(base, changes)
         settings = from_dict(merged(row_tree, source_tree), f"{path} [rows.{row}]")
-        rows.append(Row(row, settings, row_tree, split, condition, tree.get("options", {})))
+        rows.append(Row(row, settings, row_tree, split, condition, tree.get("options", {}), conditions))
     seeds, metrics = tuple(tree.get("seeds", (0,))), tuple(tree.get("metrics", ()))
     common = from_dict(merged(base, source_tree), f"{path} [common]")
     return Plan(path.stem, source, split, seeds, metrics, common, tuple(rows))
@@ -215,6 +219,11 @@ def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Track 
     options = EvalOptions(split=plan.split, per_range=kind == "astyx", condition=row.condition)
     detect = CheckpointDetector(folder / CHECKPOINT, options.score, selection.source)
     predictions = predict(selection, detect, options, progress)
+    conditions = {}
+    for name in row.conditions:
+        changed = replace(options, condition=name)
+        metrics = measure(predict(selection, detect, changed, progress), changed)
+        conditions[name] = {metric: metrics[metric] for metric in PLOTTED if metric in metrics}
     samples = {}
     if kind == "astyx":
         from imkd_edge.evaluation import kitti
@@ -230,6 +239,7 @@ def evaluate_run(plan: Plan, row: Row, seed: int, folder: Path, progress: Track 
         "config": merged(row.settings.to_dict(), {"data": asdict(row.settings.data.without_paths(kind))}),
         "curve": [json.loads(line) for line in (folder / LOG).read_text().splitlines()],
         "metrics": measure(predictions, options),
+        **({"conditions": conditions} if conditions else {}),
         "bootstrap": samples,
     }
 

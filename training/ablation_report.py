@@ -55,7 +55,7 @@ def report(results: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     rows = summary(results["runs"])
     teachers = {json.dumps(run["teacher"], sort_keys=True) for run in results["runs"] if "teacher" in run}
     note = f"\nThe runs used {len(teachers)} different teachers; see results.json.\n" if len(teachers) > 1 else ""
-    (out / "table.md").write_text(table(rows) + note)
+    (out / "table.md").write_text(table(rows) + conditions_table(results["runs"]) + note)
     if rows:
         plot(rows, out / "plot.png")
     return rows
@@ -123,6 +123,27 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = [_gain(row["metrics"][n], digits[n]) for n in compared]
         lines.append(f"| {row['row']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def conditions_table(runs: Runs) -> str:
+    """Markdown: means of the first plotted metric by condition, of the runs that have some; "" without any."""
+    rows: dict[str, Runs] = {}
+    for run in runs:
+        if "conditions" in run:
+            rows.setdefault(run["row"], []).append(run)
+    if not rows:
+        return ""
+    first = next(iter(rows.values()))[0]
+    metric = next(name for name in PLOTTED if name in first["metrics"])
+    conditions = list(first["conditions"])
+    digits = 1 if "ap40" in metric else 3
+    lines = [f"| {COLUMNS[metric]} | seeds | none | " + " | ".join(conditions) + " |"]
+    lines.append("|---" * (len(conditions) + 3) + "|")
+    for name, row_runs in rows.items():
+        values = [[run["metrics"][metric], *(run["conditions"][c][metric] for c in conditions)] for run in row_runs]
+        cells = [f"{mean:.{digits}f}" for mean in np.mean(values, axis=0)]
+        lines.append(f"| {name} | {len(row_runs)} | " + " | ".join(cells) + " |")
+    return "\n" + "\n".join(lines) + "\n"
 
 
 def _plus_minus(mean: float, error: float, digits: int) -> str:

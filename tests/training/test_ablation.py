@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -103,8 +104,22 @@ def test_a_changed_row_is_another_run(plan):
     same = replace(row, tree=json.loads(json.dumps(row.tree)))
     other = replace(row, tree={**row.tree, "distill": {**row.tree["distill"], "fused": 0.4}})
     assert same.digest(0) == row.digest(0) != row.digest(1)
-    others = [other, replace(row, split="val"), replace(row, condition="dark")]
-    assert len({row.digest(0), *(changed.digest(0) for changed in others)}) == 4
+    others = [other, replace(row, split="val"), replace(row, condition="dark"), replace(row, conditions=("dark",))]
+    assert len({row.digest(0), *(changed.digest(0) for changed in others)}) == 5
+
+
+def test_a_trained_row_is_evaluated_under_further_conditions(plan, finished, tmp_path):
+    out, _ = finished
+    rows = [replace(row, conditions=("no_camera", "no_radar")) for row in plan.rows if row.name == "baseline"]
+    for row in rows:  # trained before, so only evaluated
+        (tmp_path / row.name).mkdir()
+        shutil.copytree(out / row.name / "seed0", tmp_path / row.name / "seed0")
+        (tmp_path / row.name / "seed0" / "result.json").unlink()
+    run = ablate(replace(plan, rows=tuple(rows)), tmp_path, seeds=[0])["runs"][0]
+    assert set(run["conditions"]) == {"no_camera", "no_radar"}
+    alone = replace(rows[0], condition="no_radar", conditions=())
+    expected = ablation.evaluate_run(plan, alone, 0, tmp_path / "baseline" / "seed0")["metrics"]
+    assert run["conditions"]["no_radar"] == pytest.approx({k: expected[k] for k in ("mAP", "NDS", "mAVE")}, abs=1e-3)
 
 
 def test_a_run_without_distillation_does_not_depend_on_the_teacher(plan):
@@ -132,6 +147,7 @@ def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
         ('config = "tiny"\n', "missing"),
         (PLAN.format(config="tiny") + "[more]\n", "more"),
         (PLAN.format(config="tiny").replace("no_camera", "fog"), "fog"),
+        (PLAN.format(config="tiny").replace("[0, 1]", '[0]\nconditions = ["fog"]'), "fog"),
         (PLAN.format(config="tiny").replace("sensors =", "senses ="), "senses"),
         (PLAN.format(config="tiny").replace("[0, 1]", "3"), "seeds = 3"),
         (PLAN.format(config="tiny").replace("[0, 1]", "[0, -1]"), "seeds"),
@@ -210,6 +226,15 @@ def test_table_and_plot_show_every_row(tmp_path):
     assert [row["row"] for row in rows] == ["baseline", "terms", "late"]
     assert "| baseline | 2 | 32.0 ± 2.0 | 0.320 ± 0.020 |" in table and "| terms | +2.0 ± 1.0 [" in table
     assert (tmp_path / "plot.png").stat().st_size > 5000 and "teachers" not in table
+
+
+def test_the_table_has_means_of_each_condition(tmp_path):
+    for index, one in enumerate(runs := json.loads(json.dumps(RUNS[:3]))):
+        one["conditions"] = {"night": {"car_bev_ap40_moderate": 10.0 + index}}
+    ablation_report.report({"runs": runs}, tmp_path)
+    table = (tmp_path / "table.md").read_text()
+    assert "| BEV | seeds | none | night |" in table
+    assert "| baseline | 2 | 32.0 | 10.5 |" in table and "| terms | 1 | 33.0 | 12.0 |" in table
 
 
 def test_a_table_of_runs_with_several_teachers_notes_it(tmp_path):
