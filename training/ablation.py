@@ -97,8 +97,8 @@ def load_plan(name: str | Path, data: str | None = None) -> Plan:
     base = merged(read_tree(tree["config"])[0], tree.get("common", {}))
     source_tree, split = {"data": {"source": source}}, tree.get("split", EvalOptions.split)
     rows, conditions = [], tuple(tree.get("conditions", ()))
-    for name in conditions:
-        condition_of(name)
+    for further in conditions:
+        condition_of(further)
     for row, changes in tree["rows"].items():
         condition = changes.pop("condition", EvalOptions.condition)
         condition_of(condition)
