@@ -1,4 +1,4 @@
-"""Builds the fuzz targets, runs two at a time, and prints a table; exits with 1 where one has a finding."""
+"""Builds the fuzz targets, runs two at a time, and prints a row for each; exits with 1 where one has a finding."""
 
 from __future__ import annotations
 
@@ -58,9 +58,12 @@ def main() -> int:
     FOUND.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={arguments.seconds}", *([f"-runs={arguments.runs}"] if arguments.runs else [])]
     limits += [f"-seed={arguments.seed}"] if arguments.seed else []
+    print(f"\n{'target':<20}{'executions':>12}{'exec/s':>9}{'new units':>11}{'MiB':>6}{'findings':>10}", flush=True)
+    outcomes = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(pool.map(lambda name: run(name, command_of(name), limits), names))
-    print_table(outcomes)
+        for outcome in pool.map(lambda name: run(name, command_of(name), limits), names):
+            outcomes.append(outcome)
+            print_row(outcome)
     return report([outcome for outcome in outcomes if outcome.failed()], command_of)
 
 
@@ -144,12 +147,11 @@ def environment() -> dict[str, str]:
     return {"ASAN_OPTIONS": "quarantine_size_mb=64", **os.environ, "TMPDIR": str(folder)}
 
 
-def print_table(outcomes: list[Outcome]) -> None:
-    print(f"\n{'target':<20}{'executions':>12}{'exec/s':>9}{'new units':>11}{'MiB':>6}{'findings':>10}")
-    for outcome in outcomes:
-        counts = [outcome.number(f"{name}") for name in ("number_of_executed_units", "average_exec_per_sec")]
-        counts += [outcome.number("new_units_added"), outcome.number("peak_rss_mb")]
-        print(f"{outcome.target:<20}{counts[0]:>12}{counts[1]:>9}{counts[2]:>11}{counts[3]:>6}{outcome.failed():>10d}")
+def print_row(outcome: Outcome) -> None:
+    counts = [outcome.number(name) for name in ("number_of_executed_units", "average_exec_per_sec")]
+    counts += [outcome.number("new_units_added"), outcome.number("peak_rss_mb")]
+    cells = f"{counts[0]:>12}{counts[1]:>9}{counts[2]:>11}{counts[3]:>6}{outcome.failed():>10d}"
+    print(f"{outcome.target:<20}{cells}", flush=True)
 
 
 def report(failed: list[Outcome], command_of: Callable[[str], list[str]]) -> int:
