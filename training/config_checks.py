@@ -89,6 +89,8 @@ def _check_distill(config: Config) -> Problems:
         yield problem, 'set radar, fused or response, or unlabelled_truth = "teacher"'
     if config.data.has_unlabelled and config.data.unlabelled_truth == "teacher" and not distill.active:
         yield '[data] unlabelled_truth = "teacher", and [distill] has no teacher', "set inherit = true, or a term"
+    if not 0 <= config.data.labelled_share < 1:
+        yield f"[data] labelled_share = {config.data.labelled_share}", "give a share from 0 to below 1"
     if distill.groups and ("fused" not in distill.levels or config.model.bev_channels % 2):
         yield "[distill] groups splits the channels of the fused map", 'add "fused" to levels, with even bev_channels'
 

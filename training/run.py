@@ -25,9 +25,10 @@ from imkd_edge.training.data import ORDER, FrameDataset, collate, measure_contra
 from imkd_edge.training.engine import make_optimizer, train_one_epoch
 from imkd_edge.training.events import Events
 from imkd_edge.training.pace import Pace
-from imkd_edge.training.sampling import class_shares, epoch_order
+from imkd_edge.training.sampling import class_shares, epoch_order, with_labelled_share
 from imkd_edge.training.sections import TrainConfig
 from imkd_edge.training.stages import Stage
+from imkd_edge.training.unlabelled import is_labelled
 from imkd_edge.training.validation import Best, Validation
 
 
@@ -68,7 +69,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(stage.device.type, enabled=settings.train.precision == "float16")
         self.model = distributed.wrap(stage)
         self.contract: str | None = None  # JSON of what a student is trained on
-        self.shares: np.ndarray | None = None  # of the frames in an epoch, see class_shares
+        self.shares: np.ndarray | None = None  # of the frames in an epoch; None: each once
         self.batches: list[list[int]] = []  # of the current epoch; the loader, whose workers persist, reads this list
 
     @property
@@ -159,8 +160,7 @@ class Run:
         """Reads the data once, in the source's order, prepares a new stage and returns the loader of batches."""
         # Samples, then the features of a frozen backbone, go to memory or to the cache.
         self.dataset.load(progress)
-        if self.settings.data.balance:
-            self.shares = class_shares(self.dataset.class_names())
+        self.shares = self._shares()
         if self.contract is None and self.stage.name == STUDENT and distributed.rank() == 0:
             self.contract = measure_contract(self.dataset).to_json()
         self.dataset.sensors, self.dataset.radar = self.stage.sensors, self.stage.radar
@@ -202,6 +202,16 @@ class Run:
         self.epoch += 1
         losses = {k: round(v, 5) for k, v in means.items()}
         return {"epoch": self.epoch, "losses": losses, **pace.line(len(self.batches))}
+
+    def _shares(self) -> np.ndarray | None:
+        """Of each frame in an epoch, as [data] says; None: each once."""
+        data, count = self.settings.data, len(self.dataset)
+        shares = class_shares(self.dataset.class_names()) if data.balance else None
+        labelled = np.array([is_labelled(name) for name in self.dataset.names])
+        if not data.labelled_share or labelled.all():  # a teacher's stage has labelled frames alone
+            return shares
+        even = np.full(count, 1 / count)
+        return with_labelled_share(even if shares is None else shares, labelled, data.labelled_share)
 
     def save(self) -> None:
         """Writes the checkpoint of the folder."""

@@ -1,4 +1,4 @@
-"""Order of the frames of an epoch: each once, or drawn so that every class is in equally many of them."""
+"""Order of the frames of an epoch: each once, or drawn by shares of the classes, or of the labelled frames."""
 
 from __future__ import annotations
 
@@ -28,6 +28,16 @@ def class_shares(labels: Sequence[Collection[str]]) -> np.ndarray:
         for name in group:
             counts[name] = counts.get(name, 0) + 1
     return np.array([sum(1 / counts[name] for name in group) for group in groups]) / len(counts)
+
+
+def with_labelled_share(shares: np.ndarray, labelled: np.ndarray, share: float) -> np.ndarray:
+    """The shares scaled so that the labelled frames have `share` of the epoch together, and the others the rest.
+
+    Args:
+        shares: (N,), sum 1.
+        labelled: (N,) bool, of both kinds.
+    """
+    return shares * np.where(labelled, share / shares[labelled].sum(), (1 - share) / shares[~labelled].sum())
 
 
 def epoch_order(count: int, rng: np.random.Generator, shares: np.ndarray | None = None) -> list[int]:

@@ -35,6 +35,7 @@ class DataConfig:
     unlabelled_split: str = "all"
     unlabelled_truth: str = "none"  # what they teach beside the terms, one of UNLABELLED_TRUTHS
     unlabelled_score: float = 0.3  # least score of an object that the teacher finds
+    labelled_share: float = 0.0  # of an epoch's frames, labelled ones drawn the oftener; 0: each frame once
     sensors: str = "both"  # inputs of the student, one of SENSORS
     # The dataset's label -> the spec's class; labels not listed are background.
     classes: dict[str, str] = field(default_factory=dict)

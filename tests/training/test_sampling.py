@@ -12,7 +12,7 @@ from helpers import killed_after_the_first_save, write_toy_config
 from imkd_edge.options import TrainOptions
 from imkd_edge.training.config import load_config
 from imkd_edge.training.program import open_dataset, train
-from imkd_edge.training.sampling import class_shares, epoch_order
+from imkd_edge.training.sampling import class_shares, epoch_order, with_labelled_share
 
 LABELS = st.lists(st.sets(st.sampled_from(["car", "bus", "cone"])), min_size=1, max_size=60)
 
@@ -49,6 +49,14 @@ def test_without_balance_the_order_is_a_permutation():
     assert sorted(epoch_order(50, np.random.default_rng(1))) == list(range(50))
     expected = np.random.default_rng([0, 0, 3]).permutation(50).tolist()  # as runs before this key had it
     assert epoch_order(50, np.random.default_rng([0, 0, 3])) == expected
+
+
+def test_labelled_frames_have_their_share_of_an_epoch_and_keep_their_proportions():
+    labelled = np.array([True] * 3 + [False] * 17)
+    shares = with_labelled_share(np.array([0.02, 0.04, 0.04] + [0.9 / 17] * 17), labelled, 0.5)
+    assert shares[:3] == pytest.approx([0.1, 0.2, 0.2]) and shares[3:] == pytest.approx([0.5 / 17] * 17)
+    times = Counter(epoch_order(20, np.random.default_rng(0), shares))
+    assert sum(times[index] for index in range(3)) == 10
 
 
 def test_a_run_draws_balanced_epochs_and_resumes_them(tmp_path):

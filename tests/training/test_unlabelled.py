@@ -8,13 +8,14 @@ from helpers import DISTIL, save_untrained_teacher, write_toy_config
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
-from imkd_edge.training import program
+from imkd_edge.training import program, run
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import collate
 from imkd_edge.training.losses import detection_losses, gaussian_focal
 from imkd_edge.training.mix import mix_batch
 from imkd_edge.training.program import open_dataset, train, with_unlabelled
 from imkd_edge.training.run import Run
+from imkd_edge.training.sampling import epoch_order
 from imkd_edge.training.stages import StudentStage
 from imkd_edge.training.unlabelled import PREFIX, PartlyLabelled, is_labelled
 
@@ -159,3 +160,20 @@ def test_unlabelled_frames_without_a_term_are_refused(tmp_path):
     with pytest.raises(Error, match="no term that teaches") as error:
         program.train(config, TrainOptions(out=tmp_path / "run", unlabelled="synth:7"))
     assert error.value.code == "E0601" and not (tmp_path / "run").exists()
+
+
+def test_a_student_sees_labelled_frames_as_often_as_asked_and_a_teacher_each_once(config, tmp_path, monkeypatch):
+    orders = []
+    monkeypatch.setattr(run, "epoch_order", lambda *arguments: orders.append(epoch_order(*arguments)) or orders[-1])
+    changes = ["data.labelled_share=0.75"]
+    train(config, TrainOptions(out=tmp_path / "run", changes=changes, unlabelled="synth:7"))
+    teacher, student = orders[0], orders[-1]  # eight labelled frames, then eight others
+    assert sorted(teacher) == list(range(8)) and len(student) == 16
+    assert all(student.count(index) in (1, 2) for index in range(8))  # 1.5 times: 12 of 16 frames
+    assert all(student.count(index) in (0, 1) for index in range(8, 16))
+
+
+@pytest.mark.parametrize("share", ["1", "-0.1", "nan"])
+def test_a_share_of_labelled_frames_is_from_zero_to_below_one(share, config):
+    with pytest.raises(Error, match="labelled_share"):
+        load_config(config, ["data.unlabelled=synth:7", f"data.labelled_share={share}"])
