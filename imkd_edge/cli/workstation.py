@@ -92,11 +92,13 @@ def register(app: typer.Typer) -> None:
 def train(
     config: Annotated[
         str,
-        typer.Argument(help="TOML file, or tiny, tiny-t4, astyx-lite, astyx-taught, r18-nuscenes or r50-nuscenes."),
+        typer.Argument(
+            help="TOML file, or tiny, tiny-t4, astyx-lite, astyx-taught, r18-nuscenes, r50-nuscenes or r50-imkd."
+        ),
     ],
     options: TrainOptions,
     ablation: Annotated[
-        bool, typer.Option("--ablation", help="CONFIG is a plan: astyx, astyx-fold, astyx-long, astyx-second, synth.")
+        bool, typer.Option("--ablation", help="CONFIG is a plan: a file, or one of training/ablations, such as astyx.")
     ] = False,
     row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",

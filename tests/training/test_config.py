@@ -107,7 +107,7 @@ def test_sections_that_contradict_each_other_are_refused(section, key, value, pr
     assert error.value.code == "E0601"
 
 
-@pytest.mark.parametrize("name", ["r50-nuscenes", "r18-nuscenes"])
+@pytest.mark.parametrize("name", ["r50-nuscenes", "r18-nuscenes", "r50-imkd"])
 def test_the_papers_configuration_equals_the_published_one(name):
     spec = load_config(name).spec
     assert (spec.image.width, spec.image.height, spec.image.stride, spec.cameras) == (704, 256, 16, 6)
@@ -120,6 +120,13 @@ def test_the_papers_configuration_equals_the_published_one(name):
     assert groups[4] == ["motorcycle", "bicycle"]
     squared = [next(c.nms_radius for c in spec.head.classes if c.group == g) ** 2 for g in range(6)]
     assert squared == pytest.approx([4, 12, 10, 1, 0.85, 0.175], rel=1e-2)
+
+
+def test_what_is_called_imkd_has_its_terms_and_the_recipe_that_won_has_none():
+    imkd, recipe = load_config("r50-imkd").distill, load_config("r50-nuscenes").distill
+    assert imkd.radar and imkd.fused and imkd.label and imkd.response and not imkd.inherit
+    assert recipe.inherit and not recipe.has_terms
+    assert load_config("r18-nuscenes").distill == recipe == load_config("tiny-t4").distill
 
 
 def test_backbone_weights_load_from_a_local_file(tmp_path):
