@@ -196,15 +196,20 @@ SensorRig SensorRig::from_json(const std::string& text) {
   return rig.orthonormalised();
 }
 
+constexpr std::size_t kMaxRig = 1 << 20;  // bytes; a rig of 64 cameras has a tenth
+
 static std::string text_of(const std::string& path) {
   constexpr const char* kFix = "give the path of a rig JSON file";
   std::ifstream file(path, std::ios::binary);
   if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, kFix);
-  try {
-    return {std::istreambuf_iterator<char>(file), {}};
-  } catch (const std::ios_base::failure&) {  // a folder, or a failing disk
+  std::string text(kMaxRig + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (file.bad())  // a folder, or a failing disk
     throw Error(Code::source_missing_file, "the rig file cannot be read", path, kFix);
-  }
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.size() > kMaxRig)
+    throw Error(Code::rig_bad_value, "the rig file has more than " + std::to_string(kMaxRig) + " bytes", path, kFix);
+  return text;
 }
 
 SensorRig SensorRig::load(const std::string& path) {

@@ -193,6 +193,17 @@ def test_a_rig_is_read_from_a_file(tmp_path: File) -> None:
         assert (caught.value.code, caught.value.where) == ("E0302", str(nothing))
 
 
+def test_a_rig_file_without_end_is_refused_and_one_of_the_largest_size_is_read(tmp_path: File) -> None:
+    path = tmp_path / "rig.json"
+    path.write_text(make_rig().to_json().ljust(2**20))
+    assert SensorRig.load(path) == make_rig()
+    path.write_text(make_rig().to_json().ljust(2**20 + 1))
+    for endless in (path, "/dev/zero"):
+        with pytest.raises(Error, match="more than 1048576 bytes") as error:
+            SensorRig.load(endless)
+        assert error.value.code == "E0214"
+
+
 def edited(matrix: np.ndarray, row: int, column: int, value: float) -> list[list[float]]:
     matrix = matrix.copy()
     matrix[row, column] = value
