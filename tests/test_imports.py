@@ -20,6 +20,7 @@ LATE = {
     "cryptography",
     "rosbags",
     "mcap",
+    "av",
     "foxglove",
     "google.protobuf",
     *HEAVY,

@@ -9,16 +9,17 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ImageMessage:
-    """An image, compressed or not."""
+    """An image, compressed or not, or a packet of a video."""
 
     stamp_ns: int
     frame: str  # of TF
-    encoding: str  # bgr8, yuyv, ...; empty: JPEG or PNG
+    encoding: str  # bgr8, yuyv, ...; empty: JPEG or PNG; of a packet its video's: h264, ...
     data: np.ndarray | memoryview | bytes
     width: int = 0
     height: int = 0
     step: int = 0  # bytes a row
     big_endian: bool = False
+    packet: bool = False  # of a video
 
 
 @dataclass(frozen=True)

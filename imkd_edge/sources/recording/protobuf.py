@@ -18,6 +18,7 @@ from imkd_edge.sources.recording.messages import (
     Transform,
     TransformsMessage,
 )
+from imkd_edge.sources.recording.packets import video_format
 from imkd_edge.sources.recording.ros import structured
 
 POINT_TYPES = {1: "u1", 2: "i1", 3: "u2", 4: "i2", 5: "u4", 6: "i4", 7: "f4", 8: "f8"}  # PackedElementField
@@ -37,6 +38,10 @@ def _raw_image(m: Any) -> ImageMessage:
 
 def _compressed(m: Any) -> ImageMessage:
     return ImageMessage(*_head(m), "", m.data)
+
+
+def _video(m: Any) -> ImageMessage:
+    return ImageMessage(*_head(m), video_format(m.format), m.data, packet=True)
 
 
 def _calibration(m: Any) -> CalibrationMessage:
@@ -117,6 +122,7 @@ def _odometry(m: Any) -> OdometryMessage:
 _DECODERS: dict[str, tuple[str, Callable[[Any], Message]]] = {
     "foxglove.RawImage": ("image", _raw_image),
     "foxglove.CompressedImage": ("image", _compressed),
+    "foxglove.CompressedVideo": ("image", _video),
     "foxglove.CameraCalibration": ("calibration", _calibration),
     "foxglove.PointCloud": ("cloud", _cloud),
     "foxglove.FrameTransform": ("transforms", _one_transform),

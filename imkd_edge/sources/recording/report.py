@@ -107,6 +107,8 @@ def _content(topic: Topic) -> str:
     message = topic.example
     if isinstance(message, CloudMessage):
         return f"{len(message.points)} points: {', '.join(message.points.dtype.names or ())}"
+    if isinstance(message, ImageMessage) and message.packet:
+        return f"{message.encoding} video, {len(message.data)} bytes"
     if isinstance(message, ImageMessage):
         size = f"{message.width} x {message.height} {message.encoding}"
         return size if message.encoding else f"compressed, {len(message.data)} bytes"

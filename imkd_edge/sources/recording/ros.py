@@ -19,6 +19,7 @@ from imkd_edge.sources.recording.messages import (
     Transform,
     TransformsMessage,
 )
+from imkd_edge.sources.recording.packets import CODECS, video_format
 
 # of radar_msgs 0.2 (github.com/ros-perception/radar_msgs)
 RETURN = np.dtype([(name, "f4") for name in ("range", "azimuth", "elevation", "doppler_velocity", "amplitude")])
@@ -38,7 +39,17 @@ def _image(m: Any) -> ImageMessage:
 
 
 def _compressed(m: Any) -> ImageMessage:
-    return ImageMessage(*_head(m.header), "", m.data)
+    form = video_format(m.format)  # some drivers publish packets of a video so
+    packet = form in CODECS
+    return ImageMessage(*_head(m.header), form if packet else "", m.data, packet=packet)
+
+
+def _ffmpeg_packet(m: Any) -> ImageMessage:
+    return ImageMessage(*_head(m.header), video_format(m.encoding), m.data, packet=True)
+
+
+def _foxglove_video(m: Any) -> ImageMessage:
+    return ImageMessage(_time(m.timestamp), m.frame_id.lstrip("/"), video_format(m.format), m.data, packet=True)
 
 
 def _camera_info(m: Any) -> CalibrationMessage:
@@ -122,6 +133,8 @@ SCAN = "radar_msgs/msg/RadarScan"
 _DECODERS: dict[str, tuple[str, Callable[[Any], Message]]] = {
     "sensor_msgs/msg/Image": ("image", _image),
     "sensor_msgs/msg/CompressedImage": ("image", _compressed),
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": ("image", _ffmpeg_packet),
+    "foxglove_msgs/msg/CompressedVideo": ("image", _foxglove_video),
     "sensor_msgs/msg/CameraInfo": ("calibration", _camera_info),
     "sensor_msgs/msg/PointCloud2": ("cloud", _cloud),
     "tf2_msgs/msg/TFMessage": ("transforms", _tf),

@@ -21,6 +21,7 @@ from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic, re
 from imkd_edge.sources.recording.messages import CloudMessage, ImageMessage
 from imkd_edge.sources.recording.motion import motion_of
 from imkd_edge.sources.recording.open import open_container
+from imkd_edge.sources.recording.packets import PacketVideo
 from imkd_edge.sources.recording.poses import Odometry
 from imkd_edge.sources.recording.radar import Fields, lidar_points, radar_points
 from imkd_edge.sources.recording.topic_map import CameraTopic, RadarTopic, TopicMap, read_map, with_options
@@ -212,12 +213,12 @@ class _Builder:
     def _image_reader(self, topic: Topic, name: str, camera: CameraTopic) -> Any:
         where = f"{self.path}, {camera.topic}"
 
-        def read(row: int) -> np.ndarray:
-            message = self._message(topic, row, Code.source_bad_image, where)
-            assert isinstance(message, ImageMessage)
-            return to_rgb(message, where, camera.bits)
+        def message(row: int) -> ImageMessage:
+            return self._message(topic, row, Code.source_bad_image, where)
 
-        return read
+        if getattr(topic.example, "packet", False):
+            return PacketVideo(message, where).read
+        return lambda row: to_rgb(message(row), where, camera.bits)
 
     def _radar_reader(self, topic: Topic, name: str, radar: RadarTopic) -> Any:
         where = f"{self.path}, {radar.topic}"
