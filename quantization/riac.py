@@ -14,7 +14,7 @@ from imkd_edge.quantization.calibrate import radar_collection
 from imkd_edge.quantization.radar_weight import OWN, blend
 from imkd_edge.quantization.state import Calibration
 
-SHARES = (0.75, 0.5, 0.25)  # of the map in the weight, tried in this order
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of the map in the weight, tried in this order
 ALLOWED = 1.05  # the loss, by that without a map
 
 Solve = Callable[[Calibration, Method], Solved]

@@ -116,9 +116,9 @@ def test_a_blend_is_linear_in_the_share(calibration: Calibration, radar: Any) ->
 
 
 @pytest.mark.parametrize(("losses", "share"), [
-    ({0.0: 1.0, 0.75: 1.04}, 0.75),
-    ({0.0: 1.0, 0.75: 1.06, 0.5: 1.05}, 0.5),
-    ({0.0: 1.0, 0.75: 2.0, 0.5: 2.0, 0.25: 2.0}, 0.0),
+    ({0.0: 1.0, 1.0: 1.04}, 1.0),
+    ({0.0: 1.0, 1.0: 1.06, 0.75: 1.06, 0.5: 1.05}, 0.5),
+    ({0.0: 1.0, 1.0: 2.0, 0.75: 2.0, 0.5: 2.0, 0.25: 2.0}, 0.0),
 ])  # fmt: skip
 def test_the_share_is_the_largest_that_keeps_the_loss(
     few: Calibration, radar: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, losses: dict, share: float
