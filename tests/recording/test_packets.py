@@ -199,8 +199,9 @@ def test_a_recording_of_video_gives_the_pictures_of_its_cameras(make: Any, tmp_p
         frames = source[source.names[number]].frames
         assert len(frames) == len(lumas)
         for camera, luma in lumas.items():
-            np.testing.assert_allclose(frames[camera.lower()], rgb_of(luma[number]), atol=1.01)
+            assert luma[number].std() > 20
+            assert_shows(frames[camera.lower()], luma[number])
 
 
 def grey(pixels: np.ndarray) -> np.ndarray:
-    return np.clip(16 + np.round(pixels[..., 1] * 219 / 255), 16, 235).astype(np.uint8)
+    return np.round(16 + pixels[..., 1].astype(float) * 219 / 255).astype(np.uint8)
