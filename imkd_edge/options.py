@@ -134,6 +134,9 @@ class BuildOptions:
     timing_cache: Annotated[
         Path | None, Option("Kernel times of earlier builds: read, then written.", metavar="FILE")
     ] = None
+    precision: Annotated[
+        str, Option("Of what is not INT8: float16, or float32, which is slower; softmax is always float32.")
+    ] = "float16"
     io: Annotated[
         str,
         Option(
@@ -265,9 +268,6 @@ class QuantizeOptions:
     collection: Annotated[
         Path | None, Option("File of the histograms, for an interrupted pass to continue; beside OUT by default.")
     ] = None
-    typing: Annotated[
-        str, Option("Of the float rest: float32, or float16 for TensorRT; the other form lies beside it.")
-    ] = "float32"
     evaluate: Annotated[
         str | None, Option("Measure the float and the INT8 bundle on this split of the source, for the model card.")
     ] = None

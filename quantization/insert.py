@@ -23,7 +23,7 @@ class Scales:
 
 
 def step(amax: float | np.ndarray, levels: int) -> np.ndarray:
-    """The scale with which `levels` steps reach amax: float32, exact in float16, so that both typings share it."""
+    """The scale with which `levels` steps reach amax: float32 and exact in float16, hence the same in either."""
     return np.maximum(np.asarray(amax, np.float64) / levels, SMALLEST).astype(np.float16).astype(np.float32)
 
 

@@ -28,14 +28,12 @@ from imkd_edge.progress import Bar
 from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
 from imkd_edge.quantization.graph import resolve_layers
-from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
 from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
 
-TYPINGS = ("float32", "float16")
 DEFAULTS = QuantizeOptions()
 
 
@@ -47,22 +45,11 @@ class Recipe:
         method: of the scales.
         training: after the method; None: post-training quantization only.
         correct: also correct weights and biases, behind the ranges; needs the outputs' sensitivity.
-        typing: of the operators between the integers, float32 (for ONNX Runtime) or float16 (for TensorRT, strongly
-            typed).
-
-    Raises:
-        Error: spec_bad_value for another typing.
     """
 
     method: Method
     training: Training | None = None
-    typing: str = "float32"
     correct: bool = False
-
-    def __post_init__(self) -> None:
-        if self.typing not in TYPINGS:
-            fix = f"choose one of: {', '.join(TYPINGS)}"
-            raise Error(Code.spec_bad_value, f"no typing {self.typing!r}", "--typing", fix)
 
     @classmethod
     def of(cls, options: QuantizeOptions) -> Recipe:
@@ -81,7 +68,7 @@ class Recipe:
         training = None
         if options.qat or options.refine:
             training = Training(options.steps, seed=options.seed, weights=options.qat)
-        return cls(method, training, options.typing, training is None and not options.no_correct)
+        return cls(method, training, training is None and not options.no_correct)
 
 
 def quantize(
@@ -262,15 +249,10 @@ def write(
     metrics: Mapping[str, Any] = {},
     accepted: Accepted | None = None,
 ) -> Bundle:
-    """Writes the INT8 bundle; the parts in the other typing and the tables of scales are further files in it."""
+    """Writes the INT8 bundle; the tables of scales are further files in it."""
     bundle = calibration.bundle
-    typed = {
-        "float32": {name: _file(part.model, calibration.parts[name].stored_half) for name, part in parts.items()},
-        "float16": {name: to_half(part.model).SerializeToString() for name, part in parts.items()},
-    }
-    files, other = typed[recipe.typing], next(typing for typing in TYPINGS if typing != recipe.typing)
-    extra = {f"{name}.{other}.onnx": data for name, data in typed[other].items()}
-    extra |= {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
+    files = {name: _file(part.model, calibration.parts[name].stored_half) for name, part in parts.items()}
+    extra = {f"{name}.cache": calibration_cache(part.shared) for name, part in parts.items()}
     extra["scales.json"] = overrides({name: _plain(part) for name, part in parts.items()})
     provenance = {**bundle.manifest["provenance"], "quantization": _card(calibration, parts, recipe, accepted)}
     drive, provenance["golden"] = _golden_drive(calibration)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ class Study:
         return result["engines"]["onnxruntime"]["fidelity"]
 
     def calibrators(self) -> None:
-        """The float bundle, every method at every width, one in the float16 typing, the default refined and trained."""
+        """The float bundle, every method at every width, the default refined and trained."""
         self.row("float", lambda: self.calibration.bundle)
         for method in methods(self._run.bits, self._run.methods):
             reference = method == Method()
@@ -155,9 +155,6 @@ class Study:
                 self.result["speed"] = speed(self.calibration.bundle, bundle, self._run.threads)
             if method.sensitive and method.equalise:
                 self.row(f"{label(method)}, not corrected", self._maker(Recipe(method)), **asdict(method))
-            if reference and self._run.halves:
-                half = self._maker(replace(recipe_of(method), typing="float16"))
-                self.row(f"{label(method)}, float16 typing", half, **asdict(method))
         for bits, (steps, weights) in product(self._run.bits, ((self._run.refine, False), (self._run.qat, True))):
             if steps:
                 self.trained(Method("fisher", bits), Training(steps, seed=self._seed, weights=weights))
@@ -248,7 +245,7 @@ class Study:
         return correct(self.calibration, solved, self._run.threads, bar, weight)
 
     def _write(self, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None = None) -> Bundle:
-        return write(self.calibration, parts, self._folder / f"{recipe.typing}.imkd", recipe, accepted=accepted)
+        return write(self.calibration, parts, self._folder / "int8.imkd", recipe, accepted=accepted)
 
     def _maker(
         self, recipe: Recipe, collection: Collection | None = None, weight: RadarWeight | None = None

@@ -39,7 +39,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--threads", type=int, default=0)
     add("--bits", type=int, nargs="+", default=[8, 6])
     add("--methods", nargs="+", default=None, help="only these calibrators")
-    add("--halves", action="store_true", help="also the float16 typing of fisher at 8 bits")
     add("--qat", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of training")
     add("--refine", type=int, default=0, metavar="STEPS", help="also fisher with so many steps of refining its scales")
     add(

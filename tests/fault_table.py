@@ -134,7 +134,7 @@ UNSEEN_FAULTS = """\
 - **A pose that stands still, without a twist beside it.** It is that of a parked vehicle; it is not compared with the
   radars' velocities.
 - **An image too dark for the model.** It is `ok` while it shows something, though a model that knows daylight only is
-  better off without it ([training](../../training/README.md#robustness-of-the-shipped-models)).
+  better off without it ([training](../../training/results/README.md#robustness-of-the-shipped-models)).
 - **One radar whose values are all at their limits**: W0102 and W0103 are about the radars together.
 - **A partly covered camera**, and at night one that sees only lights smaller than a thirty-second of the image's width
   and height: an image counts as flat, and is left out, where 95 % of the pixels lie within four grey levels and no

@@ -99,5 +99,6 @@ _NEEDS: dict[str, list[Callable[[], Missing | None]]] = {
         _native("tensorrt", "build the core where CMake finds NvInfer.h (TENSORRT_ROOT)"),
         _library,
         _package("tensorrt", 'for build-engine: pip install "imkd-edge[tensorrt]"'),
+        _package("onnx", "for build-engine: pip install onnx"),
     ],
 }

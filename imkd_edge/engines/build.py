@@ -1,6 +1,7 @@
 """Builds TensorRT engines from a bundle's ONNX parts on the machine that runs them; for TensorRT 10.3 to 11.
 
-The network is strongly typed: dtypes and Q/DQ pairs come from the ONNX file, without a calibrator or precision flags.
+The network is strongly typed: dtypes and Q/DQ pairs come from the ONNX part, without a calibrator or precision flags. A
+bundle's parts are float32 outside their Q/DQ pairs, so that every engine runs them; they are written in float16 here.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ BUILDERS = (
     "tensorrt",
     "tensorrt_rtx",
 )  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
+PRECISIONS = ("float16", "float32")
 NO_GPU = Gpu("none", "none", "none", "none")
 
 
@@ -55,19 +57,18 @@ def build_engines(
         "timing_cache"}; "why" lists the reasons for building, "seconds" is the time of build and check.
 
     Raises:
-        Error: spec_bad_value for another io, engine_unavailable without the package, device_unavailable without a GPU
-            or that DLA core, engine_load for an error of TensorRT, write_failed for an error of the disk.
+        Error: spec_bad_value for another io or precision, engine_unavailable without a package, device_unavailable
+            without a GPU or that DLA core, engine_load for an error of TensorRT, write_failed for one of the disk.
     """
     # 1. check options, package and machine
-    if options.io not in IO:
-        fix = f"choose one of: {', '.join(IO)}"
-        raise Error(Code.spec_bad_value, f"no form of tensors {options.io!r}", "--io", fix)
+    _require("form of tensors", options.io, IO, "--io")
+    _require("precision", options.precision, PRECISIONS, "--precision")
     bundle = Bundle.load(bundle)
     trt = _package(options.builder)
     gpu = _gpu(options.builder)
     # 2. build each part whose key differs
     folder = Path(options.out) if options.out is not None else engine_folder(bundle)
-    flags = {"dla": options.dla, "io": options.io, "workspace_mb": options.workspace_mb}
+    flags = {name: getattr(options, name) for name in ("dla", "io", "precision", "workspace_mb")}
     engines = []
     for part in PARTS:
         onnx, content = bundle.file(f"{part}.onnx"), bundle.read(f"{part}.onnx")
@@ -87,7 +88,7 @@ def _build_part(onnx: Path, content: bytes, engine: Path, key: dict[str, Any], b
     start = time.monotonic()
     warnings: list[str] = []
     if reasons := mismatches(engine, key):
-        data, warnings = build.run(content, str(onnx))
+        data, warnings = build.run(build.typed(content, str(onnx)), str(onnx))
         store(engine, data, key)
     return {
         "part": onnx.stem,
@@ -99,6 +100,11 @@ def _build_part(onnx: Path, content: bytes, engine: Path, key: dict[str, Any], b
         "warnings": warnings,
         "key": key,
     }
+
+
+def _require(what: str, value: str, allowed: tuple[str, ...], where: str) -> None:
+    if value not in allowed:
+        raise Error(Code.spec_bad_value, f"no {what} {value!r}", where, f"choose one of: {', '.join(allowed)}")
 
 
 def _package(builder: str) -> Any:
@@ -133,6 +139,23 @@ class _Build:
         self._cache = None if options.timing_cache is None else Path(options.timing_cache)
         self._messages: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
+
+    def typed(self, part: bytes, where: str) -> bytes:
+        """The ONNX part in the precision of the options; arguments as those of `run`."""
+        if self._options.precision == "float32":
+            return part
+        try:
+            from imkd_edge.engines.half import half_bytes
+        except ImportError as error:
+            fix = "pip install onnx, or --precision float32, which is slower"
+            raise Error(
+                Code.engine_unavailable, f"float16 needs the package onnx: {error}", "--precision", fix
+            ) from error
+        try:
+            return half_bytes(part)
+        except Exception as error:  # onnx has no common base of what it raises
+            problem = f"cannot write this part in float16: {str(error).strip()}"
+            raise Error(Code.engine_load, problem, where, "build it with --precision float32") from error
 
     def run(self, onnx: bytes, where: str) -> tuple[bytes, list[str]]:
         """Builds one engine.

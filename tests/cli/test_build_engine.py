@@ -9,22 +9,24 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from conftest import NO_TENSORRT
 from fake_tensorrt import FakeTensorRT
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from helpers import write_random_bundle
+from helpers import without_package, write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
 from imkd_edge.engines.build import engine_folder
 from imkd_edge.engines.gpu import Gpu
+from imkd_edge.engines.half import to_half
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BuildOptions
-from imkd_edge.quantization.half import to_half
 
 ORIN = Gpu("Orin", "87", "12.6", "540.4.0")
 
@@ -187,10 +189,71 @@ def test_progress_receives_nested_phases_from_start_to_finish(rtx: Any, random_b
 def test_network_is_strongly_typed_without_precision_flags(
     fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
 ) -> None:
-    build_engines(random_bundle, tmp_path)
+    build_engines(random_bundle, tmp_path, precision="float32")
     assert fake.network_flags == [1 << fake.NetworkDefinitionCreationFlag.STRONGLY_TYPED] * 2
     assert [config.flags for config in fake.configs] == [set(), set()]
     assert [fake.parsed[i] for i in range(2)] == [(random_bundle / f"{part}.onnx").read_bytes() for part in PARTS]
+
+
+# ---- precision ----
+@pytest.mark.parametrize("name", ["tiny", "astyx-lite"])
+def test_a_bundle_is_built_in_float16_and_keeps_its_outputs(fake: FakeTensorRT, name: str, tmp_path: Path) -> None:
+    """What TensorRT parses: convolutions compute in float16, and the outputs are those of the part (NMSE 1e-3)."""
+    build_engines(name, tmp_path)
+    for part, parsed in zip(PARTS, fake.parsed, strict=True):
+        half = onnx.load_from_string(parsed)
+        inferred = onnx.shape_inference.infer_shapes(half, strict_mode=True).graph
+        types = {item.name: item.type.tensor_type.elem_type for item in inferred.value_info}
+        convolutions = [node for node in half.graph.node if node.op_type == "Conv"]
+        assert convolutions and {types[node.output[0]] for node in convolutions} == {TensorProto.FLOAT16}
+        check_outputs(Bundle.load(name).read(f"{part}.onnx"), parsed)
+
+
+def check_outputs(part: bytes, half: bytes) -> None:
+    sessions = [ort.InferenceSession(model, providers=["CPUExecutionProvider"]) for model in (part, half)]
+    random = np.random.default_rng(0)
+    inputs = {item.name: random.uniform(0, 1, item.shape).astype(np.float32) for item in sessions[0].get_inputs()}
+    for exact, value in zip(*(session.run(None, inputs) for session in sessions), strict=True):
+        assert value.dtype == np.float32 and ((value - exact) ** 2).sum() < 1e-3 * (exact**2).sum()
+
+
+def test_an_int8_part_keeps_its_integers_in_float16() -> None:
+    """Scales of a quantized bundle are numbers of float16, so that the pairs round alike (tests/quantization)."""
+    weight, scale = np.array([[[[3]]]], np.int8), np.array(0.25, np.float16).astype(np.float32)
+    constants = [numpy_helper.from_array(value, key) for key, value in [("q", weight), ("s", scale)]]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 4, 4]) for name in ("x", "y")]
+    nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"]), helper.make_node("Conv", ["x", "w"], ["y"])]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", info[:1], info[1:], constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    half = to_half(model)
+    stored = {item.name: numpy_helper.to_array(item) for item in half.graph.initializer}
+    assert stored["q"].dtype == np.int8 and stored["s_half"] == np.float16(0.25)
+
+
+def test_float16_without_onnx_is_refused_and_says_what_to_install(
+    fake: FakeTensorRT, run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path, tmp_path: Path
+) -> None:
+    monkeypatch.delitem(sys.modules, "imkd_edge.engines.half")
+    without_package(monkeypatch, "onnx")
+    outcome = run("build-engine", random_bundle, "--out", tmp_path)
+    assert (
+        outcome.code == 3 and "E0501" in outcome.stderr and "pip install onnx, or --precision float32" in outcome.stderr
+    )
+    assert run("build-engine", random_bundle, "--out", tmp_path, "--precision", "float32").code == 0
+
+
+def test_a_part_that_cannot_be_written_in_float16_is_refused(fake: FakeTensorRT, random_bundle: Path) -> None:
+    with pytest.raises(Error, match="cannot write this part in float16") as error:
+        build_engine._Build(fake, BuildOptions()).typed(b"no part", "camera.onnx")
+    assert error.value.code == "E0502" and "--precision float32" in error.value.fix
+
+
+def test_another_precision_is_refused(fake: FakeTensorRT, run: Any, random_bundle: Path) -> None:
+    outcome = run("build-engine", random_bundle, "--precision", "fp16")
+    assert outcome.code == 2 and "choose one of: float16, float32" in outcome.stderr
 
 
 def test_workspace_and_dla_reach_the_builder(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
@@ -261,7 +324,7 @@ def test_change_of_any_element_of_the_key_builds_again(
     assert built(build_engines(bundle)) == [False, False]
 
 
-@pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}, {"io": "onnx"}])
+@pytest.mark.parametrize("flag", [{"workspace_mb": 64}, {"dla": 0}, {"io": "onnx"}, {"precision": "float32"}])
 def test_change_of_a_build_flag_builds_again(
     fake: FakeTensorRT, random_bundle: Path, tmp_path: Path, flag: dict[str, Any]
 ) -> None:

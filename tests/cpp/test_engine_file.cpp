@@ -40,7 +40,7 @@ class EngineFileTest : public testing::Test {
                  {"driver", "540.4.0"},
                  {"gpu", "Orin"},
                  {"sm", "87"},
-                 {"flags", {{"dla", nullptr}, {"io", "auto"}, {"workspace_mb", 512}}}}},
+                 {"flags", {{"dla", nullptr}, {"io", "auto"}, {"precision", "float16"}, {"workspace_mb", 512}}}}},
                {"engine", {{"sha256", kEngineHash}, {"bytes", 6}}}};
     save();
   }

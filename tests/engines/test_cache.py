@@ -21,7 +21,7 @@ ELEMENTS = {
     "driver": "540.4.0",
     "gpu": "Orin",
     "sm": "87",
-    "flags": {"dla": None, "io": "auto", "workspace_mb": 512},
+    "flags": {"dla": None, "io": "auto", "precision": "float16", "workspace_mb": 512},
 }
 OTHER = {
     "onnx_sha256": "b" * 64,
@@ -30,7 +30,7 @@ OTHER = {
     "driver": "540.5.0",
     "gpu": "NVIDIA Thor",
     "sm": "110",
-    "flags": {"dla": 0, "io": "auto", "workspace_mb": 512},
+    "flags": {"dla": 0, "io": "auto", "precision": "float16", "workspace_mb": 512},
 }
 
 
@@ -74,7 +74,7 @@ def test_an_engine_that_others_can_change_is_built_again(engine: Path, others: i
 
 
 def test_the_order_of_flags_is_no_difference(engine: Path) -> None:
-    assert mismatches(engine, key(flags={"workspace_mb": 512, "io": "auto", "dla": None})) == []
+    assert mismatches(engine, key(flags={"workspace_mb": 512, "precision": "float16", "io": "auto", "dla": None})) == []
 
 
 @pytest.mark.parametrize("element", sorted(OTHER))

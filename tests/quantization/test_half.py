@@ -1,4 +1,4 @@
-"""The float16 typing and the float32 typing: equal integers give equal values; elsewhere some values change theirs.
+"""Parts in float16 and in float32: equal integers give equal values; elsewhere some values change theirs.
 
 `pytest tests/quantization/test_half.py -rP` prints the errors that are bounded here.
 """
@@ -15,8 +15,8 @@ import pytest
 from imkd_edge import Detector
 from imkd_edge.bundle import PARTS
 from imkd_edge.calibration.solvers import Method
+from imkd_edge.engines.half import to_half
 from imkd_edge.quantization.calibrate import calibrate
-from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.qat import exact_session
 from imkd_edge.quantization.state import Calibration
@@ -68,7 +68,7 @@ def nmse(values: list[dict[str, np.ndarray]], expected: list[dict[str, np.ndarra
 
 
 def both(model: onnx.ModelProto, frames: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """NMSE of the float16 typing's outputs."""
+    """NMSE of the outputs in float16."""
     names = [item.name for item in model.graph.output]
     half = to_half(model)
     values, expected = ([run(form, frame, names) for frame in frames] for form in (half, model))
@@ -100,7 +100,7 @@ def test_a_part_without_pairs_is_the_same(parts: dict[str, Typed], name: str) ->
 
 @pytest.mark.parametrize("name", PARTS)
 def test_the_same_integers_give_the_same_values(parts: dict[str, Typed], name: str) -> None:
-    """Each layer reads the float32 typing's integers: outputs are equal, few of its integers are one or two off."""
+    """Each layer reads the integers of float32: outputs are equal, few of its integers are one or two off."""
     model, frames = parts[name].int8, parts[name].frames
     outputs = [item.name for item in model.graph.output]
     full, half = with_integers(model, False), with_integers(to_half(model), True)
@@ -123,8 +123,8 @@ def test_the_same_integers_give_the_same_values(parts: dict[str, Typed], name: s
 
 # ---- values cross rounding edges ----
 @pytest.mark.parametrize("name", PARTS)
-def test_both_typings_are_as_far_from_float(parts: dict[str, Typed], name: str) -> None:
-    """Moved integers add up over a deep part, but the typings stay closer to each other than to float.
+def test_both_forms_are_as_far_from_float(parts: dict[str, Typed], name: str) -> None:
+    """Moved integers add up over a deep part, but both forms stay closer to each other than to float.
 
     Float16 is at most 15 % farther from float than float32 is.
     """
@@ -133,6 +133,6 @@ def test_both_typings_are_as_far_from_float(parts: dict[str, Typed], name: str) 
     exact = [run(parts[name].plain, frame, names) for frame in frames]
     full, half = ([run(form, frame, names) for frame in frames] for form in (model, to_half(model)))
     moved, first, second = nmse(half, full), nmse(full, exact), nmse(half, exact)
-    print("whole", moved, "float32 typing against float", first, "float16 typing against float", second)
+    print("whole", moved, "float32 against float", first, "float16 against float", second)
     for key in names:
         assert moved[key] < first[key] and second[key] <= 1.15 * first[key], (key, moved[key], first[key], second[key])

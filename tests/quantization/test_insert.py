@@ -12,9 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.engines import torch_graph
+from imkd_edge.engines.half import to_half
 from imkd_edge.errors import Error
 from imkd_edge.quantization.graph import Part
-from imkd_edge.quantization.half import to_half
 from imkd_edge.quantization.insert import SMALLEST, insert, quantized_tensors, shared_scales, step
 
 SHIPPED_PARTS = [(name, part) for name in shipped() for part in PARTS]
@@ -68,7 +68,7 @@ def test_every_pair_is_symmetric_with_a_positive_scale(name: str, part: str) -> 
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero = known[node.input[1]], known[node.input[2]]
             assert (scale > 0).all() and zero.dtype == np.int8 and not zero.any() and scale.shape == zero.shape
-            assert np.array_equal(scale, scale.astype(np.float16))  # the same number in both typings
+            assert np.array_equal(scale, scale.astype(np.float16))  # the same number in both precisions
             pairs += 1
     assert pairs > 20
 
@@ -233,7 +233,7 @@ def test_keep_float_keeps_a_layer_and_its_addition_float() -> None:
     assert part.groups()[0].nodes == ("a", "sum")
 
 
-# ---- engines and typings ----
+# ---- engines and float16 ----
 def exact_session(model: bytes):
     import onnxruntime as ort
 
@@ -287,7 +287,7 @@ def test_torch_and_onnxruntime_agree_to_1e_4_on_values_that_are_off_the_edges() 
 
 
 @pytest.mark.parametrize(("name", "part"), SHIPPED_PARTS)
-def test_the_half_typing_is_float16_between_its_ends(name: str, part: str) -> None:
+def test_in_half_it_is_float16_between_its_ends(name: str, part: str) -> None:
     model = to_half(inserted(shipped_part(name, part)))
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     items = [*inferred.value_info, *inferred.input, *inferred.output]

@@ -31,6 +31,8 @@ from imkd_edge.calibration.solvers import METHODS, Method
 from imkd_edge.checks.cameras import export_with_cameras
 from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
+from imkd_edge.engines.build import PRECISIONS, build_engines
+from imkd_edge.engines.half import to_half
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.options import BuildOptions, EvalOptions, QuantizeOptions, RunOptions
@@ -134,9 +136,7 @@ def test_it_takes_more_cameras(int8: Bundle, tmp_path: Path) -> None:
     more = Bundle.load(tmp_path / "m.imkd")
     assert more.manifest["files"].keys() == int8.manifest["files"].keys()
     assert max(check_golden(more, threads=1).values()) == 0
-    for typing in ("camera.onnx", "camera.float16.onnx"):
-        shapes = [static_shape(item)[0] for item in onnx.load(more.file(typing)).graph.output]
-        assert shapes == [8, 8]
+    assert [static_shape(item)[0] for item in onnx.load(more.file("camera.onnx")).graph.output] == [8, 8]
     with Detector(int8, threads=1) as a, Detector(more, threads=1) as b:
         for expected, result in zip(replay(int8, a), replay(int8, b), strict=True):
             assert len(expected.boxes) and np.array_equal(result.boxes, expected.boxes)
@@ -171,7 +171,6 @@ def test_a_target_that_is_no_bundle_is_refused_before_calibration(
 @pytest.mark.parametrize(
     ("options", "start"),
     [
-        ({"typing": "int4"}, "error[E0104] no typing 'int4'"),
         ({"weight_bits": 0}, "error[E0104] bits 8, of weights 0"),
         ({"evaluate": "vol"}, "error[E0307] there is no split 'vol'"),
         ({"html": Path("/")}, "error[E0702]"),
@@ -366,13 +365,14 @@ def test_cache_and_overrides_hold_the_scales_of_the_float_bundle(
 
 
 # ---- engines ----
-def test_both_typings_compute_the_same(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
+def test_float16_between_the_integers_computes_the_same(int8: Bundle, tmp_path: Path) -> None:
     """On the golden frame, part by part: NMSE 1e-3. Float16 moves a few values over a rounding edge."""
     engines = {}
-    for typing in ("", ".float16"):
-        for part in PARTS:
-            engines[part, typing] = engine = OnnxRuntimeEngine(1)
-            engine.load(str(int8.file(f"{part}{typing}.onnx")))
+    for part in PARTS:
+        path = tmp_path / f"{part}.onnx"
+        path.write_bytes(to_half(onnx.load(int8.file(path.name))).SerializeToString())
+        engines[part] = engine = OnnxRuntimeEngine(1)
+        engine.load(str(path))
     with Detector(int8, threads=1) as detector:
         next(replay(int8, detector))
         tensors = detector.tensors()
@@ -381,7 +381,7 @@ def test_both_typings_compute_the_same(calibration: Calibration, int8: Bundle, t
         ("bev", ["camera_bev", "radar_grid"], ["heatmap", "box"]),
     ):
         for name in outputs:
-            values = run(engines[part, ".float16"], {key: tensors[key] for key in inputs}, name)
+            values = run(engines[part], {key: tensors[key] for key in inputs}, name)
             expected = tensors[name].reshape(values.shape)
             assert ((values - expected) ** 2).sum() <= 1e-3 * (expected**2).sum(), name
 
@@ -396,15 +396,11 @@ def run(engine: Engine, inputs: dict[str, np.ndarray], output: str) -> np.ndarra
     return out
 
 
-@pytest.mark.parametrize("typing", ["", ".float16"])
-def test_tensorrt_parses_and_builds_both_typings(int8: Bundle, typing: str) -> None:
-    rtx = pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
-    from imkd_edge.engines import build
-
-    for part in PARTS:
-        path = int8.file(f"{part}{typing}.onnx")
-        engine, _ = build._Build(rtx, BuildOptions()).run(path.read_bytes(), str(path))
-        assert len(engine) > 100_000
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tensorrt_parses_and_builds_it(int8: Bundle, precision: str, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=NO_TENSORRT)
+    result = build_engines(int8, BuildOptions(tmp_path, precision=precision, builder="tensorrt_rtx"))
+    assert all(entry["bytes"] > 100_000 for entry in result["engines"])
 
 
 @pytest.mark.parametrize("kind", ["exact", "integer", "native"])
@@ -448,15 +444,13 @@ def test_nothing_saturates_between_products(kind: str, tmp_path: Path) -> None:
     assert (run(engine, {"x": np.full((1, count, 8, 8), 127, np.float32)}, "y") == 127 * 127 * count).all()
 
 
-def test_either_typing_may_be_the_bundles_own(calibration: Calibration, int8: Bundle, tmp_path: Path) -> None:
-    half = write(calibration, quantized_parts(calibration), tmp_path / "half.imkd", replace(RECIPE, typing="float16"))
-    for part in PARTS:
-        assert half.file(f"{part}.onnx").read_bytes() == int8.file(f"{part}.float16.onnx").read_bytes()
-        assert half.file(f"{part}.float32.onnx").read_bytes() == int8.file(f"{part}.onnx").read_bytes()
-    assert max(check_golden(half, threads=1).values()) == 0
-    with pytest.raises(Error) as error:
-        Recipe(Method(), typing="int4")
-    assert error.value.code == "E0104"
+def test_the_bundle_is_smaller_than_the_float_one(calibration: Calibration, int8: Bundle) -> None:
+    """Of tiny without its golden drive, whose weights are stored in 16 bits: two thirds, with every table of scales."""
+    sizes = [
+        sum(file.stat().st_size for file in bundle.path.iterdir() if file.name != "golden.npz")
+        for bundle in (calibration.bundle, int8)
+    ]
+    assert sizes[1] < 0.67 * sizes[0]
 
 
 # ---- without sensitivity ----

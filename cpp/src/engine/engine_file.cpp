@@ -82,7 +82,7 @@ Record read_record(const fs::path& path) {
   json::check_keys(json, {"key", "engine"}, at);
   json::check_keys(json["key"], {"onnx_sha256", "tensorrt", "cuda", "driver", "gpu", "sm", "flags"}, at.key("key"));
   json::check_keys(json["engine"], {"sha256", "bytes"}, at.key("engine"));
-  json::check_keys(json["key"]["flags"], {"dla", "io", "workspace_mb"}, at.key("key.flags"));
+  json::check_keys(json["key"]["flags"], {"dla", "io", "precision", "workspace_mb"}, at.key("key.flags"));
   Record record{json["key"], json["key"]["flags"], text_of(json["engine"], "sha256"), -1};
   if (!record.flags["dla"].is_null()) json::read(record.flags["dla"], record.dla, at.key("key.flags.dla"));
   return record;

@@ -68,7 +68,8 @@ class Trt : public testing::Test {
     std::ofstream(path() + ".json")
         << R"({"key": {"onnx_sha256": "0", "tensorrt": "tensorrt 10.3.0", "cuda": "12.6", "driver": ")"
         << driver_version() << R"(", "gpu": ")" << gpu << R"(", "sm": "87", "flags": {"dla": )" << dla
-        << R"(, "io": "auto", "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex() << R"(", "bytes": 12}})";
+        << R"(, "io": "auto", "precision": "float16", "workspace_mb": null}}, "engine": {"sha256": ")" << hash.hex()
+        << R"(", "bytes": 12}})";
   }
   std::string path() const { return (folder_ / "camera.engine").string(); }
 

@@ -1,6 +1,6 @@
-"""A Q/DQ part whose float operators compute in float16, for TensorRT's strongly typed networks.
+"""An ONNX part whose float operators compute in float16: strongly typed networks of TensorRT take their types from it.
 
-Inputs, outputs and softmax stay float32.
+Q/DQ pairs keep their integers. Inputs, outputs and softmax stay float32.
 """
 
 from __future__ import annotations
@@ -9,14 +9,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from imkd_edge.bundle.half import restore_float
+
 OPSET = 19  # the first whose QuantizeLinear takes float16; TensorRT 10.3 and later read it
 FLOAT32 = ("Softmax",)  # operators that compute in float32
 COORDINATES = {"Resize": (1, 2, 3)}  # operator -> inputs that hold regions, scales or sizes: never float16
 
 
+def half_bytes(part: bytes) -> bytes:
+    """`to_half` on the bytes of an ONNX file."""
+    return to_half(onnx.load_from_string(part)).SerializeToString()
+
+
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an opset 18 part with float16 between its inputs and its outputs."""
+    """A copy of an opset 18 part with float16 between its inputs and outputs; its weights may be stored in 16 bits."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    restore_float(inferred.graph)
     items = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
     types = {item.name: item.type.tensor_type.elem_type for item in items}
     types |= {item.name: item.data_type for item in inferred.graph.initializer}
