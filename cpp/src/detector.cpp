@@ -117,11 +117,7 @@ void Detector::State::check(const FrameSet& frames) const {
                       ", the calibration is for " + std::to_string(camera.width) + "x" + std::to_string(camera.height),
                   "camera " + camera.name, "give the raw image, or set_rig with the calibration of this size");
     }
-    if (image.data && image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-      throw Error(Code::frame_bad_shape,
-                  "NV12 image is " + std::to_string(image.width) + "x" + std::to_string(image.height),
-                  "camera " + camera.name,
-                  "width and height must be even: crop a row or column, and shift the calibration with it");
+    if (image.data) check_layout(image, "camera " + camera.name);
   }
   for (const RadarSweep& sweep : frames.sweeps) {
     if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())

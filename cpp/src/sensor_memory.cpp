@@ -93,6 +93,25 @@ ImageContents contents_of(const ImageView& image) {
   return {digest.value(), is_flat(samples)};
 }
 
+void check_layout(const ImageView& image, const std::string& where) {
+  if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
+    throw Error(Code::frame_bad_shape,
+                "an NV12 image has " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+                    " pixels, but both must be even",
+                where, "crop a row or column, and change the calibration with it");
+  if (image.chroma && image.yuv > YuvMatrix::bt709_full)
+    throw Error(Code::frame_bad_dtype, "is " + std::to_string(static_cast<int>(image.yuv)) + ", no colour matrix",
+                where, "use a value of YuvMatrix, 0 to 3");
+
+  const auto refuse_0 = [&](const std::string& stride, const std::string& what, const std::string& dense) {
+    throw Error(Code::frame_bad_shape, stride + " is 0: every " + what + " is the first, only a single one may have 0",
+                where, "give the bytes, " + dense + " if dense; make a NumPy view dense by np.ascontiguousarray");
+  };
+  if (image.height > 1 && image.row_stride == 0) refuse_0("row_stride", "row", "width * pixel_stride");
+  if (image.chroma && image.height > 2 && image.chroma_stride == 0) refuse_0("chroma_stride", "row", "width");
+  if (!image.chroma && image.width > 1 && image.pixel_stride == 0) refuse_0("pixel_stride", "pixel", "3");
+}
+
 std::uint64_t digest_of(const RadarSweep& sweep) {
   Digest digest;
   for (std::size_t i = 0; i < std::size_t(sweep.count) * 5; ++i) {

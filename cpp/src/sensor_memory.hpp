@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "imkd/frames.hpp"
@@ -30,6 +31,9 @@ std::uint64_t digest_of(const RadarSweep& sweep);
 inline bool fits(const CameraCalibration& camera, const ImageView& image) {
   return image.width == camera.width && image.height == camera.height;
 }
+
+// Throws Error frame_bad_shape, frame_bad_dtype: the parity, strides and colour matrix of an image that is present.
+void check_layout(const ImageView& image, const std::string& where);
 
 // The newest item of a sensor, and how many in a row have its contents.
 struct SensorRecord {

@@ -368,6 +368,24 @@ TEST(Detector, callers_mistakes_have_their_codes) {
   EXPECT_GT(s.infer().detections.size(), 0u);  // the detector still works
 }
 
+TEST(Detector, a_stride_of_0_that_repeats_the_first_row_or_pixel_is_refused) {
+  Stand s;
+  const auto after = [&](auto&& change) {
+    change(s.m.frames.cameras[0] = {s.m.pixels[0].data(), 80, 40, 240});
+    return code_of([&] { s.infer(); });
+  };
+  const auto nv12 = [&](ImageView& v) { v = {v.data, 80, 40, 80, 1, 0, v.data + 80 * 40, 80}; };
+  EXPECT_EQ(after([](ImageView&) {}), Code{});
+  EXPECT_EQ(after([](ImageView& v) { v.row_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](ImageView& v) { v.pixel_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](ImageView& v) { v.channel_stride = 0; }), Code{});  // grey
+  EXPECT_EQ(after(nv12), Code{});
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.pixel_stride = 0; }), Code{});  // not used
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.row_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.chroma_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.yuv = YuvMatrix(77); }), Code::frame_bad_dtype);
+}
+
 TEST(Detector, rig_must_fit_and_a_refused_one_changes_nothing) {
   Stand s;
   const std::vector<Detection> before = s.infer().detections;

@@ -189,6 +189,10 @@ TEST(Synchronizer, callers_mistakes_have_their_codes) {
   EXPECT_EQ(code_of([&] { sync.push_camera(-1, m.frames.cameras[0], 0, 0); }), Code::frame_unknown_sensor);
   EXPECT_EQ(code_of([&] { sync.push_camera(0, other, 0, 0); }), Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { sync.push_camera(0, {}, 0, 0); }), Code::frame_bad_shape);
+  const ImageView without_stride{m.frames.cameras[0].data, 80, 40};
+  EXPECT_EQ(code_of([&] { sync.push_camera(0, without_stride, 0, 0); }), Code::frame_bad_shape);
+  EXPECT_EQ(code_of([&] { Monitor(rig, small_spec()).observe_camera(0, without_stride, 0, 0); }),
+            Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { sync.push_radar({2, 0, nullptr, 0, {}}, 0); }), Code::frame_unknown_sensor);
   EXPECT_EQ(code_of([&] { sync.push_radar({0, 0, nullptr, 1, {}}, 0); }), Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { Synchronizer(SensorRig{}, small_spec()); }), Code::rig_empty);

@@ -13,15 +13,17 @@ enum class YuvMatrix : std::uint8_t { bt601, bt601_full, bt709, bt709_full };  /
 
 // RGB uint8, or NV12 where chroma is set: data is the Y plane, one byte per pixel, chroma the plane of U, V pairs at
 // half the size; width and height are even. data == nullptr: the camera is absent.
+// Strides are bytes and may be negative. Dense rows have row_stride = width * pixel_stride and chroma_stride = width.
+// 0 is refused as frame_bad_shape, except along a single row or pixel: every row or pixel would be the first.
 struct ImageView {
   const std::uint8_t* data = nullptr;
   int width = 0;  // px
   int height = 0;
-  std::ptrdiff_t row_stride = 0;  // bytes, may be negative
-  std::ptrdiff_t pixel_stride = 3;
-  std::ptrdiff_t channel_stride = 1;
+  std::ptrdiff_t row_stride = 0;      // to be given
+  std::ptrdiff_t pixel_stride = 3;    // NV12: not used
+  std::ptrdiff_t channel_stride = 1;  // 0: a grey image, one byte for all channels
   const std::uint8_t* chroma = nullptr;
-  std::ptrdiff_t chroma_stride = 0;  // bytes from row to row
+  std::ptrdiff_t chroma_stride = 0;  // NV12: to be given
   YuvMatrix yuv = YuvMatrix::bt601;
 };
 
