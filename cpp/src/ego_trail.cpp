@@ -1,8 +1,8 @@
 #include "ego_trail.hpp"
 
 #include <algorithm>
-#include <cmath>
 
+#include "imkd/ego_motion.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -11,7 +11,6 @@ namespace {
 constexpr std::size_t kMaxEntries = 1024;
 constexpr std::int64_t kMaxGap = 500'000'000;            // ns between two poses that are interpolated
 constexpr std::int64_t kMaxExtrapolation = 100'000'000;  // ns from a pose or a twist to the time that it is used for
-constexpr double kPoseNoise = 1;                         // m, of two poses that lie close in time
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) {
   return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
@@ -19,9 +18,7 @@ double seconds(std::int64_t from_ns, std::int64_t to_ns) {
 
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
-  const Mat4 &A = *a.ego.T_world_ego, &B = *b.ego.T_world_ego;
-  const double distance = std::hypot(B[3] - A[3], B[7] - A[7], B[11] - A[11]);
-  return distance <= kPoseNoise + kMaxEgoSpeed * std::abs(seconds(a.timestamp_ns, b.timestamp_ns));
+  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds(a.timestamp_ns, b.timestamp_ns));
 }
 
 }  // namespace

@@ -69,7 +69,7 @@ class SensorMemory {
 
   // Orthonormalises the poses. Before the first valid pose or twist an invalid one is the caller's mistake and throws;
   // after it, it is a fault of the localisation and left out: true. So is a pose that is frozen, with those of the
-  // sweeps and images that equal it.
+  // sweeps and images that equal it, and so are poses beyond a jump (see FrameSet).
   bool take_motion(FrameSet& frames);
 
  private:

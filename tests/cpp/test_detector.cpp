@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -334,6 +335,69 @@ TEST(Detector, poses_are_orthonormalised) {
   };
   const std::vector<float> a = grid(true), b = grid(false);
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
+}
+
+// Poses of sweeps 20 to 400 ms before the frame and of a camera 10 ms after it, at 10 m/s.
+Moment moving(const SensorRig& rig) {
+  Moment m = moment(rig);
+  const auto at = [](double x) {
+    Mat4 T = identity4();
+    T[3] = x;
+    return T;
+  };
+  const RadarSweep sweep = m.frames.sweeps[0];
+  m.frames.sweeps.clear();
+  for (std::int64_t age_ms : {20, 100, 200, 300, 400}) {
+    m.frames.sweeps.push_back(sweep);
+    m.frames.sweeps.back().timestamp_ns -= age_ms * 1'000'000;
+    m.frames.sweeps.back().T_world_ego = at(-0.01 * static_cast<double>(age_ms));
+  }
+  m.frames.camera_timestamps_ns.assign(2, m.frames.timestamp_ns + 10'000'000);
+  m.frames.camera_T_world_ego = {at(0.1), std::nullopt};
+  m.frames.ego = {at(0), Vec3{10, 0, 0}};
+  return m;
+}
+
+bool ego_invalid(const Result& r) {
+  return std::any_of(r.health.warnings.begin(), r.health.warnings.end(),
+                     [](const Warning& warning) { return warning.code == WarningCode::ego_invalid; });
+}
+
+TEST(Detector, poses_beyond_a_jump_of_the_localisation_are_left_out) {
+  const auto grids = [](auto&& change) {
+    Stand s;
+    s.m = moving(s.rig);
+    change(s.m.frames);
+    const bool warned = ego_invalid(s.infer());
+    return std::tuple(warned, s.tensor("radar_grid"), s.tensor("camera_bev"));
+  };
+  const auto [warned, radar, camera] = grids([](FrameSet&) {});
+  EXPECT_FALSE(warned);
+  for (const double jump : {12., 30., 500.}) {
+    const auto older = [&](FrameSet& f, std::size_t from) {
+      for (std::size_t i = from; i < f.sweeps.size(); ++i) (*f.sweeps[i].T_world_ego)[3] += jump;
+    };
+    const auto [older_warned, older_radar, older_camera] = grids([&](FrameSet& f) { older(f, 1); });
+    EXPECT_TRUE(older_warned) << jump;
+    EXPECT_EQ(older_camera, camera) << jump;  // on this side of the jump
+    for (std::size_t i = 0; i < radar.size(); ++i) ASSERT_NEAR(older_radar[i], radar[i], 1e-4) << jump;  // by the twist
+
+    const auto [own_warned, own_radar, own_camera] = grids([&](FrameSet& f) { (*f.ego.T_world_ego)[3] += jump; });
+    EXPECT_TRUE(own_warned) << jump;
+    for (std::size_t i = 0; i < radar.size(); ++i) ASSERT_NEAR(own_radar[i], radar[i], 1e-4) << jump;
+
+    const auto [image_warned, image_radar, image_camera] = grids([&](FrameSet& f) {
+      f.ego.T_world_ego.reset();
+      (*f.camera_T_world_ego[0])[3] -= jump;
+      older(f, 0);
+    });
+    EXPECT_TRUE(image_warned) << jump;
+  }
+  const auto [near_warned, near_radar, near_camera] = grids([&](FrameSet& f) {
+    for (RadarSweep& sweep : f.sweeps) (*sweep.T_world_ego)[3] -= 2.7;  // 2.9 m in 20 ms; a jump is more than 3 m
+  });
+  EXPECT_FALSE(near_warned);
+  EXPECT_NE(near_radar, radar);
 }
 
 TEST(Detector, callers_mistakes_have_their_codes) {

@@ -35,6 +35,8 @@ constexpr double kMinRange = 0.1;
 
 // m/s; two ego poses that imply more are a jump of the localisation.
 constexpr double kMaxEgoSpeed = 100;
+// m; two poses that lie close in time are that far apart without a jump.
+constexpr double kPoseNoise = 1;
 // ns from a pose to the time that it is extrapolated to, and between two poses that give a twist.
 constexpr std::int64_t kMaxPoseGap = 1'000'000'000;
 
@@ -55,6 +57,8 @@ struct Ego {                        // both optional; poses precede the twist: s
   std::optional<Vec3> twist;        // vx, vy m/s and yaw rate rad/s in the ego frame
 };
 
+// A jump of the localisation between two poses of a frame that follow each other in time: those beyond it, as seen from
+// the frame's own pose or else from that nearest to the reference time, are not used (WarningCode::ego_invalid).
 struct FrameSet {
   std::int64_t timestamp_ns = 0;                   // reference time
   std::vector<ImageView> cameras;                  // in the rig's order

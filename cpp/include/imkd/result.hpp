@@ -62,7 +62,7 @@ enum class WarningCode : int {
   camera_coverage = 117,  // a camera that sees too little of the grid to be of use
   ground_plane = 121,     // the rig names none, those of the training did
   ego_motion = 131,       // unknown
-  ego_invalid = 132,      // a pose or twist that no vehicle has, or a pose that is frozen; it is not used
+  ego_invalid = 132,      // a pose or twist that no vehicle has, a pose that is frozen or beyond a jump; not used
   traffic = 141,          // the other side of the road; set by verbs that know the drive
   unsigned_bundle = 151,  // by DetectorOptions::trust
 };
