@@ -17,7 +17,8 @@ constexpr std::int64_t kBestPoseGap = 50'000'000;
 }  // namespace
 
 bool is_possible(const Vec3& twist) {
-  return std::hypot(twist[0], twist[1]) <= kMaxEgoSpeed && std::isfinite(twist[2]);  // a NaN fails the comparison
+  // A NaN fails either comparison.
+  return std::hypot(twist[0], twist[1]) <= kMaxEgoSpeed && std::abs(twist[2]) <= kMaxYawRate;
 }
 
 bool is_jump(const Mat4& a, const Mat4& b, double seconds) {

@@ -73,8 +73,9 @@ std::uint64_t digest_of(const Mat4& T) {
 Error impossible(const Vec3& twist) {
   std::string text;
   for (double v : twist) text += (text.empty() ? "" : ", ") + std::to_string(v);
-  return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s", "FrameSet::ego.twist",
-               "give vx, vy in m/s and the yaw rate in rad/s, and nothing where the motion is unknown");
+  return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s or 2 pi rad/s",
+               "FrameSet::ego.twist",
+               "give vx, vy in m/s and the yaw rate in rad/s, not degrees, and nothing where the motion is unknown");
 }
 
 }  // namespace

@@ -429,6 +429,9 @@ TEST(Detector, callers_mistakes_have_their_codes) {
                 (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity();
               }),
               Code::frame_bad_dtype);
+  for (const double yaw_rate : {6.3, -6.3, 30.})  // 30 deg/s, given as rad/s
+    EXPECT_EQ(after([&](FrameSet& f) { f.ego.twist = Vec3{10, 0, yaw_rate}; }), Code::frame_bad_dtype) << yaw_rate;
+  EXPECT_EQ(after([&](FrameSet& f) { f.ego.twist = Vec3{10, 0, 6.28}; }), Code{});
   EXPECT_GT(s.infer().detections.size(), 0u);  // the detector still works
 }
 

@@ -199,6 +199,13 @@ TEST(Synchronizer, callers_mistakes_have_their_codes) {
   EXPECT_EQ(sync.counts().kept, 0);
 }
 
+TEST(Synchronizer, a_twist_that_turns_faster_than_once_per_second_is_invalid) {
+  Synchronizer sync(small_rig(), small_spec());
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, 6.3}}, 0, 0), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, -6.3}}, 0, 0), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, -6.28}}, 0, 0), Pushed::kept);
+}
+
 TEST(Synchronizer, takes_pushes_from_several_threads) {
   const SensorRig rig = small_rig();
   SynchronizerOptions options;

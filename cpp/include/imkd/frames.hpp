@@ -35,6 +35,8 @@ constexpr double kMinRange = 0.1;
 
 // m/s; two ego poses that imply more are a jump of the localisation.
 constexpr double kMaxEgoSpeed = 100;
+// rad/s; one turn per second. A twist beyond it, as one whose yaw rate is in degrees, is no vehicle's.
+constexpr double kMaxYawRate = 6.283185307179586;
 // m; two poses that lie close in time are that far apart without a jump.
 constexpr double kPoseNoise = 1;
 // ns from a pose to the time that it is extrapolated to, and between two poses that give a twist.

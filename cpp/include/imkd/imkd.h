@@ -127,7 +127,8 @@ typedef struct imkd_frames {
   uint32_t sweep_count;
   uint32_t reserved;
   const double* T_world_ego; /* (4, 4) row-major ego pose at timestamp_ns, or NULL */
-  const double* twist;       /* vx, vy m/s and yaw rate rad/s in the ego frame, or NULL */
+  /* vx, vy m/s and yaw rate rad/s in the ego frame, or NULL; at most 100 m/s and 2 pi rad/s. */
+  const double* twist;
 } imkd_frames;
 
 /* A box in the ego frame. */

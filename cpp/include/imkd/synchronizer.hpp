@@ -30,10 +30,10 @@ struct SynchronizerOptions {
 //              stepped back (see Synchronizer)
 //   duplicate: its sensor has an item of that time already; the first one stays
 //   future:    its time exceeds now by more than max_future
-//   invalid:   ego motion whose numbers are not finite, whose twist is faster than kMaxEgoSpeed, whose pose is not
-//   rigid,
-//              or whose pose is older than the newest pose and contradicts it; an image of another size than its
-//              calibration's, from a camera that has delivered one that fits (before that it is the caller's mistake)
+//   invalid:   ego motion whose numbers are not finite, whose twist is faster than kMaxEgoSpeed or kMaxYawRate, whose
+//              pose is not rigid, or whose pose is older than the newest pose and contradicts it; an image of another
+//              size than its calibration's, from a camera that has delivered one that fits (before that it is the
+//              caller's mistake)
 enum class Pushed : std::uint8_t { kept, late, duplicate, future, invalid };
 
 struct SynchronizerCounts {
