@@ -284,8 +284,9 @@ const Result& Detector::infer(const FrameSet& given) {
   const FrameSet& frames = s.input = given;
   s.check(frames);
   s.check_contract.set(WarningCode::ego_invalid, s.memory.take_motion(s.input),
-                       "a pose is no rigid transform, stands still while the twist moves or lies beyond a jump of the localisation, or a "
-      "twist is not finite or faster than 100 m/s or 2 pi rad/s: it is not used");
+                       "a pose is no rigid transform, stands still while the twist moves or lies beyond a jump of the "
+                       "localisation, or a "
+                       "twist is not finite or faster than 100 m/s or 2 pi rad/s: it is not used");
   s.clear_result(frames.timestamp_ns);
   s.memory.leave_out_frozen(s.input);
   watch.lap();

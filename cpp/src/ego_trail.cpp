@@ -23,26 +23,34 @@ bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
 
 }  // namespace
 
-bool EgoTrail::has(std::int64_t timestamp_ns) const {
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [=](const Entry& entry) { return entry.timestamp_ns == timestamp_ns; });
+bool EgoTrail::has(std::int64_t timestamp_ns, const Ego& ego) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    return entry.timestamp_ns == timestamp_ns && (entry.ego.T_world_ego || !ego.T_world_ego) &&
+           (entry.ego.twist || !ego.twist);
+  });
 }
 
 bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
-  const Entry entry{timestamp_ns, ego};
+  Entry entry{timestamp_ns, ego};
   const auto has_pose = [](const Entry& e) { return e.ego.T_world_ego.has_value(); };
-  const auto later =
-      std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns > timestamp_ns; });
-  const auto next_pose = std::find_if(later, entries_.end(), has_pose);
-  if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
+  const auto at =
+      std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns >= timestamp_ns; });
+  const bool present = at != entries_.end() && at->timestamp_ns == timestamp_ns;
+  if (present && at->ego.T_world_ego) entry.ego.T_world_ego = at->ego.T_world_ego;
+  if (present && at->ego.twist) entry.ego.twist = at->ego.twist;
 
+  const auto next_pose = std::find_if(present ? at + 1 : at, entries_.end(), has_pose);
+  if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
   const auto last_pose = std::find_if(entries_.rbegin(), entries_.rend(), has_pose);
   if (next_pose == entries_.end() && last_pose != entries_.rend() && !plausible(*last_pose, entry)) {
     entries_.assign(1, entry);
     return true;
   }
 
-  entries_.insert(later, entry);
+  if (present)
+    *at = entry;
+  else
+    entries_.insert(at, entry);
   if (entries_.size() > kMaxEntries) entries_.pop_front();
   return true;
 }

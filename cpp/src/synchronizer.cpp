@@ -197,11 +197,12 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
 
 Pushed Synchronizer::State::push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
+  if (!ego.T_world_ego && !ego.twist) return Pushed::invalid;
   if ((ego.twist && !is_possible(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
   if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
-  if (trail.has(timestamp_ns)) return Pushed::duplicate;
+  if (trail.has(timestamp_ns, ego)) return Pushed::duplicate;
   if (!trail.add(timestamp_ns, ego)) return Pushed::invalid;
   last_ego_arrival_ns = *now_ns;
   return Pushed::kept;

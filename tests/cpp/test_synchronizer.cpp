@@ -206,6 +206,33 @@ TEST(Synchronizer, a_twist_that_turns_faster_than_once_per_second_is_invalid) {
   EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, -6.28}}, 0, 0), Pushed::kept);
 }
 
+TEST(Synchronizer, pose_and_twist_of_one_time_may_come_in_two_pushes) {
+  const SensorRig rig = small_rig();
+  const Ego pose{identity4(), {}}, twist{{}, Vec3{5, 0, 0}};
+  for (const auto& [first, second] : {std::pair(pose, twist), std::pair(twist, pose)}) {
+    Synchronizer sync(rig, small_spec());
+    EXPECT_EQ(sync.push_ego({}, 0, 0), Pushed::invalid);
+    EXPECT_EQ(sync.push_ego(first, 0, 0), Pushed::kept);
+    EXPECT_EQ(sync.push_ego(first, 0, 0), Pushed::duplicate);
+    EXPECT_EQ(sync.push_ego(second, 0, 0), Pushed::kept);
+    EXPECT_EQ(sync.push_ego({identity4(), Vec3{9, 0, 0}}, 0, 0), Pushed::duplicate);
+    push_all(sync, moment(rig), 0);
+    const auto live = sync.pop(0);
+    ASSERT_TRUE(live && live->frames.ego.T_world_ego && live->frames.ego.twist);
+    EXPECT_EQ((*live->frames.ego.twist)[0], 5);  // the first one stays
+  }
+}
+
+TEST(Synchronizer, a_pose_that_completes_a_twist_must_not_contradict_a_newer_one) {
+  Synchronizer sync(small_rig(), small_spec());
+  Mat4 far = identity4();
+  far[3] = 500;
+  EXPECT_EQ(sync.push_ego({{}, Vec3{5, 0, 0}}, 0, 0), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({identity4(), {}}, 10 * kMs, 10 * kMs), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({far, {}}, 0, 10 * kMs), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({identity4(), {}}, 0, 10 * kMs), Pushed::kept);
+}
+
 TEST(Synchronizer, takes_pushes_from_several_threads) {
   const SensorRig rig = small_rig();
   SynchronizerOptions options;

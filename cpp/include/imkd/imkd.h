@@ -295,7 +295,8 @@ IMKD_API int imkd_synchronizer_push_camera(imkd_synchronizer* synchronizer, int3
                                            int64_t now_ns, imkd_release release, void* user, int32_t* pushed);
 IMKD_API int imkd_synchronizer_push_radar(imkd_synchronizer* synchronizer, const imkd_sweep* sweep, int64_t now_ns,
                                           imkd_release release, void* user, int32_t* pushed);
-/* T_world_ego: (4, 4) row-major. twist: vx, vy m/s and yaw rate rad/s in the ego frame. Either may be NULL. */
+/* T_world_ego: (4, 4) row-major. twist: vx, vy m/s and yaw rate rad/s in the ego frame. Either may be NULL, and
+ * follow in a push of its own with the same timestamp_ns; a push of neither is IMKD_PUSHED_INVALID. */
 IMKD_API int imkd_synchronizer_push_ego(imkd_synchronizer* synchronizer, const double* T_world_ego, const double* twist,
                                         int64_t timestamp_ns, int64_t now_ns, int32_t* pushed);
 /* The oldest frame that is ready, for imkd_detector_infer; NULL if none is. Valid until the handle's next pop or

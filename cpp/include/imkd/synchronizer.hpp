@@ -28,9 +28,11 @@ struct SynchronizerOptions {
 // The result of a push. Only a kept item enters a frame.
 //   late:      no frame to come can use the item, or it is more than max_delay older than now, or its clock may have
 //              stepped back (see Synchronizer)
-//   duplicate: its sensor has an item of that time already; the first one stays
+//   duplicate: its sensor has an item of that time already; the first one stays. Pose and twist of one time may come in
+//              two pushes: of ego motion only what is present in each given part is a duplicate.
 //   future:    its time exceeds now by more than max_future
-//   invalid:   ego motion whose numbers are not finite, whose twist is faster than kMaxEgoSpeed or kMaxYawRate, whose
+//   invalid:   ego motion with neither pose nor twist, whose numbers are not finite, whose twist is faster than
+//   kMaxEgoSpeed or kMaxYawRate, whose
 //              pose is not rigid, or whose pose is older than the newest pose and contradicts it; an image of another
 //              size than its calibration's, from a camera that has delivered one that fits (before that it is the
 //              caller's mistake)
