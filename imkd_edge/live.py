@@ -27,7 +27,9 @@ class LiveFrame:
     # Of the last spec.radar.max_age seconds, each with the ego pose at its own time where that is known.
     radar: list[RadarSweep]
     ego: Ego | None  # at timestamp_ns
-    complete: bool  # holds an item of every sensor of the rig, and the ego motion where any was ever pushed
+    # Every sensor of the rig has an item within tolerance of timestamp_ns and, where ego motion was ever pushed, it has
+    # reached that time and gives a pose or a twist there.
+    complete: bool
 
 
 class Synchronizer:

@@ -76,7 +76,7 @@ struct Synchronizer::State {
   FrameDecision decide(const SensorItem& reference_item);
   void add_image(LiveFrame& live, const SensorQueue& queue) const;
   void add_sweeps(LiveFrame& live, const SensorQueue& queue) const;
-  LiveFrame assemble(std::int64_t frame_ns, bool complete) const;
+  LiveFrame assemble(std::int64_t frame_ns) const;
   void finish(std::int64_t frame_ns);
   std::optional<LiveFrame> pop(std::int64_t call_ns);
 };
@@ -244,9 +244,8 @@ void Synchronizer::State::add_sweeps(LiveFrame& live, const SensorQueue& queue) 
   }
 }
 
-LiveFrame Synchronizer::State::assemble(std::int64_t frame_ns, bool complete) const {
+LiveFrame Synchronizer::State::assemble(std::int64_t frame_ns) const {
   LiveFrame live;
-  live.complete = complete;
   live.frames.timestamp_ns = frame_ns;
   live.frames.ego = trail.at(frame_ns);
   for (const SensorQueue& queue : queues) queue.is_camera() ? add_image(live, queue) : add_sweeps(live, queue);
@@ -271,9 +270,10 @@ std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t call_ns) {
       finish(frame_ns);
       continue;
     }
-    const bool complete = decision == FrameDecision::complete;
-    LiveFrame live = assemble(frame_ns, complete);
-    ++(complete ? counts.complete : counts.incomplete);
+    LiveFrame live = assemble(frame_ns);
+    const Ego& ego = live.frames.ego;
+    live.complete = decision == FrameDecision::complete && (!last_ego_arrival_ns || ego.T_world_ego || ego.twist);
+    ++(live.complete ? counts.complete : counts.incomplete);
     finish(frame_ns);
     return live;
   }

@@ -233,6 +233,39 @@ TEST(Synchronizer, a_pose_that_completes_a_twist_must_not_contradict_a_newer_one
   EXPECT_EQ(sync.push_ego({identity4(), {}}, 0, 10 * kMs), Pushed::kept);
 }
 
+// Poses at 0 and 800 ms are too far apart to be interpolated at 400 ms, and too far from it to be extrapolated.
+TEST(Synchronizer, a_frame_is_complete_only_with_a_pose_or_twist_at_its_time_once_ego_motion_was_pushed) {
+  const SensorRig rig = small_rig();
+  for (const std::int64_t gap : {400, 800}) {
+    Synchronizer sync(rig, small_spec());
+    sync.push_ego({identity4(), Vec3{5, 0, 0}}, 0, 0);
+    push_all(sync, moment(rig), gap / 2 * kMs);
+    sync.push_ego({identity4(), Vec3{5, 0, 0}}, gap * kMs, gap * kMs);
+    const auto live = sync.pop(gap * kMs);  // ready without a wait
+    ASSERT_TRUE(live);
+    const bool known = live->frames.ego.T_world_ego || live->frames.ego.twist;
+    EXPECT_EQ(known, gap == 400);
+    EXPECT_EQ(live->complete, known);
+    EXPECT_EQ(sync.counts().complete, known);
+    EXPECT_EQ(sync.counts().incomplete, !known);
+  }
+}
+
+TEST(Synchronizer, a_sweep_beyond_tolerance_is_in_the_frame_and_does_not_complete_it) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  for (RadarSweep sweep : m.frames.sweeps) {
+    sweep.timestamp_ns = 0;
+    sync.push_radar(sweep, 0);
+  }
+  for (const int camera : {0, 1}) sync.push_camera(camera, m.frames.cameras[camera], 60 * kMs, 60 * kMs);
+  const auto live = sync.pop(200 * kMs);
+  ASSERT_TRUE(live);
+  EXPECT_EQ(live->frames.sweeps.size(), 2u);
+  EXPECT_FALSE(live->complete);
+}
+
 TEST(Synchronizer, takes_pushes_from_several_threads) {
   const SensorRig rig = small_rig();
   SynchronizerOptions options;

@@ -300,8 +300,9 @@ IMKD_API int imkd_synchronizer_push_radar(imkd_synchronizer* synchronizer, const
 IMKD_API int imkd_synchronizer_push_ego(imkd_synchronizer* synchronizer, const double* T_world_ego, const double* twist,
                                         int64_t timestamp_ns, int64_t now_ns, int32_t* pushed);
 /* The oldest frame that is ready, for imkd_detector_infer; NULL if none is. Valid until the handle's next pop or
- * destroy. Its images and sweeps are struct_size apart. complete: receives 1 if every sensor and the ego motion is in
- * the frame; may be NULL. */
+ * destroy. Its images and sweeps are struct_size apart. complete: receives 1 if every sensor has an item within
+ * tolerance of the frame's time and, where ego motion was ever pushed, it has reached that time and gives a pose or a
+ * twist there; may be NULL. */
 IMKD_API int imkd_synchronizer_pop(imkd_synchronizer* synchronizer, int64_t now_ns, const imkd_frames** frames,
                                    uint32_t* complete);
 /* Discards everything but the counts. */

@@ -50,7 +50,10 @@ struct SynchronizerCounts {
 struct LiveFrame {
   FrameSet frames;
   std::vector<std::shared_ptr<const void>> cameras, sweeps;  // in the order of frames.cameras and frames.sweeps
-  bool complete = false;  // holds an item of every sensor of the rig, and the ego motion where any was ever pushed
+  // Every sensor of the rig has an item within tolerance of the frame's time; where ego motion was ever pushed it has
+  // reached that time, and the frame has a pose or a twist there. A sweep further away is in the frame and does not
+  // count.
+  bool complete = false;
 };
 
 // A frame has the time t of one reference item. It holds
