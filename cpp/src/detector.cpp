@@ -243,8 +243,8 @@ Detector::~Detector() {
 }
 Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&& other) noexcept {
-  const Detector old(std::move(*this));
-  state_ = std::move(other.state_);
+  Detector taken(std::move(other));  // itself, where other is *this
+  std::swap(state_, taken.state_);
   return *this;
 }
 

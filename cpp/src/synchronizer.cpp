@@ -291,8 +291,8 @@ Synchronizer::~Synchronizer() {
 }
 Synchronizer::Synchronizer(Synchronizer&&) noexcept = default;
 Synchronizer& Synchronizer::operator=(Synchronizer&& other) noexcept {
-  const Synchronizer old(std::move(*this));
-  state_ = std::move(other.state_);
+  Synchronizer taken(std::move(other));  // itself, where other is *this
+  std::swap(state_, taken.state_);
   return *this;
 }
 

@@ -520,6 +520,18 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
   EXPECT_EQ(with(nullptr, bev_engine()), Code::engine_unavailable);
 }
 
+TEST(Detector, moving_one_to_itself_changes_nothing) {
+  Stand s;
+  Detector& same = s.detector;
+  s.detector = std::move(same);
+  EXPECT_GT(s.infer().detections.size(), 0u);
+  Stand other;
+  s.detector = std::move(other.detector);
+  EXPECT_GT(s.infer().detections.size(), 0u);
+  other.detector = std::move(s.detector);  // one that was moved from may be assigned to
+  EXPECT_GT(other.infer().detections.size(), 0u);
+}
+
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
   for (int threads : {-1, 1025, 1 << 30})
     EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;

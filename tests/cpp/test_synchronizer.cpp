@@ -9,6 +9,7 @@
 #include "fakes.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
+#include "imkd/tracker.hpp"
 
 using namespace imkd;
 using namespace imkd::fakes;
@@ -264,6 +265,26 @@ TEST(Synchronizer, a_sweep_beyond_tolerance_is_in_the_frame_and_does_not_complet
   ASSERT_TRUE(live);
   EXPECT_EQ(live->frames.sweeps.size(), 2u);
   EXPECT_FALSE(live->complete);
+}
+
+template <class Any>
+void move_to_itself(Any& object) {
+  Any& same = object;
+  object = std::move(same);
+}
+
+TEST(Synchronizer, moving_one_to_itself_changes_nothing_nor_does_a_monitors_or_a_trackers) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  push_all(sync, moment(rig), 0);
+  move_to_itself(sync);
+  EXPECT_EQ(sync.counts().kept, 4);
+  Monitor monitor(rig, small_spec());
+  move_to_itself(monitor);
+  EXPECT_EQ(monitor.check(0).cameras.size(), 2u);
+  Tracker tracker(small_spec());
+  move_to_itself(tracker);
+  EXPECT_TRUE(tracker.update({}).empty());
 }
 
 TEST(Synchronizer, takes_pushes_from_several_threads) {

@@ -42,7 +42,7 @@ class Detector {
   Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
            const DetectorOptions& options = {}, const std::optional<Contract>& contract = {});
   ~Detector();
-  Detector(Detector&&) noexcept;
+  Detector(Detector&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Detector& operator=(Detector&&) noexcept;
 
   // The caller's mistakes throw; sensor faults are in Result::health. The reference is valid until the next call.

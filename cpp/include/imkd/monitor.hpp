@@ -34,7 +34,7 @@ class Monitor {
   // Throws Error 21x (rig), 10x (spec, options).
   Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptions& options = {});
   ~Monitor();
-  Monitor(Monitor&&) noexcept;
+  Monitor(Monitor&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Monitor& operator=(Monitor&&) noexcept;
 
   // The image, RGB or NV12, must be in host memory. Throws Error 201, 202 (its layout), 203.

@@ -97,7 +97,7 @@ class Synchronizer {
   // Throws Error 21x (rig), 10x (spec, options), 203 (reference).
   Synchronizer(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options = {});
   ~Synchronizer();
-  Synchronizer(Synchronizer&&) noexcept;
+  Synchronizer(Synchronizer&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Synchronizer& operator=(Synchronizer&&) noexcept;
 
   // owner keeps the pixels or points alive and unchanged. Without one they are copied, and must be in host memory.
