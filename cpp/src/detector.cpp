@@ -136,6 +136,7 @@ void Detector::State::clear_result(std::int64_t timestamp_ns) {
   result.detections.clear();
   result.segmentation = {};
   result.debug.clear();
+  result.health.warnings.clear();
   result.timings_us = {};
   result.replayed = false;
 }
@@ -171,7 +172,6 @@ void Detector::State::resolve_radars(const FrameSet& frames) {
   check_contract.set(
       WarningCode::unsigned_bundle, unsigned_bundle,
       "the bundle is not signed: nothing shows who made it; imkd-edge export BUNDLE --sign KEY signs it");
-  check_contract.observe(rig, frames, result.health);
   frame.blind = result.health.mode == Mode::blind;
 }
 
@@ -299,6 +299,10 @@ const Result& Detector::infer(const FrameSet& given) {
   s.select_past(frames);
   if (!s.frame.past.empty()) s.result.timings_us[kWarp] = watch.lap();
   s.loop->run(s.frame, s.result);
+  s.check_contract.set(WarningCode::boxes_invalid, s.result.health.boxes_invalid > 0,
+                       "the network's outputs are not finite, and boxes at them are left out: is an engine or a weight "
+                       "broken, or a float16 too small?");
+  s.check_contract.observe(s.rig, frames, s.result.health);
   if (s.frame.store_map >= 0) {
     if (s.result.health.maps_invalid == 0)
       s.history.store(s.frame.store_map);

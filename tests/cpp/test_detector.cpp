@@ -345,12 +345,10 @@ Moment moving(const SensorRig& rig) {
     T[3] = x;
     return T;
   };
-  const RadarSweep sweep = m.frames.sweeps[0];
   m.frames.sweeps.clear();
-  for (std::int64_t age_ms : {20, 100, 200, 300, 400}) {
-    m.frames.sweeps.push_back(sweep);
-    m.frames.sweeps.back().timestamp_ns -= age_ms * 1'000'000;
-    m.frames.sweeps.back().T_world_ego = at(-0.01 * static_cast<double>(age_ms));
+  for (const int age_ms : {20, 100, 200, 300, 400}) {
+    const auto& points = m.points.emplace_back(moment(rig, static_cast<unsigned>(age_ms)).points[0]);
+    m.frames.sweeps.push_back({0, m.frames.timestamp_ns - age_ms * 1'000'000, points.data(), 200, at(-0.01 * age_ms)});
   }
   m.frames.camera_timestamps_ns.assign(2, m.frames.timestamp_ns + 10'000'000);
   m.frames.camera_T_world_ego = {at(0.1), std::nullopt};
@@ -564,6 +562,14 @@ TEST(Detector, non_finite_network_outputs_are_dropped_and_counted) {
   const Result& r = s.infer();
   EXPECT_TRUE(r.detections.empty());
   EXPECT_GT(r.health.boxes_invalid, 0);
+  const auto warns = [](const Result& result) {
+    const auto& warnings = result.health.warnings;
+    return !warnings.empty() && warnings.back().code == WarningCode::boxes_invalid;
+  };
+  EXPECT_TRUE(warns(r));
+  EXPECT_EQ(code_name(WarningCode::boxes_invalid), "W0152");
+  s.detector = Detector(small_spec(), s.rig, s.camera, bev_engine(), Stand::options(2));
+  EXPECT_FALSE(warns(s.infer()));
 }
 
 TEST(Detector, score_threshold_overrides_the_specs) {

@@ -32,10 +32,9 @@ struct SynchronizerOptions {
 //              two pushes: of ego motion only what is present in each given part is a duplicate.
 //   future:    its time exceeds now by more than max_future
 //   invalid:   ego motion with neither pose nor twist, whose numbers are not finite, whose twist is faster than
-//   kMaxEgoSpeed or kMaxYawRate, whose
-//              pose is not rigid, or whose pose is older than the newest pose and contradicts it; an image of another
-//              size than its calibration's, from a camera that has delivered one that fits (before that it is the
-//              caller's mistake)
+//              kMaxEgoSpeed or kMaxYawRate, whose pose is not rigid, or whose pose is older than the newest pose and
+//              contradicts it; an image of another size than its calibration's, from a camera that has delivered one
+//              that fits (before that it is the caller's mistake)
 enum class Pushed : std::uint8_t { kept, late, duplicate, future, invalid };
 
 struct SynchronizerCounts {
