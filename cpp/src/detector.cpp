@@ -280,6 +280,7 @@ std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return st
 const Result& Detector::infer(const FrameSet& given) {
   State& s = *state_;
   const ExclusiveCall call(s.gate, "Detector");
+  s.loop->require_engines();
   Stopwatch watch, total;
   const FrameSet& frames = s.input = given;
   s.check(frames);

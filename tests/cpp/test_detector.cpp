@@ -530,6 +530,30 @@ TEST(Detector, moving_one_to_itself_changes_nothing) {
   EXPECT_GT(other.infer().detections.size(), 0u);
 }
 
+TEST(Detector, engines_that_another_detector_was_made_with_are_refused) {
+  Stand s;
+  {
+    Detector later(small_spec(), s.rig, camera_engine(), s.bev, Stand::options(1));
+    EXPECT_EQ(code_of([&] { s.infer(); }), Code::engine_bind);
+    EXPECT_GT(later.infer(s.m.frames).detections.size(), 0u);
+  }
+  EXPECT_EQ(code_of([&] { s.infer(); }), Code::engine_bind);
+}
+
+TEST(Detector, an_enum_that_is_no_value_of_its_type_is_refused) {
+  Stand s;
+  SensorRig lens = s.rig, velocity = s.rig;
+  lens.cameras[0].distortion = Distortion(99);
+  velocity.radars[0].velocity = RadialVelocity(-1);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(lens); }), Code::rig_bad_value);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(velocity); }), Code::rig_bad_value);
+  ModelSpec spacing = small_spec(), statistic = small_spec();
+  spacing.depth.spacing = DepthSpacing(2);
+  statistic.radar.features[0].statistic = RadarStatistic(99);
+  EXPECT_EQ(code_of([&] { spacing.check(); }), Code::spec_bad_value);
+  EXPECT_EQ(code_of([&] { statistic.check(); }), Code::spec_bad_value);
+}
+
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
   for (int threads : {-1, 1025, 1 << 30})
     EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;

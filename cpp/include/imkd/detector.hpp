@@ -33,7 +33,8 @@ struct DetectorOptions {
 
 // A detector serves one thread at a time: infer, set_rig and reset throw Error detector_busy, and change nothing, while
 // another thread's call runs. (In Python such a call waits.) The result, tensors(), spec() and rig() are to be read
-// between calls. Detectors share nothing: any number may run concurrently, each with its own engines.
+// between calls. Detectors share nothing: any number may run concurrently, each with its own engines:
+// infer throws engine_bind where another Detector was made with one of them since.
 class Detector {
  public:
   static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});
