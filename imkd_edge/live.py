@@ -102,8 +102,8 @@ class Synchronizer:
     def push_ego(self, ego: Ego, timestamp_ns: int, now_ns: int) -> str:
         """Add the vehicle's motion at a time, pose and twist together or in two calls.
 
-        Returns and raises as push_camera; "invalid" for an Ego with neither, a pose that is not rigid, a twist that is not finite or
-        faster than 100 m/s or 2 pi rad/s, and a pose that contradicts a newer one.
+        Returns and raises as push_camera; "invalid" for an Ego with neither, a pose that is not rigid, a twist that is
+        not finite or faster than 100 m/s or 2 pi rad/s, and a pose that contradicts a newer one.
         """
         return self._core.push_ego(ego, timestamp_ns, now_ns)
 

@@ -197,8 +197,8 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
 
 Pushed Synchronizer::State::push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
-  if (!ego.T_world_ego && !ego.twist) return Pushed::invalid;
-  if ((ego.twist && !is_possible(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
+  const bool possible = ego.twist ? is_possible(*ego.twist) : ego.T_world_ego.has_value();
+  if (!possible || !take_pose(ego.T_world_ego)) return Pushed::invalid;
   if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
@@ -271,8 +271,8 @@ std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t call_ns) {
       continue;
     }
     LiveFrame live = assemble(frame_ns);
-    const Ego& ego = live.frames.ego;
-    live.complete = decision == FrameDecision::complete && (!last_ego_arrival_ns || ego.T_world_ego || ego.twist);
+    const auto& [pose, twist] = live.frames.ego;
+    live.complete = decision == FrameDecision::complete && (!last_ego_arrival_ns || pose || twist);
     ++(live.complete ? counts.complete : counts.incomplete);
     finish(frame_ns);
     return live;

@@ -1,5 +1,6 @@
 /* imkd.h: the detector and its live input, for software in C and other languages. C99. The library throws no exception
- * to its caller, prints nothing and never ends the process.
+ * to its caller, prints nothing and does not end the process, with one exception: where memory runs out inside the
+ * parser of JSON, in a load or set_rig. Every other call returns IMKD_UNEXPECTED then.
  *
  *   imkd_detector* detector = imkd_detector_new();
  *   if (imkd_detector_load(detector, "m.imkd", "rig.json", NULL) != IMKD_OK) puts(imkd_detector_error(detector));
