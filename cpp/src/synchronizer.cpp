@@ -1,7 +1,6 @@
 #include "imkd/synchronizer.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 
 #include "ego_trail.hpp"
