@@ -1,9 +1,11 @@
-"""Reads single files of a data set; every fault is raised as an Error that names the file and how to mend it."""
+"""Single files of a data set: their names, and readers that raise every fault as an Error with the file and a cure."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import re
 import warnings
 import zlib
 from collections.abc import Collection, Iterable
@@ -15,6 +17,19 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 
 COPY_AGAIN = "copy the file again from the data set"
+_PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,119}")  # names that name files as they are
+
+
+def file_name(name: str) -> str:
+    """The name of a frame, scene or sensor as that of a file or folder; two names never have the same.
+
+    A plain name stays; of another one the letters that files should not have are replaced, and after a ~, which no
+    plain name has, its hash tells it from those that look like it.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:100] + f"~{digest}"
 
 
 def reason(fault: Exception) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Truth
-from imkd_edge.sources.files import read_bytes
+from imkd_edge.sources.files import file_name, read_bytes
 from imkd_edge.sources.folder.format import (
     DATASET,
     FRAMES,
@@ -35,7 +34,6 @@ from imkd_edge.sources.folder.format import (
 from imkd_edge.sources.folder.index import Index, read_index
 from imkd_edge.sources.folder.problem import raise_first
 
-_SAFE = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 _PNG = b"\x89PNG"
 
 
@@ -110,7 +108,7 @@ class FolderWriter:
         if sample.timestamp_ns <= self._newest.get(sample.scene, -1):
             what = f"the frame {sample.name!r} is not after the scene's frame before it"
             raise Error(Code.source_bad_time, what, str(self._part), "write the frames of a scene in order of time")
-        stem = sample.name if _SAFE.fullmatch(sample.name) else f"{len(self.names):06d}"
+        stem = file_name(sample.name)
         entry: dict[str, Any] = {"frame": sample.name}
         if sample.scene:
             entry["scene"] = sample.scene
@@ -173,7 +171,7 @@ class FolderWriter:
 
     def _cameras(self, sample: Sample, stem: str, images: Mapping[str, Path]) -> dict[str, Any]:
         result = {}
-        for i, camera in enumerate(sample.rig.cameras):
+        for camera in sample.rig.cameras:
             if camera.name in images:
                 data = images[camera.name].read_bytes()
             elif camera.name in sample.frames:
@@ -181,7 +179,7 @@ class FolderWriter:
             else:
                 continue
             ending = "png" if data.startswith(_PNG) else "jpg"
-            file = f"{IMAGES}/{_stem(camera.name, i)}/{stem}.{ending}"
+            file = f"{IMAGES}/{file_name(camera.name)}/{stem}.{ending}"
             self._write(file, data)
             pose = _pose(sample.camera_T_world_ego.get(camera.name))
             result[camera.name] = {"file": file, **_time(sample.camera_timestamps_ns.get(camera.name)), **pose}
@@ -191,8 +189,8 @@ class FolderWriter:
         result: dict[str, list[Any]] = {}
         for sweep in sample.radar:
             entries = result.setdefault(sweep.radar, [])
-            number = f".{len(entries)}" if entries else ""
-            file = f"{RADAR}/{_stem(sweep.radar, sample.rig.radar_index(sweep.radar))}/{stem}{number}.npy"
+            number = f"~{len(entries)}" if entries else ""  # a ~, as no name of a frame ends so
+            file = f"{RADAR}/{file_name(sweep.radar)}/{stem}{number}.npy"
             self._write(file, _npy(sweep.points))
             entries.append({"file": file, **_time(sweep.timestamp_ns), **_pose(sweep.T_world_ego)})
         return result
@@ -207,11 +205,6 @@ def _drop_broken_line(path: Path) -> None:
     with open(path, "rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
-
-
-def _stem(name: str, number: int) -> str:
-    """A sensor's folder."""
-    return name if _SAFE.fullmatch(name) else f"{number:02d}"
 
 
 def _json(value: Any) -> bytes:
