@@ -65,8 +65,6 @@ def write_frame(
     """
     from imkd_edge.view import draw
 
-    if theme not in draw.THEMES:
-        raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "--theme", "choose dark or light")
     picture = draw.overview(sample, result, spec, bundle_name(bundle), theme)
     try:
         _check_replaceable(folder)
