@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
 import re
+import stat
 import warnings
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -50,10 +52,19 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     return {file.stem: read_bytes(file).decode("utf-8", "replace").split() for file in sorted(folder.glob("*.txt"))}
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file for reading; raises OSError, also for a pipe, a socket or a device, whose reader might wait for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an OSError of its own
+        raise OSError(errno.EINVAL, "a pipe, socket or device, no regular file", str(path))
+    return path.open("rb")
+
+
 def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
     """Content of a file; raises Error source_missing_file."""
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as fault:
         raise Error(Code.source_missing_file, f"cannot read the file ({fault.strerror})", str(path), fix) from None
 

@@ -173,7 +173,7 @@ class FolderWriter:
         result = {}
         for camera in sample.rig.cameras:
             if camera.name in images:
-                data = images[camera.name].read_bytes()
+                data = read_bytes(images[camera.name])
             elif camera.name in sample.frames:
                 data = _png(sample.frames[camera.name])
             else:
