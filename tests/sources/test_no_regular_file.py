@@ -58,7 +58,7 @@ def read_all(folder: Path) -> None:
 @pytest.mark.parametrize("name", [*OPENED, *NAMED, "rigs/high.json", "splits/train.txt"])
 def test_a_pipe_in_a_drive_folder_is_refused(name: str, tmp_path: Path) -> None:
     folder = with_pipe(write_drive(tmp_path / "drive"), name)
-    with pytest.raises(Error, match="E0302.*pipe") as error:
+    with pytest.raises(Error, match=r"E0302.*pipe") as error:
         read_all(folder)
     assert error.value.where == str(folder / name)
     assert "E0302" in {f"E{int(problem.code):04d}" for problem in problems(folder)}
@@ -68,14 +68,16 @@ def test_a_pipe_in_a_drive_folder_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["images/f0.png", "radar/f0.npy"])
 def test_a_pipe_is_not_converted(name: str, tmp_path: Path) -> None:
     folder = with_pipe(write_drive(tmp_path / "drive"), name)
-    with pytest.raises(Error, match="E0302.*pipe"):
+    with pytest.raises(Error, match=r"E0302.*pipe"):
         convert(str(folder), tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", ["training/image_2/000000.png", "training/calib/000000.txt", "training/velodyne/000000.bin"])
+@pytest.mark.parametrize(
+    "name", ["training/image_2/000000.png", "training/calib/000000.txt", "training/velodyne/000000.bin"]
+)
 def test_a_pipe_in_a_data_set_is_refused(name: str, tmp_path: Path) -> None:
     folder = with_pipe(write_kitti(tmp_path / "kitti"), name)
-    with pytest.raises(Error, match="E0302.*pipe"):
+    with pytest.raises(Error, match=r"E0302.*pipe"):
         read_all(folder)
 
 
@@ -84,7 +86,7 @@ def test_a_pipe_in_a_bag_is_refused(tmp_path: Path) -> None:
         bag = tmp_path / ending[1:]
         bag.mkdir()
         os.mkfifo(bag / f"bag_0{ending}")
-        with pytest.raises(Error, match="E0302.*pipe"):
+        with pytest.raises(Error, match=r"E0302.*pipe"):
             open_source(bag)
         shutil.rmtree(bag)
 
@@ -93,5 +95,5 @@ def test_a_device_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
     folder = write_drive(tmp_path / "drive")
     (folder / "frames.jsonl").unlink()
     (folder / "frames.jsonl").symlink_to("/dev/zero")
-    with pytest.raises(Error, match="E0302.*device"):
+    with pytest.raises(Error, match=r"E0302.*device"):
         open_source(folder)

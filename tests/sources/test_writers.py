@@ -25,14 +25,14 @@ def test_two_writers_of_one_folder_exclude_each_other(drive: Path, tmp_path: Pat
     source = open_source(drive)
     with FolderWriter(tmp_path / "copy") as writer:
         writer.add(source["f0"])
-        with pytest.raises(Error, match="E0702.*another process writes"):
+        with pytest.raises(Error, match=r"E0702.*another process writes"):
             FolderWriter(tmp_path / "copy")
-        with pytest.raises(Error, match="E0702.*another process writes"):
+        with pytest.raises(Error, match=r"E0702.*another process writes"):
             convert(source, tmp_path / "copy")
     with FolderWriter(tmp_path / "copy") as writer:  # the first is closed
         assert list(writer.names) == ["f0"]
         writer.finish()
-        with pytest.raises(Error, match="E0702.*complete already"):
+        with pytest.raises(Error, match=r"E0702.*complete already"):
             FolderWriter(tmp_path / "copy")
 
 
@@ -42,7 +42,7 @@ def test_the_folder_of_a_process_that_was_killed_is_continued(drive: Path, tmp_p
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path / "copy"], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        with pytest.raises(Error, match="E0702.*another process writes"):
+        with pytest.raises(Error, match=r"E0702.*another process writes"):
             FolderWriter(tmp_path / "copy")
     finally:
         process.kill()
@@ -55,7 +55,7 @@ def test_the_folder_of_a_process_that_was_killed_is_continued(drive: Path, tmp_p
 def test_a_folder_with_a_file_of_somebody_is_not_written(name: str, drive: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"mine": 1}')
-    with pytest.raises(Error, match="E0702.*not empty"):
+    with pytest.raises(Error, match=r"E0702.*not empty"):
         convert(str(drive), tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
     assert (tmp_path / "mine" / name).read_text() == '{"mine": 1}'

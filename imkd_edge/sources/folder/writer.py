@@ -72,7 +72,7 @@ class FolderWriter:
         if (self.folder / DATASET).exists() and read_bytes(self.folder / DATASET) != content:
             raise _refused("it is an unfinished drive folder of another recording", self.folder)
         try:
-            self._file = stack.enter_context(open(self._part, "ab"))  # first: it makes the folder ours
+            self._file = stack.enter_context(open(self._part, "ab"))  # noqa: SIM115 (first: it makes the folder ours)
             _drop_broken_line(self._part)
         except OSError as fault:
             raise _failed(fault, self._part) from None
