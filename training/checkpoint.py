@@ -23,10 +23,18 @@ KEYS = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"}
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Writes a temporary file and renames it, so that a killed process leaves the previous checkpoint intact."""
+    """Writes a temporary file and renames it, so that a killed process leaves the previous checkpoint intact.
+
+    Raises: Error write_failed.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        fix = "free space, then continue with --resume"
+        raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
