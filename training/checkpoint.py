@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from imkd_edge.bundle.contract import Contract
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import CHECKPOINT
 from imkd_edge.training.config import Config, from_dict
@@ -63,6 +64,11 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
     """
     state = load_checkpoint(path)
     return (*student_of(state, str(path)), state)
+
+
+def contract_of(state: dict[str, Any]) -> Contract | None:
+    """What a student was trained on; None for a teacher and in checkpoints of old."""
+    return Contract.from_json(state["contract"]) if state.get("contract") else None
 
 
 def student_of(state: dict[str, Any], where: str) -> tuple[Student, Config]:
