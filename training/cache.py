@@ -82,6 +82,7 @@ class CachedSource(Source):
 
     def __init__(self, source: Source, data: DataConfig, folder: Path):
         self.source, self.kind, self.names, self.folder = source, source.kind, source.names, folder
+        self.intensity, self.traffic = getattr(source, "intensity", ""), getattr(source, "traffic", "")  # of contracts
         self.key = _key(_origin(source, data))
         self.files = FrameFiles(folder / f"{SAMPLES}{self.key}")
 
