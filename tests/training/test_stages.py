@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import DISTIL, write_toy_config
+from imkd_edge.bundle import Bundle
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.conditions import no_radar
 from imkd_edge.options import EvalOptions, TrainOptions
@@ -216,6 +217,16 @@ def test_a_teacher_that_reads_radar_learns_from_it_and_serves_no_model_with_othe
     (tmp_path / "other.toml").write_text(config.read_text().replace("[spec.radar]", "[spec.radar]\nmax_points = 999"))
     with pytest.raises(Error, match="teacher of this model"):
         load_teacher(tmp_path / "run", load_config(tmp_path / "other.toml"))
+
+
+def test_a_checkpoint_discards_the_boxes_that_its_bundle_discards(folder, tmp_path):
+    """Limits of size follow from the training's labels, in the evaluation of a checkpoint too."""
+    export(folder / "checkpoint.pt", tmp_path / "one.imkd")
+    classes = Bundle.load(tmp_path / "one.imkd").spec.head.classes
+    detect = CheckpointDetector(folder / "checkpoint.pt", 0.01)
+    limits = [(item.min_size, item.max_size) for item in classes]
+    assert all(low and high for low, high in limits)
+    assert [(item.min_size, item.max_size) for item in detect.decode_spec.head.classes] == limits
 
 
 @pytest.mark.parametrize("stage", ["teacher", "."])
