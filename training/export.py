@@ -80,7 +80,7 @@ def export(
     # The synthetic golden drive has the rig of the source's first frame.
     name = data or settings.data.source
     options = settings.data.options if name == settings.data.source else {}
-    source = select(name, options=options).source
+    source = select(name, options=options, read=("labels",)).source
     contract = _contract(settings, state, source if data else None)
     settings = replace(settings, spec=with_limits(settings.spec, contract))
     drive = _golden(golden, settings, source, camera, bev, contract)
