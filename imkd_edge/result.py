@@ -171,7 +171,7 @@ class Result:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            Error: spec_bad_value where the sensor data is gone, or was never a sample.
+            Error: spec_bad_value where the sensor data is gone, or was never a sample, and for another theme.
         """
         from imkd_edge.view import draw
 
