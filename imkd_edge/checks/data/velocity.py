@@ -28,6 +28,11 @@ MARGIN = 0.2  # of s, around what the rig says
 LARGE = 0.06  # of s: a wrong scale of the velocities or of the ego speed
 MIN_FRAMES = 5
 DISTINCT = 1.3  # support of the best s over that of the one the rig says
+CLEAR = 0.5  # support of a majority: what fewer returns agree on may be an accident of a wrong mounting
+MOUNTING = (
+    "look at T_ego_radar (yaw, and a roll of 180 degrees), at y positive to the left, at the order of the columns (x, "
+    "y, z, intensity, velocity) and at the unit of the angle (rad) that x and y were made of"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
     if fit.support < DISTINCT * support(measured, ahead, expected, period_of(radar)):
         return
     what = f"the rig says {radar.velocity}, but static returns show {fit.share:.2f} times the ego motion ({agree})"
-    yield error(code, topic, what, where, _cure(fit.share, expected))
+    yield error(code, topic, what, where, _cure(fit.share, expected) if fit.support >= CLEAR else MOUNTING)
 
 
 def speed_as_raw(sample: Sample) -> float | None:

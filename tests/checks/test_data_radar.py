@@ -1,0 +1,73 @@
+"""imkd-edge check of a radar whose velocities fit no motion: the cure names what may be wrong, and no more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imkd_edge.checks.data import Finding
+from imkd_edge.checks.data.velocity import EgoReturns, judge
+from imkd_edge.rig import RadarCalibration
+
+SWEEPS, POINTS, WALL = 20, 100, 20  # WALL: points of a wall at the right
+SPEED = 3.5  # m/s of a yard tractor
+
+
+def about_z(degrees: float) -> np.ndarray:
+    a = np.radians(degrees)
+    return np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+
+
+def mounted(degrees: float, velocity: str = "raw") -> RadarCalibration:
+    """A radar that looks so far to the left."""
+    T = np.eye(4)
+    T[:3, :3] = about_z(degrees)
+    return RadarCalibration(name="corner", T_ego_radar=T, velocity=velocity, period=0.0)
+
+
+def sweep(mounting: np.ndarray, random: np.random.Generator, over_ground: np.ndarray | float = 0.0) -> np.ndarray:
+    """(POINTS, 5) returns of a radar with that rotation, on a vehicle that drives ahead at SPEED."""
+    azimuth, distance = random.uniform(-65, 65, POINTS), random.uniform(3, 50, POINTS)
+    azimuth[:WALL] = random.uniform(-62, -50, WALL)
+    azimuth = np.radians(azimuth)
+    points = np.zeros((POINTS, 5))
+    points[:, :2] = np.column_stack([np.cos(azimuth), np.sin(azimuth)]) * distance[:, None]
+    along = (points[:, :3] / distance[:, None]) @ mounting[0]
+    points[:, 3] = random.normal(5, 8, POINTS)
+    points[:, 4] = over_ground - along * SPEED + random.normal(0, 0.05, POINTS)
+    return points
+
+
+def findings_of(radar: RadarCalibration, sweeps: list[np.ndarray]) -> list[Finding]:
+    returns = EgoReturns()
+    for points in sweeps:
+        returns.add(points, radar, np.array([SPEED, 0.0, 0.0]))
+    return list(judge(radar.name, radar, returns, returns.fit(radar)))
+
+
+def standing(true_degrees: float) -> list[np.ndarray]:
+    random = np.random.default_rng(1)
+    return [sweep(about_z(true_degrees), random) for _ in range(SWEEPS)]
+
+
+def assert_names_the_mounting(findings: list[Finding]) -> None:
+    assert len(findings) == 1, findings
+    assert "T_ego_radar" in findings[0].fix and "columns" in findings[0].fix and "left" in findings[0].fix
+    assert "compensated" not in findings[0].fix
+
+
+def test_a_radar_as_its_rig_says_has_no_finding() -> None:
+    assert findings_of(mounted(-35), standing(-35)) == []
+
+
+def test_a_forgotten_roll_or_a_y_to_the_right_is_not_called_compensated() -> None:
+    """A fifth of such returns seems to stand at velocity 0: that is no majority."""
+    rolled = [points * [1, -1, 1, 1, 1] for points in standing(-35)]
+    assert_names_the_mounting(findings_of(mounted(-35), rolled))
+
+
+def test_what_most_returns_show_names_the_kind() -> None:
+    compensated = standing(-35)
+    for points in compensated:
+        points[:, 4] = 0.01
+    (finding,) = findings_of(mounted(-35), compensated)
+    assert '"compensated"' in finding.fix and finding.code == "E0306"
