@@ -121,7 +121,9 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
     if fit.support < DISTINCT * support(measured, ahead, expected, period_of(radar)):
         return
     what = f"the rig says {radar.velocity}, but static returns show {fit.share:.2f} times the ego motion ({agree})"
-    yield error(code, topic, what, where, _cure(fit.share, expected) if fit.support >= CLEAR else MOUNTING)
+    scale = max(1.0, abs(fit.share))  # of the unit, which also scales the noise
+    clear = support(measured / scale, ahead, fit.share / scale, period_of(radar) / scale) >= CLEAR
+    yield error(code, topic, what, where, _cure(fit.share, expected) if clear else MOUNTING)
 
 
 def speed_as_raw(sample: Sample) -> float | None:
