@@ -107,6 +107,16 @@ def both(first: Change, second: Change) -> Change:
     return change
 
 
+def third(key: str) -> Change:
+    """Takes a key out of every third line."""
+
+    def change(folder: Path) -> None:
+        left = iter(range(SCENES * FRAMES))
+        in_lines(lambda entry: next(left) % 3 == 2 and entry.pop(key) and None)(folder)
+
+    return change
+
+
 def black(folder: Path) -> None:
     import cv2
 
@@ -237,6 +247,15 @@ FAULTS = [
         "sensors",
         "in no frame",
         "rig",
+    ),
+    Fault("a_third_without_pose", third("ego"), "W0310", "absent", "5 of 15 frames are without pose", "every frame"),
+    Fault(
+        "a_camera_in_two_thirds",
+        in_lines(lambda entry: entry["frame"].endswith("2") and entry["cameras"].pop("CAM_BACK") and None),
+        "W0310",
+        "absent",
+        "3 of 15 frames are without CAM_BACK",
+        "missing files",
     ),
     Fault(
         "lidar_of_0_to_1",
