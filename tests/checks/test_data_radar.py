@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from imkd_edge.checks.data import Finding
 from imkd_edge.checks.data.velocity import EgoReturns, judge
@@ -71,3 +72,47 @@ def test_what_most_returns_show_names_the_kind() -> None:
         points[:, 4] = 0.01
     (finding,) = findings_of(mounted(-35), compensated)
     assert '"compensated"' in finding.fix and finding.code == "E0306"
+
+
+SWAPPED = [0, 1, 2, 4, 3]
+
+
+def azimuth_in_degrees(points: np.ndarray) -> np.ndarray:
+    distance, angle = np.hypot(points[:, 0], points[:, 1]), np.degrees(np.arctan2(points[:, 1], points[:, 0]))
+    return np.column_stack([distance * np.cos(angle), distance * np.sin(angle), points[:, 2:]])
+
+
+@pytest.mark.parametrize(
+    ("radar", "sweeps"),
+    [
+        (mounted(0), [points[:, SWAPPED] for points in standing(0)]),
+        (mounted(75), standing(-15)),
+        (mounted(-35), [azimuth_in_degrees(points) for points in standing(-35)]),
+    ],
+    ids=["columns_swapped", "yaw_90_degrees_off", "azimuth_in_degrees"],
+)
+def test_velocities_that_no_motion_explains_are_told(radar: RadarCalibration, sweeps: list[np.ndarray]) -> None:
+    assert_names_the_mounting(findings_of(radar, sweeps))
+
+
+def test_where_no_share_fits_it_is_a_warning() -> None:
+    (finding,) = findings_of(mounted(0), [points[:, SWAPPED] for points in standing(0)])
+    assert "no static pattern" in finding.what and finding.code == "W0306"
+
+
+@pytest.mark.parametrize("kind", ["raw", "compensated"])
+def test_a_radar_that_leaves_out_what_stands_has_no_finding(kind: str) -> None:
+    """Its returns move over ground at 0.8 to 8 m/s, either way."""
+    random = np.random.default_rng(2)
+    moving = [random.uniform(0.8, 8, POINTS) * random.choice([-1, 1], POINTS) for _ in range(SWEEPS)]
+    sweeps = [sweep(about_z(0), random, speeds) for speeds in moving]
+    if kind == "compensated":
+        for points, speeds in zip(sweeps, moving):
+            points[:, 4] = speeds
+    assert findings_of(mounted(0, kind), sweeps) == []
+
+
+def test_few_returns_have_no_finding() -> None:
+    few = [points[::8, SWAPPED] for points in standing(0)]
+    assert 100 <= sum(len(points) for points in few) < 300
+    assert findings_of(mounted(0), few) == []
