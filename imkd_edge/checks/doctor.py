@@ -42,6 +42,7 @@ def examine(bundle: str = "tiny", rig: str | Path | None = None, trust: str | No
     checks: list[Check] = []
     asked: dict[str, Callable[[], Check | list[Check]]] = {}
     if rig is not None:
+        asked["rig"] = lambda: _rig(rig)
         asked["contract"] = lambda: _contract(bundle, rig)
     if trust is not None:
         asked[f"signature {bundle}"] = lambda: _signature(bundle, trust)
@@ -272,14 +273,25 @@ def _signatures() -> Check:
         return Check("signatures", FAIL if policy else OK, f"cannot be verified: {error.what}; {asked}", error.fix)
 
 
+def _rig(rig: str | Path) -> list[Check]:
+    """What `imkd-edge check` says of a rig without a frame: its mountings, and what its cameras see."""
+    from imkd_edge.checks.data.rig import judge
+    from imkd_edge.rig import SensorRig
+
+    findings = list(judge(SensorRig.load(str(rig)), str(rig)))
+    if not findings:
+        return [Check("rig", OK, f"{rig}: its cameras see the ground around, its sensors are where a vehicle has them")]
+    return [Check("rig", FAIL if each.is_error else WARN, f"{each.code} {each.what}", each.fix) for each in findings]
+
+
 def _contract(bundle: str, rig: str | Path) -> list[Check]:
     """In what a rig is unlike the data that a bundle was trained on."""
     from imkd_edge.bundle.format import Bundle
     from imkd_edge.checks.contract import compare_rig
     from imkd_edge.rig import SensorRig
 
-    loaded, name = Bundle.load(bundle), f"contract {bundle}"
-    warnings = compare_rig(loaded, SensorRig.load(str(rig)))
+    loaded, name, sensors = Bundle.load(bundle), f"contract {bundle}", SensorRig.load(str(rig))
+    warnings = compare_rig(loaded, sensors)
     fix = "correct the rig, or train for it"
     if warnings:
         return [Check(name, WARN, f"{warning.code} {warning.text}", fix) for warning in warnings]
