@@ -14,9 +14,10 @@ from recording.scenes import events, synth
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources import Sample, open_source
-from imkd_edge.sources.recording import inspect_recording
-from imkd_edge.sources.recording.radar import Fields, intensity_field, radar_points, velocity_field
+from imkd_edge.sources.recording import RadarTopic, inspect_recording
+from imkd_edge.sources.recording.radar import Fields, fields_of, intensity_field, radar_points, velocity_field
 from imkd_edge.sources.recording.ros import scan_of
+from imkd_edge.sources.recording.topic_map import map_of
 from imkd_edge.sources.synth.rig import default_rig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
@@ -185,3 +186,17 @@ def test_inspect_reads_the_map_beside_the_recording(tmp_path: Path) -> None:
     assert content["map_file"] == str(tmp_path / "drive.toml") and content["doubts"] == [
         "gone: there is no topic /gone"
     ]
+
+
+def test_the_map_scales_velocities_and_takes_degrees() -> None:
+    polar = np.dtype([("r", "<f4"), ("azimuth", "<f4"), ("elevation", "<f4"), ("speed_kmh", "<f4"), ("rcs", "<f4")])
+    points = np.array([(10, 90, 0, 36, 3), (10, 0, 30, -18, 4)], polar)
+    radar = RadarTopic("/t", velocity_field="speed_kmh", velocity_scale=1 / 3.6, angle="deg", sign=-1)
+    expected = [[0, 10, 0, 3, -10], [10 * np.cos(np.pi / 6), 0, 5, 4, 5]]
+    assert np.allclose(radar_points(points, fields_of(radar), "here"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("key", "value"), [("angle", "grad"), ("velocity_scale", 0.0), ("velocity_scale", -0.3)])
+def test_a_unit_that_is_none_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(Error, match=f"radars.front.{key}"):
+        map_of({"radars": {"front": {"topic": "/t", key: value}}}, Path("map.toml"))
