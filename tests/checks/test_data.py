@@ -239,7 +239,15 @@ FAULTS = [
         "left",
         others=("headings",),
     ),
-    Fault("centres_in_the_world", in_lines(to_world), "E0305", "returns in boxes", "another way", "world frame"),
+    Fault(
+        "centres_in_the_world",
+        in_lines(to_world),
+        "E0305",
+        "returns in boxes",
+        "another way",
+        "world frame",
+        others=("positions",),
+    ),
     Fault(
         "width_for_length",
         in_objects(lambda item: item.update(size=[item["size"][i] for i in (1, 0, 2)])),

@@ -30,7 +30,7 @@ MIN_ELEVATION = 0.05  # m, spread of the heights in a radar's own frame
 # Returns in the footprints of boxes, each wider by REACH at every side, against the same boxes SHIFT m away.
 REACH, SHIFT = 0.5, 8.0  # m
 MIN_BOXES, MIN_LIFT = 30, 1.5
-CERTAIN = 3.0  # times more returns in boxes that are read another way
+CERTAIN = 2.0  # times more returns in boxes that are read another way
 
 
 @dataclass
@@ -213,7 +213,7 @@ def judge_boxes(returns: BoxReturns) -> Findings:
         (returns.mirrored, "y is positive to the left, yaw from x to y: these are mirrored"),
         (returns.from_world, "centres are in the frame's ego frame: these are in the world frame"),
     )
-    for count, fix in readings if lift is not None else ():
+    for count, fix in readings if returns.boxes >= MIN_BOXES else ():
         if count > least:
             what = f"{returns.boxes} boxes hold {returns.inside} radar returns, read another way {count}"
             yield error(Code.source_bad_label, "returns in boxes", what, "objects", fix)
