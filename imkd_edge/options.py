@@ -99,6 +99,9 @@ class LiveOptions:
     save: Annotated[
         tuple[str, ...], Option("Write the results to this .jsonl, .mcap, .mp4 or .rrd file; repeatable.")
     ] = ()
+    tolerance: Annotated[float, Option("Largest time between a frame and an image that belongs to it, s.", min=0)] = (
+        0.05
+    )
     sensors: Annotated[bool, Option("With --save FILE.mcap: images, points and calibrations as well.")] = False
     no_track: Annotated[bool, Option("Boxes alone, without the objects' ids and smoothed velocities.")] = False
     view: Annotated[bool, Option("Show the recording in the viewer Rerun meanwhile.")] = False
@@ -160,7 +163,7 @@ class TrainOptions:
         Option("Folder or name of a source whose frames teach by the distillation terms, without labels."),
     ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
-    seed: Annotated[int, Option("Of the weights and of every random draw.", min=0)] = 0
+    seed: Annotated[int, Option("Of the weights and of every random draw.", min=0, max=2**32 - 1)] = 0
     start: Annotated[
         str | None,
         Option(
@@ -276,7 +279,7 @@ class QuantizeOptions:
     )
     refine: Annotated[bool, Option("The same with fixed weights: only the scales are trained.")] = False
     steps: Annotated[int, Option("Steps of --qat and --refine, for each part, of two frames each.", min=1)] = 150
-    seed: Annotated[int, Option("Of the order of frames in --qat and --refine.")] = 0
+    seed: Annotated[int, Option("Of the order of frames in --qat and --refine.", min=0, max=2**32 - 1)] = 0
     html: Annotated[Path | None, Option("Write a page on ranges, weights and layers, and its data as JSON.")] = None
 
 

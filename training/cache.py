@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 
 import imkd_edge._core as _core
 import imkd_edge.sources as sources
+from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
@@ -54,12 +55,15 @@ class FrameFiles:
         return self.folder / f"{quote(name, safe='')}.safetensors"
 
     def write(self, name: str, tensors: Tensors, note: str) -> None:
-        """Writes tensors and note as the file of a frame, replacing an older one."""
+        """Writes tensors and note as the file of a frame, replacing an older one; raises Error write_failed."""
         path = self.path(name)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             save_file(tensors, temporary, {"note": note})
             os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            what, fix = f"the cache cannot be written: {error}", "free space, or choose another --cache"
+            raise Error(Code.write_failed, what, str(path), fix) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -78,6 +82,7 @@ class CachedSource(Source):
 
     def __init__(self, source: Source, data: DataConfig, folder: Path):
         self.source, self.kind, self.names, self.folder = source, source.kind, source.names, folder
+        self.intensity, self.traffic = getattr(source, "intensity", ""), getattr(source, "traffic", "")  # of contracts
         self.key = _key(_origin(source, data))
         self.files = FrameFiles(folder / f"{SAMPLES}{self.key}")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from imkd_edge.bundle.contract import Contract
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import CHECKPOINT
 from imkd_edge.training.config import Config, from_dict
@@ -23,10 +24,18 @@ KEYS = {"stage", "config", "seed", "epoch", "trained", "ema", "optimizer"}
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
-    """Writes a temporary file and renames it, so that a killed process leaves the previous checkpoint intact."""
+    """Writes a temporary file and renames it, so that a killed process leaves the previous checkpoint intact.
+
+    Raises: Error write_failed.
+    """
     temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        fix = "free space, then continue with --resume"
+        raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -55,6 +64,11 @@ def load_student(path: Path) -> tuple[Student, Config, dict[str, Any]]:
     """
     state = load_checkpoint(path)
     return (*student_of(state, str(path)), state)
+
+
+def contract_of(state: dict[str, Any]) -> Contract | None:
+    """What a student was trained on; None for a teacher and in checkpoints of old."""
+    return Contract.from_json(state["contract"]) if state.get("contract") else None
 
 
 def student_of(state: dict[str, Any], where: str) -> tuple[Student, Config]:

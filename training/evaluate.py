@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 import imkd_edge.ops as ops
+from imkd_edge.checks.limits import with_limits
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.run import DEFAULTS, Prediction, check_protocol, choose, measure, predict, summary
 from imkd_edge.evaluation.segmentation import on_grid
@@ -19,8 +19,7 @@ from imkd_edge.options import EvalOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Sample, Source
 from imkd_edge.sources.timeline import Timeline
-from imkd_edge.spec import ModelSpec
-from imkd_edge.training.checkpoint import TEACHER, load_checkpoint, student_of
+from imkd_edge.training.checkpoint import TEACHER, contract_of, load_checkpoint, student_of
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate
 from imkd_edge.training.inputs import network_inputs, radar_grid
@@ -63,9 +62,8 @@ class CheckpointDetector:
         self.spec, self.select_sensors = settings.spec, SELECT_SENSORS[settings.data.sensors]
         names = {item.name: item.name for item in self.spec.head.classes}
         self.classes = {**names, **settings.data.classes}  # label of the data -> class
-        tree = json.loads(self.spec.to_json())
-        tree["head"]["score_threshold"] = score
-        self.decode_spec = ModelSpec.from_json(json.dumps(tree))
+        self.decode_spec = with_limits(self.spec, contract_of(state))  # as of the bundle that it becomes
+        self.decode_spec.head.score_threshold = score
         self.lidar = LidarGrid.of(self.spec) if state["stage"] == TEACHER else None
         self.timeline = Timeline(source, self.spec.history) if source is not None else None
         self.maps: OrderedDict[str, tuple[torch.Tensor, ops.EgoMotion, bool]] = OrderedDict()  # see fused

@@ -31,7 +31,7 @@ from imkd_edge.sources.base import Source
 from imkd_edge.sources.select import select, split_names
 from imkd_edge.sources.synth import default_rig
 from imkd_edge.spec import ModelSpec
-from imkd_edge.training.checkpoint import load_student
+from imkd_edge.training.checkpoint import contract_of, load_student
 from imkd_edge.training.config import Config
 from imkd_edge.training.models.student import Student
 
@@ -80,7 +80,7 @@ def export(
     # The synthetic golden drive has the rig of the source's first frame.
     name = data or settings.data.source
     options = settings.data.options if name == settings.data.source else {}
-    source = select(name, options=options).source
+    source = select(name, options=options, read=("labels",)).source
     contract = _contract(settings, state, source if data else None)
     settings = replace(settings, spec=with_limits(settings.spec, contract))
     drive = _golden(golden, settings, source, camera, bev, contract)
@@ -132,7 +132,7 @@ def _part(module: nn.Module, inputs: tuple, input_names: list[str], output_names
 def _contract(settings: Config, state: dict[str, Any], source: Source | None) -> Contract | None:
     """What the model was trained on: measured on a source, else the checkpoint's; None in checkpoints of old."""
     if source is None:
-        return Contract.from_json(state["contract"]) if state.get("contract") else None
+        return contract_of(state)
     names = split_names(source, settings.data.split, settings.data.source)
     samples = (source[name] for name in spaced(names))
     return measure(samples, settings.spec, settings.data.classes, source, settings.data.split)

@@ -77,6 +77,9 @@ class Bundle:
             Error: 401 to 416, 704 no library that verifies signatures.
         """
         policy = "" if trust is None else os.fspath(trust)
+        if trust is not None and not policy:
+            fix = 'give a folder of public keys, "off", or None'
+            raise Error(Code.trust_bad_value, "is empty", "trust", fix)
         if isinstance(bundle, Bundle):
             if not policy:
                 return bundle

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 from importlib import metadata
@@ -10,7 +12,7 @@ from typing import Annotated
 import typer
 
 from imkd_edge.cli import data, device, export, live, signing, workstation
-from imkd_edge.cli.common import BUG, adapt_streams, examples
+from imkd_edge.cli.common import BUG, ENVIRONMENT, INTERRUPTED, adapt_streams, examples
 
 app = typer.Typer(
     name="imkd-edge",
@@ -47,10 +49,21 @@ signing.register(app)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script; SIGTERM, by which services are stopped, ends a verb as Ctrl-C does."""
     adapt_streams()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+    except OSError as error:  # of standard output: verbs report those of files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        sys.exit(ENVIRONMENT)
     except Exception:
         traceback.print_exc()
         sys.exit(BUG)  # Python's 1 is the code of a failed gate

@@ -26,6 +26,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.options import declared, option_name
 
 OK, GATE_FAILED, USAGE, ENVIRONMENT, BUNDLE_REFUSED = range(5)  # exit codes
+INTERRUPTED = 130  # exit code after Ctrl-C or SIGTERM
 BUG = 70  # exit code of an unexpected exception, after its traceback: EX_SOFTWARE of sysexits.h
 _EXIT_OF_NOUN = {1: USAGE, 2: USAGE, 3: USAGE, 4: BUNDLE_REFUSED, 5: ENVIRONMENT, 6: USAGE, 7: ENVIRONMENT}
 
@@ -80,8 +81,12 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 def adapt_streams() -> None:
     """Prints a warning as one line, and lets both standard streams take any text.
 
-    A letter that a stream's encoding lacks is written in near ASCII letters.
+    A letter that a stream's encoding lacks is written in near ASCII letters. What goes to a stream that was closed
+    before the start is discarded.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for the process's life)
     warnings.formatwarning = lambda message, *location: f"warning: {message}\n"
     codecs.register_error("imkd-ascii", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
@@ -114,6 +119,13 @@ def finite(value: float | None) -> float | None:
     """Callback of numeric options: refuses NaN, with which every comparison is false, and infinity."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
+def filled(value: str | None) -> str | None:
+    """Callback of text options: refuses an empty text, as a variable that is not set gives."""
+    if value == "":
+        raise typer.BadParameter("it is empty; give a value, or leave the option out")
     return value
 
 
@@ -160,7 +172,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
             raise typer.Exit(OK) from None
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
-            raise typer.Exit(130) from None
+            raise typer.Exit(INTERRUPTED) from None
         if status:
             raise typer.Exit(status)
 
@@ -202,14 +214,13 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
         if field.name not in declarations:
             continue
         base, option = hints[field.name], declarations[field.name]
-        numeric = base in (float, float | None)
         declaration = typer.Option(
             option.name or option_name(field.name),
             help=option.help,
             min=option.min,
             max=option.max,
             metavar=option.metavar,
-            callback=finite if numeric else None,
+            callback=finite if base in (float, float | None) else filled if base in (str, str | None) else None,
         )
         repeatable = base == tuple[str, ...]
         annotation: Any = Annotated[list[str] | None if repeatable else base, declaration]  # type: ignore[valid-type]

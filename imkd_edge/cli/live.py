@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,18 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from imkd_edge.cli.common import Json, SourceOptions, examples, log, out, parse_options, print_json, refuse, verb
+from imkd_edge.cli.common import (
+    INTERRUPTED,
+    Json,
+    SourceOptions,
+    examples,
+    log,
+    out,
+    parse_options,
+    print_json,
+    refuse,
+    verb,
+)
 from imkd_edge.cli.device import BundleName
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import LiveOptions, RunOptions
@@ -22,7 +32,6 @@ if TYPE_CHECKING:
     from imkd_edge.run.loop import Status
 
 RATES = ("max", "real")
-INTERRUPTED = 130
 REFRESH, LINE = 0.25, 10.0  # s between updates of the status: on a terminal, and as lines of a log
 
 
@@ -69,8 +78,8 @@ def run(
         tracker = None if options.no_track else Tracker(detector.spec)
         sinks = open_sinks([Path(name) for name in options.save], real_time, options.view, options.sensors)
         try:
-            with _terminable(), _reporter() as report:
-                run_loop(detector, samples, sinks, real_time, rig, report, status, tracker)
+            with _reporter() as report:
+                run_loop(detector, samples, sinks, real_time, rig, report, status, tracker, options.tolerance)
         except KeyboardInterrupt:
             code = INTERRUPTED
     if json:
@@ -78,7 +87,7 @@ def run(
     else:
         out().print(_line(status))
         for name in options.save:
-            log().print(f"wrote {name}")
+            log().print(f"wrote {name}" if status.frames else f"no frame: {name} is not written")
     return code
 
 
@@ -92,16 +101,6 @@ def _check(data: str, options: LiveOptions) -> None:
     for name in options.save:
         if Path(name).resolve() == Path(data).resolve():
             raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM, by which services are stopped, ends the loop as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -130,6 +129,7 @@ def _line(status: Status) -> str:
     parts += [f"{record[name]} {name}" for name in ("skipped", "undrawn") if record[name]]
     parts += _times("infer", record["infer_ms"]) + _times("latency", record["latency_ms"])
     parts += [f"{mode} {count}" if len(record["modes"]) > 1 else mode for mode, count in record["modes"].items()]
+    parts += [f"{fault} {count}" for fault, count in record["faults"].items()]
     parts.append(f"{record['detections']} boxes")
     if status.tracks is not None:
         parts.append(f"{status.tracks} tracks")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imkd_edge.cli.common import OK, Json, examples, log, print_json, refuse, verb
+from imkd_edge.cli.common import OK, Json, examples, filled, log, print_json, refuse, verb
 
 SignKey = Annotated[
     Path | None,
@@ -22,6 +22,7 @@ Trust = Annotated[
     typer.Option(
         metavar="[POLICY:]FOLDER",
         help="Folder of trusted public keys; POLICY is warn (the default) or require, which refuses unsigned bundles.",
+        callback=filled,
     ),
 ]
 

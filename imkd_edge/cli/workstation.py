@@ -107,7 +107,7 @@ def train(
 ) -> int:
     """Train a student, after its LiDAR teacher if its config distils; writes checkpoints and one log line per epoch.
 
-    With a val_split in [train] it measures that split every val_every epochs, draws frames of it, and writes best.pt.
+    With a train.val_split it measures that split every val_every epochs, draws frames of it, and writes best.pt.
     """
     if ablation:
         refuse({"--option": option}, "a plan has its own", "leave it out")

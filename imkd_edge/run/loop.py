@@ -13,6 +13,7 @@ import numpy as np
 
 from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
+from imkd_edge.options import LiveOptions
 from imkd_edge.result import Result
 from imkd_edge.rig import SensorRig
 from imkd_edge.run.replay import Replay
@@ -31,6 +32,7 @@ class Status:
     skipped: int = 0  # frames that a newer one replaced, because the loop was still busy
     modes: Counter[str] = field(default_factory=Counter)
     warnings: Counter[str] = field(default_factory=Counter)  # frames by code
+    faults: Counter[str] = field(default_factory=Counter)  # frames by sensor and its state, where that is not ok
     detections: int = 0
     tracks: int | None = None  # confirmed or coasting objects in the last frame; None: not tracked
     stalled_s: float = 0.0  # the source was slower than the sensors by so much
@@ -55,6 +57,7 @@ class Status:
             **({} if self.tracks is None else {"tracks": self.tracks}),
             "modes": dict(self.modes),
             "warnings": dict(self.warnings),
+            "faults": dict(self.faults),
             "stalled_s": round(self.stalled_s, 3),
         }
 
@@ -76,6 +79,7 @@ def run(
     report: Callable[[Status], None] | None = None,
     status: Status | None = None,
     tracker: Tracker | None = None,
+    tolerance: float = LiveOptions.tolerance,
 ) -> Status:
     """Detects objects in a recording as if it were live, through a Synchronizer, and writes the results.
 
@@ -88,6 +92,7 @@ def run(
         report: called after each frame.
         status: to count in, for a caller that reads it after an interrupt.
         tracker: also gives the results their tracks.
+        tolerance: s between a frame and an image that belongs to it.
 
     Raises:
         Error: of the source, the detector, or the sinks (write_failed).
@@ -95,7 +100,7 @@ def run(
     status = Status() if status is None else status
     if rig is not None:
         samples = (_with_rig(sample, rig) for sample in samples)
-    replay = Replay(samples, detector.spec, real_time)
+    replay = Replay(samples, detector.spec, real_time, tolerance=tolerance)
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
@@ -134,6 +139,7 @@ def _count(status: Status, result: Result) -> None:
         status.tracks = len(result.confirmed_tracks)
     status.modes[result.health.mode] += 1
     status.warnings.update(warning.code for warning in result.health.warnings)
+    status.faults.update(f"{name} {state}" for name, state in result.health.sensors.items() if state != "ok")
     status.infer_ms.append(result.total_us / 1000)
 
 

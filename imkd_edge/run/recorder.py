@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import RadarSweep
 from imkd_edge.result import Result
 from imkd_edge.rig import SensorRig
-from imkd_edge.run.sink import Sink, part_of
+from imkd_edge.run.sink import Sink
 from imkd_edge.sources.base import Sample
 
 try:
@@ -36,17 +35,14 @@ class Recorder(Sink):
     """
 
     def __init__(self, path: Path, sensors: bool = False) -> None:
-        self._path, self._sensors = path, sensors
+        self._sensors = sensors
         self._ros = ros.RosMessages(scene.EGO)
         self._context = foxglove.Context()
         self._channels: dict[str, Any] = {}
         self._rig: SensorRig | None = None
         self._newest: dict[str, int] = {}  # time of each sensor's newest reading, ns: frames repeat readings
         self._scene = ""
-        try:
-            self._writer = foxglove.open_mcap(part_of(path), allow_overwrite=True, context=self._context)
-        except (OSError, RuntimeError) as fault:
-            raise Error(Code.write_failed, str(fault), str(path), "choose another file") from None
+        self._writer = foxglove.open_mcap(path, allow_overwrite=True, context=self._context)
 
     def write(self, sample: Sample, result: Result) -> None:
         if sample.scene != self._scene:
@@ -66,7 +62,6 @@ class Recorder(Sink):
 
     def close(self) -> None:
         self._writer.close()
-        os.replace(part_of(self._path), self._path)
 
     # ---- sensors ----
     def _write_sensors(self, sample: Sample) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.live import LiveFrame, Synchronizer
+from imkd_edge.options import LiveOptions
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample
 from imkd_edge.spec import ModelSpec
@@ -40,6 +41,7 @@ class Replay:
         spec: of the model that the frames are for.
         real_time: at the pace of the timestamps, where only the newest frame is handed out; else every frame, at once.
         clock: returns ns, for the pace.
+        tolerance: s between a frame and an image that belongs to it.
 
     Raises:
         Error: of the source, when the frames before the fault are handed out.
@@ -51,9 +53,11 @@ class Replay:
         spec: ModelSpec,
         real_time: bool,
         clock: Callable[[], int] = time.monotonic_ns,
+        tolerance: float = LiveOptions.tolerance,
     ) -> None:
         self.counts = Counts()
         self._samples, self._spec, self._real_time, self._clock = samples, spec, real_time, clock
+        self._tolerance = tolerance
         self._offset_ns = 0  # time of the recording minus the clock's
 
     def now_ns(self) -> int:
@@ -69,7 +73,7 @@ class Replay:
                 for item in assembly.new_items(sample):
                     assembly.push(item, item.timestamp_ns)
                     yield from assembly.frames(item.timestamp_ns)
-            yield from assembly.frames(assembly.newest_ns + _TIMEOUT_NS)
+            yield from assembly.frames(assembly.end_ns)
             self.counts.items.update(assembly.counts())
 
     def _paced(self) -> Iterator[Sample]:
@@ -80,7 +84,7 @@ class Replay:
             while (assembly := delivery.current()) is not None:
                 # The order matters: what was pushed before `ended` was set is in the frames that follow.
                 ended = assembly.ended.is_set()
-                now_ns = assembly.newest_ns + _TIMEOUT_NS if ended else self.now_ns()
+                now_ns = assembly.end_ns if ended else self.now_ns()
                 frames = list(assembly.frames(now_ns))
                 if frames:
                     self.counts.skipped += len(frames) - 1
@@ -130,7 +134,7 @@ class Replay:
         """An assembly for every run of samples of one scene and one rig, with these samples."""
 
         for (scene, rig), samples in groupby(_read_ahead(self._samples), lambda sample: (sample.scene, sample.rig)):
-            yield _Assembly(scene, rig, self._spec), samples
+            yield _Assembly(scene, rig, Synchronizer(rig, self._spec, tolerance=self._tolerance)), samples
 
 
 @dataclass(frozen=True)
@@ -145,8 +149,8 @@ class Item:
 class _Assembly:
     """The Synchronizer of one scene, and what its frames need besides their items."""
 
-    def __init__(self, scene: str, rig: SensorRig, spec: ModelSpec) -> None:
-        self._scene, self._rig, self._synchronizer = scene, rig, Synchronizer(rig, spec)
+    def __init__(self, scene: str, rig: SensorRig, synchronizer: Synchronizer) -> None:
+        self._scene, self._rig, self._synchronizer = scene, rig, synchronizer
         self._reference = [*rig.cameras, *rig.radars][0].name
         self._samples: dict[int, Sample] = {}  # by the time of their reference items
         self._newest: dict[str, int] = {}  # time of each sensor's newest item
@@ -162,6 +166,11 @@ class _Assembly:
                 self._samples[item.timestamp_ns] = sample
         # At one time the reference comes last: its frame may be ready at once, and has all that was measured by then.
         return sorted(items, key=lambda item: (item.timestamp_ns, item.sensor == self._reference))
+
+    @property
+    def end_ns(self) -> int:
+        """When no frame waits any longer for an item."""
+        return self.newest_ns + _TIMEOUT_NS
 
     def push(self, item: Item, now_ns: int) -> None:
         self.newest_ns = max(self.newest_ns, item.timestamp_ns)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
-from imkd_edge.run.sink import Sink, part_of
+from imkd_edge.run.sink import Sink
 from imkd_edge.sources.base import Sample
 
 RATES = 1.0, 60.0  # frames per second of the file
@@ -30,6 +28,7 @@ class Video(Sink):
         self._rate = RATES[0]
         self._size = 0, 0  # width and height of the file, px
         self._last: tuple[int, str, np.ndarray] | None = None  # time, scene and picture that no file has yet
+        self._pictures = 0  # written
 
     def write(self, sample: Sample, result: Result) -> None:
         picture = result.plot(sample)
@@ -44,7 +43,7 @@ class Video(Sink):
             return  # no frame, no file
         self._append(self._last[2], 0.0)
         self._writer.release()
-        os.replace(part_of(self._path), self._path)
+        self._check()
 
     def _append(self, picture: np.ndarray, seconds: float) -> None:
         """Shows a picture for its time, at least once; another size is cut, or filled with black, to the file's."""
@@ -61,14 +60,23 @@ class Video(Sink):
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         for _ in range(min(MAX_REPEATS, max(1, round(seconds * self._rate)))):
             self._writer.write(bgr)
+            self._pictures += 1
+
+    def _check(self) -> None:
+        """OpenCV reports no error of a write: raises OSError where the file lacks pictures."""
+        import cv2
+
+        video = cv2.VideoCapture(str(self._path))
+        there = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+        video.release()
+        if there != self._pictures:
+            raise OSError(f"it has {there} of {self._pictures} pictures; is the disk full?")
 
     def _open(self, picture: np.ndarray, seconds: float) -> None:
         import cv2
 
         self._rate = float(np.clip(1 / seconds if seconds > 0 else 10.0, *RATES))
         self._size = picture.shape[1] // 2 * 2, picture.shape[0] // 2 * 2  # the codec needs even numbers
-        part = str(part_of(self._path))
-        self._writer = cv2.VideoWriter(part, cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
+        self._writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter_fourcc(*"mp4v"), self._rate, self._size)
         if not self._writer.isOpened():
-            fix = "install opencv-python-headless with FFmpeg, or write .jsonl"
-            raise Error(Code.write_failed, "OpenCV cannot write this video", str(self._path), fix)
+            raise OSError("OpenCV cannot; install opencv-python-headless with FFmpeg, or write .jsonl")

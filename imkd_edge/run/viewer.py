@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result, Warning
 from imkd_edge.rig import CameraCalibration
-from imkd_edge.run.sink import Sink, part_of
+from imkd_edge.run.sink import Sink
 from imkd_edge.sources.base import Sample
 from imkd_edge.tracking import Track
 from imkd_edge.view.draw import bev
@@ -40,7 +39,6 @@ class Viewer(Sink):
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
         self._stream = rr.RecordingStream("imkd_edge")
         self._origin: np.ndarray | None = None  # position of the first pose: float32 has no room for world coordinates
         self._cameras: list[CameraCalibration] | None = None
@@ -50,7 +48,7 @@ class Viewer(Sink):
         if path is None:
             self._stream.spawn()
         else:
-            self._stream.save(part_of(path))
+            self._stream.save(path)
 
     def write(self, sample: Sample, result: Result) -> None:
         self._stream.set_time(TIMELINE, timestamp=np.datetime64(sample.timestamp_ns, "ns"))
@@ -75,8 +73,6 @@ class Viewer(Sink):
     def close(self) -> None:
         self._stream.flush()
         self._stream.disconnect()
-        if self._path is not None and part_of(self._path).exists():
-            os.replace(part_of(self._path), self._path)
 
     def _log(self, entity: str, archetype: Any, static: bool = False) -> None:
         self._stream.log(entity, archetype, static=static)

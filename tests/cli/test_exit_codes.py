@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from imkd_edge.bundle import Bundle
 from imkd_edge.cli import main
+from imkd_edge.errors import Error
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -95,3 +99,55 @@ def test_a_warning_is_one_line_on_standard_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: no pose\n" and not done.stdout
+
+
+CLI = [sys.executable, "-m", "imkd_edge.cli"]
+
+
+@pytest.mark.parametrize("verb", [("--version",), ("--help",), ("inspect", "tiny"), ("inspect", "tiny", "--json")])
+def test_a_full_standard_output_is_one_line_and_code_3(verb: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        outcome = subprocess.run([*CLI, *verb], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert outcome.returncode == 3 and outcome.stderr.count("\n") == 1 and "No space left" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("closed", "verb", "code"), [(">&-", "inspect tiny --json", 0), ("2>&-", "inspect no.imkd", 4)]
+)
+def test_a_closed_standard_stream_changes_no_exit_code(closed: str, verb: str, code: int) -> None:
+    """As services and cron start programs."""
+    command = f"exec {sys.executable} -m imkd_edge.cli {verb} {closed}"
+    assert subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL).returncode == code
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("inspect", "tiny", "--trust", ""), ("infer", "synth", "--frames", ""), ("infer", "synth", "--trust", "")],
+)
+def test_an_empty_option_is_refused(run, options: tuple[str, ...]) -> None:
+    outcome = run(*options)
+    assert outcome.code == 2 and "it is empty" in outcome.stderr
+
+
+def test_an_empty_trust_is_refused() -> None:
+    with pytest.raises(Error, match="is empty") as raised:
+        Bundle.load("tiny", trust="")
+    assert raised.value.code == "E0416"
+
+
+def test_a_seed_that_no_generator_takes_is_refused(run) -> None:
+    outcome = run("train", "tiny", "--seed", "99999999999999999999")
+    assert outcome.code == 2 and "4294967295" in outcome.stderr
+
+
+def test_a_terminated_verb_leaves_nothing_hidden(tmp_path: Path) -> None:
+    """SIGTERM while results are written: temporary folders are removed."""
+    command = [*CLI, "infer", "synth", "--bundle", "tiny", "--limit", "40", "--save", "--out", tmp_path / "out"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (tmp_path / "out").is_dir():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and stderr.endswith("interrupted\n")
+    assert not list((tmp_path / "out").glob(".*"))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 SMALL = ("--option", "image=[240,135]", "--option", "scenes=1", "--option", "frames_per_scene=3", "--threads", "1")
 
@@ -64,7 +65,7 @@ def test_a_terminated_loop_completes_its_files_and_prints_its_summary(tmp_path: 
     lines = tmp_path / "boxes.jsonl"
     command = [sys.executable, "-m", "imkd_edge.cli", "run", "tiny", "--data", "synth", "--json", "--save", lines]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, env=dict(os.environ), text=True)
-    part = tmp_path / ".boxes.part.jsonl"
+    part = tmp_path / f".boxes.{process.pid}.part.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (part.exists() and part.stat().st_size):
         time.sleep(0.05)
@@ -84,3 +85,36 @@ def test_options_that_save_nothing_or_too_much_are_refused(run, tmp_path: Path) 
     again = run("run", "tiny", "--data", drive, "--save", tmp_path / "." / "drive.mcap")
     assert again.code == 2 and "would replace the recording" in again.stderr
     assert drive.read_bytes() == content
+
+
+def test_sensors_that_were_not_ok_are_counted_and_named(run, tmp_path: Path) -> None:
+    """A camera 45 ms off the frame belongs to it, one 60 ms off does not unless --tolerance says so."""
+    folder = tmp_path / "drive"
+    assert run("convert", "synth", "--to", folder, "--limit", 2).code == 0
+    lines = [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["cameras"]["CAM_BACK"]["timestamp_ns"] = line["timestamp_ns"] + 45_000_000
+        line["cameras"]["CAM_FRONT_LEFT"]["timestamp_ns"] = line["timestamp_ns"] + 60_000_000
+    (folder / "frames.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = run("run", "tiny", "--data", folder)
+    assert "CAM_FRONT_LEFT missing 2" in outcome.stdout and "CAM_BACK" not in outcome.stdout
+    faults = run("run", "tiny", "--data", folder, "--tolerance", 0.07, "--json").json["faults"]
+    assert faults == {"CAM_FRONT_LEFT late": 2}  # used, though it is of another moment
+
+
+def test_times_beyond_those_of_an_mcap_file_are_an_error(run, tmp_path: Path) -> None:
+    """Its messages have 32 bits for the seconds: until 2106."""
+    folder = tmp_path / "drive"
+    assert run("convert", "synth", "--to", folder, "--limit", 1).code == 0
+    line = json.loads((folder / "frames.jsonl").read_text())
+    (folder / "frames.jsonl").write_text(json.dumps(shift(line, 2**32 * 10**9)) + "\n")
+    assert run("run", "tiny", "--data", folder, "--json").json["frames"] == 1
+    outcome = run("run", "tiny", "--data", folder, "--save", tmp_path / "a.mcap")
+    assert outcome.code == 3 and "E0702" in outcome.stderr and not list(tmp_path.glob("*.mcap"))
+
+
+def shift(value: Any, by: int) -> Any:
+    """The line with every timestamp_ns later."""
+    if isinstance(value, dict):
+        return {key: item + by if key == "timestamp_ns" else shift(item, by) for key, item in value.items()}
+    return [shift(item, by) for item in value] if isinstance(value, list) else value

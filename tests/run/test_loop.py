@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +19,7 @@ from imkd_edge import Code, Detector, Error, RadarCalibration, SensorRig
 from imkd_edge.result import Result
 from imkd_edge.run.loop import percentiles, run
 from imkd_edge.run.sink import QUEUE, Sink, Worker
-from imkd_edge.run.sinks import JsonLines, open_sink, open_sinks
+from imkd_edge.run.sinks import open_sink, open_sinks
 from imkd_edge.sources.base import Sample
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.tracking import Tracker
@@ -37,8 +40,7 @@ def detector(samples: list[Sample]) -> Iterator[Detector]:
 
 def test_the_live_path_detects_what_infer_detects(detector: Detector, samples: list[Sample], tmp_path: Path) -> None:
     """The first frame of a scene: later ones have sweeps of their past, which a single sample lacks."""
-    sink = JsonLines(tmp_path / "boxes.jsonl")
-    status = run(detector, samples, [sink])
+    status = run(detector, samples, [open_sink(tmp_path / "boxes.jsonl")])
     lines = [json.loads(line) for line in (tmp_path / "boxes.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == [sample.name for sample in samples]
     for index in (0, 2):
@@ -138,9 +140,64 @@ def test_a_frame_of_another_size_is_fitted_to_the_videos(tmp_path: Path) -> None
     assert [picture.shape for picture in pictures(tmp_path / "a.mp4")] == [(120, 160, 3)] * 3
 
 
-def test_no_frame_makes_no_video_and_an_empty_list_of_lines(detector: Detector, tmp_path: Path) -> None:
-    run(detector, [], open_sinks([tmp_path / "a.jsonl", tmp_path / "a.mp4"]))
-    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("a.jsonl", 0)]
+ENDINGS = (".jsonl", ".mcap", ".mp4", ".rrd")
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_without_a_frame_an_older_file_stays(ending: str, detector: Detector, tmp_path: Path) -> None:
+    old = tmp_path / f"old{ending}"
+    old.write_text("precious")
+    run(detector, [], open_sinks([old, tmp_path / f"new{ending}"]))
+    assert old.read_text() == "precious" and [path.name for path in tmp_path.iterdir()] == [old.name]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_full_disk_is_an_error_and_an_older_file_stays(
+    ending: str, detector: Detector, samples: list[Sample], tmp_path: Path
+) -> None:
+    """Every file is limited to 4 KiB."""
+    old = tmp_path / f"old{ending}"
+    old.write_text("precious")
+    code = f"""
+import resource, signal
+from pathlib import Path
+from imkd_edge import Detector, Error
+from imkd_edge.run.loop import run
+from imkd_edge.run.sinks import open_sinks
+from imkd_edge.sources.synth import SynthSource
+samples = list(SynthSource(scenes=1, frames_per_scene=3, image=(240, 135)))
+detector = Detector("tiny", samples[0].rig, threads=1)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    run(detector, samples, open_sinks([Path({str(old)!r})]))
+except Error as error:
+    print(error.code)
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert process.stdout == "E0702\n", process.stderr
+    assert old.read_text() == "precious" and [path.name for path in tmp_path.iterdir()] == [old.name]
+
+
+def test_two_outputs_that_are_one_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Error, match="two outputs are this file"):
+        open_sinks([tmp_path / "a.jsonl", tmp_path / "b" / ".." / "a.jsonl"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_write_one_file_do_not_mix_their_lines(
+    detector: Detector, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, path = detector.infer_sample(samples[0]), tmp_path / "a.jsonl"
+    first = open_sink(path)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    second = open_sink(path)
+    for sink in (first, second, first):
+        sink.write(samples[0], result)
+    first.close()
+    assert len(path.read_text().splitlines()) == 2
+    second.close()
+    assert len(path.read_text().splitlines()) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a", "jsonl"])

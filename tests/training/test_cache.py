@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from helpers import write_toy_config
+from imkd_edge.bundle import Bundle
+from imkd_edge.checks.contract import measure
 from imkd_edge.options import TrainOptions
 from imkd_edge.sources import open_source
 from imkd_edge.sources.base import Sample
@@ -57,6 +59,18 @@ def test_a_cached_real_sample_equals_the_sources_to_the_bit(tmp_path, shared_dat
     cached = CachedSource(source, DataConfig(str(shared_data / "astyx")), tmp_path)
     for _ in range(2):
         assert plain(cached[source.names[7]]) == plain(source[source.names[7]])
+
+
+def test_a_contract_through_the_cache_equals_the_sources(tmp_path, shared_data):
+    """With the unit of the intensity and the side of the traffic, which belong to the source, not to its samples."""
+    bundle, source = Bundle.load("astyx-lite"), open_source(str(shared_data / "astyx"))
+    cached = CachedSource(source, DataConfig(str(shared_data / "astyx")), tmp_path)
+    labels = {"Car": "car"}
+    contracts = [
+        measure((one[name] for name in source.names[:2]), bundle.spec, labels, one, "") for one in (source, cached)
+    ]
+    assert contracts[0] == contracts[1]
+    assert (contracts[1].traffic, contracts[1].radars.unit) == ("right", "magnitude_db")
 
 
 def test_a_damaged_file_is_written_again(tmp_path, decoded):

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from helpers import DISTIL, write_toy_config
+from imkd_edge.bundle import Bundle
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.conditions import no_radar
-from imkd_edge.options import EvalOptions, TrainOptions
+from imkd_edge.options import ConvertOptions, EvalOptions, TrainOptions
 from imkd_edge.sources import open_source
+from imkd_edge.sources.convert import convert
 from imkd_edge.training.checkpoint import load_checkpoint, load_student, load_teacher
 from imkd_edge.training.config import load_config
 from imkd_edge.training.evaluate import CheckpointDetector, evaluate_checkpoint
@@ -216,6 +218,24 @@ def test_a_teacher_that_reads_radar_learns_from_it_and_serves_no_model_with_othe
     (tmp_path / "other.toml").write_text(config.read_text().replace("[spec.radar]", "[spec.radar]\nmax_points = 999"))
     with pytest.raises(Error, match="teacher of this model"):
         load_teacher(tmp_path / "run", load_config(tmp_path / "other.toml"))
+
+
+def test_a_contract_measured_on_a_folder_at_export_has_its_labels(folder, tmp_path):
+    """Readers of folders leave labels out where detection alone is wanted."""
+    convert("synth", tmp_path / "drive", ConvertOptions(limit=2))
+    export(folder / "checkpoint.pt", tmp_path / "one.imkd", data=str(tmp_path / "drive"))
+    bundle = Bundle.load(tmp_path / "one.imkd")
+    assert bundle.contract.classes[0].objects > 0 and bundle.spec.head.classes[0].max_size
+
+
+def test_a_checkpoint_discards_the_boxes_that_its_bundle_discards(folder, tmp_path):
+    """Limits of size follow from the training's labels, in the evaluation of a checkpoint too."""
+    export(folder / "checkpoint.pt", tmp_path / "one.imkd")
+    classes = Bundle.load(tmp_path / "one.imkd").spec.head.classes
+    detect = CheckpointDetector(folder / "checkpoint.pt", 0.01)
+    limits = [(item.min_size, item.max_size) for item in classes]
+    assert all(low and high for low, high in limits)
+    assert [(item.min_size, item.max_size) for item in detect.decode_spec.head.classes] == limits
 
 
 @pytest.mark.parametrize("stage", ["teacher", "."])
