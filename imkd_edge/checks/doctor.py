@@ -279,9 +279,8 @@ def _rig(rig: str | Path) -> list[Check]:
     from imkd_edge.rig import SensorRig
 
     findings = list(judge(SensorRig.load(str(rig)), str(rig)))
-    if not findings:
-        return [Check("rig", OK, f"{rig}: its cameras see the ground around, its sensors are where a vehicle has them")]
-    return [Check("rig", FAIL if each.is_error else WARN, f"{each.code} {each.what}", each.fix) for each in findings]
+    checks = [Check("rig", FAIL if each.is_error else WARN, f"{each.code} {each.what}", each.fix) for each in findings]
+    return checks or [Check("rig", OK, f"{rig}: its cameras see the ground, its sensors are where a vehicle has them")]
 
 
 def _contract(bundle: str, rig: str | Path) -> list[Check]:

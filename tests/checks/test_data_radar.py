@@ -116,3 +116,12 @@ def test_few_returns_have_no_finding() -> None:
     few = [points[::8, SWAPPED] for points in standing(0)]
     assert 100 <= sum(len(points) for points in few) < 300
     assert findings_of(mounted(0), few) == []
+
+
+def test_a_scale_that_few_returns_show_is_none() -> None:
+    """A quarter of the returns shows 0.85 times the motion, the others move at up to 6 m/s."""
+    random, radar = np.random.default_rng(3), mounted(0)
+    sweeps = [sweep(about_z(0), random, random.uniform(-6, 6, POINTS)) for _ in range(SWEEPS)]
+    for points in sweeps:
+        points[:25, 4] = -0.85 * points[:25, 0] / np.hypot(points[:25, 0], points[:25, 1]) * SPEED
+    assert [finding.topic for finding in findings_of(radar, sweeps)] == ["velocity pattern"]

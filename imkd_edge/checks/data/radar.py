@@ -210,8 +210,11 @@ def judge_boxes(returns: BoxReturns) -> Findings:
     lift = returns.lift
     least = CERTAIN * max(returns.inside, returns.beside, MIN_BOXES)
     readings = (
-        (returns.mirrored, "y is positive to the left, yaw from x to y: these are mirrored"),
-        (returns.from_world, "centres are in the frame's ego frame: these are in the world frame"),
+        (
+            returns.mirrored,
+            "labels or radar points are mirrored: y is positive to the left in both, yaw turns from x to y",
+        ),
+        (returns.from_world, "the centres are in the world frame: write them in the ego frame"),
     )
     for count, fix in readings if returns.boxes >= MIN_BOXES else ():
         if count > least:

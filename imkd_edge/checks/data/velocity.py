@@ -30,6 +30,7 @@ MIN_FRAMES = 5
 DISTINCT = 1.3  # support of the best s over that of the one the rig says
 MIN_UNFIT = 300  # returns, of MIN_FRAMES sweeps, that no motion explains
 NOTCH, MIN_DENSITY = 0.3, 0.02  # where what stands is suppressed: share of the density beside it; density, s/m
+WEAK = 0.3  # support below which a scale is none: a wrong mounting has such, too
 CLEAR = 0.5  # support of a majority: what fewer returns agree on may be an accident of a wrong mounting
 MOUNTING = (
     "look at T_ego_radar (yaw, and a roll of 180 degrees), at y positive to the left, at the order of the columns (x, "
@@ -115,7 +116,9 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
     off = fit.share - expected
     agree = f"{100 * fit.support:.0f} % of {fit.returns} returns agree"
     if abs(off) <= MARGIN:
-        if abs(off) > LARGE:
+        if abs(off) > LARGE and fit.support < WEAK:
+            yield from _judge_unfit(name, radar, returns)
+        elif abs(off) > LARGE:
             what = f"static returns show {fit.share:.2f} times the ego motion, the rig says {expected:.0f} ({agree})"
             fix = "compare the vehicle's speed with another source; correct the scale of the speed or of the velocities"
             yield warning(code, "velocity scale", what, where, fix)

@@ -67,8 +67,8 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
 
 def _by_map(given: TopicMap, file: Path, index: Index, container: Container, decoder: Decoder) -> dict[str, Any]:
     """What a map that was written for the recording makes of it."""
-    sensors = {**given.cameras, **given.radars}
-    doubts = [f"{name}: there is no topic {s.topic}" for name, s in sensors.items() if s.topic not in index.topics]
+    named = {name: sensor.topic for room in (given.cameras, given.radars) for name, sensor in room.items()}
+    doubts = [f"{name}: there is no topic {topic}" for name, topic in named.items() if topic not in index.topics]
     radars = {name: radar for name, radar in given.radars.items() if radar.topic in index.topics}
     examples = {
         name: _example(index, radar, weigh(index, container, decoder, given, radar)) for name, radar in radars.items()
