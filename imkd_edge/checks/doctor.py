@@ -42,8 +42,7 @@ def examine(bundle: str = "tiny", rig: str | Path | None = None, trust: str | No
     checks: list[Check] = []
     asked: dict[str, Callable[[], Check | list[Check]]] = {}
     if rig is not None:
-        asked["rig"] = lambda: _rig(rig)
-        asked["contract"] = lambda: _contract(bundle, rig)
+        asked["contract"] = lambda: [*_rig(rig), *_contract(bundle, rig)]
     if trust is not None:
         asked[f"signature {bundle}"] = lambda: _signature(bundle, trust)
     for name, check in {**CHECKS, **asked}.items():
@@ -66,8 +65,7 @@ def _failure(name: str, error: Error) -> Check:
 
 
 def _python() -> Check:
-    version = platform.python_version()
-    detail = f"{version} on {platform.system()} {platform.machine()}, {platform.platform()}"
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {platform.platform()}"
     return Check("python", OK, detail)
 
 
@@ -233,10 +231,8 @@ def _cgroup_quota() -> float | None:
 def _bundles() -> list[Check]:
     from imkd_edge.bundle.format import shipped
 
-    names = shipped()
-    if not names:
-        return [Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")]
-    return [_bundle(name) for name in names]
+    nothing = Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")
+    return [_bundle(name) for name in shipped()] or [nothing]
 
 
 def _bundle(name: str) -> Check:
@@ -278,9 +274,12 @@ def _rig(rig: str | Path) -> list[Check]:
     from imkd_edge.checks.data.rig import judge
     from imkd_edge.rig import SensorRig
 
-    findings = list(judge(SensorRig.load(str(rig)), str(rig)))
-    checks = [Check("rig", FAIL if each.is_error else WARN, f"{each.code} {each.what}", each.fix) for each in findings]
-    return checks or [Check("rig", OK, f"{rig}: its cameras see the ground, its sensors are where a vehicle has them")]
+    checks = []
+    for finding in judge(SensorRig.load(str(rig)), str(rig)):
+        # a wide fisheye sees little of a grid, too: without a named mistake the detector works with the other sensors
+        certain = finding.is_error and not finding.what.endswith("cross a usual grid")
+        checks.append(Check("rig", FAIL if certain else WARN, f"{finding.code} {finding.what}", finding.fix))
+    return checks
 
 
 def _contract(bundle: str, rig: str | Path) -> list[Check]:
