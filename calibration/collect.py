@@ -177,15 +177,24 @@ def _pack(collection: Collection) -> bytes:
 
 
 def _open(state: Path | None, key: str, tensors: Sequence[ObservedTensor]) -> Collection:
-    """The content of the state file where it is of the same pass, else an empty collection."""
+    """The content of the state file where it is of the same pass, else an empty collection.
+
+    Raises: Error write_failed for a file that is no collection, which would be replaced.
+    """
 
     def fresh() -> Collection:
         return Collection(key, {item.key: Histogram(item.shape[1]) for item in tensors})
 
-    if state is None or not os.path.isfile(state):
+    if state is None or not os.path.lexists(state):
         return fresh()
     try:
-        file = read_npz(state)
+        file = read_npz(state) if os.path.isfile(state) else {}
+    except ValueError:
+        file = {}
+    if not {"key", "done", "counts"} <= file.keys():
+        fix = "name another file with --collection, or delete this one"
+        raise Error(Code.write_failed, "the file is no collection of calibration, or is damaged", str(state), fix)
+    try:
         return _unpack(fresh(), file) if str(file["key"]) == key else fresh()
     except (ValueError, KeyError):
         return fresh()

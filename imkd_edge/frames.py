@@ -30,7 +30,11 @@ def valid_points(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ego:
-    """Motion of the vehicle; both fields are optional, and for sweeps with a pose poses precede the twist."""
+    """Motion of the vehicle; both fields are optional, and for sweeps with a pose poses precede the twist.
+
+    A twist faster than 100 m/s or 2 pi rad/s is invalid, and so are the poses of a frame's sweeps and exposures beyond
+    a jump of the localisation: they are left out, with the warning W0132.
+    """
 
     T_world_ego: np.ndarray | None = None  # (4, 4) float64 pose at the reference time
     twist: np.ndarray | tuple[float, float, float] | None = None  # vx, vy m/s and yaw rate rad/s in the ego frame

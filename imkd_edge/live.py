@@ -27,7 +27,9 @@ class LiveFrame:
     # Of the last spec.radar.max_age seconds, each with the ego pose at its own time where that is known.
     radar: list[RadarSweep]
     ego: Ego | None  # at timestamp_ns
-    complete: bool  # holds an item of every sensor of the rig, and the ego motion where any was ever pushed
+    # Every sensor of the rig has an item within tolerance of timestamp_ns and, where ego motion was ever pushed, it has
+    # reached that time and gives a pose or a twist there.
+    complete: bool
 
 
 class Synchronizer:
@@ -98,9 +100,10 @@ class Synchronizer:
         return self._core.push_radar(sweep, now_ns)
 
     def push_ego(self, ego: Ego, timestamp_ns: int, now_ns: int) -> str:
-        """Add the vehicle's motion at a time, pose and twist together.
+        """Add the vehicle's motion at a time, pose and twist together or in two calls.
 
-        Returns and raises as push_camera; "invalid" for a pose that is not rigid or numbers that are not finite.
+        Returns and raises as push_camera; "invalid" for an Ego with neither, a pose that is not rigid, a twist that is
+        not finite or faster than 100 m/s or 2 pi rad/s, and a pose that contradicts a newer one.
         """
         return self._core.push_ego(ego, timestamp_ns, now_ns)
 

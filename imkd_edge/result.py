@@ -61,7 +61,7 @@ class Health:
     radar_points_invalid: int  # discarded: not finite, nearer than 0.1 m, or beyond 300 dB of intensity or 300 m/s
     radar_points_outside: int  # outside the grid
     radar_points_overflow: int  # beyond the spec's max_points
-    boxes_invalid: int  # discarded: the network's output is not finite
+    boxes_invalid: int  # discarded: the network's output is not finite; above 0 with the warning W0152
     ego_motion: str  # source of the motion within the frame: poses, twist, estimated (by radar) or none
     ego_speed_estimated: bool  # from static radar returns, because there is no odometry
     ego_speed: float  # m/s, forward; nan: unknown
@@ -171,7 +171,7 @@ class Result:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            Error: spec_bad_value where the sensor data is gone, or was never a sample.
+            Error: spec_bad_value where the sensor data is gone, or was never a sample, and for another theme.
         """
         from imkd_edge.view import draw
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from imkd_edge.bundle import Bundle, check_target, check_writable, write_bundle
+from imkd_edge.bundle import Bundle, check_target, write_bundle
 from imkd_edge.bundle.golden import Frame, pack_drive, read_golden
 from imkd_edge.bundle.half import store_half
 from imkd_edge.calibration.frames import sensors
@@ -33,6 +33,7 @@ from imkd_edge.quantization.radar_weight import RadarWeight
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
+from imkd_edge.view.page import check_page
 
 DEFAULTS = QuantizeOptions()
 
@@ -104,7 +105,7 @@ def quantize(
     check_target(out)
     recipe = Recipe.of(options)
     if options.html is not None:
-        check_writable(options.html)
+        check_page(options.html, data=True)
     bundle = Bundle.load(bundle)
     if options.evaluate is not None:
         check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))

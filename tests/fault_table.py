@@ -117,7 +117,8 @@ and the warnings, or the code of the error that a call with the faulty value rai
 that value. In every row the boxes stay finite and, unless it says otherwise, the states of the other sensors are those
 of the drive without the fault. Frames are counted from the first faulty one until the state is seen, and from the first
 good one until health is as it was, and until boxes and health equal to the bit those of the drive without the fault;
-each is the largest number of all runs. On device "cuda" the kernels ran on the CPU. No frame allocates
+each is the largest number of all runs. On device "cuda" the kernels ran on the CPU. No frame with
+at most 16 sweeps per radar allocates, outside the networks' engine
 (`ctest --test-dir build/tests -R allocates_nothing`). The tests have a short form of every row
 (`python -m pytest tests/drive/test_fault_matrix.py`), for a camera and a radar also on device "cuda".
 

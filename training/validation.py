@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
 from imkd_edge.options import EvalOptions
 from imkd_edge.result import Health, Result
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.files import file_name
 from imkd_edge.sources.select import Selection
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.checkpoint import TEACHER
@@ -140,8 +140,7 @@ def draw(folder: Path, sample: Sample, frame: LabelledFrame, spec: ModelSpec) ->
         total_us=0.0,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", sample.name).lstrip(".")
-    write_png(folder / f"{name}.png", overview(sample, result, spec))
+    write_png(folder / f"{file_name(sample.name)}.png", overview(sample, result, spec))
 
 
 def _health(sample: Sample) -> Health:

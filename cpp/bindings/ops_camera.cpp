@@ -5,6 +5,7 @@
 
 #include "imkd/coverage.hpp"
 #include "ops_common.hpp"
+#include "sensor_memory.hpp"
 #include "time_ns.hpp"
 
 using namespace imkd;
@@ -32,8 +33,11 @@ std::vector<ImageView> image_views(const py::sequence& images, const std::vector
                                    const ImageSpec& spec) {
   spec.check();
   std::vector<ImageView> views;
-  for (std::size_t i = 0; i < images.size(); ++i)
-    views.push_back(image_view(images[i], "images[" + std::to_string(i) + "]"));
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const std::string where = "images[" + std::to_string(i) + "]";
+    views.push_back(image_view(images[i], where));
+    if (views.back().data) check_layout(views.back(), where);
+  }
   if (crops.size() != views.size())
     throw Error(Code::frame_count,
                 std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",

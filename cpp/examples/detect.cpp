@@ -1,6 +1,7 @@
 // The C++ API on one frame: detect BUNDLE.imkd RIG.json FRAME
 // FRAME is a folder with one CAMERA.ppm (binary P6, RGB, 8 bits) per camera and one RADAR.bin (float32 rows x, y, z,
-// intensity, velocity) per radar, under the sensors' names. A sensor without a file is absent.
+// intensity, velocity) per radar, under the sensors' names. A sensor without a file is absent; without any file the
+// exit code is 1.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -51,12 +52,17 @@ int main(int argc, char** argv) try {
     if (count) frames.sweeps.push_back({static_cast<int>(i), 0, points, count, {}});
   }
 
+  if (std::all_of(files.begin(), files.end(), [](const Bytes& file) { return file.empty(); }))
+    return std::fprintf(stderr, "%s has no CAMERA.ppm and no RADAR.bin of the rig's sensors\n", argv[3]), 1;
+
   const imkd::Result& result = detector.infer(frames);
   for (const imkd::Detection& d : result.detections)
     std::printf("%-12s %.3f  at %7.2f %7.2f %6.2f m  size %.2f %.2f %.2f m  yaw %6.3f\n",
                 detector.spec().head.classes[d.label].name.c_str(), d.score, d.x, d.y, d.z, d.length, d.width, d.height,
                 d.yaw);
-  std::printf("%zu boxes in %.1f ms\n", result.detections.size(), result.total_us / 1000);
+  constexpr const char* kModes[] = {"full", "partial", "camera_only", "radar_only", "blind"};
+  std::printf("%zu boxes in %.1f ms, mode %s\n", result.detections.size(), result.total_us / 1000,
+              kModes[static_cast<int>(result.health.mode)]);
 } catch (const imkd::Error& error) {
   return std::fprintf(stderr, "%s\n", error.what()), 4;
 }

@@ -17,7 +17,7 @@ constexpr std::size_t kSamples = 1024;  // intensities of a frame, at most; even
 bool of_rig(WarningCode code) {
   return code != WarningCode::radar_intensity && code != WarningCode::radar_points &&
          code != WarningCode::radar_unusable && code != WarningCode::ego_motion && code != WarningCode::ego_invalid &&
-         code != WarningCode::traffic;
+         code != WarningCode::traffic && code != WarningCode::boxes_invalid;
 }
 
 }  // namespace

@@ -117,11 +117,7 @@ void Detector::State::check(const FrameSet& frames) const {
                       ", the calibration is for " + std::to_string(camera.width) + "x" + std::to_string(camera.height),
                   "camera " + camera.name, "give the raw image, or set_rig with the calibration of this size");
     }
-    if (image.data && image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-      throw Error(Code::frame_bad_shape,
-                  "NV12 image is " + std::to_string(image.width) + "x" + std::to_string(image.height),
-                  "camera " + camera.name,
-                  "width and height must be even: crop a row or column, and shift the calibration with it");
+    if (image.data) check_layout(image, "camera " + camera.name);
   }
   for (const RadarSweep& sweep : frames.sweeps) {
     if (sweep.radar < 0 || static_cast<std::size_t>(sweep.radar) >= rig.radars.size())
@@ -140,6 +136,7 @@ void Detector::State::clear_result(std::int64_t timestamp_ns) {
   result.detections.clear();
   result.segmentation = {};
   result.debug.clear();
+  result.health.warnings.clear();
   result.timings_us = {};
   result.replayed = false;
 }
@@ -175,7 +172,6 @@ void Detector::State::resolve_radars(const FrameSet& frames) {
   check_contract.set(
       WarningCode::unsigned_bundle, unsigned_bundle,
       "the bundle is not signed: nothing shows who made it; imkd-edge export BUNDLE --sign KEY signs it");
-  check_contract.observe(rig, frames, result.health);
   frame.blind = result.health.mode == Mode::blind;
 }
 
@@ -247,8 +243,8 @@ Detector::~Detector() {
 }
 Detector::Detector(Detector&&) noexcept = default;
 Detector& Detector::operator=(Detector&& other) noexcept {
-  const Detector old(std::move(*this));
-  state_ = std::move(other.state_);
+  Detector taken(std::move(other));  // itself, where other is *this
+  std::swap(state_, taken.state_);
   return *this;
 }
 
@@ -284,13 +280,14 @@ std::vector<Detector::DeviceTensor> Detector::device_tensors() const { return st
 const Result& Detector::infer(const FrameSet& given) {
   State& s = *state_;
   const ExclusiveCall call(s.gate, "Detector");
+  s.loop->require_engines();
   Stopwatch watch, total;
   const FrameSet& frames = s.input = given;
-  s.check_contract.set(
-      WarningCode::ego_invalid, s.memory.take_motion(s.input),
-      "a pose is no rigid transform or stands still while the twist moves, or a twist is not finite or faster than "
-      "100 m/s: it is not used");
   s.check(frames);
+  s.check_contract.set(WarningCode::ego_invalid, s.memory.take_motion(s.input),
+                       "a pose is no rigid transform, stands still while the twist moves or lies beyond a jump of the "
+                       "localisation, or a "
+                       "twist is not finite or faster than 100 m/s or 2 pi rad/s: it is not used");
   s.clear_result(frames.timestamp_ns);
   s.memory.leave_out_frozen(s.input);
   watch.lap();
@@ -303,6 +300,10 @@ const Result& Detector::infer(const FrameSet& given) {
   s.select_past(frames);
   if (!s.frame.past.empty()) s.result.timings_us[kWarp] = watch.lap();
   s.loop->run(s.frame, s.result);
+  s.check_contract.set(WarningCode::boxes_invalid, s.result.health.boxes_invalid > 0,
+                       "the network's outputs are not finite, and boxes at them are left out: is an engine or a weight "
+                       "broken, or a float16 too small?");
+  s.check_contract.observe(s.rig, frames, s.result.health);
   if (s.frame.store_map >= 0) {
     if (s.result.health.maps_invalid == 0)
       s.history.store(s.frame.store_map);

@@ -17,7 +17,13 @@ constexpr std::int64_t kBestPoseGap = 50'000'000;
 }  // namespace
 
 bool is_possible(const Vec3& twist) {
-  return std::hypot(twist[0], twist[1]) <= kMaxEgoSpeed && std::isfinite(twist[2]);  // a NaN fails the comparison
+  // A NaN fails either comparison.
+  return std::hypot(twist[0], twist[1]) <= kMaxEgoSpeed && std::abs(twist[2]) <= kMaxYawRate;
+}
+
+bool is_jump(const Mat4& a, const Mat4& b, double seconds) {
+  const double distance = std::hypot(b[3] - a[3], b[7] - a[7], b[11] - a[11]);
+  return !(distance <= kPoseNoise + kMaxEgoSpeed * std::abs(seconds));  // a distance that is no number is a jump
 }
 
 bool EgoMotion::Pose::operator<(const Pose& other) const {

@@ -1,8 +1,8 @@
 #include "ego_trail.hpp"
 
 #include <algorithm>
-#include <cmath>
 
+#include "imkd/ego_motion.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
@@ -11,7 +11,6 @@ namespace {
 constexpr std::size_t kMaxEntries = 1024;
 constexpr std::int64_t kMaxGap = 500'000'000;            // ns between two poses that are interpolated
 constexpr std::int64_t kMaxExtrapolation = 100'000'000;  // ns from a pose or a twist to the time that it is used for
-constexpr double kPoseNoise = 1;                         // m, of two poses that lie close in time
 
 double seconds(std::int64_t from_ns, std::int64_t to_ns) {
   return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
@@ -19,33 +18,39 @@ double seconds(std::int64_t from_ns, std::int64_t to_ns) {
 
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
-  const Mat4 &A = *a.ego.T_world_ego, &B = *b.ego.T_world_ego;
-  const double distance = std::hypot(B[3] - A[3], B[7] - A[7], B[11] - A[11]);
-  return distance <= kPoseNoise + kMaxEgoSpeed * std::abs(seconds(a.timestamp_ns, b.timestamp_ns));
+  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds(a.timestamp_ns, b.timestamp_ns));
 }
 
 }  // namespace
 
-bool EgoTrail::has(std::int64_t timestamp_ns) const {
-  return std::any_of(entries_.begin(), entries_.end(),
-                     [=](const Entry& entry) { return entry.timestamp_ns == timestamp_ns; });
+bool EgoTrail::has(std::int64_t timestamp_ns, const Ego& ego) const {
+  return std::any_of(entries_.begin(), entries_.end(), [&](const Entry& entry) {
+    return entry.timestamp_ns == timestamp_ns && (entry.ego.T_world_ego || !ego.T_world_ego) &&
+           (entry.ego.twist || !ego.twist);
+  });
 }
 
 bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
-  const Entry entry{timestamp_ns, ego};
+  Entry entry{timestamp_ns, ego};
   const auto has_pose = [](const Entry& e) { return e.ego.T_world_ego.has_value(); };
-  const auto later =
-      std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns > timestamp_ns; });
-  const auto next_pose = std::find_if(later, entries_.end(), has_pose);
-  if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
+  const auto at =
+      std::find_if(entries_.begin(), entries_.end(), [=](const Entry& e) { return e.timestamp_ns >= timestamp_ns; });
+  const bool present = at != entries_.end() && at->timestamp_ns == timestamp_ns;
+  if (present && at->ego.T_world_ego) entry.ego.T_world_ego = at->ego.T_world_ego;
+  if (present && at->ego.twist) entry.ego.twist = at->ego.twist;
 
+  const auto next_pose = std::find_if(present ? at + 1 : at, entries_.end(), has_pose);
+  if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
   const auto last_pose = std::find_if(entries_.rbegin(), entries_.rend(), has_pose);
   if (next_pose == entries_.end() && last_pose != entries_.rend() && !plausible(*last_pose, entry)) {
     entries_.assign(1, entry);
     return true;
   }
 
-  entries_.insert(later, entry);
+  if (present)
+    *at = entry;
+  else
+    entries_.insert(at, entry);
   if (entries_.size() > kMaxEntries) entries_.pop_front();
   return true;
 }

@@ -15,9 +15,9 @@ class EgoTrail {
     std::int64_t timestamp_ns;
     Ego ego;
   };
-  bool has(std::int64_t timestamp_ns) const;
-  // False where the pose contradicts a newer one. A newest pose that contradicts the pose before it replaces all older
-  // entries.
+  bool has(std::int64_t timestamp_ns, const Ego& ego) const;  // whether the given parts of that time are present
+  // Adds the parts that are not present at that time. False where the pose contradicts a newer one. A newest pose that
+  // contradicts the pose before it replaces all older entries.
   bool add(std::int64_t timestamp_ns, const Ego& ego);
   Ego at(std::int64_t timestamp_ns) const;  // pose and twist; either may be absent
   // Keeps what an interpolation at that time needs.

@@ -61,6 +61,11 @@ const char* enum_name(Enum value) {
 }
 
 template <class Enum>
+bool is_known(Enum value) {
+  return enum_name(value)[0] != '?';
+}
+
+template <class Enum>
 std::string enum_choices() {
   std::string text;
   for (const char* name : EnumNames<Enum>::names) text += (text.empty() ? "" : ", ") + std::string(name);

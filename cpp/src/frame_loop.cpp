@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "imkd/error.hpp"
+
 namespace imkd {
 
 bool Frame::any_image() const {
@@ -16,7 +18,15 @@ FrameLoop::FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std:
   check_tensors(camera_->outputs(), table_, Port::camera_output, "camera.onnx, outputs", tensors_);
   check_tensors(bev_->inputs(), table_, Port::bev_input, "bev.onnx, inputs", tensors_);
   check_tensors(bev_->outputs(), table_, Port::bev_output, "bev.onnx, outputs", tensors_);
+  camera_->set_user(this);
+  bev_->set_user(this);
   if (table_[kSegmentation].need == Need::always) vehicles_.resize(table_[kSegmentation].size());
+}
+
+void FrameLoop::require_engines() const {
+  if (camera_->user() == this && bev_->user() == this) return;
+  throw Error(Code::engine_bind, "another Detector was made with one of its engines since, and bound it to its memory",
+              "Detector", "give each Detector engines of its own");
 }
 
 Engine& FrameLoop::engine_of(int buffer) const {

@@ -47,6 +47,7 @@ class FrameLoop {
   FrameLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
             const DetectorOptions& options);
   virtual ~FrameLoop() = default;
+  void require_engines() const;  // throws Error engine_bind where another Detector was made with one of them since
   virtual const char* device() const = 0;
   // Sets a checked rig, with a crop for each camera of the model; where it throws, the previous one stays.
   virtual void set_rig(const SensorRig& rig, const std::vector<ImageCrop>& crops) = 0;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "imkd/error.hpp"
+#include "sensor_memory.hpp"
 
 namespace imkd {
 
@@ -73,10 +74,7 @@ void check_image(const SensorRig& rig, int camera, const ImageView& image) {
                 "the image has " + size_text(image.width, image.height) + " pixels, the calibration " +
                     size_text(calibration.width, calibration.height),
                 where, "push the raw image, at the size that it was calibrated at");
-  if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
-    throw Error(Code::frame_bad_shape,
-                "an NV12 image has " + size_text(image.width, image.height) + " pixels, but both must be even", where,
-                "crop a row or column, and change the calibration with it");
+  check_layout(image, where);
 }
 
 void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {

@@ -77,6 +77,7 @@ void Monitor::observe_camera(int camera, const ImageView& image, std::int64_t ti
   State& s = *state_;
   const CameraCalibration& calibration = checked_camera(s.rig, camera);
   const bool sized = image.data && fits(calibration, image);
+  if (sized) check_layout(image, "camera " + calibration.name);
   const ImageContents contents = sized ? contents_of(image) : ImageContents{0, true};
   const auto lock = s.lock();
   MonitorRecord& record = s.cameras[static_cast<std::size_t>(camera)];

@@ -9,8 +9,6 @@
 namespace imkd {
 namespace {
 
-bool all_finite(double a, double b, double c) { return std::isfinite(a) && std::isfinite(b) && std::isfinite(c); }
-
 bool is_rigid(const Mat4& T) {
   for (int i = 0; i < 3; ++i)
     for (int j = 0; j < 3; ++j) {
@@ -18,7 +16,7 @@ bool is_rigid(const Mat4& T) {
       for (int k = 0; k < 3; ++k) product += T[4 * i + k] * T[4 * j + k];
       if (!(std::abs(product - (i == j)) <= 2 * kRigidTolerance)) return false;
     }
-  return all_finite(T[3], T[7], T[11]);
+  return std::isfinite(T[3]) && std::isfinite(T[7]) && std::isfinite(T[11]);
 }
 
 // Exactly rigid poses, so that errors do not grow from frame to frame.
@@ -28,7 +26,7 @@ Ego usable_part(const Ego& ego) {
     const Mat4& T = *ego.T_world_ego;
     usable.T_world_ego = rigid(rotation_vector(T), {T[3], T[7], T[11]});
   }
-  if (ego.twist && all_finite((*ego.twist)[0], (*ego.twist)[1], (*ego.twist)[2])) usable.twist = ego.twist;
+  if (ego.twist && is_possible(*ego.twist)) usable.twist = ego.twist;
   return usable;
 }
 

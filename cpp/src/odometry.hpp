@@ -15,8 +15,8 @@ class Odometry {
 
   // Advances to a frame. The motion since the frame before comes from this pose and the last one, at most kMaxPoseGap
   // ago, else from the twists of both frames, of which one may be unknown, else from the last twist, at most
-  // kMaxPoseGap ago. Without a motion T_odom_ego stays. A pose that is not rigid is unknown, and so are non-finite
-  // numbers.
+  // kMaxPoseGap ago. Without a motion T_odom_ego stays. A pose that is not rigid is unknown, and so is a twist that
+  // is_possible() refuses.
   Step advance(std::int64_t timestamp_ns, const Ego& ego);
   // The ego frame in that of the first frame.
   const Mat4& T_odom_ego() const { return T_odom_ego_; }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <string>
 
 #include "imkd/ego_motion.hpp"
@@ -72,8 +73,9 @@ std::uint64_t digest_of(const Mat4& T) {
 Error impossible(const Vec3& twist) {
   std::string text;
   for (double v : twist) text += (text.empty() ? "" : ", ") + std::to_string(v);
-  return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s", "FrameSet::ego.twist",
-               "give vx, vy in m/s and the yaw rate in rad/s, and nothing where the motion is unknown");
+  return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s or 2 pi rad/s",
+               "FrameSet::ego.twist",
+               "give vx, vy in m/s and the yaw rate in rad/s, not degrees, and nothing where the motion is unknown");
 }
 
 }  // namespace
@@ -91,6 +93,25 @@ ImageContents contents_of(const ImageView& image) {
       for (int channel = 0; channel < channels; ++channel) digest.add(pixel[channel * image.channel_stride]);
     }
   return {digest.value(), is_flat(samples)};
+}
+
+void check_layout(const ImageView& image, const std::string& where) {
+  if (image.chroma && (image.width % 2 != 0 || image.height % 2 != 0))
+    throw Error(Code::frame_bad_shape,
+                "an NV12 image has " + std::to_string(image.width) + "x" + std::to_string(image.height) +
+                    " pixels, but both must be even",
+                where, "crop a row or column, and change the calibration with it");
+  if (image.chroma && image.yuv > YuvMatrix::bt709_full)
+    throw Error(Code::frame_bad_dtype, "is " + std::to_string(static_cast<int>(image.yuv)) + ", no colour matrix",
+                where, "use a value of YuvMatrix, 0 to 3");
+
+  const auto refuse_0 = [&](const std::string& stride, const std::string& what, const std::string& dense) {
+    throw Error(Code::frame_bad_shape, stride + " is 0: every " + what + " is the first, only a single one may have 0",
+                where, "give the bytes, " + dense + " if dense; make a NumPy view dense by np.ascontiguousarray");
+  };
+  if (image.height > 1 && image.row_stride == 0) refuse_0("row_stride", "row", "width * pixel_stride");
+  if (image.chroma && image.height > 2 && image.chroma_stride == 0) refuse_0("chroma_stride", "row", "width");
+  if (!image.chroma && image.width > 1 && image.pixel_stride == 0) refuse_0("pixel_stride", "pixel", "3");
 }
 
 std::uint64_t digest_of(const RadarSweep& sweep) {
@@ -171,6 +192,74 @@ void SensorMemory::mark_frozen(Health& health) const {
     if (radars_[i].left_out) health.radars[i] = SensorState::frozen;
 }
 
+namespace {
+
+// Calls with every pose of the frame and its time.
+template <class Call>
+void for_each_pose(FrameSet& frames, Call&& call) {
+  call(frames.ego.T_world_ego, frames.timestamp_ns);
+  for (std::size_t i = 0; i < frames.camera_T_world_ego.size(); ++i)
+    call(frames.camera_T_world_ego[i], frames.camera_time(i));
+  for (RadarSweep& sweep : frames.sweeps) call(sweep.T_world_ego, sweep.timestamp_ns);
+}
+
+struct TimedPose {
+  std::int64_t time_ns;
+  const Mat4* T;
+  bool operator<(const TimedPose& other) const {  // any order of two at one time that does not depend on the sensors'
+    return time_ns != other.time_ns ? time_ns < other.time_ns : *T < *other.T;
+  }
+  bool operator>(const TimedPose& other) const { return other < *this; }
+};
+
+// The frame's own pose, else that nearest to the reference time, of two the earlier.
+std::optional<TimedPose> nearest_pose(FrameSet& frames) {
+  std::optional<TimedPose> nearest;
+  if (frames.ego.T_world_ego) return TimedPose{frames.timestamp_ns, &*frames.ego.T_world_ego};
+  const auto distance = [&](const TimedPose& pose) { return distance_ns(pose.time_ns, frames.timestamp_ns); };
+  for_each_pose(frames, [&](const std::optional<Mat4>& T, std::int64_t time_ns) {
+    if (!T) return;
+    const TimedPose pose{time_ns, &*T};
+    const bool nearer = !nearest || distance(pose) < distance(*nearest);
+    if (nearer || (distance(pose) == distance(*nearest) && pose < *nearest)) nearest = pose;
+  });
+  return nearest;
+}
+
+// The last pose before a jump, on the side that `beyond` means: std::less the later one, std::greater the earlier one.
+template <class Beyond>
+TimedPose before_jump(FrameSet& frames, TimedPose pose, Beyond beyond) {
+  for (;;) {
+    std::optional<TimedPose> next;
+    for_each_pose(frames, [&](const std::optional<Mat4>& T, std::int64_t time_ns) {
+      if (!T) return;
+      const TimedPose other{time_ns, &*T};
+      if (beyond(pose, other) && (!next || beyond(other, *next))) next = other;
+    });
+    if (!next || is_jump(*pose.T, *next->T, seconds_between(pose.time_ns, next->time_ns))) return pose;
+    pose = *next;
+  }
+}
+
+// True where it leaves out a pose.
+bool leave_out_jumps(FrameSet& frames) {
+  const std::optional<TimedPose> nearest = nearest_pose(frames);
+  if (!nearest) return false;
+  const TimedPose first = before_jump(frames, *nearest, std::greater<>());
+  const TimedPose last = before_jump(frames, *nearest, std::less<>());
+  bool jumps = false;
+  for_each_pose(frames, [&](std::optional<Mat4>& T, std::int64_t time_ns) {
+    if (!T) return;
+    const TimedPose pose{time_ns, &*T};
+    if (!(pose < first) && !(pose > last)) return;
+    T.reset();
+    jumps = true;
+  });
+  return jumps;
+}
+
+}  // namespace
+
 bool SensorMemory::take_motion(FrameSet& frames) {
   bool valid = false, invalid = false;
   const auto take = [&](auto& value, bool is_valid, auto refuse) {
@@ -190,7 +279,8 @@ bool SensorMemory::take_motion(FrameSet& frames) {
   for (RadarSweep& sweep : frames.sweeps) take_pose(sweep.T_world_ego, "FrameSet::sweeps, T_world_ego");
   localised_ = localised_ || valid;
   observe_pose(frames);
-  return leave_out_frozen_poses(frames) || invalid;
+  const bool frozen = leave_out_frozen_poses(frames);
+  return leave_out_jumps(frames) || frozen || invalid;
 }
 
 void SensorMemory::observe_pose(const FrameSet& frames) {

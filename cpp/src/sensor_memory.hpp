@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "imkd/frames.hpp"
@@ -30,6 +31,9 @@ std::uint64_t digest_of(const RadarSweep& sweep);
 inline bool fits(const CameraCalibration& camera, const ImageView& image) {
   return image.width == camera.width && image.height == camera.height;
 }
+
+// Throws Error frame_bad_shape, frame_bad_dtype: the parity, strides and colour matrix of an image that is present.
+void check_layout(const ImageView& image, const std::string& where);
 
 // The newest item of a sensor, and how many in a row have its contents.
 struct SensorRecord {
@@ -65,7 +69,7 @@ class SensorMemory {
 
   // Orthonormalises the poses. Before the first valid pose or twist an invalid one is the caller's mistake and throws;
   // after it, it is a fault of the localisation and left out: true. So is a pose that is frozen, with those of the
-  // sweeps and images that equal it.
+  // sweeps and images that equal it, and so are poses beyond a jump (see FrameSet).
   bool take_motion(FrameSet& frames);
 
  private:

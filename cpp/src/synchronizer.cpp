@@ -1,7 +1,6 @@
 #include "imkd/synchronizer.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 
 #include "ego_trail.hpp"
@@ -76,7 +75,7 @@ struct Synchronizer::State {
   FrameDecision decide(const SensorItem& reference_item);
   void add_image(LiveFrame& live, const SensorQueue& queue) const;
   void add_sweeps(LiveFrame& live, const SensorQueue& queue) const;
-  LiveFrame assemble(std::int64_t frame_ns, bool complete) const;
+  LiveFrame assemble(std::int64_t frame_ns) const;
   void finish(std::int64_t frame_ns);
   std::optional<LiveFrame> pop(std::int64_t call_ns);
 };
@@ -197,11 +196,12 @@ Pushed Synchronizer::State::push(std::size_t which, SensorItem& item, std::int64
 
 Pushed Synchronizer::State::push_ego(Ego ego, std::int64_t timestamp_ns, std::int64_t call_ns) {
   advance(call_ns);
-  if ((ego.twist && !is_possible(*ego.twist)) || !take_pose(ego.T_world_ego)) return Pushed::invalid;
+  const bool possible = ego.twist ? is_possible(*ego.twist) : ego.T_world_ego.has_value();
+  if (!possible || !take_pose(ego.T_world_ego)) return Pushed::invalid;
   if (on_suspected_clock(queues.size(), timestamp_ns, call_ns)) return Pushed::late;
   const Pushed admission = rule.admit(timestamp_ns, rule.sweep_floor(last_frame_ns), *now_ns);
   if (admission != Pushed::kept) return admission;
-  if (trail.has(timestamp_ns)) return Pushed::duplicate;
+  if (trail.has(timestamp_ns, ego)) return Pushed::duplicate;
   if (!trail.add(timestamp_ns, ego)) return Pushed::invalid;
   last_ego_arrival_ns = *now_ns;
   return Pushed::kept;
@@ -243,9 +243,8 @@ void Synchronizer::State::add_sweeps(LiveFrame& live, const SensorQueue& queue) 
   }
 }
 
-LiveFrame Synchronizer::State::assemble(std::int64_t frame_ns, bool complete) const {
+LiveFrame Synchronizer::State::assemble(std::int64_t frame_ns) const {
   LiveFrame live;
-  live.complete = complete;
   live.frames.timestamp_ns = frame_ns;
   live.frames.ego = trail.at(frame_ns);
   for (const SensorQueue& queue : queues) queue.is_camera() ? add_image(live, queue) : add_sweeps(live, queue);
@@ -270,9 +269,10 @@ std::optional<LiveFrame> Synchronizer::State::pop(std::int64_t call_ns) {
       finish(frame_ns);
       continue;
     }
-    const bool complete = decision == FrameDecision::complete;
-    LiveFrame live = assemble(frame_ns, complete);
-    ++(complete ? counts.complete : counts.incomplete);
+    LiveFrame live = assemble(frame_ns);
+    const auto& [pose, twist] = live.frames.ego;
+    live.complete = decision == FrameDecision::complete && (!last_ego_arrival_ns || pose || twist);
+    ++(live.complete ? counts.complete : counts.incomplete);
     finish(frame_ns);
     return live;
   }
@@ -290,8 +290,8 @@ Synchronizer::~Synchronizer() {
 }
 Synchronizer::Synchronizer(Synchronizer&&) noexcept = default;
 Synchronizer& Synchronizer::operator=(Synchronizer&& other) noexcept {
-  const Synchronizer old(std::move(*this));
-  state_ = std::move(other.state_);
+  Synchronizer taken(std::move(other));  // itself, where other is *this
+  std::swap(state_, taken.state_);
   return *this;
 }
 

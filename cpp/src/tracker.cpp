@@ -36,11 +36,13 @@ std::vector<ClassMotion> motions_of(const ModelSpec& spec, const TrackerOptions&
   std::vector<ClassMotion> motions;
   for (const ClassSpec& one : spec.head.classes) motions.push_back(class_motion(one.name));
   for (const ClassMotion& one : options.classes) {
-    const auto motion =
-        std::find_if(motions.begin(), motions.end(), [&](const ClassMotion& m) { return m.name == one.name; });
+    const auto same = [&](const ClassMotion& m) { return m.name == one.name; };
+    const auto motion = std::find_if(motions.begin(), motions.end(), same);
     const std::string where = "TrackerOptions::classes[\"" + one.name + "\"]";
     if (motion == motions.end())
       throw Error(Code::spec_bad_value, "the model has no such class", where, "use the name of a class of the spec");
+    if (std::count_if(options.classes.begin(), options.classes.end(), same) > 1)
+      throw Error(Code::spec_bad_value, "the class is there twice", where, "leave one of them out");
     for (const double value : {one.position_std, one.velocity_std, one.speed_std, one.acceleration})
       check(value, 1e-3, 1e3, where, "0.001 to 1000");
     *motion = one;

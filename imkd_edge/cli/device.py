@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from imkd_edge.bundle.files import check_writable
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
     ENVIRONMENT,
@@ -33,6 +32,7 @@ from imkd_edge.cli.common import (
 from imkd_edge.cli.signing import Trust
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BenchOptions, BuildOptions, InferOptions, RunOptions, changed
+from imkd_edge.view.page import check_page
 
 BundleName = Annotated[str, typer.Argument(help="Folder NAME.imkd, or the name of a shipped bundle (tiny).")]
 BundleOption = Annotated[
@@ -263,7 +263,7 @@ def bench(
         return OK
 
     if html is not None:
-        check_writable(html)
+        check_page(html)
     result = benchmark.bench(bundle, source, options, source_options=source_options, run=run, track=bar("bench"))
     shown = {name: value for name, value in result.items() if name != "series"}
     print_json(shown) if json else report.show_bench(shown)

@@ -25,6 +25,7 @@ from imkd_edge.cli.common import (
     verb,
 )
 from imkd_edge.cli.device import BundleName
+from imkd_edge.cli.outputs import check_results
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import LiveOptions, RunOptions
 
@@ -92,15 +93,14 @@ def run(
 
 
 def _check(data: str, options: LiveOptions) -> None:
-    """Raises Error spec_bad_value for options that cannot be followed."""
+    """Raises Error spec_bad_value for options that cannot be followed, and as `check_results`."""
     if options.rate not in RATES:
         fix = f"choose one of: {', '.join(RATES)}"
         raise Error(Code.spec_bad_value, f"there is no pace {options.rate!r}", "--rate", fix)
     if not any(name.endswith(".mcap") for name in options.save):
         refuse({"--sensors": options.sensors}, "only .mcap files have sensor data", "add --save FILE.mcap")
     for name in options.save:
-        if Path(name).resolve() == Path(data).resolve():
-            raise Error(Code.spec_bad_value, "--save would replace the recording", name, "choose another file")
+        check_results(Path(name), data)
 
 
 @contextmanager

@@ -1,20 +1,37 @@
-"""Reads single files of a data set; every fault is raised as an Error that names the file and how to mend it."""
+"""Single files of a data set: their names, and readers that raise every fault as an Error with the file and a cure."""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import hashlib
 import json
+import re
+import stat
 import warnings
 import zlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from imkd_edge.errors import Code, Error
 
 COPY_AGAIN = "copy the file again from the data set"
+_PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,119}")  # names that name files as they are
+
+
+def file_name(name: str) -> str:
+    """The name of a frame, scene or sensor as that of a file or folder; two names never have the same.
+
+    A plain name stays; of another one the letters that files should not have are replaced, and after a ~, which no
+    plain name has, its hash tells it from those that look like it.
+    """
+    if _PLAIN.fullmatch(name):
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", name).lstrip(".")[:100] + f"~{digest}"
 
 
 def reason(fault: Exception) -> str:
@@ -35,10 +52,19 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     return {file.stem: read_bytes(file).decode("utf-8", "replace").split() for file in sorted(folder.glob("*.txt"))}
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A file for reading; raises OSError, also for a pipe, a socket or a device, whose reader might wait for ever."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an OSError of its own
+        raise OSError(errno.EINVAL, "a pipe, socket or device, no regular file", str(path))
+    return path.open("rb")
+
+
 def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
     """Content of a file; raises Error source_missing_file."""
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except OSError as fault:
         raise Error(Code.source_missing_file, f"cannot read the file ({fault.strerror})", str(path), fix) from None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from imkd_edge.bundle.files import strict_json
+from imkd_edge.bundle.files import check_writable, strict_json
+from imkd_edge.errors import Code, Error
 
 WIDTH, HEIGHT = 860, 220  # of a figure, in the units of its content
 STYLE = """
@@ -22,6 +24,24 @@ svg { width: 100%; height: auto } text { fill: var(--ink); font-size: 12px }
 .bar { fill: var(--bar) } .line { stroke: var(--bar); fill: none }
 .mark { stroke: var(--mark); stroke-dasharray: 4 3 } .axis { stroke: var(--faint) }
 """
+
+
+def check_page(path: Path, data: bool = False) -> None:
+    """Checks that a page can be written and replaces no file but an older page; call it before a long computation.
+
+    Args:
+        path: of the page.
+        data: a .json file of the same name is written beside it.
+
+    Raises:
+        Error: write_failed.
+    """
+    check_writable(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise Error(Code.write_failed, f"{path.name} is no name of a page", str(path), "end the name with .html")
+    if data and not path.exists() and (beside := path.with_suffix(".json")).exists():
+        what = f"the page's data would replace {beside.name}, which belongs to no page"
+        raise Error(Code.write_failed, what, str(path), "choose another name")
 
 
 def element(tag: str, text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +13,7 @@ from imkd_edge.bundle.format import bundle_name
 from imkd_edge.errors import Code, Error
 from imkd_edge.result import Result
 from imkd_edge.sources.base import Sample
+from imkd_edge.sources.files import file_name
 from imkd_edge.spec import ModelSpec
 
 FILES = {"overview.png", "result.json"}  # of a frame's folder
@@ -36,8 +36,8 @@ def save_result(path: Path, result: Result, sample: Sample | None, theme: str) -
 def save_frame(
     out: Path, sample: Sample, result: Result, spec: ModelSpec, bundle: str, record: dict[str, Any], theme: str
 ) -> Path:
-    """Writes one frame to the folder `out`/NAME and returns the folder; arguments as in `write_frame`."""
-    folder = out / re.sub(r"[^A-Za-z0-9._-]", "_", sample.name).lstrip(".")
+    """Writes one frame to the folder `out`/`file_name` and returns the folder; arguments as in `write_frame`."""
+    folder = out / file_name(sample.name)
     write_frame(folder, sample, result, spec, bundle, record, theme)
     return folder
 
@@ -65,8 +65,6 @@ def write_frame(
     """
     from imkd_edge.view import draw
 
-    if theme not in draw.THEMES:
-        raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "--theme", "choose dark or light")
     picture = draw.overview(sample, result, spec, bundle_name(bundle), theme)
     try:
         _check_replaceable(folder)

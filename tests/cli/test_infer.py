@@ -107,6 +107,20 @@ def test_folder_with_other_files_is_not_replaced(run, random_bundle: Path, tmp_p
     assert (tmp_path / "s000-f001" / "thesis.txt").read_text() == "years of work"
 
 
+def test_every_frame_of_a_recording_has_its_own_result(run, random_bundle: Path, tmp_path: Path) -> None:
+    names = ["ü", "ä", "_", ".", "..", "..."]
+    run("convert", "synth", "--limit", len(names), "--to", tmp_path / "drive")
+    lines = [json.loads(line) for line in (tmp_path / "drive/frames.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "frame": name}) + "\n" for line, name in zip(lines, names, strict=True))
+    (tmp_path / "drive/frames.jsonl").write_text(text)
+    shutil.rmtree(tmp_path / "drive/splits")
+    outcome = run("infer", tmp_path / "drive", "--bundle", random_bundle, "--save", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.stderr
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/result.json")]
+    assert sorted(record["frame"] for record in records) == sorted(names)
+    assert len(list((tmp_path / "out").iterdir())) == len(names)
+
+
 LONG = "n" * 300  # longer than the 255 bytes of a file's name
 BAD = [
     (["infer", LONG], 2, "E0302"),

@@ -41,6 +41,18 @@ run(${CXX} -std=c++17 ${SOURCE}/cpp/examples/embed/embed.cpp ${flags} -o ${WORK}
 flags_of(imkd-c flags)
 run(${CC} -std=c99 -pedantic -Wall -Wextra -Werror ${SOURCE}/tests/cpp/c_abi/test_c_abi.c ${flags} -pthread -o ${WORK}/c_by_pkg_config)
 
+# Folders that are absolute, as Nix gives them, stay as they are. The .pc files are written by the configuration.
+run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/absolute -DCMAKE_CXX_COMPILER=${CXX} -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN}
+    -DIMKD_JSON_INCLUDE=${JSON} -DCMAKE_INSTALL_PREFIX=/opt/imkd -DCMAKE_INSTALL_LIBDIR=/opt/imkd-lib
+    -DCMAKE_INSTALL_INCLUDEDIR=/opt/imkd-include)
+set(ENV{PKG_CONFIG_PATH} ${WORK}/absolute)
+foreach(package imkd imkd-c)
+  flags_of(${package} flags)
+  if(NOT "${flags}" MATCHES "^-I/opt/imkd-include;(/opt/imkd-lib/libimkd.a|-L/opt/imkd-lib;-limkd)")
+    message(FATAL_ERROR "${package}, installed to absolute folders: ${flags}")
+  endif()
+endforeach()
+
 foreach(program build/detect build/stream embed/embed embed_by_pkg_config)
   execute_process(COMMAND ${EMULATOR} ${WORK}/${program} none.imkd none.json none RESULT_VARIABLE code ERROR_VARIABLE said)
   if(NOT code EQUAL 4 OR NOT said MATCHES "^error.E0[0-9]+")

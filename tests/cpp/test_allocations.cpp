@@ -122,7 +122,7 @@ TEST_P(Infer, allocates_nothing_while_warnings_begin_and_end) {
 }
 
 // Frozen, flat and of another size; corrupt, empty and frozen sweeps; poses and twists that no vehicle has; a
-// pose that stands still.
+// pose that stands still, and one beyond a jump.
 TEST_P(Infer, allocates_nothing_while_sensors_fail) {
   const SensorRig rig = small_rig();
   DetectorOptions options;
@@ -136,7 +136,7 @@ TEST_P(Infer, allocates_nothing_while_sensors_fail) {
   std::map<SensorState, int> states;
   int warned = 0;
   const auto infer = [&](int frame) {
-    const int phase = frame / 8 % 9;  // a fault lasts for eight frames; in phase 0 there is none
+    const int phase = frame / 8 % 10;  // a fault lasts for eight frames; in phase 0 there is none
     FrameSet& m = moments[static_cast<std::size_t>(phase == 1 ? 0 : frame % 8)].frames;
     m.timestamp_ns = 1'000'000'000 + frame * 100'000'000LL;
     for (RadarSweep& sweep : m.sweeps) sweep.timestamp_ns = m.timestamp_ns;
@@ -150,6 +150,7 @@ TEST_P(Infer, allocates_nothing_while_sensors_fail) {
     if (phase == 5) m.sweeps[0].count = 0;
     if (phase == 6) (*m.ego.T_world_ego)[0] = nan;
     if (phase == 7) m.ego.twist = Vec3{655.35, 0, nan};
+    if (phase == 9) (m.sweeps[0].T_world_ego = *m.ego.T_world_ego)->at(3) += 30;
     const Health& health = detector.infer(m).health;
     m.cameras[0] = image;
     m.sweeps[0] = sweep;
@@ -157,15 +158,15 @@ TEST_P(Infer, allocates_nothing_while_sensors_fail) {
     ++states[health.radars[0]];
     for (const Warning& warning : health.warnings) warned += warning.code == WarningCode::ego_invalid;
   };
-  for (int i = 0; i < 72; ++i) infer(i);  // warm-up; the map of states has all of its nodes
+  for (int i = 0; i < 80; ++i) infer(i);  // warm-up; the map of states has all of its nodes
   states[SensorState::ok] = states[SensorState::frozen] = states[SensorState::invalid] = warned = 0;
   const long before = allocations;
-  for (int i = 72; i < 72 + 720; ++i) infer(i);
+  for (int i = 80; i < 80 + 800; ++i) infer(i);
   EXPECT_EQ(allocations - before, 0);
   // From the third repetition on; the radar's ninth is the first sweep of the next fault.
   EXPECT_EQ(states[SensorState::frozen], 10 * (6 + 7));
   EXPECT_EQ(states[SensorState::invalid], 10 * 4 * 8);  // two faults of the camera, two of the radar
-  EXPECT_EQ(warned, 10 * (2 * 8 + 5));                  // the pose from 3.3 m on
+  EXPECT_EQ(warned, 10 * (3 * 8 + 5));                  // the still pose from 3.3 m on
 }
 
 TEST(Track, allocates_nothing) {

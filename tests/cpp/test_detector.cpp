@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -336,6 +337,67 @@ TEST(Detector, poses_are_orthonormalised) {
   for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-5) << i;
 }
 
+// Poses of sweeps 20 to 400 ms before the frame and of a camera 10 ms after it, at 10 m/s.
+Moment moving(const SensorRig& rig) {
+  Moment m = moment(rig);
+  const auto at = [](double x) {
+    Mat4 T = identity4();
+    T[3] = x;
+    return T;
+  };
+  m.frames.sweeps.clear();
+  for (const int age_ms : {20, 100, 200, 300, 400}) {
+    const auto& points = m.points.emplace_back(moment(rig, static_cast<unsigned>(age_ms)).points[0]);
+    m.frames.sweeps.push_back({0, m.frames.timestamp_ns - age_ms * 1'000'000, points.data(), 200, at(-0.01 * age_ms)});
+  }
+  m.frames.camera_timestamps_ns.assign(2, m.frames.timestamp_ns + 10'000'000);
+  m.frames.camera_T_world_ego = {at(0.1), std::nullopt};
+  m.frames.ego = {at(0), Vec3{10, 0, 0}};
+  return m;
+}
+
+bool ego_invalid(const Result& r) {
+  return std::any_of(r.health.warnings.begin(), r.health.warnings.end(),
+                     [](const Warning& warning) { return warning.code == WarningCode::ego_invalid; });
+}
+
+TEST(Detector, poses_beyond_a_jump_of_the_localisation_are_left_out) {
+  const auto grids = [](auto&& change) {
+    Stand s;
+    s.m = moving(s.rig);
+    change(s.m.frames);
+    const bool warned = ego_invalid(s.infer());
+    return std::tuple(warned, s.tensor("radar_grid"), s.tensor("camera_bev"));
+  };
+  const auto [warned, radar, camera] = grids([](FrameSet&) {});
+  EXPECT_FALSE(warned);
+  for (const double jump : {12., 30., 500.}) {
+    const auto older = [&](FrameSet& f, std::size_t from) {
+      for (std::size_t i = from; i < f.sweeps.size(); ++i) (*f.sweeps[i].T_world_ego)[3] += jump;
+    };
+    const auto [older_warned, older_radar, older_camera] = grids([&](FrameSet& f) { older(f, 1); });
+    EXPECT_TRUE(older_warned) << jump;
+    EXPECT_EQ(older_camera, camera) << jump;  // on this side of the jump
+    for (std::size_t i = 0; i < radar.size(); ++i) ASSERT_NEAR(older_radar[i], radar[i], 1e-4) << jump;  // by the twist
+
+    const auto [own_warned, own_radar, own_camera] = grids([&](FrameSet& f) { (*f.ego.T_world_ego)[3] += jump; });
+    EXPECT_TRUE(own_warned) << jump;
+    for (std::size_t i = 0; i < radar.size(); ++i) ASSERT_NEAR(own_radar[i], radar[i], 1e-4) << jump;
+
+    const auto [image_warned, image_radar, image_camera] = grids([&](FrameSet& f) {
+      f.ego.T_world_ego.reset();
+      (*f.camera_T_world_ego[0])[3] -= jump;
+      older(f, 0);
+    });
+    EXPECT_TRUE(image_warned) << jump;
+  }
+  const auto [near_warned, near_radar, near_camera] = grids([&](FrameSet& f) {
+    for (RadarSweep& sweep : f.sweeps) (*sweep.T_world_ego)[3] -= 2.7;  // 2.9 m in 20 ms; a jump is more than 3 m
+  });
+  EXPECT_FALSE(near_warned);
+  EXPECT_NE(near_radar, radar);
+}
+
 TEST(Detector, callers_mistakes_have_their_codes) {
   Stand s;
   const auto after = [&](auto&& change) {
@@ -365,7 +427,28 @@ TEST(Detector, callers_mistakes_have_their_codes) {
                 (f.ego.twist = Vec3{1, 0, 0})->at(i) = i == 1 ? nan : std::numeric_limits<double>::infinity();
               }),
               Code::frame_bad_dtype);
+  for (const double yaw_rate : {6.3, -6.3, 30.})  // 30 deg/s, given as rad/s
+    EXPECT_EQ(after([&](FrameSet& f) { f.ego.twist = Vec3{10, 0, yaw_rate}; }), Code::frame_bad_dtype) << yaw_rate;
+  EXPECT_EQ(after([&](FrameSet& f) { f.ego.twist = Vec3{10, 0, 6.28}; }), Code{});
   EXPECT_GT(s.infer().detections.size(), 0u);  // the detector still works
+}
+
+TEST(Detector, a_stride_of_0_that_repeats_the_first_row_or_pixel_is_refused) {
+  Stand s;
+  const auto after = [&](auto&& change) {
+    change(s.m.frames.cameras[0] = {s.m.pixels[0].data(), 80, 40, 240});
+    return code_of([&] { s.infer(); });
+  };
+  const auto nv12 = [&](ImageView& v) { v = {v.data, 80, 40, 80, 1, 0, v.data + 80 * 40, 80}; };
+  EXPECT_EQ(after([](ImageView&) {}), Code{});
+  EXPECT_EQ(after([](ImageView& v) { v.row_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](ImageView& v) { v.pixel_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([](ImageView& v) { v.channel_stride = 0; }), Code{});  // grey
+  EXPECT_EQ(after(nv12), Code{});
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.pixel_stride = 0; }), Code{});  // not used
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.row_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.chroma_stride = 0; }), Code::frame_bad_shape);
+  EXPECT_EQ(after([&](ImageView& v) { nv12(v), v.yuv = YuvMatrix(77); }), Code::frame_bad_dtype);
 }
 
 TEST(Detector, rig_must_fit_and_a_refused_one_changes_nothing) {
@@ -435,6 +518,42 @@ TEST(Detector, tensors_of_the_engines_must_be_the_specs) {
   EXPECT_EQ(with(nullptr, bev_engine()), Code::engine_unavailable);
 }
 
+TEST(Detector, moving_one_to_itself_changes_nothing) {
+  Stand s;
+  Detector& same = s.detector;
+  s.detector = std::move(same);
+  EXPECT_GT(s.infer().detections.size(), 0u);
+  Stand other;
+  s.detector = std::move(other.detector);
+  EXPECT_GT(s.infer().detections.size(), 0u);
+  other.detector = std::move(s.detector);  // one that was moved from may be assigned to
+  EXPECT_GT(other.infer().detections.size(), 0u);
+}
+
+TEST(Detector, engines_that_another_detector_was_made_with_are_refused) {
+  Stand s;
+  {
+    Detector later(small_spec(), s.rig, camera_engine(), s.bev, Stand::options(1));
+    EXPECT_EQ(code_of([&] { s.infer(); }), Code::engine_bind);
+    EXPECT_GT(later.infer(s.m.frames).detections.size(), 0u);
+  }
+  EXPECT_EQ(code_of([&] { s.infer(); }), Code::engine_bind);
+}
+
+TEST(Detector, an_enum_that_is_no_value_of_its_type_is_refused) {
+  Stand s;
+  SensorRig lens = s.rig, velocity = s.rig;
+  lens.cameras[0].distortion = Distortion(99);
+  velocity.radars[0].velocity = RadialVelocity(-1);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(lens); }), Code::rig_bad_value);
+  EXPECT_EQ(code_of([&] { s.detector.set_rig(velocity); }), Code::rig_bad_value);
+  ModelSpec spacing = small_spec(), statistic = small_spec();
+  spacing.depth.spacing = DepthSpacing(2);
+  statistic.radar.features[0].statistic = RadarStatistic(99);
+  EXPECT_EQ(code_of([&] { spacing.check(); }), Code::spec_bad_value);
+  EXPECT_EQ(code_of([&] { statistic.check(); }), Code::spec_bad_value);
+}
+
 TEST(Detector, a_wrong_number_of_threads_is_refused) {
   for (int threads : {-1, 1025, 1 << 30})
     EXPECT_EQ(code_of([&] { Stand stand(threads); }), Code::device_unavailable) << threads;
@@ -467,6 +586,14 @@ TEST(Detector, non_finite_network_outputs_are_dropped_and_counted) {
   const Result& r = s.infer();
   EXPECT_TRUE(r.detections.empty());
   EXPECT_GT(r.health.boxes_invalid, 0);
+  const auto warns = [](const Result& result) {
+    const auto& warnings = result.health.warnings;
+    return !warnings.empty() && warnings.back().code == WarningCode::boxes_invalid;
+  };
+  EXPECT_TRUE(warns(r));
+  EXPECT_EQ(code_name(WarningCode::boxes_invalid), "W0152");
+  s.detector = Detector(small_spec(), s.rig, s.camera, bev_engine(), Stand::options(2));
+  EXPECT_FALSE(warns(s.infer()));
 }
 
 TEST(Detector, score_threshold_overrides_the_specs) {

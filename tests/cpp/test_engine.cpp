@@ -19,6 +19,11 @@ TEST(Engine, an_unknown_name_is_refused_with_the_known_ones) {
   }
 }
 
+TEST(Engine, a_wrong_number_of_threads_is_refused) {
+  for (const int threads : {-1, 1025})
+    EXPECT_EQ(code_of([&] { make_engine("onnxruntime", threads); }), Code::device_unavailable) << threads;
+}
+
 // Needs the library at run time: IMKD_ORT_LIBRARY names it.
 TEST(Engine, onnxruntime_refuses_what_is_no_model) {
   if (native_engines().empty()) GTEST_SKIP() << "built without ONNX Runtime's headers: the native engine is NOT tested";

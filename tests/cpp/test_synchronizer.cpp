@@ -9,6 +9,7 @@
 #include "fakes.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
+#include "imkd/tracker.hpp"
 
 using namespace imkd;
 using namespace imkd::fakes;
@@ -189,10 +190,101 @@ TEST(Synchronizer, callers_mistakes_have_their_codes) {
   EXPECT_EQ(code_of([&] { sync.push_camera(-1, m.frames.cameras[0], 0, 0); }), Code::frame_unknown_sensor);
   EXPECT_EQ(code_of([&] { sync.push_camera(0, other, 0, 0); }), Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { sync.push_camera(0, {}, 0, 0); }), Code::frame_bad_shape);
+  const ImageView without_stride{m.frames.cameras[0].data, 80, 40};
+  EXPECT_EQ(code_of([&] { sync.push_camera(0, without_stride, 0, 0); }), Code::frame_bad_shape);
+  EXPECT_EQ(code_of([&] { Monitor(rig, small_spec()).observe_camera(0, without_stride, 0, 0); }),
+            Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { sync.push_radar({2, 0, nullptr, 0, {}}, 0); }), Code::frame_unknown_sensor);
   EXPECT_EQ(code_of([&] { sync.push_radar({0, 0, nullptr, 1, {}}, 0); }), Code::frame_bad_shape);
   EXPECT_EQ(code_of([&] { Synchronizer(SensorRig{}, small_spec()); }), Code::rig_empty);
   EXPECT_EQ(sync.counts().kept, 0);
+}
+
+TEST(Synchronizer, a_twist_that_turns_faster_than_once_per_second_is_invalid) {
+  Synchronizer sync(small_rig(), small_spec());
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, 6.3}}, 0, 0), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, -6.3}}, 0, 0), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, -6.28}}, 0, 0), Pushed::kept);
+}
+
+TEST(Synchronizer, pose_and_twist_of_one_time_may_come_in_two_pushes) {
+  const SensorRig rig = small_rig();
+  const Ego pose{identity4(), {}}, twist{{}, Vec3{5, 0, 0}};
+  for (const auto& [first, second] : {std::pair(pose, twist), std::pair(twist, pose)}) {
+    Synchronizer sync(rig, small_spec());
+    EXPECT_EQ(sync.push_ego({}, 0, 0), Pushed::invalid);
+    EXPECT_EQ(sync.push_ego(first, 0, 0), Pushed::kept);
+    EXPECT_EQ(sync.push_ego(first, 0, 0), Pushed::duplicate);
+    EXPECT_EQ(sync.push_ego(second, 0, 0), Pushed::kept);
+    EXPECT_EQ(sync.push_ego({identity4(), Vec3{9, 0, 0}}, 0, 0), Pushed::duplicate);
+    push_all(sync, moment(rig), 0);
+    const auto live = sync.pop(0);
+    ASSERT_TRUE(live && live->frames.ego.T_world_ego && live->frames.ego.twist);
+    EXPECT_EQ((*live->frames.ego.twist)[0], 5);  // the first one stays
+  }
+}
+
+TEST(Synchronizer, a_pose_that_completes_a_twist_must_not_contradict_a_newer_one) {
+  Synchronizer sync(small_rig(), small_spec());
+  Mat4 far = identity4();
+  far[3] = 500;
+  EXPECT_EQ(sync.push_ego({{}, Vec3{5, 0, 0}}, 0, 0), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({identity4(), {}}, 10 * kMs, 10 * kMs), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({far, {}}, 0, 10 * kMs), Pushed::invalid);
+  EXPECT_EQ(sync.push_ego({identity4(), {}}, 0, 10 * kMs), Pushed::kept);
+}
+
+// Poses at 0 and 800 ms are too far apart to be interpolated at 400 ms, and too far from it to be extrapolated.
+TEST(Synchronizer, a_frame_is_complete_only_with_a_pose_or_twist_at_its_time_once_ego_motion_was_pushed) {
+  const SensorRig rig = small_rig();
+  for (const std::int64_t gap : {400, 800}) {
+    Synchronizer sync(rig, small_spec());
+    sync.push_ego({identity4(), Vec3{5, 0, 0}}, 0, 0);
+    push_all(sync, moment(rig), gap / 2 * kMs);
+    sync.push_ego({identity4(), Vec3{5, 0, 0}}, gap * kMs, gap * kMs);
+    const auto live = sync.pop(gap * kMs);  // ready without a wait
+    ASSERT_TRUE(live);
+    const bool known = live->frames.ego.T_world_ego || live->frames.ego.twist;
+    EXPECT_EQ(known, gap == 400);
+    EXPECT_EQ(live->complete, known);
+    EXPECT_EQ(sync.counts().complete, known);
+    EXPECT_EQ(sync.counts().incomplete, !known);
+  }
+}
+
+TEST(Synchronizer, a_sweep_beyond_tolerance_is_in_the_frame_and_does_not_complete_it) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  const Moment m = moment(rig);
+  for (RadarSweep sweep : m.frames.sweeps) {
+    sweep.timestamp_ns = 0;
+    sync.push_radar(sweep, 0);
+  }
+  for (const int camera : {0, 1}) sync.push_camera(camera, m.frames.cameras[camera], 60 * kMs, 60 * kMs);
+  const auto live = sync.pop(200 * kMs);
+  ASSERT_TRUE(live);
+  EXPECT_EQ(live->frames.sweeps.size(), 2u);
+  EXPECT_FALSE(live->complete);
+}
+
+template <class Any>
+void move_to_itself(Any& object) {
+  Any& same = object;
+  object = std::move(same);
+}
+
+TEST(Synchronizer, moving_one_to_itself_changes_nothing_nor_does_a_monitors_or_a_trackers) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  push_all(sync, moment(rig), 0);
+  move_to_itself(sync);
+  EXPECT_EQ(sync.counts().kept, 4);
+  Monitor monitor(rig, small_spec());
+  move_to_itself(monitor);
+  EXPECT_EQ(monitor.check(0).cameras.size(), 2u);
+  Tracker tracker(small_spec());
+  move_to_itself(tracker);
+  EXPECT_TRUE(tracker.update({}).empty());
 }
 
 TEST(Synchronizer, takes_pushes_from_several_threads) {

@@ -241,6 +241,10 @@ TEST(Tracker, refuses_options_out_of_range) {
   EXPECT_TRUE(refused(good));
   good.classes = {{"no such class", 0.5, 1, 1, 1}};
   EXPECT_TRUE(refused(good));
+  good.classes = {{"car", 0.5, 1, 1, 1}};
+  EXPECT_FALSE(refused(good));
+  good.classes.push_back({"car", 0.6, 1, 1, 1});
+  EXPECT_TRUE(refused(good));
 }
 
 }  // namespace

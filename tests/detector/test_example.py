@@ -51,6 +51,7 @@ def test_the_example_prints_the_boxes_of_python(bundle, scene, frame: Path, abse
     with Detector(bundle, scene.rig) as detector:
         result = detector.infer(scene.frames, scene.points)
     assert len(lines) == len(result.detections) > 0 and last.startswith(f"{len(lines)} boxes")
+    assert last.endswith(f", mode {result.health.mode}")
     for line, d in zip(lines, result.detections, strict=True):
         words = line.split()
         assert words[0] == d.label and float(words[1]) == pytest.approx(d.score, abs=6e-4)
@@ -61,6 +62,13 @@ def test_the_example_reports_a_truncated_image(bundle, frame: Path) -> None:
     (frame / "AHEAD.ppm").write_bytes((frame / "AHEAD.ppm").read_bytes()[:-1])
     run = detect(bundle, frame)
     assert run.returncode == 4 and run.stderr.startswith("error[E0303]") and "AHEAD" in run.stderr
+
+
+def test_the_example_exits_with_1_where_a_folder_has_no_frame(bundle, frame: Path) -> None:
+    empty = frame / "empty"
+    empty.mkdir()
+    run = example(DETECT, bundle.path, frame / "rig.json", empty)
+    assert run.returncode == 1 and run.stdout == "" and "empty has no CAMERA.ppm" in run.stderr
 
 
 PERIOD = 100_000_000  # ns

@@ -193,6 +193,8 @@ MISTAKES: dict[str, tuple[str, dict[str, Any]]] = {
     "grey image": ("E0202", {"frames": {"AHEAD": IMAGE[..., 0]}}),
     "image with alpha": ("E0202", {"frames": {"AHEAD": np.zeros((180, 320, 4), np.uint8)}}),
     "channels first": ("E0202", {"frames": {"AHEAD": IMAGE.transpose(2, 0, 1)}}),
+    "image of one row repeated": ("E0202", {"frames": {"AHEAD": np.broadcast_to(IMAGE[:1], IMAGE.shape)}}),
+    "image of one column repeated": ("E0202", {"frames": {"AHEAD": np.broadcast_to(IMAGE[:, :1], IMAGE.shape)}}),
     "unknown camera": ("E0203", {"frames": {"LEFT": IMAGE}}),
     "camera named by a number": ("E0203", {"frames": {0: IMAGE}}),
     "unknown radar": ("E0203", {"radar": {"LEFT": CLOUD}}),

@@ -134,6 +134,14 @@ def test_the_picture_is_there_while_the_sample_is(detector: Detector, samples: l
     np.testing.assert_array_equal(result.plot(samples[1], "light"), picture)
 
 
+def test_a_theme_that_there_is_not_is_refused(detector: Detector, samples: list[Sample], tmp_path: Path) -> None:
+    result = detector.infer_sample(samples[0])
+    for draw in (result.plot, lambda *arguments: result.save(tmp_path / "boxes.png", *arguments)):
+        with pytest.raises(Error, match=r"E0104.*no theme 'pink'.*dark or light"):
+            draw(samples[0], "pink")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_result_is_saved_as_picture_or_json(detector: Detector, samples: list[Sample], tmp_path: Path) -> None:
     result = detector.infer_sample(samples[0])
     result.save(tmp_path / "boxes.png")

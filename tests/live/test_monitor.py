@@ -228,6 +228,7 @@ def test_options_out_of_range_raise(options: dict) -> None:
     [
         (lambda m: m.observe_camera("Z", np.zeros((90, 160, 3), np.uint8), 0, 0), "E0203"),
         (lambda m: m.observe_camera("A", np.zeros((90, 160), np.uint8), 0, 0), "E0202"),
+        (lambda m: m.observe_camera("A", np.broadcast_to(np.zeros(3, np.uint8), (90, 160, 3)), 0, 0), "E0202"),
         (lambda m: m.observe_radar(RadarSweep("Z", np.zeros((1, 5), np.float32), 0), 0), "E0203"),
         (lambda m: m.observe_radar(RadarSweep("R", np.zeros((1, 5), np.float32)), 0), "E0205"),
     ],

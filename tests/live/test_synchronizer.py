@@ -330,6 +330,7 @@ def test_options_out_of_range_raise(options: dict, code: str, bench) -> None:
     [
         (lambda s: s.push_camera("Z", np.zeros((2, 4, 3), np.uint8), 0, 0), "E0203"),
         (lambda s: s.push_camera("A", np.zeros((2, 5, 3), np.uint8), 0, 0), "E0202"),
+        (lambda s: s.push_camera("A", np.broadcast_to(np.zeros(3, np.uint8), (2, 4, 3)), 0, 0), "E0202"),
         (lambda s: s.push_camera("A", np.zeros((2, 4, 3), np.float32), 0, 0), "E0201"),
         (lambda s: s.push_camera("A", None, 0, 0), "E0201"),
         (lambda s: s.push_camera("A", np.zeros((2, 4, 3), np.uint8), 1.5, 0), "E0205"),

@@ -126,6 +126,15 @@ class ReferenceModel:
         sensors = {sensor for sensor in SENSORS if self.near(sensor, time) is None}
         return sensors | ({"ego"} if "ego" in self.arrivals and max(self.ego, default=-(10**12)) < time else set())
 
+    def posed(self, time: int) -> bool:
+        """Whether the poses give one at a time: between two at most 500 ms apart, or within 100 ms of one of a pair."""
+        before = max((t for t in self.ego if t <= time), default=None)
+        behind = min((t for t in self.ego if t >= time), default=None)
+        if before is not None and behind is not None and behind - before <= 500:
+            return True
+        near = [t for t in (before, behind) if t is not None and abs(t - time) <= 100]
+        return any(0 < abs(other - t) <= 500 for t in near for other in self.ego)
+
     def pop(self, now: int) -> str:
         self.advance(now)
         for time in sorted(t for t in self.items[self.active] if t > self.done):
@@ -143,7 +152,8 @@ class ReferenceModel:
             f"{camera}{self.near(camera, time)}" for camera in "AB" if self.near(camera, time) is not None
         ]
         words += [f"{r}{t}" for r in "RS" for t in sorted(self.items[r]) if time - MAX_AGE <= t <= time + TOLERANCE]
-        words += ["incomplete"] if self.missing(time) else []
+        complete = not self.missing(time) and ("ego" not in self.arrivals or self.posed(time))
+        words += [] if complete else ["incomplete"]
         self.done = time
         for sensor, items in self.items.items():
             self.items[sensor] = {t: arrival for t, arrival in items.items() if not self.useless(sensor, t)}

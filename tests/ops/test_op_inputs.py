@@ -47,6 +47,7 @@ MISTAKES = {
     "grey image": ("E0202", images(IMAGE[..., 0])),
     "image with alpha": ("E0202", images(np.zeros((4, 4, 4), np.uint8))),
     "channels first": ("E0202", images(IMAGE.transpose(2, 0, 1))),
+    "image of one row repeated": ("E0202", images(np.broadcast_to(IMAGE[:1], (4, *IMAGE.shape[1:])))),
     "image without rows": ("E0202", images(IMAGE[:0])),
     "image without columns": ("E0202", images(IMAGE[:, :0])),
     "a crop too few": ("E0204", lambda: ops.preprocess_images([IMAGE, IMAGE], [CROP], SPEC.image)),

@@ -279,12 +279,16 @@ def record(names: list[str], into: list[str], title: str) -> Iterator[str]:
         yield name
 
 
-def test_a_state_of_another_model_or_a_broken_one_is_not_resumed(calibration: Calibration, tmp_path: Path) -> None:
+def test_a_state_of_another_model_is_not_resumed_and_a_broken_one_is_refused(
+    calibration: Calibration, tmp_path: Path
+) -> None:
     state = tmp_path / "c.npz"
     tensors = calibration.parts["bev"].observed_tensors({"relu_1"})
     for damaged in (b"not a zip file", b"PK\x03\x04 breaks off", b"\x93NUMPY\x01\x00\x02\x00{\n"):
         state.write_bytes(damaged)
-        assert collect_module._open(state, "key", tensors).frames == []
+        with pytest.raises(Error, match=r"E0702.*no collection"):
+            collect_module._open(state, "key", tensors)
+        assert state.read_bytes() == damaged
     np.savez(state, key="key", done=["x"], counts=0.0, highest=0.0, numbers=0.0, objects=0.0)
     assert collect_module._open(state, "key", tensors).frames == []
     np.savez(state, key="another", done=["x"], counts=0, numbers=0)

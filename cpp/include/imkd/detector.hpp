@@ -33,7 +33,8 @@ struct DetectorOptions {
 
 // A detector serves one thread at a time: infer, set_rig and reset throw Error detector_busy, and change nothing, while
 // another thread's call runs. (In Python such a call waits.) The result, tensors(), spec() and rig() are to be read
-// between calls. Detectors share nothing: any number may run concurrently, each with its own engines.
+// between calls. Detectors share nothing: any number may run concurrently, each with its own engines:
+// infer throws engine_bind where another Detector was made with one of them since.
 class Detector {
  public:
   static Detector load(const std::string& bundle, const SensorRig& rig, const DetectorOptions& options = {});
@@ -42,7 +43,7 @@ class Detector {
   Detector(const ModelSpec& spec, const SensorRig& rig, std::shared_ptr<Engine> camera, std::shared_ptr<Engine> bev,
            const DetectorOptions& options = {}, const std::optional<Contract>& contract = {});
   ~Detector();
-  Detector(Detector&&) noexcept;
+  Detector(Detector&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Detector& operator=(Detector&&) noexcept;
 
   // The caller's mistakes throw; sensor faults are in Result::health. The reference is valid until the next call.

@@ -13,8 +13,10 @@
 
 namespace imkd {
 
-// Whether a vehicle can move so: finite numbers, and no faster than kMaxEgoSpeed.
+// Whether a vehicle can move so: finite numbers, no faster than kMaxEgoSpeed and kMaxYawRate.
 bool is_possible(const Vec3& twist);
+// Whether the localisation jumped between two ego poses: further apart than kMaxEgoSpeed and kPoseNoise allow.
+bool is_jump(const Mat4& a, const Mat4& b, double seconds);
 
 class EgoMotion {
  public:

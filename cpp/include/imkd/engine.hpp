@@ -44,10 +44,17 @@ class Engine {
   //   stream: a cudaStream_t in which the work is enqueued; without one, and for engines on the CPU, run returns when
   //   the outputs are written
   virtual void run(void* stream = nullptr) = 0;
+
+  // The frame loop whose memory is bound; it runs no engine that another one has bound since.
+  const void* user() const { return user_; }
+  void set_user(const void* user) { user_ = user; }
+
+ private:
+  const void* user_ = nullptr;
 };
 
 std::vector<std::string> native_engines();  // names of the engines in this build
-// threads: 0: one per core. Throws Error engine_unavailable.
+// threads: 0: one per core; at most ThreadPool::kMaxThreads. Throws Error engine_unavailable, device_unavailable.
 std::unique_ptr<Engine> make_engine(const std::string& name, int threads);
 
 }  // namespace imkd

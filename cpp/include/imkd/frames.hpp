@@ -13,15 +13,17 @@ enum class YuvMatrix : std::uint8_t { bt601, bt601_full, bt709, bt709_full };  /
 
 // RGB uint8, or NV12 where chroma is set: data is the Y plane, one byte per pixel, chroma the plane of U, V pairs at
 // half the size; width and height are even. data == nullptr: the camera is absent.
+// Strides are bytes and may be negative. Dense rows have row_stride = width * pixel_stride and chroma_stride = width.
+// 0 is refused as frame_bad_shape, except along a single row or pixel: every row or pixel would be the first.
 struct ImageView {
   const std::uint8_t* data = nullptr;
   int width = 0;  // px
   int height = 0;
-  std::ptrdiff_t row_stride = 0;  // bytes, may be negative
-  std::ptrdiff_t pixel_stride = 3;
-  std::ptrdiff_t channel_stride = 1;
+  std::ptrdiff_t row_stride = 0;      // to be given
+  std::ptrdiff_t pixel_stride = 3;    // NV12: not used
+  std::ptrdiff_t channel_stride = 1;  // 0: a grey image, one byte for all channels
   const std::uint8_t* chroma = nullptr;
-  std::ptrdiff_t chroma_stride = 0;  // bytes from row to row
+  std::ptrdiff_t chroma_stride = 0;  // NV12: to be given
   YuvMatrix yuv = YuvMatrix::bt601;
 };
 
@@ -33,6 +35,10 @@ constexpr double kMinRange = 0.1;
 
 // m/s; two ego poses that imply more are a jump of the localisation.
 constexpr double kMaxEgoSpeed = 100;
+// rad/s; one turn per second. A twist beyond it, as one whose yaw rate is in degrees, is no vehicle's.
+constexpr double kMaxYawRate = 6.283185307179586;
+// m; two poses that lie close in time are that far apart without a jump.
+constexpr double kPoseNoise = 1;
 // ns from a pose to the time that it is extrapolated to, and between two poses that give a twist.
 constexpr std::int64_t kMaxPoseGap = 1'000'000'000;
 
@@ -53,6 +59,8 @@ struct Ego {                        // both optional; poses precede the twist: s
   std::optional<Vec3> twist;        // vx, vy m/s and yaw rate rad/s in the ego frame
 };
 
+// A jump of the localisation between two poses of a frame that follow each other in time: those beyond it, as seen from
+// the frame's own pose or else from that nearest to the reference time, are not used (WarningCode::ego_invalid).
 struct FrameSet {
   std::int64_t timestamp_ns = 0;                   // reference time
   std::vector<ImageView> cameras;                  // in the rig's order

@@ -1,5 +1,6 @@
 /* imkd.h: the detector and its live input, for software in C and other languages. C99. The library throws no exception
- * to its caller, prints nothing and never ends the process.
+ * to its caller, prints nothing and does not end the process, with one exception: where memory runs out inside the
+ * parser of JSON, in a load or set_rig. Every other call returns IMKD_UNEXPECTED then.
  *
  *   imkd_detector* detector = imkd_detector_new();
  *   if (imkd_detector_load(detector, "m.imkd", "rig.json", NULL) != IMKD_OK) puts(imkd_detector_error(detector));
@@ -127,7 +128,8 @@ typedef struct imkd_frames {
   uint32_t sweep_count;
   uint32_t reserved;
   const double* T_world_ego; /* (4, 4) row-major ego pose at timestamp_ns, or NULL */
-  const double* twist;       /* vx, vy m/s and yaw rate rad/s in the ego frame, or NULL */
+  /* vx, vy m/s and yaw rate rad/s in the ego frame, or NULL; at most 100 m/s and 2 pi rad/s. */
+  const double* twist;
 } imkd_frames;
 
 /* A box in the ego frame. */
@@ -294,12 +296,14 @@ IMKD_API int imkd_synchronizer_push_camera(imkd_synchronizer* synchronizer, int3
                                            int64_t now_ns, imkd_release release, void* user, int32_t* pushed);
 IMKD_API int imkd_synchronizer_push_radar(imkd_synchronizer* synchronizer, const imkd_sweep* sweep, int64_t now_ns,
                                           imkd_release release, void* user, int32_t* pushed);
-/* T_world_ego: (4, 4) row-major. twist: vx, vy m/s and yaw rate rad/s in the ego frame. Either may be NULL. */
+/* T_world_ego: (4, 4) row-major. twist: vx, vy m/s and yaw rate rad/s in the ego frame. Either may be NULL, and
+ * follow in a push of its own with the same timestamp_ns; a push of neither is IMKD_PUSHED_INVALID. */
 IMKD_API int imkd_synchronizer_push_ego(imkd_synchronizer* synchronizer, const double* T_world_ego, const double* twist,
                                         int64_t timestamp_ns, int64_t now_ns, int32_t* pushed);
 /* The oldest frame that is ready, for imkd_detector_infer; NULL if none is. Valid until the handle's next pop or
- * destroy. Its images and sweeps are struct_size apart. complete: receives 1 if every sensor and the ego motion is in
- * the frame; may be NULL. */
+ * destroy. Its images and sweeps are struct_size apart. complete: receives 1 if every sensor has an item within
+ * tolerance of the frame's time and, where ego motion was ever pushed, it has reached that time and gives a pose or a
+ * twist there; may be NULL. */
 IMKD_API int imkd_synchronizer_pop(imkd_synchronizer* synchronizer, int64_t now_ns, const imkd_frames** frames,
                                    uint32_t* complete);
 /* Discards everything but the counts. */

@@ -34,10 +34,10 @@ class Monitor {
   // Throws Error 21x (rig), 10x (spec, options).
   Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptions& options = {});
   ~Monitor();
-  Monitor(Monitor&&) noexcept;
+  Monitor(Monitor&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Monitor& operator=(Monitor&&) noexcept;
 
-  // The image, RGB or NV12, must be in host memory. Throws Error frame_unknown_sensor.
+  // The image, RGB or NV12, must be in host memory. Throws Error 201, 202 (its layout), 203.
   void observe_camera(int camera, const ImageView& image, std::int64_t timestamp_ns, std::int64_t now_ns);
   // Throws Error 202, 203.
   void observe_radar(const RadarSweep& sweep, std::int64_t now_ns);

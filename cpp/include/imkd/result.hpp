@@ -62,9 +62,10 @@ enum class WarningCode : int {
   camera_coverage = 117,  // a camera that sees too little of the grid to be of use
   ground_plane = 121,     // the rig names none, those of the training did
   ego_motion = 131,       // unknown
-  ego_invalid = 132,      // a pose or twist that no vehicle has, or a pose that is frozen; it is not used
+  ego_invalid = 132,      // a pose or twist that no vehicle has, a pose that is frozen or beyond a jump; not used
   traffic = 141,          // the other side of the road; set by verbs that know the drive
   unsigned_bundle = 151,  // by DetectorOptions::trust
+  boxes_invalid = 152,    // the network's outputs are not finite: Health::boxes_invalid
 };
 constexpr WarningCode kWarningCodes[] = {
     WarningCode::radar_velocity,       WarningCode::radar_intensity,   WarningCode::radar_points,
@@ -73,7 +74,7 @@ constexpr WarningCode kWarningCodes[] = {
     WarningCode::camera_field_of_view, WarningCode::camera_resolution, WarningCode::camera_lens,
     WarningCode::camera_mounting,      WarningCode::camera_coverage,   WarningCode::ground_plane,
     WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic,
-    WarningCode::unsigned_bundle};
+    WarningCode::unsigned_bundle,      WarningCode::boxes_invalid};
 // Whether a frame with this warning is at best partial: something that the model relies on is not there.
 constexpr bool lowers_mode(WarningCode code) {
   return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||

@@ -28,12 +28,13 @@ struct SynchronizerOptions {
 // The result of a push. Only a kept item enters a frame.
 //   late:      no frame to come can use the item, or it is more than max_delay older than now, or its clock may have
 //              stepped back (see Synchronizer)
-//   duplicate: its sensor has an item of that time already; the first one stays
+//   duplicate: its sensor has an item of that time already; the first one stays. Pose and twist of one time may come in
+//              two pushes: of ego motion only what is present in each given part is a duplicate.
 //   future:    its time exceeds now by more than max_future
-//   invalid:   ego motion whose numbers are not finite, whose twist is faster than kMaxEgoSpeed, whose pose is not
-//   rigid,
-//              or whose pose is older than the newest pose and contradicts it; an image of another size than its
-//              calibration's, from a camera that has delivered one that fits (before that it is the caller's mistake)
+//   invalid:   ego motion with neither pose nor twist, whose numbers are not finite, whose twist is faster than
+//              kMaxEgoSpeed or kMaxYawRate, whose pose is not rigid, or whose pose is older than the newest pose and
+//              contradicts it; an image of another size than its calibration's, from a camera that has delivered one
+//              that fits (before that it is the caller's mistake)
 enum class Pushed : std::uint8_t { kept, late, duplicate, future, invalid };
 
 struct SynchronizerCounts {
@@ -48,7 +49,10 @@ struct SynchronizerCounts {
 struct LiveFrame {
   FrameSet frames;
   std::vector<std::shared_ptr<const void>> cameras, sweeps;  // in the order of frames.cameras and frames.sweeps
-  bool complete = false;  // holds an item of every sensor of the rig, and the ego motion where any was ever pushed
+  // Every sensor of the rig has an item within tolerance of the frame's time; where ego motion was ever pushed it has
+  // reached that time, and the frame has a pose or a twist there. A sweep further away is in the frame and does not
+  // count.
+  bool complete = false;
 };
 
 // A frame has the time t of one reference item. It holds
@@ -92,7 +96,7 @@ class Synchronizer {
   // Throws Error 21x (rig), 10x (spec, options), 203 (reference).
   Synchronizer(const SensorRig& rig, const ModelSpec& spec, const SynchronizerOptions& options = {});
   ~Synchronizer();
-  Synchronizer(Synchronizer&&) noexcept;
+  Synchronizer(Synchronizer&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Synchronizer& operator=(Synchronizer&&) noexcept;
 
   // owner keeps the pixels or points alive and unchanged. Without one they are copied, and must be in host memory.

@@ -76,7 +76,7 @@ class Tracker {
   // spec: of the detector. Throws Error 10x.
   explicit Tracker(const ModelSpec& spec, const TrackerOptions& options = {});
   ~Tracker();
-  Tracker(Tracker&&) noexcept;
+  Tracker(Tracker&&) noexcept;  // one that was moved from may only be assigned to and destroyed
   Tracker& operator=(Tracker&&) noexcept;
 
   // Of the next frame; the tracks are sorted by id and valid until the next call. Never throws.

@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "imkd/error.hpp"
+#include "imkd/thread_pool.hpp"
 #ifdef IMKD_WITH_ORT
 #include "ort.hpp"
 #endif
@@ -28,7 +29,8 @@ std::vector<std::string> native_engines() {
 }
 
 std::unique_ptr<Engine> make_engine(const std::string& name, int threads) {
-  if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
+  ThreadPool::check(threads, "make_engine, threads");
+  if (threads == 0) threads = static_cast<int>(std::thread::hardware_concurrency());
   if (threads <= 0) threads = 1;
 #ifdef IMKD_WITH_ORT
   if (name == "onnxruntime") return make_ort_engine(threads);

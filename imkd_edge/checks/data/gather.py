@@ -33,6 +33,7 @@ from imkd_edge.progress import Track
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.absences import Absences
 from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.files import read_bytes
 from imkd_edge.sources.folder import FolderSource, is_folder, problems
 from imkd_edge.sources.folder.format import RIG, Frame
 from imkd_edge.sources.open import is_synth
@@ -74,7 +75,7 @@ class Survey:
     def add_rig(self, folder: Path) -> None:
         """The rig of a drive folder that does not open, where the rig itself does."""
         with contextlib.suppress(Error):
-            rig = SensorRig.load(str(folder / RIG))
+            rig = SensorRig.from_json(read_bytes(folder / RIG).decode("utf-8", "replace"))
             self.rigs[rig.hash()] = rig
 
     def add_sample(self, sample: Sample, index: int, twist: np.ndarray | None) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.bundle.files import check_writable
 from imkd_edge.checks.data import images, labels, presence, radar, rig, times, velocity
 from imkd_edge.checks.data.gather import Survey, survey
 from imkd_edge.checks.data.page import write_page
@@ -19,6 +18,7 @@ from imkd_edge.sources.base import Source
 from imkd_edge.sources.folder.format import LIDAR
 from imkd_edge.sources.plane import Plane
 from imkd_edge.sources.select import ALL
+from imkd_edge.view.page import check_page
 
 DEFAULTS = CheckOptions()
 MIN_BOXES = 30  # of a class, for its returns
@@ -45,7 +45,7 @@ def check(
         Error: those of opening a source that is no drive folder; defects of a drive folder are findings; write_failed.
     """
     if options.html is not None:
-        check_writable(options.html)
+        check_page(options.html)
     data = survey(source, options.limit, source_options, track)
     report = report_of(data)
     if options.html is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.files import open_file
 from imkd_edge.sources.folder.format import FRAMES, PART
 from imkd_edge.sources.folder.problem import Problem, Report
 from imkd_edge.sources.folder.values import MAX_TIME_NS, Values
@@ -32,7 +33,7 @@ class Index:
     def line(self, name: str) -> tuple[bytes, int]:
         """A frame's line and its number."""
         row = self.rows[name]
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.offsets[row])
             return file.readline(), self.lines[row]
 
@@ -46,7 +47,7 @@ def read_index(path: Path, report: Report) -> Index:
     newest: dict[str, int] = {}  # scene -> time
     names: dict[str, str] = {}  # scene -> itself: one object each
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             for number, line in enumerate(file, 1):
                 start, offset = offset, offset + len(line)
                 head = _head(line, path, number, report)

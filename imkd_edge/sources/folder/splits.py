@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from imkd_edge.errors import Code
+from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import read_bytes
-from imkd_edge.sources.folder.problem import Problem, Report
+from imkd_edge.sources.folder.problem import Problem, Report, problem_of
 
 RESERVED = "all"  # the split of every frame, in every source
 
@@ -36,7 +36,12 @@ def read_splits(
 
 def _read_split(path: Path, scenes: Mapping[str, list[str]], frames: Collection[str], report: Report) -> list[str]:
     names: dict[str, int] = {}  # frame -> line
-    for number, line in enumerate(read_bytes(path).decode("utf-8-sig", "replace").splitlines(), 1):
+    try:
+        lines = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+    except Error as fault:
+        report(problem_of(fault, path))
+        return []
+    for number, line in enumerate(lines, 1):
         name = line.strip()
         if not name:
             continue

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.frames import Ego
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.base import Sample, Truth
-from imkd_edge.sources.files import read_bytes
+from imkd_edge.sources.files import file_name, read_bytes
 from imkd_edge.sources.folder.format import (
     DATASET,
     FRAMES,
@@ -35,7 +36,6 @@ from imkd_edge.sources.folder.format import (
 from imkd_edge.sources.folder.index import Index, read_index
 from imkd_edge.sources.folder.problem import raise_first
 
-_SAFE = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]*")
 _PNG = b"\x89PNG"
 
 
@@ -43,10 +43,11 @@ class FolderWriter:
     """Writes samples as a drive folder, one at a time.
 
     A frame's line follows its files, so a writer that is interrupted leaves only whole frames; another one on the same
-    folder continues after them. `finish` makes the folder one that opens.
+    folder continues after them. `finish` makes the folder one that opens. Until `finish` or `close` no other writer, of
+    any process, gets the folder.
 
     Args:
-        folder: new, empty, or of an unfinished writer.
+        folder: new, empty, or of an unfinished writer that is closed.
         dataset: keys of dataset.json besides format, such as {"name": "yard", "classes": ["forklift"]}.
     Raises:
         Error: write_failed; those of an unfinished folder's lines.
@@ -55,22 +56,27 @@ class FolderWriter:
     def __init__(self, folder: str | Path, dataset: Mapping[str, Any] | None = None):
         self.folder = Path(folder)
         self._part = self.folder / (FRAMES + PART)
+        self._closing = ExitStack()  # the folder's lock, and the file of its lines
+        with ExitStack() as stack:
+            _lock(self.folder, stack)
+            self._open(dataset or {}, stack)
+            self._closing = stack.pop_all()
+
+    def _open(self, dataset: Mapping[str, Any], stack: ExitStack) -> None:
+        """Begins a folder, or reads how far another writer came."""
         if (self.folder / FRAMES).exists():
-            fix = "name a new folder"
-            raise Error(Code.write_failed, "the folder is complete already", str(folder), fix)
-        if not self._part.exists() and self.folder.is_dir() and any(p.suffix != ".json" for p in self.folder.iterdir()):
-            raise Error(Code.write_failed, "the folder is not empty", str(folder), "name a new folder")
-        content = _json({"format": VERSION, **(dataset or {})})
-        if self._part.exists() and read_bytes(self.folder / DATASET) != content:
-            what, fix = "it is an unfinished drive folder of another recording", "name a new folder"
-            raise Error(Code.write_failed, what, str(folder), fix)
-        self._write(DATASET, content)
+            raise _refused("the folder is complete already", self.folder)
+        if not self._part.exists() and any(self.folder.iterdir()):
+            raise _refused("the folder is not empty", self.folder)
+        content = _json({"format": VERSION, **dataset})
+        if (self.folder / DATASET).exists() and read_bytes(self.folder / DATASET) != content:
+            raise _refused("it is an unfinished drive folder of another recording", self.folder)
         try:
-            if self._part.exists():
-                _drop_broken_line(self._part)
-            self._file = open(self._part, "ab")  # noqa: SIM115 (closed by close)
+            self._file = stack.enter_context(open(self._part, "ab"))  # noqa: SIM115 (first: it makes the folder ours)
+            _drop_broken_line(self._part)
         except OSError as fault:
             raise _failed(fault, self._part) from None
+        self._write(DATASET, content)
         index = read_index(self._part, raise_first) if self._part.stat().st_size else Index(self._part)
         self.names = dict.fromkeys(index.rows)  # written, in this order
         self._newest = dict(zip(index.scenes, index.times))  # scene -> time of its last frame, ns
@@ -87,7 +93,7 @@ class FolderWriter:
 
     def close(self) -> None:
         """Closes the file of an unfinished folder, which another writer may continue."""
-        self._file.close()
+        self._closing.close()
 
     def add(
         self,
@@ -110,7 +116,7 @@ class FolderWriter:
         if sample.timestamp_ns <= self._newest.get(sample.scene, -1):
             what = f"the frame {sample.name!r} is not after the scene's frame before it"
             raise Error(Code.source_bad_time, what, str(self._part), "write the frames of a scene in order of time")
-        stem = sample.name if _SAFE.fullmatch(sample.name) else f"{len(self.names):06d}"
+        stem = file_name(sample.name)
         entry: dict[str, Any] = {"frame": sample.name}
         if sample.scene:
             entry["scene"] = sample.scene
@@ -141,10 +147,10 @@ class FolderWriter:
             self._write(f"{SPLITS}/{name}.txt", "".join(f"{frame}\n" for frame in frames).encode())
         try:
             os.fsync(self._file.fileno())
-            self._file.close()
             os.replace(self._part, self.folder / FRAMES)
         except OSError as fault:
             raise _failed(fault, self._part) from None
+        self.close()
         return self.folder
 
     def _write(self, name: str, data: bytes) -> None:
@@ -173,15 +179,15 @@ class FolderWriter:
 
     def _cameras(self, sample: Sample, stem: str, images: Mapping[str, Path]) -> dict[str, Any]:
         result = {}
-        for i, camera in enumerate(sample.rig.cameras):
+        for camera in sample.rig.cameras:
             if camera.name in images:
-                data = images[camera.name].read_bytes()
+                data = read_bytes(images[camera.name])
             elif camera.name in sample.frames:
                 data = _png(sample.frames[camera.name])
             else:
                 continue
             ending = "png" if data.startswith(_PNG) else "jpg"
-            file = f"{IMAGES}/{_stem(camera.name, i)}/{stem}.{ending}"
+            file = f"{IMAGES}/{file_name(camera.name)}/{stem}.{ending}"
             self._write(file, data)
             pose = _pose(sample.camera_T_world_ego.get(camera.name))
             result[camera.name] = {"file": file, **_time(sample.camera_timestamps_ns.get(camera.name)), **pose}
@@ -191,8 +197,8 @@ class FolderWriter:
         result: dict[str, list[Any]] = {}
         for sweep in sample.radar:
             entries = result.setdefault(sweep.radar, [])
-            number = f".{len(entries)}" if entries else ""
-            file = f"{RADAR}/{_stem(sweep.radar, sample.rig.radar_index(sweep.radar))}/{stem}{number}.npy"
+            number = f"~{len(entries)}" if entries else ""  # a ~, as no name of a frame ends so
+            file = f"{RADAR}/{file_name(sweep.radar)}/{stem}{number}.npy"
             self._write(file, _npy(sweep.points))
             entries.append({"file": file, **_time(sweep.timestamp_ns), **_pose(sweep.T_world_ego)})
         return result
@@ -202,16 +208,32 @@ def _failed(fault: OSError, path: Path) -> Error:
     return Error(Code.write_failed, str(fault), str(path), "free space, or choose another folder")
 
 
+def _refused(what: str, folder: Path) -> Error:
+    return Error(Code.write_failed, what, str(folder), "name a new folder")
+
+
+def _lock(folder: Path, stack: ExitStack) -> None:
+    """Makes the folder, and locks it until the stack or the process ends; raises Error write_failed where it is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as fault:
+        raise _failed(fault, folder) from None
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fix = "wait for its end, or name a new folder"
+        raise Error(Code.write_failed, "another process writes this folder", str(folder), fix) from None
+    except OSError:
+        pass  # a file system without locks
+
+
 def _drop_broken_line(path: Path) -> None:
     """Cuts off a last line without its end."""
     with open(path, "rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
-
-
-def _stem(name: str, number: int) -> str:
-    """A sensor's folder."""
-    return name if _SAFE.fullmatch(name) else f"{number:02d}"
 
 
 def _json(value: Any) -> bytes:

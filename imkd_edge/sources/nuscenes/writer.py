@@ -14,6 +14,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.rig import CameraCalibration
 from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.files import file_name
 from imkd_edge.sources.geometry import quaternion_of
 from imkd_edge.sources.nuscenes.labels import CATEGORIES, attribute_of, visibility_token
 from imkd_edge.sources.nuscenes.new_tables import NewTables, pose_row, token_of
@@ -155,7 +156,7 @@ class _Writer:
         self.tables.add("ego_pose", token, timestamp=time, **pose_row(reading.T_world_ego))
 
         folder = "samples" if reading.key_frame else "sweeps"
-        name = f"{folder}/{channel}/{scene}__{channel}__{time}.{reading.ending}"
+        name = f"{folder}/{channel}/{file_name(scene)}__{channel}__{time}.{reading.ending}"
         self.tables.add(
             "sample_data",
             token,

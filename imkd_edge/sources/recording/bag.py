@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.files import open_file
 from imkd_edge.sources.recording.container import Channel, Damage, Entry, Location, bag_files, import_library
 
 _SCHEMA_ENCODINGS = {"MSG": "ros2msg", "IDL": "ros2idl"}  # rosbags' name -> MCAP's
@@ -27,6 +28,8 @@ class Bag:
         paths = [path] if not path.is_dir() or (path / "metadata.yaml").is_file() else bag_files(path)
         self._readers: list[Any] = []
         try:
+            for file in bag_files(path) if path.is_dir() else [path]:
+                open_file(file).close()  # no pipe, for whose other end the library would wait
             for file in paths:
                 self._readers.append(reader(file))
                 self._readers[-1].open()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.files import open_file
 from imkd_edge.sources.recording.container import Channel, Damage, Entry, Location, import_library
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -205,7 +206,7 @@ def _channel(record: Any, schema: Any) -> Channel:
 
 def _opened(file: Path) -> BinaryIO:
     try:
-        return open(file, "rb")
+        return open_file(file)
     except OSError as fault:
         what = f"cannot read the file ({fault.strerror})"
         raise Error(

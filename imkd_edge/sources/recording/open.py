@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imkd_edge.errors import Error
+from imkd_edge.sources.files import read_bytes
 from imkd_edge.sources.recording.bag import Bag
 from imkd_edge.sources.recording.container import Container, bag_files
 from imkd_edge.sources.recording.mcap_file import McapFiles
@@ -25,8 +27,8 @@ def open_container(path: Path) -> Container:
 def _compressed(folder: Path) -> bool:
     """Whether rosbag2 compressed the files or messages of a bag as a whole, outside of MCAP."""
     try:
-        text = (folder / "metadata.yaml").read_text("utf-8", "replace").lower()
-    except OSError:
+        text = read_bytes(folder / "metadata.yaml").decode("utf-8", "replace").lower()
+    except Error:
         return False
     modes = [line.partition(":")[2].strip(" '\"") for line in text.splitlines() if "compression_mode:" in line]
     return any(mode in ("file", "message") for mode in modes)

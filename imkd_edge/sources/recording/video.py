@@ -15,7 +15,7 @@ import numpy as np
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import CameraCalibration, SensorRig
-from imkd_edge.sources.files import decode_image, read_bytes
+from imkd_edge.sources.files import decode_image, open_file, read_bytes
 from imkd_edge.sources.folder.format import INTENSITIES
 from imkd_edge.sources.recording.container import import_library
 from imkd_edge.sources.recording.poses import Odometry, Poses
@@ -157,7 +157,7 @@ class _Video:
 # ---- tables ----
 def _columns(path: Path, required: Sequence[str]) -> list[str]:
     """The header of a table, whose first column is the time."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         header = [word.strip() for word in file.readline().decode("utf-8-sig", "replace").split(",")]
     missing = [name for name in (TIME, *required) if name not in header]
     if missing or header[0] != TIME:
@@ -171,7 +171,7 @@ def read_times(path: Path) -> np.ndarray:
     """(N,) int64 ns, the first column of a table."""
     _columns(path, ())
     times = array("q")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.readline()
         for number, line in enumerate(file, 2):
             if line.strip():
@@ -209,7 +209,7 @@ def _radar_track(path: Path) -> Track:
     header = _columns(path, RADAR_COLUMNS)
     columns = [header.index(name) for name in RADAR_COLUMNS]
     times, offsets = array("q"), array("q")
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         offset = len(file.readline())
         for number, line in enumerate(file, 2):
             if line.strip():
@@ -221,7 +221,7 @@ def _radar_track(path: Path) -> Track:
     offsets.append(offset)
 
     def read(row: int) -> np.ndarray:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             file.seek(offsets[row])
             lines = [line for line in file.read(offsets[row + 1] - offsets[row]).split(b"\n") if line.strip()]
         points = _numbers(lines, columns, path).astype(np.float32)

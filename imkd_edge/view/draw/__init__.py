@@ -35,7 +35,12 @@ def overview(
 
     Returns:
         (H, W, 3) uint8 RGB.
+
+    Raises:
+        Error: spec_bad_value for another theme.
     """
+    if theme not in THEMES:
+        raise Error(Code.spec_bad_value, f"there is no theme {theme!r}", "theme", "choose dark or light")
     scene = _Scene(sample, result, spec, bundle, THEMES[theme])
     cameras = sample.rig.cameras
     wide = len(cameras) == 1 and cameras[0].width > 2 * cameras[0].height
