@@ -42,7 +42,7 @@ def examine(bundle: str = "tiny", rig: str | Path | None = None, trust: str | No
     checks: list[Check] = []
     asked: dict[str, Callable[[], Check | list[Check]]] = {}
     if rig is not None:
-        asked["contract"] = lambda: _contract(bundle, rig)
+        asked["contract"] = lambda: [*_rig(rig), *_contract(bundle, rig)]
     if trust is not None:
         asked[f"signature {bundle}"] = lambda: _signature(bundle, trust)
     for name, check in {**CHECKS, **asked}.items():
@@ -65,8 +65,7 @@ def _failure(name: str, error: Error) -> Check:
 
 
 def _python() -> Check:
-    version = platform.python_version()
-    detail = f"{version} on {platform.system()} {platform.machine()}, {platform.platform()}"
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}, {platform.platform()}"
     return Check("python", OK, detail)
 
 
@@ -232,10 +231,8 @@ def _cgroup_quota() -> float | None:
 def _bundles() -> list[Check]:
     from imkd_edge.bundle.format import shipped
 
-    names = shipped()
-    if not names:
-        return [Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")]
-    return [_bundle(name) for name in names]
+    nothing = Check("bundles", FAIL, "no bundle is shipped with this installation", "install the package again")
+    return [_bundle(name) for name in shipped()] or [nothing]
 
 
 def _bundle(name: str) -> Check:
@@ -272,14 +269,27 @@ def _signatures() -> Check:
         return Check("signatures", FAIL if policy else OK, f"cannot be verified: {error.what}; {asked}", error.fix)
 
 
+def _rig(rig: str | Path) -> list[Check]:
+    """What `imkd-edge check` says of a rig without a frame: its mountings, and what its cameras see."""
+    from imkd_edge.checks.data.rig import judge
+    from imkd_edge.rig import SensorRig
+
+    checks = []
+    for finding in judge(SensorRig.load(str(rig)), str(rig)):
+        # a wide fisheye sees little of a grid, too: without a named mistake the detector works with the other sensors
+        certain = finding.is_error and not finding.what.endswith("cross a usual grid")
+        checks.append(Check("rig", FAIL if certain else WARN, f"{finding.code} {finding.what}", finding.fix))
+    return checks
+
+
 def _contract(bundle: str, rig: str | Path) -> list[Check]:
     """In what a rig is unlike the data that a bundle was trained on."""
     from imkd_edge.bundle.format import Bundle
     from imkd_edge.checks.contract import compare_rig
     from imkd_edge.rig import SensorRig
 
-    loaded, name = Bundle.load(bundle), f"contract {bundle}"
-    warnings = compare_rig(loaded, SensorRig.load(str(rig)))
+    loaded, name, sensors = Bundle.load(bundle), f"contract {bundle}", SensorRig.load(str(rig))
+    warnings = compare_rig(loaded, sensors)
     fix = "correct the rig, or train for it"
     if warnings:
         return [Check(name, WARN, f"{warning.code} {warning.text}", fix) for warning in warnings]

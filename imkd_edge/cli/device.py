@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -169,6 +170,7 @@ def inspect(
         content = inspect_recording(name, map)
         print_json(content) if json else show_recording(content)
         return OK
+    _refuse_source(name)
     refuse({"--map": map}, f"{name} is no MCAP file or ROS 2 bag", "leave it out, or name a recording")
     loaded = Bundle.load(name, trust)
     card = {"path": str(loaded.path), "contract": None, **loaded.manifest}
@@ -178,6 +180,20 @@ def inspect(
     else:
         report.show_card(card, loaded.spec, loaded.contract, str(loaded.signature))
     return OK
+
+
+def _refuse_source(name: str) -> None:
+    """Raises Error bundle_missing for a folder of frames, of which `check` tells."""
+    from imkd_edge.sources.open import reader_of
+
+    if not os.path.isdir(name) or os.path.isfile(os.path.join(name, "manifest.json")):
+        return
+    reader = reader_of(name)
+    if reader is not None:
+        kinds = {"folder": "a drive folder", "video": "a folder of videos or images"}
+        kind = getattr(reader, "kind", "")
+        what = f"it is {kinds.get(kind, f'recordings of the kind {kind}')}, no bundle"
+        raise Error(Code.bundle_missing, what, name, f"imkd-edge check {name} says what is in it, and what is wrong")
 
 
 @verb

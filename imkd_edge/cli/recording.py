@@ -37,6 +37,8 @@ def show_recording(content: dict[str, Any]) -> None:
         beside = map_beside(Path(content["path"])) == Path(content["written"])
         use = "it is read with the recording" if beside else f"add --option map={shlex.quote(content['written'])}"
         log().print(f"wrote {content['written']}: correct it; {use}")
+    elif content["map_file"]:
+        log().print(f"topic map: {content['map_file']}, which is read with the recording; correct it where it is wrong")
     elif content["map"]:
         out().print("\n" + content["map"], markup=False, soft_wrap=True)
         file = shlex.quote(str(PurePath(content["path"]).with_suffix(".toml")))
@@ -44,9 +46,9 @@ def show_recording(content: dict[str, Any]) -> None:
 
 
 def _what(row: dict[str, Any]) -> str:
-    """The use of a topic and its content; the type of one that is not used."""
+    """The use of a topic and its content; the type, too, of one that is not used."""
     if row["use"] in ("not used", "not read"):
-        return f"{row['use']}: {row['schema']}"
+        return ", ".join(part for part in (f"{row['use']}: {row['schema']}", row["content"]) if part)
     return ", ".join(part for part in (row["use"], row["content"]) if part)
 
 

@@ -121,7 +121,7 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
     rate = f"{radars.rate:g} sweeps/s" if radars.rate else "unknown rate"
     yield "", f"intensity {span(radars.intensity)} dB ({radars.unit}), {span(radars.points)} points a sweep, {rate}"
     yield "", f"{span(radars.mounting)} m above the ground"
-    yield "ground plane", "named by the rigs" if contract.ground_plane else "not named by the rigs"
+    yield "ground plane", "not z = 0 in every rig" if contract.ground_plane else "z = 0 in every rig"
     for item in contract.classes:
         size = _size(item.size)
         yield f"trained {item.name}", f"{item.objects} objects, median {size} m" if item.objects else "no object"

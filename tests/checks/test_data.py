@@ -77,6 +77,31 @@ def lower(item) -> None:
     item["center"][2] -= item["size"][2] / 2
 
 
+def mirror(item) -> None:
+    item["center"][1] *= -1
+    item["yaw"] *= -1
+    if "velocity" in item:
+        item["velocity"][1] *= -1
+
+
+def to_world(entry) -> None:
+    T = np.array(entry["ego"]["T_world_ego"])
+    T[:3, 3] += [40.0, -30.0, 0.0]  # the drive does not begin at the origin
+    entry["ego"]["T_world_ego"] = T.tolist()
+    for sweeps in entry["radars"].values():
+        for sweep in sweeps:
+            if "T_world_ego" in sweep:
+                sweep["T_world_ego"][0][3] += 40.0
+                sweep["T_world_ego"][1][3] -= 30.0
+    for item in entry["objects"]:
+        item["center"] = (T @ [*item["center"], 1.0])[:3].tolist()
+
+
+def swap_centre(data) -> None:
+    K = data["cameras"][0]["K"]
+    K[0][2], K[1][2] = K[1][2], K[0][2]
+
+
 def stretch(item) -> None:
     item["size"][0] = 40.0
 
@@ -103,6 +128,16 @@ def both(first: Change, second: Change) -> Change:
     def change(folder: Path) -> None:
         first(folder)
         second(folder)
+
+    return change
+
+
+def third(key: str) -> Change:
+    """Takes a key out of every third line."""
+
+    def change(folder: Path) -> None:
+        left = iter(range(SCENES * FRAMES))
+        in_lines(lambda entry: next(left) % 3 == 2 and entry.pop(key) and None)(folder)
 
     return change
 
@@ -195,6 +230,33 @@ FAULTS = [
         "radar returns",
         "frame",
     ),
+    Fault(
+        "labels_left_for_right",
+        in_objects(mirror),
+        "E0305",
+        "returns in boxes",
+        "another way",
+        "left",
+        others=("headings",),
+    ),
+    Fault(
+        "centres_in_the_world",
+        in_lines(to_world),
+        "E0305",
+        "returns in boxes",
+        "another way",
+        "world frame",
+        others=("positions",),
+    ),
+    Fault(
+        "width_for_length",
+        in_objects(lambda item: item.update(size=[item["size"][i] for i in (1, 0, 2)])),
+        "W0305",
+        "sizes",
+        "wider than long",
+        "this order",
+    ),
+    Fault("centre_of_K_swapped", in_rig(swap_centre), "W0306", "rig", "cx and cy swapped", "cx"),
     Fault("person_of_40_m", in_first("pedestrian", stretch), "E0305", "sizes", "such as 40 m", "size"),
     Fault(
         "sizes_in_millimetres",
@@ -237,6 +299,15 @@ FAULTS = [
         "sensors",
         "in no frame",
         "rig",
+    ),
+    Fault("a_third_without_pose", third("ego"), "W0310", "absent", "5 of 15 frames are without pose", "every frame"),
+    Fault(
+        "a_camera_in_two_thirds",
+        in_lines(lambda entry: entry["frame"].endswith("2") and entry["cameras"].pop("CAM_BACK") and None),
+        "W0310",
+        "absent",
+        "3 of 15 frames are without CAM_BACK",
+        "missing files",
     ),
     Fault(
         "lidar_of_0_to_1",
@@ -322,6 +393,16 @@ def test_defects_of_the_format_are_listed_with_what_could_be_counted(tmp_path: P
     assert [(f.code, f.what, f.where) for f in report.findings if f.topic == "format"] == expected
     assert report.status == "error" and report.counted == 3 and report.labelled == 2
     assert report.sensors["front"]["frames"] == 3
+
+
+def test_a_label_that_is_no_class_is_one_finding(tmp_path: Path) -> None:
+    folder = write_small_drive(tmp_path / "drive")
+    lines = [json.loads(line) for line in (folder / "frames.jsonl").read_text().splitlines()]
+    for entry in lines:
+        entry["objects"] = [{"label": "Car", "center": [9, 0, 1], "size": [4, 2, 1.5], "yaw": 0.0}] * 3
+    (folder / "frames.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    (finding,) = [finding for finding in check(str(folder)).findings if "no class" in finding.what]
+    assert "'Car'" in finding.what and "(9 objects)" in finding.what
 
 
 def test_a_folder_that_does_not_open_is_reported_and_not_raised(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from imkd_edge import Bundle, Detector, Error, SensorRig
+from imkd_edge.checks import doctor
+from imkd_edge.checks.data.rig import judge
 from imkd_edge.checks.rig import examine
 from imkd_edge.sources.synth import default_rig
 
@@ -67,3 +70,18 @@ def test_cameras_that_look_at_the_sky_are_unusable() -> None:
         health = detector.infer(images, {"RADAR_FRONT": np.float32([[10, 1, 0, 5, 0]])}).health
         assert not detector.tensors()["camera_bev"].any()
     assert {health.sensors[name] for name in images} == {"unusable"} and health.mode == "radar_only"
+
+
+@pytest.mark.parametrize(
+    "fault", [None, normalised, millimetres, body_axes], ids=lambda fault: getattr(fault, "__name__", "none")
+)
+def test_doctor_says_of_a_rig_what_check_says(fault: Callable[[dict[str, Any]], None] | None, tmp_path: Path) -> None:
+    data = json.loads(default_rig().to_json())
+    if fault is not None:
+        fault(data["cameras"][0])
+    path = tmp_path / "rig.json"
+    path.write_text(json.dumps(data))
+    checks = doctor._rig(path)
+    assert [check.status for check in checks] == ([] if fault is None else ["fail"])
+    findings = list(judge(SensorRig.load(str(path)), "rig.json"))
+    assert [f"{found.code} {found.what}" for found in findings] == [check.detail for check in checks]

@@ -99,7 +99,15 @@ def test_a_rig_like_those_of_the_training_is_ok(examine) -> None:
 def test_everything_unlike_the_training_is_a_warning_with_its_code(examine) -> None:
     code, checks = examine("tiny", three_camera_rig())
     assert code == 0 and {check["status"] for check in checks} == {"warn"}
-    assert [check["detail"].split()[0] for check in checks] == ["W0101", "W0104", "W0111", "W0113", "W0115", "W0116"]
+    assert checks[0]["name"] == "rig" and "surround: 12 %" in checks[0]["detail"]  # a fisheye of 190 degrees
+    assert [check["detail"].split()[0] for check in checks[1:]] == [
+        "W0101",
+        "W0104",
+        "W0111",
+        "W0113",
+        "W0115",
+        "W0116",
+    ]
     assert all(check["fix"] for check in checks)
 
 

@@ -61,3 +61,9 @@ def test_train_and_eval_on_the_folder(run, folder: Path, tmp_path: Path) -> None
     assert outcome.code == 0, outcome.stderr
     assert (outcome.json["dataset"], outcome.json["frames"]) == ("folder", 1)
     assert {"mAP", "car_AP"} <= set(outcome.json["metrics"])
+
+
+def test_inspect_of_a_drive_folder_names_check(run, folder: Path) -> None:
+    outcome = run("inspect", folder)
+    assert outcome.code == 4 and "it is a drive folder" in outcome.stderr
+    assert f"imkd-edge check {folder}" in outcome.stderr and "manifest" not in outcome.stderr

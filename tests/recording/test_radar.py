@@ -14,9 +14,10 @@ from recording.scenes import events, synth
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources import Sample, open_source
-from imkd_edge.sources.recording import inspect_recording
-from imkd_edge.sources.recording.radar import Fields, intensity_field, radar_points, velocity_field
+from imkd_edge.sources.recording import RadarTopic, inspect_recording
+from imkd_edge.sources.recording.radar import Fields, fields_of, intensity_field, radar_points, velocity_field
 from imkd_edge.sources.recording.ros import scan_of
+from imkd_edge.sources.recording.topic_map import map_of
 from imkd_edge.sources.synth.rig import default_rig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
@@ -152,3 +153,50 @@ def test_without_motion_the_kind_of_velocity_is_a_doubt(tmp_path: Path) -> None:
     assert "below 2 m/s" in content["examples"]["radar_front"]["evidence"]
     with pytest.warns(UserWarning, match="guessed: radar_front: whether its velocity is raw or compensated"):
         open_source(path)
+
+
+def unnamed(path: Path) -> Path:
+    """A recording whose front radar has fields of a driver that is not known."""
+    fields = np.dtype([("track_id", "<f4"), ("r", "<f4"), ("azimuth", "<f4"), ("speed_kmh", "<f4"), ("rcs", "<f4")])
+    stored = []
+    for topic, content, log in ros.messages(events(list(synth(frames=2)))):
+        if topic == "/radar_front/detections":
+            content = ros.cloud(log, content.header.frame_id, np.ones(4, fields))
+        stored.append((topic, content, log))
+    return ros.write_mcap(path, stored)
+
+
+def test_a_cloud_with_unknown_fields_is_a_doubt_that_names_them(tmp_path: Path) -> None:
+    content = inspect_recording(unnamed(tmp_path / "drive.mcap"))
+    topic = next(row for row in content["topics"] if row["topic"] == "/radar_front/detections")
+    assert topic["use"] == "not used" and "speed_kmh" in topic["content"]
+    (doubt,) = [doubt for doubt in content["doubts"] if "/radar_front/detections" in doubt]
+    assert "velocity_field" in doubt and "intensity_field" not in doubt and "speed_kmh" in doubt
+
+
+def test_inspect_reads_the_map_beside_the_recording(tmp_path: Path) -> None:
+    path = unnamed(tmp_path / "drive.mcap")
+    text = inspect_recording(path, tmp_path / "drive.toml")["map"]
+    text += '\n[radars.front]\ntopic = "/radar_front/detections"\nvelocity_field = "speed_kmh"\n'
+    text += '\n[radars.gone]\ntopic = "/gone"\n'
+    (tmp_path / "drive.toml").write_text(text)
+    content = inspect_recording(path)
+    uses = {row["topic"]: row["use"] for row in content["topics"]}
+    assert uses["/radar_front/detections"] == "radar front" and content["map"] == text
+    assert content["map_file"] == str(tmp_path / "drive.toml") and content["doubts"] == [
+        "gone: there is no topic /gone"
+    ]
+
+
+def test_the_map_scales_velocities_and_takes_degrees() -> None:
+    polar = np.dtype([("r", "<f4"), ("azimuth", "<f4"), ("elevation", "<f4"), ("speed_kmh", "<f4"), ("rcs", "<f4")])
+    points = np.array([(10, 90, 0, 36, 3), (10, 0, 30, -18, 4)], polar)
+    radar = RadarTopic("/t", velocity_field="speed_kmh", velocity_scale=1 / 3.6, angle="deg", sign=-1)
+    expected = [[0, 10, 0, 3, -10], [10 * np.cos(np.pi / 6), 0, 5, 4, 5]]
+    assert np.allclose(radar_points(points, fields_of(radar), "here"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("key", "value"), [("angle", "grad"), ("velocity_scale", 0.0), ("velocity_scale", -0.3)])
+def test_a_unit_that_is_none_is_refused(key: str, value: Any) -> None:
+    with pytest.raises(Error, match=f"radars.front.{key}"):
+        map_of({"radars": {"front": {"topic": "/t", key: value}}}, Path("map.toml"))

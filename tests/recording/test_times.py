@@ -39,7 +39,16 @@ def test_a_camera_that_starts_late_and_one_that_dies_are_absent(samples: list[Sa
     assert [sorted(sample.frames) for sample in read[:4]] == [["cam_front"]] * 3 + [["cam_front", "cam_front_right"]]
     front = [sum(sweep.radar == "radar_front" for sweep in sample.radar) for sample in read]
     assert front[:3] == [3, 3, 3] and front[4:] == [0, 0]
-    assert source.absent == {"cam_front_right": 3}
+    assert source.absent == {"cam_front_right": 3, "radar_front": front.count(0)} and front.count(0) >= 2
+
+
+def test_frames_in_a_gap_of_the_odometry_are_counted(samples: list[Sample], tmp_path: Path) -> None:
+    end = samples[0].timestamp_ns + 1.6 * S
+    stored = [item for item in ros.messages(events(samples)) if item[0] != "/odometry" or item[2] < end]
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    with pytest.warns(UserWarning, match="read without pose"):
+        egos = [source[name].ego for name in source.names]
+    assert 1 <= egos.count(None) < len(egos) and source.absent == {"pose": egos.count(None)}
 
 
 def test_images_within_the_tolerance_belong_to_a_frame(samples: list[Sample], tmp_path: Path) -> None:

@@ -95,6 +95,13 @@ def test_a_moment_needs_no_sensor_file(folder: Path) -> None:
     assert open_source(folder).moment("f1") == ("a", START_NS + STEP_NS)
 
 
+def test_a_frame_without_a_pose_among_others_is_counted(folder: Path) -> None:
+    source = FolderSource(folder)
+    with pytest.warns(UserWarning, match="(?s)frames.jsonl.*'f2'.*without pose"):
+        egos = [source[name].ego is None for name in ("f0", "f1", "f2")]
+    assert egos == [False, False, True] and source.absent == {"pose": 1}
+
+
 def test_a_file_that_is_not_there_is_an_absent_reading(folder: Path) -> None:
     for file in ("images/f0.png", "radar/f0.npy", "lidar/f0.npy"):
         (folder / file).unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class Survey:
         if truth is None or not len(truth.boxes):
             return
         visible = truth.occlusion < HIDDEN
-        self.boxes.add(cloud, truth.boxes[visible])
+        self.boxes.add(cloud, truth.boxes[visible], None if sample.ego is None else sample.ego.T_world_ego)
         for label, count, seen in zip(truth.labels, truth.lidar_points.tolist(), visible):
             if seen and count >= 0:
                 self.lidar_boxes.setdefault(label, []).append(count)
@@ -175,8 +175,25 @@ def _validate(folder: Path, limit: int, result: Survey, track: Track | None) -> 
     def visit(frame: Frame) -> None:
         result.moments.add(Moment.of_frame(frame))
 
-    for problem in problems(folder, limit, track, visit):
-        result.faults.append(of_error(problem.error()))
+    result.faults += _by_class([of_error(problem.error()) for problem in problems(folder, limit, track, visit)])
+
+
+def _subject(what: str) -> str:
+    """What a fault says, without which object it is and how many there are, where a label is no class."""
+    label = what.partition(".label is ")[2]
+    return label.partition(" (")[0] if label else what
+
+
+def _by_class(faults: list[Finding]) -> list[Finding]:
+    """The faults, those of one label that is no class as one."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for number, fault in enumerate(faults):
+        subject = _subject(fault.what)
+        groups.setdefault((fault.code, f"{number}" if subject == fault.what else subject), []).append(fault)
+    return [
+        replace(group[0], what=f"{group[0].what} ({len(group)} objects)") if len(group) > 1 else group[0]
+        for group in groups.values()
+    ]
 
 
 def _read_lines(result: Survey) -> None:
@@ -196,7 +213,7 @@ def _read_samples(result: Survey, limit: int, track: Track | None, lines: bool) 
     names = spaced(source.names, limit)
     twists = dict(zip(result.moments.names, result.moments.twists())) if lines else {}
     result._expected = len(names)
-    before = {finding.what for finding in result.faults}
+    before = {_subject(finding.what) for finding in result.faults}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # absent files are counted below
         for index, name in enumerate(track(names) if track else names):
@@ -205,7 +222,7 @@ def _read_samples(result: Survey, limit: int, track: Track | None, lines: bool) 
                 twist = twists.get(name)
                 result.add_sample(sample, index, None if twist is None or np.isnan(twist).any() else twist)
             except Error as fault:
-                if fault.what not in before:
+                if _subject(fault.what) not in before:
                     result.faults.append(of_error(fault, "reading"))
                 continue
             if not lines:

@@ -23,6 +23,9 @@ MAX_SPEED = 70.0  # m/s
 MOVING, MIN_MOVING = 2.0, 20  # m/s, and objects that move
 MAX_HEADING_ERROR = 45.0  # degrees between velocity and yaw, median
 FAR = 300.0  # m
+# Vehicles are longer than wide; persons, cones and barriers are not: a class is judged where both sides are usually
+# more than BROAD, and a swap is where that share of its objects is so many times wider than long.
+BROAD, SWAPPED_SHARE, WIDER = 1.2, 0.9, 1.3  # m
 MAX_BOTTOM = 0.5  # m of a class-wide median of the boxes' lower sides from the ground
 DRIVING = 5.0  # m/s of the ego, to tell velocities over ground from relative ones
 STATIC = 1.0  # m/s
@@ -82,6 +85,10 @@ def _judge_sizes(label: str, boxes: np.ndarray, rows: np.ndarray, where: Any) ->
         yield error(code, topic, what, where(impossible), "write length, width, height in metres")
     if rows.sum() < MIN_OBJECTS:
         return
+    wider = float((sizes[rows, 1] > WIDER * sizes[rows, 0]).mean())
+    if wider >= SWAPPED_SHARE and np.median(sizes[rows, :2].min(1)) > BROAD:
+        what = f"{100 * wider:.0f} % of {int(rows.sum())} {label} are wider than long"
+        yield warning(code, topic, what, "objects", "write length (along the yaw), width, height in this order")
     logs = np.log(np.maximum(sizes, 1e-6))
     middle = np.median(logs[rows], 0)
     spread = MAD * np.median(np.abs(logs[rows] - middle), 0)

@@ -79,6 +79,7 @@ class Moments:
     scenes: list[str] = field(default_factory=list)
     times: list[int] = field(default_factory=list)  # ns
     offsets: dict[str, list[float]] = field(default_factory=dict)  # sensor -> s from the frame's time
+    rows: dict[str, list[int]] = field(default_factory=dict)  # sensor -> frames that have it, indices into names
     kinds: dict[str, str] = field(default_factory=dict)  # sensor -> camera, radar, lidar
     ego: list[Ego | None] = field(default_factory=list)
     lidar: list[bool] = field(default_factory=list)
@@ -97,10 +98,12 @@ class Moments:
             for sensor, time in readings.items():
                 self.kinds[sensor] = kind
                 self.offsets.setdefault(sensor, []).append((time - moment.timestamp_ns) * 1e-9)
+                self.rows.setdefault(sensor, []).append(index)
         self.lidar.append(moment.lidar)
         if moment.lidar:
             self.kinds[LIDAR] = LIDAR
             self.offsets.setdefault(LIDAR, []).append(0.0)
+            self.rows.setdefault(LIDAR, []).append(index)
         self.labelled.append(moment.boxes is not None)
         if moment.boxes is not None and len(moment.boxes):
             self._boxes.append(np.asarray(moment.boxes, np.float32))

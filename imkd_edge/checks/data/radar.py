@@ -16,7 +16,7 @@ from imkd_edge.frames import MAX_INTENSITY, valid_points
 from imkd_edge.ops import EgoMotion
 from imkd_edge.rig import RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample
-from imkd_edge.sources.geometry import inside_boxes, transform
+from imkd_edge.sources.geometry import inside_boxes, inverse, transform
 
 # dB, where the median of a radar's returns lies by the unit of its intensity. Of cars, walls and ground the RCS is -20
 # to 30 dBsm; a detection lies above the noise, and no receiver has 90 dB of headroom over it.
@@ -30,6 +30,7 @@ MIN_ELEVATION = 0.05  # m, spread of the heights in a radar's own frame
 # Returns in the footprints of boxes, each wider by REACH at every side, against the same boxes SHIFT m away.
 REACH, SHIFT = 0.5, 8.0  # m
 MIN_BOXES, MIN_LIFT = 30, 1.5
+CERTAIN = 2.0  # times more returns in boxes that are read another way
 
 
 @dataclass
@@ -100,9 +101,11 @@ class BoxReturns:
     boxes: int = 0
     inside: int = 0
     beside: float = 0.0
+    mirrored: int = 0  # in the boxes with left for right
+    from_world: int = 0  # in the boxes whose centres are taken as those of the world frame
 
-    def add(self, points: np.ndarray, boxes: np.ndarray) -> None:
-        """(N, 3+) points of the newest sweeps and (M, 9) boxes, both in the ego frame."""
+    def add(self, points: np.ndarray, boxes: np.ndarray, T_world_ego: np.ndarray | None = None) -> None:
+        """(N, 3+) points of the newest sweeps and (M, 9) boxes, both in the ego frame, whose pose may be known."""
         boxes = np.array(boxes[:, :7], np.float64)
         if not len(points) or not len(boxes):
             return
@@ -112,6 +115,11 @@ class BoxReturns:
         self.inside += int(inside_boxes(points, boxes).sum())
         for shift in ((SHIFT, 0), (-SHIFT, 0), (0, SHIFT), (0, -SHIFT)):
             self.beside += float(inside_boxes(points, boxes + [*shift, 0, 0, 0, 0, 0]).sum()) / 4
+
+        self.mirrored += int(inside_boxes(points, boxes * [1, -1, 1, 1, 1, 1, -1]).sum())
+        if T_world_ego is not None:
+            boxes[:, :3] = transform(inverse(np.asarray(T_world_ego)), boxes[:, :3])
+            self.from_world += int(inside_boxes(points, boxes).sum())
 
     @property
     def lift(self) -> float | None:
@@ -200,6 +208,19 @@ def _judge_intensity(name: str, radar: RadarStatistics, unit: str) -> Findings:
 def judge_boxes(returns: BoxReturns) -> Findings:
     """Whether labels lie where the radars have returns."""
     lift = returns.lift
+    least = CERTAIN * max(returns.inside, returns.beside, MIN_BOXES)
+    readings = (
+        (
+            returns.mirrored,
+            "labels or radar points are mirrored: y is positive to the left in both, yaw turns from x to y",
+        ),
+        (returns.from_world, "the centres are in the world frame: write them in the ego frame"),
+    )
+    for count, fix in readings if returns.boxes >= MIN_BOXES else ():
+        if count > least:
+            what = f"{returns.boxes} boxes hold {returns.inside} radar returns, read another way {count}"
+            yield error(Code.source_bad_label, "returns in boxes", what, "objects", fix)
+            return
     if lift is not None and lift < MIN_LIFT:
         what = f"{returns.boxes} boxes hold {returns.inside} radar returns; {SHIFT:g} m beside them are as many"
         what += f" ({returns.beside:.0f})"

@@ -11,7 +11,7 @@ from imkd_edge.checks.data.report import Findings, error, rounded, warning
 from imkd_edge.checks.ground import RANGES, GroundProposal, compare_planes, propose_plane
 from imkd_edge.checks.rig import examine
 from imkd_edge.errors import Code
-from imkd_edge.rig import SensorRig
+from imkd_edge.rig import CameraCalibration, SensorRig
 from imkd_edge.sources.plane import Plane
 from imkd_edge.spec import ModelSpec
 
@@ -19,6 +19,7 @@ MAX_DISTANCE = 15.0  # m of a sensor from the ego origin
 CAMERA_HEIGHTS, RADAR_HEIGHTS = (0.2, 5.0), (0.1, 4.0)  # m above the ground
 NOTABLE, LARGE = (0.2, 1.0), (0.5, 3.0)  # m and degrees from the proposed ground plane
 ERRORS = 3.0  # standard errors of the proposal that a difference must exceed
+OFF_CENTRE, NEAR_CENTRE = 0.15, 0.05  # of the image's sides, a principal point from the middle
 FLAT = (0.0, 0.0, 0.0)
 
 
@@ -68,9 +69,18 @@ def judge(rig: SensorRig, where: str) -> Findings:
         if coverage.hint or not coverage.usable:
             what = f"{100 * coverage.across:.0f} % of its rays cross a usual grid"
             what += f": {coverage.hint}" if coverage.hint else ""
-            fix = "T_ego_camera in metres from optical axes (x right, y down, z ahead) to the ego frame; K in pixels"
+            fix = (
+                "T_ego_camera (not its inverse) in metres from optical axes (x right, y down, z ahead) to the ego frame"
+            )
+            fix += "; K in pixels"
             grade = warning if coverage.usable else error
             yield grade(code, topic, f"camera {coverage.name}: {what}", where, fix)
+    for camera in rig.cameras:
+        if _centre_swapped(camera):
+            cx, cy = (float(value) for value in np.asarray(camera.K)[:2, 2])
+            what = f"the principal point ({cx:g}, {cy:g}) px of camera {camera.name} is that of a {camera.width} x "
+            what += f"{camera.height} image with cx and cy swapped"
+            yield warning(code, topic, what, where, "write K as [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]")
     plane = ground(rig)
     for kind, sensors, usual in (("camera", rig.cameras, CAMERA_HEIGHTS), ("radar", rig.radars, RADAR_HEIGHTS)):
         for sensor in sensors:
@@ -78,6 +88,14 @@ def judge(rig: SensorRig, where: str) -> Findings:
                 continue
             T = sensor.T_ego_camera if kind == "camera" else sensor.T_ego_radar  # type: ignore[union-attr]
             yield from _judge_mounting(f"{kind} {sensor.name}", np.asarray(T), plane, usual, where)
+
+
+def _centre_swapped(camera: CameraCalibration) -> bool:
+    """Whether the principal point is off the image's middle, and near it with its coordinates swapped."""
+    cx, cy = (float(value) for value in np.asarray(camera.K)[:2, 2])
+    off = max(abs(cx / camera.width - 0.5), abs(cy / camera.height - 0.5))
+    swapped = max(abs(cy / camera.width - 0.5), abs(cx / camera.height - 0.5))
+    return off > OFF_CENTRE and swapped < NEAR_CENTRE
 
 
 def _judge_mounting(sensor: str, T: np.ndarray, plane: Plane, usual: tuple[float, float], where: str) -> Findings:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from imkd_edge.checks.data import images, labels, radar, rig, times, velocity
+from imkd_edge.checks.data import images, labels, presence, radar, rig, times, velocity
 from imkd_edge.checks.data.gather import Survey, survey
 from imkd_edge.checks.data.page import write_page
 from imkd_edge.checks.data.report import Findings, Report, error, warning
@@ -98,7 +98,8 @@ def _judge(data: Survey, sensors: Mapping[str, Any], ground: dict[str, Any]) -> 
     yield from images.judge(data.cameras)
     yield from _judge_rigs(data)
     yield from rig.judge_ground(ground)
-    yield from _judge_presence(data)
+    known = {fault.what for fault in data.faults}  # of what the source counted itself
+    yield from (found for found in presence.judge(moments, list(data.rigs.values())) if found.what not in known)
     if moments.names and not any(moments.labelled):
         what, fix = "no frame has labels", "fine for infer; training and evaluation need objects"
         yield warning(Code.source_bad_label, "labels", what, data.name, fix)
@@ -120,17 +121,6 @@ def _judge_rigs(data: Survey) -> Findings:
             if key not in known:
                 known.add(key)
                 yield finding
-
-
-def _judge_presence(data: Survey) -> Findings:
-    """Sensors of the rig without a reading in any frame."""
-    if data.rig is None:
-        return
-    names = [camera.name for camera in data.rig.cameras] + [r.name for r in data.rig.radars]
-    for name in names:
-        if name not in data.moments.offsets:
-            what, fix = "it is in the rig, and in no frame", "leave it out of the rig, or add its files to the frames"
-            yield warning(Code.source_bad_calibration, "sensors", what, name, fix)
 
 
 def _judge_lidar(data: Survey) -> Findings:

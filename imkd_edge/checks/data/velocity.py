@@ -28,6 +28,14 @@ MARGIN = 0.2  # of s, around what the rig says
 LARGE = 0.06  # of s: a wrong scale of the velocities or of the ego speed
 MIN_FRAMES = 5
 DISTINCT = 1.3  # support of the best s over that of the one the rig says
+MIN_UNFIT = 300  # returns, of MIN_FRAMES sweeps, that no motion explains
+NOTCH, MIN_DENSITY = 0.3, 0.02  # where what stands is suppressed: share of the density beside it; density, s/m
+WEAK = 0.3  # support below which a scale is none: a wrong mounting has such, too
+CLEAR = 0.5  # support of a majority: what fewer returns agree on may be an accident of a wrong mounting
+MOUNTING = (
+    "look at T_ego_radar (yaw, and a roll of 180 degrees), at y positive to the left, at the order of the columns (x, "
+    "y, z, intensity, velocity) and at the unit of the angle (rad) that x and y were made of"
+)
 
 
 @dataclass(frozen=True)
@@ -101,22 +109,46 @@ def support(measured: np.ndarray, expected: np.ndarray, share: float, period: fl
 def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | None) -> Findings:
     """Whether the velocities of a radar are of the kind that its rig says."""
     if fit is None:
+        yield from _judge_unfit(name, radar, returns)
         return
     topic, where, code = "velocity kind", f"radar {name}", Code.source_bad_calibration
     expected = 0.0 if radar.velocity == "compensated" else 1.0
     off = fit.share - expected
     agree = f"{100 * fit.support:.0f} % of {fit.returns} returns agree"
     if abs(off) <= MARGIN:
-        if abs(off) > LARGE:
+        if abs(off) > LARGE and fit.support < WEAK:
+            yield from _judge_unfit(name, radar, returns)
+        elif abs(off) > LARGE:
             what = f"static returns show {fit.share:.2f} times the ego motion, the rig says {expected:.0f} ({agree})"
             fix = "compare the vehicle's speed with another source; correct the scale of the speed or of the velocities"
             yield warning(code, "velocity scale", what, where, fix)
         return
     measured, ahead = np.concatenate(returns.measured), np.concatenate(returns.expected)
-    if fit.support < DISTINCT * support(measured, ahead, expected, period_of(radar)):
+    by_rig = support(measured, ahead, expected, period_of(radar))
+    if fit.support < DISTINCT * by_rig:
+        if by_rig < MIN_SUPPORT:
+            yield from _judge_unfit(name, radar, returns)
         return
     what = f"the rig says {radar.velocity}, but static returns show {fit.share:.2f} times the ego motion ({agree})"
-    yield error(code, topic, what, where, _cure(fit.share, expected))
+    scale = max(1.0, abs(fit.share))  # of the unit, which also scales the noise
+    clear = support(measured / scale, ahead, fit.share / scale, period_of(radar) / scale) >= CLEAR
+    yield error(code, topic, what, where, _cure(fit.share, expected) if clear else MOUNTING)
+
+
+def _judge_unfit(name: str, radar: RadarCalibration, returns: EgoReturns) -> Findings:
+    """Many returns of a moving vehicle's radar, of which hardly any stands whatever their velocities hold."""
+    measured, ahead = (np.concatenate([np.zeros(0), *parts]) for parts in (returns.measured, returns.expected))
+    sweeps = sum(len(part) > 0 for part in returns.measured)
+    if len(measured) < MIN_UNFIT or sweeps < MIN_FRAMES or radar.velocity == "aliased":
+        return
+    over_ground = np.abs(measured + (0.0 if radar.velocity == "compensated" else ahead))
+    standing = float((over_ground < TOLERANCE).mean()) / (2 * TOLERANCE)
+    slow = float(((over_ground > 2 * TOLERANCE) & (over_ground < 6 * TOLERANCE)).mean()) / (8 * TOLERANCE)
+    if slow > MIN_DENSITY and standing < NOTCH * slow:
+        return  # a radar that leaves out what stands
+    what = f"no static pattern fits the velocities of {len(measured)} returns in {sweeps} sweeps of the moving vehicle"
+    fix = f"{MOUNTING}; fine only for a radar that reports nothing that stands"
+    yield warning(Code.source_bad_calibration, "velocity pattern", what, f"radar {name}", fix)
 
 
 def speed_as_raw(sample: Sample) -> float | None:

@@ -28,6 +28,7 @@ class Index:
     times: array = field(default_factory=lambda: array("q"))  # ns
     offsets: array = field(default_factory=lambda: array("q"))  # of the lines, bytes
     lines: array = field(default_factory=lambda: array("q"))  # numbers of the lines, from 1
+    posed: bool = False  # whether a line has a pose
 
     def line(self, name: str) -> tuple[bytes, int]:
         """A frame's line and its number."""
@@ -63,6 +64,7 @@ def read_index(path: Path, report: Report) -> Index:
                     fix = "sort the lines by time, or give another recording another scene"
                     report(Problem(Code.source_bad_time, what, path, number, fix))
                 newest[scene] = time
+                index.posed = index.posed or b'"ego"' in line
                 index.rows[name] = len(index.rows)
                 index.scenes.append(names.setdefault(scene, scene))
                 index.times.append(time)

@@ -97,7 +97,8 @@ class FolderSource(Source):
 
     @property
     def absent(self) -> dict[str, int]:
-        """Number of frames by sensor whose file is not there, among those read so far."""
+        """Number of frames by sensor whose file is not there, and without a pose where others have one, among those
+        read so far."""
         return self._absences.counts()
 
     def moment(self, name: str) -> tuple[str, int]:
@@ -147,6 +148,8 @@ class FolderSource(Source):
             if self._there(sensor, name, reading)
         ]
         lidar = self._lidar(frame)
+        if frame.ego is None and self._index.posed:
+            self._absences.add("pose", name, self._index.path, f"no pose in line {self._index.lines[self._row(name)]}")
         return Sample(
             name=name,
             timestamp_ns=frame.timestamp_ns,

@@ -14,7 +14,7 @@ from imkd_edge.sources.recording.guess import Guess
 from imkd_edge.sources.recording.index import Decoder, Index, read_message
 from imkd_edge.sources.recording.motion import motion_of
 from imkd_edge.sources.recording.poses import Odometry
-from imkd_edge.sources.recording.radar import Fields, radar_points
+from imkd_edge.sources.recording.radar import fields_of, radar_points
 from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap
 
 SLOWEST = 2.0  # m/s of the vehicle, below which velocities tell nothing
@@ -61,7 +61,7 @@ def weigh(
         return None
     if not isinstance(motion, Odometry):
         return None
-    fields = Fields(radar.velocity_field, radar.intensity_field)
+    fields = replace(fields_of(radar), sign=1)
     speeds, residuals = [], []
     for row in np.unique(np.linspace(0, len(topic.locations) - 1, _SWEEPS).astype(int)):
         twist = motion.twist(int(topic.stamps[row]))

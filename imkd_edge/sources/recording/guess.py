@@ -61,7 +61,21 @@ def guess_map(index: Index, path: Path) -> Guess:
         trigger=_trigger(list(cameras or sensors)),
         intensity=_unit(radars, guess),
     )
+    guess.doubts += [
+        f"{topic.channel.topic}: {why}" for topic in clouds if topic not in radars and (why := why_no_radar(topic))
+    ]
     return guess
+
+
+def why_no_radar(topic: Topic) -> str:
+    """What keeps a cloud from being a radar's that looks like one; empty for a LiDAR's, and for a radar's."""
+    fields = _fields(topic)
+    velocity, (intensity, unit) = velocity_field(fields)[0], intensity_field(fields)
+    usual = _is_cloud(topic) and not velocity and unit not in ("rcs_dbsm", "snr_db")
+    if (velocity and intensity) or usual:
+        return ""
+    missing = [key for key, name in (("velocity_field", velocity), ("intensity_field", intensity)) if not name]
+    return f"if it is a radar's, add [radars.NAME] with {' and '.join(missing)}, one of {', '.join(fields)}"
 
 
 def _trigger(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from imkd_edge.errors import Code, Error
+from imkd_edge.sources.recording.topic_map import RadarTopic
 
 # Names that drivers give to a field, in lower case, the preferred first.
 VELOCITY = (
@@ -33,6 +34,14 @@ class Fields:
     velocity: str = ""
     intensity: str = ""
     sign: int = 1  # -1: the driver's velocity is positive when approaching
+    scale: float = 1.0  # m/s of 1 in the velocity's field
+    degrees: bool = False  # azimuth and elevation are in degrees
+
+
+def fields_of(radar: RadarTopic) -> Fields:
+    """Which fields a topic map names, and their units."""
+    degrees = radar.angle == "deg"
+    return Fields(radar.velocity_field, radar.intensity_field, radar.sign, radar.velocity_scale, degrees)
 
 
 def first_of(names: Sequence[str], aliases: Sequence[str]) -> str:
@@ -73,14 +82,14 @@ def radar_points(points: np.ndarray, fields: Fields, where: str) -> np.ndarray:
     names = points.dtype.names or ()
     velocity = fields.velocity or velocity_field(names)[0]
     intensity = fields.intensity or intensity_field(names)[0]
-    xyz = _positions(points, where)
+    xyz = _positions(points, where, fields.degrees)
     columns = [*xyz.T, _column(points, intensity, "intensity", where), _radial(points, velocity, xyz, where)]
     result = np.stack(columns, 1).astype(np.float32) if len(points) else np.zeros((0, 5), np.float32)
-    result[:, 4] *= fields.sign
+    result[:, 4] *= fields.sign * fields.scale
     return result
 
 
-def _positions(points: np.ndarray, where: str) -> np.ndarray:
+def _positions(points: np.ndarray, where: str, degrees: bool = False) -> np.ndarray:
     """(N, 3) float64 m."""
     names = points.dtype.names or ()
     axes = [first_of(names, (axis,)) for axis in "xyz"]
@@ -91,6 +100,8 @@ def _positions(points: np.ndarray, where: str) -> np.ndarray:
     azimuth = _column(points, first_of(names, AZIMUTH), "x, y or azimuth", where)
     name = first_of(names, ELEVATION)
     elevation = np.nan_to_num(points[name].astype(np.float64)) if name else np.zeros(len(points))
+    if degrees:
+        azimuth, elevation = np.radians(azimuth), np.radians(elevation)
     across = distance * np.cos(elevation)
     return np.stack([across * np.cos(azimuth), across * np.sin(azimuth), distance * np.sin(elevation)], 1)
 

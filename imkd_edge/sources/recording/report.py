@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.recording.evidence import Evidence, refine
+from imkd_edge.sources.recording.container import Container
+from imkd_edge.sources.recording.evidence import Evidence, refine, weigh
 from imkd_edge.sources.recording.guess import guess_map
 from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic
 from imkd_edge.sources.recording.messages import CalibrationMessage, CloudMessage, ImageMessage
 from imkd_edge.sources.recording.open import open_container
 from imkd_edge.sources.recording.radar import examples
-from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap, write_map
+from imkd_edge.sources.recording.source import map_beside
+from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap, read_map, write_map
 
 
 def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[str, Any]:
@@ -23,16 +25,19 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
         map_file: where the guessed topic map is written, if anywhere; an existing file is not overwritten.
     Returns:
         {"path", "container", "duration_s", "messages", "damage", "topics": [...], "frames": [...], "map": text,
-        "written", "doubts": [...], "examples": {...}}; "map" is None where no topic is of a sensor.
+        "map_file", "written", "doubts": [...], "examples": {...}}; "map" is that of "map_file" beside the recording,
+        without one a guess, and None where no topic is of a sensor.
     Raises:
-        Error: missing_extra, source_missing_file, source_unknown; write_failed.
+        Error: missing_extra, source_missing_file, source_unknown; write_failed; those of the map beside the recording.
     """
     path = Path(path)
     if map_file is not None and map_file.exists():
         raise Error(Code.write_failed, "the file exists", str(map_file), "name a new one, or delete it")
     container = open_container(path)
     decoder = Decoder(path)
-    index = Indexer(container, decoder).run()
+    beside = map_beside(path) if map_file is None else None
+    given = None if beside is None else read_map(beside)
+    index = Indexer(container, decoder, given is not None and given.clock == "log").run()
     result: dict[str, Any] = {
         "path": str(path),
         "container": container.kind,
@@ -41,7 +46,10 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
         "damage": str(index.damage) or None,
         "parts": len(index.newest),
         "frames": index.tree.frames,
+        "map_file": None if beside is None else str(beside),
     }
+    if given is not None and beside is not None:
+        return {**result, **_by_map(given, beside, index, container, decoder)}
     try:
         guess = guess_map(index, path)
     except Error as fault:
@@ -55,6 +63,19 @@ def inspect_recording(path: str | Path, map_file: Path | None = None) -> dict[st
     written = None if map_file is None else str(map_file)
     topics = _topics(index, guess.topic_map)
     return {**result, "topics": topics, "map": text, "written": written, "doubts": guess.doubts, "examples": shown}
+
+
+def _by_map(given: TopicMap, file: Path, index: Index, container: Container, decoder: Decoder) -> dict[str, Any]:
+    """What a map that was written for the recording makes of it."""
+    named = {name: sensor.topic for room in (given.cameras, given.radars) for name, sensor in room.items()}
+    doubts = [f"{name}: there is no topic {topic}" for name, topic in named.items() if topic not in index.topics]
+    radars = {name: radar for name, radar in given.radars.items() if radar.topic in index.topics}
+    examples = {
+        name: _example(index, radar, weigh(index, container, decoder, given, radar)) for name, radar in radars.items()
+    }
+    text = file.read_text(encoding="utf-8", errors="replace")
+    topics = _topics(index, given)
+    return {"topics": topics, "map": text, "written": None, "doubts": doubts, "examples": examples}
 
 
 def _example(index: Index, radar: RadarTopic, evidence: Evidence | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from imkd_edge.sources.recording.motion import motion_of
 from imkd_edge.sources.recording.open import open_container
 from imkd_edge.sources.recording.packets import PacketVideo
 from imkd_edge.sources.recording.poses import Odometry
-from imkd_edge.sources.recording.radar import Fields, lidar_points, radar_points
+from imkd_edge.sources.recording.radar import fields_of, lidar_points, radar_points
 from imkd_edge.sources.recording.topic_map import CameraTopic, RadarTopic, TopicMap, read_map, with_options
 from imkd_edge.sources.recording.tracks import Segment, Timing, Track, TrackSource
 
@@ -222,7 +222,7 @@ class _Builder:
 
     def _radar_reader(self, topic: Topic, name: str, radar: RadarTopic) -> Any:
         where = f"{self.path}, {radar.topic}"
-        fields = Fields(radar.velocity_field, radar.intensity_field, radar.sign)
+        fields = fields_of(radar)
         if isinstance(topic.example, CloudMessage):
             radar_points(topic.example.points[:0], fields, where)  # raises where a field is missing
 

@@ -17,6 +17,7 @@ from imkd_edge.sources.folder.values import LARGEST
 from imkd_edge.sources.recording.container import import_library
 
 VERSION = 1
+ANGLES = ("rad", "deg")
 VELOCITIES = ("raw", "compensated", "aliased")
 TF = "tf"  # as the odometry: poses come from TF
 
@@ -44,6 +45,8 @@ class RadarTopic:
     sign: int = 1  # -1: the driver's velocity is positive when approaching
     velocity_field: str = ""
     intensity_field: str = ""
+    velocity_scale: float = 1.0  # m/s of 1 in the velocity's field
+    angle: str = "rad"  # unit of azimuth and elevation, one of ANGLES
     frame: str = ""
     T_ego_radar: Any = None
 
@@ -149,6 +152,9 @@ def _check(value: TopicMap, path: Path) -> None:
     for name, radar in value.radars.items():
         choices.append((f"radars.{name}.velocity", radar.velocity, VELOCITIES))
         choices.append((f"radars.{name}.sign", radar.sign, (1, -1)))
+        choices.append((f"radars.{name}.angle", radar.angle, ANGLES))
+        if not 0 < radar.velocity_scale <= 1000:
+            raise _bad(path, f"radars.{name}.velocity_scale", radar.velocity_scale, "above 0, such as 0.27778 for km/h")
     for where, entry, allowed in choices:
         if entry not in allowed:
             raise _bad(path, where, entry, f"one of {', '.join(str(each) for each in allowed if each != '')}")

@@ -133,7 +133,8 @@ class TrackSource(Source):
 
     @property
     def absent(self) -> dict[str, int]:
-        """Number of frames by sensor that has no reading in them, or a broken one, among those read so far."""
+        """Number of frames by sensor that has no reading in them, or a broken one, and without a pose where others
+        have one, among those read so far."""
         return self._absences.counts()
 
     def __getitem__(self, name: str) -> Sample:
@@ -145,15 +146,14 @@ class TrackSource(Source):
             image = self._image(segment, camera, row, name)
             if row is not None and image is not None:
                 frames[camera], times[camera] = image, int(segment.cameras[camera].times[row])
-        pose, twist = self._pose(segment, time), segment.twist(time)
         poses = {camera: self._pose(segment, at) for camera, at in times.items() if at != time}
         return Sample(
             name=name,
             timestamp_ns=time,
             rig=self.rig,
             frames=frames,
-            radar=[sweep for radar in self.rig.radars for sweep in self._recent(number, radar.name, time)],
-            ego=None if pose is None and twist is None else Ego(pose, twist),
+            radar=[sweep for radar in self.rig.radars for sweep in self._sweeps_of(number, radar.name, time, name)],
+            ego=self._ego(segment, time, name),
             lidar=self._lidar(segment, time) if self.lidar else None,
             camera_timestamps_ns=times,
             scene=f"{number}",
@@ -218,6 +218,23 @@ class TrackSource(Source):
             size = f"{calibration.width} x {calibration.height}"
             raise Error(Code.source_bad_calibration, what + size, str(self.path), fix)
         return image
+
+    def _sweeps_of(self, number: int, radar: str, time: int, name: str) -> list[RadarSweep]:
+        """Sweeps of a radar up to a frame's time, the newest first; none is counted."""
+        sweeps = list(self._recent(number, radar, time))
+        if not sweeps:
+            what = f"no sweep of {radar} in the {self.timing.max_age} s before"
+            self._absences.add(radar, name, self.path, what)
+        return sweeps
+
+    def _ego(self, segment: Segment, time: int, name: str) -> Ego | None:
+        """Pose and twist at a frame's time; where other frames of the drive have one, none is counted."""
+        pose, twist = self._pose(segment, time), segment.twist(time)
+        if pose is not None or twist is not None:
+            return Ego(pose, twist)
+        if any(each.motion is not None for each in self._segments):
+            self._absences.add("pose", name, self.path, "no poses near enough in time")
+        return None
 
     def _recent(self, number: int, radar: str, time: int) -> Iterator[RadarSweep]:
         """Sweeps of a radar up to a time, the newest first."""
