@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers import write_toy_config
+from helpers import without_limits, write_toy_config
 from imkd_edge.evaluation import nuscenes
 from imkd_edge.evaluation.run import choose, predict
 from imkd_edge.options import TrainOptions
@@ -52,7 +52,9 @@ def test_a_student_overfits_four_frames(tmp_path):
     path.write_text(text)
     checkpoint = train(path, TrainOptions(out=tmp_path / "run", seed=0))["checkpoint"]
     selection = choose("synth", "train", {"scenes": 1, "frames_per_scene": 4})
-    detected = predict(selection, CheckpointDetector(checkpoint, 0.05)).frames
+    detect = CheckpointDetector(checkpoint, 0.05)
+    without_limits(detect.decode_spec)
+    detected = predict(selection, detect).frames
     truths = [within_reach(item[0]) for item in detected]
     assert sum(label == "car" for truth in truths for label in truth.labels) > 20
     metrics = nuscenes.evaluate(truths, [item[1:] for item in detected], classes=["car", "truck"])
