@@ -37,14 +37,8 @@ def evaluate_checkpoint(
     *,
     source_options: Mapping[str, Any] | None = None,
     track: Track | None = None,
-    threads: int = 0,
 ) -> dict[str, Any]:
-    """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle.
-
-    `threads` is of PyTorch; 0: as many as before.
-    """
-    if threads:
-        torch.set_num_threads(threads)
+    """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle."""
     teacher = load_checkpoint(Path(checkpoint))["stage"] == TEACHER
     read = ("labels", "lidar") if teacher else ("labels",)
     selection = choose(data, options.split, source_options, options.limit, read)

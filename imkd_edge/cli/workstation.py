@@ -260,12 +260,9 @@ def evaluate(
     source_options = parse_options(option)
     bundle = str(checkpoint_of(Path(bundle), best=False))
     if bundle.endswith(".pt"):
-        others = {name: value for name, value in changed(run).items() if name != "--threads"}
-        refuse(others, "a checkpoint runs in torch on the CPU", "leave it out")
+        refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
         module = _extra("imkd_edge.training.evaluate", "train")
-        result = module.evaluate_checkpoint(
-            bundle, data, options, source_options=source_options, track=bar("eval"), threads=run.threads
-        )
+        result = module.evaluate_checkpoint(bundle, data, options, source_options=source_options, track=bar("eval"))
     else:
         from imkd_edge.evaluation.run import evaluate_bundle
 

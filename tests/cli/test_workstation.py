@@ -181,7 +181,7 @@ def test_the_exit_code_of_quantize_is_that_of_its_gate(
     assert run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json").code == code
 
 
-@pytest.mark.parametrize("ignored", [("--device", "cuda"), ("--engine", "tensorrt")])
+@pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
 def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr

@@ -97,7 +97,7 @@ def test_validation_follows_every_nth_epoch_and_the_last_one(watched) -> None:
 
 def test_a_validation_measures_what_eval_measures_of_its_checkpoint(watched) -> None:
     folder = watched[0]
-    result = evaluate_checkpoint(folder / "checkpoint.pt", SOURCE, EvalOptions(split="val"), threads=1)
+    result = evaluate_checkpoint(folder / "checkpoint.pt", SOURCE, EvalOptions(split="val"))
     metrics = log_of(folder)[-1]["validation"]["metrics"]
     finite = {name: value for name, value in result["metrics"].items() if math.isfinite(value)}
     assert metrics == pytest.approx(finite, abs=1e-5) and "mAP" in metrics
