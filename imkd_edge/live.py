@@ -180,7 +180,7 @@ class Watchdog:
     Args:
         deadline: s from one beat to the next.
         missed: called with the seconds since the last beat, once per miss, on the watchdog's thread.
-        clock: returns ns and never decreases; if it raises, a miss is counted. None: the machine's steady clock.
+        clock: returns an int of ns, never a smaller one; if it raises, a miss is counted. None: the steady clock.
         timer: False: no thread, and `poll` does its work.
 
     Raises:

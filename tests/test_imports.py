@@ -59,7 +59,7 @@ SHORTCUTS = {
 }
 # Modules of the device side that need an extra's packages: nothing imports them unless it is asked to.
 WITH_EXTRAS = {
-    "imkd_edge.engines.half": {"onnx"},
+    "imkd_edge.engines.float16": {"onnx"},
     "imkd_edge.engines.torch": {"torch", "onnx", "torch_tensorrt"},
     "imkd_edge.engines.torch_graph": {"torch", "onnx"},
     "imkd_edge.checks.cameras": {"onnx"},

@@ -1,6 +1,4 @@
 // Synchronizer, Monitor and Watchdog of imkd_edge.live; sensors are named as in the rig.
-#include <pybind11/functional.h>
-
 #include "common.hpp"
 #include "device_array.hpp"
 #include "fields.hpp"
@@ -160,6 +158,20 @@ Watchdog::Missed missed_callback(const py::object& missed) {
   };
 }
 
+Watchdog::Clock clock_of(const py::object& clock) {
+  if (clock.is_none()) return {};
+  return [owner = owner_of(clock)]() -> std::int64_t {
+    py::gil_scoped_acquire gil;
+    const py::object time = (*static_cast<const py::object*>(owner.get()))();
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(time.ptr()));
+    const long long ns = number ? PyLong_AsLongLong(number.ptr()) : -1;
+    if (!PyErr_Occurred()) return ns;
+    PyErr_Clear();
+    throw Error(Code::spec_bad_value, "returned " + py::repr(time).cast<std::string>() + ", no int of ns",
+                "Watchdog, clock", "use a clock such as time.monotonic_ns");
+  };
+}
+
 // The timer's thread takes the GIL for the callback and the clock. Every call that may wait for that thread releases
 // the GIL first.
 struct PyWatchdog {
@@ -167,7 +179,7 @@ struct PyWatchdog {
 
   PyWatchdog(double deadline, const py::object& missed, const py::object& clock, bool timer) {
     Watchdog::Missed core_missed = missed_callback(missed);
-    Watchdog::Clock core_clock = clock.is_none() ? Watchdog::Clock{} : clock.cast<Watchdog::Clock>();
+    Watchdog::Clock core_clock = clock_of(clock);
     py::gil_scoped_release release;
     core = std::make_shared<Watchdog>(deadline, std::move(core_missed), std::move(core_clock), timer);
   }

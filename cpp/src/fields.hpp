@@ -73,6 +73,13 @@ std::string enum_choices() {
 }
 
 template <class Enum>
+void check_known(Enum value, Code code, const std::string& where) {
+  if (!is_known(value))
+    throw Error(code, std::to_string(static_cast<int>(value)) + " is not a known value", where,
+                "use one of: " + enum_choices<Enum>());
+}
+
+template <class Enum>
 Enum enum_value(const std::string& name, Code code, const std::string& where) {
   int index = 0;
   for (const char* known : EnumNames<Enum>::names) {

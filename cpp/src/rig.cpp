@@ -45,13 +45,6 @@ std::size_t coefficients_of(Distortion distortion) {
   }
 }
 
-template <class Enum>
-void check_known(Enum value, const std::string& where) {
-  if (!is_known(value))
-    bad(where, std::to_string(static_cast<int>(value)) + " is not a known value",
-        "use one of: " + enum_choices<Enum>());
-}
-
 void check_camera(const CameraCalibration& camera, const std::string& where) {
   for (const auto& [key, side] : {std::pair<const char*, int>{".width", camera.width}, {".height", camera.height}})
     if (side < 1 || side > kMaxSide)
@@ -63,7 +56,7 @@ void check_camera(const CameraCalibration& camera, const std::string& where) {
     bad(where + ".K", "a focal length is not above 0", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in px");
   if (K[3] != 0 || K[6] != 0 || K[7] != 0 || K[8] != 1)
     bad(where + ".K", "is not upper triangular with a final 1", "K = [[fx, skew, cx], [0, fy, cy], [0, 0, 1]]");
-  check_known(camera.distortion, where + ".distortion");
+  check_known(camera.distortion, Code::rig_bad_value, where + ".distortion");
   const std::size_t expected = coefficients_of(camera.distortion);
   if (camera.coefficients.size() != expected)
     bad(where + ".coefficients",
@@ -76,7 +69,7 @@ void check_camera(const CameraCalibration& camera, const std::string& where) {
 
 void check_radar(const RadarCalibration& radar, const std::string& where) {
   check_rigid(radar.T_ego_radar, where + ".T_ego_radar");
-  check_known(radar.velocity, where + ".velocity");
+  check_known(radar.velocity, Code::rig_bad_value, where + ".velocity");
   const bool aliased = radar.velocity == RadialVelocity::aliased;
   if (!std::isfinite(radar.period) || (aliased ? !(radar.period > 0) : radar.period != 0))
     bad(where + ".period", aliased ? "an aliased radar needs a period above 0" : "only an aliased radar has a period",

@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <functional>
+#include <iterator>
 #include <string>
 
 #include "imkd/ego_motion.hpp"
@@ -203,61 +203,6 @@ void for_each_pose(FrameSet& frames, Call&& call) {
   for (RadarSweep& sweep : frames.sweeps) call(sweep.T_world_ego, sweep.timestamp_ns);
 }
 
-struct TimedPose {
-  std::int64_t time_ns;
-  const Mat4* T;
-  bool operator<(const TimedPose& other) const {  // any order of two at one time that does not depend on the sensors'
-    return time_ns != other.time_ns ? time_ns < other.time_ns : *T < *other.T;
-  }
-  bool operator>(const TimedPose& other) const { return other < *this; }
-};
-
-// The frame's own pose, else that nearest to the reference time, of two the earlier.
-std::optional<TimedPose> nearest_pose(FrameSet& frames) {
-  std::optional<TimedPose> nearest;
-  if (frames.ego.T_world_ego) return TimedPose{frames.timestamp_ns, &*frames.ego.T_world_ego};
-  const auto distance = [&](const TimedPose& pose) { return distance_ns(pose.time_ns, frames.timestamp_ns); };
-  for_each_pose(frames, [&](const std::optional<Mat4>& T, std::int64_t time_ns) {
-    if (!T) return;
-    const TimedPose pose{time_ns, &*T};
-    const bool nearer = !nearest || distance(pose) < distance(*nearest);
-    if (nearer || (distance(pose) == distance(*nearest) && pose < *nearest)) nearest = pose;
-  });
-  return nearest;
-}
-
-// The last pose before a jump, on the side that `beyond` means: std::less the later one, std::greater the earlier one.
-template <class Beyond>
-TimedPose before_jump(FrameSet& frames, TimedPose pose, Beyond beyond) {
-  for (;;) {
-    std::optional<TimedPose> next;
-    for_each_pose(frames, [&](const std::optional<Mat4>& T, std::int64_t time_ns) {
-      if (!T) return;
-      const TimedPose other{time_ns, &*T};
-      if (beyond(pose, other) && (!next || beyond(other, *next))) next = other;
-    });
-    if (!next || is_jump(*pose.T, *next->T, seconds_between(pose.time_ns, next->time_ns))) return pose;
-    pose = *next;
-  }
-}
-
-// True where it leaves out a pose.
-bool leave_out_jumps(FrameSet& frames) {
-  const std::optional<TimedPose> nearest = nearest_pose(frames);
-  if (!nearest) return false;
-  const TimedPose first = before_jump(frames, *nearest, std::greater<>());
-  const TimedPose last = before_jump(frames, *nearest, std::less<>());
-  bool jumps = false;
-  for_each_pose(frames, [&](std::optional<Mat4>& T, std::int64_t time_ns) {
-    if (!T) return;
-    const TimedPose pose{time_ns, &*T};
-    if (!(pose < first) && !(pose > last)) return;
-    T.reset();
-    jumps = true;
-  });
-  return jumps;
-}
-
 }  // namespace
 
 bool SensorMemory::take_motion(FrameSet& frames) {
@@ -303,6 +248,35 @@ bool SensorMemory::leave_out_frozen_poses(FrameSet& frames) {
   for (std::optional<Mat4>& pose : frames.camera_T_world_ego) frozen(pose);
   for (RadarSweep& sweep : frames.sweeps) frozen(sweep.T_world_ego);
   return frozen(frames.ego.T_world_ego);
+}
+
+bool SensorMemory::TimedPose::operator<(const TimedPose& other) const {
+  return time_ns != other.time_ns ? time_ns < other.time_ns : **T < **other.T;
+}
+
+// True where it leaves out a pose: one beyond a jump, seen from the frame's own pose, or else from that nearest to the
+// reference time, of two the earlier.
+bool SensorMemory::leave_out_jumps(FrameSet& frames) {
+  poses_.clear();
+  for_each_pose(frames, [&](std::optional<Mat4>& T, std::int64_t time_ns) {
+    if (T) poses_.push_back({time_ns, &T});
+  });
+  if (poses_.empty()) return false;
+  std::sort(poses_.begin(), poses_.end());
+  const auto distance = [&](const TimedPose& pose) -> std::int64_t {
+    return pose.T == &frames.ego.T_world_ego ? -1 : distance_ns(pose.time_ns, frames.timestamp_ns);
+  };
+  const auto start = std::min_element(
+      poses_.begin(), poses_.end(), [&](const TimedPose& a, const TimedPose& b) { return distance(a) < distance(b); });
+  const auto jumps = [](const TimedPose& a, const TimedPose& b) {
+    return is_jump(**a.T, **b.T, seconds_between(a.time_ns, b.time_ns));
+  };
+  const auto after = std::adjacent_find(start, poses_.end(), jumps);
+  const auto before = std::adjacent_find(std::make_reverse_iterator(start + 1), poses_.rend(), jumps);
+  const auto reset = [](const TimedPose& pose) { pose.T->reset(); };
+  if (after != poses_.end()) std::for_each(after + 1, poses_.end(), reset);
+  if (before != poses_.rend()) std::for_each(before + 1, poses_.rend(), reset);
+  return after != poses_.end() || before != poses_.rend();
 }
 
 }  // namespace imkd

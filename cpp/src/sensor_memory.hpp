@@ -49,7 +49,8 @@ struct SensorRecord {
   }
 };
 
-// What a Detector remembers of its sensors, besides past maps. It allocates in set_rig only.
+// What a Detector remembers of its sensors, besides past maps. It allocates in set_rig, and for more poses than any
+// frame before had.
 class SensorMemory {
  public:
   void set_rig(const SensorRig& rig, double max_age);  // forgets the sensors; max_age: s
@@ -83,15 +84,22 @@ class SensorMemory {
     double travel = 0;                    // m, by the twists, since the pose is what it is
     std::optional<std::uint64_t> frozen;  // contents of the last one that was
   };
+  struct TimedPose {
+    std::int64_t time_ns;
+    std::optional<Mat4>* T;                        // of a frame
+    bool operator<(const TimedPose& other) const;  // any order of two at one time that does not depend on the sensors'
+  };
   void observe(Radar& radar, int index, const FrameSet& frames) const;
   void observe_pose(const FrameSet& frames);
   bool leave_out_frozen_poses(FrameSet& frames);
+  bool leave_out_jumps(FrameSet& frames);
 
   bool localised_ = false;    // a pose or twist was valid
   std::int64_t max_age_ = 0;  // ns
   std::vector<Camera> cameras_;
   std::vector<Radar> radars_;
   Localisation pose_;
+  std::vector<TimedPose> poses_;  // of this frame
 };
 
 }  // namespace imkd

@@ -25,13 +25,6 @@ void in_range(const std::string& where, T value, T low, T high) {
     bad(where, show(value) + " is out of range", "from " + show(low) + " to " + show(high));
 }
 
-template <class Enum>
-void check_known(const std::string& where, Enum value) {
-  if (!is_known(value))
-    bad(where, std::to_string(static_cast<int>(value)) + " is not a known value",
-        "use one of: " + enum_choices<Enum>());
-}
-
 void finite(const std::string& where, double value) {
   if (!std::isfinite(value)) bad(where, show(value) + " is not finite", "give a finite number");
 }
@@ -69,7 +62,7 @@ void check_radar(const RadarSpec& radar) {
   in_range("radar.features", static_cast<int>(radar.features.size()), 1, kMaxFeatures);
   for (std::size_t i = 0; i < radar.features.size(); ++i) {
     const std::string where = item("radar.features", i);
-    check_known(where + ".statistic", radar.features[i].statistic);
+    check_known(radar.features[i].statistic, Code::spec_bad_value, where + ".statistic");
     finite(where + ".offset", radar.features[i].offset);
     finite(where + ".scale", radar.features[i].scale);
     if (radar.features[i].scale == 0) bad(where + ".scale", "is 0", "give another number, or remove the feature");
@@ -231,7 +224,7 @@ void ModelSpec::check() const {
   rising("depth.min", depth.min, depth.max);
   if (!(depth.min > 0)) bad("depth.min", show(depth.min) + " is not above 0", "give a depth in m above 0");
   in_range("depth.bins", depth.bins, 1, 4096);
-  check_known("depth.spacing", depth.spacing);
+  check_known(depth.spacing, Code::spec_bad_value, "depth.spacing");
   in_range("context_channels", context_channels, 1, 8192);
   check_grid(grid, radar);
   for (int i = 0; i < 3; ++i) finite(item("ground_plane", i), legacy_plane[i]);

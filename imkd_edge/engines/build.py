@@ -145,7 +145,7 @@ class _Build:
         if self._options.precision == "float32":
             return part
         try:
-            from imkd_edge.engines.half import half_bytes
+            from imkd_edge.engines.float16 import half_bytes
         except ImportError as error:
             fix = "pip install onnx, or --precision float32, which is slower"
             raise Error(

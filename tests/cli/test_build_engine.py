@@ -23,7 +23,7 @@ from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
 from imkd_edge.engines.build import engine_folder
 from imkd_edge.engines.gpu import Gpu
-from imkd_edge.engines.half import to_half
+from imkd_edge.engines.float16 import to_half
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BuildOptions
@@ -236,7 +236,7 @@ def test_an_int8_part_keeps_its_integers_in_float16() -> None:
 def test_float16_without_onnx_is_refused_and_says_what_to_install(
     fake: FakeTensorRT, run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.delitem(sys.modules, "imkd_edge.engines.half")
+    monkeypatch.delitem(sys.modules, "imkd_edge.engines.float16")
     without_package(monkeypatch, "onnx")
     outcome = run("build-engine", random_bundle, "--out", tmp_path)
     assert (

@@ -19,7 +19,7 @@ from imkd_edge.bundle import PARTS, Bundle, golden_rig  # noqa: E402
 from imkd_edge.bundle.half import restore_float  # noqa: E402
 from imkd_edge.checks.selftest import replay  # noqa: E402
 from imkd_edge.engines import torch_graph  # noqa: E402
-from imkd_edge.engines.half import to_half  # noqa: E402
+from imkd_edge.engines.float16 import to_half  # noqa: E402
 from imkd_edge.engines.torch import TorchEngine  # noqa: E402
 from imkd_edge.errors import Error  # noqa: E402
 

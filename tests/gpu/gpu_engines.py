@@ -21,7 +21,7 @@ import imkd_edge.detector
 import imkd_edge.engines.torch as torch_engine
 from imkd_edge import Bundle, Detector
 from imkd_edge.bundle.golden import read_golden
-from imkd_edge.engines.half import half_bytes
+from imkd_edge.engines.float16 import half_bytes
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig

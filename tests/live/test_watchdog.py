@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from imkd_edge import Error, Watchdog
@@ -145,6 +146,21 @@ with imkd_edge.Watchdog(0.5, reports.append, clock) as dog:
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (run.returncode, run.stdout.split()) == (0, ["1", "True", "True"]), run.stderr
+
+
+@pytest.mark.parametrize("told", [0.5, "now", None, 2**63])
+def test_a_clock_that_returns_no_int_of_ns_is_named(told: object) -> None:
+    with pytest.raises(Error, match=r"returned .*, no int of ns.*Watchdog, clock") as error:
+        Watchdog(0.5, clock=lambda: told, timer=False)
+    assert error.value.code == "E0104" and repr(told) in str(error.value)
+
+
+def test_a_clock_may_return_an_integer_of_numpy() -> None:
+    clock = Clock()
+    with Watchdog(0.5, clock=lambda: np.int64(clock()), timer=False) as dog:
+        clock.now = 501
+        dog.poll()
+        assert dog.misses == 1
 
 
 @pytest.mark.parametrize("deadline", [0.0, -1.0, float("nan"), 1e9])

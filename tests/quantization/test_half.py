@@ -15,7 +15,7 @@ import pytest
 from imkd_edge import Detector
 from imkd_edge.bundle import PARTS
 from imkd_edge.calibration.solvers import Method
-from imkd_edge.engines.half import to_half
+from imkd_edge.engines.float16 import to_half
 from imkd_edge.quantization.calibrate import calibrate
 from imkd_edge.quantization.ptq import quantize_part
 from imkd_edge.quantization.qat import exact_session

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.engines import torch_graph
-from imkd_edge.engines.half import to_half
+from imkd_edge.engines.float16 import to_half
 from imkd_edge.errors import Error
 from imkd_edge.quantization.graph import Part
 from imkd_edge.quantization.insert import SMALLEST, insert, quantized_tensors, shared_scales, step

@@ -32,7 +32,7 @@ from imkd_edge.checks.cameras import export_with_cameras
 from imkd_edge.checks.selftest import check_golden, replay
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, engine_names, make_engine
 from imkd_edge.engines.build import PRECISIONS, build_engines
-from imkd_edge.engines.half import to_half
+from imkd_edge.engines.float16 import to_half
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.run import evaluate_bundle
 from imkd_edge.options import BuildOptions, EvalOptions, QuantizeOptions, RunOptions
