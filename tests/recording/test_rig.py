@@ -60,6 +60,11 @@ def test_a_lens_that_the_rig_does_not_know_is_refused(model: str, d: tuple) -> N
         lens("front", model, d)
 
 
+def test_coefficients_of_no_named_lens_ask_for_its_name() -> None:
+    with pytest.raises(Error, match=r"E0306.*'front' has 4 coefficients.*name their model.*equidistant"):
+        lens("front", "", (K1, K2, K3, K4))
+
+
 def info(**fields: Any) -> CalibrationMessage:
     K = np.array([[400.0, 0, 320], [0, 410, 240], [0, 0, 1]])
     P = np.array([[380.0, 0, 318, 0], [0, 381, 242, 0], [0, 0, 1, 0]])
@@ -105,6 +110,14 @@ def with_static(samples: list[Sample], change: Any) -> list[Any]:
             content = ros.tf(*(ros.transform(log_ns, *edge) for edge in edges))
         result.append((topic, content, log_ns))
     return result
+
+
+def test_a_mounting_without_a_rotation_is_refused(samples: list[Sample], tmp_path: Path) -> None:
+    stored = ros.messages(events(samples))
+    turned = next(content for topic, content, _ in stored if topic == "/tf_static").transforms[0].transform.rotation
+    turned.x = turned.y = turned.z = turned.w = 0.0
+    with pytest.raises(Error, match=r"E0306.*'cam_front_optical' in 'base_link' has no rotation"):
+        open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
 
 
 BODY_OPTICAL = np.eye(4)

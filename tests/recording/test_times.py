@@ -51,6 +51,38 @@ def test_frames_in_a_gap_of_the_odometry_are_counted(samples: list[Sample], tmp_
     assert 1 <= egos.count(None) < len(egos) and source.absent == {"pose": egos.count(None)}
 
 
+def without_rotation(stored: list[Any], until_ns: float) -> list[Any]:
+    """Odometry whose poses are zeros up to a time, their quaternions too."""
+    for topic, content, log_ns in stored:
+        if topic == "/odometry" and log_ns < until_ns:
+            pose = content.pose.pose
+            pose.position = type(pose.position)(x=0.0, y=0.0, z=0.0)
+            pose.orientation = type(pose.orientation)(x=0.0, y=0.0, z=0.0, w=0.0)
+    return stored
+
+
+def test_wheel_odometry_that_knows_no_poses_gives_its_twist(samples: list[Sample], tmp_path: Path) -> None:
+    stored = without_rotation(ros.messages(events(samples)), np.inf)
+    with pytest.warns(UserWarning, match=r"of (\d+) poses \1 have no rotation"):
+        source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    for name, sample in zip(source.names, samples, strict=True):
+        ego = source[name].ego
+        assert ego.T_world_ego is None
+        np.testing.assert_allclose(ego.twist, sample.ego.twist, atol=1e-5)
+
+
+def test_poses_from_before_the_odometry_knew_one_are_unknown(samples: list[Sample], tmp_path: Path) -> None:
+    known = samples[2].timestamp_ns
+    stored = without_rotation(ros.messages(events(samples)), known)
+    with pytest.warns(UserWarning, match="have no rotation"):
+        source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    for name, sample in list(zip(source.names, samples, strict=True))[2:]:
+        np.testing.assert_allclose(source[name].ego.T_world_ego, sample.ego.T_world_ego, atol=1e-6)
+    first = source[source.names[0]].ego
+    assert first.T_world_ego is None
+    np.testing.assert_allclose(first.twist, samples[0].ego.twist, atol=1e-5)
+
+
 def test_images_within_the_tolerance_belong_to_a_frame(samples: list[Sample], tmp_path: Path) -> None:
     stored = []
     for topic, content, log_ns in ros.messages(events(samples)):
@@ -204,6 +236,6 @@ def test_the_twist_of_another_frame_becomes_the_vehicles() -> None:
     T_child_ego[:3, 3] = (2.0, 0, 0)
     poses = Poses([0, 100_000_000], np.zeros((2, 3)), np.tile([1.0, 0, 0, 0], (2, 1)))
     twists = np.tile([5.0, 0, 0, 0, 0, 0.5], (2, 1))
-    twist = Odometry(poses, twists, T_child_ego).twist(50_000_000)
+    twist = Odometry(poses, poses.times, twists, T_child_ego).twist(50_000_000)
     # at (2, 0, 0): (5, 1, 0) in the child's axes; the ego's x axis is the child's y axis
     np.testing.assert_allclose(twist, [1.0, -5.0, 0.5], atol=1e-12)

@@ -75,8 +75,12 @@ def lens(name: str, model: str, D: tuple[float, ...]) -> tuple[str, tuple[float,
         return ("fisheye", (0.0,) * 4) if known[0] == "fisheye" else ("none", ())
     kind, count = known
     if any(D[count:]):
-        what = f"the camera {name!r} has {len(D)} coefficients, of which {model!r} knows {count}"
-        fix = "recalibrate it without the thin prism, or give a rig: --option rig=rig.json"
+        what = f"the camera {name!r} has {len(D)} coefficients, of which the distortion model {model!r} knows {count}"
+        fix = (
+            "recalibrate it without the thin prism"
+            if count
+            else f"name their model, one of {', '.join(filter(None, MODELS))}"
+        ) + ", or give a rig: --option rig=rig.json"
         raise Error(Code.source_bad_calibration, what, "camera_info", fix)
     return kind, (*D[:count], *[0.0] * (count - len(D)))
 

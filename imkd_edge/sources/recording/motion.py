@@ -33,9 +33,9 @@ def motion_of(index: Index, topic_map: TopicMap, path: Path, segment: int = 0) -
     rows = np.flatnonzero(np.frombuffer(log.segments, np.uint16) == segment)
     if not len(rows):
         return None
-    _, first = np.unique(np.frombuffer(log.poses.times, np.int64)[rows], return_index=True)
+    times, first = np.unique(np.frombuffer(log.poses.times, np.int64)[rows], return_index=True)
     twists = np.frombuffer(log.twists, np.float64).reshape(-1, 6)[rows][first]
     child = log.child or ego
     where = f"{path}, odometry {name!r}"
     T_ego_child = np.eye(4) if child == ego else index.tree.fixed(ego, child, where)[0]
-    return Odometry(log.poses.poses(rows), twists, inverse(T_ego_child))
+    return Odometry(log.poses.poses(rows), times, twists, inverse(T_ego_child))

@@ -55,11 +55,13 @@ class Poses:
         return transform_of(translation, slerp(self.quaternions[i], self.quaternions[i + 1], share))
 
     def first(self) -> np.ndarray:
-        """(4, 4) the first pose."""
+        """(4, 4) the first pose, of at least one."""
         return transform_of(self.translations[0], self.quaternions[0])
 
     def moves(self) -> bool:
         """Whether the pose changes by more than 1 cm or half a degree."""
+        if not len(self):
+            return False
         offset, least = _MOVED
         apart = np.linalg.norm(self.translations - self.translations[0], axis=1)
         return bool((apart > offset).any() or (np.abs(self.quaternions @ self.quaternions[0]) < least).any())
@@ -106,13 +108,17 @@ class PoseLog:
         self.times.append(stamp_ns)
         self.values.extend(values)
 
-    def poses(self, rows: np.ndarray | None = None) -> Poses:
-        """All of them, or those of `rows`."""
+    def usable(self) -> np.ndarray:
+        """(N,) whether a pose is finite and has a rotation: a driver that knows none sends a quaternion of zeros."""
         values = np.frombuffer(self.values, np.float64).reshape(-1, 7)
-        times = np.frombuffer(self.times, np.int64)
-        if rows is not None:
-            times, values = times[rows], values[rows]
-        return Poses(times, values[:, :3], values[:, 3:])
+        return np.isfinite(values).all(1) & (np.abs(values[:, 3:]).max(1, initial=0.0) > 1e-6)
+
+    def poses(self, rows: np.ndarray | None = None) -> Poses:
+        """The usable ones, of all or of `rows`."""
+        rows = np.arange(len(self.times)) if rows is None else rows
+        rows = rows[self.usable()[rows]]
+        values = np.frombuffer(self.values, np.float64).reshape(-1, 7)[rows]
+        return Poses(np.frombuffer(self.times, np.int64)[rows], values[:, :3], values[:, 3:])
 
 
 @dataclass
@@ -148,7 +154,7 @@ class FrameTree:
     def fixed(self, target: str, source: str, where: str) -> tuple[np.ndarray, list[str]]:
         """T_target_source of two frames of the vehicle by the first pose of every edge, and the edges that move.
 
-        Raises: Error source_bad_calibration where no chain of transforms joins them.
+        Raises: Error source_bad_calibration where no chain of usable transforms joins them.
         """
         up, down = self.chain(source), self.chain(target)
         common = next((frame for frame in up if frame in down), None)
@@ -163,6 +169,12 @@ class FrameTree:
             T = np.eye(4)
             for frame in frames[: frames.index(common)]:
                 poses = self.edges[frame].poses()
+                if not len(poses):
+                    what = (
+                        f"the transform of {frame!r} in {self.edges[frame].parent!r} has no rotation, or is not finite"
+                    )
+                    fix = "give its quaternion the length 1 (no rotation: w = 1), or write the mounting into the topic map"
+                    raise Error(Code.source_bad_calibration, what, where, fix)
                 if poses.moves():
                     moving.append(frame)
                 T = poses.first() @ T
@@ -178,7 +190,7 @@ class FrameTree:
         last = frames.index(world) if world else len(frames) - 1
         edges = [self.edges[frame].poses() for frame in frames[:last]]
         moving = [i for i, poses in enumerate(edges) if poses.moves()]
-        if not moving:
+        if not moving or not all(map(len, edges)):
             return None
         return Chain(edges if world else edges[: moving[0] + 1])
 
@@ -205,12 +217,13 @@ class Odometry:
 
     Args:
         poses: of the messages' child frame.
-        twists: (N, 6) of the same messages, m/s and rad/s in the child frame; NaN where unknown.
+        times: (N,) int64 ns of the twists, increasing.
+        twists: (N, 6) m/s and rad/s in the child frame; NaN where unknown.
         T_child_ego: (4, 4) the vehicle's frame in the child frame.
     """
 
-    def __init__(self, poses: Poses, twists: np.ndarray, T_child_ego: np.ndarray):
-        self.poses, self.twists, self._T = poses, twists, T_child_ego
+    def __init__(self, poses: Poses, times: np.ndarray, twists: np.ndarray, T_child_ego: np.ndarray):
+        self.poses, self.times, self.twists, self._T = poses, times, twists, T_child_ego
 
     def at(self, time_ns: int) -> np.ndarray | None:
         """(4, 4) T_world_ego at a time; None in a gap and beyond the ends."""
@@ -219,7 +232,7 @@ class Odometry:
 
     def twist(self, time_ns: int) -> np.ndarray | None:
         """(3,) vx, vy m/s and yaw rate rad/s in the ego frame at a time."""
-        bracket = bracket_of(self.poses.times, time_ns)
+        bracket = bracket_of(self.times, time_ns)
         if bracket is None:
             return None
         i, share = bracket

@@ -120,6 +120,11 @@ def _warn_of_damage(path: Path, index: Index) -> None:
     if index.unstamped:
         text = f"{index.unstamped} messages have no time in their header: the time of recording holds"
         warnings.warn(f"{path}: {text}", stacklevel=3)
+    for topic, log in index.odometry.items():
+        usable = log.poses.usable()
+        if not usable.all():
+            text = f"of {len(usable)} poses {np.sum(~usable)} have no rotation or a number that is not finite"
+            warnings.warn(f"{path}, {topic}: {text}: they count as unknown", stacklevel=3)
 
 
 @dataclass(frozen=True)

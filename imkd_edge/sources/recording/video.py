@@ -249,7 +249,8 @@ class _Ego:
             twists = np.zeros((count, 6))
             twists[:, [0, 1, 5]] = values
         try:
-            self._odometry = Odometry(Poses(self.times.tolist(), poses[:, :3], poses[:, 3:]), twists, np.eye(4))
+            known = Poses(self.times.tolist(), poses[:, :3], poses[:, 3:])
+            self._odometry = Odometry(known, known.times, twists, np.eye(4))
         except ValueError as fault:
             raise Error(Code.source_bad_value, str(fault), str(path), "correct the row") from None
 
