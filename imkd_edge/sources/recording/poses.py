@@ -170,10 +170,8 @@ class FrameTree:
             for frame in frames[: frames.index(common)]:
                 poses = self.edges[frame].poses()
                 if not len(poses):
-                    what = (
-                        f"the transform of {frame!r} in {self.edges[frame].parent!r} has no rotation, or is not finite"
-                    )
-                    fix = "give its quaternion the length 1 (no rotation: w = 1), or write the mounting into the topic map"
+                    what = f"the transform of {frame!r} in {self.edges[frame].parent!r} has no rotation"
+                    fix = "publish a quaternion of length 1, or write the mounting into the topic map"
                     raise Error(Code.source_bad_calibration, what, where, fix)
                 if poses.moves():
                     moving.append(frame)
