@@ -25,8 +25,10 @@ def mounted(degrees: float, velocity: str = "raw") -> RadarCalibration:
     return RadarCalibration(name="corner", T_ego_radar=T, velocity=velocity, period=0.0)
 
 
-def sweep(mounting: np.ndarray, random: np.random.Generator, over_ground: np.ndarray | float = 0.0) -> np.ndarray:
-    """(POINTS, 5) returns of a radar with that rotation, on a vehicle that drives ahead at SPEED."""
+def sweep(
+    mounting: np.ndarray, random: np.random.Generator, over_ground: np.ndarray | float = 0.0, speed: float = SPEED
+) -> np.ndarray:
+    """(POINTS, 5) returns of a radar with that rotation, on a vehicle that drives ahead."""
     azimuth, distance = random.uniform(-65, 65, POINTS), random.uniform(3, 50, POINTS)
     azimuth[:WALL] = random.uniform(-62, -50, WALL)
     azimuth = np.radians(azimuth)
@@ -34,14 +36,14 @@ def sweep(mounting: np.ndarray, random: np.random.Generator, over_ground: np.nda
     points[:, :2] = np.column_stack([np.cos(azimuth), np.sin(azimuth)]) * distance[:, None]
     along = (points[:, :3] / distance[:, None]) @ mounting[0]
     points[:, 3] = random.normal(5, 8, POINTS)
-    points[:, 4] = over_ground - along * SPEED + random.normal(0, 0.05, POINTS)
+    points[:, 4] = over_ground - along * speed + random.normal(0, 0.05, POINTS)
     return points
 
 
-def findings_of(radar: RadarCalibration, sweeps: list[np.ndarray]) -> list[Finding]:
+def findings_of(radar: RadarCalibration, sweeps: list[np.ndarray], speed: float = SPEED) -> list[Finding]:
     returns = EgoReturns()
     for points in sweeps:
-        returns.add(points, radar, np.array([SPEED, 0.0, 0.0]))
+        returns.add(points, radar, np.array([speed, 0.0, 0.0]))
     return list(judge(radar.name, radar, returns, returns.fit(radar)))
 
 
@@ -72,6 +74,25 @@ def test_what_most_returns_show_names_the_kind() -> None:
         points[:, 4] = 0.01
     (finding,) = findings_of(mounted(-35), compensated)
     assert '"compensated"' in finding.fix and finding.code == "E0306"
+
+
+@pytest.mark.parametrize("speed", [1.2, 2.6])
+def test_kind_and_sign_are_told_of_a_delivery_robot_too(speed: float) -> None:
+    random, radar = np.random.default_rng(1), mounted(180)
+    raw = [sweep(about_z(180), random, speed=speed) for _ in range(SWEEPS)]
+    assert findings_of(radar, raw, speed) == []
+    (finding,) = findings_of(radar, [points * [1, 1, 1, 1, -1] for points in raw], speed)
+    assert finding.code == "E0306" and "sign is reversed" in finding.fix
+    (finding,) = findings_of(mounted(180, "compensated"), raw, speed)
+    assert finding.code == "E0306" and '"raw"' in finding.fix
+    standing_still = [points * [1, 1, 1, 1, 0] for points in raw]
+    (finding,) = findings_of(radar, standing_still, speed)
+    assert finding.code == "E0306" and '"compensated"' in finding.fix
+
+
+def test_a_vehicle_that_hardly_moves_tells_nothing() -> None:
+    random = np.random.default_rng(1)
+    assert findings_of(mounted(0), [sweep(about_z(0), random, speed=-0.5) for _ in range(SWEEPS)], 0.5) == []
 
 
 SWAPPED = [0, 1, 2, 4, 3]

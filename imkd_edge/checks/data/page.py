@@ -25,7 +25,8 @@ NOTES = {  # title of a table -> what its columns mean
     "Classes": "size: medians of length, width, height; 99 % are within that distance and below that speed",
     "Sensors": "offset: from the frame's time, median (least to most); useful: share of a camera's pixels that look at "
     "the ground or at objects on it, within 51.2 m",
-    "Radars": "medians (1 % to 99 %); ego speed: that of the static returns over that of the poses, × 1 where they fit",
+    "Radars": "medians (1 % to 99 %); ego speed: that of the static returns over that of the poses, × 1 where they "
+    "fit, unknown below 1 m/s or of too few returns",
     "Ground plane": "the rig's, beside that of LiDAR or radar returns of the ground where they have heights",
 }
 INTRODUCTION = (

@@ -17,8 +17,9 @@ from imkd_edge.sources.recording.poses import Odometry
 from imkd_edge.sources.recording.radar import fields_of, radar_points
 from imkd_edge.sources.recording.topic_map import RadarTopic, TopicMap
 
-SLOWEST = 2.0  # m/s of the vehicle, below which velocities tell nothing
-NEAR = 0.5  # m/s from what a hypothesis expects, within which a return supports it
+SLOWEST = 1.0  # m/s of the vehicle, below which velocities tell nothing
+NEAR = 0.5  # m/s from what a hypothesis expects, within which a return supports it; below USUAL in proportion less
+USUAL = 2.0  # m/s of the vehicle
 _SWEEPS = 20  # that are looked at, evenly spaced
 _LEAST, _LEAD = 0.3, 2.0  # share of the returns and lead over the next hypothesis that decide
 
@@ -72,7 +73,7 @@ def weigh(
         except Exception:  # a damaged message: another one is an example as well
             continue
         speeds.append(float(np.hypot(*twist[:2])))
-        residuals.append(_residuals(points[np.isfinite(points).all(1)], twist, T))
+        residuals.append(_residuals(points[np.isfinite(points).all(1)], twist, T) * max(1.0, USUAL / speeds[-1]))
     if not residuals or not sum(map(len, residuals)):
         return None
     near = np.concatenate(residuals) < NEAR

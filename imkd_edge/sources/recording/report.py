@@ -7,7 +7,7 @@ from typing import Any
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.recording.container import Container
-from imkd_edge.sources.recording.evidence import Evidence, refine, weigh
+from imkd_edge.sources.recording.evidence import SLOWEST, Evidence, refine, weigh
 from imkd_edge.sources.recording.guess import guess_map
 from imkd_edge.sources.recording.index import Decoder, Index, Indexer, Topic
 from imkd_edge.sources.recording.messages import CalibrationMessage, CloudMessage, ImageMessage
@@ -83,7 +83,7 @@ def _example(index: Index, radar: RadarTopic, evidence: Evidence | None) -> dict
     message = index.topics[radar.topic].example
     fields = {"velocity": radar.velocity_field, "intensity": radar.intensity_field}
     points = examples(message.points, fields) if isinstance(message, CloudMessage) else []
-    unknown = "the vehicle's twist is unknown or below 2 m/s: nothing tells the kind of velocity"
+    unknown = f"the vehicle's twist is unknown or below {SLOWEST:g} m/s: nothing tells the kind of velocity"
     return {"points": points, "evidence": unknown if evidence is None else str(evidence)}
 
 
