@@ -23,7 +23,7 @@ from imkd_edge.sources.folder.format import FRAMES, PART
 from imkd_edge.sources.select import OPTIONAL, select, source_name
 
 DEFAULTS = ConvertOptions()
-ORIGIN = "convert.json"  # file of the folder: from which kind of source, with which options of its reader
+ORIGIN = "convert.json"  # file of the folder: from which source, with which options of its reader
 
 
 def convert(
@@ -53,7 +53,7 @@ def convert(
     """
     selection = select(source, options.split, span=options.frames, options=source_options, read=OPTIONAL)
     reader, names = selection.source, selection.names[: options.limit]
-    folder, origin = Path(folder), _origin(reader, source_options or {})
+    folder, origin = Path(folder), _origin(reader, source, source_options or {})
     _check_origin(folder, origin)
     new = [] if _is_complete(folder, names) else _write(reader, names, folder, describe(reader, source), origin, track)
     written = FolderSource(folder)
@@ -84,19 +84,22 @@ def _interval(reader: Source) -> float | None:
     return round(float(np.median(gaps)), 6) if gaps else None
 
 
-def _origin(reader: Source, options: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(reader: Source, source: str | Source, options: Mapping[str, Any]) -> dict[str, Any]:
     """What ORIGIN holds; an option that JSON does not know is its text, or the name of its type."""
+    moment = getattr(reader, "moment", None)
+    begins = moment(reader.names[0])[1] if moment is not None and reader.names else None
 
     def known(value: Any) -> str:
         return str(value) if isinstance(value, PurePath) else type(value).__name__
 
-    text = json.dumps({"source": reader.kind, "options": dict(options)}, default=known)
+    named = {"source": reader.kind, "name": Path(source_name(source)).name, "begins_ns": begins}
+    text = json.dumps({**named, "options": dict(options)}, default=known)
     result: dict[str, Any] = json.loads(text)
     return result
 
 
 def _check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Raises Error write_failed where the folder was written of another kind of source, or with other options."""
+    """Raises Error write_failed where the folder was written of another source, or with other options."""
     path = folder / ORIGIN
     if is_absent(path):
         return
@@ -105,6 +108,10 @@ def _check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
     if kind != origin["source"] or not isinstance(options, dict):
         what = f"it is a drive folder of another recording ({kind or path.name + ' names none'})"
         raise Error(Code.write_failed, what, str(folder), "name a new folder")
+    for key in ("name", "begins_ns"):
+        if written.get(key, origin[key]) != origin[key]:
+            what = f"it is a drive folder of another recording ({key} {written[key]}, and this is {origin[key]})"
+            raise Error(Code.write_failed, what, str(folder), "name a new folder")
     if options != origin["options"]:
         what = f"it was written with {_shown(options)}, and this is {_shown(origin['options'])}"
         raise Error(Code.write_failed, what, str(folder), "give the same --option, or name a new folder")

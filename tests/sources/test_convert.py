@@ -150,6 +150,21 @@ def test_an_unfinished_folder_of_another_source_is_refused(tmp_path: Path) -> No
         convert(write_kitti(tmp_path / "kitti").as_posix(), tmp_path / "drive")
 
 
+def test_a_recording_with_as_many_frames_is_not_taken_for_the_one_that_is_there(tmp_path: Path) -> None:
+    """Frames of recordings are numbers: those of two drives have the same names."""
+    drives = [Broken(), Broken()]
+    for number, drive in enumerate(drives):
+        drive.mended, drive.classes, drive.path = True, drive.source.classes, f"{number}/drive.mcap"
+    drives[0].moment = drives[0].source.moment
+    drives[1].moment = lambda name: ("s000", drives[0].moment(name)[1] + 86_400_000_000_000)
+    convert(drives[0], tmp_path / "drive")
+    with pytest.raises(Error, match=r"E0702.*another recording \(begins_ns"):
+        convert(drives[1], tmp_path / "drive")
+    drives[0].path = "renamed.mcap"
+    with pytest.raises(Error, match=r"E0702.*another recording \(name drive.mcap, and this is renamed.mcap"):
+        convert(drives[0], tmp_path / "drive")
+
+
 @pytest.mark.parametrize("complete", [False, True])
 def test_other_options_of_the_reader_are_not_mixed_in(tmp_path: Path, complete: bool) -> None:
     """One scan and five have the same frames: nothing else tells the two drives apart."""
