@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "convert",
         epilog=examples(
-            "imkd-edge convert recordings/astyx --to drives/astyx",
+            "imkd-edge convert monday.mcap tuesday.mcap --to drives/yard",
             "imkd-edge convert synth --to drives/synth --option scenes=4 --option lidar=true --json",
         ),
     )(convert)
@@ -55,16 +55,23 @@ def register(app: typer.Typer) -> None:
 
 @verb
 def convert(
-    source: SourceName,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Drive folders, MCAP files or ROS 2 bags, folders of videos, of Astyx, nuScenes, TruckScenes, "
+            "View-of-Delft or KITTI, or synth[:SEED]; several become one folder, with a scene or more each.",
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="The drive folder to write; of an interrupted run it is continued.")],
     options: ConvertOptions,
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
-    """Write any source as a drive folder, the documented format for one's own recordings."""
+    """Write any source, or several as one, as a drive folder, the documented format for one's own recordings."""
     from imkd_edge.sources.convert import convert as write
 
-    result = write(source, to, options, source_options=parse_options(option), track=bar("convert"))
+    result = write(sources, to, options, source_options=parse_options(option), track=bar("convert"))
     if json:
         print_json(result)
     else:

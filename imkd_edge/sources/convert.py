@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from imkd_edge.sources.base import Source
 from imkd_edge.sources.files import read_json
 from imkd_edge.sources.folder import FolderSource, FolderWriter
 from imkd_edge.sources.folder.format import FRAMES, PART
+from imkd_edge.sources.joined import JoinedSource, without_images
 from imkd_edge.sources.select import OPTIONAL, select, source_name
 
 DEFAULTS = ConvertOptions()
@@ -27,7 +27,7 @@ ORIGIN = "convert.json"  # file of the folder: from which source, with which opt
 
 
 def convert(
-    source: str | Source,
+    source: str | Source | Sequence[str],
     folder: str | Path,
     options: ConvertOptions = DEFAULTS,
     *,
@@ -40,7 +40,7 @@ def convert(
     copied as they are, other images are stored as PNG, points as float32.
 
     Args:
-        source: a Source, or the name of one.
+        source: a Source, or the name of one, or the names of several, which become one folder (JoinedSource).
         folder: new, or of an interrupted call; it opens as a source when it is complete.
         options: which frames.
         source_options: of the source's reader.
@@ -51,7 +51,11 @@ def convert(
         Error: write_failed, also where the folder holds something else or was written with other options of the
             reader; those of the source.
     """
-    selection = select(source, options.split, span=options.frames, options=source_options, read=OPTIONAL)
+    if not isinstance(source, str) and isinstance(source, Sequence):
+        opened = [(name, select(name, options=source_options, read=OPTIONAL).source) for name in source]
+        source = opened[0][0] if len(opened) == 1 else JoinedSource(opened)
+    given = source_options if isinstance(source, str) else None
+    selection = select(source, options.split, span=options.frames, options=given, read=OPTIONAL)
     reader, names = selection.source, selection.names[: options.limit]
     folder, origin = Path(folder), _origin(reader, source, source_options or {})
     _check_origin(folder, origin)
@@ -152,8 +156,7 @@ def _write(
     image_files = getattr(reader, "image_files", None)
     instances = getattr(reader, "instances", None)
     if image_files is not None:
-        reader = copy.copy(reader)
-        reader.images = False  # type: ignore[attr-defined]  # they are copied, not decoded
+        reader = without_images(reader)  # they are copied, not decoded
     with FolderWriter(folder, dataset) as writer:
         _write_origin(folder, origin)
         before = list(writer.names)

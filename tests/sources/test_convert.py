@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,51 @@ def test_other_options_of_the_reader_are_not_mixed_in(tmp_path: Path, complete: 
     assert before == sorted((path, path.read_bytes()) for path in drive.rglob("*") if path.is_file())
     assert convert(vod, drive, source_options={"scans": 1})["new"] == (0 if complete else len(lines) - 2)
     assert problems(drive) == [] and json.loads((drive / "convert.json").read_text())["options"] == {"scans": 1}
+
+
+# ---- several as one ----
+def test_several_drives_become_one_folder(tmp_path: Path) -> None:
+    for seed in (3, 4):
+        convert(f"synth:{seed}", tmp_path / str(seed) / "yard", source_options={**SYNTH, "lidar": False})
+    parts = [tmp_path / str(seed) / "yard" for seed in (3, 4)]
+    result = convert([str(part) for part in parts], tmp_path / "both")
+    both = open_source(tmp_path / "both")
+    assert problems(tmp_path / "both") == [] and result["frames"] == result["new"] == len(both.names) == 4
+    assert sorted(both.scenes) == ["0-yard", "1-yard"] and both.splits == {"train": both.names}
+    for name in both.names:
+        number, inner = int(name[0]), name.removeprefix(f"{name[0]}-yard-")
+        part = open_source(parts[number])
+        check_same(replace(part[inner], name=name, scene=f"{number}-yard"), both[name])
+        assert {path.suffix for path in both.image_files(name).values()} == {".png"}
+        assert both.instances(name) == part.instances(inner)
+
+
+def test_the_recordings_of_two_days_become_one_folder(tmp_path: Path) -> None:
+    """Their frames are numbers, the same ones; each has a topic map beside it, or none."""
+    from recording import ros
+    from recording.scenes import events, synth
+
+    days = {day: list(synth(frames=2, seed=seed)) for day, seed in (("monday", 1), ("tuesday", 2))}
+    files = [ros.write_mcap(tmp_path / f"{day}.mcap", ros.messages(events(days[day]))) for day in days]
+    with pytest.warns(UserWarning, match="no topic map"):
+        convert([str(file) for file in files], tmp_path / "both")
+    both = open_source(tmp_path / "both")
+    assert both.names == ["monday-000000", "monday-000001", "tuesday-000000", "tuesday-000001"]
+    assert sorted(both.scenes) == list(days)
+    expected = [sample for samples in days.values() for sample in samples]
+    for name, sample in zip(both.names, expected, strict=True):
+        for camera, image in sample.frames.items():
+            np.testing.assert_array_equal(both[name].frames[camera.lower()], image)
+
+
+def test_drives_with_intensities_of_two_units_are_not_one_folder(tmp_path: Path) -> None:
+    convert("synth", tmp_path / "a", source_options=SYNTH)
+    convert("synth", tmp_path / "b", source_options=SYNTH)
+    dataset = json.loads((tmp_path / "b" / "dataset.json").read_text())
+    (tmp_path / "b" / "dataset.json").write_text(json.dumps({**dataset, "intensity": "snr_db"}))
+    with pytest.raises(Error, match=r"E0311.*intensity 'rcs_dbsm' \(a\) and 'snr_db' \(b\)"):
+        convert([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
 
 
 def test_a_split_and_a_limit_select(tmp_path: Path) -> None:
