@@ -219,7 +219,9 @@ def bench(
     options: BenchOptions,
     run: RunOptions,
     bundle: BundleName = "tiny",
-    source: Annotated[str, typer.Option(help="Its first frames are loaded beforehand and repeated.")] = "synth",
+    source: Annotated[
+        str, typer.Option("--data", "--source", help="Its first frames are loaded beforehand and repeated.")
+    ] = "synth",
     option: SourceOptions = None,
     max_p99: Annotated[
         float | None,

@@ -210,6 +210,7 @@ def test_rig_with_other_cameras_is_refused(run, tmp_path: Path) -> None:
     bundle = write_random_bundle(tmp_path / "one.imkd", random_spec(cameras=1))
     outcome = run("infer", "synth", "--frame", "0", "--bundle", bundle)
     assert outcome.code == 2 and outcome.stderr.startswith("error[E0218]")
+    assert "recordings of the model's rig (--data), or make a bundle" in outcome.stderr
 
 
 def test_picture_has_the_segmentation_and_with_debug_the_gates(run, tmp_path: Path) -> None:

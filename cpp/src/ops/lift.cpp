@@ -123,10 +123,12 @@ void image_rays(const ImageSpec& spec, const CameraCalibration& camera, const Im
 void check_cameras(const ModelSpec& spec, const SensorRig& rig) {
   const std::string count = std::to_string(rig.cameras.size());
   if (static_cast<int>(rig.cameras.size()) <= spec.cameras) return;
-  throw Error(Code::rig_mismatch, "the rig has " + count + " cameras, the model has " + std::to_string(spec.cameras),
-              "rig.cameras",
-              "make a bundle for as many, the weights are shared by all cameras: imkd-edge export BUNDLE --cameras " +
-                  count + " --out NEW.imkd");
+  throw Error(
+      Code::rig_mismatch, "the rig has " + count + " cameras, the model has " + std::to_string(spec.cameras),
+      "rig.cameras",
+      "name recordings of the model's rig (--data), or make a bundle for as many, the weights are shared by all "
+      "cameras: imkd-edge export BUNDLE --cameras " +
+          count + " --out NEW.imkd");
 }
 
 LiftTable lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageCrop* crops) {
