@@ -27,7 +27,7 @@ ORIGIN = "convert.json"  # file of the folder: from which source, with which opt
 
 
 def convert(
-    source: str | Source | Sequence[str],
+    source: str | Path | Source | Sequence[str | Path],
     folder: str | Path,
     options: ConvertOptions = DEFAULTS,
     *,
@@ -52,9 +52,9 @@ def convert(
             reader; those of the source.
     """
     if not isinstance(source, str) and isinstance(source, Sequence):
-        opened = [(name, select(name, options=source_options, read=OPTIONAL).source) for name in source]
+        opened = [(str(name), select(name, options=source_options, read=OPTIONAL).source) for name in source]
         source = opened[0][0] if len(opened) == 1 else JoinedSource(opened)
-    given = source_options if isinstance(source, str) else None
+    given = source_options if isinstance(source, (str, Path)) else None
     selection = select(source, options.split, span=options.frames, options=given, read=OPTIONAL)
     reader, names = selection.source, selection.names[: options.limit]
     folder, origin = Path(folder), _origin(reader, source, source_options or {})
@@ -66,7 +66,7 @@ def convert(
     return {"folder": str(folder), "source": reader.kind, **counts}
 
 
-def describe(reader: Source, source: str | Source = "") -> dict[str, Any]:
+def describe(reader: Source, source: str | Path | Source = "") -> dict[str, Any]:
     """What is known about a source, as keys of dataset.json."""
     keys = {key: getattr(reader, key, None) for key in ("licence", "intensity", "traffic")}
     name = Path(source_name(source)).name if source else reader.kind
@@ -88,7 +88,7 @@ def _interval(reader: Source) -> float | None:
     return round(float(np.median(gaps)), 6) if gaps else None
 
 
-def _origin(reader: Source, source: str | Source, options: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(reader: Source, source: str | Path | Source, options: Mapping[str, Any]) -> dict[str, Any]:
     """What ORIGIN holds; an option that JSON does not know is its text, or the name of its type."""
     moment = getattr(reader, "moment", None)
     begins = moment(reader.names[0])[1] if moment is not None and reader.names else None

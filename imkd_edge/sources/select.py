@@ -37,7 +37,7 @@ class Selection:
 
 
 def select(
-    source: str | Source,
+    source: str | Path | Source,
     split: str | None = None,
     names: Sequence[str] = (),
     span: str | None = None,
@@ -47,7 +47,7 @@ def select(
     """Opens a source and selects frames of it. Of a folder, labels and LiDAR are read only where wanted.
 
     Args:
-        source: a Source, or the name of one: folder of a recording, "synth" or "synth:SEED".
+        source: a Source, or the name of one: path of a recording or its folder, "synth" or "synth:SEED".
         split: name of one of the source's splits, or "all".
         names: frames by name, or by number where the names are numbers with leading zeros.
         span: "FIRST-LAST", or a text file with one name per line.
@@ -61,6 +61,7 @@ def select(
     if names and span:
         what = "each of them selects the frames alone"
         raise Error(Code.spec_bad_value, what, "--frame, --frames", "leave one of them out")
+    source = str(source) if isinstance(source, Path) else source
     takes = isinstance(source, str) and not is_synth(source)
     reader = open_with(source, options or {}, {name: name in read for name in OPTIONAL} if takes else {})
     source = source_name(source)
@@ -74,9 +75,9 @@ def select(
     return Selection(reader, selected)
 
 
-def source_name(source: str | Source) -> str:
+def source_name(source: str | Path | Source) -> str:
     """What a message calls a source."""
-    return source if isinstance(source, str) else str(getattr(source, "path", source.kind))
+    return str(source) if isinstance(source, (str, Path)) else str(getattr(source, "path", source.kind))
 
 
 def open_with(source: str | Source, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Source:

@@ -11,6 +11,7 @@ import pytest
 from recording import ros
 from recording.scenes import events, synth
 
+from imkd_edge.checks.data import check
 from imkd_edge.errors import Error
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources import Sample, open_source
@@ -175,6 +176,21 @@ def test_a_cloud_with_unknown_fields_is_a_doubt_that_names_them(tmp_path: Path) 
     assert topic["use"] == "not used" and "speed_kmh" in topic["content"]
     (doubt,) = [doubt for doubt in content["doubts"] if "/radar_front/detections" in doubt]
     assert "velocity_field" in doubt and "intensity_field" not in doubt and "speed_kmh" in doubt
+
+
+def test_a_radar_whose_velocity_has_an_unknown_name_is_not_taken_for_a_lidar(tmp_path: Path) -> None:
+    fields = np.dtype([(name, "<f4") for name in ("x", "y", "z", "rcs", "vel_r")])
+    stored = [
+        (topic, ros.cloud(log, content.header.frame_id, np.ones(4, fields)), log) if "detections" in topic else
+        (topic, content, log)
+        for topic, content, log in ros.messages(events(list(synth(frames=2))))
+    ]  # fmt: skip
+    path = ros.write_mcap(tmp_path / "drive.mcap", stored)
+    content = inspect_recording(path, tmp_path / "guess.toml")
+    assert {row["use"] for row in content["topics"] if "detections" in row["topic"]} == {"not used"}
+    assert "lidar =" not in content["map"] and len(content["doubts"]) == 2
+    report = check(path)
+    assert "no rig has a radar" in [finding.what for finding in report.findings]
 
 
 def test_inspect_reads_the_map_beside_the_recording(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_the_recordings_of_two_days_become_one_folder(tmp_path: Path) -> None:
     days = {day: list(synth(frames=2, seed=seed)) for day, seed in (("monday", 1), ("tuesday", 2))}
     files = [ros.write_mcap(tmp_path / f"{day}.mcap", ros.messages(events(days[day]))) for day in days]
     with pytest.warns(UserWarning, match="no topic map"):
-        convert([str(file) for file in files], tmp_path / "both")
+        convert(files, tmp_path / "both")
     both = open_source(tmp_path / "both")
     assert both.names == ["monday-000000", "monday-000001", "tuesday-000000", "tuesday-000001"]
     assert sorted(both.scenes) == list(days)

@@ -124,7 +124,7 @@ class Survey:
 
 
 def survey(
-    source: str | Source,
+    source: str | Path | Source,
     limit: int = LIMIT,
     options: Mapping[str, Any] | None = None,
     track: Track | None = None,
@@ -143,6 +143,7 @@ def survey(
             frame.
     """
     result = Survey(source_name(source))
+    source = str(source) if isinstance(source, Path) else source
     folder = Path(source) if isinstance(source, str) and not is_synth(source) and _is_folder(source) else None
     if folder is None and isinstance(source, FolderSource):
         folder = source.path

@@ -27,6 +27,9 @@ def judge(moments: Moments, rigs: Sequence[SensorRig]) -> Findings:
     for name in (*_common_sensors(rigs), LIDAR):
         fix = "fine where it was off; else copy its missing files, or look at its times in the recording"
         yield from _judge_part(moments, name, moments.rows.get(name, []), fix)
+    if rigs and not any(len(rig.radars) for rig in rigs):
+        what, fix = "no rig has a radar", "name the radars' topics in a recording's topic map; write them into the rig"
+        yield warning(Code.source_bad_calibration, "sensors", what, "radars", f"{fix}; fine for cameras alone")
     posed = [row for row, ego in enumerate(moments.ego) if ego is not None]
     fix = "write the pose of every frame: without it old sweeps stay where they were measured, off the images"
     yield from _judge_part(moments, "pose", posed, fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ OLD = 0.15  # s of a radar sweep
 
 
 def check(
-    source: str | Source,
+    source: str | Path | Source,
     options: CheckOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,

@@ -157,9 +157,9 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
 
 def _judge_unfit(name: str, radar: RadarCalibration, returns: EgoReturns) -> Findings:
     """Many returns of a moving vehicle's radar, of which hardly any stands whatever their velocities hold."""
-    measured, ahead, slow = returns.velocities(radar)
+    measured, ahead, crawling = returns.velocities(radar)
     sweeps = sum(len(part) > 0 for part in returns.measured)
-    if len(measured) < MIN_UNFIT or sweeps < MIN_FRAMES or radar.velocity == "aliased" or slow:
+    if len(measured) < MIN_UNFIT or sweeps < MIN_FRAMES or radar.velocity == "aliased" or crawling:
         return
     over_ground = np.abs(measured + (0.0 if radar.velocity == "compensated" else ahead))
     standing = float((over_ground < TOLERANCE).mean()) / (2 * TOLERANCE)

@@ -50,7 +50,8 @@ def guess_map(index: Index, path: Path) -> Guess:
         kinds = ", ".join(f"{name} ({topic.channel.schema})" for name, topic in index.topics.items()) or "none"
         fix = f"its topics are {kinds}; docs/guide/recordings.md lists the types that are read"
         raise Error(Code.source_bad_value, "no topic is of a camera or a radar", str(path), fix)
-    lidars = [topic.channel.topic for topic in clouds if topic not in radars and _is_cloud(topic)]
+    others = [topic for topic in clouds if topic not in radars]
+    lidars = [topic.channel.topic for topic in others if _is_cloud(topic) and not why_no_radar(topic)]
     ego = _ego_frame(index, guess)
     guess.topic_map = TopicMap(
         cameras=cameras,
@@ -61,9 +62,7 @@ def guess_map(index: Index, path: Path) -> Guess:
         trigger=_trigger(list(cameras or sensors)),
         intensity=_unit(radars, guess),
     )
-    guess.doubts += [
-        f"{topic.channel.topic}: {why}" for topic in clouds if topic not in radars and (why := why_no_radar(topic))
-    ]
+    guess.doubts += [f"{topic.channel.topic}: {why}" for topic in others if (why := why_no_radar(topic))]
     return guess
 
 
