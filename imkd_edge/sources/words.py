@@ -62,7 +62,7 @@ def explain(name: str) -> Error:
 
     if name in shipped():
         return _bundle(name)
-    return Error(Code.source_missing_file, "no such folder", name, _ANY)
+    return Error(Code.source_missing_file, "no such file or folder", name, _ANY)
 
 
 def _is_rig(path: Path) -> bool:
