@@ -120,7 +120,7 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
         return (low if low == high else f"{low} to {high}") + unit
 
     cameras, radars = contract.cameras, contract.radars
-    yield "trained on", f"{contract.data}, {contract.frames} frames, {_TRAFFIC[contract.traffic]}"
+    yield "trained on", f"{contract.data}, {_TRAFFIC[contract.traffic]}; {contract.frames} of its frames were measured"
     yield "trained cameras", f"{span(cameras.number)}, lenses {', '.join(cameras.lenses) or 'none'}"
     view = f"{span(cameras.field_of_view)}° wide, {span(cameras.width)} × {span(cameras.height)} px"
     yield "", f"{view}, {span(cameras.mounting)} m above the ground"
