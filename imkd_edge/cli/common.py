@@ -214,8 +214,13 @@ def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) ->
 
 def _metavar(kind: Any) -> str | None:
     """What stands behind an option in a help text: nothing behind a flag, N for whole numbers, X for others."""
-    known = {bool: "", int: "N", int | None: "N", float: "X", float | None: "X", tuple[str, ...]: "TEXT"}
-    return {**known, list[str] | None: "TEXT"}.get(kind)
+    names = {
+        "": (bool,),
+        "N": (int, int | None),
+        "X": (float, float | None),
+        "TEXT": (tuple[str, ...], list[str], list[str] | None),
+    }
+    return next((name for name, kinds in names.items() if kind in kinds), None)
 
 
 def _field_parameters(kind: type) -> list[inspect.Parameter]:

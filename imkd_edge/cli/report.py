@@ -33,8 +33,8 @@ def make_table(title: str, *columns: str) -> Table:
         table.title.no_wrap = True  # one line, however narrow the table
     for column in columns:
         numeric = column.startswith(">")
-        side = "right" if numeric else "left"
-        table.add_column(column.lstrip(">"), justify=side, no_wrap=numeric, overflow="fold")  # a long word is not cut
+        name = column.lstrip(">")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     return table
 
 
