@@ -59,15 +59,14 @@ def show_frame(record: dict[str, Any]) -> None:
         size = "×".join(f"{value:.1f}" for value in entry["size"])
         values = [entry["score"], x, y, math.hypot(x, y)]
         columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
-        heading = str(_heading(entry["yaw"]))
         speed = [] if untrained else [f"{math.hypot(*entry['velocity']):.1f}"]
-        table.add_row(escape(entry["label"]), *columns, size, heading, *speed)
+        table.add_row(escape(entry["label"]), *columns, size, str(heading(entry["yaw"])), *speed)
     out().print(table)
     show_stages(record["timings_us"])
     show_health(record["health"])
 
 
-def _heading(yaw: float) -> int:
+def heading(yaw: float) -> int:
     """Whole degrees, -179 to 180: neither -0 nor -180 is printed."""
     degrees = round(math.degrees(yaw))
     return degrees + 360 if degrees <= -180 else degrees
