@@ -55,7 +55,8 @@ class RunOptions:
 
     device: Annotated[str, Option("Where the networks run: auto, cpu or cuda.")] = "auto"
     engine: Annotated[
-        str, Option("auto, tensorrt, or onnxruntime, followed by -native, -cuda, -tensorrt or nothing.")
+        str,
+        Option("What runs the networks: auto, tensorrt, torch, onnxruntime, or onnxruntime-native, -cuda, -tensorrt."),
     ] = "auto"
     threads: Annotated[int, Option("Threads of our ops and of the engine; 0 is one per core.", min=0)] = 0
     trust: Annotated[
@@ -77,7 +78,7 @@ class InferOptions:
     limit: Annotated[int | None, Option("Only the first frames.", min=1)] = None
     save: Annotated[bool, Option("Write OUT/FRAME/overview.png and result.json.")] = False
     out: Annotated[Path, Option("Folder for --save.")] = Path("runs/infer")
-    debug: Annotated[bool, Option("With --save: also draw the gate maps.")] = False
+    debug: Annotated[bool, Option("With --save: also draw the fusion's two gates.")] = False
     score: Annotated[
         float | None,
         Option("Discard boxes below this score; the default is the bundle's.", min=SCORES[0], max=SCORES[1]),
@@ -138,7 +139,7 @@ class BuildOptions:
         Path | None, Option("Kernel times of earlier builds: read, then written.", metavar="FILE")
     ] = None
     precision: Annotated[
-        str, Option("Of what is not INT8: float16, or float32, which is slower; softmax is always float32.")
+        str, Option("Type of what is not INT8: float16, or float32, which is slower; softmax is always float32.")
     ] = "float16"
     io: Annotated[
         str,
@@ -163,11 +164,11 @@ class TrainOptions:
         Option("Folder or name of a source whose frames teach by the distillation terms, without labels."),
     ] = None
     out: Annotated[Path, Option("Folder for checkpoint.pt and log.jsonl.")] = Path("runs/train")
-    seed: Annotated[int, Option("Of the weights and of every random draw.", min=0, max=2**32 - 1)] = 0
+    seed: Annotated[int, Option("Seed of the weights and of every random draw.", min=0, max=2**32 - 1)] = 0
     start: Annotated[
         str | None,
         Option(
-            "Start from the weights of a bundle, a checkpoint.pt or a run's folder that fit.",
+            "Start from the weights, as far as they fit, of a bundle, a checkpoint.pt or a run's folder.",
             "--from",
             metavar="BUNDLE|CHECKPOINT",
         ),
@@ -226,13 +227,15 @@ class CheckOptions:
 class InitOptions:
     """The config of a training that fits a source."""
 
-    size: Annotated[str, Option("Of the networks: tiny, lite, r18 or r50.")] = "tiny"
-    split: Annotated[str | None, Option("To train on; the default is train where the source has it, else all.")] = None
+    size: Annotated[str, Option("Size of the networks: tiny, lite, r18 or r50.")] = "tiny"
+    split: Annotated[
+        str | None, Option("Split to train on; the default is train where the source has it, else all.")
+    ] = None
     limit: Annotated[int, Option("Frames whose sensor files are read, evenly spaced.", min=1)] = 200
     past: Annotated[
         int | None,
         Option(
-            "Past frames for the model; the default is 3 where the ego motion is known; 0: faster.",
+            "Past frames that the model sees, 0 trains fastest; the default is 3 where the ego motion is known.",
             min=0,
             max=16,
         ),
@@ -252,21 +255,29 @@ class QuantizeOptions:
     ] = "fisher"
     radar_share: Annotated[
         float | None,
-        Option("riac: of the radar's map in the weight, 0 to 1; by default as large as the outputs' error allows."),
+        Option(
+            "With riac: share of the radar's map, 0 to 1; the default is the largest that costs 5 % of loss at most."
+        ),
     ] = None
-    no_equalise: Annotated[bool, Option("fisher, riac: do not scale channels inside the parts.")] = False
-    percentile: Annotated[float, Option("Of the values, for --method percentile.")] = 99.99
-    bits: Annotated[int, Option("Fewer than 8 for a study: the integers stay int8 but use only so many levels.")] = 8
-    weight_bits: Annotated[int | None, Option("Of the camera part's weights; the default is as --bits.")] = None
+    no_equalise: Annotated[bool, Option("With fisher and riac: do not scale channels inside the parts.")] = False
+    percentile: Annotated[float, Option("Share of the values within the range, %, for --method percentile.")] = 99.99
+    bits: Annotated[
+        int, Option("Bits of weights and activations; fewer than 8 are for a study and are stored as int8.")
+    ] = 8
+    weight_bits: Annotated[int | None, Option("Bits of the camera part's weights; the default is that of --bits.")] = (
+        None
+    )
     frames: Annotated[int, Option("Calibration frames, chosen by their radar.", min=16)] = 128
-    split: Annotated[str | None, Option("Of the source, or all; the default is train, where the source has it.")] = None
+    split: Annotated[
+        str | None, Option("Split to calibrate on, or all; the default is train where the source has it.")
+    ] = None
     no_correct: Annotated[bool, Option("Round weights to the nearest, and leave mean errors.")] = False
     keep_float: Annotated[
         tuple[str, ...], Option("Layer that stays float: NAME, camera/NAME or bev/NAME; repeatable.")
     ] = ()
     gate: Annotated[
         float,
-        Option("Largest loss on frames not calibrated on; layers go back to float until it holds. inf: none.", min=0),
+        Option("Largest loss on other frames; above it layers go back to float; 1e6 accepts any.", min=0),
     ] = 0.25
     collection: Annotated[
         Path | None, Option("File of the histograms, for an interrupted pass to continue; beside OUT by default.")
@@ -274,12 +285,12 @@ class QuantizeOptions:
     evaluate: Annotated[
         str | None, Option("Measure the float and the INT8 bundle on this split of the source, for the model card.")
     ] = None
-    qat: Annotated[bool, Option("Then train it on the calibration frames to reproduce the float bundle's outputs.")] = (
-        False
-    )
-    refine: Annotated[bool, Option("The same with fixed weights: only the scales are trained.")] = False
+    qat: Annotated[
+        bool, Option("Then train weights and scales to reproduce the float bundle's outputs; no label is read.")
+    ] = False
+    refine: Annotated[bool, Option("As --qat, but train the scales only.")] = False
     steps: Annotated[int, Option("Steps of --qat and --refine, for each part, of two frames each.", min=1)] = 150
-    seed: Annotated[int, Option("Of the order of frames in --qat and --refine.", min=0, max=2**32 - 1)] = 0
+    seed: Annotated[int, Option("Seed of the order of frames in --qat and --refine.", min=0, max=2**32 - 1)] = 0
     html: Annotated[Path | None, Option("Write a page on ranges, weights and layers, and its data as JSON.")] = None
 
 
@@ -287,30 +298,34 @@ class QuantizeOptions:
 class CompareOptions:
     """Which frames to compare two bundles on, and how close they must be."""
 
-    split: Annotated[str | None, Option("Of the source; the default is every frame.")] = None
+    split: Annotated[str | None, Option("Split of the source; the default is every frame.")] = None
     limit: Annotated[int, Option("Frames, spread over the source; those of the calibration are left out.", min=1)] = 64
     gate: Annotated[
-        float, Option("Largest loss on --data, of the outputs per expected object; above it the exit code is 1.", min=0)
+        float,
+        Option(
+            "Largest loss on --data (error of the outputs per expected object); above it the exit code is 1.", min=0
+        ),
     ] = 0.25
     tolerance: Annotated[
         float,
         Option(
-            "NMSE above which a tensor is named as different; without --data of an output, the exit code is 1.", min=0
+            "NMSE above which a tensor counts as different; without --data the exit code is 1 where an output does.",
+            min=0,
         ),
     ] = 0.1
-    engines: Annotated[str, Option("What runs B; A runs on the first of them: onnxruntime,torch,tensorrt.")] = (
-        "onnxruntime"
-    )
+    engines: Annotated[
+        str, Option("Engines that run B, such as onnxruntime,torch,tensorrt; A runs on the first of them.")
+    ] = "onnxruntime"
 
 
 @dataclass(frozen=True)
 class EvalOptions:
     """Which frames to evaluate, under which condition, and what to report."""
 
-    split: Annotated[str, Option("Of the source; all is every frame.")] = "val"
+    split: Annotated[str, Option("Split of the source; all is every frame.")] = "val"
     score: Annotated[float, Option("Boxes below this score do not count.", min=SCORES[0], max=SCORES[1])] = 0.01
     protocol: Annotated[
-        str, Option("classes: for any; kitti; nuscenes; auto: the data set's own, where its classes are meant.")
+        str, Option("classes (AP of any classes), kitti, nuscenes, or auto: the data set's own, else classes.")
     ] = "auto"
     per_range: Annotated[bool, Option("Also by distance: 0-20, 20-40, beyond 40 m (protocols classes, kitti).")] = False
     per_block: Annotated[bool, Option("Also for each run of consecutive frames (Astyx).")] = False
@@ -318,7 +333,8 @@ class EvalOptions:
     condition: Annotated[
         str,
         Option(
-            "Change the sensors first: no_camera, no_radar, radar_half, radar_quarter, dark, bright, camera_1deg ..."
+            "Fault of the sensors to evaluate under, such as no_camera, no_radar, radar_half, dark or camera_1deg; "
+            "docs/guide/evaluation.md lists all."
         ),
     ] = "none"
     limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None

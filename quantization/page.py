@@ -18,6 +18,11 @@ INTRODUCTION = (
     "the line is the range of the float tensor. Where channels are equalised, the strip below shows the factors that "
     "they are divided by, in ascending order, and the range of the equalised tensor is in the title.</p>"
 )
+FIDELITY = (
+    "<p>loss: error of the outputs per expected object; agree: overlap of the boxes with the float bundle's, weighted "
+    "by score; fap: AP with the float bundle's boxes as truth. Rows are classes, distances, and whether the radar sees "
+    "the place.</p>"
+)
 
 
 def page(report: Mapping[str, Any], maps: list[GroundMaps]) -> str:
@@ -38,7 +43,7 @@ def _fidelity(fidelity: Mapping[str, Any]) -> str:
     rows = {"all": fidelity, **fidelity["by"]}
     body = "".join(f"<tr><td>{html.escape(name)}</td>{cells(row)}</tr>" for name, row in rows.items())
     head = "<tr><th></th><th>loss</th><th>agree, %</th><th>fap, %</th></tr>"
-    return f"<h2>Fidelity on {fidelity['frames']} frames not calibrated on</h2><table>{head}{body}</table>"
+    return f"<h2>Fidelity on {fidelity['frames']} frames not calibrated on</h2>{FIDELITY}<table>{head}{body}</table>"
 
 
 def _part(name: str, part: Mapping[str, Any]) -> list[str]:

@@ -171,8 +171,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for axis, name in zip(axes, names):
         _plot_gains(axis, [row["metrics"].get(name, {}) for row in rows[1:]])
         mean = _plus_minus(first[name]["mean"], first[name]["sem"], 1 if "ap40" in name else 3)
-        axis.set_title(f"{COLUMNS[name]}: {rows[0]['row']} {mean}", fontsize=10)
-        axis.set_xlabel("difference (left is better)" if name == "mAVE" else "difference (right is better)")
+        unit = ", %" if "ap40" in name else ", m/s" if name == "mAVE" else ""
+        title = f"car {COLUMNS[name]} AP40" if "ap40" in name else COLUMNS[name]
+        axis.set_title(f"{title}{unit}: {rows[0]['row']} {mean}", fontsize=10)
+        axis.set_xlabel(f"difference{unit} ({'left' if name == 'mAVE' else 'right'} is better)")
     axes[0].set_yticks(range(len(rows) - 1), [f"{row['row']} ({len(row['seeds'])})" for row in rows[1:]])
     axes[0].invert_yaxis()
 

@@ -88,8 +88,9 @@ class Study:
         """Those of `eval` under a condition, with these gates constant."""
         parts = {**self._parts, "bev": with_constants(self._parts["bev"], constants)}
         title = f"{name}, constant: {' '.join(constants) or 'none'}"
-        with open_parts(self._bundle.spec, self._rig, parts, threads=self._threads) as detector:
-            options = EvalOptions(condition=name)
+        options = EvalOptions(condition=name)
+        spec, rig, threads = self._bundle.spec, self._rig, self._threads
+        with open_parts(spec, rig, parts, threads=threads, score_threshold=options.score) as detector:
             return evaluate(self._selection, lambda sample: _infer(detector, sample), options, bar(title))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from imkd_edge.bench.memory import memory_line
+from imkd_edge.bench.telemetry import label
 from imkd_edge.bench.throttling import throttling_line
 from imkd_edge.bundle.files import write_atomically
 from imkd_edge.view.page import HEIGHT, WIDTH, document, element, svg
@@ -37,16 +38,18 @@ def page(result: Mapping[str, Any]) -> str:
     title = f"{result['bundle']}: {result['engine']} on {result['device']}, {result['frames']} frames"
     parts = [
         f"<p>{html.escape(_summary(result))}</p>",
-        "<h2>Time per frame, ms</h2>",
+        "<h2>Frames by their time, ms</h2>",
         histogram(result["series"]["total_ms"], result["total_ms"]),
-        "<h2>Over the run, ms by s</h2>",
+        "<h2>Time of a frame, ms, over the run, s</h2>",
         timeline(result["series"]["at_s"], result["series"]["total_ms"], result["deadline"]),
-        f"<h2>Stages, ms: the bar is the median, the line p99, of {result['stage_frames']} frames</h2>",
+        f"<h2>Stages, ms, of {result['stage_frames']} frames: the bar is the median, the line p99</h2>",
         stage_bars(result["stages_ms"]),
         "<h2>Percentiles, ms</h2>",
         table({**result["stages_ms"], "total": result["total_ms"]}),
         "<h2>Telemetry</h2>",
-        table(result["telemetry"]) if result["telemetry"] else "<p>None.</p>",
+        table({label(name): row for name, row in result["telemetry"].items()})
+        if result["telemetry"]
+        else "<p>None.</p>",
         element("p", throttling_line(result["throttling"])),
         element("p", memory_line(result["memory"])),
         "<h2>Environment</h2>",
@@ -60,7 +63,9 @@ def _summary(result: Mapping[str, Any]) -> str:
     text = f"p50 {total['p50']:.2f} ms, p99 {total['p99']:.2f} ms, p99.9 {total['p99.9']:.2f} ms"
     text += f"; {result['fps']:.1f} frames/s"
     if deadline := result["deadline"]:
-        text += f"; {deadline['missed']} missed their deadline of {deadline['deadline_ms']:.1f} ms"
+        text += (
+            f"; {deadline['missed']} missed their deadline, {deadline['deadline_ms']:.1f} ms from when they were due"
+        )
     return text
 
 
@@ -82,7 +87,7 @@ def histogram(values: list[float], marks: Mapping[str, float], bins: int = 80) -
     )
     positions = [(LEFT + (WIDTH - LEFT) * (marks[name] - low) / (high - low), name) for name in ("p50", "p99", "p99.9")]
     lines = "".join(_vertical_line(x, name, 20 + 14 * i) for i, (x, name) in enumerate(positions))
-    return svg(bars + lines + _axis(low, high, f"{counts.max()} frames"))
+    return svg(bars + lines + _axis(low, high, str(counts.max())))
 
 
 def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any] | None) -> str:
@@ -109,8 +114,8 @@ def timeline(at_s: list[float], values: list[float], deadline: Mapping[str, Any]
 
 def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
     """A bar per stage: the median, with a line at p99."""
-    row, top = 24, max(max(stage["p99"] for stage in stages.values()), 1e-6)
-    scale = (WIDTH - 2 * LEFT - 60) / top
+    row, numbers, top = 24, 120, max(max(stage["p99"] for stage in stages.values()), 1e-6)
+    scale = (WIDTH - LEFT - 30 - numbers) / top
 
     def bar(y: int, name: str, stage: Mapping[str, float]) -> str:
         x, p99 = LEFT + 30, LEFT + 30 + stage["p99"] * scale
@@ -118,7 +123,7 @@ def stage_bars(stages: Mapping[str, Mapping[str, float]]) -> str:
             f'<text x="0" y="{y + 16}">{html.escape(name)}</text>'
             f'<rect class="bar" x="{x}" y="{y + 4}" width="{stage["p50"] * scale:.1f}" height="16"/>'
             f'<line class="mark" x1="{p99:.1f}" x2="{p99:.1f}" y1="{y + 2}" y2="{y + 22}"/>'
-            f'<text x="{p99 + 8:.1f}" y="{y + 16}">{stage["p50"]:.2f}</text>'
+            f'<text x="{p99 + 8:.1f}" y="{y + 16}">{stage["p50"]:.2f}, p99 {stage["p99"]:.2f}</text>'
         )
 
     rows = "".join(bar(i * row, name, stage) for i, (name, stage) in enumerate(stages.items()))
@@ -143,7 +148,7 @@ def _axis(low: float, high: float, top: str) -> str:
         for i, anchor in enumerate(anchors)
     )
     line = f'<line class="axis" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
-    return f'{line}{ticks}<text x="0" y="16">{html.escape(top)}</text>'
+    return f'{line}{ticks}<text x="0" y="16">{html.escape(top)}</text><text x="0" y="{y}">0</text>'
 
 
 def table(rows: Mapping[str, Mapping[str, float]]) -> str:

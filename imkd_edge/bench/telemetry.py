@@ -15,6 +15,19 @@ from imkd_edge.bench.throttling import Throttling, number
 Readings = dict[str, float]
 GPU_NAMES = ("gpu", "ga10b", "gv11b", "gb10b")  # in devfreq, on Jetsons
 
+QUANTITIES = {
+    "power_w": "power, W",
+    "temperature_c": "temperature, °C",
+    "clock_mhz": "clock, MHz",
+    "memory_mb": "memory, MB",
+}
+
+
+def label(name: str) -> str:
+    """The name of a reading for people: "memory_mb process" as "memory, MB, process"."""
+    quantity, _, what = name.partition(" ")
+    return ", ".join(part for part in (QUANTITIES.get(quantity, quantity), what) if part)
+
 
 class Telemetry:
     """Samples in a separate thread; a context manager.

@@ -63,7 +63,7 @@ class Contract:
     """What a bundle was trained on."""
 
     data: str  # kind and split
-    frames: int  # of the split
+    frames: int  # of the split, on which it was measured
     cameras: CamerasContract
     radars: RadarsContract
     classes: tuple[ClassContract, ...]  # those of the spec, in its order

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from typer.models import ArgumentInfo, ParameterInfo
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import declared, option_name
@@ -37,14 +38,16 @@ SourceName = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A drive folder, an MCAP file or ROS 2 bag, a folder of videos, of Astyx, nuScenes, TruckScenes, "
-        "View-of-Delft or KITTI, or synth[:SEED].",
+        help="A recording: a drive folder, an MCAP file, a ROS 2 bag, a folder of videos, a data set (Astyx, nuScenes, "
+        "TruckScenes, View-of-Delft, KITTI), or synth[:SEED], the synthetic world.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of our ops and of the engine; 0 is one per core.")]
 SourceOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="Of the source's reader, e.g. scenes=68 for synth; repeatable."),
+    typer.Option(
+        "--option", metavar="KEY=VALUE", help="Option of the source's reader, such as scenes=68 of synth; repeatable."
+    ),
 ]
 
 Item = TypeVar("Item")
@@ -202,8 +205,22 @@ def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) ->
         if name in groups:
             parameters += _field_parameters(groups[name])
         else:
+            base, *declarations = get_args(hints[name]) or (hints[name],)
+            for entry in (e for e in declarations if isinstance(e, ParameterInfo) and e.metavar is None):
+                entry.metavar = name.upper() if isinstance(entry, ArgumentInfo) else _metavar(base)
             parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
     return inspect.Signature(parameters)
+
+
+def _metavar(kind: Any) -> str | None:
+    """What stands behind an option in a help text: nothing behind a flag, N for whole numbers, X for others."""
+    names = {
+        "": (bool,),
+        "N": (int, int | None),
+        "X": (float, float | None),
+        "TEXT": (tuple[str, ...], list[str], list[str] | None),
+    }
+    return next((name for name, kinds in names.items() if kind in kinds), None)
 
 
 def _field_parameters(kind: type) -> list[inspect.Parameter]:
@@ -219,7 +236,7 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
             help=option.help,
             min=option.min,
             max=option.max,
-            metavar=option.metavar,
+            metavar=_metavar(base) if option.metavar is None else option.metavar,
             callback=finite if base in (float, float | None) else filled if base in (str, str | None) else None,
         )
         repeatable = base == tuple[str, ...]

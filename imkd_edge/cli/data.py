@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from imkd_edge.checks.data.page import NOTES, tables
-from imkd_edge.checks.data.report import Finding, Report, shortened
+from imkd_edge.checks.data.report import Finding, Report, number_of, shortened
 from imkd_edge.cli import report
 from imkd_edge.cli.common import (
     GATE_FAILED,
@@ -116,12 +116,11 @@ def init(
 
 def show_report(result: Report) -> None:
     """What was counted and measured, then the findings."""
-    frames = f"{result.frames} frames in {result.scenes} scenes, {result.labelled} of {result.counted} labelled"
+    scenes = number_of(result.scenes, "scene")
+    frames = f"{number_of(result.frames, 'frame')} in {scenes}, {result.labelled} of {result.counted} labelled"
     out().print(escape(f"{result.source} ({result.kind}): {frames}; {result.read_text()}"))
     for title, (columns, rows) in tables(result).items():
         table = report.make_table(escape(title), *columns)
-        for column in table.columns:
-            column.overflow = "fold"
         for row in rows:
             table.add_row(*(escape(value) for value in row))
         out().print(table)
@@ -132,9 +131,7 @@ def show_report(result: Report) -> None:
         for finding in shortened(result.findings):
             findings.add_row(*_row(finding))
         out().print(findings)
-    errors = sum(finding.is_error for finding in result.findings)
-    color = _COLORS[result.status]
-    out().print(f"[{color}]{result.status}[/]: {errors} errors, {len(result.findings) - errors} warnings")
+    out().print(f"[{_COLORS[result.status]}]{result.status}[/]: {result.verdict()}")
 
 
 def _row(finding: Finding | str) -> tuple[str, str]:

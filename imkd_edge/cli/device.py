@@ -29,6 +29,7 @@ from imkd_edge.cli.common import (
     track,
     verb,
 )
+from imkd_edge.cli.report_doctor import show_checks
 from imkd_edge.cli.signing import Trust
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BenchOptions, BuildOptions, InferOptions, RunOptions, changed
@@ -155,7 +156,7 @@ def infer(
 def inspect(
     name: Annotated[str, typer.Argument(help="A bundle, NAME.imkd or tiny; or an MCAP file or a ROS 2 bag.")],
     map: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of a recording: write the guessed topic map, a TOML file.")
+        Path | None, typer.Option(metavar="FILE", help="Write the guessed topic map of a recording to this TOML file.")
     ] = None,
     trust: Trust = None,
     json: Json = False,
@@ -199,7 +200,9 @@ def _refuse_source(name: str) -> None:
 @verb
 def doctor(
     bundle: Annotated[str, typer.Argument(help="The bundle for --rig and --trust.")] = "tiny",
-    rig: Annotated[Path | None, typer.Option(help="JSON file of a SensorRig: in what it is unlike BUNDLE.")] = None,
+    rig: Annotated[
+        Path | None, typer.Option(help="JSON file of a rig: report in what it is unlike the bundle's training.")
+    ] = None,
     trust: Trust = None,
     json: Json = False,
 ) -> int:
@@ -210,7 +213,7 @@ def doctor(
     if json:
         print_json(findings)
     else:
-        report.show_checks(findings)
+        show_checks(findings)
     return OK if findings["status"] != "fail" else ENVIRONMENT
 
 
@@ -220,23 +223,30 @@ def bench(
     run: RunOptions,
     bundle: BundleName = "tiny",
     source: Annotated[
-        str, typer.Option("--data", "--source", help="Its first frames are loaded beforehand and repeated.")
+        str,
+        typer.Option(
+            "--data", "--source", help="Recording or synth: its first frames are loaded beforehand and repeated."
+        ),
     ] = "synth",
     option: SourceOptions = None,
     max_p99: Annotated[
         float | None,
-        typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above."),
+        typer.Option(
+            metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above this, ms."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")
     ] = None,
     ops: Annotated[
-        bool, typer.Option("--ops", help="Instead time our ops against the usual code and a plain copy.")
+        bool,
+        typer.Option("--ops", help="Instead time the ops beside OpenCV, NumPy and torch, and beside a plain copy."),
     ] = False,
     predict: Annotated[
         str | None,
         typer.Option(
-            metavar="DEVICE", help="Instead predict for orin-agx-64, orin-nx-16, orin-nano-8 or thor; nothing is run."
+            metavar="DEVICE",
+            help="Instead predict the times on orin-agx-64, orin-nx-16, orin-nano-8 or thor; nothing is run.",
         ),
     ] = None,
     precision: Annotated[

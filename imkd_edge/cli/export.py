@@ -36,7 +36,7 @@ def export(
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.imkd.")],
     data: Annotated[
         str | None,
-        typer.Option(help="Has the golden drive's rig; the contract is measured on it too. Default: the training's."),
+        typer.Option(help="Source of the golden drive's rig and of the contract; the default is the training's."),
     ] = None,
     metrics: Annotated[Path | None, typer.Option(help="Output of imkd-edge eval --json, for the model card.")] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights in 16 bits, for half the size.")] = False,
@@ -51,7 +51,7 @@ def export(
         ),
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Of a run's folder: its best.pt, which the validation split chose.")
+        bool, typer.Option("--best", help="Take best.pt of a run's folder, which the validation split chose.")
     ] = False,
     sign: SignKey = None,
     revision: Revision = None,

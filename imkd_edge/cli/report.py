@@ -15,7 +15,7 @@ from rich.text import Text
 from imkd_edge.bundle.contract import Contract
 from imkd_edge.cli.common import log, out, print_json
 
-_STATUS = {"ok": "[green]ok[/]", "warn": "[yellow]warn[/]", "fail": "[bold red]fail[/]"}
+_TRAFFIC = {side: f"{side}-hand traffic" for side in ("right", "left")} | {"unknown": "side of traffic unknown"}
 
 
 def make_table(title: str, *columns: str) -> Table:
@@ -33,7 +33,8 @@ def make_table(title: str, *columns: str) -> Table:
         table.title.no_wrap = True  # one line, however narrow the table
     for column in columns:
         numeric = column.startswith(">")
-        table.add_column(column.lstrip(">"), justify="right" if numeric else "left", no_wrap=numeric)
+        name = column.lstrip(">")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     return table
 
 
@@ -58,12 +59,17 @@ def show_frame(record: dict[str, Any]) -> None:
         size = "×".join(f"{value:.1f}" for value in entry["size"])
         values = [entry["score"], x, y, math.hypot(x, y)]
         columns = [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
-        heading = f"{math.degrees(entry['yaw']):.0f}"
         speed = [] if untrained else [f"{math.hypot(*entry['velocity']):.1f}"]
-        table.add_row(escape(entry["label"]), *columns, size, heading, *speed)
+        table.add_row(escape(entry["label"]), *columns, size, str(heading(entry["yaw"])), *speed)
     out().print(table)
     show_stages(record["timings_us"])
     show_health(record["health"])
+
+
+def heading(yaw: float) -> int:
+    """Whole degrees, -179 to 180: neither -0 nor -180 is printed."""
+    degrees = round(math.degrees(yaw))
+    return degrees + 360 if degrees <= -180 else degrees
 
 
 def show_stages(timings_us: dict[str, float]) -> None:
@@ -113,7 +119,7 @@ def _contract_rows(contract: Contract | None) -> Iterator[tuple[str, str]]:
         return (low if low == high else f"{low} to {high}") + unit
 
     cameras, radars = contract.cameras, contract.radars
-    yield "trained on", f"{contract.data}, {contract.frames} frames, traffic on the side: {contract.traffic}"
+    yield "trained on", f"{contract.data}, {_TRAFFIC[contract.traffic]}; {contract.frames} of its frames were measured"
     yield "trained cameras", f"{span(cameras.number)}, lenses {', '.join(cameras.lenses) or 'none'}"
     view = f"{span(cameras.field_of_view)}° wide, {span(cameras.width)} × {span(cameras.height)} px"
     yield "", f"{view}, {span(cameras.mounting)} m above the ground"
@@ -146,18 +152,19 @@ def _class_rows(spec: Any) -> Iterator[tuple[str, str]]:
     """The classes, and what their boxes are held to."""
     yield "classes", ", ".join(entry.name for entry in spec.head.classes)
     names = [entry.name for entry in spec.head.classes if entry.exclusive]
-    yield "exclusive", f"{', '.join(names)}: the better of two boxes at one spot" if names else "no class"
+    yield "exclusive", f"{', '.join(names)}: of two boxes at one spot the better stays" if names else "no class"
+    what = "box sizes kept"
     for entry in spec.head.classes:
         low = f"from {_size(entry.min_size)} m" if entry.min_size else ""
         high = f"to {_size(entry.max_size)} m" if entry.max_size else ""
         if low or high:
-            yield "", f"{entry.name} {low} {high}".replace("  ", " ").strip()
+            yield what, f"{entry.name} {low} {high}".replace("  ", " ").strip()
+            what = ""
 
 
 def show_card(card: dict[str, Any], spec: Any, contract: Contract | None, signature: str) -> None:
     """What is in a bundle."""
     facts = make_table(f"bundle {escape(_name(card['path']))}", "what", "value")
-    facts.columns[1].overflow = "fold"
     facts.add_row("path", escape(str(card["path"])))
     facts.add_row("signature", escape(signature))
     if card["revision"]:
@@ -220,16 +227,6 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def show_checks(report: dict[str, Any]) -> None:
-    """The doctor's findings, each with its fix where it has one."""
-    table = make_table("", "status", "check", "finding")
-    for check in report["checks"]:
-        text = escape(check["detail"]) + (f"\n[bold]fix:[/] {escape(check['fix'])}" if check["fix"] else "")
-        table.add_row(_STATUS[check["status"]], check["name"], text)
-    out().print(table)
-    out().print(f"overall: {_STATUS[report['status']]}")
-
-
 def show_engines(result: dict[str, Any]) -> None:
     """Which engines were built and why, which still fit, and the golden drive's self-test."""
     table = make_table(
@@ -279,6 +276,7 @@ def show_prediction(result: dict[str, Any]) -> None:
 def show_bench(result: dict[str, Any]) -> None:
     """Percentiles of the total and of each stage, and the system's telemetry."""
     from imkd_edge.bench.memory import memory_line
+    from imkd_edge.bench.telemetry import label
     from imkd_edge.bench.throttling import throttling_line
 
     run = f"{result['frames']} frames, {result['engine']} on {result['device']}, {result['threads']} threads"
@@ -289,13 +287,15 @@ def show_bench(result: dict[str, Any]) -> None:
         table.add_row(name, *(f"{values[column]:.2f}" for column in columns))
     out().print(table)
     out().print(f"outside the two networks: {100 * result['share_outside_networks']:.1f} % of the time (median)")
-    out().print(f"{result['fps']:.1f} frames/s, from one frame to the next {result['jitter_ms']:.2f} ms")
+    out().print(
+        f"{result['fps']:.1f} frames/s, times of consecutive frames differ by {result['jitter_ms']:.2f} ms on average"
+    )
     if deadline := result["deadline"]:
         missed = f"{deadline['missed']} of {result['frames']} frames ({100 * deadline['share']:.2f} %)"
-        out().print(f"{missed} missed their deadline of {deadline['deadline_ms']:.1f} ms")
+        out().print(f"{missed} missed their deadline, {deadline['deadline_ms']:.1f} ms from when they were due")
     for name, value in result["telemetry"].items():
         values = f"first {value['first']:.1f}, last {value['last']:.1f}, mean {value['mean']:.1f}"
-        out().print(escape(f"{name}: {values}"))
+        out().print(escape(f"{label(name)}: {values}"))
     out().print(escape(throttling_line(result["throttling"])))
     out().print(escape(memory_line(result["memory"])))
     if result["energy_mj_per_frame"] is not None:

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         "contract",
         epilog=examples(
             "imkd-edge contract runs/astyx-lite.imkd --data recordings/astyx",
-            "imkd-edge contract tiny --data synth --limit 84 --decode --json",
+            "imkd-edge contract runs/tiny.imkd --data synth --limit 84 --decode --json",
         ),
     )(contract)
     add(
@@ -100,8 +100,10 @@ def train(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="CONFIG is a plan: a file, or one of training/ablations, such as astyx.")
     ] = False,
-    row: Annotated[list[str] | None, typer.Option(help="Row of the plan, instead of all; repeatable.")] = None,
-    seeds: Annotated[str, typer.Option(help="Of the plan's rows, such as 0,1; the default is the plan's.")] = "",
+    row: Annotated[
+        list[str] | None, typer.Option(help="Row of the plan, with --ablation; the default is all; repeatable.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the rows, such as 0,1; the default is the plan's.")] = "",
     option: SourceOptions = None,
     json: Json = False,
 ) -> int:
@@ -183,7 +185,8 @@ def contract(
     split: Annotated[str | None, typer.Option(help="Its training split; the default is that of the training.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Frames to read, evenly spaced; the default is 500.")] = None,
     decode: Annotated[
-        bool, typer.Option("--decode", help="Also write limits of each class's size, and exclusive classes, as new.")
+        bool,
+        typer.Option("--decode", help="Also set the spec's limits of box sizes and its exclusive classes by the data."),
     ] = False,
     option: SourceOptions = None,
     json: Json = False,

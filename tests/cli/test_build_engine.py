@@ -22,8 +22,8 @@ from imkd_edge.bundle import PARTS, Bundle, shipped
 from imkd_edge.checks import selftest
 from imkd_edge.engines import build as build_engine
 from imkd_edge.engines.build import engine_folder
-from imkd_edge.engines.gpu import Gpu
 from imkd_edge.engines.float16 import to_half
+from imkd_edge.engines.gpu import Gpu
 from imkd_edge.engines.io import set_io
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import BuildOptions

@@ -51,7 +51,13 @@ def test_a_bundle_without_one_gets_one_and_inspect_prints_it(run, bundle: Path) 
     change(bundle, contract=None)
     assert "no contract: unknown what it was trained on" in run("inspect", bundle).text
     text = run("contract", bundle, "--data", "synth", "--limit", "1", *WORLD).text
-    for words in ("synth, split train, 1 frames", "6, lenses none", "160 × 90 px", "5, velocity compensated"):
+    for words in (
+        "synth, split train",
+        "1 of its frames were measured",
+        "6, lenses none",
+        "160 × 90 px",
+        "5, velocity compensated",
+    ):
         assert words in text and words in run("inspect", bundle).text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from imkd_edge.bench.frames import percentiles
 from imkd_edge.bundle import PARTS, Bundle, write_bundle
 from imkd_edge.bundle import format as bundle_format
 from imkd_edge.checks import doctor
+from imkd_edge.cli.report import heading
 
 PERCENTILES = ["p50", "p90", "p99", "p99.9", "max"]
 STAGES = ["preprocess", "camera", "lift", "radar", "warp", "bev", "decode"]
@@ -112,6 +114,23 @@ def test_exception_in_a_check_is_a_failed_check(run, shipped: Path, monkeypatch:
     checks = {check["name"]: check for check in outcome.json["checks"]}
     assert checks["threads"]["status"] == "fail" and "ZeroDivisionError" in checks["threads"]["detail"]
     assert outcome.code == 3
+
+
+def test_doctor_prints_a_dash_for_what_is_optional_and_absent(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {
+        "there": doctor.Check("there", doctor.OK, "works"),
+        "absent": doctor.Check("absent", doctor.OK, "not installed", "pip install it"),
+        "limited": doctor.Check("limited", doctor.WARN, "slow", "buy another"),
+    }
+    monkeypatch.setattr(doctor, "CHECKS", {name: lambda check=check: check for name, check in checks.items()})
+    rows = [words for line in run("doctor").stdout.splitlines() if len(words := line.split()) > 1]
+    assert {row[1]: row[0] for row in rows if row[1] in checks} == {"there": "ok", "absent": "–", "limited": "warn"}
+    assert any(row[:3] == ["to", "have", "it:"] for row in rows) and any(row[0] == "fix:" for row in rows)
+
+
+def test_headings_are_whole_degrees_from_minus_179_to_180() -> None:
+    degrees = {0.0: 0, -1e-3: 0, math.pi: 180, -math.pi: 180, -3.13: -179, 1.57: 90}
+    assert {yaw: heading(yaw) for yaw in degrees} == degrees
 
 
 def test_bench_prints_percentiles_of_the_total_and_of_every_stage(run, random_bundle: Path) -> None:

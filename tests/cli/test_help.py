@@ -69,6 +69,12 @@ def test_every_verb_has_json(run, verb: str) -> None:
     assert any("--json" in line for line in help_lines(run, verb))
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_flag_names_no_value(run, verb: str) -> None:
+    """A <bool> behind --json would ask for one; typer writes it behind --help."""
+    assert not [line for line in help_lines(run, verb) if "<bool>" in line and "--help" not in line]
+
+
 def test_command_without_a_verb_prints_the_help(run) -> None:
     outcome = run()
     assert outcome.code == 2

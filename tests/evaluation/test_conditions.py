@@ -1,7 +1,9 @@
 """Each condition changes the sensors by its name, and nothing else."""
 
+import re
 from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,12 @@ from imkd_edge.evaluation.conditions import CONDITIONS, MOUNTINGS, condition, or
 @pytest.fixture(scope="module")
 def sample():
     return golden_sample(2)
+
+
+def test_the_guide_names_every_condition():
+    guide = Path(__file__).resolve().parents[2] / "docs" / "guide" / "evaluation.md"
+    section = guide.read_text(encoding="utf-8").split("## With faults of the sensors")[1].split("\n## ")[0]
+    assert set(re.findall(r"`([\w.]+)`", section)) == set(CONDITIONS) - {"none"}
 
 
 def test_none_changes_nothing(sample):

@@ -160,7 +160,10 @@ def test_a_folder_is_told_what_it_is(tmp_path: Path, files: list[str], what: str
 
 
 def test_a_word_is_told_what_it_is() -> None:
-    for word, code, what in (("https://host/drive", "E0301", "an address"), ("nowhere", "E0302", "no such file or folder")):
+    for word, code, what in (
+        ("https://host/drive", "E0301", "an address"),
+        ("nowhere", "E0302", "no such file or folder"),
+    ):
         with pytest.raises(Error, match=code) as info:
             open_source(word)
         assert what in info.value.what

@@ -60,7 +60,7 @@ struct TrainedOutputs {
 
 struct Contract {
   std::string data;  // kind and split of the training data
-  int frames = 0;    // of the split
+  int frames = 0;    // of the split, on which it was measured
   CamerasContract cameras;
   RadarsContract radars;
   std::vector<ClassContract> classes;  // those of the spec, in its order

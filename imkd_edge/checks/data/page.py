@@ -13,7 +13,7 @@ import numpy as np
 from imkd_edge.bundle.files import write_atomically
 from imkd_edge.checks.contract import spaced
 from imkd_edge.checks.data.radar import newest_in_ego
-from imkd_edge.checks.data.report import Report, shortened
+from imkd_edge.checks.data.report import Report, number_of, shortened
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
@@ -25,13 +25,14 @@ NOTES = {  # title of a table -> what its columns mean
     "Classes": "size: medians of length, width, height; 99 % are within that distance and below that speed",
     "Sensors": "offset: from the frame's time, median (least to most); useful: share of a camera's pixels that look at "
     "the ground or at objects on it, within 51.2 m",
-    "Radars": "medians (1 % to 99 %); ego speed: that of the static returns over that of the poses, × 1 where they "
-    "fit, unknown below 1 m/s or of too few returns",
+    "Radars": "medians (1 % to 99 %); ego speed: how much of it the velocities of static returns hold; × 1 is right "
+    "for raw and aliased velocities, × 0 for compensated ones; unknown below 1 m/s or of too few returns",
     "Ground plane": "the rig's, beside that of LiDAR or radar returns of the ground where they have heights",
 }
 INTRODUCTION = (
     "E is an error: it cannot be right, and the exit code is 1. W is a warning: unusual, and maybe right. In the "
-    "pictures the returns of one object lie on it, and boxes enclose what they name."
+    "pictures the returns of one object lie on it, and boxes enclose what they name. The bird's-eye view colours "
+    "returns by velocity where all radars are compensated (blue approaches, red recedes), else by intensity."
 )
 
 
@@ -51,10 +52,10 @@ def write_page(path: Path, report: Report, source: Source | None, track: Track |
 
 def page(report: Report, frames: list[np.ndarray]) -> str:
     """The page as text, with pictures (H, W, 3) uint8 RGB."""
-    title = f"{Path(report.source).name}: {report.status}, {report.frames} frames"
+    title = f"{Path(report.source).name}: {number_of(report.frames, 'frame')}, {report.verdict()}"
     parts = [
-        element("p", f"{report.kind}, {report.scenes} scenes, {report.labelled} of {report.counted} frames labelled; "
-                f"{report.read_text()}."),
+        element("p", f"{report.kind}, {number_of(report.scenes, 'scene')}, {report.labelled} of {report.counted} "
+                f"frames labelled; {report.read_text()}."),
         element("p", INTRODUCTION),
         element("h2", "Findings"),
         _findings(report),

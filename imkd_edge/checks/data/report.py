@@ -71,6 +71,11 @@ class Report:
             return "error"
         return "warning" if self.findings else "ok"
 
+    def verdict(self) -> str:
+        """How many errors and warnings there are, for people."""
+        errors = sum(finding.is_error for finding in self.findings)
+        return f"{number_of(errors, 'error')}, {number_of(len(self.findings) - errors, 'warning')}"
+
     def read_text(self) -> str:
         """Which sensor files were read, for people."""
         if not self.read and self.status == "error":
@@ -80,6 +85,11 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The report as --json prints it."""
         return {"status": self.status, **asdict(self)}
+
+
+def number_of(count: int, noun: str) -> str:
+    """Such as "1 frame" and "2 frames"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def quantiles(values: Any, digits: int = 3) -> dict[str, float] | None:

@@ -99,7 +99,7 @@ def draw_bev(
     shapes: list[Shape],
     theme: Theme,
 ) -> None:
-    """Draws range rings, radar returns, ground truth, detections and the ego vehicle, in this order."""
+    """Draws range rings, radar returns, ground truth, detections, the ego vehicle and the radii, in this order."""
     view = View(canvas, extent, forward_right)
     canvas.box(0, 0, canvas.width, canvas.height, theme.panel)
     _draw_rings(canvas, view, extent, theme)
@@ -109,25 +109,35 @@ def draw_bev(
     for box, color, _ in reversed(shapes):
         _draw_footprint(canvas, view, box, color)
     draw_ego(canvas, view, theme)
+    _label_rings(canvas, view, extent, theme)
     caption = "bird's-eye view, forward is " + ("right" if forward_right else "up")
     canvas.box(0, 0, canvas.text_width(caption, 11) + 14, 20, theme.panel, 0.8)
     canvas.text(7, 14, caption, theme.muted, 11)
 
 
-def _draw_rings(canvas: Canvas, view: View, extent: Extent, theme: Theme) -> None:
+def _radii(extent: Extent) -> range:
+    """Radii of the range rings, m."""
     reach = max(abs(extent.x_min), abs(extent.x_max), abs(extent.y_min), abs(extent.y_max))
     step = 10 if reach <= 60 else 20
-    angles = np.linspace(0, 2 * np.pi, 181)
     farthest = np.hypot(max(abs(extent.x_min), extent.x_max), max(abs(extent.y_min), extent.y_max))
-    for radius in range(step, int(farthest) + 1, step):
+    return range(step, int(farthest) + 1, step)
+
+
+def _draw_rings(canvas: Canvas, view: View, extent: Extent, theme: Theme) -> None:
+    angles = np.linspace(0, 2 * np.pi, 181)
+    for radius in _radii(extent):
         canvas.lines(view(np.stack([radius * np.cos(angles), radius * np.sin(angles)], 1)), theme.line, 0.7)
     for axis in (np.array([[-300.0, 0.0], [300.0, 0.0]]), np.array([[0.0, -300.0], [0.0, 300.0]])):
         canvas.lines(view(axis), theme.line, 0.5)
+
+
+def _label_rings(canvas: Canvas, view: View, extent: Extent, theme: Theme) -> None:
+    """Over the boxes, which would hide the text."""
     toward = np.array([1.0, 0.0]) if view.forward_right else np.array([np.cos(0.62), -np.sin(0.62)])
-    for radius in range(step, int(farthest) + 1, step):
+    for radius in _radii(extent):
         x, y = view(toward * radius)
         if 24 < x < canvas.width - 24 and 12 < y < canvas.height - 12:
-            canvas.box(x - 17, y - 7, 34, 14, theme.panel)
+            canvas.box(x - 17, y - 7, 34, 14, theme.panel, 0.5)
             canvas.text(x, y + 4, f"{radius} m", theme.muted, 10.5, anchor="center")
 
 
