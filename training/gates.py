@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from imkd_edge import Detector
 from imkd_edge.bundle import Bundle
 from imkd_edge.bundle.files import plain, strict_json
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.cli.common import bar
+from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import CONDITIONS, condition
 from imkd_edge.evaluation.fidelity import seen_by_radar
