@@ -129,6 +129,9 @@ TEST(Odometry, takes_no_jump_and_no_matrix_that_is_not_rigid) {
   EXPECT_EQ(odometry.advance(kSecond / 5, {wrong, {}}), Odometry::Step::none);
   wrong[0] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(odometry.advance(kSecond / 4, {wrong, Vec3{0, 0, wrong[0]}}), Odometry::Step::none);
+  Mat4 mirrored = turned(0, 11, 0);
+  mirrored[5] = -1;
+  EXPECT_EQ(odometry.advance(3 * kSecond / 10, {mirrored, {}}), Odometry::Step::none);
 }
 
 }  // namespace
