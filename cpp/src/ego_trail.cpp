@@ -12,13 +12,9 @@ constexpr std::size_t kMaxEntries = 1024;
 constexpr std::int64_t kMaxGap = 500'000'000;            // ns between two poses that are interpolated
 constexpr std::int64_t kMaxExtrapolation = 100'000'000;  // ns from a pose or a twist to the time that it is used for
 
-double seconds(std::int64_t from_ns, std::int64_t to_ns) {
-  return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
-}
-
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
-  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds(a.timestamp_ns, b.timestamp_ns));
+  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds_between(a.timestamp_ns, b.timestamp_ns));
 }
 
 }  // namespace
@@ -67,7 +63,7 @@ std::optional<Vec3> EgoTrail::twist_from_poses(const Entry& entry) const {
   }
   if (!nearest) return std::nullopt;
   const Mat4 T_entry_nearest = relative(*entry.ego.T_world_ego, *nearest->ego.T_world_ego);
-  return twist_between(T_entry_nearest, seconds(entry.timestamp_ns, nearest->timestamp_ns));
+  return twist_between(T_entry_nearest, seconds_between(entry.timestamp_ns, nearest->timestamp_ns));
 }
 
 // The pose of an entry after so many seconds, at the first of: the entry's twist, the given twist, the twist from
@@ -101,15 +97,15 @@ std::optional<Mat4> EgoTrail::pose_at(std::int64_t timestamp_ns, const std::opti
   }
 
   if (before && behind && minus_ns(behind->timestamp_ns, before->timestamp_ns) <= kMaxGap) {
-    const double span = seconds(before->timestamp_ns, behind->timestamp_ns);
+    const double span = seconds_between(before->timestamp_ns, behind->timestamp_ns);
     if (span == 0) return before->ego.T_world_ego;
-    const double fraction = seconds(before->timestamp_ns, timestamp_ns) / span;
+    const double fraction = seconds_between(before->timestamp_ns, timestamp_ns) / span;
     return interpolate(*before->ego.T_world_ego, *behind->ego.T_world_ego, fraction);
   }
 
   for (const Entry* side : {before, behind}) {
     if (!side || distance_ns(timestamp_ns, side->timestamp_ns) > kMaxExtrapolation) continue;
-    const auto pose = extrapolate(*side, nearest_twist, seconds(side->timestamp_ns, timestamp_ns));
+    const auto pose = extrapolate(*side, nearest_twist, seconds_between(side->timestamp_ns, timestamp_ns));
     if (pose) return pose;
   }
   return std::nullopt;

@@ -52,6 +52,15 @@ TEST_F(Resolve, AgeDecidesBetweenOkLateAndStale) {
   EXPECT_EQ(health.radars, states(SensorState::ok, SensorState::late, SensorState::stale));
 }
 
+// A radar of 20 Hz on the frames' own clock: the oldest sweep that the Synchronizer puts into a frame.
+TEST_F(Resolve, ASweepOfExactlyTheLargestAgeIsUsedAndOneOfHalfOfItIsNotLate) {
+  sweep(0, 600, good);
+  sweep(1, 300, good);
+  sweep(2, -600, good);
+  EXPECT_EQ(resolve(), 3);
+  EXPECT_EQ(health.radars, states(SensorState::late, SensorState::ok, SensorState::late));
+}
+
 TEST_F(Resolve, TheNewestSweepCounts) {
   sweep(0, 900, good);
   sweep(0, 10, good);
