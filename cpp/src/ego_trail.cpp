@@ -39,8 +39,8 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
   const auto last_pose = std::find_if(entries_.rbegin(), entries_.rend(), has_pose);
   if (next_pose == entries_.end() && last_pose != entries_.rend() && !plausible(*last_pose, entry)) {
-    entries_.assign(1, entry);
-    return true;
+    discard_poses();
+    return add(timestamp_ns, ego);
   }
 
   if (present)
@@ -49,6 +49,12 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
     entries_.insert(at, entry);
   if (entries_.size() > kMaxEntries) entries_.pop_front();
   return true;
+}
+
+void EgoTrail::discard_poses() {
+  for (Entry& entry : entries_) entry.ego.T_world_ego.reset();
+  const auto empty = [](const Entry& entry) { return !entry.ego.twist; };
+  entries_.erase(std::remove_if(entries_.begin(), entries_.end(), empty), entries_.end());
 }
 
 // From an entry's pose to the nearest other pose within kMaxGap; entries without a pose may lie between them.
