@@ -57,19 +57,20 @@ void EgoTrail::discard_poses() {
   entries_.erase(std::remove_if(entries_.begin(), entries_.end(), empty), entries_.end());
 }
 
-// From an entry's pose to the nearest other pose within kMaxGap; entries without a pose may lie between them.
+// From an entry's pose to the nearest other pose from kMinPoseGap to kMaxGap away; other entries may lie between them.
 std::optional<Vec3> EgoTrail::twist_from_poses(const Entry& entry) const {
   const Entry* nearest = nullptr;
   std::int64_t best_distance = kMaxGap + 1;
   for (const Entry& other : entries_) {
     const std::int64_t distance = distance_ns(entry.timestamp_ns, other.timestamp_ns);
-    if (&other == &entry || !other.ego.T_world_ego || distance >= best_distance) continue;
+    if (!other.ego.T_world_ego || distance < kMinPoseGap || distance >= best_distance) continue;
     best_distance = distance;
     nearest = &other;
   }
   if (!nearest) return std::nullopt;
   const Mat4 T_entry_nearest = relative(*entry.ego.T_world_ego, *nearest->ego.T_world_ego);
-  return twist_between(T_entry_nearest, seconds_between(entry.timestamp_ns, nearest->timestamp_ns));
+  const Vec3 twist = twist_between(T_entry_nearest, seconds_between(entry.timestamp_ns, nearest->timestamp_ns));
+  return is_possible(twist) ? std::optional(twist) : std::nullopt;
 }
 
 // The pose of an entry after so many seconds, at the first of: the entry's twist, the given twist, the twist from

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <thread>
 
+#include "ego_trail.hpp"
 #include "fakes.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
@@ -272,6 +273,17 @@ TEST(Synchronizer, a_jump_of_the_pose_discards_no_twist) {
   EXPECT_EQ(live->frames.ego.twist, (Vec3{10, 0, 0}));
   ASSERT_TRUE(live->frames.ego.T_world_ego);
   EXPECT_NEAR((*live->frames.ego.T_world_ego)[3], 1000.4, 1e-9);
+}
+
+// 10 m/s; the last two poses are 0.5 ms apart, and 2 cm of noise between them would be 40 m/s more.
+TEST(EgoTrail, the_speed_to_extrapolate_at_is_not_that_of_two_poses_at_almost_one_time) {
+  EgoTrail trail;
+  EXPECT_TRUE(trail.add(0, {pose_at(0), {}}));
+  EXPECT_TRUE(trail.add(99'500'000, {pose_at(0.995), {}}));
+  EXPECT_TRUE(trail.add(100 * kMs, {pose_at(1.02), {}}));
+  const Ego ego = trail.at(180 * kMs);
+  ASSERT_TRUE(ego.T_world_ego);
+  EXPECT_NEAR((*ego.T_world_ego)[3], 1.8, 0.1);
 }
 
 TEST(Synchronizer, a_sweep_beyond_tolerance_is_in_the_frame_and_does_not_complete_it) {
