@@ -398,6 +398,16 @@ TEST(Detector, poses_beyond_a_jump_of_the_localisation_are_left_out) {
   EXPECT_NE(near_radar, radar);
 }
 
+// It delivered one of the right size, if too late for its frame: from then on another size is a fault of the camera.
+TEST(Detector, an_image_that_is_stale_shows_the_size_of_its_camera_too) {
+  Stand s;
+  s.m.frames.camera_timestamps_ns = {0, s.m.frames.timestamp_ns};
+  EXPECT_EQ(s.infer().health.cameras[0], SensorState::stale);
+  s.m.frames.camera_timestamps_ns.clear();
+  s.m.frames.cameras[0].width = 78;
+  EXPECT_EQ(s.infer().health.cameras[0], SensorState::invalid);
+}
+
 TEST(Detector, callers_mistakes_have_their_codes) {
   Stand s;
   const auto after = [&](auto&& change) {
