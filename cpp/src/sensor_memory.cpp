@@ -229,6 +229,7 @@ bool SensorMemory::take_motion(FrameSet& frames) {
 }
 
 void SensorMemory::observe_pose(const FrameSet& frames) {
+  if (pose_.newest_ns && minus_ns(*pose_.newest_ns, frames.timestamp_ns) > max_age_) pose_ = {};
   const std::optional<std::int64_t> before = pose_.newest_ns;
   if (!frames.ego.T_world_ego || !pose_.advance(frames.timestamp_ns, max_age_)) return;
   pose_.set_contents(digest_of(*frames.ego.T_world_ego));
