@@ -416,6 +416,19 @@ TEST(Detector, a_frozen_pose_is_forgotten_where_the_time_starts_again) {
   EXPECT_FALSE(infer(0));
 }
 
+// The vehicle stood while no pose came; the distance is not that of its speed now over all that time.
+TEST(Detector, a_pose_that_returns_where_the_vehicle_stood_is_not_frozen) {
+  Stand s;
+  for (int tenths = 0; tenths <= 21; ++tenths) {
+    Moment m = moment(s.rig, static_cast<unsigned>(tenths + 1));
+    m.frames.timestamp_ns += tenths * 100'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+    if (tenths == 0 || tenths >= 20) m.frames.ego.T_world_ego = identity4();
+    m.frames.ego.twist = Vec3{tenths < 20 ? 0. : 2., 0, 0};
+    EXPECT_FALSE(ego_invalid(s.detector.infer(m.frames))) << tenths;
+  }
+}
+
 // It delivered one of the right size, if too late for its frame: from then on another size is a fault of the camera.
 TEST(Detector, an_image_that_is_stale_shows_the_size_of_its_camera_too) {
   Stand s;
