@@ -3,6 +3,7 @@
 
 #include "common.hpp"
 #include "fields.hpp"
+#include "time_ns.hpp"
 
 using namespace imkd;
 using namespace imkd::python;
@@ -31,8 +32,7 @@ SensorRig py_exposure_rig(const EgoMotion& motion, const SensorRig& sensors, con
 }
 
 std::optional<Mat4> since(const EgoMotion& now, const EgoMotion& then) {
-  const double seconds = 1e-9 * static_cast<double>(now.timestamp_ns() - then.timestamp_ns());
-  return motion_between(then.ego(), now.ego(), seconds);
+  return motion_between(then.ego(), now.ego(), seconds_between(then.timestamp_ns(), now.timestamp_ns()));
 }
 
 }  // namespace

@@ -29,25 +29,31 @@ ImageCrop checked_image_crop(const ImageSpec& spec, int width, int height) {
   return image_crop(spec, width, height);
 }
 
-std::vector<ImageView> image_views(const py::sequence& images, const std::vector<ImageCrop>& crops,
-                                   const ImageSpec& spec) {
-  spec.check();
+struct Images {
+  std::vector<py::object> owners;  // the sequence may make each image when it is asked for, or change meanwhile
   std::vector<ImageView> views;
-  for (std::size_t i = 0; i < images.size(); ++i) {
+};
+
+Images image_views(const py::sequence& sequence, const std::vector<ImageCrop>& crops, const ImageSpec& spec) {
+  spec.check();
+  Images images;
+  for (std::size_t i = 0; i < sequence.size(); ++i) {
     const std::string where = "images[" + std::to_string(i) + "]";
-    views.push_back(image_view(images[i], where));
-    if (views.back().data) check_layout(views.back(), where);
+    images.owners.emplace_back(sequence[i]);
+    images.views.push_back(image_view(images.owners.back(), where));
+    if (images.views.back().data) check_layout(images.views.back(), where);
   }
-  if (crops.size() != views.size())
+  if (crops.size() != images.views.size())
     throw Error(Code::frame_count,
-                std::to_string(crops.size()) + " crops for " + std::to_string(views.size()) + " images", "crops",
+                std::to_string(crops.size()) + " crops for " + std::to_string(images.views.size()) + " images", "crops",
                 "one crop per image");
-  return views;
+  return images;
 }
 
 FloatArray py_preprocess_images(const py::sequence& images, const std::vector<ImageCrop>& crops,
                                 const ImageSpec& spec) {
-  const std::vector<ImageView> views = image_views(images, crops, spec);
+  const Images in = image_views(images, crops, spec);
+  const std::vector<ImageView>& views = in.views;
   FloatArray out = empty({py::ssize_t(views.size()), 3, spec.height, spec.width});
   float* data = out.mutable_data();
   py::gil_scoped_release release;
@@ -57,7 +63,8 @@ FloatArray py_preprocess_images(const py::sequence& images, const std::vector<Im
 
 py::array_t<std::int8_t> py_quantize_images(const py::sequence& images, const std::vector<ImageCrop>& crops,
                                             const ImageSpec& spec, float scale) {
-  const std::vector<ImageView> views = image_views(images, crops, spec);
+  const Images in = image_views(images, crops, spec);
+  const std::vector<ImageView>& views = in.views;
   if (!(scale > 0) || !std::isfinite(scale))
     throw Error(Code::spec_bad_value, std::to_string(scale) + " is not finite and above 0", "scale",
                 "give the scale of the network's first QuantizeLinear");

@@ -1,7 +1,6 @@
 // Tracker of imkd_edge.tracking: boxes as arrays in, tracks as arrays out.
 #include "imkd/tracker.hpp"
 
-#include "assignment.hpp"
 #include "common.hpp"
 #include "fields.hpp"
 #include "live_fields.hpp"
@@ -84,16 +83,6 @@ MotionTuple motion_tuple(const std::string& name) {
   return {motion.name, motion.position_std, motion.velocity_std, motion.speed_std, motion.acceleration};
 }
 
-// (R, C) float64 costs -> for each row its column, or -1.
-std::vector<int> assign(const py::array_t<double, py::array::c_style | py::array::forcecast>& costs) {
-  const auto rows = costs.shape(0), columns = costs.shape(1);
-  Assignment assignment(static_cast<std::size_t>(std::max(rows, columns)));
-  const std::vector<double> cost(costs.data(), costs.data() + rows * columns);
-  std::vector<int> result = assignment.solve(cost, static_cast<int>(rows), static_cast<int>(columns));
-  result.resize(static_cast<std::size_t>(rows));
-  return result;
-}
-
 }  // namespace
 
 void bind_tracker(py::module_& m) {
@@ -105,5 +94,4 @@ void bind_tracker(py::module_& m) {
       .def("health", &tracker_health)
       .def("reset", [](PyTracker& self) { self.core.reset(); });
   m.def("class_motion", &motion_tuple, py::arg("name"));
-  m.def("assign", &assign, py::arg("costs"));
 }

@@ -150,10 +150,8 @@ void Detector::State::assess_cameras(const FrameSet& frames) {
     SensorState& state = result.health.cameras[i];
     const std::int64_t time_ns = frames.camera_time(i);
     state = camera_state(coverage[i], seconds_between(time_ns, frames.timestamp_ns));
-    if (usable(state)) {
-      const SensorState contents = memory.assess(i, rig.cameras[i], image, time_ns, loop->host_reads(image));
-      if (!usable(contents)) state = contents;
-    }
+    const SensorState contents = memory.assess(i, rig.cameras[i], image, time_ns, loop->host_reads(image));
+    if (usable(state) && !usable(contents)) state = contents;
     if (usable(state))
       frame.T_ref_ego[i] = rounded_exposure(spec.grid, motion.T_ref_exposure(i));
     else

@@ -10,9 +10,7 @@
 namespace imkd {
 namespace {
 
-// ns between two poses that give a twist: less, and their noise outweighs the motion; more, and it is not constant.
-constexpr std::int64_t kMinPoseGap = 10'000'000;
-constexpr std::int64_t kBestPoseGap = 50'000'000;
+constexpr std::int64_t kBestPoseGap = 50'000'000;  // ns between two poses that give a twist; more, and it changes
 
 }  // namespace
 
@@ -70,7 +68,8 @@ std::optional<Vec3> EgoMotion::twist_of_poses() const {
     to = &pose;
   }
   if (!to) return std::nullopt;
-  return twist_between(relative(from->T, to->T), seconds_between(from->timestamp_ns, to->timestamp_ns));
+  const Vec3 twist = twist_between(relative(from->T, to->T), seconds_between(from->timestamp_ns, to->timestamp_ns));
+  return is_possible(twist) ? std::optional(twist) : std::nullopt;
 }
 
 void EgoMotion::estimate_speed(const SensorRig& rig, const FrameSet& frames, double max_age) {

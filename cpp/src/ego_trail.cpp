@@ -12,13 +12,9 @@ constexpr std::size_t kMaxEntries = 1024;
 constexpr std::int64_t kMaxGap = 500'000'000;            // ns between two poses that are interpolated
 constexpr std::int64_t kMaxExtrapolation = 100'000'000;  // ns from a pose or a twist to the time that it is used for
 
-double seconds(std::int64_t from_ns, std::int64_t to_ns) {
-  return static_cast<double>(minus_ns(to_ns, from_ns)) * 1e-9;
-}
-
 bool plausible(const EgoTrail::Entry& a, const EgoTrail::Entry& b) {
   if (!a.ego.T_world_ego || !b.ego.T_world_ego) return true;
-  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds(a.timestamp_ns, b.timestamp_ns));
+  return !is_jump(*a.ego.T_world_ego, *b.ego.T_world_ego, seconds_between(a.timestamp_ns, b.timestamp_ns));
 }
 
 }  // namespace
@@ -43,8 +39,8 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   if (next_pose != entries_.end() && !plausible(entry, *next_pose)) return false;
   const auto last_pose = std::find_if(entries_.rbegin(), entries_.rend(), has_pose);
   if (next_pose == entries_.end() && last_pose != entries_.rend() && !plausible(*last_pose, entry)) {
-    entries_.assign(1, entry);
-    return true;
+    discard_poses();
+    return add(timestamp_ns, ego);
   }
 
   if (present)
@@ -55,19 +51,26 @@ bool EgoTrail::add(std::int64_t timestamp_ns, const Ego& ego) {
   return true;
 }
 
-// From an entry's pose to the nearest other pose within kMaxGap; entries without a pose may lie between them.
+void EgoTrail::discard_poses() {
+  for (Entry& entry : entries_) entry.ego.T_world_ego.reset();
+  const auto empty = [](const Entry& entry) { return !entry.ego.twist; };
+  entries_.erase(std::remove_if(entries_.begin(), entries_.end(), empty), entries_.end());
+}
+
+// From an entry's pose to the nearest other pose from kMinPoseGap to kMaxGap away; other entries may lie between them.
 std::optional<Vec3> EgoTrail::twist_from_poses(const Entry& entry) const {
   const Entry* nearest = nullptr;
   std::int64_t best_distance = kMaxGap + 1;
   for (const Entry& other : entries_) {
     const std::int64_t distance = distance_ns(entry.timestamp_ns, other.timestamp_ns);
-    if (&other == &entry || !other.ego.T_world_ego || distance >= best_distance) continue;
+    if (!other.ego.T_world_ego || distance < kMinPoseGap || distance >= best_distance) continue;
     best_distance = distance;
     nearest = &other;
   }
   if (!nearest) return std::nullopt;
   const Mat4 T_entry_nearest = relative(*entry.ego.T_world_ego, *nearest->ego.T_world_ego);
-  return twist_between(T_entry_nearest, seconds(entry.timestamp_ns, nearest->timestamp_ns));
+  const Vec3 twist = twist_between(T_entry_nearest, seconds_between(entry.timestamp_ns, nearest->timestamp_ns));
+  return is_possible(twist) ? std::optional(twist) : std::nullopt;
 }
 
 // The pose of an entry after so many seconds, at the first of: the entry's twist, the given twist, the twist from
@@ -101,15 +104,15 @@ std::optional<Mat4> EgoTrail::pose_at(std::int64_t timestamp_ns, const std::opti
   }
 
   if (before && behind && minus_ns(behind->timestamp_ns, before->timestamp_ns) <= kMaxGap) {
-    const double span = seconds(before->timestamp_ns, behind->timestamp_ns);
+    const double span = seconds_between(before->timestamp_ns, behind->timestamp_ns);
     if (span == 0) return before->ego.T_world_ego;
-    const double fraction = seconds(before->timestamp_ns, timestamp_ns) / span;
+    const double fraction = seconds_between(before->timestamp_ns, timestamp_ns) / span;
     return interpolate(*before->ego.T_world_ego, *behind->ego.T_world_ego, fraction);
   }
 
   for (const Entry* side : {before, behind}) {
     if (!side || distance_ns(timestamp_ns, side->timestamp_ns) > kMaxExtrapolation) continue;
-    const auto pose = extrapolate(*side, nearest_twist, seconds(side->timestamp_ns, timestamp_ns));
+    const auto pose = extrapolate(*side, nearest_twist, seconds_between(side->timestamp_ns, timestamp_ns));
     if (pose) return pose;
   }
   return std::nullopt;

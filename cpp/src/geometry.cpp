@@ -82,11 +82,22 @@ Vec3 cross(const Vec3& a, const Vec3& b) {
   return {a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]};
 }
 
+// The axis of a rotation R by nearly half a turn, where R - R^T, an axis times twice the sine, has no digits left: a
+// column of (R + R^T) / 2 = cos + (1 - cos) axis axis^T, along axis * sin(angle).
+Vec3 axis_near_half_turn(const Mat4& T, double cosine, const Vec3& along) {
+  const int k = T[0] >= T[5] && T[0] >= T[10] ? 0 : T[5] >= T[10] ? 1 : 2;  // of the axis's largest component
+  Vec3 axis{};
+  for (int i = 0; i < 3; ++i) axis[i] = (T[i * 4 + k] + T[k * 4 + i]) / 2 - (i == k ? cosine : 0);
+  const double dot = axis[0] * along[0] + axis[1] * along[1] + axis[2] * along[2];
+  return scaled(axis, (dot < 0 ? -1 : 1) / length(axis));
+}
+
 }  // namespace
 
 Vec3 rotation_vector(const Mat4& T) {
   const Vec3 v{(T[9] - T[6]) / 2, (T[2] - T[8]) / 2, (T[4] - T[1]) / 2};  // axis * sin(angle)
-  const double sine = length(v), angle = std::atan2(sine, (T[0] + T[5] + T[10] - 1) / 2);
+  const double sine = length(v), cosine = (T[0] + T[5] + T[10] - 1) / 2, angle = std::atan2(sine, cosine);
+  if (angle > kMaxRotation) return scaled(axis_near_half_turn(T, cosine, v), angle);
   return scaled(v, sine > 0 ? angle / sine : 0);
 }
 

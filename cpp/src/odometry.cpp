@@ -1,23 +1,11 @@
 #include "odometry.hpp"
 
-#include <cmath>
-
 #include "imkd/ego_motion.hpp"
 #include "imkd/rig.hpp"
 #include "time_ns.hpp"
 
 namespace imkd {
 namespace {
-
-bool is_rigid(const Mat4& T) {
-  for (int i = 0; i < 3; ++i)
-    for (int j = 0; j < 3; ++j) {
-      double product = 0;  // of two rows
-      for (int k = 0; k < 3; ++k) product += T[4 * i + k] * T[4 * j + k];
-      if (!(std::abs(product - (i == j)) <= 2 * kRigidTolerance)) return false;
-    }
-  return std::isfinite(T[3]) && std::isfinite(T[7]) && std::isfinite(T[11]);
-}
 
 // Exactly rigid poses, so that errors do not grow from frame to frame.
 Ego usable_part(const Ego& ego) {

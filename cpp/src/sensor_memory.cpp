@@ -229,12 +229,14 @@ bool SensorMemory::take_motion(FrameSet& frames) {
 }
 
 void SensorMemory::observe_pose(const FrameSet& frames) {
+  if (pose_.newest_ns && minus_ns(*pose_.newest_ns, frames.timestamp_ns) > max_age_) pose_ = {};
   const std::optional<std::int64_t> before = pose_.newest_ns;
-  if (!frames.ego.T_world_ego || !pose_.advance(frames.timestamp_ns, max_age_)) return;
-  pose_.set_contents(digest_of(*frames.ego.T_world_ego));
+  if (!pose_.advance(frames.timestamp_ns, max_age_)) return;
   const Vec3 twist = frames.ego.twist.value_or(Vec3{});
-  const double moved = before ? std::hypot(twist[0], twist[1]) * seconds_between(*before, frames.timestamp_ns) : 0;
-  pose_.travel = pose_.repeats > 1 ? pose_.travel + moved : 0;
+  if (before) pose_.travel += std::hypot(twist[0], twist[1]) * seconds_between(*before, frames.timestamp_ns);
+  if (!frames.ego.T_world_ego) return;
+  pose_.set_contents(digest_of(*frames.ego.T_world_ego));
+  if (pose_.repeats == 1) pose_.travel = 0;
   if (pose_.travel >= kFrozenTravel) pose_.frozen = pose_.contents;
 }
 

@@ -80,7 +80,7 @@ class SensorMemory {
   struct Radar : SensorRecord {
     bool left_out = false;  // in this frame
   };
-  struct Localisation : SensorRecord {
+  struct Localisation : SensorRecord {    // its newest time is that of the last frame, with a pose or without
     double travel = 0;                    // m, by the twists, since the pose is what it is
     std::optional<std::uint64_t> frozen;  // contents of the last one that was
   };

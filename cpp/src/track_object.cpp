@@ -18,6 +18,11 @@ constexpr double kSizeStd = 0.3, kSizeDrift = 0.02;     // m
 
 double wrapped(double angle) { return angle - 2 * kPi * std::floor((angle + kPi) / (2 * kPi)); }
 
+float yaw_of(double angle) {
+  const auto yaw = static_cast<float>(wrapped(angle));
+  return yaw < kPi ? yaw : -yaw;
+}
+
 // A heading that differs by more than 90 degrees counts as the opposite one, and votes against the track's.
 void TrackObject::observe_yaw(double angle, double weight) {
   double innovation = wrapped(angle - yaw.value);

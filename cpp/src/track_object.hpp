@@ -12,6 +12,7 @@ constexpr double kMaxVotes = 3.0;  // detections of the other heading that turn 
 
 inline double square(double x) { return x * x; }
 double wrapped(double angle);  // [-pi, pi)
+float yaw_of(double angle);    // of a Detection: below pi as a float too, which rounds up to the float above pi
 
 // A detection in the odometry frame.
 struct Observation {

@@ -224,7 +224,7 @@ struct Tracker::State {
                  static_cast<float>(object.size[0].value),
                  static_cast<float>(object.size[1].value),
                  static_cast<float>(object.size[2].value),
-                 static_cast<float>(wrapped(object.yaw.value + heading)),
+                 yaw_of(object.yaw.value + heading),
                  known ? static_cast<float>(velocity[0]) : kUnknown,
                  known ? static_cast<float>(velocity[1]) : kUnknown,
                  static_cast<float>(object.score),

@@ -49,7 +49,7 @@ struct Watchdog::State {
     ++misses;
     lock.unlock();  // the callback may call beat()
     try {
-      if (missed) missed(static_cast<double>(since) * 1e-9);
+      if (missed) missed(to_seconds(since));
     } catch (...) {  // NOLINT: the timer's thread has no caller to report to; the miss is counted
     }
     return 0;

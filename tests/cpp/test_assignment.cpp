@@ -89,6 +89,37 @@ TEST(Odometry, continues_the_last_twist_for_a_second) {
   EXPECT_NEAR(odometry.T_odom_ego()[3], 4, 1e-12);
 }
 
+// Drives of a simulator run along an axis of the world: a half turn, whose sine is exactly 0.
+TEST(Odometry, of_poses_that_head_exactly_backwards_in_the_world_goes_forward) {
+  Odometry odometry;
+  for (int i = 0; i <= 10; ++i) {
+    const Mat4 T_world_ego{-1, 0, 0, 100.0 - i, 0, -1, 0, 7, 0, 0, 1, 0, 0, 0, 0, 1};
+    odometry.advance(i * kSecond / 10, {T_world_ego, {}});
+    EXPECT_NEAR(odometry.T_odom_ego()[3], i, 1e-9);
+    EXPECT_NEAR(odometry.T_odom_ego()[7], 0, 1e-9);
+  }
+}
+
+TEST(Geometry, a_rotation_vector_is_that_of_its_rotation_up_to_half_a_turn) {
+  std::mt19937 random(4);
+  std::normal_distribution<double> noise;
+  std::vector<Vec3> axes{{1, 0, 0}, {0, -1, 0}, {0, 0, 1}, {0, 0, -1}};
+  for (int i = 0; i < 100; ++i) axes.push_back({noise(random), noise(random), noise(random)});
+  for (const auto& [x, y, z] : axes) {
+    const double norm = std::sqrt(x * x + y * y + z * z);
+    const Vec3 a{x / norm, y / norm, z / norm};
+    Mat4 half = identity4();  // 2 a a^T - 1
+    for (std::size_t r = 0; r < 3; ++r)
+      for (std::size_t c = 0; c < 3; ++c) half[r * 4 + c] = 2 * a[r] * a[c] - (r == c);
+    for (const double less : {0.0, 1e-17, 1e-12, 1e-7, 0.1, 1.0, 3.0, 3.14}) {  // rad that the turn is short of half
+      const Mat4 T = compose(half, rigid({-less * a[0], -less * a[1], -less * a[2]}, {}));
+      const Mat4 again = rigid(rotation_vector(T), {});
+      for (std::size_t i = 0; i < 16; ++i) ASSERT_NEAR(again[i], T[i], 1e-14) << less << ' ' << x << ' ' << y;
+    }
+    EXPECT_FALSE(interpolate(identity4(), half, 0.5));  // its axis may be either of two
+  }
+}
+
 TEST(Odometry, takes_no_jump_and_no_matrix_that_is_not_rigid) {
   Odometry odometry;
   odometry.advance(0, {turned(0, 0, 0), {}});
@@ -98,6 +129,9 @@ TEST(Odometry, takes_no_jump_and_no_matrix_that_is_not_rigid) {
   EXPECT_EQ(odometry.advance(kSecond / 5, {wrong, {}}), Odometry::Step::none);
   wrong[0] = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(odometry.advance(kSecond / 4, {wrong, Vec3{0, 0, wrong[0]}}), Odometry::Step::none);
+  Mat4 mirrored = turned(0, 11, 0);
+  mirrored[5] = -1;
+  EXPECT_EQ(odometry.advance(3 * kSecond / 10, {mirrored, {}}), Odometry::Step::none);
 }
 
 }  // namespace

@@ -398,6 +398,47 @@ TEST(Detector, poses_beyond_a_jump_of_the_localisation_are_left_out) {
   EXPECT_NE(near_radar, radar);
 }
 
+// A recording in a loop: the pose at which the localisation stood still in the first pass is good in the second.
+TEST(Detector, a_frozen_pose_is_forgotten_where_the_time_starts_again) {
+  Stand s;
+  const std::int64_t start = s.m.frames.timestamp_ns;
+  const auto infer = [&](int tenths) {
+    Moment m = moment(s.rig, static_cast<unsigned>(tenths + 1));
+    m.frames.timestamp_ns = start + tenths * 100'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+    m.frames.ego = {identity4(), Vec3{10, 0, 0}};
+    return ego_invalid(s.detector.infer(m.frames));
+  };
+  EXPECT_FALSE(infer(100));
+  EXPECT_FALSE(infer(101));
+  for (int i = 102; i < 110; ++i) infer(i);
+  EXPECT_TRUE(infer(110));
+  EXPECT_FALSE(infer(0));
+}
+
+// The vehicle stood while no pose came; the distance is not that of its speed now over all that time.
+TEST(Detector, a_pose_that_returns_where_the_vehicle_stood_is_not_frozen) {
+  Stand s;
+  for (int tenths = 0; tenths <= 21; ++tenths) {
+    Moment m = moment(s.rig, static_cast<unsigned>(tenths + 1));
+    m.frames.timestamp_ns += tenths * 100'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+    if (tenths == 0 || tenths >= 20) m.frames.ego.T_world_ego = identity4();
+    m.frames.ego.twist = Vec3{tenths < 20 ? 0. : 2., 0, 0};
+    EXPECT_FALSE(ego_invalid(s.detector.infer(m.frames))) << tenths;
+  }
+}
+
+// It delivered one of the right size, if too late for its frame: from then on another size is a fault of the camera.
+TEST(Detector, an_image_that_is_stale_shows_the_size_of_its_camera_too) {
+  Stand s;
+  s.m.frames.camera_timestamps_ns = {0, s.m.frames.timestamp_ns};
+  EXPECT_EQ(s.infer().health.cameras[0], SensorState::stale);
+  s.m.frames.camera_timestamps_ns.clear();
+  s.m.frames.cameras[0].width = 78;
+  EXPECT_EQ(s.infer().health.cameras[0], SensorState::invalid);
+}
+
 TEST(Detector, callers_mistakes_have_their_codes) {
   Stand s;
   const auto after = [&](auto&& change) {

@@ -52,6 +52,27 @@ TEST_F(Resolve, AgeDecidesBetweenOkLateAndStale) {
   EXPECT_EQ(health.radars, states(SensorState::ok, SensorState::late, SensorState::stale));
 }
 
+// A radar of 20 Hz on the frames' own clock: the oldest sweep that the Synchronizer puts into a frame.
+TEST_F(Resolve, ASweepOfExactlyTheLargestAgeIsUsedAndOneOfHalfOfItIsNotLate) {
+  sweep(0, 600, good);
+  sweep(1, 300, good);
+  sweep(2, -600, good);
+  EXPECT_EQ(resolve(), 3);
+  EXPECT_EQ(health.radars, states(SensorState::late, SensorState::ok, SensorState::late));
+}
+
+// The localisation corrects itself by less than a jump between two poses that follow each other at 100 Hz.
+TEST_F(Resolve, TwoPosesThatNoVehicleDrivesBetweenGiveNoTwist) {
+  Mat4 back = identity4();
+  back[3] = -1.9;
+  frames.ego.T_world_ego = identity4();
+  sweep(0, 10, good);
+  frames.sweeps[0].T_world_ego = back;
+  const EgoMotion motion(rig, frames, spec.radar.max_age);
+  EXPECT_FALSE(motion.ego().twist);  // 190 m/s
+  EXPECT_DOUBLE_EQ(motion.T_ref_at(kNow - 500 * kMillisecond)[3], -1.9);
+}
+
 TEST_F(Resolve, TheNewestSweepCounts) {
   sweep(0, 900, good);
   sweep(0, 10, good);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <thread>
 
+#include "ego_trail.hpp"
 #include "fakes.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
@@ -250,6 +251,39 @@ TEST(Synchronizer, a_frame_is_complete_only_with_a_pose_or_twist_at_its_time_onc
     EXPECT_EQ(sync.counts().complete, known);
     EXPECT_EQ(sync.counts().incomplete, !known);
   }
+}
+
+Mat4 pose_at(double x) {
+  Mat4 T = identity4();
+  T[3] = x;
+  return T;
+}
+
+// Wheel odometry is ahead of the localisation, which jumps.
+TEST(Synchronizer, a_jump_of_the_pose_discards_no_twist) {
+  const SensorRig rig = small_rig();
+  Synchronizer sync(rig, small_spec());
+  for (int ms = 0; ms <= 200; ms += 20) sync.push_ego({{}, Vec3{10, 0, 0}}, ms * kMs, 200 * kMs);
+  EXPECT_EQ(sync.push_ego({pose_at(0), {}}, 150 * kMs, 200 * kMs), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({pose_at(1000), {}}, 160 * kMs, 200 * kMs), Pushed::kept);
+  EXPECT_EQ(sync.push_ego({{}, Vec3{10, 0, 0}}, 40 * kMs, 200 * kMs), Pushed::duplicate);
+  push_all(sync, moment(rig), 200 * kMs);
+  const auto live = sync.pop(200 * kMs);
+  ASSERT_TRUE(live && live->complete);
+  EXPECT_EQ(live->frames.ego.twist, (Vec3{10, 0, 0}));
+  ASSERT_TRUE(live->frames.ego.T_world_ego);
+  EXPECT_NEAR((*live->frames.ego.T_world_ego)[3], 1000.4, 1e-9);
+}
+
+// 10 m/s; the last two poses are 0.5 ms apart, and 2 cm of noise between them would be 40 m/s more.
+TEST(EgoTrail, the_speed_to_extrapolate_at_is_not_that_of_two_poses_at_almost_one_time) {
+  EgoTrail trail;
+  EXPECT_TRUE(trail.add(0, {pose_at(0), {}}));
+  EXPECT_TRUE(trail.add(99'500'000, {pose_at(0.995), {}}));
+  EXPECT_TRUE(trail.add(100 * kMs, {pose_at(1.02), {}}));
+  const Ego ego = trail.at(180 * kMs);
+  ASSERT_TRUE(ego.T_world_ego);
+  EXPECT_NEAR((*ego.T_world_ego)[3], 1.8, 0.1);
 }
 
 TEST(Synchronizer, a_sweep_beyond_tolerance_is_in_the_frame_and_does_not_complete_it) {

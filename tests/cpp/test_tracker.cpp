@@ -125,6 +125,19 @@ void turns(bool with_pose) {
 TEST(Tracker, follows_objects_over_ground_while_the_ego_turns_by_its_poses) { turns(true); }
 TEST(Tracker, follows_objects_over_ground_while_the_ego_turns_by_its_twist) { turns(false); }
 
+// The double nearest below pi is above it as a float.
+TEST(Tracker, a_yaw_is_below_pi_as_a_float_too) {
+  const auto pi = static_cast<float>(std::acos(-1.0));
+  Tracker tracker(small_spec());
+  tracker.update(result_at(0, {car(10, 0)}));
+  Result later = result_at(0.1, {});
+  later.ego.T_world_ego = turned(1e-9 - std::acos(-1.0), 0, 0);
+  const auto& tracks = tracker.update(later);
+  ASSERT_EQ(ids(tracks), (Ids{1}));
+  EXPECT_LT(tracks[0].box.yaw, pi);
+  EXPECT_GE(tracks[0].box.yaw, -pi);
+}
+
 TEST(Tracker, smooths_velocity_and_yaw) {
   std::mt19937 random(5);
   std::normal_distribution<double> noise;

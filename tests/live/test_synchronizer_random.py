@@ -133,7 +133,7 @@ class ReferenceModel:
         if before is not None and behind is not None and behind - before <= 500:
             return True
         near = [t for t in (before, behind) if t is not None and abs(t - time) <= 100]
-        return any(0 < abs(other - t) <= 500 for t in near for other in self.ego)
+        return any(10 <= abs(other - t) <= 500 for t in near for other in self.ego)
 
     def pop(self, now: int) -> str:
         self.advance(now)

@@ -291,3 +291,22 @@ def test_a_scale_that_is_none_is_refused(scale: float) -> None:
     with pytest.raises(Error) as raised:
         quantize_images([noise(8, 8)], [ImageCrop()], ImageSpec(), scale)
     assert raised.value.code == "E0104" and "scale" in raised.value.where
+
+
+class Lazy:
+    """Images that are made when they are asked for, as of a file."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        if i >= len(self):
+            raise IndexError
+        return np.full((480, 640, 3), 40 * i + 1, np.uint8)
+
+
+def test_images_that_are_made_when_they_are_asked_for_live_through_the_call() -> None:
+    spec = ImageSpec()
+    crops = [image_crop(spec, 640, 480)] * 4
+    expected = preprocess_images(list(Lazy()), crops, spec)
+    assert np.array_equal(preprocess_images(Lazy(), crops, spec), expected)

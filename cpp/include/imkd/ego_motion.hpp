@@ -32,8 +32,8 @@ class EgoMotion {
   std::int64_t timestamp_ns() const { return reference_ns_; }
   // Pose and twist at the reference time, both where they are known. The pose is FrameSet::ego's; without one it comes
   // from the poses of sweeps and cameras: interpolated, else extrapolated from the nearest by at most kMaxPoseGap. The
-  // twist is FrameSet::ego's; without one it is that of the nearest pose and the one about 50 ms from it; without poses
-  // it is the ego speed estimated from static radar returns.
+  // twist is FrameSet::ego's; without one it is that of the nearest pose and the one about 50 ms from it, if
+  // is_possible(); else it is the ego speed estimated from static radar returns.
   const Ego& ego() const { return ego_; }
   bool estimated() const { return estimated_; }          // the twist comes from radar returns
   float estimate_residual() const { return residual_; }  // m/s, median absolute of the inliers; 0 without an estimate

@@ -41,6 +41,8 @@ constexpr double kMaxYawRate = 6.283185307179586;
 constexpr double kPoseNoise = 1;
 // ns from a pose to the time that it is extrapolated to, and between two poses that give a twist.
 constexpr std::int64_t kMaxPoseGap = 1'000'000'000;
+// ns between two poses that give a twist: less, and their noise outweighs the motion.
+constexpr std::int64_t kMinPoseGap = 10'000'000;
 
 // s; the period of a sensor whose own is not known, that of a slow camera or radar. An image older than that is stale.
 constexpr double kSensorPeriod = 0.1;

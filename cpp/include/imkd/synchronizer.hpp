@@ -62,7 +62,7 @@ struct LiveFrame {
 //                that the Detector can accumulate them;
 //   the ego pose at t: interpolated between poses at most 0.5 s apart, otherwise extrapolated from the nearest pose by
 //                at most 0.1 s, at that pose's twist, else at the twist nearest to t within 0.1 s,
-//                else at the speed between that pose and the nearest other pose within 0.5 s;
+//                else at the speed between that pose and the nearest other pose 0.01 to 0.5 s from it;
 //   the twist nearest to t within 0.1 s.
 //
 // Readiness: a frame is ready when every sensor has an item within tolerance of t and the ego motion has reached t, or
