@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from imkd_edge.bundle import Bundle
+from imkd_edge.bundle import PARTS, Bundle
 from imkd_edge.bundle.files import plain, strict_json
 from imkd_edge.checks.observe import open_parts
 from imkd_edge.cli.common import bar
@@ -21,7 +21,7 @@ from imkd_edge.detector import Detector
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import CONDITIONS, condition
 from imkd_edge.evaluation.fidelity import seen_by_radar
-from imkd_edge.evaluation.run import Prediction, choose, evaluate
+from imkd_edge.evaluation.run import choose, evaluate, prediction
 from imkd_edge.options import EvalOptions
 from imkd_edge.sources.base import Sample
 
@@ -70,7 +70,7 @@ class Study:
 
     def __init__(self, bundle: Bundle, data: str, split: str, limit: int | None, threads: int) -> None:
         self._bundle, self._threads = bundle, threads
-        self._parts = {name: bundle.file(f"{name}.onnx").read_bytes() for name in ("camera", "bev")}
+        self._parts = {name: bundle.file(f"{name}.onnx").read_bytes() for name in PARTS}
         if not {output.name for output in onnx.load_from_string(self._parts["bev"]).graph.output} >= set(GATES):
             fix = "train with [model] gates = true"
             raise Error(Code.spec_bad_value, "the model has no gates", str(bundle.path), fix)
@@ -91,15 +91,11 @@ class Study:
         options = EvalOptions(condition=name)
         spec, rig, threads = self._bundle.spec, self._rig, self._threads
         with open_parts(spec, rig, parts, threads=threads, score_threshold=options.score) as detector:
-            return evaluate(self._selection, lambda sample: _infer(detector, sample), options, bar(title))
-
-
-def _infer(detector: Detector, sample: Sample) -> Prediction:
-    result = detector.infer_sample(sample)
-    return result.boxes, result.scores, result.names
+            return evaluate(self._selection, lambda sample: prediction(detector, sample), options, bar(title))
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Prints the values by condition, and the metrics by the gates that are constant and by condition."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("--data", required=True)

@@ -92,7 +92,7 @@ def evaluate_bundle(
     ) as detector:
         if options.track:
             return {**_tracks(selection, detector, options, track), "warnings": unlike}
-        predictions = predict(selection, lambda sample: _infer(detector, sample), options, track, classes)
+        predictions = predict(selection, lambda sample: prediction(detector, sample), options, track, classes)
     metrics = measure(predictions, options)
     result = {**summary(predictions, options, metrics), "warnings": unlike}
     if options.resamples and result["protocol"] == protocol.KITTI:
@@ -137,7 +137,8 @@ def _tracks(
     return {**head, **counts, "metrics": metrics}
 
 
-def _infer(detector: Detector, sample: Sample) -> Prediction:
+def prediction(detector: Detector, sample: Sample) -> Prediction:
+    """A detector's boxes of a sample, with scores and names, and its segmentation on the grid where it has one."""
     result = detector.infer_sample(sample)
     if result.segmentation is None:
         return result.boxes, result.scores, result.names

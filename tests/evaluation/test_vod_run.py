@@ -79,7 +79,7 @@ def test_the_result_of_a_bundle_says_how_many_frames_were_not_measured(tmp_path,
         def __exit__(self, *error): ...
 
     monkeypatch.setattr("imkd_edge.evaluation.run.Detector", Blind)
-    monkeypatch.setattr("imkd_edge.evaluation.run._infer", lambda *_: (np.zeros((0, 9)), np.zeros(0), []))
+    monkeypatch.setattr("imkd_edge.evaluation.run.prediction", lambda *_: (np.zeros((0, 9)), np.zeros(0), []))
     with pytest.warns(UserWarning, match="no labels"):
         result = evaluate_bundle(str(random_bundle), str(folder), EvalOptions(split="full"))
     assert (result["frames"], result["unlabelled"]) == (3, 2)  # the other one is of the test split
