@@ -17,6 +17,7 @@ from imkd_edge.checks.data.report import Report, number_of, shortened
 from imkd_edge.errors import Code, Error
 from imkd_edge.progress import Track
 from imkd_edge.sources.base import Source
+from imkd_edge.sources.recording.evidence import SLOWEST
 from imkd_edge.view.page import document, element, text_table
 
 PICTURES = 4  # frames that are drawn, evenly spaced
@@ -26,7 +27,7 @@ NOTES = {  # title of a table -> what its columns mean
     "Sensors": "offset: from the frame's time, median (least to most); useful: share of a camera's pixels that look at "
     "the ground or at objects on it, within 51.2 m",
     "Radars": "medians (1 % to 99 %); ego speed: how much of it the velocities of static returns hold; × 1 is right "
-    "for raw and aliased velocities, × 0 for compensated ones; unknown below 1 m/s or of too few returns",
+    f"for raw and aliased velocities, × 0 for compensated ones; unknown below {SLOWEST:g} m/s or of too few returns",
     "Ground plane": "the rig's, beside that of LiDAR or radar returns of the ground where they have heights",
 }
 INTRODUCTION = (

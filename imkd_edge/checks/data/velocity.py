@@ -17,11 +17,11 @@ from imkd_edge.frames import valid_points
 from imkd_edge.ops import estimate_ego_speed
 from imkd_edge.rig import RadarCalibration, SensorRig
 from imkd_edge.sources.base import Sample
+from imkd_edge.sources.recording.evidence import SLOWEST
 
 SHARES = np.round(np.arange(-4.5, 4.51, 0.05), 2)  # candidates of s
 TOLERANCE = 0.5  # m/s of a static return
 MIN_SPEED = 3.0  # m/s of the ego; of slower vehicles, kind and sign are told, no scale and no pattern
-SLOWEST = 1.0  # m/s of the ego; slower, the kinds differ too little
 MIN_EXPECTED = 2.0  # m/s along the line of sight, likewise
 MIN_RETURNS, MIN_SUPPORT = 100, 0.15  # returns, and the share of them that must agree
 MAX_RETURNS = 20_000  # of a radar, evenly sampled
@@ -52,11 +52,9 @@ class Fit:
 class EgoReturns:
     """Velocities of a radar's returns beside those that the ego motion makes, while the vehicle drives."""
 
-    measured: list[np.ndarray] = field(default_factory=list)  # m/s
-    expected: list[np.ndarray] = field(default_factory=list)  # m/s, u . v_radar
-    slow: list[np.ndarray] = field(
-        default_factory=list
-    )  # (N, 2) both of a vehicle below MIN_SPEED, as if at that speed
+    # Of each sweep (N, 2) m/s: measured, and expected, u . v_radar. Below MIN_SPEED both are scaled to that speed.
+    fast: list[np.ndarray] = field(default_factory=list)
+    slow: list[np.ndarray] = field(default_factory=list)
 
     def add(self, points: np.ndarray, radar: RadarCalibration, twist: np.ndarray) -> None:
         """Points (N, 5) of a sweep, and the ego's twist at its time."""
@@ -67,20 +65,15 @@ class EgoReturns:
         scale = max(1.0, MIN_SPEED / speed)
         expected = line_of_sight_velocity(points, radar, twist) * scale
         clear = np.abs(expected) >= MIN_EXPECTED
-        measured, expected = points[clear, 4] * scale, expected[clear]
-        if speed < MIN_SPEED:
-            self.slow.append(np.column_stack([measured, expected]))
-        else:
-            self.measured.append(measured)
-            self.expected.append(expected)
+        sweeps = self.slow if speed < MIN_SPEED else self.fast
+        sweeps.append(np.column_stack([points[clear, 4] * scale, expected[clear]]))
 
     def velocities(self, radar: RadarCalibration) -> tuple[np.ndarray, np.ndarray, bool]:
         """(N,) measured and expected m/s, and whether they are a slow vehicle's, for lack of a faster one's."""
-        fast = sum(map(len, self.measured))
-        if fast < MIN_RETURNS and radar.velocity != "aliased" and sum(map(len, self.slow)) >= MIN_RETURNS:
-            slow = np.concatenate(self.slow)
-            return slow[:, 0], slow[:, 1], True
-        return np.concatenate([np.zeros(0), *self.measured]), np.concatenate([np.zeros(0), *self.expected]), False
+        fast, slow = (sum(map(len, sweeps)) for sweeps in (self.fast, self.slow))
+        slowly = fast < MIN_RETURNS <= slow and radar.velocity != "aliased"
+        both = np.concatenate([np.zeros((0, 2)), *(self.slow if slowly else self.fast)])
+        return both[:, 0], both[:, 1], slowly
 
     def fit(self, radar: RadarCalibration) -> Fit | None:
         """The share of the ego motion in the velocities; None where too few returns agree on one."""
@@ -133,9 +126,9 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
     expected = 0.0 if radar.velocity == "compensated" else 1.0
     off = fit.share - expected
     agree = f"{100 * fit.support:.0f} % of {fit.returns} returns agree"
-    measured, ahead, slow = returns.velocities(radar)
+    measured, ahead, slowly = returns.velocities(radar)
     if abs(off) <= MARGIN:
-        if slow:
+        if slowly:
             return
         if abs(off) > LARGE and fit.support < WEAK:
             yield from _judge_unfit(name, radar, returns)
@@ -146,7 +139,7 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
         return
     by_rig = support(measured, ahead, expected, period_of(radar))
     if fit.support < DISTINCT * by_rig:
-        if by_rig < MIN_SUPPORT and not slow:
+        if by_rig < MIN_SUPPORT and not slowly:
             yield from _judge_unfit(name, radar, returns)
         return
     what = f"the rig says {radar.velocity}, but static returns show {fit.share:.2f} times the ego motion ({agree})"
@@ -157,9 +150,9 @@ def judge(name: str, radar: RadarCalibration, returns: EgoReturns, fit: Fit | No
 
 def _judge_unfit(name: str, radar: RadarCalibration, returns: EgoReturns) -> Findings:
     """Many returns of a moving vehicle's radar, of which hardly any stands whatever their velocities hold."""
-    measured, ahead, crawling = returns.velocities(radar)
-    sweeps = sum(len(part) > 0 for part in returns.measured)
-    if len(measured) < MIN_UNFIT or sweeps < MIN_FRAMES or radar.velocity == "aliased" or crawling:
+    measured, ahead, slowly = returns.velocities(radar)
+    sweeps = sum(len(part) > 0 for part in returns.fast)
+    if len(measured) < MIN_UNFIT or sweeps < MIN_FRAMES or radar.velocity == "aliased" or slowly:
         return
     over_ground = np.abs(measured + (0.0 if radar.velocity == "compensated" else ahead))
     standing = float((over_ground < TOLERANCE).mean()) / (2 * TOLERANCE)
