@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import functools
 import importlib
 import inspect
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from typer.models import ArgumentInfo, ParameterInfo
+from typer.models import ArgumentInfo
 
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import declared, option_name
@@ -205,11 +206,21 @@ def _flat_signature(function: Callable[..., Any], groups: Mapping[str, type]) ->
         if name in groups:
             parameters += _field_parameters(groups[name])
         else:
-            base, *declarations = get_args(hints[name]) or (hints[name],)
-            for entry in (e for e in declarations if isinstance(e, ParameterInfo) and e.metavar is None):
-                entry.metavar = name.upper() if isinstance(entry, ArgumentInfo) else _metavar(base)
-            parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
+            annotation = _with_metavar(name, hints[name])
+            parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
     return inspect.Signature(parameters)
+
+
+def _with_metavar(name: str, annotation: Any) -> Any:
+    """The annotation of a parameter, whose declaration may be shared by verbs, with a metavar where it has none."""
+    if get_origin(annotation) is not Annotated:
+        return annotation
+    base, declaration = get_args(annotation)
+    if declaration.metavar is not None:
+        return annotation
+    declaration = copy.copy(declaration)
+    declaration.metavar = name.upper() if isinstance(declaration, ArgumentInfo) else _metavar(base)
+    return Annotated[base, declaration]
 
 
 def _metavar(kind: Any) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -217,47 +217,47 @@ def doctor(
     return OK if findings["status"] != "fail" else ENVIRONMENT
 
 
+BenchSource = Annotated[
+    str,
+    typer.Option("--data", "--source", help="Recording or synth: its first frames are loaded beforehand and repeated."),
+]
+MaxP99 = Annotated[
+    float | None,
+    typer.Option(metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above this, ms."),
+]
+BenchPage = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")
+]
+Ops = Annotated[
+    bool, typer.Option("--ops", help="Instead time the ops beside OpenCV, NumPy and torch, and beside a plain copy.")
+]
+PredictFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Instead predict the times on orin-agx-64, orin-nx-16, orin-nano-8 or thor; nothing is run.",
+    ),
+]
+PredictedPrecision = Annotated[
+    str, typer.Option(help="With --predict: fp16, int8, or auto, as the bundle's graphs say.")
+]
+
+
 @verb
 def bench(
     options: BenchOptions,
     run: RunOptions,
     bundle: BundleName = "tiny",
-    source: Annotated[
-        str,
-        typer.Option(
-            "--data", "--source", help="Recording or synth: its first frames are loaded beforehand and repeated."
-        ),
-    ] = "synth",
+    source: BenchSource = "synth",
     option: SourceOptions = None,
-    max_p99: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MS", callback=finite, help="Exit with code 1 where the 99th percentile is above this, ms."
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write a page with histogram, timeline and stages.")
-    ] = None,
-    ops: Annotated[
-        bool,
-        typer.Option("--ops", help="Instead time the ops beside OpenCV, NumPy and torch, and beside a plain copy."),
-    ] = False,
-    predict: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Instead predict the times on orin-agx-64, orin-nx-16, orin-nano-8 or thor; nothing is run.",
-        ),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="With --predict: fp16, int8, or auto, as the bundle's graphs say.")
-    ] = "auto",
+    max_p99: MaxP99 = None,
+    html: BenchPage = None,
+    ops: Ops = False,
+    predict: PredictFor = None,
+    precision: PredictedPrecision = "auto",
     json: Json = False,
 ) -> int:
     """Measure the time per frame, from the caller's arrays to boxes, and of each stage; or predict it for a Jetson."""
-    import imkd_edge.bench as benchmark
-
-    source_options = parse_options(option)
     timing = {**changed(options), **changed(run), "--max-p99": max_p99, "--html": html}
     timing.pop("--threads", None)
     if predict is not None:
@@ -267,12 +267,26 @@ def bench(
         return OK
     refuse({"--precision": precision}, "belongs to --predict", "leave it out, or add --predict DEVICE")
     if ops:
+        from imkd_edge.bench import bench_ops
+
         refuse(timing, "belongs to whole frames on a detector", "leave it out, or --ops")
-        result = benchmark.bench_ops(
-            bundle, source, threads=run.threads, options=source_options, track=bar("bench --ops")
-        )
+        result = bench_ops(bundle, source, run.threads, options=parse_options(option), track=bar("bench --ops"))
         print_json(result) if json else report.show_ops(result)
         return OK
+    return _bench_frames(bundle, source, options, parse_options(option), run, max_p99, html, json)
+
+
+def _bench_frames(
+    bundle: str,
+    source: str,
+    options: BenchOptions,
+    source_options: dict[str, Any],
+    run: RunOptions,
+    max_p99: float | None,
+    html: Path | None,
+    json: bool,
+) -> int:
+    import imkd_edge.bench as benchmark
 
     if html is not None:
         check_page(html)
