@@ -14,7 +14,7 @@ from imkd_edge.checks.contract import spaced
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import ConvertOptions, LabelOptions
 from imkd_edge.progress import Track
-from imkd_edge.sources.base import Sample, Source, Truth
+from imkd_edge.sources.base import FACTS, Sample, Source, Truth
 from imkd_edge.sources.convert import convert
 from imkd_edge.sources.select import select, source_name
 from imkd_edge.training.checkpoint import CHECKPOINT, TEACHER
@@ -22,7 +22,7 @@ from imkd_edge.training.evaluate import CheckpointDetector
 
 DEFAULTS = LabelOptions()
 PROBE = 10  # frames that are read to see whether a recording has LiDAR
-PASSED_ON = ("path", "splits", "licence", "intensity", "traffic", "moment", "image_files")  # where a source has them
+PASSED_ON = ("path", "splits", *FACTS, "moment", "image_files")  # where a source has them
 
 
 def label(

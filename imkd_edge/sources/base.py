@@ -12,6 +12,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.ops import EgoMotion
 from imkd_edge.rig import SensorRig
 
+FACTS = ("licence", "intensity", "traffic")  # attributes of a source that hold for all of its frames, where known
 HIDDEN = 3  # Truth.occlusion: in nuScenes less than 40 % visible
 
 

@@ -15,7 +15,7 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.options import ConvertOptions
 from imkd_edge.progress import Track
 from imkd_edge.sources.absences import is_absent
-from imkd_edge.sources.base import Source
+from imkd_edge.sources.base import FACTS, Source
 from imkd_edge.sources.files import read_json
 from imkd_edge.sources.folder import FolderSource, FolderWriter
 from imkd_edge.sources.folder.format import FRAMES, PART
@@ -51,9 +51,7 @@ def convert(
         Error: write_failed, also where the folder holds something else or was written with other options of the
             reader; those of the source.
     """
-    if not isinstance(source, str) and isinstance(source, Sequence):
-        opened = [(str(name), select(name, options=source_options, read=OPTIONAL).source) for name in source]
-        source = opened[0][0] if len(opened) == 1 else JoinedSource(opened)
+    source = _as_one(source, source_options)
     given = source_options if isinstance(source, (str, Path)) else None
     selection = select(source, options.split, span=options.frames, options=given, read=OPTIONAL)
     reader, names = selection.source, selection.names[: options.limit]
@@ -66,9 +64,20 @@ def convert(
     return {"folder": str(folder), "source": reader.kind, **counts}
 
 
+def _as_one(
+    source: str | Path | Source | Sequence[str | Path], options: Mapping[str, Any] | None
+) -> str | Path | Source:
+    """Several sources as one; a single one is not opened here."""
+    if isinstance(source, (str, Path)) or not isinstance(source, Sequence):
+        return source
+    if len(source) == 1:
+        return source[0]
+    return JoinedSource([(str(name), select(name, options=options, read=OPTIONAL).source) for name in source])
+
+
 def describe(reader: Source, source: str | Path | Source = "") -> dict[str, Any]:
     """What is known about a source, as keys of dataset.json."""
-    keys = {key: getattr(reader, key, None) for key in ("licence", "intensity", "traffic")}
+    keys = {key: getattr(reader, key, None) for key in FACTS}
     name = Path(source_name(source)).name if source else reader.kind
     entries: dict[str, Any] = {"name": name, **{key: value for key, value in keys.items() if value}}
     classes = getattr(reader, "classes", None)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.base import Sample, Source
+from imkd_edge.sources.base import FACTS, Sample, Source
 
-FACTS = ("licence", "intensity", "traffic")  # one for the whole folder
-OPTIONAL = ("moment", "image_files", "instances")  # methods that a source may have
+METHODS = ("moment", "image_files", "instances")  # that a source may have
 
 
 class JoinedSource(Source):
@@ -41,7 +40,7 @@ class JoinedSource(Source):
             setattr(self, fact, _common(fact, self._readers))
         classes = [getattr(reader, "classes", None) for reader in self._readers.values()]
         self.classes = list(dict.fromkeys(name for each in classes for name in each or ())) if all(classes) else []
-        for method in OPTIONAL:
+        for method in METHODS:
             if all(hasattr(reader, method) for reader in self._readers.values()):
                 setattr(self, method, getattr(self, f"_{method}"))
 
@@ -58,12 +57,6 @@ class JoinedSource(Source):
             splits: Mapping[str, Sequence[str]] = getattr(reader, "splits", None) or {}
             for split, names in splits.items():
                 result.setdefault(split, []).extend(f"{stem}-{name}" for name in names)
-        return result
-
-    def without_images(self) -> JoinedSource:
-        """The same, whose samples have no pixels; of sources with `image_files`."""
-        result = copy.copy(self)
-        result._readers = {stem: without_images(reader) for stem, reader in self._readers.items()}
         return result
 
     def _key(self, name: str) -> tuple[str, str]:
@@ -92,10 +85,11 @@ class JoinedSource(Source):
 
 def without_images(reader: Source) -> Source:
     """A source with `image_files` whose samples have no pixels."""
-    if isinstance(reader, JoinedSource):
-        return reader.without_images()
     result = copy.copy(reader)
-    result.images = False  # type: ignore[attr-defined]
+    if isinstance(result, JoinedSource):
+        result._readers = {stem: without_images(part) for stem, part in result._readers.items()}
+    else:
+        result.images = False  # type: ignore[attr-defined]
     return result
 
 
