@@ -16,6 +16,7 @@ from imkd_edge.sources.recording.messages import Transform
 MAX_GAP = 500_000_000  # ns between two poses that are interpolated
 MAX_BEYOND = 100_000_000  # ns before the first or behind the last pose that the nearest two extrapolate to
 _MOVED = 0.01, np.cos(np.radians(0.25))  # m, cos of half an angle: a mounting that moves by more is not fixed
+_NO_ROTATION = 1e-6  # largest component of a quaternion that is none
 
 
 class Poses:
@@ -111,7 +112,7 @@ class PoseLog:
     def usable(self) -> np.ndarray:
         """(N,) whether a pose is finite and has a rotation: a driver that knows none sends a quaternion of zeros."""
         values = np.frombuffer(self.values, np.float64).reshape(-1, 7)
-        return np.isfinite(values).all(1) & (np.abs(values[:, 3:]).max(1, initial=0.0) > 1e-6)
+        return np.isfinite(values).all(1) & (np.abs(values[:, 3:]).max(1, initial=0.0) > _NO_ROTATION)
 
     def poses(self, rows: np.ndarray | None = None) -> Poses:
         """The usable ones, of all or of `rows`."""
