@@ -130,8 +130,9 @@ inline void run_camera(FakeEngine& e) {
   const std::size_t ni = e.size("images") / 2, nd = e.size("depth") / 2, nc = e.size("context") / 2;
   for (std::size_t camera = 0; camera < 2; ++camera) {
     const float* image = e.data("images") + camera * ni;
-    for (std::size_t i = 0; i < nd; ++i) e.data("depth")[camera * nd + i] = 0.25f + 0.01f * std::sin(image[i * 7 % ni]);
-    for (std::size_t i = 0; i < nc; ++i) e.data("context")[camera * nc + i] = 1 + 0.1f * image[i * 13 % ni];
+    float *depth = e.data("depth") + camera * nd, *context = e.data("context") + camera * nc;
+    for (std::size_t i = 0; i < nd; ++i) depth[i] = 0.25f + 0.01f * std::sin(image[i * 7 % ni]);
+    for (std::size_t i = 0; i < nc; ++i) context[i] = 1 + 0.1f * image[i * 13 % ni];
   }
 }
 
@@ -161,12 +162,15 @@ inline std::shared_ptr<FakeEngine> bev_engine() {
 inline void run_bev_with_maps(FakeEngine& e) {
   run_bev(e);
   const std::size_t cells = 256;
-  for (std::size_t i = 0; i < e.size("fused"); ++i)
-    e.data("fused")[i] = e.data("camera_bev")[i] + e.data("radar_grid")[i % (2 * cells)];
-  for (std::size_t i = 0; i < cells; ++i) e.data("segmentation")[i] = e.data("history")[i] - 1;
-  for (const char* gate : {"i_cam", "i_rad"})
-    if (e.bound.count(gate))
-      for (std::size_t i = 0; i < cells; ++i) e.data(gate)[i] = static_cast<float>(i) / cells;
+  const float *camera = e.data("camera_bev"), *radar = e.data("radar_grid"), *history = e.data("history");
+  float *fused = e.data("fused"), *segmentation = e.data("segmentation");
+  for (std::size_t i = 0, count = e.size("fused"); i < count; ++i) fused[i] = camera[i] + radar[i % (2 * cells)];
+  for (std::size_t i = 0; i < cells; ++i) segmentation[i] = history[i] - 1;
+  for (const char* name : {"i_cam", "i_rad"}) {
+    if (!e.bound.count(name)) continue;
+    float* gate = e.data(name);
+    for (std::size_t i = 0; i < cells; ++i) gate[i] = static_cast<float>(i) / cells;
+  }
 }
 
 // As run_bev_with_maps; the run that counts nan_countdown down to 0 puts a NaN and an infinity into the fused map.

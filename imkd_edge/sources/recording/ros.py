@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -155,41 +156,41 @@ class RosDecoder:
     def __init__(self, path: Path):
         self._typesys = import_library("rosbags.typesys", path)
         self._stores: dict[str, Any] = {}  # type -> a store of it and of the types in it
-        self._humble: Any = None
 
     def add(self, channel: Channel) -> None:
         """Takes the definition of a channel's type, where the file has one."""
-        if not channel.schema_data or channel.schema in self._stores:
-            return
-        typesys = self._typesys
-        try:
-            if channel.schema_encoding == "ros2msg":
-                types = typesys.get_types_from_msg(channel.schema_data.decode(), channel.schema)
-            else:
-                types = _idl(typesys, channel)
-            store = typesys.get_typestore(typesys.Stores.EMPTY)
-            store.register(types)
-            store.generate_msgdef(channel.schema, ros_version=2)  # raises where a type in it is missing
-        except Exception:  # a definition that the library does not read: that of Humble holds
-            return
-        self._stores[channel.schema] = store
+        if channel.schema_data and not self._stores.get(channel.schema):
+            definition = channel.schema_encoding, bytes(channel.schema_data)
+            self._stores[channel.schema] = _store_of(self._typesys, channel.schema, *definition)
 
     def decode(self, channel: Channel, data: bytes | memoryview) -> Message:
         """A message in our types; raises whatever the library raises for bytes that are no such message."""
         if channel.schema == SCAN:
             return scan_of(data)
-        store = self._stores.get(channel.schema) or self._default()
+        store = self._stores.get(channel.schema) or _humble(self._typesys)
         return _DECODERS[channel.schema][1](store.deserialize_cdr(data, channel.schema))
 
-    def _default(self) -> Any:
-        if self._humble is None:  # takes 0.2 s
-            self._humble = self._typesys.get_typestore(self._typesys.Stores.ROS2_HUMBLE)
-        return self._humble
+
+@functools.lru_cache(maxsize=128)  # the files of a fleet have the same definitions; reading one takes milliseconds
+def _store_of(typesys: Any, schema: str, encoding: str, definition: bytes) -> Any:
+    """A store of a type and of the types in it; None where the library does not read the definition."""
+    try:
+        text, store = definition.decode(), typesys.get_typestore(typesys.Stores.EMPTY)
+        store.register(typesys.get_types_from_msg(text, schema) if encoding == "ros2msg" else _idl(typesys, text))
+        store.generate_msgdef(schema, ros_version=2)  # raises where a type in it is missing
+    except Exception:
+        return None
+    return store
 
 
-def _idl(typesys: Any, channel: Channel) -> dict[str, Any]:
+@functools.lru_cache(maxsize=1)  # takes 0.2 s
+def _humble(typesys: Any) -> Any:
+    return typesys.get_typestore(typesys.Stores.ROS2_HUMBLE)
+
+
+def _idl(typesys: Any, text: str) -> dict[str, Any]:
     """Types of a definition in IDL, which a bag writes as one text of several files."""
-    text, line = channel.schema_data.decode(), "=" * 80 + "\n"
+    line = "=" * 80 + "\n"
     if not text.startswith(f"{line}IDL: "):
         return typesys.get_types_from_idl(text)
     types: dict[str, Any] = {}

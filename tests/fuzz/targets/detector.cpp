@@ -14,8 +14,17 @@ std::vector<float> noise;  // takes the place of every so many outputs of the BE
 
 void run_noisy(fakes::FakeEngine& engine) {
   fakes::run_bev_with_maps(engine);
-  for (const char* name : {"heatmap", "box", "fused", "segmentation"})
-    for (std::size_t i = 0; i < noise.size(); ++i) engine.data(name)[(i * 37 + 5) % engine.size(name)] = noise[i];
+  for (const char* name : {"heatmap", "box", "fused", "segmentation"}) {
+    float* values = engine.data(name);
+    const std::size_t count = engine.size(name);
+    for (std::size_t i = 0; i < noise.size(); ++i) values[(i * 37 + 5) % count] = noise[i];
+  }
+}
+
+ModelSpec spec() {
+  ModelSpec spec = fakes::history_spec();
+  spec.radar.max_points = 40;  // some frames hold more; and the scratch memory of few points is quick to make
+  return spec;
 }
 
 SensorRig rig_of(Input& input) {
@@ -77,8 +86,8 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   options.threads = 1;
   options.debug = input.flag();
   noise = input.values<float>(static_cast<std::size_t>(input.below(24)));
-  Detector detector(fakes::history_spec(), fakes::small_rig(), fakes::camera_engine(),
-                    fakes::bev_engine_with_maps(run_noisy), options);
+  Detector detector(spec(), fakes::small_rig(), fakes::camera_engine(), fakes::bev_engine_with_maps(run_noisy),
+                    options);
   std::int64_t now = 1'000'000'000;
   for (int calls = 0; calls < 8 && input.left() > 0; ++calls) {
     fuzz::Sensors sensors;

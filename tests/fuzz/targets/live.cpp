@@ -33,10 +33,16 @@ struct Live {
     }
     synchronizer = std::make_unique<Synchronizer>(rig, fakes::small_spec(), options);
     monitor = std::make_unique<Monitor>(rig, fakes::small_spec(), monitor_options);
-    DetectorOptions detector_options;
-    detector_options.threads = 1;
-    detector = std::make_unique<Detector>(fakes::small_spec(), rig, fakes::camera_engine(), fakes::bev_engine(),
-                                          detector_options);
+  }
+
+  void infer(const FrameSet& frames) {  // an Error is a finding
+    if (!detector) {                    // most inputs pop no frame, and to make a detector takes half of their time
+      DetectorOptions one_thread;
+      one_thread.threads = 1;
+      detector =
+          std::make_unique<Detector>(fakes::small_spec(), rig, fakes::camera_engine(), fakes::bev_engine(), one_thread);
+    }
+    detector->infer(frames);
   }
 
   void push_camera(Input& input, fuzz::Sensors& sensors) {
@@ -59,7 +65,7 @@ struct Live {
   void pop() {
     while (const std::optional<LiveFrame> frame = synchronizer->pop(now)) {
       fuzz::require(frame->frames.cameras.size() == rig.cameras.size(), "a frame has a place for every camera");
-      detector->infer(frame->frames);  // an Error is a finding
+      infer(frame->frames);
     }
     const SynchronizerCounts c = synchronizer->counts();
     fuzz::require(c.kept + c.late + c.duplicate + c.future + c.invalid == pushed, "every push is counted once");
