@@ -1,6 +1,7 @@
 """Training: the loss falls, the files are complete, and a resumed run is bit-equal to an uninterrupted one."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -78,10 +79,31 @@ def test_an_unknown_backbone_is_named(config, tmp_path):
     assert error.value.code == "E0601"
 
 
-def test_resuming_with_another_seed_is_refused(config, whole):
-    with pytest.raises(Error, match="seed") as error:
-        train(config, TrainOptions(out=whole[0], seed=4, resume=True))
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"seed": 4}, "seed is 4, and the checkpoint has 3"),
+        ({"seed": 3, "limit": 5}, "data.limit is 5, and the checkpoint has 0"),
+        ({"seed": 3, "changes": ("augment.rotation=0.25",)}, "augment.rotation is 0.25, and the checkpoint has"),
+    ],
+)
+def test_resuming_with_another_plan_is_refused_and_says_where_it_differs(config, whole, options, change):
+    with pytest.raises(Error, match=re.escape(change)) as error:
+        train(config, TrainOptions(out=whole[0], resume=True, **options))
     assert error.value.code == "E0602"
+
+
+def test_a_file_is_not_taken_for_the_folder_of_a_run(config, tmp_path):
+    (tmp_path / "notes").write_text("of the drive")
+    with pytest.raises(Error, match="it is a file, and a run is a folder") as error:
+        train(config, TrainOptions(out=tmp_path / "notes"))
+    assert error.value.code == "E0702" and (tmp_path / "notes").read_text() == "of the drive"
+
+
+def test_a_split_that_only_the_validation_names_is_said_to_be_of_it(config, tmp_path):
+    with pytest.raises(Error, match=r"no split 'nights'.*\[train\] val_split names it") as error:
+        train(config, TrainOptions(out=tmp_path, changes=("train.val_split=nights",)))
+    assert error.value.code == "E0307"
 
 
 def test_a_finished_run_is_not_overwritten(config, whole):
