@@ -34,7 +34,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        fix = "free space, then continue with --resume"
+        fix = "free space, then continue with --resume (before the first checkpoint of a run: without it)"
         raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
 
 

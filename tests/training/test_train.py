@@ -1,6 +1,7 @@
 """Training: the loss falls, the files are complete, and a resumed run is bit-equal to an uninterrupted one."""
 
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 
 from helpers import killed_after_the_first_save, write_toy_config
+from imkd_edge import Bundle, ops
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.training.checkpoint import load_checkpoint, load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.distributed import use_threads
 from imkd_edge.training.program import train, train_stages
 
 
@@ -136,6 +139,33 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(Error) as error:
         load_student(tmp_path / "checkpoint.pt")
     assert error.value.code == "E0602"
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(Error, match="no checkpoint") as error:
+        load_checkpoint(tmp_path)
+    assert error.value.code == "E0602"
+
+
+def test_a_teacher_is_named_by_the_folder_of_its_run(tmp_path):
+    config = write_toy_config(tmp_path / "toy.toml", "[distill]\nfused = 1.0\n")
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "checkpoint.pt").touch()
+    for wrong in (tmp_path / "teacher", Bundle.load("tiny").path):
+        with pytest.raises(Error, match="there is no run with a teacher") as error:
+            train(config, TrainOptions(out=tmp_path / "run", teacher=wrong))
+        assert error.value.code == "E0602"
+
+
+def test_threads_are_those_of_torch_and_0_leaves_them():
+    before = torch.get_num_threads()
+    try:
+        for given, expected in ((2, 2), (0, 2), (1, 1)):
+            use_threads(given)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+        ops.set_threads(os.cpu_count() or 1)
 
 
 def test_a_checkpoint_of_other_layers_is_refused(whole, tmp_path):
