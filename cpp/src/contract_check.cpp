@@ -5,6 +5,7 @@
 #include <string>
 
 #include "fields.hpp"
+#include "number_text.hpp"
 #include "ops/radar_point.hpp"
 #include "rig_warnings.hpp"
 
@@ -91,8 +92,9 @@ void ContractCheck::observe_intensity(const FrameSet& frames, const Health& heal
   const Range& range = contract_->radars.intensity;
   const double beyond = std::max(range[0] - median, median - range[1]);
   update(WarningCode::radar_intensity, intensity_.update(beyond > kIntensityMargin, beyond > kIntensityFar),
-         "the median intensity of a frame's radar points is %.1f dB, trained with %.1f to %.1f dB (%s)", median,
-         range[0], range[1], enum_name(contract_->radars.unit));
+         "the median intensity of a frame's radar points is %s dB, trained with %s to %s dB (%s)",
+         number_text(median, 4).c_str(), number_text(range[0], 4).c_str(), number_text(range[1], 4).c_str(),
+         enum_name(contract_->radars.unit));
 }
 
 void ContractCheck::observe_points(const FrameSet& frames, const Health& health) {
