@@ -5,6 +5,7 @@
 #include <string>
 
 #include "fields.hpp"
+#include "imkd/ops.hpp"
 #include "number_text.hpp"
 #include "ops/radar_point.hpp"
 #include "rig_warnings.hpp"
@@ -13,12 +14,15 @@ namespace imkd {
 namespace {
 
 constexpr std::size_t kSamples = 1024;  // intensities of a frame, at most; evenly spaced where there are more
+constexpr int kSignPeriod = 3;          // frames; of each the first has its velocities compared, for it takes a while
+constexpr float kSignSpeed = 3;         // m/s, of the slowest vehicle whose frames are compared
+constexpr float kSignShare = 0.2f;      // of the speed, between that of the ego motion and that of the radars
 
 // Whether a warning is about the rig, not about a frame.
 bool of_rig(WarningCode code) {
   return code != WarningCode::radar_intensity && code != WarningCode::radar_points &&
-         code != WarningCode::radar_unusable && code != WarningCode::ego_motion && code != WarningCode::ego_invalid &&
-         code != WarningCode::traffic && code != WarningCode::boxes_invalid;
+         code != WarningCode::radar_unusable && code != WarningCode::radar_sign && code != WarningCode::ego_motion &&
+         code != WarningCode::ego_invalid && code != WarningCode::traffic && code != WarningCode::boxes_invalid;
 }
 
 }  // namespace
@@ -32,7 +36,8 @@ bool Hysteresis::update(bool outside, bool far) {
   return holds_;
 }
 
-ContractCheck::ContractCheck(const ModelSpec& spec, std::optional<Contract> contract) : contract_(std::move(contract)) {
+ContractCheck::ContractCheck(const ModelSpec& spec, std::optional<Contract> contract)
+    : contract_(std::move(contract)), max_age_(spec.radar.max_age) {
   if (contract_) contract_->check(spec);
   for (std::size_t i = 0; i < entries_.size(); ++i) entries_[i].warning.code = kWarningCodes[i];
   intensities_.reserve(kSamples + 1);
@@ -65,6 +70,8 @@ void ContractCheck::set_rig(std::vector<Warning> warnings) noexcept {
 void ContractCheck::reset() {
   intensity_.reset();
   points_.reset();
+  sign_.reset();
+  moving_frames_ = 0;
   for (Entry& entry : entries_) entry.holds = entry.holds && of_rig(entry.warning.code);
 }
 
@@ -113,11 +120,27 @@ void ContractCheck::observe_points(const FrameSet& frames, const Health& health)
          "a sweep has %.0f points in the mean, trained with %.0f to %.0f", mean, range[0], range[1]);
 }
 
+// A driver whose velocities are positive when approaching makes the standing world drive at twice the ego speed, and so
+// does a radar that is mounted the other way round.
+void ContractCheck::observe_sign(const SensorRig& rig, const FrameSet& frames, const Health& health) {
+  const float speed = health.ego_speed;
+  if (health.ego_speed_estimated || !(std::abs(speed) >= kSignSpeed) || moving_frames_++ % kSignPeriod) return;
+  const EgoSpeed seen = estimate_ego_speed(rig, frames.sweeps.data(), static_cast<int>(frames.sweeps.size()),
+                                           frames.timestamp_ns, max_age_);
+  const bool opposite = std::abs(seen.speed + speed) < kSignShare * std::abs(speed);
+  if (!seen.valid || !(opposite || std::abs(seen.speed - speed) < kSignShare * std::abs(speed))) return;
+  update(WarningCode::radar_sign, sign_.update(opposite, false),
+         "by the radars the vehicle moves at %s m/s, by its ego motion at %s: a velocity is positive when receding; "
+         "correct its sign, the radars' mountings or the ego motion",
+         number_text(seen.speed, 3).c_str(), number_text(speed, 3).c_str());
+}
+
 void ContractCheck::observe(const SensorRig& rig, const FrameSet& frames, Health& health) {
   if (contract_ && contract_->radars.number[1] > 0) {
     observe_intensity(frames, health);
     observe_points(frames, health);
   }
+  observe_sign(rig, frames, health);
   const auto radar = std::find(health.radars.begin(), health.radars.end(), SensorState::unusable);
   const bool any = radar != health.radars.end();
   update(WarningCode::radar_unusable, any, "none of the points of radar %s falls into the grid",

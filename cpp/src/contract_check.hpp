@@ -46,11 +46,14 @@ class ContractCheck {
   void update(WarningCode code, bool holds, const char* format, Values... values);
   void observe_intensity(const FrameSet& frames, const Health& health);
   void observe_points(const FrameSet& frames, const Health& health);
+  void observe_sign(const SensorRig& rig, const FrameSet& frames, const Health& health);
 
   std::optional<Contract> contract_;
+  double max_age_;  // s, of a sweep
   std::array<Entry, std::size(kWarningCodes)> entries_{};
   std::vector<float> intensities_;  // scratch memory
-  Hysteresis intensity_, points_;
+  Hysteresis intensity_, points_, sign_;
+  int moving_frames_ = 0;
 };
 
 }  // namespace imkd

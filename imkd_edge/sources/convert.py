@@ -36,8 +36,8 @@ def convert(
 ) -> dict[str, Any]:
     """Writes the frames of a source as a drive folder; the same call continues where an earlier one stopped.
 
-    A sample that is read from the folder gives the networks the same inputs to the bit: the source's image files are
-    copied as they are, other images are stored as PNG, points as float32.
+    A sample that is read from the folder gives the networks the same inputs to the bit: JPEG and PNG files and messages
+    are copied as they are, other images are stored as PNG, points as float32.
 
     Args:
         source: a Source, or the name of one, or the names of several, which become one folder (JoinedSource).

@@ -8,14 +8,22 @@ import numpy as np
 
 from imkd_edge.sources.base import Truth
 
+NO_ROTATION = 1e-6  # length of a quaternion below which it has none
+
+
+def has_rotation(quaternion: np.ndarray) -> np.ndarray:
+    """(...) whether quaternions (..., 4) have a rotation: a driver that knows none sends zeros."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = np.linalg.norm(quaternion, axis=-1)
+    return np.isfinite(norm) & (norm >= NO_ROTATION)
+
 
 def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """(3, 3) rotation of a quaternion w, x, y, z, normalised first; ValueError where it is zero or not finite."""
+    """(3, 3) rotation of a quaternion w, x, y, z, normalised first; ValueError where it has none."""
     q = np.asarray(quaternion, np.float64)
-    norm = np.linalg.norm(q)
-    if q.shape != (4,) or not np.isfinite(norm) or norm < 1e-6:
+    if q.shape != (4,) or not has_rotation(q):
         raise ValueError(f"not a quaternion: {quaternion}")
-    w, x, y, z = q / norm
+    w, x, y, z = q / np.linalg.norm(q)
     return np.array([
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],

@@ -118,6 +118,59 @@ TEST(Contract, a_rig_and_data_like_it_give_no_warning) {
   }
 }
 
+// A standing world seen from a vehicle at `speed` m/s whose driver gives velocities with a sign.
+Moment standing_world(const Setting& setting, int index, float speed, float sign) {
+  Moment m = moment_of(setting, index);
+  for (std::size_t s = 0; s < m.points.size(); ++s) {
+    const Mat4& T = setting.rig.radars[static_cast<std::size_t>(m.frames.sweeps[s].radar)].T_ego_radar;
+    for (std::size_t i = 0; i < m.points[s].size(); i += 5) {
+      float* p = &m.points[s][i];
+      const double forward = (T[0] * p[0] + T[1] * p[1] + T[2] * p[2]) / std::hypot(p[0], p[1], p[2]);
+      p[4] = sign * -static_cast<float>(forward) * speed;
+    }
+  }
+  m.frames.ego.twist = Vec3{speed, 0, 0};
+  return m;
+}
+
+Setting measuring(RadialVelocity velocity) {
+  Setting setting;
+  for (RadarCalibration& radar : setting.rig.radars) radar.velocity = velocity;
+  return setting;
+}
+
+TEST(Contract, velocities_with_the_opposite_sign_are_a_warning_until_they_are_right) {
+  const Setting setting = measuring(RadialVelocity::raw);
+  for (float speed : {8.f, -6.f}) {
+    Detector detector = detector_of(setting);
+    std::string frames;
+    for (int i = 0; i < 60; ++i) {
+      const Moment m = standing_world(setting, i, speed, i < 30 ? -1 : 1);
+      const Health& health = detector.infer(m.frames).health;
+      frames += health.warnings.empty() ? '.' : 'w';
+      if (health.warnings.empty()) continue;
+      EXPECT_EQ(codes_of(health), Codes{"W0108"});
+      EXPECT_EQ(health.mode, Mode::partial);
+      EXPECT_NE(std::string(health.warnings[0].text.data()).find(speed > 0 ? "at -8.0 m/s" : "at 6.0 m/s"),
+                std::string::npos);
+    }
+    EXPECT_EQ(frames, std::string(6, '.') + std::string(30, 'w') + std::string(24, '.'));  // every third is compared
+  }
+}
+
+TEST(Contract, right_velocities_those_of_a_slow_vehicle_and_compensated_ones_have_no_sign_to_warn_of) {
+  const auto warned = [](const Setting& setting, float speed, float sign) {
+    Detector detector = detector_of(setting);
+    for (int i = 0; i < 30; ++i)
+      if (!codes_of(detector.infer(standing_world(setting, i, speed, sign).frames).health).empty()) return true;
+    return false;
+  };
+  EXPECT_TRUE(warned(measuring(RadialVelocity::raw), 8, -1));
+  EXPECT_FALSE(warned(measuring(RadialVelocity::raw), 8, 1));
+  EXPECT_FALSE(warned(measuring(RadialVelocity::raw), 2.5, -1));
+  EXPECT_FALSE(warned(measuring(RadialVelocity::compensated), 8, -1));
+}
+
 TEST(Contract, a_warning_about_data_ends_after_three_frames_inside) {
   Setting setting;
   setting.intensity = -60;

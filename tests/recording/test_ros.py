@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from recording import ros
+from recording.drive import jpeg_image
 from recording.scenes import events, synth
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 
 from imkd_edge.sources import Sample, open_source
+from imkd_edge.sources.convert import convert
 from imkd_edge.sources.recording import CameraTopic, RadarTopic, TopicMap
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
@@ -116,6 +118,35 @@ def test_compressed_images_are_decoded(samples: list[Sample], tmp_path: Path) ->
     source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
     for sample, name in zip(samples, source.names):
         assert_same(sample, source[name])
+
+
+def test_convert_copies_jpegs_as_they_were_recorded(samples: list[Sample], tmp_path: Path) -> None:
+    stored = ros.messages(events(samples), jpeg_image)
+    front = [content for topic, content, _ in stored if topic == "/cam_front/image_raw/compressed"]
+    broken = front[1]
+    broken.data = broken.data[:400]
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", stored))
+    with pytest.warns(UserWarning, match="breaks off"):
+        convert(str(tmp_path / "drive.mcap"), tmp_path / "folder")
+        expected = [source[name].frames for name in source.names]
+    copy = open_source(tmp_path / "folder")
+    files = [copy.image_files(name) for name in copy.names]
+    assert [set(each) for each in files] == [set(frames) for frames in expected]
+    assert set(files[1]) == {"cam_front_right"} and {path.suffix for path in files[0].values()} == {".jpg"}
+    assert files[2]["cam_front"].read_bytes() == front[2].data.tobytes()
+    for name, frames in zip(copy.names, expected):
+        for camera, pixels in copy[name].frames.items():
+            np.testing.assert_array_equal(pixels, frames[camera])
+
+
+def test_convert_writes_raw_images_as_png(samples: list[Sample], tmp_path: Path) -> None:
+    ros.write_mcap(tmp_path / "drive.mcap", ros.messages(events(samples)))
+    convert(str(tmp_path / "drive.mcap"), tmp_path / "folder")
+    copy = open_source(tmp_path / "folder")
+    assert {path.suffix for name in copy.names for path in copy.image_files(name).values()} == {".png"}
+    for sample, name in zip(samples, copy.names):
+        for camera, pixels in copy[name].frames.items():
+            np.testing.assert_array_equal(pixels, sample.frames[camera.upper()])
 
 
 def test_a_map_names_the_sensors_and_their_velocity(samples: list[Sample], tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from scipy.spatial.transform import Rotation, Slerp
 from helpers import random_spec
 from imkd_edge.run.replay import Replay
 from imkd_edge.sources import Sample, open_source
-from imkd_edge.sources.recording.poses import MAX_GAP, Odometry, Poses, slerp
+from imkd_edge.sources.recording.messages import Transform
+from imkd_edge.sources.recording.poses import MAX_GAP, Odometry, PoseLog, Poses, slerp
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
 S = 1_000_000_000
@@ -239,3 +240,13 @@ def test_the_twist_of_another_frame_becomes_the_vehicles() -> None:
     twist = Odometry(poses, poses.times, twists, T_child_ego).twist(50_000_000)
     # at (2, 0, 0): (5, 1, 0) in the child's axes; the ego's x axis is the child's y axis
     np.testing.assert_allclose(twist, [1.0, -5.0, 0.5], atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [0, 1e-300, 9e-7, 1e200, np.inf, np.nan])
+def test_a_pose_whose_quaternion_has_no_rotation_is_left_out(length: float) -> None:
+    log = PoseLog("odom")
+    for time, scale in ((0, length), (1, 1.0), (2, 1e-5)):
+        log.add(Transform(time, "odom", "base", (float(time), 0.0, 0.0), (0.6 * scale, 0.0, 0.0, 0.8 * scale)), time)
+    poses = log.poses()
+    assert poses.times.tolist() == [1, 2]
+    np.testing.assert_allclose(poses.first()[:2, :2], [[-0.28, -0.96], [0.96, -0.28]], rtol=1e-12)

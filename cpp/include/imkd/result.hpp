@@ -53,6 +53,7 @@ enum class WarningCode : int {
   more_radars = 105,
   radar_mounting = 106,
   radar_unusable = 107,  // none of a radar's points falls into the grid
+  radar_sign = 108,      // the velocities fit the ego motion with the opposite sign only
   fewer_cameras = 111,
   more_cameras = 112,
   camera_field_of_view = 113,
@@ -68,16 +69,16 @@ enum class WarningCode : int {
   boxes_invalid = 152,    // the network's outputs are not finite: Health::boxes_invalid
 };
 constexpr WarningCode kWarningCodes[] = {
-    WarningCode::radar_velocity,       WarningCode::radar_intensity,   WarningCode::radar_points,
-    WarningCode::fewer_radars,         WarningCode::more_radars,       WarningCode::radar_mounting,
-    WarningCode::radar_unusable,       WarningCode::fewer_cameras,     WarningCode::more_cameras,
-    WarningCode::camera_field_of_view, WarningCode::camera_resolution, WarningCode::camera_lens,
-    WarningCode::camera_mounting,      WarningCode::camera_coverage,   WarningCode::ground_plane,
-    WarningCode::ego_motion,           WarningCode::ego_invalid,       WarningCode::traffic,
-    WarningCode::unsigned_bundle,      WarningCode::boxes_invalid};
+    WarningCode::radar_velocity, WarningCode::radar_intensity,      WarningCode::radar_points,
+    WarningCode::fewer_radars,   WarningCode::more_radars,          WarningCode::radar_mounting,
+    WarningCode::radar_unusable, WarningCode::radar_sign,           WarningCode::fewer_cameras,
+    WarningCode::more_cameras,   WarningCode::camera_field_of_view, WarningCode::camera_resolution,
+    WarningCode::camera_lens,    WarningCode::camera_mounting,      WarningCode::camera_coverage,
+    WarningCode::ground_plane,   WarningCode::ego_motion,           WarningCode::ego_invalid,
+    WarningCode::traffic,        WarningCode::unsigned_bundle,      WarningCode::boxes_invalid};
 // Whether a frame with this warning is at best partial: something that the model relies on is not there.
 constexpr bool lowers_mode(WarningCode code) {
-  return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars ||
+  return code == WarningCode::radar_velocity || code == WarningCode::fewer_radars || code == WarningCode::radar_sign ||
          code == WarningCode::fewer_cameras || code == WarningCode::ego_motion;
 }
 std::string code_name(WarningCode code);  // "W0101"

@@ -98,14 +98,14 @@ class FolderWriter:
     def add(
         self,
         sample: Sample,
-        images: Mapping[str, Path] | None = None,
+        images: Mapping[str, Path | bytes] | None = None,
         tracks: Sequence[object] | None = None,
     ) -> None:
         """Writes the files of a sample, then its line.
 
         Args:
             sample: after those of its scene that are earlier. Its pixels are stored as PNG, without loss.
-            images: camera -> JPEG or PNG file that is copied instead.
+            images: camera -> JPEG or PNG, a file or its content, that is copied instead.
             tracks: of the boxes of its truth.
         Raises:
             Error: write_failed; source_duplicate for a name that is written already; source_bad_time.
@@ -177,11 +177,12 @@ class FolderWriter:
             self._write(name, rig.to_json().encode())
         return name
 
-    def _cameras(self, sample: Sample, stem: str, images: Mapping[str, Path]) -> dict[str, Any]:
+    def _cameras(self, sample: Sample, stem: str, images: Mapping[str, Path | bytes]) -> dict[str, Any]:
         result = {}
         for camera in sample.rig.cameras:
             if camera.name in images:
-                data = read_bytes(images[camera.name])
+                image = images[camera.name]
+                data = image if isinstance(image, bytes) else read_bytes(image)
             elif camera.name in sample.frames:
                 data = _png(sample.frames[camera.name])
             else:

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.geometry import inverse, transform_of
+from imkd_edge.sources.geometry import has_rotation, inverse, transform_of
 from imkd_edge.sources.recording.messages import Transform
 
 MAX_GAP = 500_000_000  # ns between two poses that are interpolated
 MAX_BEYOND = 100_000_000  # ns before the first or behind the last pose that the nearest two extrapolate to
 _MOVED = 0.01, np.cos(np.radians(0.25))  # m, cos of half an angle: a mounting that moves by more is not fixed
-_NO_ROTATION = 1e-6  # largest component of a quaternion that is none
 
 
 class Poses:
@@ -27,7 +26,7 @@ class Poses:
         translations: (N, 3) m.
         quaternions: (N, 4) w, x, y, z.
     Raises:
-        ValueError for a quaternion that is zero or a number that is not finite.
+        ValueError for a quaternion without a rotation or a number that is not finite.
     """
 
     def __init__(self, times: ArrayLike, translations: np.ndarray, quaternions: np.ndarray):
@@ -35,10 +34,9 @@ class Poses:
         self.times = stamps
         self.translations = np.asarray(translations, np.float64).reshape(-1, 3)[first]
         rotations = np.asarray(quaternions, np.float64).reshape(-1, 4)[first]
-        norms = np.linalg.norm(rotations, axis=1, keepdims=True)
-        if not np.isfinite(self.translations).all() or not (norms > 1e-6).all():
-            raise ValueError("a pose is not finite, or its quaternion is zero")
-        self.quaternions = rotations / norms
+        if not np.isfinite(self.translations).all() or not has_rotation(rotations).all():
+            raise ValueError("a pose is not finite, or its quaternion has no rotation")
+        self.quaternions = rotations / np.linalg.norm(rotations, axis=1, keepdims=True)
 
     def __len__(self) -> int:
         return len(self.times)
@@ -110,9 +108,9 @@ class PoseLog:
         self.values.extend(values)
 
     def usable(self) -> np.ndarray:
-        """(N,) whether a pose is finite and has a rotation: a driver that knows none sends a quaternion of zeros."""
+        """(N,) whether a pose is finite and has a rotation."""
         values = np.frombuffer(self.values, np.float64).reshape(-1, 7)
-        return np.isfinite(values).all(1) & (np.abs(values[:, 3:]).max(1, initial=0.0) > _NO_ROTATION)
+        return np.isfinite(values).all(1) & has_rotation(values[:, 3:])
 
     def poses(self, rows: np.ndarray | None = None) -> Poses:
         """The usable ones, of all or of `rows`."""

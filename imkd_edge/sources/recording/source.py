@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ class _Builder:
 
     def _segment(self, number: int) -> Segment:
         cameras = {
-            name: self._track(topic, number, self._image_reader(topic, name, camera))
+            name: self._image_track(topic, number, camera)
             for name, camera in self.topic_map.cameras.items()
             if (topic := self._topic(name, camera.topic, "image")) is not None
         }
@@ -215,15 +215,19 @@ class _Builder:
         arrivals = np.frombuffer(topic.logs, np.int64)[rows]
         return Track(times, lambda i: read(int(rows[i])), arrivals)
 
-    def _image_reader(self, topic: Topic, name: str, camera: CameraTopic) -> Any:
+    def _image_track(self, topic: Topic, segment: int, camera: CameraTopic) -> Track:
         where = f"{self.path}, {camera.topic}"
 
         def message(row: int) -> ImageMessage:
             return self._message(topic, row, Code.source_bad_image, where)
 
         if getattr(topic.example, "packet", False):
-            return PacketVideo(message, where).read
-        return lambda row: to_rgb(message(row), where, camera.bits)
+            return self._track(topic, segment, PacketVideo(message, where).read)
+        track = self._track(topic, segment, lambda row: to_rgb(message(row), where, camera.bits))
+        if getattr(topic.example, "encoding", ""):
+            return track
+        rows = rows_of(topic, segment)
+        return replace(track, encoded=lambda i: bytes(message(int(rows[i])).data))
 
     def _radar_reader(self, topic: Topic, name: str, radar: RadarTopic) -> Any:
         where = f"{self.path}, {radar.topic}"

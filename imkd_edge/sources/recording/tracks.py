@@ -18,7 +18,7 @@ from imkd_edge.frames import Ego, RadarSweep
 from imkd_edge.rig import SensorRig
 from imkd_edge.sources.absences import Absences
 from imkd_edge.sources.base import Sample, Source
-from imkd_edge.sources.files import unknown_frame
+from imkd_edge.sources.files import image_size, unknown_frame
 
 _CACHED_SWEEPS = 256
 NS = 1_000_000_000
@@ -38,6 +38,7 @@ class Track:
     times: np.ndarray  # (N,) int64 ns, increasing
     read: Callable[[int], np.ndarray]  # number -> image (H, W, 3) uint8, radar (N, 5) or LiDAR (N, 4) float32
     arrivals: np.ndarray | None = None  # (N,) int64 ns when they were recorded; None: at their times
+    encoded: Callable[[int], bytes] | None = None  # number -> JPEG or PNG as it was recorded; None: nothing is
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class TrackSource(Source):
 
     kind = "recording"
     intensity = traffic = licence = ""
+    images = True  # False leaves those that `image_files` has out of the samples
 
     def _set(self, path: Path, rig: SensorRig, segments: Sequence[Segment], timing: Timing, lidar: bool = True) -> None:
         self.path, self.rig, self.timing, self.lidar = path, rig, timing, lidar
@@ -143,9 +145,12 @@ class TrackSource(Source):
         cameras = {camera.name: self._nearest(segment.cameras, camera.name, time) for camera in self.rig.cameras}
         frames, times = {}, {}
         for camera, row in cameras.items():
-            image = self._image(segment, camera, row, name)
-            if row is not None and image is not None:
-                frames[camera], times[camera] = image, int(segment.cameras[camera].times[row])
+            if row is None or self.images or self._encoded(segment, camera, row) is None:
+                image = self._image(segment, camera, row, name)
+                if row is None or image is None:
+                    continue
+                frames[camera] = image
+            times[camera] = int(segment.cameras[camera].times[row])
         poses = {camera: self._pose(segment, at) for camera, at in times.items() if at != time}
         return Sample(
             name=name,
@@ -159,6 +164,14 @@ class TrackSource(Source):
             scene=f"{number}",
             camera_T_world_ego={camera: T for camera, T in poses.items() if T is not None},
         )
+
+    def image_files(self, name: str) -> dict[str, bytes]:
+        """The image of each camera of a frame that was recorded as a complete JPEG or PNG of its size."""
+        number, time = self._key(name)
+        segment = self._segments[number]
+        rows = {camera.name: self._nearest(segment.cameras, camera.name, time) for camera in self.rig.cameras}
+        found = {camera: self._encoded(segment, camera, row) for camera, row in rows.items() if row is not None}
+        return {camera: data for camera, data in found.items() if data is not None}
 
     # ---- as it arrived ----
     def stream(self) -> Iterator[Item]:
@@ -198,6 +211,19 @@ class TrackSource(Source):
         if sensor not in tracks:
             return None
         return nearest_of(tracks[sensor].times, time, round(self.timing.tolerance * NS))
+
+    def _encoded(self, segment: Segment, camera: str, row: int) -> bytes | None:
+        """An image as it was recorded; None where `_image` has to decode it, or to say what is wrong with it."""
+        encoded = segment.cameras[camera].encoded
+        if encoded is None:
+            return None
+        try:
+            data = encoded(row)
+            size = image_size(data, self.path)
+        except Error:
+            return None
+        calibration = self.rig.cameras[self.rig.camera_index(camera)]
+        return data if size == (calibration.width, calibration.height) else None
 
     def _image(self, segment: Segment, camera: str, row: int | None, name: str) -> np.ndarray | None:
         if row is None:
