@@ -40,14 +40,14 @@ def choose_frames(selection: Selection, rig: SensorRig | None, count: int, track
         Error: calibration_other_rig, calibration_no_radar, calibration_few_frames.
     """
     clouds, unusable = _read(selection, rig, track)
-    kind = selection.source.kind
+    where = str(getattr(selection.source, "path", selection.source.kind))
     if len(clouds) < MIN_FRAMES:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(unusable.items())[:3])
         what = f"{len(clouds)} usable frames, and a calibration needs {MIN_FRAMES}"
         what += f"; {reasons}" if reasons else ""
-        raise Error(Code.calibration_few_frames, what, kind, "give a longer recording")
+        raise Error(Code.calibration_few_frames, what, where, "give a longer recording, or a larger split")
     if not any(len(cloud) for cloud in clouds.values()):
-        raise Error(Code.calibration_no_radar, "no frame has a radar return", kind, "give a recording with radar")
+        raise Error(Code.calibration_no_radar, "no frame has a radar return", where, "give a recording with radar")
 
     points = descriptors(list(clouds.values()))
     names = np.array(list(clouds))

@@ -186,7 +186,8 @@ class TrainOptions:
     limit: Annotated[int | None, Option("Only the first frames of the split.", min=1)] = None
     threads: Annotated[int, Option("Threads of torch and of our ops; 0 is one per core.", min=0)] = 0
     teacher: Annotated[
-        Path | None, Option("OUT of an earlier run whose LiDAR teacher and label encoder are used again.")
+        Path | None,
+        Option("Folder of an earlier run whose LiDAR teacher and label encoder are used again.", metavar="RUN"),
     ] = None
     cache: Annotated[
         Path | None, Option("Folder for decoded samples and frozen features; several runs may share it.")

@@ -29,7 +29,7 @@ from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, parts_of, usable
 from imkd_edge.quantization.graph import resolve_layers
 from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
-from imkd_edge.quantization.radar_weight import RadarWeight
+from imkd_edge.quantization.radar_weight import OWN, RadarWeight
 from imkd_edge.quantization.state import Calibration, Training
 from imkd_edge.quantization.tables import calibration_cache, overrides
 from imkd_edge.sources.base import Source
@@ -101,15 +101,7 @@ def quantize(
     Raises:
         Error: calibration_*, quantized_already, spec_bad_value, write_failed, those of the source and of the bundle.
     """
-    # Check everything that can be checked, before minutes of work.
-    check_target(out)
-    recipe = Recipe.of(options)
-    if options.html is not None:
-        check_page(options.html, data=True)
-    bundle = Bundle.load(bundle)
-    if options.evaluate is not None:
-        check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
-    float_layers = resolve_layers(options.keep_float, parts_of(bundle))
+    bundle, recipe, float_layers = _checked(bundle, data, out, options, source_options)
 
     # Observe, then quantize each part and train it.
     target = Path(out).absolute()
@@ -131,15 +123,28 @@ def quantize(
         from imkd_edge.quantization.report import write_report
 
         write_report(calibration, accepted, parts, options.html, threads)
-    loss = accepted.fidelity["loss"]
-    return {
-        **_summary(calibration, quantized),
-        "collection": str(state),
-        "fidelity": accepted.fidelity,
-        "gate": options.gate,
-        "accepted": loss is None or loss <= options.gate,
-        "returned": [asdict(item) for item in accepted.returned],
-    }
+    return {**_summary(calibration, quantized), "collection": str(state), **_verdict(accepted, options.gate)}
+
+
+def _checked(
+    bundle: str | os.PathLike[str] | Bundle,
+    data: str | Source,
+    out: str | os.PathLike[str],
+    options: QuantizeOptions,
+    source_options: Mapping[str, Any] | None,
+) -> tuple[Bundle, Recipe, dict[str, tuple[str, ...]]]:
+    """Bundle, recipe and float layers; raises the errors that can be found before minutes of work."""
+    check_target(out)
+    recipe = Recipe.of(options)
+    if options.html is not None:
+        check_page(options.html, data=True)
+    bundle = Bundle.load(bundle)
+    if Path(out).resolve() == bundle.path.resolve():
+        what = "the INT8 bundle would replace the float one that it is made of"
+        raise Error(Code.write_failed, what, str(out), "choose another folder with --out")
+    if options.evaluate is not None:
+        check_protocol(choose(data, options.evaluate, source_options).source, classes=classes_of(bundle))
+    return bundle, recipe, resolve_layers(options.keep_float, parts_of(bundle))
 
 
 def _weighted(
@@ -156,7 +161,7 @@ def _weighted(
     from imkd_edge.quantization.riac import weigh_by_radar  # PyTorch only here
 
     def solved(weighted: Calibration, method: Method) -> dict[str, SolvedPart]:
-        return _solve(weighted, replace(recipe, method=method), float_layers, threads, bar)
+        return solve_parts(weighted, replace(recipe, method=method), float_layers, threads, bar)
 
     calibration, method = weigh_by_radar(calibration, recipe.method, state, solved, threads, bar)
     training = recipe.training and replace(recipe.training, radar=method.share or 0.0)
@@ -173,7 +178,7 @@ def _make(
     bar: Bar | None,
 ) -> tuple[Accepted, dict[str, QuantizedPart]]:
     """The parts with their fidelity: put back to float until the gate holds, or trained and only measured."""
-    solved = _solve(calibration, recipe, float_layers, threads, bar)
+    solved = solve_parts(calibration, recipe, float_layers, threads, bar)
     held_out = HeldOut(calibration, threads, bar)
     if recipe.training is None:
         accepted = accept(calibration, solved, gate, held_out.fidelity)
@@ -184,21 +189,27 @@ def _make(
     return Accepted(solved, held_out.fidelity(parts), []), parts
 
 
-def _solve(
+def solve_parts(
     calibration: Calibration,
     recipe: Recipe,
-    float_layers: Mapping[str, tuple[str, ...]],
-    threads: int,
-    bar: Bar | None,
+    float_layers: Mapping[str, tuple[str, ...]] = {},
+    threads: int = 0,
+    bar: Bar | None = None,
+    kind: str = OWN,
 ) -> dict[str, SolvedPart]:
-    """The parts with their ranges, and with corrected weights and biases where the recipe says so."""
+    """The parts with their ranges, and with corrected weights and biases where the recipe says so.
+
+    Args:
+        float_layers: part -> names of its layers that stay float.
+        kind: of the radar's map that weighs the correction of riac, one of radar_weight.KINDS.
+    """
     parts, collection, method = calibration.parts, calibration.collection, recipe.method
-    solved = {name: solve_part(part, collection, method, float_layers[name]) for name, part in parts.items()}
+    solved = {name: solve_part(part, collection, method, float_layers.get(name, ())) for name, part in parts.items()}
     if not recipe.correct or not collection.layers:
         return solved
     from imkd_edge.quantization.correct import correct  # PyTorch only here
 
-    weight = RadarWeight(calibration.bundle.spec, share=method.share) if method.share else None
+    weight = RadarWeight(calibration.bundle.spec, kind, method.share) if method.share else None
     return correct(calibration, solved, threads, bar, weight)
 
 
@@ -239,6 +250,16 @@ def _summary(calibration: Calibration, quantized: Bundle) -> dict[str, Any]:
         "frames": len(calibration.frames.names),
         "frames_sha256": card["frames_sha256"],
         "unusable": calibration.frames.unusable,
+    }
+
+
+def _verdict(accepted: Accepted, gate: float) -> dict[str, Any]:
+    loss = accepted.fidelity["loss"]
+    return {
+        "fidelity": accepted.fidelity,
+        "gate": gate,
+        "accepted": loss is None or loss <= gate,
+        "returned": [asdict(item) for item in accepted.returned],
     }
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,9 @@ from imkd_edge.options import CompareOptions, EvalOptions, RunOptions
 from imkd_edge.quantization.accept import Accepted, HeldOut, accept
 from imkd_edge.quantization.calibrate import calibrate, radar_collection
 from imkd_edge.quantization.noise import jittered, noisy_weights
-from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart, solve_part
-from imkd_edge.quantization.quantize import Recipe, write
-from imkd_edge.quantization.radar_weight import KINDS, OWN, RadarWeight, blend
+from imkd_edge.quantization.ptq import QuantizedPart, SolvedPart
+from imkd_edge.quantization.quantize import Recipe, solve_parts, write
+from imkd_edge.quantization.radar_weight import KINDS, OWN, blend
 from imkd_edge.quantization.speed import speed
 from imkd_edge.quantization.state import Training
 from imkd_edge.quantization.study_options import parser
@@ -167,7 +167,8 @@ class Study:
         state = (self._run.state or self._folder) / f"{self._seed}.{method.bits}{suffix}.pt"
 
         def make_bundle() -> Bundle:
-            parts = train_parts(self.calibration, self._solved(method), training, state, self._run.threads, bar)
+            solved = self._solved(Recipe(method))
+            parts = train_parts(self.calibration, solved, training, state, self._run.threads, bar)
             return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method, training))
 
         title = f"{TRAINING_ROWS[training.weights]}, {method.bits} bits"
@@ -185,8 +186,7 @@ class Study:
                 method = Method("riac", bits, share=share)
                 collection = blend(self.calibration.collection, weighted, share)
                 title = label(method) + ("" if kind == OWN else f", {kind} map")
-                weight = RadarWeight(self.calibration.bundle.spec, kind, share) if share else None
-                self.row(title, self._maker(recipe_of(method), collection, weight), **asdict(method), map=kind)
+                self.row(title, self._maker(recipe_of(method), collection, kind), **asdict(method), map=kind)
 
     def rivals(self) -> None:
         """fisher, and other tools on the same frames with the same layers in float."""
@@ -208,8 +208,9 @@ class Study:
             return unchecked_bundle(self.calibration, files, self._folder / "row.imkd", jitter=draw)
 
         def jittered_int8(draw: int, method: Method) -> Bundle:
-            parts = {name: jittered(part, draw).quantized() for name, part in self._solved(method).items()}
-            return write(self.calibration, parts, self._folder / "row.imkd", Recipe(method))
+            recipe = Recipe(method)
+            parts = {name: jittered(part, draw).quantized() for name, part in self._solved(recipe).items()}
+            return write(self.calibration, parts, self._folder / "row.imkd", recipe)
 
         self.row("float", lambda: self.calibration.bundle)
         for draw in range(self._run.jitter):
@@ -223,37 +224,25 @@ class Study:
         held_out = HeldOut(self.calibration, self._run.threads, bar)
         for gate, method in product(self._run.gate, self._selected_methods()):
             recipe = recipe_of(method)
-            accepted = accept(self.calibration, self._corrected(recipe), gate, held_out.fidelity)
+            accepted = accept(self.calibration, self._solved(recipe), gate, held_out.fidelity)
             parts = {name: part.quantized() for name, part in accepted.parts.items()}
             make_bundle = functools.partial(self._write, parts, recipe, accepted)
             returned = [asdict(item) for item in accepted.returned]
             self.row(f"{label(method)}, gate {gate:g}", make_bundle, **asdict(method), gate=gate, returned=returned)
 
-    def _solved(self, method: Method, collection: Collection | None = None) -> dict[str, SolvedPart]:
-        parts, collection = self.calibration.parts, collection or self.calibration.collection
-        return {name: solve_part(part, collection, method) for name, part in parts.items()}
-
-    def _corrected(
-        self, recipe: Recipe, collection: Collection | None = None, weight: RadarWeight | None = None
-    ) -> dict[str, SolvedPart]:
-        """The parts by the recipe; weight: of the radar, in the correction too."""
-        solved = self._solved(recipe.method, collection)
-        if not recipe.correct:
-            return solved
-        from imkd_edge.quantization.correct import correct
-
-        return correct(self.calibration, solved, self._run.threads, bar, weight)
+    def _solved(self, recipe: Recipe, collection: Collection | None = None, kind: str = OWN) -> dict[str, SolvedPart]:
+        """The parts by the recipe; collection: instead of the calibration's; kind: of the radar's map."""
+        calibration = replace(self.calibration, collection=collection or self.calibration.collection)
+        return solve_parts(calibration, recipe, threads=self._run.threads, bar=bar, kind=kind)
 
     def _write(self, parts: Mapping[str, QuantizedPart], recipe: Recipe, accepted: Accepted | None = None) -> Bundle:
         return write(self.calibration, parts, self._folder / "int8.imkd", recipe, accepted=accepted)
 
-    def _maker(
-        self, recipe: Recipe, collection: Collection | None = None, weight: RadarWeight | None = None
-    ) -> Callable[[], Bundle]:
-        """A function that makes one row's bundle; collection: instead of the calibration's."""
+    def _maker(self, recipe: Recipe, collection: Collection | None = None, kind: str = OWN) -> Callable[[], Bundle]:
+        """A function that makes one row's bundle; see `_solved`."""
 
         def make_bundle() -> Bundle:
-            parts = {name: part.quantized() for name, part in self._corrected(recipe, collection, weight).items()}
+            parts = {name: part.quantized() for name, part in self._solved(recipe, collection, kind).items()}
             return self._write(parts, recipe)
 
         return make_bundle

@@ -34,7 +34,7 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        fix = "free space, then continue with --resume"
+        fix = "free space, then continue with --resume (before the first checkpoint of a run: without it)"
         raise Error(Code.write_failed, f"{path.name} cannot be written: {error}", str(path), fix) from error
 
 
@@ -42,8 +42,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads the dictionary that Run.save wrote. Raises Error train_checkpoint."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        fix = f"train first, or name a folder that holds a {CHECKPOINT}"
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        fix = f"train first, or name a folder that holds a {CHECKPOINT} (a bundle has none)"
         raise Error(Code.train_checkpoint, "no checkpoint", str(path), fix) from error
     except Exception as error:  # unpickling damaged bytes raises many types
         raise Error(Code.train_checkpoint, f"unreadable checkpoint: {error}", str(path), "train again") from error

@@ -35,6 +35,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+# Type of a key -> what a file has there.
+IN_TOML = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: 'a text in quotes ("")',
+    list: "a list in brackets ([])",
+    dict: "a table",
+}
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -71,7 +80,7 @@ def _section(cls: type, values: Any, where: str) -> Any:
         if expected is float and type(value) is int:
             value = float(value) if abs(value) < LARGEST else math.inf
         if type(value) is not expected:
-            raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"it must be a {expected.__name__}")
+            raise Error(Code.train_config, f"'{key}' is {value!r}", where, f"write {IN_TOML[expected]}")
         if expected in (int, float):
             _check_number(key, value, where)
     return cls(**values)

@@ -33,6 +33,7 @@ from imkd_edge.training.inputs import (
     radar_grid,
     scaled_crop,
 )
+from imkd_edge.training.label_checks import SeenLabels
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.sampling import without_sensors
@@ -70,6 +71,7 @@ class FrameDataset(Dataset):
         self.radar = False  # the radar grid without cameras, for a teacher that reads radar
         self.lidar = False  # the teacher's LiDAR grid
         self.memory: dict[str, Sample] = {}
+        self.checked = False  # whether its labels were, at the first stage that reads the frames
         self.features: Features | None = None
         self.timeline = Timeline(source, config.spec.history)
 
@@ -116,17 +118,17 @@ class FrameDataset(Dataset):
         Without either ([data] keep = false) it reads nothing. Each process fills its share of the cache.
 
         Raises:
-            Error: train_no_data where [data] classes has none of the labels.
+            Error: train_no_data where [data] classes has none of the labels, or no object of them is on the grid.
         """
         stored = self.config.data.keep or isinstance(self.source, CachedSource)
         indices = distributed.share(range(len(self) if stored else 0))
-        labels: set[str] = set()
+        labels = SeenLabels(self.config.spec, self.config.data)
         for index in progress(indices) if progress else indices:
-            truth = self.sample(index).truth
-            labels |= set(truth.labels) if truth is not None else set(self.config.data.classes)
-        if labels and not labels & set(self.config.data.classes):
-            problem = f"[data] classes has none of the labels: {', '.join(sorted(labels))}"
-            raise Error(Code.train_no_data, problem, self.config.data.source, "map them to the classes of the spec")
+            labels.add(self.sample(index).truth)
+        labels.check_mapped()
+        if stored and distributed.size() == 1 and not self.checked:  # else other processes read other frames
+            labels.check_learnt()
+            self.checked = True
 
     def class_names(self) -> list[set[str]]:
         """The classes of the objects in each frame."""
@@ -263,7 +265,8 @@ def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 def _lidar_grid(spec: ModelSpec, sample: Sample) -> np.ndarray:  # (lidar.CHANNELS,Hr,Wr)
     if sample.lidar is None:
-        fix = "copy its LiDAR file too, or tell the reader to make it ([data.options], such as lidar = true)"
+        fix = "copy its LiDAR file too, leave the frame out of the split, "
+        fix += "or tell the reader to make it ([data.options], such as lidar = true)"
         raise Error(Code.train_no_data, "a frame without LiDAR, which the teacher reads", sample.name, fix)
     return LidarGrid.of(spec)(sample.lidar, ops.ground_of(spec, sample.rig))
 

@@ -63,6 +63,13 @@ def join(device: str) -> torch.device:
     return result
 
 
+def use_threads(threads: int) -> None:
+    """Gives torch and our ops that many threads on the CPU; 0 leaves them as they are."""
+    if threads:
+        torch.set_num_threads(threads)
+        ops.set_threads(threads)
+
+
 def barrier() -> None:
     """Waits until every process calls it."""
     if size() > 1:

@@ -22,6 +22,7 @@ from imkd_edge.sources.timeline import Timeline
 from imkd_edge.training.checkpoint import TEACHER, contract_of, load_checkpoint, student_of
 from imkd_edge.training.config import from_dict
 from imkd_edge.training.data import SELECT_SENSORS, collate
+from imkd_edge.training.distributed import use_threads
 from imkd_edge.training.inputs import network_inputs, radar_grid
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.models.teacher import Teacher
@@ -36,9 +37,14 @@ def evaluate_checkpoint(
     options: EvalOptions = DEFAULTS,
     *,
     source_options: Mapping[str, Any] | None = None,
+    threads: int = 0,
     track: Track | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle."""
+    """Evaluates the averaged student or teacher of a checkpoint; see evaluation.run.evaluate_bundle.
+
+    `threads` are those of torch and of our ops; 0 leaves them as they are.
+    """
+    use_threads(threads)
     teacher = load_checkpoint(Path(checkpoint))["stage"] == TEACHER
     read = ("labels", "lidar") if teacher else ("labels",)
     selection = choose(data, options.split, source_options, options.limit, read)

@@ -11,7 +11,6 @@ from typing import Any
 import tomli_w
 import torch
 
-import imkd_edge.ops as ops
 from imkd_edge.bundle.files import strict_json, write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.options import TrainOptions
@@ -80,9 +79,7 @@ def train(
     reader_options = {} if source else {**_reader_options(settings.data, name), **(source_options or {})}
     data = replace(settings.data, source=name, split=options.split or settings.data.split, options=reader_options)
     data = replace(data, limit=options.limit or data.limit, unlabelled=options.unlabelled or data.unlabelled)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-        ops.set_threads(options.threads)
+    distributed.use_threads(options.threads)
     settings = replace(settings, data=data)
     settings = from_dict(settings.to_dict(), str(config)) if options.unlabelled else settings  # it must have a term
     return train_stages(settings, options, source=source, progress=progress, monitor=monitor)
@@ -108,6 +105,8 @@ def train_stages(
 ) -> dict[str, Any]:
     """Trains every stage of a config that already holds the options' data, split and epochs; see `train`."""
     _check_folder(options.out, options.resume)
+    if options.teacher is not None:
+        _check_teacher(options.teacher)
     weights = read_source(options.start) if options.start else None
     device = distributed.join(options.device)
     cache = options.cache
@@ -164,7 +163,12 @@ class Watch:
 
 
 def _check_folder(out: Path, resume: bool) -> None:
-    """Raises Error train_checkpoint where a new run would overwrite one, or where there is none to resume."""
+    """Raises Error train_checkpoint where a new run would overwrite one, or where there is none to resume.
+
+    Raises Error write_failed for a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise Error(Code.write_failed, "it is a file, and a run is a folder", str(out), "name a new folder")
     present = any((out / stage / CHECKPOINT).is_file() for stage in (".", TEACHER, LABELS))
     if resume and not present:
         fix = "train first, or name the folder of the run"
@@ -172,6 +176,13 @@ def _check_folder(out: Path, resume: bool) -> None:
     if present and not resume:
         fix = "add --resume to continue it, or name another --out"
         raise Error(Code.train_checkpoint, "the folder already holds a run", str(out), fix)
+
+
+def _check_teacher(run: Path) -> None:
+    """Raises Error train_checkpoint where no teacher was trained in a folder."""
+    if not (run / TEACHER / CHECKPOINT).is_file():
+        fix = f"name the folder (--out) of a run that trained one: it holds {TEACHER}/{CHECKPOINT}"
+        raise Error(Code.train_checkpoint, "there is no run with a teacher", str(run), fix)
 
 
 def train_teacher(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -256,10 +257,11 @@ class Run:
         expected = {**_run_identity(self.settings), "seed": self.seed, "stage": self.stage.name}
         stored = _run_identity(from_dict(state["config"], str(self.checkpoint)))
         stored |= {"seed": state["seed"], "stage": state["stage"]}
-        changed = [key for key in expected if expected[key] != stored.get(key)]
+        changed = list(_differences(expected, stored))
         if changed:
-            problem = f"{', '.join(changed)} differ from the checkpoint's"
-            raise Error(Code.train_checkpoint, problem, str(self.checkpoint), "resume with the same config and seed")
+            problem = "; ".join(changed[:4]) + (f"; {len(changed) - 4} more" if len(changed) > 4 else "")
+            fix = "resume with the same config and seed, or name another --out"
+            raise Error(Code.train_checkpoint, problem, str(self.checkpoint), fix)
         self.check_prolonged(state)
         self.contract, self.origin = state.get("contract"), state.get("from", {})
         self.best = Best(**state.get("best", {}))
@@ -279,6 +281,16 @@ def _run_identity(settings: Config) -> dict[str, Any]:
     defaults = TrainConfig()
     free = {name: getattr(defaults, name) for name in ("epochs", *FREE)}
     return replace(settings, train=replace(settings.train, **free), data=settings.data.without_paths()).to_dict()
+
+
+def _differences(wanted: Any, stored: Any, key: str = "") -> Iterator[str]:
+    """Where two trees differ, in words, key by key."""
+    if not (isinstance(wanted, dict) and isinstance(stored, dict)):
+        if wanted != stored:
+            yield f"{key} is {wanted!r}, and the checkpoint has {stored!r}"
+        return
+    for name in [*wanted, *(name for name in stored if name not in wanted)]:
+        yield from _differences(wanted.get(name), stored.get(name), f"{key}.{name}" if key else name)
 
 
 def micro_batches(order: list[int], config: TrainConfig) -> list[list[int]]:

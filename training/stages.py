@@ -86,7 +86,8 @@ class TeacherStage(Stage):
         ordered = torch.cat(values).double().sort().values
         if not len(ordered):
             problem = "no LiDAR return within the grid, in any frame"
-            fix = "name data with LiDAR, or tell the reader to make it ([data.options], such as lidar = true)"
+            fix = "name data with LiDAR, tell the reader to make it ([data.options], such as lidar = true), "
+            fix += "or train without a teacher: remove [distill]"
             raise Error(Code.train_no_data, problem, self.config.data.source, fix)
         self.network.reflectance_scale.fill_(float(ordered[int(0.99 * (len(ordered) - 1))]))
 

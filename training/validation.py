@@ -69,7 +69,11 @@ class Validation:
         self.options = EvalOptions(split=train.val_split)
         read = ("labels", "lidar") if stage == TEACHER else ("labels",)
         options = None if source is not None else data.options
-        selection = choose(data.source if source is None else source, train.val_split, options, None, read)
+        try:
+            selection = choose(data.source if source is None else source, train.val_split, options, None, read)
+        except Error as error:  # which does not say who asked for the split
+            fix = f"{error.fix}; [train] val_split names it: empty, nothing is measured"
+            raise Error(error.code, error.what, error.where, fix) from None
         check_protocol(selection.source, self.options)
         self.selection = Selection(selection.source, spread(selection.names, train.val_limit))
         shared = len(set(self.selection.names) & set(trained_on))

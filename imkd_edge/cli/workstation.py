@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -263,9 +263,11 @@ def evaluate(
     source_options = parse_options(option)
     bundle = str(checkpoint_of(Path(bundle), best=False))
     if bundle.endswith(".pt"):
-        refuse(changed(run), "a checkpoint runs in torch on the CPU", "leave it out")
+        refuse(changed(replace(run, threads=0)), "a checkpoint runs in torch on the CPU", "leave it out")
         module = _extra("imkd_edge.training.evaluate", "train")
-        result = module.evaluate_checkpoint(bundle, data, options, source_options=source_options, track=bar("eval"))
+        result = module.evaluate_checkpoint(
+            bundle, data, options, source_options=source_options, threads=run.threads, track=bar("eval")
+        )
     else:
         from imkd_edge.evaluation.run import evaluate_bundle
 

@@ -67,9 +67,11 @@ def convert(
 def _as_one(
     source: str | Path | Source | Sequence[str | Path], options: Mapping[str, Any] | None
 ) -> str | Path | Source:
-    """Several sources as one; a single one is not opened here."""
+    """Several sources as one; a single one is not opened here. Raises Error source_unknown for none."""
     if isinstance(source, (str, Path)) or not isinstance(source, Sequence):
         return source
+    if not source:
+        raise Error(Code.source_unknown, "no source", "[]", "name a recording, or several")
     if len(source) == 1:
         return source[0]
     return JoinedSource([(str(name), select(name, options=options, read=OPTIONAL).source) for name in source])
@@ -120,6 +122,7 @@ def _check_origin(folder: Path, origin: Mapping[str, Any]) -> None:
     kind, options = (written.get(key) for key in ("source", "options")) if isinstance(written, dict) else (None, None)
     if kind != origin["source"] or not isinstance(options, dict):
         what = f"it is a drive folder of another recording ({kind or path.name + ' names none'})"
+        what += f", and this is {origin['source']}"
         raise Error(Code.write_failed, what, str(folder), "name a new folder")
     for key in ("name", "begins_ns"):
         if written.get(key, origin[key]) != origin[key]:

@@ -181,10 +181,19 @@ def test_the_exit_code_of_quantize_is_that_of_its_gate(
     assert run("quantize", "tiny", "--data", "synth", "--out", "x.imkd", "--json").code == code
 
 
-@pytest.mark.parametrize("ignored", [("--threads", "3"), ("--device", "cuda"), ("--engine", "tensorrt")])
+@pytest.mark.parametrize("ignored", [("--trust", "keys"), ("--device", "cuda"), ("--engine", "tensorrt")])
 def test_eval_of_a_checkpoint_refuses_options_that_it_would_ignore(run, ignored: tuple[str, str]) -> None:
     outcome = run("eval", "run/checkpoint.pt", "--data", "synth", *ignored)
     assert outcome.code == 2 and ignored[0] in outcome.stderr
+
+
+def test_eval_of_a_checkpoint_takes_as_many_threads_as_it_is_given(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+    result = {"split": "val", "frames": 1, "unlabelled": 0, "protocol": "classes", "metrics": {}}
+    module = SimpleNamespace(evaluate_checkpoint=lambda *_, **options: given.update(options) or result)
+    monkeypatch.setattr(workstation, "_extra", lambda name, extra: module)
+    assert run("eval", "run/checkpoint.pt", "--data", "synth", "--threads", "3", "--json").code == 0
+    assert given["threads"] == 3
 
 
 def test_eval_takes_the_folder_of_a_run_for_its_checkpoint(run, tmp_path: Path) -> None:

@@ -187,6 +187,15 @@ def test_an_option_that_cannot_be_met_is_refused_before_calibration(
     assert str(raised.value).startswith(start)
 
 
+def test_a_bundle_is_not_replaced_by_its_own_int8_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantize_module, "calibrate", lambda *arguments: pytest.fail("calibrated first"))
+    folder = shutil.copytree(Bundle.load("tiny").path, tmp_path / "mine.imkd")
+    (tmp_path / "link.imkd").symlink_to(folder)
+    for out in (folder, tmp_path / "link.imkd"):
+        with pytest.raises(Error, match=r"E0702.*would replace the float one"):
+            quantize(folder, "synth", out)
+
+
 def test_a_measure_without_its_devkit_is_refused_before_calibration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

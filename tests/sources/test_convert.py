@@ -231,6 +231,19 @@ def test_drives_with_intensities_of_two_units_are_not_one_folder(tmp_path: Path)
     assert not (tmp_path / "both").exists()
 
 
+def test_an_empty_list_of_recordings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Error, match=r"E0301.*no source"):
+        convert([], tmp_path / "drive")
+    assert not (tmp_path / "drive").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("of the drive")
+    with pytest.raises(Error, match=r"E0702.*a file is in its place.*notes.*name a new folder"):
+        convert("synth", tmp_path / "notes", source_options=SYNTH)
+    assert (tmp_path / "notes").read_text() == "of the drive"
+
+
 def test_a_split_and_a_limit_select(tmp_path: Path) -> None:
     folder = write_vod(tmp_path / "vod")
     result = convert(str(folder), tmp_path / "val", ConvertOptions(split="val"))

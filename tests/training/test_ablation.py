@@ -94,7 +94,7 @@ def test_a_teacher_of_another_plan_is_refused_and_the_right_one_is_recorded(plan
     assert teachers["baseline"] is None and teachers["fused"]["commit"]
     assert teachers["fused"]["teacher"] == plan.common.to_dict()["teacher"]
     common = replace(plan.common, teacher=replace(plan.common.teacher, rate=1e-4))
-    with pytest.raises(Error, match="differ from the checkpoint's") as error:
+    with pytest.raises(Error, match=r"train\.rate is 0\.0001, and the checkpoint has") as error:
         ablate(replace(plan, common=common), out, rows=["fused"], seeds=[5])
     assert error.value.code == "E0602"
 

@@ -1,17 +1,21 @@
 """Training: the loss falls, the files are complete, and a resumed run is bit-equal to an uninterrupted one."""
 
 import json
+import os
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
 from helpers import killed_after_the_first_save, write_toy_config
+from imkd_edge import Bundle, ops
 from imkd_edge.errors import Error
 from imkd_edge.options import TrainOptions
 from imkd_edge.training.checkpoint import load_checkpoint, load_student
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.distributed import use_threads
 from imkd_edge.training.program import train, train_stages
 
 
@@ -78,10 +82,31 @@ def test_an_unknown_backbone_is_named(config, tmp_path):
     assert error.value.code == "E0601"
 
 
-def test_resuming_with_another_seed_is_refused(config, whole):
-    with pytest.raises(Error, match="seed") as error:
-        train(config, TrainOptions(out=whole[0], seed=4, resume=True))
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"seed": 4}, "seed is 4, and the checkpoint has 3"),
+        ({"seed": 3, "limit": 5}, "data.limit is 5, and the checkpoint has 0"),
+        ({"seed": 3, "changes": ("augment.rotation=0.25",)}, "augment.rotation is 0.25, and the checkpoint has"),
+    ],
+)
+def test_resuming_with_another_plan_is_refused_and_says_where_it_differs(config, whole, options, change):
+    with pytest.raises(Error, match=re.escape(change)) as error:
+        train(config, TrainOptions(out=whole[0], resume=True, **options))
     assert error.value.code == "E0602"
+
+
+def test_a_file_is_not_taken_for_the_folder_of_a_run(config, tmp_path):
+    (tmp_path / "notes").write_text("of the drive")
+    with pytest.raises(Error, match="it is a file, and a run is a folder") as error:
+        train(config, TrainOptions(out=tmp_path / "notes"))
+    assert error.value.code == "E0702" and (tmp_path / "notes").read_text() == "of the drive"
+
+
+def test_a_split_that_only_the_validation_names_is_said_to_be_of_it(config, tmp_path):
+    with pytest.raises(Error, match=r"no split 'nights'.*\[train\] val_split names it") as error:
+        train(config, TrainOptions(out=tmp_path, changes=("train.val_split=nights",)))
+    assert error.value.code == "E0307"
 
 
 def test_a_finished_run_is_not_overwritten(config, whole):
@@ -114,6 +139,33 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(Error) as error:
         load_student(tmp_path / "checkpoint.pt")
     assert error.value.code == "E0602"
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(Error, match="no checkpoint") as error:
+        load_checkpoint(tmp_path)
+    assert error.value.code == "E0602"
+
+
+def test_a_teacher_is_named_by_the_folder_of_its_run(tmp_path):
+    config = write_toy_config(tmp_path / "toy.toml", "[distill]\nfused = 1.0\n")
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "checkpoint.pt").touch()
+    for wrong in (tmp_path / "teacher", Bundle.load("tiny").path):
+        with pytest.raises(Error, match="there is no run with a teacher") as error:
+            train(config, TrainOptions(out=tmp_path / "run", teacher=wrong))
+        assert error.value.code == "E0602"
+
+
+def test_threads_are_those_of_torch_and_0_leaves_them():
+    before = torch.get_num_threads()
+    try:
+        for given, expected in ((2, 2), (0, 2), (1, 1)):
+            use_threads(given)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
+        ops.set_threads(os.cpu_count() or 1)
 
 
 def test_a_checkpoint_of_other_layers_is_refused(whole, tmp_path):

@@ -206,6 +206,8 @@ class FolderWriter:
 
 
 def _failed(fault: OSError, path: Path) -> Error:
+    if isinstance(fault, (FileExistsError, NotADirectoryError)):
+        return Error(Code.write_failed, "a file is in its place", str(path), "name a new folder")
     return Error(Code.write_failed, str(fault), str(path), "free space, or choose another folder")
 
 

@@ -1,6 +1,6 @@
 """Parts in float16 and in float32: equal integers give equal values; elsewhere some values change theirs.
 
-`pytest tests/quantization/test_half.py -rP` prints the errors that are bounded here.
+`pytest tests/quantization/test_float16.py -rP` prints the errors that are bounded here.
 """
 
 from __future__ import annotations
