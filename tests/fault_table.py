@@ -33,7 +33,10 @@ POSES = "older poses serve for 0.6 s, then what is older than a sweep stays wher
 SAME = Expected("ok", "full", same=True, note="the second one is ignored")
 LOST = "no frame for 1 s, `lost_after` of the Synchronizer; then the next camera sets the frames' times"
 UNSEEN = "not seen: any bytes may be an image"
-STILL = "by 3 m of the twist; from then on the poses that repeat are left out. Not seen without a twist"
+STILL = (
+    "by 3 m of the twist, faster than 0.5 m/s; from then on the poses that repeat are left out. "
+    "Not seen without a twist"
+)
 EGO_GONE = Expected("none", "partial", AGED, ("W0131",), note=POSES)
 EGO_BROKEN = Expected("none", "partial", AGED, ("W0131", "W0132"), note=POSES)
 

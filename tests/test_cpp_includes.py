@@ -14,7 +14,7 @@ ELSEWHERE = {"cuda_host.hpp"}  # of tests/cpp/cuda, where kernels run on the CPU
 LAYERS = {  # from the bottom; patterns of paths below cpp/
     "base": "include/imkd/{error,geometry,thread_pool,box_channels}.hpp "
     "src/{error,exclusive_call,own_process,geometry,thread_pool,time_ns,shape_text,sha256,half,onnx_external}.?pp "
-    "src/{shared_library,crypto,minisign}.?pp",
+    "src/{number_text,shared_library,crypto,minisign}.?pp",
     "description": "include/imkd/{spec,rig,frames,result,contract}.hpp src/{fields,json,spec,rig,result,contract}.?pp",
     "cuda_runtime": "src/cuda_runtime/*",
     "engine": "include/imkd/{engine,bundle}.hpp src/{bundle,trust}.?pp src/engine/*",

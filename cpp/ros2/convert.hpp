@@ -22,6 +22,8 @@ std::int64_t ns_of(const Stamp& stamp) {
   return std::int64_t{stamp.sec} * 1'000'000'000 + stamp.nanosec;
 }
 
+inline double seconds_of(std::int64_t ns) { return static_cast<double>(ns) / 1e9; }
+
 template <class Header>
 Header header_of(std::int64_t timestamp_ns, const std::string& frame_id) {
   Header header;

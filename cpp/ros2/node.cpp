@@ -17,6 +17,7 @@
 #include <visualization_msgs/msg/marker_array.hpp>
 
 #include "convert.hpp"
+#include "guarded.hpp"
 #include "imkd/detector.hpp"
 #include "imkd/monitor.hpp"
 #include "imkd/synchronizer.hpp"
@@ -47,7 +48,10 @@ class DetectorNode : public rclcpp::Node {
     markers_ = create_publisher<MarkerArray>("~/markers", rclcpp::QoS(10));
     track_markers_ = create_publisher<MarkerArray>("~/track_markers", rclcpp::QoS(10));
     diagnostics_ = create_publisher<DiagnosticArray>("/diagnostics", rclcpp::QoS(10));
-    timer_ = create_wall_timer(std::chrono::seconds(1), [this] { report(); });
+    timer_ = create_wall_timer(std::chrono::seconds(1), [this] {
+      guarded([this] { report(); },
+              [this](const std::string& text, bool) { RCLCPP_ERROR(get_logger(), "%s", text.c_str()); });
+    });
     last_result_ns_ = now_ns();
     worker_ = std::thread([this] { work(); });
   }
@@ -142,12 +146,12 @@ class DetectorNode : public rclcpp::Node {
       static constexpr const char* kPushed[] = {"kept", "late", "duplicate", "future", "invalid"};
       ++sensor.messages;
       std::string refusal;
-      try {
-        const imkd::Pushed pushed = push(message, ns_of(message->header.stamp), now_ns());
-        if (pushed != imkd::Pushed::kept) refusal = kPushed[static_cast<int>(pushed)];
-      } catch (const imkd::Error& error) {
-        refusal = error.what();
-      }
+      guarded(
+          [&] {
+            const imkd::Pushed pushed = push(message, ns_of(message->header.stamp), now_ns());
+            if (pushed != imkd::Pushed::kept) refusal = kPushed[static_cast<int>(pushed)];
+          },
+          [&](const std::string& text, bool) { refusal = text; });
       if (refusal.empty()) return wake_.notify_one();
       if (sensor.refused++ == 0) RCLCPP_WARN(get_logger(), "%s: %s", sensor.topic.c_str(), refusal.c_str());
       sensor.last_refusal = refusal;
@@ -213,21 +217,38 @@ class DetectorNode : public rclcpp::Node {
 
   void work() {
     while (!stop_) {
-      std::optional<imkd::LiveFrame> frame;
-      while (auto next = synchronizer_->pop(now_ns())) {  // behind: only the newest frame is of use
-        if (frame) ++skipped_;
-        frame = std::move(next);
-      }
-      if (frame) {
-        detect(*frame);
-        continue;
-      }
+      bool done = false;
+      guarded([&] { done = detect_newest(); },
+              [&](const std::string& text, bool device_failed) { fail(text, device_failed); });
+      if (done) continue;
       std::unique_lock lock(mutex_);
       wake_.wait_for(lock, std::chrono::milliseconds(5));
     }
   }
 
-  void detect(const imkd::LiveFrame& frame) try {
+  // False where no frame is ready.
+  bool detect_newest() {
+    std::optional<imkd::LiveFrame> frame;
+    while (auto next = synchronizer_->pop(now_ns())) {  // behind: only the newest frame is of use
+      if (frame) ++skipped_;
+      frame = std::move(next);
+    }
+    if (frame) detect(*frame);
+    return frame.has_value();
+  }
+
+  void fail(const std::string& text, bool device_failed) {
+    RCLCPP_ERROR(get_logger(), "%s", text.c_str());
+    {
+      const std::lock_guard lock(mutex_);
+      report_.fault = text;
+    }
+    if (!device_failed) return;
+    failed_ = stop_ = true;
+    rclcpp::shutdown();
+  }
+
+  void detect(const imkd::LiveFrame& frame) {
     const imkd::Result& result = detector_->infer(frame.frames);
     const auto name = [&](const imkd::Detection& box) { return detector_->spec().head.classes[box.label].name; };
     std::vector<NamedBox> boxes, tracks;
@@ -244,17 +265,8 @@ class DetectorNode : public rclcpp::Node {
     report_.has_result = true;
     report_.fault.clear();
     last_result_ns_ = now_ns();
-    report_.latencies_s.push_back(1e-9 * static_cast<double>(last_result_ns_ - result.timestamp_ns));
+    report_.latencies_s.push_back(seconds_of(last_result_ns_ - result.timestamp_ns));
     report_.infer_s.push_back(1e-6 * result.total_us);
-  } catch (const imkd::Error& error) {
-    RCLCPP_ERROR(get_logger(), "%s", error.what());
-    {
-      const std::lock_guard lock(mutex_);
-      report_.fault = error.what();
-    }
-    if (error.code() != imkd::Code::device_failed) return;
-    failed_ = stop_ = true;
-    rclcpp::shutdown();
   }
 
   // ---- diagnostics, once a second ----
@@ -263,7 +275,7 @@ class DetectorNode : public rclcpp::Node {
     DetectorReport report = report_;
     report_.latencies_s.clear();
     report_.infer_s.clear();
-    report.silence = 1e-9 * static_cast<double>(now_ns() - last_result_ns_);
+    report.silence = seconds_of(now_ns() - last_result_ns_);
     return report;
   }
 

@@ -1,6 +1,7 @@
 #include "imkd/bundle.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -32,7 +33,8 @@ template <class Use>
 void read_blocks(const fs::path& path, std::uintmax_t limit, Use&& use) {
   File file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (!file)
-    throw Error(Code::bundle_missing_file, "cannot be opened", path.string(), "make the file readable for this user");
+    throw Error(Code::bundle_missing_file, "cannot be opened: " + std::generic_category().message(errno), path.string(),
+                "make the file readable for this process");
   std::vector<char> block(kBlock);
   while (limit > 0) {
     const std::size_t got =
@@ -50,7 +52,7 @@ std::uintmax_t checked_size(const fs::path& folder, const std::string& name) {
   const fs::path path = folder / name;
   std::error_code failed;
   const fs::path real = fs::canonical(path, failed);
-  if (failed) throw Error(Code::bundle_missing_file, "there is no file " + name, path.string(), kAgain);
+  if (failed) throw Error(Code::bundle_missing_file, name + " is missing: " + failed.message(), path.string(), kAgain);
   if (real.parent_path() != folder)
     throw Error(Code::bundle_bad_path, "is a link to " + real.string() + ", outside the bundle", path.string(),
                 "replace the link by the file");
@@ -215,12 +217,16 @@ std::optional<std::string> read_signature(const fs::path& folder) {
 
 // Every file of the folder must be in the manifest, so that a checksum covers it.
 void check_nothing_else(const fs::path& folder, const Json& files) {
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code failed;
+  for (fs::directory_iterator entry(folder, failed), end; !failed && entry != end; entry.increment(failed)) {
+    const std::string name = entry->path().filename().string();
     if (name != "manifest.json" && name != kSignatureFile && !files.contains(name))
       throw Error(Code::bundle_unknown_key, "the manifest does not list the file " + name, folder.string(),
                   "remove it, or list it under \"files\"");
   }
+  if (failed)
+    throw Error(Code::bundle_missing, "cannot be listed: " + failed.message(), folder.string(),
+                "make the folder readable for this process");
 }
 
 }  // namespace
@@ -230,7 +236,7 @@ Bundle Bundle::load(const std::string& path, const std::string& trust) {
   std::error_code failed;
   const fs::path folder = fs::canonical(path, failed);
   if (failed || !fs::is_directory(folder, failed))
-    throw Error(Code::bundle_missing, "there is no bundle folder", path,
+    throw Error(Code::bundle_missing, "there is no bundle folder" + (failed ? ": " + failed.message() : ""), path,
                 "give the path of a folder NAME.imkd that holds manifest.json");
   const std::string where = (folder / "manifest.json").string();
 

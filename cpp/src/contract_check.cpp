@@ -6,6 +6,7 @@
 
 #include "fields.hpp"
 #include "imkd/ops.hpp"
+#include "number_text.hpp"
 #include "ops/radar_point.hpp"
 #include "rig_warnings.hpp"
 
@@ -98,8 +99,9 @@ void ContractCheck::observe_intensity(const FrameSet& frames, const Health& heal
   const Range& range = contract_->radars.intensity;
   const double beyond = std::max(range[0] - median, median - range[1]);
   update(WarningCode::radar_intensity, intensity_.update(beyond > kIntensityMargin, beyond > kIntensityFar),
-         "the median intensity of a frame's radar points is %.1f dB, trained with %.1f to %.1f dB (%s)", median,
-         range[0], range[1], enum_name(contract_->radars.unit));
+         "the median intensity of a frame's radar points is %s dB, trained with %s to %s dB (%s)",
+         number_text(median, 4).c_str(), number_text(range[0], 4).c_str(), number_text(range[1], 4).c_str(),
+         enum_name(contract_->radars.unit));
 }
 
 void ContractCheck::observe_points(const FrameSet& frames, const Health& health) {
@@ -127,11 +129,10 @@ void ContractCheck::observe_sign(const SensorRig& rig, const FrameSet& frames, c
                                            frames.timestamp_ns, max_age_);
   const bool opposite = std::abs(seen.speed + speed) < kSignShare * std::abs(speed);
   if (!seen.valid || !(opposite || std::abs(seen.speed - speed) < kSignShare * std::abs(speed))) return;
-  update(
-      WarningCode::radar_sign, sign_.update(opposite, false),
-      "by the radars the vehicle moves at %.1f m/s, by its ego motion at %.1f: a velocity is positive when receding; "
-      "correct its sign, the radars' mountings or the ego motion",
-      double{seen.speed}, double{speed});
+  update(WarningCode::radar_sign, sign_.update(opposite, false),
+         "by the radars the vehicle moves at %s m/s, by its ego motion at %s: a velocity is positive when receding; "
+         "correct its sign, the radars' mountings or the ego motion",
+         number_text(seen.speed, 3).c_str(), number_text(speed, 3).c_str());
 }
 
 void ContractCheck::observe(const SensorRig& rig, const FrameSet& frames, Health& health) {

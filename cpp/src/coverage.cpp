@@ -1,9 +1,9 @@
 #include "imkd/coverage.hpp"
 
 #include <cmath>
-#include <cstdio>
 
 #include "imkd/frames.hpp"
+#include "number_text.hpp"
 #include "ops/frustum.hpp"
 
 namespace imkd {
@@ -14,11 +14,7 @@ constexpr double kShortestFocal = 2;      // px; below it K is that of an image 
 constexpr double kSteep = 0.866;          // |z| of an optical axis more than 60 degrees from the horizontal
 constexpr double kLevel = 0.5;            // -z of a camera's down; less: rolled by more than 60 degrees
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
+std::string number(double value) { return number_text(value, 4); }
 
 std::string point_text(double x, double y) { return "(" + number(x) + ", " + number(y) + ")"; }
 

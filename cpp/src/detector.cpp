@@ -124,9 +124,10 @@ void Detector::State::check(const FrameSet& frames) const {
       throw Error(Code::frame_unknown_sensor, "there is no radar " + std::to_string(sweep.radar), "FrameSet::sweeps",
                   "use an index into the rig's " + std::to_string(rig.radars.size()) + " radars");
     if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
-      throw Error(Code::frame_bad_shape, "a sweep has no points but a count of " + std::to_string(sweep.count),
-                  "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name,
-                  "give (count, 5) float32, count >= 0");
+      throw Error(
+          Code::frame_bad_shape,
+          "a sweep has a count of " + std::to_string(sweep.count) + (sweep.count < 0 ? ", below 0" : " and no points"),
+          "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32, count >= 0");
   }
 }
 

@@ -11,7 +11,8 @@ namespace imkd {
 static void check(const SynchronizerOptions& options, double max_age_s) {
   const std::string prefix = "SynchronizerOptions::";
   if (!(options.tolerance > 0 && options.tolerance <= max_age_s))
-    refuse_option(prefix + "tolerance", options.tolerance, "more than 0 s, at most spec.radar.max_age");
+    refuse_option(prefix + "tolerance", options.tolerance,
+                  "more than 0 s, at most spec.radar.max_age, " + number_text(max_age_s, 6) + " s");
   for (const auto& [name, value] : {std::pair<const char*, double>{"timeout", options.timeout},
                                     {"max_delay", options.max_delay},
                                     {"max_future", options.max_future},

@@ -83,7 +83,7 @@ void check_sweep(const SensorRig& rig, const RadarSweep& sweep) {
   if (sweep.count < 0 || (sweep.count > 0 && !sweep.points))
     throw Error(
         Code::frame_bad_shape,
-        "the sweep has a count of " + std::to_string(sweep.count) + (sweep.points ? ", below 0" : " and no points"),
+        "the sweep has a count of " + std::to_string(sweep.count) + (sweep.count < 0 ? ", below 0" : " and no points"),
         "radar " + rig.radars[static_cast<std::size_t>(sweep.radar)].name, "give (count, 5) float32, or a count of 0");
 }
 

@@ -62,7 +62,8 @@ Monitor::Monitor(const SensorRig& rig, const ModelSpec& spec, const MonitorOptio
   rig.check();
   spec.check();
   if (!(options.lost_after > spec.radar.max_age && options.lost_after <= 3600))
-    refuse_option("MonitorOptions::lost_after", options.lost_after, "more than spec.radar.max_age, at most 3600 s");
+    refuse_option("MonitorOptions::lost_after", options.lost_after,
+                  "more than spec.radar.max_age, " + number_text(spec.radar.max_age, 6) + " s, and at most 3600 s");
   if (options.frozen_after < 2) refuse_option("MonitorOptions::frozen_after", options.frozen_after, "2 or more");
   state_.reset(
       new State{rig, to_ns(spec.radar.max_age), to_ns(options.lost_after), options.frozen_after, {}, {}, {}, {}, {}});

@@ -1,13 +1,15 @@
 #include "imkd/rig.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <fstream>
 #include <iterator>
 #include <set>
+#include <system_error>
 
 #include "json.hpp"
+#include "number_text.hpp"
 #include "sha256.hpp"
 
 namespace imkd {
@@ -16,11 +18,7 @@ namespace {
 constexpr int kMaxSide = 65536;          // px of a raw image
 constexpr double kExactRotation = 1e-6;  // |R^T R - I| of a rotation that stays as it is; float32 rounds to 1e-7
 
-std::string short_text(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g", value);
-  return text;
-}
+std::string short_text(double value) { return number_text(value, 3); }
 
 [[noreturn]] void bad(std::string_view where, const std::string& what, const std::string& fix = {}) {
   throw Error(Code::rig_bad_value, what, std::string(where), fix);
@@ -203,7 +201,9 @@ constexpr std::size_t kMaxRig = 1 << 20;  // bytes; a rig of 64 cameras has a te
 static std::string text_of(const std::string& path) {
   constexpr const char* kFix = "give the path of a rig JSON file";
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(Code::source_missing_file, "the rig file cannot be opened", path, kFix);
+  if (!file)
+    throw Error(Code::source_missing_file, "the rig file cannot be opened: " + std::generic_category().message(errno),
+                path, kFix);
   std::string text(kMaxRig + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (file.bad())  // a folder, or a failing disk

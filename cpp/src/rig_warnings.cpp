@@ -7,6 +7,7 @@
 
 #include "fields.hpp"
 #include "imkd/ops.hpp"
+#include "number_text.hpp"
 
 namespace imkd {
 namespace {
@@ -40,11 +41,7 @@ void warn(std::vector<Warning>& out, WarningCode code, std::size_t count,
   out.push_back(make_warning(code, "%s%s", text(first).c_str(), others.c_str()));
 }
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
+std::string number(double value) { return number_text(value, 4); }
 
 template <class Numbers>
 std::string range_text(const Numbers& range, const char* unit) {

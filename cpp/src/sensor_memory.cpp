@@ -10,6 +10,7 @@
 #include "imkd/ego_motion.hpp"
 #include "imkd/error.hpp"
 #include "imkd/ops.hpp"
+#include "number_text.hpp"
 #include "ops/radar_point.hpp"
 #include "time_ns.hpp"
 
@@ -72,7 +73,7 @@ std::uint64_t digest_of(const Mat4& T) {
 
 Error impossible(const Vec3& twist) {
   std::string text;
-  for (double v : twist) text += (text.empty() ? "" : ", ") + std::to_string(v);
+  for (double v : twist) text += (text.empty() ? "" : ", ") + number_text(v, 6);
   return Error(Code::frame_bad_dtype, "(" + text + ") is not finite, or faster than 100 m/s or 2 pi rad/s",
                "FrameSet::ego.twist",
                "give vx, vy in m/s and the yaw rate in rad/s, not degrees, and nothing where the motion is unknown");
@@ -233,7 +234,8 @@ void SensorMemory::observe_pose(const FrameSet& frames) {
   const std::optional<std::int64_t> before = pose_.newest_ns;
   if (!pose_.advance(frames.timestamp_ns, max_age_)) return;
   const Vec3 twist = frames.ego.twist.value_or(Vec3{});
-  if (before) pose_.travel += std::hypot(twist[0], twist[1]) * seconds_between(*before, frames.timestamp_ns);
+  const double speed = std::hypot(twist[0], twist[1]);
+  if (before && speed > kTwistNoise) pose_.travel += speed * seconds_between(*before, frames.timestamp_ns);
   if (!frames.ego.T_world_ego) return;
   pose_.set_contents(digest_of(*frames.ego.T_world_ego));
   if (pose_.repeats == 1) pose_.travel = 0;

@@ -25,6 +25,8 @@ constexpr int kLight = 32;      // grey levels above those of the flat part
 // m that the twist says the vehicle has moved while its position stayed equal to the bit: the localisation stands
 // still. A pose that is held until the next one arrives, at 10 Hz, is not that far behind.
 constexpr double kFrozenTravel = 3.0;
+// m/s; a slower twist may be the noise of one that stands, which would add up to any distance: it counts as no motion.
+constexpr double kTwistNoise = 0.5;
 ImageContents contents_of(const ImageView& image);
 std::uint64_t digest_of(const RadarSweep& sweep);
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "json.hpp"
+#include "number_text.hpp"
 
 namespace imkd {
 namespace {
@@ -17,7 +18,7 @@ constexpr double kMaxBoxSize = 1000.;         // m, of either limit
   throw Error(Code::spec_bad_value, what, where, fix);
 }
 
-std::string show(double value) { return std::isfinite(value) ? json::write(value).dump() : std::to_string(value); }
+std::string show(double value) { return std::isfinite(value) ? json::write(value).dump() : number_text(value, 6); }
 
 template <class T>
 void in_range(const std::string& where, T value, T low, T high) {

@@ -65,8 +65,8 @@ struct Tracker::State {
   std::vector<Track> tracks;
   // of the class that is being assigned
   std::vector<std::size_t> class_objects, class_observations;
-  std::vector<double> cost;
-  std::vector<char> taken;  // by observation
+  std::vector<double> gates;  // by object of the class, m
+  std::vector<char> taken;    // by observation
   Assignment assignment;
 
   State(const ModelSpec& spec, const TrackerOptions& values)
@@ -80,7 +80,7 @@ struct Tracker::State {
     observations.reserve(max_detections);
     class_objects.reserve(max_tracks);
     class_observations.reserve(max_detections);
-    cost.reserve(max_tracks * max_detections);
+    gates.reserve(max_tracks);
     taken.reserve(max_detections);
   }
 
@@ -142,20 +142,12 @@ struct Tracker::State {
 
   // Of the class's objects and observations: the distance minus the widest gate, so that a pair's cost depends on its
   // distance alone; 0 beyond the object's own gate.
-  void compute_costs(const ClassMotion& motion) {
-    double widest = 0;
-    for (const std::size_t i : class_objects) widest = std::max(widest, gate_of(objects[i], motion));
-    cost.clear();
-    for (const std::size_t i : class_objects) {
-      const double gate = gate_of(objects[i], motion);
-      const std::array<double, 2>& position = objects[i].motion.position;
-      for (const std::size_t j : class_observations) {
-        const std::array<double, 2>& other = observations[j].position;
-        // Not hypot, which costs more than all the rest of the frame and differs between libraries.
-        const double distance = std::sqrt(square(other[0] - position[0]) + square(other[1] - position[1]));
-        cost.push_back(distance < gate ? distance - widest : 0);
-      }
-    }
+  double cost_of(std::size_t row, std::size_t column, double widest) const {
+    const std::array<double, 2>& position = objects[class_objects[row]].motion.position;
+    const std::array<double, 2>& other = observations[class_observations[column]].position;
+    // Not hypot, which costs more than all the rest of the frame and differs between libraries.
+    const double distance = std::sqrt(square(other[0] - position[0]) + square(other[1] - position[1]));
+    return distance < gates[row] ? distance - widest : 0;
   }
 
   void assign(int label) {
@@ -168,13 +160,15 @@ struct Tracker::State {
     if (class_objects.empty() || class_observations.empty()) return;
 
     const ClassMotion& motion = motions[static_cast<std::size_t>(label)];
-    compute_costs(motion);
-    const std::vector<int>& column_of_row =
-        assignment.solve(cost, static_cast<int>(class_objects.size()), static_cast<int>(class_observations.size()));
+    gates.clear();
+    for (const std::size_t i : class_objects) gates.push_back(gate_of(objects[i], motion));
+    const double widest = *std::max_element(gates.begin(), gates.end());
+    const auto cost = [&](std::size_t row, std::size_t column) { return cost_of(row, column, widest); };
+    const std::vector<int>& column_of_row = assignment.solve(cost, class_objects.size(), class_observations.size());
     for (std::size_t row = 0; row < class_objects.size(); ++row) {
       if (column_of_row[row] < 0) continue;
       const auto column = static_cast<std::size_t>(column_of_row[row]);
-      if (cost[row * class_observations.size() + column] >= 0) continue;
+      if (cost(row, column) >= 0) continue;
       TrackObject& object = objects[class_objects[row]];
       const Observation& o = observations[class_observations[column]];
       object.observe(o, motion);

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 #include "imkd/monitor.hpp"
@@ -76,7 +77,12 @@ Watchdog::Watchdog(double deadline, Missed missed, Clock clock, bool timer) : st
   s.beat_ns = s.clock();
   const std::lock_guard<std::mutex> lock(
       s.mutex);  // the timer, too, reads State::timer: where it destroys the watchdog
-  if (timer) s.timer = std::thread([state = state_] { state->run(); });
+  try {
+    if (timer) s.timer = std::thread([state = state_] { state->run(); });
+  } catch (const std::system_error& error) {
+    throw Error(Code::device_unavailable, std::string("the system started no thread: ") + error.what(), "Watchdog",
+                "raise the limits of this process (ulimit -u, the container's), or leave out the timer and call poll");
+  }
 }
 
 Watchdog::~Watchdog() {

@@ -12,9 +12,11 @@
 
 namespace {
 std::atomic<long> allocations{0};
+std::atomic<std::size_t> bytes{0};  // in all, freed or not
 
 void* counted(std::size_t size, std::size_t align) {
   ++allocations;
+  bytes += size;
   void* p = align > alignof(std::max_align_t) ? std::aligned_alloc(align, (size + align - 1) / align * align)
                                               : std::malloc(size ? size : 1);
   if (!p) throw std::bad_alloc();
@@ -193,6 +195,17 @@ TEST(Track, allocates_nothing) {
   }
   EXPECT_EQ(allocations - before, 0);
   EXPECT_GT(tracks, 100'000u);
+}
+
+// Not for each pair of a track and a detection, which would be 3 GB.
+TEST(Track, takes_memory_for_its_tracks_and_detections_alone) {
+  ModelSpec spec = small_spec();
+  TrackerOptions options;
+  spec.head.max_detections = 100'000;
+  options.max_tracks = 4096;
+  const std::size_t before = bytes;
+  Tracker tracker(spec, options);
+  EXPECT_LT(bytes - before, 500U * (100'000U + 4096U));
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, Infer, testing::Values(1, 2, 4));

@@ -39,7 +39,9 @@ TEST(Assignment, is_the_best_of_all_permutations) {
       best = std::min(best, sum);
     } while (std::next_permutation(order.begin(), order.end()));
 
-    const std::vector<int>& column_of_row = assignment.solve(cost, rows, columns);
+    const std::vector<int>& column_of_row =
+        assignment.solve([&](std::size_t i, std::size_t j) { return cost[i * static_cast<std::size_t>(columns) + j]; },
+                         static_cast<std::size_t>(rows), static_cast<std::size_t>(columns));
     std::set<int> used;
     double sum = 0;
     for (int i = 0; i < rows; ++i) {

@@ -1,10 +1,13 @@
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "as_nobody.hpp"
 #include "fakes.hpp"
 #include "imkd/bundle.hpp"
 #include "onnx_external.hpp"
@@ -57,6 +60,34 @@ TEST_F(BundleFolder, loads) {
   EXPECT_EQ(bundle.path, fs::canonical(folder).string());
   EXPECT_EQ(bundle.file("bev.onnx"), (fs::canonical(folder) / "bev.onnx").string());
   EXPECT_EQ(code_of([&] { bundle.file("none"); }), Code::bundle_missing_file);
+}
+
+TEST_F(BundleFolder, what_a_process_may_not_read_is_an_error_of_the_bundle) {
+  const auto code_after = [&](const fs::path& path, fs::perms perms, Code expected) {
+    const fs::perms before = fs::status(path).permissions();
+    fs::permissions(path, perms);
+    EXPECT_TRUE(as_nobody([&] { return code() == expected; })) << path;
+    fs::permissions(path, before);
+  };
+  ASSERT_TRUE(as_nobody([&] { return code() == Code{}; }));
+  code_after(folder, fs::perms::owner_exec | fs::perms::others_exec, Code::bundle_missing);  // no list of its files
+  code_after(folder, fs::perms::none, Code::bundle_missing_file);
+  code_after(folder / "bev.onnx", fs::perms::none, Code::bundle_missing_file);
+}
+
+TEST_F(BundleFolder, a_process_without_a_free_file_descriptor_hears_why) {
+  const auto says_why = [&] {
+    rlimit limit{3, 3};
+    setrlimit(RLIMIT_NOFILE, &limit);
+    try {
+      Bundle::load(folder.string());
+    } catch (const Error& error) {
+      return error.code() == Code::bundle_missing_file &&
+             error.problem().find(std::generic_category().message(EMFILE)) != std::string::npos;
+    }
+    return false;
+  };
+  EXPECT_TRUE(as_nobody(says_why));
 }
 
 // Whatever the bytes, the walk stays within them; the sanitizers check it.

@@ -151,7 +151,7 @@ TEST(Contract, velocities_with_the_opposite_sign_are_a_warning_until_they_are_ri
       if (health.warnings.empty()) continue;
       EXPECT_EQ(codes_of(health), Codes{"W0108"});
       EXPECT_EQ(health.mode, Mode::partial);
-      EXPECT_NE(std::string(health.warnings[0].text.data()).find(speed > 0 ? "at -8.0 m/s" : "at 6.0 m/s"),
+      EXPECT_NE(std::string(health.warnings[0].text.data()).find(speed > 0 ? "at -8 m/s" : "at 6 m/s"),
                 std::string::npos);
     }
     EXPECT_EQ(frames, std::string(6, '.') + std::string(30, 'w') + std::string(24, '.'));  // every third is compared

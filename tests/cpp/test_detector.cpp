@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
@@ -429,6 +430,24 @@ TEST(Detector, a_pose_that_returns_where_the_vehicle_stood_is_not_frozen) {
   }
 }
 
+// Of a localisation that repeats its pose to the bit while the twist has this speed, forwards and back in turn.
+std::optional<int> tenths_until_frozen(double speed, int tenths) {
+  Stand s;
+  for (int i = 0; i < tenths; ++i) {
+    Moment m = moment(s.rig, static_cast<unsigned>(i + 1), 5);
+    m.frames.timestamp_ns += i * 100'000'000LL;
+    for (RadarSweep& sweep : m.frames.sweeps) sweep.timestamp_ns = m.frames.timestamp_ns;
+    m.frames.ego = {identity4(), Vec3{i % 2 ? speed : -speed, 0, 0}};
+    if (ego_invalid(s.detector.infer(m.frames))) return i;
+  }
+  return {};
+}
+
+TEST(Detector, the_noise_of_the_twist_of_a_vehicle_that_stands_freezes_no_pose) {
+  EXPECT_EQ(tenths_until_frozen(0.4, 300), std::nullopt);  // 12 m in all, and the vehicle nowhere
+  EXPECT_EQ(tenths_until_frozen(0.8, 300), 38);            // 3.04 m
+}
+
 // It delivered one of the right size, if too late for its frame: from then on another size is a fault of the camera.
 TEST(Detector, an_image_that_is_stale_shows_the_size_of_its_camera_too) {
   Stand s;
@@ -615,6 +634,57 @@ TEST(Detector, a_failing_engine_leaves_no_boxes_behind) {
     engine->fails = false;
     EXPECT_GT(s.infer().detections.size(), 0u);
   }
+}
+
+// What it throws is the caller's, as it is; nothing of the frame stays.
+TEST(Detector, any_exception_of_an_engine_passes_and_the_next_frame_is_as_without_it) {
+  static void (*fault)() = nullptr;
+  fault = nullptr;
+  const auto broken = [](void (*body)(FakeEngine&), std::shared_ptr<FakeEngine> like) {
+    return std::make_shared<FakeEngine>(like->inputs(), like->outputs(), body);
+  };
+  const auto camera = broken([](FakeEngine& e) { fault ? fault() : run_camera(e); }, camera_engine());
+  Stand undisturbed;
+  Detector detector(small_spec(), undisturbed.rig, camera, bev_engine(), Stand::options(1));
+  const Moment m = moment(undisturbed.rig, 2);
+  detector.infer(m.frames);
+  fault = [] { throw std::bad_alloc(); };
+  EXPECT_THROW(detector.infer(m.frames), std::bad_alloc);
+  fault = [] { throw std::runtime_error("the driver is gone"); };
+  EXPECT_THROW(detector.infer(m.frames), std::runtime_error);
+  fault = [] { throw 42; };
+  EXPECT_THROW(detector.infer(m.frames), int);
+  fault = nullptr;
+  const std::vector<Detection> found = detector.infer(undisturbed.m.frames).detections;
+  const std::vector<Detection>& expected = undisturbed.infer().detections;
+  ASSERT_EQ(found.size(), expected.size());
+  ASSERT_FALSE(found.empty());
+  for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(std::memcmp(&found[i], &expected[i], sizeof(Detection)), 0);
+}
+
+// Offsets beyond 2 GiB: rows of an image, some way apart in memory that is mostly never touched.
+TEST(Detector, rows_that_lie_far_apart_are_read_from_where_they_are) {
+  Stand dense, far;
+  constexpr std::ptrdiff_t kStride = std::ptrdiff_t{1} << 27;
+  const int height = dense.rig.cameras[0].height;
+  const std::size_t bytes = static_cast<std::size_t>(kStride) * static_cast<std::size_t>(height);
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) GTEST_SKIP() << "NO 5 GiB OF ADDRESSES: far rows are not tested here";
+  auto* pixels = static_cast<std::uint8_t*>(memory);
+  for (int row = 0; row < height; ++row) std::memcpy(pixels + row * kStride, dense.m.pixels[0].data() + row * 240, 240);
+  far.m.frames.cameras[0].data = pixels;
+  far.m.frames.cameras[0].row_stride = kStride;
+  dense.infer();
+  far.infer();
+  EXPECT_EQ(far.tensor("images"), dense.tensor("images"));
+  far.detector.reset();
+  dense.m.frames.cameras[0] = {dense.m.pixels[0].data() + (height - 1) * 240, 80, height, -240};
+  far.m.frames.cameras[0] = {pixels + (height - 1) * kStride, 80, height, -kStride};  // upside down
+  dense.detector.reset();
+  dense.infer();
+  far.infer();
+  EXPECT_EQ(far.tensor("images"), dense.tensor("images"));
+  munmap(memory, bytes);
 }
 
 TEST(Detector, non_finite_network_outputs_are_dropped_and_counted) {

@@ -7,6 +7,7 @@
 
 #include "convert.hpp"
 #include "fields.hpp"
+#include "guarded.hpp"
 #include "publish.hpp"
 #include "ros2_messages.hpp"
 
@@ -30,6 +31,30 @@ TEST(Ros2, times_survive_both_ways) {
   EXPECT_EQ(header.stamp.nanosec, 123'456'789u);
   EXPECT_EQ(header.frame_id, "base_link");
   EXPECT_EQ(ns_of(header.stamp), 1'700'000'000'123'456'789);
+  EXPECT_EQ(seconds_of(600'000'000), 0.6);  // the nearest double, which 1e-9 times them is not
+  EXPECT_EQ(seconds_of(-1'500'000'000), -1.5);
+}
+
+// ---- faults ----
+TEST(Ros2, no_exception_of_a_frame_ends_the_process_and_only_a_failed_device_ends_the_node) {
+  std::string said;
+  bool device_failed = false;
+  const auto after = [&](const std::function<void()>& body) {
+    said = "nothing";
+    guarded(body, [&](const std::string& text, bool failed) { said = text, device_failed = failed; });
+    return said;
+  };
+  EXPECT_EQ(after([] {}), "nothing");
+  EXPECT_EQ(after([] { throw std::runtime_error("context is invalid"); }), "context is invalid");  // a publisher's
+  EXPECT_FALSE(device_failed);
+  EXPECT_EQ(after([] { throw std::bad_alloc(); }), std::bad_alloc().what());
+  EXPECT_FALSE(device_failed);
+  EXPECT_EQ(after([] { throw 7; }), "an exception of unknown type");
+  EXPECT_FALSE(device_failed);
+  EXPECT_EQ(after([] { throw imkd::Error(imkd::Code::engine_run, "broken"); }).substr(0, 20), "error[E0504] broken");
+  EXPECT_FALSE(device_failed);
+  after([] { throw imkd::Error(imkd::Code::device_failed, "lost"); });
+  EXPECT_TRUE(device_failed);
 }
 
 // ---- images ----

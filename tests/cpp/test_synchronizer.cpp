@@ -1,11 +1,13 @@
 // Ownership of the memory, threads, and a long run under the sanitizers. The order of times is tested from Python
 // (tests/live), the queue and the rule by themselves in test_sensor_queue.cpp and test_frame_rule.cpp.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cstring>
 #include <thread>
 
+#include "as_nobody.hpp"
 #include "ego_trail.hpp"
 #include "fakes.hpp"
 #include "imkd/monitor.hpp"
@@ -435,6 +437,15 @@ TEST(Watchdog, reports_misses_on_its_own_thread_and_survives_an_exception_of_the
   dog.beat();
   EXPECT_FALSE(dog.overdue());
   EXPECT_EQ(dog.misses(), 1);
+}
+
+TEST(Watchdog, without_a_thread_to_be_had_is_refused) {
+  EXPECT_TRUE(as_nobody([] {
+    rlimit limit{0, 0};
+    setrlimit(RLIMIT_NPROC, &limit);
+    return code_of([] { Watchdog watchdog(1); }) == Code::device_unavailable &&
+           code_of([] { Watchdog watchdog(1, {}, {}, false); }) == Code{};
+  }));
 }
 
 TEST(Watchdog, may_be_destroyed_by_its_own_callback) {

@@ -58,7 +58,7 @@ class Watchdog {
   using Missed = std::function<void(double)>;
 
   // deadline: s from one beat to the next. timer false: no thread, and poll() does its work. A custom clock is read by
-  // the timer too, which sleeps in real time. Throws Error spec_bad_value.
+  // the timer too, which sleeps in real time. Throws Error spec_bad_value, device_unavailable (no thread to be had).
   Watchdog(double deadline, Missed missed = {}, Clock clock = {}, bool timer = true);
   ~Watchdog();
   Watchdog(const Watchdog&) = delete;

@@ -100,27 +100,28 @@ class OrtEngine : public Engine {
   void open(const std::string& onnx_path, MakeSession&& make_session) {
     process_.require("the engine");
     path_ = onnx_path;
-    guard(Code::engine_load, "export the model again, or check the file", [&] {
-      Ort::SessionOptions options;
-      options.SetIntraOpNumThreads(threads_);
-      options.SetInterOpNumThreads(1);
-      options.SetExecutionMode(ORT_SEQUENTIAL);
-      options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
-      // Idle workers must not occupy the cores that the ops use.
-      options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
-      // Q/DQ pairs are computed in float: integer kernels saturate on some CPUs.
-      options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");
+    guard(Code::engine_load,
+          "export the model again, or check the file and the limits of this process (ulimit -u, ulimit -v)", [&] {
+            Ort::SessionOptions options;
+            options.SetIntraOpNumThreads(threads_);
+            options.SetInterOpNumThreads(1);
+            options.SetExecutionMode(ORT_SEQUENTIAL);
+            options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+            // Idle workers must not occupy the cores that the ops use.
+            options.AddConfigEntry(kOrtSessionOptionsConfigAllowIntraOpSpinning, "0");
+            // Q/DQ pairs are computed in float: integer kernels saturate on some CPUs.
+            options.AddConfigEntry(kOrtSessionOptionsDisableQuantQDQ, "1");
 
-      ports_.clear();
-      binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
-      session_ = make_session(options);
-      binding_ = Ort::IoBinding(session_);
-      Ort::AllocatorWithDefaultOptions allocator;
-      for (std::size_t i = 0; i < session_.GetInputCount(); ++i)
-        add_port(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i), true);
-      for (std::size_t i = 0; i < session_.GetOutputCount(); ++i)
-        add_port(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i), false);
-    });
+            ports_.clear();
+            binding_ = Ort::IoBinding{nullptr};  // it must not outlive its session
+            session_ = make_session(options);
+            binding_ = Ort::IoBinding(session_);
+            Ort::AllocatorWithDefaultOptions allocator;
+            for (std::size_t i = 0; i < session_.GetInputCount(); ++i)
+              add_port(session_.GetInputNameAllocated(i, allocator).get(), session_.GetInputTypeInfo(i), true);
+            for (std::size_t i = 0; i < session_.GetOutputCount(); ++i)
+              add_port(session_.GetOutputNameAllocated(i, allocator).get(), session_.GetOutputTypeInfo(i), false);
+          });
   }
 
   template <class Call>
@@ -128,7 +129,9 @@ class OrtEngine : public Engine {
     try {
       call();
     } catch (const Ort::Exception& error) {
-      throw Error(code, std::string("ONNX Runtime: ") + error.what(), path_, fix);
+      std::string text = error.what();
+      text.erase(text.find_last_not_of(" \n") + 1);
+      throw Error(code, "ONNX Runtime: " + text, path_, fix);
     }
   }
 
