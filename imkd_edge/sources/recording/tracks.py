@@ -142,10 +142,10 @@ class TrackSource(Source):
     def __getitem__(self, name: str) -> Sample:
         number, time = self._key(name)
         segment = self._segments[number]
-        cameras = {camera.name: self._nearest(segment.cameras, camera.name, time) for camera in self.rig.cameras}
+        copied = {} if self.images else self.image_files(name)
         frames, times = {}, {}
-        for camera, row in cameras.items():
-            if row is None or self.images or self._encoded(segment, camera, row) is None:
+        for camera, row in self._camera_rows(segment, time).items():
+            if row is None or camera not in copied:
                 image = self._image(segment, camera, row, name)
                 if row is None or image is None:
                     continue
@@ -169,8 +169,8 @@ class TrackSource(Source):
         """The image of each camera of a frame that was recorded as a complete JPEG or PNG of its size."""
         number, time = self._key(name)
         segment = self._segments[number]
-        rows = {camera.name: self._nearest(segment.cameras, camera.name, time) for camera in self.rig.cameras}
-        found = {camera: self._encoded(segment, camera, row) for camera, row in rows.items() if row is not None}
+        rows = self._camera_rows(segment, time).items()
+        found = {camera: self._encoded(segment, camera, row) for camera, row in rows if row is not None}
         return {camera: data for camera, data in found.items() if data is not None}
 
     # ---- as it arrived ----
@@ -211,6 +211,10 @@ class TrackSource(Source):
         if sensor not in tracks:
             return None
         return nearest_of(tracks[sensor].times, time, round(self.timing.tolerance * NS))
+
+    def _camera_rows(self, segment: Segment, time: int) -> dict[str, int | None]:
+        """Of each camera the number of the image at a frame's time; None where none is near enough."""
+        return {camera.name: self._nearest(segment.cameras, camera.name, time) for camera in self.rig.cameras}
 
     def _encoded(self, segment: Segment, camera: str, row: int) -> bytes | None:
         """An image as it was recorded; None where `_image` has to decode it, or to say what is wrong with it."""
