@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -200,9 +201,9 @@ def read_tree(
     path = Path(name)
     if not path.suffix:
         path = folder / f"{name}.toml"
-    if not path.is_file() or path in visited:
+    if not os.path.isfile(path) or path in visited:  # Path.is_file raises for a name that is too long
         names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-        if Path(name).is_dir():
+        if os.path.isdir(name):
             fix = f"write one that fits these recordings: imkd-edge init {name} --out {Path(name).name}.toml"
             raise Error(Code.train_config, "it is a folder, and a config is a TOML file", str(name), fix)
         problem = f"'{name}' is its own base" if path in visited else f"there is no '{name}'"

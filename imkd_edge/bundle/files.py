@@ -99,6 +99,10 @@ def read_npz(file: Path | io.BytesIO) -> dict[str, np.ndarray]:
     """The arrays of an .npz file; raises ValueError where it is none or is damaged."""
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
+        for array in arrays.values():
+            if array.dtype.kind == "U":
+                array.tolist()  # raises where a code is of no character
+        return arrays
     except Exception as error:  # of the file, zipfile, zlib, NumPy, and the tokenizer by which NumPy reads headers
         raise ValueError(f"cannot be read ({type(error).__name__}: {error})") from error

@@ -19,6 +19,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 
 COPY_AGAIN = "copy the file again from the data set"
+_DENSEST = 8256  # px per byte of a file: those of a PNG of one bit under deflate's 1032 : 1; a JPEG's have 512 at most
 _PLAIN = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9._+-]{0,119}")  # names that name files as they are
 
 
@@ -96,9 +97,18 @@ def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a PNG; None where its last chunk is missing."""
-    complete = data[12:16] == b"IHDR" and data.rfind(b"IEND\xaeB`\x82") > 0
-    return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if complete else None
+    """(width, height) of a PNG; None where its chunks do not lead to the last one.
+
+    A decoder allocates what a chunk says of its length before it reads the chunk.
+    """
+    if data[8:16] != b"\0\0\0\rIHDR":
+        return None
+    offset = 8
+    while data[offset + 4 : offset + 8] != b"IEND":
+        offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
+        if offset + 12 > len(data):
+            return None
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:
@@ -140,10 +150,12 @@ def decode_image(data: bytes, path: Path) -> np.ndarray:
         fix = "pip install 'opencv-python-headless<5'"
         raise Error(Code.missing_extra, "OpenCV is needed to read camera images", str(path), fix) from None
     width, height = image_size(data, path)
+    pixels = None
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if width * height <= _DENSEST * len(data):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # a size above OpenCV's limit
-        pixels = None
+        pass
     if pixels is None:
         raise Error(
             Code.source_bad_image, f"an image of {width} x {height} px cannot be decoded", str(path), COPY_AGAIN

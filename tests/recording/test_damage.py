@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,53 @@ def test_a_cut_sqlite_bag_is_refused(samples: list[Sample], tmp_path: Path) -> N
     file.write_bytes(data[: len(data) // 2])
     with pytest.raises(Error, match=r"E0302.*cannot be opened.*reindex"):
         open_source(bag)
+
+
+def alter(bag: Path, statement: str) -> None:
+    connection = sqlite3.connect(bag / "bag.db3")
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize("column", ["name", "type", "serialization_format"])
+def test_a_bag_whose_topic_has_no_text_is_refused(column: str, samples: list[Sample], tmp_path: Path) -> None:
+    bag = ros.write_bag(tmp_path / "bag", ros.messages(events(samples)), StoragePlugin.SQLITE3)
+    alter(bag, f"UPDATE topics SET {column} = x'00ff'")
+    with pytest.raises(Error, match=r"E0302.*is no text"):
+        open_source(bag / "bag.db3")
+
+
+@pytest.mark.parametrize("change", ["timestamp = 'noon'", "data = 'text'", "timestamp = -1"])
+def test_a_message_of_a_bag_that_is_no_message_is_counted(change: str, samples: list[Sample], tmp_path: Path) -> None:
+    bag = ros.write_bag(tmp_path / "bag", ros.messages(events(samples)), StoragePlugin.SQLITE3)
+    alter(bag, f"UPDATE messages SET {change} WHERE id = 20")
+    with pytest.warns(UserWarning, match="1 messages cannot be decoded"):
+        source = open_source(bag)
+    assert source.damage["messages"] == 1 and len(source) >= len(samples) - 1
+
+
+def test_a_message_without_a_head_is_counted_in_a_file_without_chunks(samples: list[Sample], tmp_path: Path) -> None:
+    path = ros.write_mcap(tmp_path / "drive.mcap", ros.messages(events(samples)), use_chunking=False)
+    whole, data = count(path), path.read_bytes()
+    path.write_bytes(data[:8] + struct.pack("<BQ", 5, 21) + bytes(21) + data[8:])
+    container = open_container(path)
+    assert sum(1 for _ in container.scan()) == whole and container.damage.chunks == 1
+
+
+def test_a_time_that_no_clock_has_is_damage(samples: list[Sample], tmp_path: Path) -> None:
+    stored = list(ros.messages(events(samples)))
+    images = [i for i, (topic, _, _) in enumerate(stored) if topic == "/cam_front/image_raw"]
+    topic, content, _ = stored[images[2]]
+    stored[images[2]] = (topic, content, 2**63)
+    path = ros.write_mcap(tmp_path / "drive.mcap", stored)
+    with pytest.warns(UserWarning, match="1 messages cannot be decoded"):
+        source = open_source(path)
+    assert source.damage["messages"] == 1 and len(source) == len(samples) - 1
+    for i in (1, 3, 5):  # each image keeps its own time
+        sample = source[source.names[i - (i > 2)]]
+        np.testing.assert_array_equal(sample.frames["cam_front"], samples[i].frames["CAM_FRONT"])
+        assert sample.camera_timestamps_ns["cam_front"] == samples[i].camera_timestamps_ns["CAM_FRONT"]
 
 
 def test_a_file_that_is_no_mcap_file_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -116,6 +119,38 @@ def test_png_and_jpeg() -> None:
     np.testing.assert_array_equal(to_rgb(ImageMessage(0, "", "", png), "x"), pixels)
     jpeg = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])[1]
     assert np.abs(to_rgb(ImageMessage(0, "", "", jpeg), "x").astype(int) - pixels).max() <= 3
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of 8 bits whose other chunks are given, with their checksums."""
+    head = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+             for kind, data in (head, *chunks)]  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+END = (b"IEND", b"")
+JPEG_60000 = bytes.fromhex("ffd8 ffc0000b08ea60ea6001011100 ffda0008010100003f00 00 ffd9")
+FALSE_LENGTH = png(6, 4) + b"\xd9\0\0\x22IDAT" + bytes(34) + png(6, 4, END)[-12:]  # a chunk of 3.6 GB
+
+
+@pytest.mark.parametrize("data", [png(60000, 60000, (b"IDAT", bytes(40)), END), FALSE_LENGTH, JPEG_60000])
+def test_a_small_file_never_makes_the_decoder_allocate_a_large_image(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the decoder is called"))
+    with pytest.raises(Error, match=r"E0303.*(breaks off|60000 x 60000 px cannot be decoded)"):
+        to_rgb(ImageMessage(1, "camera", "", data), "camera")
+
+
+@pytest.mark.parametrize("side", [1, 8, 100, 4000])
+@pytest.mark.parametrize(("ending", "densest"), [
+    (".png", [cv2.IMWRITE_PNG_BILEVEL, 1, cv2.IMWRITE_PNG_COMPRESSION, 9]),
+    (".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1]),
+])  # fmt: skip
+def test_the_densest_picture_of_its_kind_is_read(side: int, ending: str, densest: list[int]) -> None:
+    data = cv2.imencode(ending, np.zeros((side, side), np.uint8), densest)[1].tobytes()
+    assert to_rgb(ImageMessage(1, "camera", "", data), "camera").shape == (side, side, 3)
 
 
 def test_every_encoding_of_the_list_is_tested_here() -> None:

@@ -31,14 +31,14 @@ class Bag:
             for file in bag_files(path) if path.is_dir() else [path]:
                 open_file(file).close()  # no pipe, for whose other end the library would wait
             for file in paths:
-                self._readers.append(reader(file))
-                self._readers[-1].open()
+                opened = reader(file)
+                opened.open()
+                self._readers.append(opened)
+            self._channels = [_channels(each.connections) for each in self._readers]
         except Exception as fault:  # the library has several kinds
-            self._readers = self._readers[:-1]
             self.close()
             fix = "correct the path, or copy the bag again with its metadata.yaml; ros2 bag reindex writes that anew"
             raise Error(Code.source_missing_file, f"the bag cannot be opened ({fault})", str(path), fix) from None
-        self._channels = [_channels(each.connections) for each in self._readers]
 
     def close(self) -> None:
         for reader in self._readers:
@@ -59,6 +59,9 @@ class Bag:
                     self.damage.chunks += 1
                     self.damage.cut = True
                     break
+                if not isinstance(log_ns, int) or not isinstance(data, bytes | memoryview):
+                    self.damage.messages += 1  # SQLite keeps any value in any column
+                    continue
                 if log_ns != newest:
                     repeats.clear()
                     newest = log_ns
@@ -78,10 +81,14 @@ class Bag:
 
 
 def _channels(connections: Any) -> dict[int, Channel]:
+    """By identity; raises ValueError where a name is no text."""
     result = {}
     for connection in connections:
         definition = connection.msgdef
         encoding = _SCHEMA_ENCODINGS.get(definition.format.name, "")
+        names = connection.topic, connection.msgtype, connection.ext.serialization_format, definition.data
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("a topic's name, type or definition is no text")
         data = definition.data.encode() if encoding else b""
         serialization = connection.ext.serialization_format
         result[connection.id] = Channel(

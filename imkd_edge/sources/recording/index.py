@@ -17,6 +17,7 @@ from imkd_edge.sources.recording.poses import FrameTree, PoseLog
 
 STEP = 1_000_000_000  # ns by which a sensor's time steps back where its clock was set, or the recording repeats
 _REMEMBERED, _REORDERED = 256, 2  # messages of a topic: whose times are known again; that may change places
+_LATEST = 2**63 - 1  # ns; a time beyond it is damage
 _NO_TWIST = (float("nan"),) * 6
 
 
@@ -123,6 +124,9 @@ class Indexer:
         """One pass over the whole recording."""
         failures, index = 0, self.index
         for entry in self.container.scan():
+            if not 0 <= entry.log_ns <= _LATEST:
+                failures += 1
+                continue
             topic = index.topics.get(entry.channel.topic)
             if topic is None:
                 topic = index.topics[entry.channel.topic] = Topic(entry.channel, kind_of(entry.channel))
@@ -174,6 +178,8 @@ class Indexer:
         if stamp_ns <= 0:
             self.index.unstamped += 1
             return log_ns
+        if stamp_ns > _LATEST:
+            raise OverflowError("a time that no clock has")
         return stamp_ns
 
     def _segment(self, topic: str, stamp: int) -> int:

@@ -105,6 +105,9 @@ class McapFiles:
     ) -> Iterator[Entry]:
         number, offset = at
         if opcode == _MESSAGE:
+            if len(content) < _MESSAGE_HEAD.size:
+                self._lose(len(content))
+                return
             channel, _, log_ns, _ = _MESSAGE_HEAD.unpack_from(content)
             if channel in channels:
                 data = memoryview(content)[_MESSAGE_HEAD.size :]
