@@ -9,12 +9,20 @@ using namespace imkd::python;
 
 namespace {
 
-CameraCalibration make_camera(const std::string& name, int width, int height, py::handle K, py::handle T_ego_camera,
-                              const std::string& distortion, const std::vector<double>& coefficients) {
+// A side beyond int32, such as a damaged recording has, is refused as any other is that is too long.
+int side_of(std::int64_t px, const char* name) {
+  if (px != static_cast<int>(px))
+    throw Error(Code::rig_bad_value, std::to_string(px) + " px is out of range", name, "the size of the raw image");
+  return static_cast<int>(px);
+}
+
+CameraCalibration make_camera(const std::string& name, std::int64_t width, std::int64_t height, py::handle K,
+                              py::handle T_ego_camera, const std::string& distortion,
+                              const std::vector<double>& coefficients) {
   CameraCalibration camera;
   camera.name = name;
-  camera.width = width;
-  camera.height = height;
+  camera.width = side_of(width, "width");
+  camera.height = side_of(height, "height");
   from_python(K, camera.K, Code::rig_bad_value, "K");
   from_python(T_ego_camera, camera.T_ego_camera, Code::rig_bad_value, "T_ego_camera");
   camera.distortion = enum_value<Distortion>(distortion, Code::rig_bad_value, "distortion");

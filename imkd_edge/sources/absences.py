@@ -29,7 +29,7 @@ def is_absent(path: Path) -> bool:
     """Whether there is no such file; one that may not be read is not absent: reading it raises the error."""
     try:
         path.stat()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a zero byte, which no name has
         return True
     except OSError:
         return False

@@ -55,7 +55,10 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
 
 def open_file(path: Path) -> BinaryIO:
     """A file for reading; raises OSError, also for a pipe, a socket or a device, whose reader might wait for ever."""
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError:  # of Python, for a zero byte
+        raise OSError(errno.EINVAL, "no file has such a name", str(path)) from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder has an OSError of its own
         raise OSError(errno.EINVAL, "a pipe, socket or device, no regular file", str(path))
     return path.open("rb")

@@ -280,6 +280,7 @@ def test_a_bad_document_is_refused_with_its_code(case: str) -> None:
     [
         (lambda: CameraCalibration(name="c", width=1, height=1, K=np.eye(4), T_ego_camera=T), "E0214"),
         (lambda: CameraCalibration(name="c", width=1, height=1, K=K, T_ego_camera=T, distortion="pinhole"), "E0214"),
+        (lambda: CameraCalibration(name="c", width=2**31, height=1, K=K, T_ego_camera=T), "E0214"),
         (lambda: RadarCalibration(name="r", T_ego_radar=np.full((4, 4), "x")), "E0214"),
         (lambda: SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.full((4, 4), np.nan))]), "E0214"),
         (lambda: SensorRig(radars=[RadarCalibration(name="r", T_ego_radar=np.diag([1, 1, -1, 1]))]), "E0215"),

@@ -97,6 +97,29 @@ def test_an_image_of_another_size_is_refused(folder):
     assert code_of(folder) == "E0303"
 
 
+@pytest.mark.parametrize(
+    ("table", "key", "value", "code"),
+    [
+        ("sample", "token", ["k0"], "E0306"),
+        ("sample", "timestamp", "noon", "E0306"),
+        ("sample", "timestamp", 2**63, "E0306"),
+        ("sample", "timestamp", 1.6e15, "E0306"),
+        ("sample", "scene_token", {}, "E0306"),
+        ("sample_data", "filename", 3, "E0306"),
+        ("sample_data", "filename", "a\0b", "E0302"),
+        ("sample_data", "prev", ["k0"], "E0306"),
+        ("ego_pose", "rotation", None, "E0306"),
+        ("sensor", "channel", None, "E0306"),
+        ("sample_annotation", "size", 1, "E0305"),
+        ("sample_annotation", "instance_token", [], "E0305"),
+        ("sample_annotation", "num_radar_pts", 2**40, "E0305"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(folder, table, key, value, code):
+    change(folder, table, lambda rows: [{**row, key: value} for row in rows])
+    assert code_of(folder) == code
+
+
 def test_a_sensor_without_a_reading_stays_in_the_rig(folder):
     def absent(row) -> bool:
         return row["token"] in ("CAM_BACK-0", "RADAR_FRONT-0")

@@ -41,11 +41,11 @@ class Annotations:
                 objects, racks = self._objects(sample, T_world_ego), self._racks(sample, T_world_ego)
             else:
                 objects, racks = self._single_objects(sample, items), []
+            counts = np.array([numbers for *_, numbers in objects], np.int32).reshape(-1, 3)
         except (KeyError, TypeError, ValueError, OverflowError) as fault:
             table, single = self.tables.folder / "sample_annotation.json", self.tables.root / "annotations.json"
             where, fix = str(table if items is None else single), "correct the box or copy the table again"
             raise Error(Code.source_bad_label, reason(fault), where, fix) from None
-        counts = np.array([numbers for *_, numbers in objects], np.int32).reshape(-1, 3)
         return Truth(
             boxes=np.array([box for box, *_ in objects], np.float64).reshape(-1, 9),
             labels=[label for _, label, _ in objects],

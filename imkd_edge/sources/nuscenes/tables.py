@@ -16,18 +16,20 @@ Row = dict[str, Any]
 
 _LABEL_TABLES = ("sample_annotation", "instance", "category", "visibility")
 _SENSOR_TABLES = ("scene", "sample", "sample_data", "calibrated_sensor", "sensor", "ego_pose")
-_KEYS = {  # that each row of a table must have, besides token
-    "scene": ("name",),
-    "sample": ("timestamp", "scene_token"),
-    "sample_data": (
-        *("sample_token", "ego_pose_token", "calibrated_sensor_token"),
-        *("timestamp", "is_key_frame", "filename"),
-    ),
-    "calibrated_sensor": ("sensor_token", "translation", "rotation", "camera_intrinsic"),
-    "sensor": ("channel",),
-    "ego_pose": ("translation", "rotation"),
-    "sample_annotation": ("sample_token", "translation", "rotation", "size", "prev", "next"),
+_KEYS: dict[str, dict[str, type]] = {  # that each row of a table must have, besides token, and what their values are
+    "scene": {"name": str},
+    "sample": {"timestamp": int, "scene_token": str},
+    "sample_data": {
+        **dict.fromkeys(("sample_token", "ego_pose_token", "calibrated_sensor_token", "filename"), str),
+        "timestamp": int,
+        "is_key_frame": int,  # or bool
+    },
+    "calibrated_sensor": {"sensor_token": str, **dict.fromkeys(("translation", "rotation", "camera_intrinsic"), list)},
+    "sensor": {"channel": str},
+    "ego_pose": {"translation": list, "rotation": list},
+    "sample_annotation": {"sample_token": str, **dict.fromkeys(("translation", "rotation", "size"), list)},
 }
+_LATEST = 2**63 // 1000  # us
 _PARTIAL = "tables_as_found"  # of a single scene: rows are missing, boxes lie beside them in annotations.json
 _COPY_TABLE = "copy the table again from the data set"
 _COPY_TABLES = "copy the tables again from the data set, all of one version"
@@ -82,11 +84,14 @@ class Tables:
         if not required and not path.is_file():
             return {}
         code = Code.source_bad_label if name in _LABEL_TABLES else Code.source_bad_calibration
-        rows, keys = read_json(path, code), ("token", *_KEYS.get(name, ()))
+        rows, kinds = read_json(path, code), {"token": str, **_KEYS.get(name, {})}
         for row in rows if isinstance(rows, list) else [None]:
-            missing = [key for key in keys if not isinstance(row, dict) or key not in row]
-            if missing:
-                raise Error(code, f"a row has no {missing[0]}", str(path), _COPY_TABLE)
+            for key, kind in kinds.items():
+                if not isinstance(row, dict) or key not in row:
+                    raise Error(code, f"a row has no {key}", str(path), _COPY_TABLE)
+                if not isinstance(row[key], kind) or (kind is int and not 0 <= row[key] < _LATEST):
+                    what = f"row {str(row['token'])[:40]}: its {key} is {str(row[key])[:40]!r}"
+                    raise Error(code, what, str(path), _COPY_TABLE)
         return {row["token"]: row for row in rows}
 
     def all(self, table: str) -> list[Row]:
@@ -97,7 +102,7 @@ class Tables:
         """One row; raises Error source_bad_calibration or source_bad_label for an unknown token."""
         try:
             return self._rows[table][token]
-        except KeyError:
+        except (KeyError, TypeError):
             code = Code.source_bad_label if table in _LABEL_TABLES else Code.source_bad_calibration
             raise Error(code, f"no row {token!r}", str(self.folder / f"{table}.json"), _COPY_TABLES) from None
 
