@@ -139,6 +139,7 @@ def test_a_sweep_without_returns_is_a_row_of_nan(samples: list[Sample], tmp_path
         ("RADAR_FRONT.csv", "timestamp_ns,x,y,z,intensity\n1,2,3,4,5\n", "E0304", "velocity"),
         ("RADAR_FRONT.csv", "timestamp_ns,x,y,z,intensity,velocity\n1.5,2,3,4,5,6\n", "E0314", "whole nanoseconds"),
         ("RADAR_FRONT.csv", "timestamp_ns,x,y,z,intensity,velocity\n2,2,3,4,5,6\n1,2,3,4,5,6\n", "E0314", "in order"),
+        ("ego.csv", f"timestamp_ns,vx,vy,yaw_rate\n{2**63},1,0,0\n", "E0314", "whole nanoseconds"),
         ("ego.csv", "timestamp_ns,x,y,z,qw,qx,qy,qz\n1,0,0,0,0,0,0,0\n", "E0311", "quaternion"),
     ],
 )
@@ -165,6 +166,8 @@ def test_a_cut_video_and_an_image_without_a_time_are_refused(samples: list[Sampl
     write_tables(folder, samples)
     write_images(folder, samples)
     camera = folder / samples[0].rig.cameras[0].name
-    next(camera.iterdir()).rename(camera / "first.png")
-    with pytest.raises(Error, match=r"'first.png' is no time"):
-        open_source(folder)
+    image = next(camera.iterdir())
+    for name in ("first.png", f"{2**63}.png", "\u0663.png"):
+        image = image.rename(camera / name)
+        with pytest.raises(Error, match=rf"'{name}' is no time"):
+            open_source(folder)

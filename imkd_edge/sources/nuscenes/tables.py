@@ -11,6 +11,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import COPY_AGAIN, read_json
 from imkd_edge.sources.geometry import transform_of
+from imkd_edge.sources.times import LATEST_NS, NS_PER_US
 
 Row = dict[str, Any]
 
@@ -29,7 +30,6 @@ _KEYS: dict[str, dict[str, type]] = {  # that each row of a table must have, bes
     "ego_pose": {"translation": list, "rotation": list},
     "sample_annotation": {"sample_token": str, **dict.fromkeys(("translation", "rotation", "size"), list)},
 }
-_LATEST = 2**63 // 1000  # us
 _PARTIAL = "tables_as_found"  # of a single scene: rows are missing, boxes lie beside them in annotations.json
 _COPY_TABLE = "copy the table again from the data set"
 _COPY_TABLES = "copy the tables again from the data set, all of one version"
@@ -89,7 +89,7 @@ class Tables:
             for key, kind in kinds.items():
                 if not isinstance(row, dict) or key not in row:
                     raise Error(code, f"a row has no {key}", str(path), _COPY_TABLE)
-                if not isinstance(row[key], kind) or (kind is int and not 0 <= row[key] < _LATEST):
+                if not isinstance(row[key], kind) or (kind is int and not 0 <= row[key] <= LATEST_NS // NS_PER_US):
                     what = f"row {str(row['token'])[:40]}: its {key} is {str(row[key])[:40]!r}"
                     raise Error(code, what, str(path), _COPY_TABLE)
         return {row["token"]: row for row in rows}

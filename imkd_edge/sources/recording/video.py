@@ -20,6 +20,7 @@ from imkd_edge.sources.folder.format import INTENSITIES
 from imkd_edge.sources.recording.container import import_library
 from imkd_edge.sources.recording.poses import Odometry, Poses
 from imkd_edge.sources.recording.tracks import Segment, Timing, Track, TrackSource
+from imkd_edge.sources.times import LATEST_NS
 
 RIG, EGO, TIME = "rig.json", "ego.csv", "timestamp_ns"
 VIDEOS = (".mp4", ".mkv", ".avi", ".webm", ".mov")
@@ -106,7 +107,7 @@ def _camera_track(folder: Path, camera: CameraCalibration, start_ns: int) -> Tra
     if not images.is_dir():
         return None
     files = [file for file in images.iterdir() if file.suffix.lower() in IMAGES]
-    unnamed = [file.name for file in files if not file.stem.isdecimal()]
+    unnamed = [file.name for file in files if _ns(file.stem) is None]
     if unnamed:
         fix = "name every image by its time in ns, such as 1700000000000000000.jpg"
         raise Error(Code.source_bad_time, f"the name {sorted(unnamed)[0]!r} is no time", str(images), fix)
@@ -180,11 +181,18 @@ def read_times(path: Path) -> np.ndarray:
 
 
 def _time(line: bytes, path: Path, number: int) -> int:
-    text = line.partition(b",")[0].strip()
-    if not text.isdigit() or len(text) > 19:
-        what = f"line {number} begins with {text[:40].decode('utf-8', 'replace')!r}"
+    text = line.partition(b",")[0].strip().decode("utf-8", "replace")
+    time = _ns(text)
+    if time is None:
+        what = f"line {number} begins with {text[:40]!r}"
         raise Error(Code.source_bad_time, what, str(path), "begin every row with its time, whole nanoseconds")
-    return int(text)
+    return time
+
+
+def _ns(text: str) -> int | None:
+    """The time that a text of digits says; None where it says none that an int64 holds."""
+    digits = text.isascii() and text.isdigit() and len(text) <= 19
+    return int(text) if digits and int(text) <= LATEST_NS else None
 
 
 def _increasing(times: np.ndarray, path: Path) -> np.ndarray:
