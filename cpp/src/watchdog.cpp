@@ -45,7 +45,7 @@ struct Watchdog::State {
     std::unique_lock<std::mutex> lock(mutex);
     const std::int64_t since = since_beat();
     if (overdue) return deadline;
-    if (since <= deadline) return deadline - since + 1;
+    if (since <= deadline) return minus_ns(deadline + 1, since);
     overdue = true;
     ++misses;
     lock.unlock();  // the callback may call beat()

@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <thread>
+#include <tuple>
 
 #include "as_nobody.hpp"
 #include "ego_trail.hpp"
@@ -437,6 +439,21 @@ TEST(Watchdog, reports_misses_on_its_own_thread_and_survives_an_exception_of_the
   dog.beat();
   EXPECT_FALSE(dog.overdue());
   EXPECT_EQ(dog.misses(), 1);
+}
+
+TEST(Watchdog, takes_every_time_that_a_clock_may_say) {
+  constexpr std::int64_t kFirst = std::numeric_limits<std::int64_t>::min(), kLast = -(kFirst + 1);
+  std::int64_t now = kFirst;
+  Watchdog dog(3600, {}, [&] { return now; }, false);
+  const std::tuple<std::int64_t, std::int64_t, int> steps[] = {
+      {kFirst, kLast, 1}, {kLast, kFirst, 1}, {0, kFirst, 1}, {-1, kLast, 2}};
+  for (const auto& [beat, then, misses] : steps) {
+    now = beat;
+    dog.beat();
+    now = then;
+    dog.poll();
+    EXPECT_EQ(dog.misses(), misses) << beat << " to " << then;
+  }
 }
 
 TEST(Watchdog, without_a_thread_to_be_had_is_refused) {

@@ -141,7 +141,7 @@ void Caller::load() {
   switch (input_.below(4)) {
     case 0: {
       imkd_options options{};
-      options.threads = input_.below(16) ? 1 : input_.value<std::int8_t>();
+      options.threads = input_.below(16) ? 1 : input_.below(8) - 2;  // making a hundred takes a hundred times as long
       options.device = input_.below(8) ? "cpu" : "abacus";
       options.score_threshold = input_.below(8) ? 0.f : static_cast<float>(input_.number());
       options.debug = input_.flag();
