@@ -387,11 +387,14 @@ INSTANTIATE_TEST_SUITE_P(settings, CudaLoopWithHistory,
                                          Setting{true, true, 1, 1, true}, Setting{true, true, 2, 0, true},
                                          Setting{true, true, 3, 1, true}, Setting{false, true, 7, 0, true}));
 
-class CudaTypes : public testing::Test {
+class FreshCuda : public testing::Test {
  protected:
   void SetUp() override { cuda() = {}; }
   void TearDown() override { EXPECT_EQ(cuda().alive, 0) << "something outlives the detector"; }
 };
+class CudaTypes : public FreshCuda {};
+class CudaFaults : public FreshCuda {};
+class CudaContract : public FreshCuda {};
 
 TEST_F(CudaTypes, float16_is_within_its_error_of_float32_and_bit_identical_in_any_order) {
   Detector on_cpu = detector("cpu", engines(false, true), true);
@@ -485,12 +488,6 @@ TEST_F(CudaTypes, what_no_kernel_reads_is_refused_by_name) {
     EXPECT_NE(error.fix().find("cuda"), std::string::npos);
   }
 }
-
-class CudaFaults : public testing::Test {
- protected:
-  void SetUp() override { cuda() = {}; }
-  void TearDown() override { EXPECT_EQ(cuda().alive, 0) << "something outlives the detector"; }
-};
 
 // Loads, infers four frames (the second is captured), sets another rig, infers once more; gives the last result's
 // number of boxes.
@@ -806,7 +803,7 @@ TEST_F(CudaFaults, without_a_device_there_is_no_detector_on_it) {
   EXPECT_EQ(detector("auto", engines(false, false), false).device(), "cpu");
 }
 
-TEST(CudaContract, warnings_and_untrained_velocities_are_those_of_the_cpu) {
+TEST_F(CudaContract, warnings_and_untrained_velocities_are_those_of_the_cpu) {
   fakes::Setting setting;
   setting.intensity = -60;
   setting.contract.radars.number = {5, 5};
