@@ -57,7 +57,7 @@ def init(
         source_options: of the source's reader; they go into [data.options].
         track: wraps the frame names, for a progress bar.
     Returns:
-        {"config", "size", "cameras", "image", "grid", "classes", "past", "teacher"}.
+        {"config", "split", "frames", "size", "cameras", "image", "grid", "classes", "past", "teacher"}.
     Raises:
         Error: spec_bad_value for an unknown size; train_no_data without labels or cameras; write_failed where the file
             exists; the first defect of the source.
@@ -72,7 +72,8 @@ def init(
     if isinstance(source, str) and is_synth(source):
         given.setdefault("lidar", True)
     data = survey(source, options.limit, given, track, validate=False)
-    tree, notes = Proposal(data, options, given, out.stem).tree()
+    proposal = Proposal(data, options, given, out.stem)
+    tree, notes = proposal.tree()
     text = config_text(tree, notes)
     config = from_dict(tomllib.loads(text), str(out))
     write_atomically(out, text.encode())
@@ -80,6 +81,8 @@ def init(
     grid = spec.grid
     return {
         "config": str(out),
+        "split": proposal.split,
+        "frames": len(proposal.rows),
         "size": options.size,
         "cameras": spec.cameras,
         "image": f"{spec.image.width} x {spec.image.height}",

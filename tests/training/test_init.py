@@ -46,6 +46,17 @@ def test_training_on_all_frames_leaves_none_to_validate_on(tmp_path: Path) -> No
     assert config_of(tmp_path, InitOptions(limit=24, split="all")).train.val_split == ""
 
 
+class Unsplit(SynthSource):
+    splits = {"train": []}
+
+
+@pytest.mark.parametrize(("kind", "split"), [(SynthSource, "train"), (Unsplit, "all")])
+def test_it_says_of_which_split_and_how_many_frames_the_config_is(tmp_path: Path, kind: type, split: str) -> None:
+    source = kind(scenes=4, **YARD)
+    result = init(source, tmp_path / "mine.toml", InitOptions(limit=24))
+    assert (result["split"], result["frames"]) == (split, len(source.splits["train"]) or len(source.names))
+
+
 @pytest.mark.parametrize(("past", "frames"), [(None, 3), (0, 0), (2, 2)])
 def test_past_frames_are_chosen_where_poses_are_known(tmp_path: Path, past: int | None, frames: int) -> None:
     assert config_of(tmp_path, InitOptions(limit=12, past=past), scenes=2).spec.history.frames == frames
