@@ -16,6 +16,7 @@ from imkd_edge.run.replay import Replay
 from imkd_edge.sources import Sample, open_source
 from imkd_edge.sources.recording.messages import Transform
 from imkd_edge.sources.recording.poses import MAX_GAP, Odometry, PoseLog, Poses, slerp
+from imkd_edge.sources.recording.tracks import thinned
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no topic map.*")
 S = 1_000_000_000
@@ -114,6 +115,28 @@ def test_an_interval_thins_the_frames(samples: list[Sample], tmp_path: Path) -> 
     radar = open_source(path, trigger="radar_front")
     sweeps = sorted({sweep.timestamp_ns for each in samples for sweep in each.radar if sweep.radar == "RADAR_FRONT"})
     assert [radar.moment(name)[1] for name in radar.names] == sweeps
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 10, 1000])
+def test_a_thinned_recording_has_the_times_nearest_to_the_steps(step: int) -> None:
+    for seed in range(50):
+        times = np.cumsum(np.random.default_rng(seed).integers(1, 30, 40))
+        kept = set()
+        for target in range(times[0], times[-1] + 1, step):
+            distances = np.abs(times - target)
+            if distances.min() <= step // 2:
+                kept.add(int(times[distances.argmin()]))
+        assert thinned(times, step) == sorted(kept)
+
+
+def test_a_clock_that_is_set_forward_by_years_leaves_the_frames_of_an_interval(samples: list[Sample], tmp_path) -> None:
+    """A camera that starts at 1970, until its clock is set."""
+    stored = ros.messages(events(samples))
+    early = shifted(ros.messages(events(samples)), -samples[0].timestamp_ns + S, -20 * S)
+    source = open_source(ros.write_mcap(tmp_path / "drive.mcap", [*early, *stored]), interval=0.5)
+    times = [sample.timestamp_ns for sample in samples]
+    expected = [time - times[0] + S for time in times] + times
+    assert [source.moment(name)[1] for name in source.names] == expected
 
 
 def shifted(stored: list[Any], by_ns: int, log_by_ns: int) -> list[Any]:

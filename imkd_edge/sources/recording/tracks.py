@@ -96,10 +96,7 @@ class TrackSource(Source):
         times = sensors[trigger].times if trigger in sensors else np.zeros(0, np.int64)
         if not self.timing.interval or not len(times):
             return times.tolist()
-        step = round(self.timing.interval * NS)
-        targets = np.arange(times[0], times[-1] + 1, step)
-        nearest = [i for target in targets if (i := nearest_of(times, int(target), step // 2)) is not None]
-        return times[np.unique(nearest).astype(int)].tolist() if nearest else []
+        return thinned(times, max(1, round(self.timing.interval * NS)))
 
     def _first_sensor(self) -> str:
         sensors = [*self.rig.cameras, *self.rig.radars]
@@ -307,6 +304,17 @@ class TrackSource(Source):
             return None
         row = nearest_of(segment.lidar.times, time, round(self.timing.tolerance * NS))
         return None if row is None else segment.lidar.read(row)
+
+
+def thinned(times: np.ndarray, step: int) -> list[int]:
+    """Of increasing times those nearest to whole steps after the first; steps with none within half a step have none.
+
+    Only steps beside a time are looked at: a clock that is set forward by years costs nothing.
+    """
+    first, last = int(times[0]), int(times[-1])
+    beside = {first + (k + after) * step for k in np.unique((times - first) // step).tolist() for after in (0, 1)}
+    nearest = {i for at in beside if at <= last and (i := nearest_of(times, at, step // 2)) is not None}
+    return times[sorted(nearest)].tolist()
 
 
 def nearest_of(times: np.ndarray, time: int, tolerance: int) -> int | None:
