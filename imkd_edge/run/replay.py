@@ -21,6 +21,7 @@ from imkd_edge.spec import ModelSpec
 
 READ_AHEAD = 4  # samples in memory before their time
 POLL = 0.01  # s between looks at frames that wait for a missing item
+_LONGEST_PAUSE_NS = 5_000_000_000  # of a recording, or of its clock when it is set; the clock jumps over a longer one
 _TIMEOUT_NS = 500_000_000  # more than a frame waits for missing items, less than it is stored
 
 
@@ -108,7 +109,10 @@ class Replay:
                 delivery.add(assembly)
                 for sample in samples:
                     items = assembly.new_items(sample)
-                    self._keep_pace(items, sample.scene != scene)
+                    paused = sample.scene == scene and self._pauses_before(items)
+                    if paused and delivery.stop.wait(_TIMEOUT_NS / 1e9):  # the frames before are handed out first
+                        return
+                    self._keep_pace(items, paused or sample.scene != scene)
                     scene = sample.scene
                     for item in items:
                         if delivery.stop.wait(max(0.0, (item.timestamp_ns - self.now_ns()) / 1e9)):
@@ -121,8 +125,11 @@ class Replay:
         finally:
             delivery.finish()
 
+    def _pauses_before(self, items: list[Item]) -> bool:
+        return bool(items) and items[0].timestamp_ns - self.now_ns() > _LONGEST_PAUSE_NS
+
     def _keep_pace(self, items: list[Item], is_first: bool) -> None:
-        """Sets the clock for the first items of a scene, and stops it for items that come from the source too late."""
+        """Sets the clock for the first items of a scene or after a pause, and stops it where the source is too slow."""
         if not items:
             return
         lag_ns = self.now_ns() - items[0].timestamp_ns

@@ -75,6 +75,16 @@ def test_a_scene_and_a_rig_of_its_own_begin_anew(real_time: bool) -> None:
 
 
 @pytest.mark.parametrize("real_time", [False, True])
+def test_a_pause_of_a_year_is_not_waited_for(real_time: bool) -> None:
+    year = 365 * 24 * 3600 * 1000  # ms
+    later = [replace(sample, name=f"late{i}") for i, sample in enumerate(recording(3, start=1000 + year))]
+    assembled = frames(recording(3) + later, real_time)
+    whole = [sample for sample in assembled if len(sample.frames) == 2]  # the radar's first sweeps are frames too
+    assert [sample.name for sample in whole] == ["a0", "a1", "a2", "late0", "late1", "late2"]
+    assert min(sweep.timestamp_ns or 0 for sweep in whole[3].radar) >= year * MS
+
+
+@pytest.mark.parametrize("real_time", [False, True])
 def test_the_order_of_a_samples_sweeps_does_not_matter(real_time: bool) -> None:
     """Recordings give the newest sweep first; every sweep is pushed once, so no clock seems to step back."""
     turned = [replace(sample, radar=sample.radar[::-1]) for sample in recording(8)]
