@@ -219,3 +219,10 @@ def test_the_map_scales_velocities_and_takes_degrees() -> None:
 def test_a_unit_that_is_none_is_refused(key: str, value: Any) -> None:
     with pytest.raises(Error, match=f"radars.front.{key}"):
         map_of({"radars": {"front": {"topic": "/t", key: value}}}, Path("map.toml"))
+
+
+@pytest.mark.parametrize("name", ["x", "z", "velocity", "rcs"])
+def test_a_field_of_two_values_a_point_is_refused_by_its_name(name: str) -> None:
+    fields = [(field, "<f4", (2,)) if field == name else (field, "<f4") for field in ("x", "y", "z", "rcs", "velocity")]
+    with pytest.raises(Error, match=rf"E0304.*'{name}' has 2 values a point"):
+        radar_points(np.ones(3, np.dtype(fields)), fields_of(RadarTopic("/t")), "here")

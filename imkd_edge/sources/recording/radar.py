@@ -94,12 +94,12 @@ def _positions(points: np.ndarray, where: str, degrees: bool = False) -> np.ndar
     names = points.dtype.names or ()
     axes = [first_of(names, (axis,)) for axis in "xyz"]
     if axes[0] and axes[1]:
-        columns = [points[axis].astype(np.float64) if axis else np.zeros(len(points)) for axis in axes]
+        columns = [_values(points, axis, where) if axis else np.zeros(len(points)) for axis in axes]
         return np.stack(columns, 1).reshape(-1, 3)
     distance = _column(points, first_of(names, RANGE), "x, y or range", where)
     azimuth = _column(points, first_of(names, AZIMUTH), "x, y or azimuth", where)
     name = first_of(names, ELEVATION)
-    elevation = np.nan_to_num(points[name].astype(np.float64)) if name else np.zeros(len(points))
+    elevation = np.nan_to_num(_values(points, name, where)) if name else np.zeros(len(points))
     if degrees:
         azimuth, elevation = np.radians(azimuth), np.radians(elevation)
     across = distance * np.cos(elevation)
@@ -120,14 +120,23 @@ def _column(points: np.ndarray, name: str, what: str, where: str) -> np.ndarray:
         looked = f"the field {name!r}" if name else f"a field for {what} that is known"
         fix = f"name it in the topic map; the points have {', '.join(names) or 'no fields'}"
         raise Error(Code.source_bad_points, f"the points do not have {looked}", where, fix)
-    return points[name].astype(np.float64)
+    return _values(points, name, where)
+
+
+def _values(points: np.ndarray, name: str, where: str) -> np.ndarray:
+    """(N,) float64 of a field."""
+    values = points[name]
+    if values.ndim != 1:
+        what = f"the field {name!r} has {values.shape[1]} values a point"
+        raise Error(Code.source_bad_points, what, where, "publish a field with one")
+    return values.astype(np.float64)
 
 
 def lidar_points(points: np.ndarray, T: np.ndarray, where: str) -> np.ndarray:
     """(N, 4) float32 of a LiDAR's points: x, y, z m in the target frame of T (4, 4), reflectance 0 to 255."""
     xyz = _positions(points, where) @ T[:3, :3].T + T[:3, 3]
     name = first_of(points.dtype.names or (), ("intensity", "reflectivity", "i"))
-    intensity = points[name].astype(np.float64) if name else np.zeros(len(points))
+    intensity = _values(points, name, where) if name else np.zeros(len(points))
     cloud = np.column_stack([xyz, intensity]).astype(np.float32)
     return cloud[np.isfinite(cloud).all(1)]
 
@@ -135,6 +144,7 @@ def lidar_points(points: np.ndarray, T: np.ndarray, where: str) -> np.ndarray:
 def examples(points: np.ndarray, fields: Mapping[str, str], count: int = 3) -> list[dict[str, float]]:
     """The first points with a finite velocity, as name -> value."""
     names = points.dtype.names or ()
-    chosen = [name for name in (*fields.values(), "x", "y", "z", "range", "azimuth") if name in names]
+    wanted = (*fields.values(), "x", "y", "z", "range", "azimuth")
+    chosen = [name for name in wanted if name in names and not points.dtype[name].shape]
     rows = [{name: float(row[name]) for name in dict.fromkeys(chosen)} for row in points[:100]]
     return [row for row in rows if all(np.isfinite(list(row.values())))][:count]
