@@ -100,18 +100,19 @@ def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a PNG; None where its chunks do not lead to the last one.
+    """(width, height) of a PNG; None where its chunks do not lead over pixels to the last one.
 
-    A decoder allocates what a chunk says of its length before it reads the chunk.
+    A decoder allocates what a chunk says of its length before it reads the chunk, and goes on until it has pixels.
     """
     if data[8:16] != b"\0\0\0\rIHDR":
         return None
-    offset = 8
-    while data[offset + 4 : offset + 8] != b"IEND":
+    offset, has_pixels = 8, False
+    while data[offset : offset + 12] != b"\0\0\0\0IEND\xaeB`\x82":
+        has_pixels = has_pixels or data[offset + 4 : offset + 8] == b"IDAT"
         offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
         if offset + 12 > len(data):
             return None
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    return (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) if has_pixels else None
 
 
 def image_size(data: bytes, path: Path) -> tuple[int, int]:

@@ -130,11 +130,15 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 END = (b"IEND", b"")
+FALSE_END = png(6, 4, (b"IEND", bytes(34))) + b"\xd9\0\0\x22IDAT" + bytes(34)  # an end with content is none
+NO_PIXELS = png(6, 4, END) + b"\xd9\0\0\x22IDAT" + bytes(34)
 JPEG_60000 = bytes.fromhex("ffd8 ffc0000b08ea60ea6001011100 ffda0008010100003f00 00 ffd9")
 FALSE_LENGTH = png(6, 4) + b"\xd9\0\0\x22IDAT" + bytes(34) + png(6, 4, END)[-12:]  # a chunk of 3.6 GB
 
 
-@pytest.mark.parametrize("data", [png(60000, 60000, (b"IDAT", bytes(40)), END), FALSE_LENGTH, JPEG_60000])
+@pytest.mark.parametrize(
+    "data", [png(60000, 60000, (b"IDAT", bytes(40)), END), FALSE_LENGTH, FALSE_END, NO_PIXELS, JPEG_60000]
+)
 def test_a_small_file_never_makes_the_decoder_allocate_a_large_image(
     data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
