@@ -88,6 +88,6 @@ build/.tests: $(CORE) $(shell find tests/cpp tests/fuzz -type f) | $(VENV)/.inst
 	touch $@
 
 build/.tests-sanitized: $(CORE) $(shell find tests/cpp tests/fuzz -type f) | build/.tests
-	$(BUILD) -B build/tests-sanitized -DIMKD_SANITIZE=address,undefined
+	$(BUILD) -B build/tests-sanitized -DIMKD_SANITIZE=address,undefined,float-cast-overflow
 	.ci/stage build-sanitized cmake --build build/tests-sanitized
 	touch $@

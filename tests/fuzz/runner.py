@@ -90,7 +90,8 @@ def cpp_commands(names: list[str]) -> Callable[[str], list[str]] | None:
     if compiler is None:
         say("NOT FUZZED: no clang with libFuzzer (apt-get install clang-19 libclang-rt-19-dev)", "fuzz_replay_*")
         return None
-    flags = ["-DIMKD_BUILD_FUZZ=ON", "-DIMKD_SANITIZE=address,undefined,fuzzer-no-link", "-DCMAKE_BUILD_TYPE=Debug"]
+    sanitizers = "address,undefined,float-cast-overflow,fuzzer-no-link"
+    flags = ["-DIMKD_BUILD_FUZZ=ON", f"-DIMKD_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
     configure = ["cmake", "-S", str(ROOT), "-G", "Ninja", "-B", str(BUILD), UNINSTRUMENTED, *flags]
     environment = {"CMAKE_CXX_COMPILER_LAUNCHER": str(ROOT / ".ci" / "compile"), **os.environ, "CXX": compiler}
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, env=environment)
