@@ -55,7 +55,7 @@ def mismatches(engine: Path, key: Mapping[str, Any]) -> list[str]:
         return [f"there is no {(record if engine.is_file() else engine).name}"]
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        engine_key, sha256 = dict(content["key"]), content["engine"]["sha256"]
+        engine_key, sha256 = {**content["key"]}, content["engine"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return [f"{record.name} cannot be read: {error}"]
     reasons = [

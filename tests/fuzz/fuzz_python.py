@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "build" / "fuzz" / "python")]
 
 import atheris  # noqa: E402
+from fuzz import json_values  # noqa: E402
 
 
 class PlainLoaders:
@@ -36,6 +37,10 @@ def one(data: bytes) -> None:
         run(data)
 
 
+def by_value(data: bytes, most: int, seed: int) -> bytes:
+    return json_values.change(data, most, seed, atheris.Mutate)
+
+
 sys.meta_path.insert(0, PlainLoaders())
 with atheris.instrument_imports(include=["imkd_edge", "fuzz"]):
     run = import_module(f"fuzz.python.{sys.argv[1]}").run
@@ -46,5 +51,6 @@ with atheris.instrument_imports(include=["imkd_edge", "fuzz"]):
     loader = type(sys.modules[Error.__module__].__loader__).__name__
     assert loader.startswith("Atheris"), f"the readers are loaded by {loader}, so that atheris sees nothing of them"
 
-atheris.Setup([sys.argv[0], *sys.argv[2:]], one)
+mutator = {"custom_mutator": by_value} if sys.argv[1] in json_values.TARGETS else {}
+atheris.Setup([sys.argv[0], *sys.argv[2:]], one, **mutator)
 atheris.Fuzz()
