@@ -112,12 +112,20 @@ def test_an_image_of_another_size_is_refused(folder):
         ("sensor", "channel", None, "E0306"),
         ("sample_annotation", "size", 1, "E0305"),
         ("sample_annotation", "instance_token", [], "E0305"),
+        ("sample_annotation", "prev", ["a"], "E0305"),
         ("sample_annotation", "num_radar_pts", 2**40, "E0305"),
     ],
 )
 def test_a_value_of_another_type_is_refused(folder, table, key, value, code):
     change(folder, table, lambda rows: [{**row, key: value} for row in rows])
     assert code_of(folder) == code
+
+
+@pytest.mark.parametrize("key", ["sample_token", "translation", "size", "prev", "next"])
+def test_a_box_without_a_key_is_refused_before_any_frame_is_read(folder, key):
+    change(folder, "sample_annotation", lambda rows: [{k: v for k, v in row.items() if k != key} for row in rows])
+    with pytest.raises(Error, match=f"E0305.*a row has no {key}"):
+        NuScenesSource(folder)
 
 
 def test_a_sensor_without_a_reading_stays_in_the_rig(folder):

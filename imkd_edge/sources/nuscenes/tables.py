@@ -28,7 +28,12 @@ _KEYS: dict[str, dict[str, type]] = {  # that each row of a table must have, bes
     "calibrated_sensor": {"sensor_token": str, **dict.fromkeys(("translation", "rotation", "camera_intrinsic"), list)},
     "sensor": {"channel": str},
     "ego_pose": {"translation": list, "rotation": list},
-    "sample_annotation": {"sample_token": str, **dict.fromkeys(("translation", "rotation", "size"), list)},
+    "sample_annotation": {
+        "sample_token": str,
+        "prev": object,
+        "next": object,  # a token, or nothing
+        **dict.fromkeys(("translation", "rotation", "size"), list),
+    },
 }
 _PARTIAL = "tables_as_found"  # of a single scene: rows are missing, boxes lie beside them in annotations.json
 _COPY_TABLE = "copy the table again from the data set"
