@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 NS_PER_US = 1_000
 US_PER_S = 1_000_000
-LATEST_NS = 2**63 - 1  # a time beyond it is no int64
+MAX_TIME_NS = 2**63 - 1  # a time beyond it is no int64
 
 
 def ns_from_us(us: int) -> int:

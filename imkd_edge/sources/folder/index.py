@@ -11,7 +11,8 @@ from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import open_file
 from imkd_edge.sources.folder.format import FRAMES, PART
 from imkd_edge.sources.folder.problem import Problem, Report
-from imkd_edge.sources.folder.values import MAX_TIME_NS, Values
+from imkd_edge.sources.folder.values import Values
+from imkd_edge.sources.times import MAX_TIME_NS
 
 # A line as the writer writes it; a line with another order of keys is parsed as a whole.
 _TEXT = rb'"([^"\\\x00-\x1f]+)"'

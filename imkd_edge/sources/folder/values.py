@@ -13,8 +13,8 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.rig import orthonormalised
 from imkd_edge.sources.folder.problem import Problem, Report
+from imkd_edge.sources.times import MAX_TIME_NS
 
-MAX_TIME_NS = 2**63 - 1
 LARGEST = 1e300  # of a number, so that it fits a float
 _SHOWN = 60  # characters of a value in a message
 

@@ -11,7 +11,7 @@ import numpy as np
 from imkd_edge.errors import Code, Error
 from imkd_edge.sources.files import COPY_AGAIN, read_json
 from imkd_edge.sources.geometry import transform_of
-from imkd_edge.sources.times import LATEST_NS, NS_PER_US
+from imkd_edge.sources.times import MAX_TIME_NS, NS_PER_US
 
 Row = dict[str, Any]
 
@@ -94,7 +94,7 @@ class Tables:
             for key, kind in kinds.items():
                 if not isinstance(row, dict) or key not in row:
                     raise Error(code, f"a row has no {key}", str(path), _COPY_TABLE)
-                if not isinstance(row[key], kind) or (kind is int and not 0 <= row[key] <= LATEST_NS // NS_PER_US):
+                if not isinstance(row[key], kind) or (kind is int and not 0 <= row[key] <= MAX_TIME_NS // NS_PER_US):
                     what = f"row {str(row['token'])[:40]}: its {key} is {str(row[key])[:40]!r}"
                     raise Error(code, what, str(path), _COPY_TABLE)
         return {row["token"]: row for row in rows}

@@ -14,7 +14,7 @@ from imkd_edge.sources.recording import protobuf, ros
 from imkd_edge.sources.recording.container import Channel, Container, Damage, Entry, Location
 from imkd_edge.sources.recording.messages import CalibrationMessage, Message, OdometryMessage, TransformsMessage
 from imkd_edge.sources.recording.poses import FrameTree, PoseLog
-from imkd_edge.sources.times import LATEST_NS
+from imkd_edge.sources.times import MAX_TIME_NS
 
 STEP = 1_000_000_000  # ns by which a sensor's time steps back where its clock was set, or the recording repeats
 _REMEMBERED, _REORDERED = 256, 2  # messages of a topic: whose times are known again; that may change places
@@ -124,7 +124,7 @@ class Indexer:
         """One pass over the whole recording."""
         failures, index = 0, self.index
         for entry in self.container.scan():
-            if not 0 <= entry.log_ns <= LATEST_NS:
+            if not 0 <= entry.log_ns <= MAX_TIME_NS:
                 failures += 1
                 continue
             topic = index.topics.get(entry.channel.topic)
@@ -178,7 +178,7 @@ class Indexer:
         if stamp_ns <= 0:
             self.index.unstamped += 1
             return log_ns
-        if stamp_ns > LATEST_NS:
+        if stamp_ns > MAX_TIME_NS:
             raise OverflowError("a time that no clock has")
         return stamp_ns
 

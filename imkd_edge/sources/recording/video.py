@@ -20,7 +20,7 @@ from imkd_edge.sources.folder.format import INTENSITIES
 from imkd_edge.sources.recording.container import import_library
 from imkd_edge.sources.recording.poses import Odometry, Poses
 from imkd_edge.sources.recording.tracks import Segment, Timing, Track, TrackSource
-from imkd_edge.sources.times import LATEST_NS
+from imkd_edge.sources.times import MAX_TIME_NS
 
 RIG, EGO, TIME = "rig.json", "ego.csv", "timestamp_ns"
 VIDEOS = (".mp4", ".mkv", ".avi", ".webm", ".mov")
@@ -192,7 +192,7 @@ def _time(line: bytes, path: Path, number: int) -> int:
 def _ns(text: str) -> int | None:
     """The time that a text of digits says; None where it says none that an int64 holds."""
     digits = text.isascii() and text.isdigit() and len(text) <= 19
-    return int(text) if digits and int(text) <= LATEST_NS else None
+    return int(text) if digits and int(text) <= MAX_TIME_NS else None
 
 
 def _increasing(times: np.ndarray, path: Path) -> np.ndarray:
