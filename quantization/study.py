@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -39,6 +38,7 @@ from imkd_edge.quantization.radar_weight import KINDS, OWN, blend
 from imkd_edge.quantization.speed import speed
 from imkd_edge.quantization.state import Training
 from imkd_edge.quantization.study_options import parser
+from imkd_edge.sources.files import read_json
 from imkd_edge.training.ablation_report import summary, table
 
 CALIBRATORS: list[tuple[str, dict[str, Any]]] = [
@@ -293,9 +293,9 @@ def begin(run: argparse.Namespace) -> dict[str, Any]:
     }
     if not run.out.is_file():
         return fresh
-    saved = json.loads(run.out.read_text())
-    if any(saved.get(key) != fresh[key] for key in ("bundles", "split", "limit", "asked")):
-        fix = "name another --out, or repeat the first command to resume it"
+    fix = "name another --out, or repeat the first command to resume it"
+    saved, same = read_json(run.out, Code.write_failed, fix), ("bundles", "split", "limit", "asked")
+    if not isinstance(saved, dict) or any(saved.get(key) != fresh[key] for key in same):
         raise Error(Code.write_failed, "the file holds rows of other bundles or frames", str(run.out), fix)
     return saved
 

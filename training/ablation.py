@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +14,13 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from imkd_edge.bundle.files import strict_json
+from imkd_edge.bundle.files import strict_json, write_atomically
 from imkd_edge.errors import Code, Error
 from imkd_edge.evaluation.conditions import condition as condition_of
 from imkd_edge.evaluation.run import check_protocol, choose, measure, predict
 from imkd_edge.options import EvalOptions, TrainOptions
 from imkd_edge.progress import Track
+from imkd_edge.sources.files import read_json
 from imkd_edge.training.ablation_report import PLOTTED
 from imkd_edge.training.checkpoint import CHECKPOINT, LOG, TEACHER, load_checkpoint
 from imkd_edge.training.config import Config, from_dict, merged, read_tree
@@ -160,7 +160,8 @@ def ablate(
         The content of results.json: {"plan", "split", "runs": [...]}, see evaluate_run.
 
     Raises:
-        Error: train_config, train_checkpoint, train_no_data, train_diverged; those of the source.
+        Error: train_config, train_checkpoint, train_no_data, train_diverged; those of the source; write_failed, also
+            where a result file of `out` is damaged.
     """
     if dist.is_torchelastic_launched():
         fix = "start it without torchrun, once per subset of the seeds"
@@ -252,8 +253,8 @@ def gather(plan: Plan, out: Path) -> dict[str, Any]:
     rows = {row.name: row for row in plan.rows}
     order = {name: index for index, name in enumerate(rows)}
     path = out / RESULTS
-    entries = json.loads(path.read_text())["runs"] if path.is_file() else []
-    entries += [json.loads(file.read_text()) for file in sorted(out.glob(f"*/seed*/{RESULT}"))]
+    files = [*([path] if path.is_file() else []), *sorted(out.glob(f"*/seed*/{RESULT}"))]
+    entries = [entry for file in files for entry in _entries(file)]
     current = [e for e in entries if e["row"] in rows and e["digest"] == rows[e["row"]].digest(e["seed"])]
     unique = {entry["digest"]: entry for entry in current}
     ordered = sorted(unique.values(), key=lambda entry: (order[entry["row"]], entry["seed"]))
@@ -263,10 +264,20 @@ def gather(plan: Plan, out: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a temporary file and renames it."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(strict_json(content) + "\n")
-    os.replace(temporary, path)
+    write_atomically(path, (strict_json(content) + "\n").encode())
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """The runs that a result file holds; raises Error write_failed where it is damaged."""
+    fix = "remove the file; what other files of the folder hold is kept, and the rest trained again"
+    content = read_json(path, Code.write_failed, fix)
+    try:
+        entries = content["runs"] if path.name == RESULTS else [content]
+        if all({"row", "seed", "digest"} <= set(entry) for entry in entries):
+            return list(entries)
+    except (TypeError, KeyError):
+        pass
+    raise Error(Code.write_failed, "no results of an ablation", str(path), fix)
 
 
 def _rounded(value: Any) -> Any:

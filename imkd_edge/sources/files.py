@@ -73,13 +73,13 @@ def read_bytes(path: Path, fix: str = COPY_AGAIN) -> bytes:
         raise Error(Code.source_missing_file, f"cannot read the file ({fault.strerror})", str(path), fix) from None
 
 
-def read_json(path: Path, code: Code) -> Any:
+def read_json(path: Path, code: Code, fix: str = COPY_AGAIN) -> Any:
     """Content of a JSON file; raises Error with `code` where it is not JSON, source_missing_file without the file."""
-    data = read_bytes(path)
+    data = read_bytes(path, fix)
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as fault:
-        raise Error(code, f"not valid JSON ({fault})", str(path), COPY_AGAIN) from None
+        raise Error(code, f"not valid JSON ({fault})", str(path), fix) from None
 
 
 def _jpeg_segments(data: bytes) -> tuple[tuple[int, int] | None, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
@@ -94,9 +95,12 @@ def cpp_commands(names: list[str]) -> Callable[[str], list[str]] | None:
     flags = ["-DIMKD_BUILD_FUZZ=ON", f"-DIMKD_SANITIZE={sanitizers}", "-DCMAKE_BUILD_TYPE=Debug"]
     configure = ["cmake", "-S", str(ROOT), "-G", "Ninja", "-B", str(BUILD), UNINSTRUMENTED, *flags]
     environment = {"CMAKE_CXX_COMPILER_LAUNCHER": str(ROOT / ".ci" / "compile"), **os.environ, "CXX": compiler}
-    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, env=environment)
     targets = [f"fuzz_{name}" for name in names]
-    subprocess.run(["cmake", "--build", str(BUILD), "--target", *targets], check=True, stdout=sys.stderr)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:  # several runs in one checkout build one after the other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(configure, check=True, stdout=subprocess.DEVNULL, env=environment)
+        subprocess.run(["cmake", "--build", str(BUILD), "--target", *targets], check=True, stdout=sys.stderr)
     return lambda name: [str(BUILD / "tests" / "fuzz" / f"fuzz_{name}")]
 
 

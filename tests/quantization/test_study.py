@@ -109,3 +109,12 @@ def test_training_is_a_row(tmp_path: Path) -> None:
     assert all(math.isfinite(run["metrics"]["NDS"]) and run["bootstrap"] == {} for run in runs)
     study.main(command.split())
     assert out.read_text() == first
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_result_file_is_named_and_kept(tmp_path: Path, content: str) -> None:
+    out = tmp_path / "r.json"
+    out.write_text(content)
+    with pytest.raises(Error, match=r"r\.json"):
+        study.main(["tiny", "--data", "synth", "--out", str(out), "--state", str(tmp_path / "s")])
+    assert out.read_text() == content

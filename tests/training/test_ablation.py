@@ -135,6 +135,15 @@ def test_results_of_a_seed_outside_the_plan_stay(plan, finished, tmp_path):
     assert [run["seed"] for run in ablate(plan, tmp_path, rows=["baseline"], seeds=[7])["runs"]] == [7]
 
 
+@pytest.mark.parametrize("content", ["{", '{"runs": 3}', '{"plan": "x"}', '{"runs": [{"row": "baseline"}]}', "[1]"])
+def test_a_damaged_results_json_is_named_before_anything_is_trained(plan, tmp_path, monkeypatch, content):
+    (tmp_path / "results.json").write_text(content)
+    monkeypatch.setattr(ablation, "train_stages", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(Error, match=r"results\.json"):
+        ablate(plan, tmp_path, rows=["baseline"], seeds=[0])
+    assert (tmp_path / "results.json").read_text() == content
+
+
 def test_torchrun_is_refused(plan, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(Error, match="cannot use several processes"):
