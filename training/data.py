@@ -25,6 +25,7 @@ from imkd_edge.spec import ModelSpec
 from imkd_edge.training import augment, distributed
 from imkd_edge.training.cache import CachedSource, FeatureFiles
 from imkd_edge.training.config import Config
+from imkd_edge.training.frame_checks import SeenLabels, SeenSensors
 from imkd_edge.training.inputs import (
     discard_images,
     exposure_rig,
@@ -33,7 +34,6 @@ from imkd_edge.training.inputs import (
     radar_grid,
     scaled_crop,
 )
-from imkd_edge.training.label_checks import SeenLabels
 from imkd_edge.training.lidar import LidarGrid
 from imkd_edge.training.mix import draw_sector, mix_batch
 from imkd_edge.training.sampling import without_sensors
@@ -118,16 +118,20 @@ class FrameDataset(Dataset):
         Without either ([data] keep = false) it reads nothing. Each process fills its share of the cache.
 
         Raises:
-            Error: train_no_data where [data] classes has none of the labels, or no object of them is on the grid.
+            Error: train_no_data where [data] classes has none of the labels, no object of them is on the grid, or no
+                frame has an image or a radar point.
         """
         stored = self.config.data.keep or isinstance(self.source, CachedSource)
         indices = distributed.share(range(len(self) if stored else 0))
-        labels = SeenLabels(self.config.spec, self.config.data)
+        labels, sensors = SeenLabels(self.config.spec, self.config.data), SeenSensors(self.config.data)
         for index in progress(indices) if progress else indices:
-            labels.add(self.sample(index).truth)
+            sample = self.sample(index)
+            labels.add(sample.truth)
+            sensors.add(sample)
         labels.check_mapped()
         if stored and distributed.size() == 1 and not self.checked:  # else other processes read other frames
             labels.check_learnt()
+            sensors.check()
             self.checked = True
 
     def class_names(self) -> list[set[str]]:

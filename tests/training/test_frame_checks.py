@@ -1,4 +1,4 @@
-"""Labels that a training would ignore are said before it starts."""
+"""Labels that a training would ignore, and sensors without data, are said before it starts."""
 
 import warnings
 from dataclasses import replace
@@ -8,11 +8,13 @@ import pytest
 
 from helpers import write_toy_config
 from imkd_edge.errors import Error
+from imkd_edge.evaluation.conditions import no_camera, no_radar
 from imkd_edge.options import TrainOptions
+from imkd_edge.sources.open import open_source
 from imkd_edge.training.config import load_config
 from imkd_edge.training.data import FrameDataset
+from imkd_edge.training.frame_checks import SeenLabels, SeenSensors
 from imkd_edge.training.label import found
-from imkd_edge.training.label_checks import SeenLabels
 from imkd_edge.training.program import train
 
 
@@ -90,3 +92,33 @@ def test_a_training_on_empty_frames_does_not_begin(config, tmp_path, monkeypatch
     with pytest.raises(Error, match="no frame has an object"):
         train(config, TrainOptions(out=tmp_path / "run"))
     assert not list((tmp_path / "run").glob("**/*.pt"))
+
+
+def sensors_said(data, *samples):
+    seen = SeenSensors(data)
+    for sample in samples:
+        seen.add(sample)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seen.check()
+    return [str(item.message) for item in caught]
+
+
+def test_a_kind_of_sensor_without_data_in_any_frame_is_named(settings):
+    source = open_source("synth")
+    first, second = source[source.names[0]], source[source.names[1]]
+    assert sensors_said(settings.data, no_radar(first), no_camera(second)) == []
+    (text,) = sensors_said(settings.data, no_radar(first), no_radar(second))
+    assert text.startswith("drives/yard: no frame has a radar point, though the rig has such sensors")
+    (text,) = sensors_said(settings.data, no_camera(first))
+    assert "no frame has an image," in text
+    assert sensors_said(replace(settings.data, sensors="camera"), no_radar(first)) == []
+
+
+def test_a_training_whose_sensor_files_are_not_there_does_not_begin(settings):
+    source = open_source("synth")
+    sample = source[source.names[0]]
+    with pytest.raises(Error, match=r"E0604.*no frame has an image or a radar point.*imkd-edge check drives/yard"):
+        sensors_said(settings.data, no_radar(no_camera(sample)))
+    with pytest.raises(Error, match="no frame has a radar point"):
+        sensors_said(replace(settings.data, sensors="radar"), no_radar(sample))

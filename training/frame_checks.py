@@ -1,11 +1,11 @@
-"""Whether the labels of the frames are those that [data] classes maps, and lie where the network looks."""
+"""Whether the frames teach anything: labels that [data] classes maps, where the network looks; images, radar points."""
 
 from __future__ import annotations
 
 import warnings
 
 from imkd_edge.errors import Code, Error
-from imkd_edge.sources.base import Truth
+from imkd_edge.sources.base import Sample, Truth
 from imkd_edge.spec import ModelSpec
 from imkd_edge.training.sections import DataConfig
 
@@ -50,3 +50,33 @@ class SeenLabels:
         if background := self.all - set(data.classes) - set(data.vehicles):
             text = f"[data] classes lacks the labels {', '.join(sorted(background))}: they count as background"
             warnings.warn(f"{data.source}: {text}", stacklevel=3)
+
+
+class SeenSensors:
+    """Which kinds of sensors the rigs of the frames have, and which of them gave anything in any frame."""
+
+    CAMERAS, RADARS = "an image", "a radar point"
+    LEARNT = {"both": (CAMERAS, RADARS), "camera": (CAMERAS,), "radar": (RADARS,)}  # by [data] sensors
+
+    def __init__(self, data: DataConfig) -> None:
+        self._data = data
+        self._owned: set[str] = set()
+        self._seen: set[str] = set()
+
+    def add(self, sample: Sample) -> None:
+        """Adds a frame's."""
+        rig, points = sample.rig, any(len(sweep.points) for sweep in sample.radar)
+        self._owned |= {kind for kind, owned in ((self.CAMERAS, rig.cameras), (self.RADARS, rig.radars)) if owned}
+        self._seen |= {kind for kind, seen in ((self.CAMERAS, sample.frames), (self.RADARS, points)) if seen}
+
+    def check(self) -> None:
+        """Warns of a kind of sensor that no frame has; raises Error train_no_data where no frame has any."""
+        owned = [kind for kind in self.LEARNT[self._data.sensors] if kind in self._owned]
+        lost = [kind for kind in owned if kind not in self._seen]
+        if not lost:
+            return
+        what, where = f"no frame has {' or '.join(lost)}", self._data.source
+        if lost == owned:
+            fix = f"copy the sensors' files, which imkd-edge check {where} lists, to where its frames name them"
+            raise Error(Code.train_no_data, what, where, fix)
+        warnings.warn(f"{where}: {what}, though the rig has such sensors: training cannot learn them", stacklevel=3)
