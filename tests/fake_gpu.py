@@ -8,7 +8,6 @@ or monkeypatch.setattr.
 from __future__ import annotations
 
 import ctypes
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -48,15 +47,15 @@ def use_torch(module: Any, set: Set) -> list[tuple[str, int]]:
         seen.append(("memory", memory.address))
         return torch.from_numpy(in_memory(memory))
 
-    def enqueue(stream: int, pool: Any, work: Callable[[], None]) -> None:
+    def enqueue(stream: int, pool: tuple[int, int], work: Callable[[], None]) -> None:
         seen.append(("stream", stream))
         module.enqueue(stream, work)
 
     set(torch.cuda, "is_available", lambda: True)
-    set(torch.cuda, "MemPool", lambda: types.SimpleNamespace(id=(0, 1)))
     set(torch.cuda, "synchronize", lambda: None)
     set(engine, "GPU", "cpu")
     set(engine, "device_tensor", device_tensor)
+    set(engine, "own_pool", lambda owner: (0, 1))
     set(engine, "enqueue", enqueue)
     return seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ class TorchEngine(Engine):
         self._device = GPU if self._compile else "cpu"
         self._path, self._bound = "", dict[str, torch.Tensor]()
         self._stream = 0  # the detector's cudaStream_t; 0: none
-        self._pool: Any = None  # of the tensors between the nodes, which a captured graph has the addresses of
+        self._pool = (0, 0)  # of the tensors between the nodes, which a captured graph has the addresses of
         self._graph = onnx.GraphProto()
         self._module: Any = None
 
@@ -81,8 +82,8 @@ class TorchEngine(Engine):
 
     def use_stream(self, stream: int) -> None:
         self._stream, self._device = stream, GPU
-        self._pool = torch.cuda.MemPool()
         self._module.to(self._device)
+        self._pool = own_pool(self)
         torch.cuda.synchronize()  # the weights were copied in another stream
 
     def inputs(self) -> list[TensorInfo]:
@@ -130,13 +131,26 @@ def device_tensor(memory: DeviceMemory) -> torch.Tensor:
     return torch.as_tensor(memory, device=GPU)
 
 
-def enqueue(stream: int, pool: Any, work: Callable[[], None]) -> None:
+def own_pool(owner: object) -> tuple[int, int]:
+    """A pool of PyTorch's GPU memory, kept until the owner's end, from when on PyTorch may give it to others.
+
+    torch.cuda.MemPool would free it at once, and ends the process where that fails: after a fault of the GPU, or while
+    another thread takes memory from a pool.
+    """
+    device, pool = torch.cuda.current_device(), torch.cuda.graph_pool_handle()
+    torch._C._cuda_beginAllocateCurrentThreadToPool(device, pool)  # makes the pool, and counts the owner as its user
+    torch._C._cuda_endAllocateToPool(device, pool)
+    weakref.finalize(owner, torch._C._cuda_releasePool, device, pool)
+    return pool
+
+
+def enqueue(stream: int, pool: tuple[int, int], work: Callable[[], None]) -> None:
     with in_stream(stream, pool):
         work()
 
 
 @contextmanager
-def in_stream(stream: int, pool: Any) -> Iterator[None]:
+def in_stream(stream: int, pool: tuple[int, int]) -> Iterator[None]:
     """PyTorch enqueues in this stream, takes memory from this pool, and computes float32 as on the CPU.
 
     A captured graph has the addresses of what the pool held then, so that nothing else may get or free it. Here stands
@@ -145,12 +159,12 @@ def in_stream(stream: int, pool: Any) -> Iterator[None]:
     device = torch.cuda.current_device()
     exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
     with torch.cuda.stream(torch.cuda.ExternalStream(stream)), exact:
-        torch._C._cuda_beginAllocateCurrentThreadToPool(device, pool.id)
+        torch._C._cuda_beginAllocateCurrentThreadToPool(device, pool)
         try:
             yield
         finally:
-            torch._C._cuda_endAllocateToPool(device, pool.id)
-            torch._C._cuda_releasePool(device, pool.id)
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
 
 
 def why_not_on_gpu() -> str:

@@ -20,7 +20,7 @@ from imkd_edge.bundle.half import restore_float  # noqa: E402
 from imkd_edge.checks.selftest import replay  # noqa: E402
 from imkd_edge.engines import torch_graph  # noqa: E402
 from imkd_edge.engines.float16 import to_half  # noqa: E402
-from imkd_edge.engines.torch import TorchEngine  # noqa: E402
+from imkd_edge.engines.torch import TorchEngine, own_pool  # noqa: E402
 from imkd_edge.errors import Error  # noqa: E402
 
 
@@ -91,3 +91,32 @@ def test_without_torch_tensorrt_the_error_says_how_to_install_it(monkeypatch: py
     with pytest.raises(Error) as raised:
         TorchEngine(1, "tensorflow")
     assert raised.value.code == "E0501" and "torch, torch-tensorrt" in raised.value.fix
+
+
+def test_a_pool_of_gpu_memory_has_its_owner_as_one_user_until_the_owners_end(monkeypatch) -> None:
+    """PyTorch counts a pool's users: a beginning adds one, a release takes one, and nothing may free it at once."""
+    users: dict[tuple[int, int], int] = {}
+
+    def begin(device: int, pool: tuple[int, int]) -> None:
+        users[pool] = users.get(pool, 0) + 1
+
+    def release(device: int, pool: tuple[int, int]) -> None:
+        users[pool] -= 1
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "MemPool", None)
+    ended: list[tuple[int, int]] = []
+    for name, stand_in in (
+        ("_cuda_beginAllocateCurrentThreadToPool", begin),
+        ("_cuda_endAllocateToPool", lambda device, pool: ended.append(pool)),
+        ("_cuda_releasePool", release),
+    ):
+        assert hasattr(torch._C, name)
+        monkeypatch.setattr(torch._C, name, stand_in)
+    first, second = TorchEngine(), TorchEngine()
+    pools = [own_pool(first), own_pool(second)]
+    assert len(set(pools)) == 2 and ended == pools and users == dict.fromkeys(pools, 1)
+    del first
+    assert users == {pools[0]: 0, pools[1]: 1}
+    del second
+    assert set(users.values()) == {0}

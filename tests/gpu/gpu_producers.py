@@ -44,14 +44,14 @@ def torch_image(image: np.ndarray) -> Any:
         torch.cuda._sleep(PAUSE)
         late.copy_(there, non_blocking=True)
     # DLPack asks the stream that is current at the export.
-    return WithStream(late, stream)
+    return WithStream(late, there, stream)
 
 
 class WithStream:
-    """A tensor that is exported in the stream that writes it."""
+    """A tensor that is exported in the stream that writes it, from a source whose memory nobody gets before."""
 
-    def __init__(self, tensor: Any, stream: Any) -> None:
-        self.tensor, self.stream = tensor, stream
+    def __init__(self, tensor: Any, source: Any, stream: Any) -> None:
+        self.tensor, self.source, self.stream = tensor, source, stream
 
     def __dlpack__(self, **arguments: Any) -> Any:
         import torch

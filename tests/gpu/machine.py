@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("numpy", "cv2", "pytest", "filelock", "pybind11")  # of the ops, their tests and the build
+PYBIND11 = 3  # the oldest major version that the bindings compile with
 
 
 def output(*command: str) -> str:
@@ -52,6 +54,13 @@ def json_include(named: Path | None) -> Path | None:
     return next((folder for folder in folders if (folder / "nlohmann" / "json.hpp").is_file()), None)
 
 
+def pybind11_version() -> str:
+    try:
+        return metadata.version("pybind11")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def missing(json_folder: Path | None) -> list[str]:
     """Everything that the proof needs and this machine lacks, with how to mend it."""
     lacks = []
@@ -68,6 +77,9 @@ def missing(json_folder: Path | None) -> list[str]:
         for name in MODULES
         if importlib.util.find_spec(name) is None
     ]
+    version = pybind11_version()
+    if version and int(version.split(".")[0]) < PYBIND11:
+        lacks.append(f"pybind11 {version} is too old: run it with a Python that has {PYBIND11}.0 or newer")
     if json_include(json_folder) is None:
         folder = json_folder or "/usr/include"
         lacks.append(f"no nlohmann/json.hpp in {folder}: name the folder above it with --json-include DIR")

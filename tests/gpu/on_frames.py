@@ -8,17 +8,18 @@ faults: what a failing engine, a bad image and a fault of the GPU do.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from entries import Entries, Record, write_each
 from gpu_engines import FAKE, Idle, IdleWithoutGraph, Program, WithoutGraph, frame_times, open_model, use_gpu
 from gpu_producers import producers
 
@@ -33,12 +34,13 @@ VARIANTS = {"graph": TorchEngine, "no graph": WithoutGraph, "ops, graph": Idle, 
 REAL_FRAMES = 20
 
 
-def detector(out: Path, seconds: float, bundles: list[str]) -> dict[str, Any]:
-    """Each bundle's golden drive: differences from the exporter's CPU, and whether a graph changes a bit."""
-    return {name: one_bundle(name) for name in bundles}
+def detector(out: Path, seconds: float, bundles: list[str]) -> Entries:
+    for name in bundles:
+        yield name, partial(golden_drive, name)
 
 
-def one_bundle(name: str) -> dict[str, Any]:
+def golden_drive(name: str) -> Record:
+    """A bundle's golden drive: differences from the exporter's CPU, and whether a graph changes a bit."""
     bundle = Bundle.load(name)
     differences = check_golden(bundle, engine="torch", device="cuda", threads=1)
     excess = beyond_tolerance(differences)
@@ -75,9 +77,14 @@ def drive(bundle: Bundle, engine: Any) -> list[dict[str, Any]]:
     return results
 
 
-def data(out: Path, seconds: float, folders: list[str]) -> dict[str, Any]:
+def data(out: Path, seconds: float, folders: list[str]) -> Entries:
+    for folder in folders:
+        yield folder, partial(real_frames, folder, seconds / len(folders))
+
+
+def real_frames(folder: str, seconds: float) -> Record:
     """The frames of a source on device "cuda" and "cpu": the same objects, and how far apart."""
-    source, end = open_source(folders[0]), time.monotonic() + seconds
+    source, end = open_source(folder), time.monotonic() + seconds
     bundle = Bundle.load("astyx-taught")
     frames, boxes, worst, different = 0, 0, {"position_m": 0.0, "score": 0.0}, []
     first = source[source.names[0]].rig
@@ -100,69 +107,78 @@ def data(out: Path, seconds: float, folders: list[str]) -> dict[str, Any]:
                 worst["score"] = max(worst["score"], float(np.abs(a.scores[i] - b.scores[j]).max()))
     passed = boxes > 0 and not different and worst["position_m"] <= 0.05 and worst["score"] <= 0.01
     found = {"frames": frames, "boxes": boxes, "worst": worst, "different": different}
-    return {folders[0]: {"status": "passed" if passed else "failed", **found}}
+    return {"status": "passed" if passed else "failed", **found}
 
 
-def end_to_end(out: Path, seconds: float, models: list[str]) -> dict[str, Any]:
-    """p50 and p99 of each model, with and without a graph, and of the frame without its networks."""
-    count = 1 if FAKE else 500
-    share = seconds / len(models) / len(VARIANTS) / 2
-    found: dict[str, Any] = {}
+def end_to_end(out: Path, seconds: float, models: list[str]) -> Entries:
     for name in models:
-        model, found[name] = open_model(name, out / "parts"), {"status": "passed", "variants": {}}
-        for variant, engine in VARIANTS.items():
-            with model.detector(engine) as on_gpu:
-                times = frame_times(on_gpu, model.frames, count, share)
-            found[name]["variants"][variant] = times
-            should = "no graph" not in variant
-            if (times["replayed"] == times["frames"]) != should:
-                found[name] |= {"status": "failed", "reason": f"{variant}: {times['replayed']} frames were replayed"}
-        if not FAKE:
-            found[name]["gpu_memory_mib"] = torch.cuda.max_memory_reserved() / 2**20
-            torch.cuda.reset_peak_memory_stats()
+        yield name, partial(variants_of, name, out / "parts", seconds / len(models) / len(VARIANTS) / 2)
+
+
+def variants_of(name: str, folder: Path, seconds: float) -> Record:
+    """p50 and p99 of a model, with and without a graph, and of the frame without its networks."""
+    model, count = open_model(name, folder), 1 if FAKE else 500
+    found: Record = {"status": "passed", "variants": {}}
+    for variant, engine in VARIANTS.items():
+        with model.detector(engine) as on_gpu:
+            times = frame_times(on_gpu, model.frames, count, seconds)
+        found["variants"][variant] = times
+        should = "no graph" not in variant
+        if (times["replayed"] == times["frames"]) != should:
+            reason = f"{variant}: {times['replayed']} frames were replayed {times['why_not_replayed']}".rstrip()
+            found |= {"status": "failed", "reason": reason}
+    if not FAKE:
+        found["gpu_memory_mib"] = torch.cuda.max_memory_reserved() / 2**20
+        torch.cuda.reset_peak_memory_stats()
     return found
 
 
-def tensorrt(out: Path, seconds: float, bundles: list[str]) -> dict[str, Any]:
-    """Engines of TensorRT, built here from each bundle: the golden drive, and times of frames."""
+def tensorrt(out: Path, seconds: float, bundles: list[str]) -> Entries:
+    if "tensorrt" not in _core.native_engines():
+        reason = "CMake found no NvInfer.h: the core has no engine for TensorRT (TENSORRT_ROOT names its folder)"
+        yield "tensorrt", lambda: {"status": "skipped", "reason": reason}
+        return
+    for name in bundles:
+        yield name, partial(built_engines, name, out / f"{name}.imkd", seconds / len(bundles) / 3)
+
+
+def built_engines(name: str, folder: Path, seconds: float) -> Record:
+    """Engines of TensorRT, built here from a bundle: the golden drive, and times of frames."""
     from imkd_edge.checks.selftest import check_engines
     from imkd_edge.engines.build import build_engines
     from imkd_edge.options import BuildOptions
 
-    if "tensorrt" not in _core.native_engines():
-        reason = "CMake found no NvInfer.h: the core has no engine for TensorRT (TENSORRT_ROOT names its folder)"
-        return {"tensorrt": {"status": "skipped", "reason": reason, "variants": {}}}
-    found: dict[str, Any] = {}
-    for name in bundles:
-        folder = out / f"{name}.imkd"
-        shutil.copytree(Bundle.load(name).path, folder, dirs_exist_ok=True)  # its engines are written beside it
-        said = check_engines(build_engines(folder, BuildOptions()))
-        frames = [frame.arguments() for frame in read_golden(Bundle.load(folder))]
-        with Detector(folder, device="cuda", engine="tensorrt", threads=1) as on_gpu:
-            times = frame_times(on_gpu, frames[:1], 500, seconds / len(bundles) / 3)
-        status = "passed" if said.startswith("passed") else "failed"
-        found[name] = {"status": status, "golden": said, "variants": {"graph": times}}
-    return found
+    shutil.copytree(Bundle.load(name).path, folder, dirs_exist_ok=True)  # its engines are written beside it
+    said = check_engines(build_engines(folder, BuildOptions()))
+    frames = [frame.arguments() for frame in read_golden(Bundle.load(folder))]
+    with Detector(folder, device="cuda", engine="tensorrt", threads=1) as on_gpu:
+        times = frame_times(on_gpu, frames[:1], 500, seconds)
+    return {
+        "status": "passed" if said.startswith("passed") else "failed",
+        "golden": said,
+        "variants": {"graph": times},
+    }
 
 
-def streams(out: Path, seconds: float, _: list[str]) -> dict[str, Any]:
-    """Images that a producer's stream writes late: the boxes of the same images on the host."""
+def streams(out: Path, seconds: float, _: list[str]) -> Entries:
     bundle = Bundle.load("tiny")
     golden = read_golden(bundle)[:3]
-    found: dict[str, Any] = {}
     with Detector(bundle, golden[0].rig, device="cuda", engine="torch", threads=1) as on_gpu:
         frames = [frame.arguments() for frame in golden]
         expected = [on_gpu.infer(*arguments).boxes for arguments in frames]
         for name, (produce, why_not) in producers().items():
-            if produce is None:
-                found[name] = {"status": "skipped", "reason": why_not}
-                continue
-            on_gpu.reset()
-            boxes = [on_gpu.infer(late(images, produce), *others).boxes for images, *others in frames]
-            equal = sum(np.array_equal(a, b, equal_nan=True) for a, b in zip(boxes, expected))
-            passed = equal == len(frames) and sum(map(len, boxes)) > 0
-            found[name] = {"status": "passed" if passed else "failed", "frames": len(frames), "equal": equal}
-    return found
+            yield name, partial(late_images, on_gpu, frames, expected, produce, why_not)
+
+
+def late_images(on_gpu: Detector, frames: list, expected: list[np.ndarray], produce: Any, why_not: str) -> Record:
+    """Images that a producer's stream writes late: the boxes of the same images on the host."""
+    if produce is None:
+        return {"status": "skipped", "reason": why_not}
+    on_gpu.reset()
+    boxes = [on_gpu.infer(late(images, produce), *others).boxes for images, *others in frames]
+    equal = sum(np.array_equal(a, b, equal_nan=True) for a, b in zip(boxes, expected))
+    passed = equal == len(frames) and sum(map(len, boxes)) > 0
+    return {"status": "passed" if passed else "failed", "frames": len(frames), "equal": equal}
 
 
 def late(images: Any, produce: Any) -> Any:
@@ -183,30 +199,32 @@ class Failing(TorchEngine):
         super().run()
 
 
-def faults(out: Path, seconds: float, _: list[str]) -> dict[str, Any]:
+def faults(out: Path, seconds: float, _: list[str]) -> Entries:
     """A failing engine and a bad image cost one frame; after a fault of the GPU every call has its code."""
     bundle = Bundle.load("tiny")
     frame = read_golden(bundle)[0]
-    found: dict[str, Any] = {}
     with Detector(bundle, frame.rig, device="cuda", engine=Failing, threads=1) as on_gpu:
 
         def boxes() -> np.ndarray:
             return on_gpu.infer(*frame.arguments()).boxes
 
         expected = boxes()
+
+        def unchanged() -> Record:
+            same = len(expected) > 0 and np.array_equal(boxes(), expected, equal_nan=True)
+            return {"status": "passed" if same else "failed", "code": "no error"}
+
         Failing.fails = True
-        found["an engine fails"] = said(Code.engine_run, boxes)
+        yield "an engine fails", partial(said, Code.engine_run, boxes)
         Failing.fails = False
-        found["an image without an address"] = said(Code.frame_bad_shape, lambda: bad_image(on_gpu))
-        same = len(expected) > 0 and np.array_equal(boxes(), expected, equal_nan=True)
-        found["the frame after both"] = {"status": "passed" if same else "failed", "code": "no error"}
+        yield "an image without an address", partial(said, Code.frame_bad_shape, partial(bad_image, on_gpu))
+        yield "the frame after both", unchanged
         break_gpu()
         for name in ("a frame after a fault of the GPU", "the next frame"):
-            found[name] = said(Code.device_failed, boxes)
-    return found
+            yield name, partial(said, Code.device_failed, boxes)
 
 
-def said(code: Code, call: Callable[[], Any]) -> dict[str, str]:
+def said(code: Code, call: Callable[[], Any]) -> Record:
     """Whether the call raises an Error of this code."""
     actual, expected = "no error", f"E{code.value:04d}"
     try:
@@ -255,9 +273,7 @@ PROGRAMS: dict[str, Program] = {
 
 def main(program: str, file: str, seconds: str, *words: str) -> None:
     use_gpu()
-    result = PROGRAMS[program](Path(file).parent, float(seconds), list(words))
-    Path(file).write_text(json.dumps(result, indent=1))
-    sys.stdout.flush()
+    write_each(Path(file), PROGRAMS[program](Path(file).parent, float(seconds), list(words)))
     os._exit(0)  # after a fault, what PyTorch frees at the end would end the process by a signal
 
 

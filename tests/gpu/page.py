@@ -58,9 +58,20 @@ def gb(bytes_per_s: float) -> str:
     return f"{bytes_per_s / 1e9:.1f}"
 
 
+def measured(part: Record, key: str) -> list[tuple[str, Record]]:
+    """The entries of a part that have this key: not those that were skipped, or failed before they measured it."""
+    return [(name, record) for name, record in part.get("results", {}).items() if key in record]
+
+
+def reasons(part: Record) -> str:
+    """Why entries were skipped or failed, as the records say."""
+    lines = [f"- {name} {record['status']}: {record['reason']}" for name, record in measured(part, "reason")]
+    return "\n".join(" ".join(line.split()) for line in lines)
+
+
 def detector_table(part: Record) -> str:
     rows = []
-    for name, record in part.get("results", {}).items():
+    for name, record in measured(part, "differences"):
         beyond = ", ".join(f"{key} {value:.3g}" for key, value in record["beyond_tolerance"].items()) or "none"
         apart = f"{record['differences']['boxes']:.2g} m, score {record['differences']['scores']:.2g}"
         replayed = f"{record['replayed']} of {record['frames']}"
@@ -74,7 +85,7 @@ def detector_table(part: Record) -> str:
 
 def data_table(part: Record) -> str:
     rows = []
-    for name, record in part.get("results", {}).items():
+    for name, record in measured(part, "worst"):
         apart = f"{record['worst']['position_m']:.2g} m, score {record['worst']['score']:.2g}"
         different = ", ".join(record["different"]) or "none"
         rows.append([name, record["status"], record["frames"], record["boxes"], apart, different])
@@ -89,21 +100,21 @@ def plain_table(part: Record) -> str:
     """For parts whose records hold words and counts."""
     rows = []
     for name, record in part.get("results", {}).items():
-        note = record.get("reason") or ", ".join(f"{k} {v}" for k, v in record.items() if k != "status")
+        note = ", ".join(f"{k} {v}" for k, v in record.items() if k not in ("status", "reason"))
         rows.append([name, record["status"], note])
     return table("case|status|note", rows) if rows else ""
 
 
 def end_to_end_table(part: Record) -> str:
     rows = []
-    for name, record in part.get("results", {}).items():
+    for name, record in measured(part, "variants"):
         for variant, times in record["variants"].items():
             row = [f"{times[key]:.3f}" for key in ("p50_ms", "p99_ms")]
             rows.append([name, variant, record["status"], times["frames"], *row, times["replayed"]])
     notes = []
-    for name, record in part.get("results", {}).items():
+    for name, record in measured(part, "variants"):
         median = {variant: times["p50_ms"] for variant, times in record["variants"].items()}
-        if "ops, graph" in median:
+        if {"ops, graph", "ops, no graph"} <= set(median):
             saved = 1e3 * (median["ops, no graph"] - median["ops, graph"])
             notes.append(f"- {name}: without its networks a graph saves {saved:.0f} us of launches and gaps per frame")
         if "gpu_memory_mib" in record:
@@ -114,7 +125,7 @@ def end_to_end_table(part: Record) -> str:
 
 def training_table(part: Record) -> str:
     rows = []
-    for name, record in part.get("results", {}).items():
+    for name, record in measured(part, "losses"):
         losses = " ".join(f"{loss:.3f}" for loss in record["losses"][:5])
         cpu = " ".join(f"{loss:.3f}" for loss in record.get("cpu", {}).get("losses", []))
         memory = f"{record['gpu_memory_mib']:.0f}" if "gpu_memory_mib" in record else ""
@@ -148,7 +159,7 @@ def page(proof: Record) -> str:
         lines += ["", "The kernels ran on the CPU under the fake CUDA runtime: the times mean nothing."]
     lines += ["", table("part|status|seconds|note", [summary(name, part) for name, part in proof["parts"].items()])]
     for name, part in proof["parts"].items():
-        text = TABLES[name](part) if name in TABLES else ""
+        text = "\n\n".join(filter(None, (TABLES[name](part) if name in TABLES else "", reasons(part))))
         if text:
             lines += ["", f"## {name}", "", f"Measured on {part['measured_on']}.", "", text]
         if "tail" in part:

@@ -30,6 +30,7 @@ OPS = {  # op: regular expression of its tests in tests/ops/test_cuda.py
 MODULE = "cuda_on_device"  # of tests/cpp/cuda/ops_module.cpp
 LIBRARIES = ("torch", "onnx", "cupy-cuda13x", "cupy-cuda12x", "cuda-core", "tensorrt", "timm")
 TOOLS = ("memcheck", "racecheck", "initcheck")
+REFUSES = "Device not supported"  # what compute-sanitizer says where the system keeps it from the GPU
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,14 @@ def sanitizer(context: Context) -> Record:
     """The first case of every test under each tool of compute-sanitizer."""
     tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if tool is None:
-        return {"status": "skipped", "reason": "compute-sanitizer is not in PATH"}
-    records = {}
+        return skipped("compute-sanitizer is not in PATH")
+    records: Record = {}
     for name in TOOLS:
-        records[name] = {"status": "failed", "reason": "the time was up before it"}
+        records[name] = failed("the time was up before it")
         if context.remaining() > 0:
             records[name] = sanitize(context, tool, name)
+        if any(REFUSES in line for line in records[name].get("reports", [])):
+            return skipped(f"compute-sanitizer says of this machine: {REFUSES}")
     return {"status": worst(records), "tools": records}
 
 
@@ -258,8 +261,12 @@ def kernels(context: Context) -> Record:
 
 
 # ---- all ----
-def failed(reason: str, **more: str) -> Record:
+def failed(reason: str, **more: Any) -> Record:
     return {"status": "failed", "reason": reason, **more}
+
+
+def skipped(reason: str) -> Record:
+    return {"status": "skipped", "reason": reason}
 
 
 def worst(records: Record) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from machine import gpu_count
-from parts import Context, Record, execute, failed, tail, worst
+from parts import Context, OutOfTime, Record, execute, failed, skipped, tail, worst
 
 FRAMES = Path(__file__).with_name("on_frames.py")
 STEPS = Path(__file__).with_name("training_steps.py")
@@ -25,20 +25,20 @@ def lacking(names: tuple[str, ...]) -> str:
     return f"the Python package {', '.join(missing)} is not installed" if missing else ""
 
 
-def skipped(reason: str) -> Record:
-    return {"status": "skipped", "reason": reason}
-
-
 def run_program(context: Context, name: str, command: list[str]) -> Record:
-    """The JSON that a program writes to OUT/name.json, as the record's "results"."""
+    """The JSON that a program writes to OUT/name.json, as the record's "results"; also of one that ended too early."""
     path = context.out / f"{name}.json"
     path.unlink(missing_ok=True)
     fake = {"IMKD_PROVE_FAKE": "1", "OMP_NUM_THREADS": "1"} if context.fake else {}
     words = [str(path) if word == "FILE" else word for word in command]
-    status = execute(context, words, f"{name}.log", context.environment(**fake))
-    if status != 0 or not path.is_file():
-        return failed(f"it ended with exit status {status}, see {name}.log", tail=tail(context, f"{name}.log"))
-    results = json.loads(path.read_text())
+    try:
+        status = execute(context, words, f"{name}.log", context.environment(**fake))
+        reason = f"it ended with exit status {status}, see {name}.log" if status != 0 or not path.is_file() else ""
+    except OutOfTime as error:
+        reason = str(error)
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    if reason:
+        return failed(reason, tail=tail(context, f"{name}.log"), results=results)
     ran = {key: record for key, record in results.items() if record["status"] != "skipped"}
     if not ran:
         return skipped("; ".join(record["reason"] for record in results.values())) | {"results": results}

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "gpu"))
 
 import differences  # noqa: E402
+import entries  # noqa: E402
 import kernels  # noqa: E402
 import machine  # noqa: E402
 import page  # noqa: E402
@@ -62,6 +63,12 @@ def test_without_a_gpu_it_says_what_is_missing_and_exits_with_3(tmp_path) -> Non
 def test_without_nvcc_it_says_so(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(machine, "nvcc", lambda: None)
     assert any("no nvcc" in lack for lack in machine.missing(None))
+
+
+@pytest.mark.parametrize(("version", "lacks"), [("2.13.6", True), ("3.0.1", False), ("", False)])
+def test_a_pybind11_too_old_for_the_bindings_is_named(monkeypatch, version: str, lacks: bool) -> None:
+    monkeypatch.setattr(machine, "pybind11_version", lambda: version)
+    assert any("pybind11 2.13.6 is too old" in lack for lack in machine.missing(None)) == lacks
 
 
 def test_a_gpu_is_what_nvidia_smi_reports(tmp_path, monkeypatch) -> None:
@@ -140,6 +147,13 @@ def test_what_a_sanitizer_reports_is_a_failure(tmp_path, monkeypatch) -> None:
     assert "Invalid __global__ write" in record["tools"]["memcheck"]["reports"][0]
 
 
+def test_a_sanitizer_that_the_machine_refuses_is_no_failure(tmp_path, monkeypatch) -> None:
+    program(tmp_path / "bin", "compute-sanitizer", 'echo "========= Error: Device not supported"; exit 9')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    record = parts.sanitizer(make_context(tmp_path))
+    assert record["status"] == "skipped" and "Device not supported" in record["reason"]
+
+
 def test_without_a_module_the_build_fails_and_the_other_parts_are_still_tried(tmp_path) -> None:
     result = run("--fake", "--build", str(tmp_path), "--out", str(tmp_path), "--parts", "build", "ops", "kernels")
     assert result.returncode == 1
@@ -171,6 +185,10 @@ def test_a_part_has_its_share_and_what_others_left(tmp_path) -> None:
     assert prove.share_of(context, "ops", both).remaining() == pytest.approx(expected, abs=1)
     assert prove.share_of(context, "end_to_end", both).remaining() == pytest.approx(100, abs=1)
     assert set(shares) == set(prove.PARTS)
+    most = list(prove.PARTS)[1:]
+    assert prove.share_of(context, "faults", most).remaining() == pytest.approx(prove.LEAST, abs=1)
+    short = make_context(tmp_path, 10)
+    assert prove.share_of(short, "faults", most).remaining() == pytest.approx(10, abs=1)
 
 
 def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch) -> None:
@@ -191,6 +209,35 @@ def test_a_program_that_dies_is_a_failure_with_its_output(tmp_path) -> None:
     command = [sys.executable, "-c", "print('the last words'); raise SystemExit(3)"]
     record = programs.run_program(make_context(tmp_path), "dying", command)
     assert record["status"] == "failed" and "exit status 3" in record["reason"] and "last words" in record["tail"]
+
+
+@pytest.mark.parametrize(("end", "seconds"), [("raise SystemExit(3)", 600), ("import time; time.sleep(60)", 3)])
+def test_a_program_that_ends_early_keeps_what_it_measured(tmp_path, end: str, seconds: float) -> None:
+    text = f'import sys; open(sys.argv[1], \'w\').write(\'{{"a": {{"status": "passed"}}}}\'); {end}'
+    record = programs.run_program(make_context(tmp_path, seconds), "early", [sys.executable, "-c", text, "FILE"])
+    assert record["status"] == "failed" and record["reason"] and record["results"] == {"a": {"status": "passed"}}
+
+
+def test_an_entry_that_fails_ends_no_other_and_each_is_written_at_once(tmp_path) -> None:
+    file, seen = tmp_path / "found.json", []
+
+    def look() -> dict:
+        seen.append(json.loads(file.read_text()) if file.is_file() else {})
+        return {"status": "passed"}
+
+    entries.write_each(file, [("a", look), ("b", lambda: 1 / 0), ("c", look)])
+    assert seen == [{}, {"a": {"status": "passed"}, "b": {"status": "failed", "reason": seen[1]["b"]["reason"]}}]
+    found = json.loads(file.read_text())
+    assert list(found) == ["a", "b", "c"] and "ZeroDivisionError" in found["b"]["reason"]
+
+
+@pytest.mark.parametrize("name", [name for name in page.TABLES if name not in ("ops", "sanitizer", "kernels")])
+def test_an_entry_that_measured_nothing_is_on_the_page_with_its_reason(name: str) -> None:
+    part = {"status": "failed", "seconds": 1.0, "measured_on": "here"}
+    part["results"] = {"tiny": {"status": "failed", "reason": "KeyError:\n'x'"}}
+    about = {"label": "here", "host": "host"}
+    proof = {"status": "failed", "fake": False, "date": "now", "machine": about, "parts": {name: part}}
+    assert "- tiny failed: KeyError: 'x'" in page.page(proof)
 
 
 @pytest.mark.parametrize(("statuses", "status"), [(["passed", "failed"], "failed"), (["skipped"], "skipped")])

@@ -7,17 +7,18 @@ of the first steps, in float32, on the CPU. With IMKD_PROVE_FAKE=1 the CPU takes
 from __future__ import annotations
 
 import copy
-import json
 import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from entries import write_each
 
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.training import distributed
@@ -97,9 +98,9 @@ def measure(name: str, count: int, seconds: float) -> dict[str, Any]:
 
 
 def main(file: str, seconds: str, steps: str, *models: str) -> None:
-    found = {name: measure(name, int(steps), float(seconds) / len(models)) for name in models}
-    if distributed.rank() == 0:
-        Path(file).write_text(json.dumps(found, indent=1))
+    process = os.environ.get("RANK", "0")  # of torchrun; every process writes a file, and the first one's is read
+    path = Path(file) if process == "0" else Path(f"{file}.{process}")
+    write_each(path, ((name, partial(measure, name, int(steps), float(seconds) / len(models))) for name in models))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ namespace imkd {
 namespace cuda {
 namespace {
 
-struct Counts {  // of a frame, written by the device in pinned memory
+struct Counts {  // of a frame
   RadarStats radar;
   DecodeCounts decode;
   std::int32_t map_invalid;  // not 0: the fused map that was to be stored has a non-finite value
@@ -67,7 +67,8 @@ class CudaLoop : public FrameLoop {
   std::shared_ptr<unsigned char> decode_work_;
   RigTables tables_;
   std::shared_ptr<Detection> boxes_;
-  std::shared_ptr<Counts> counts_;
+  std::shared_ptr<Counts> counts_;  // of the device
+  std::shared_ptr<Counts> counted_;  // their pinned copy
   OwnGraphExec graph_;
   std::string why_not_replayed_;            // empty: frames are replayed, or will be
   bool warm_ = false;                       // both engines have run
@@ -95,7 +96,9 @@ CudaLoop::CudaLoop(const ModelSpec& spec, std::shared_ptr<Engine> camera, std::s
   radar_work_ = device_memory<unsigned char>(cuda::radar_workspace(spec_));
   decode_work_ = device_memory<unsigned char>(cuda::decode_workspace(spec_));
   boxes_ = pinned_memory<Detection>(static_cast<std::size_t>(spec_.head.max_detections));
-  counts_ = pinned_memory<Counts>(1);
+  counts_ = device_memory<Counts>(1);
+  counted_ = pinned_memory<Counts>(1);
+  check(cudaMemsetAsync(counts_.get(), 0, sizeof(Counts), main_.get()), "cudaMemsetAsync");  // map_invalid may stay
   if (data_[kFused])
     past_ = device_memory<unsigned char>(static_cast<std::size_t>(History::capacity(spec_.history)) * bytes(kFused));
 }
@@ -217,6 +220,8 @@ void CudaLoop::enqueue(bool any_image) {
   mark(kDecode, false, main_.get());
   decode(spec_, ground_, data_[kHeatmap].get(), data_[kBox].get(), type(kBox), boxes_.get(), &counts_->decode,
          decode_work_.get(), main_.get());
+  check(cudaMemcpyAsync(counted_.get(), counts_.get(), sizeof(Counts), cudaMemcpyDeviceToHost, main_.get()),
+        "cudaMemcpyAsync", "counts");
   for (int i = 0; i < kBuffers; ++i)
     if (maps_[i] && maps_[i] != data_[i])
       check(cudaMemcpyAsync(maps_[i].get(), data_[i].get(), bytes(i), cudaMemcpyDeviceToHost, main_.get()),
@@ -265,10 +270,10 @@ void CudaLoop::infer(const Frame& frame, Result& result) {
 }
 
 void CudaLoop::read(const Frame& frame, Result& result) {
-  result.detections.assign(boxes_.get(), boxes_.get() + counts_->decode.boxes);
-  result.health.boxes_invalid = counts_->decode.dropped;
-  result.health.maps_invalid = counts_->map_invalid > 0;
-  set_counts(counts_->radar, result.health);
+  result.detections.assign(boxes_.get(), boxes_.get() + counted_->decode.boxes);
+  result.health.boxes_invalid = counted_->decode.dropped;
+  result.health.maps_invalid = counted_->map_invalid > 0;
+  set_counts(counted_->radar, result.health);
   std::array<const float*, kBuffers> maps{};
   for (int i = 0; i < kBuffers; ++i) {
     if (!floats_[i].empty()) widen(i, maps_[i].get(), floats_[i]);

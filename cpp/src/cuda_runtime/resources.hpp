@@ -100,17 +100,19 @@ std::shared_ptr<T> own_memory(void* memory) {  // of cudaMalloc
   return {static_cast<T*>(memory), [origin = Origin()](T* p) { origin.release([p] { cudaFree(p); }); }};
 }
 
+inline std::size_t at_least_a_byte(std::size_t size) { return size ? size : 1; }  // the driver refuses 0
+
 template <class T>
 std::shared_ptr<T> device_memory(std::size_t count) {  // not cleared; the host cannot access it
   void* memory = nullptr;
-  check(cudaMalloc(&memory, count * sizeof(T)), "cudaMalloc");
+  check(cudaMalloc(&memory, at_least_a_byte(count * sizeof(T))), "cudaMalloc");
   return own_memory<T>(memory);
 }
 
 template <class T>
 std::shared_ptr<T> pinned_memory(std::size_t count) {  // not cleared; one address for host and device
   void* memory = nullptr;
-  check(cudaHostAlloc(&memory, count * sizeof(T), cudaHostAllocMapped), "cudaHostAlloc");
+  check(cudaHostAlloc(&memory, at_least_a_byte(count * sizeof(T)), cudaHostAllocMapped), "cudaHostAlloc");
   return {static_cast<T*>(memory), [origin = Origin()](T* p) { origin.release([p] { cudaFreeHost(p); }); }};
 }
 

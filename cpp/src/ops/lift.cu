@@ -199,7 +199,8 @@ void update_lift_table(const ModelSpec& spec, const SensorRig& rig, const ImageC
   check(cudaMemsetAsync(s.count, 0, 2 * std::size_t(cells) * sizeof(std::int32_t), stream), "lift_table");
   static_assert(kOutside == -1);  // all bits set: no point of a camera that the rig lacks is in a cell
   const std::size_t used = rig.cameras.size() * static_cast<std::size_t>(per_camera);
-  check(cudaMemsetAsync(s.cell + used, 0xff, (lift_points(spec) - used) * sizeof(std::int32_t), stream), "lift_table");
+  if (const std::size_t absent = lift_points(spec) - used)
+    check(cudaMemsetAsync(s.cell + used, 0xff, absent * sizeof(std::int32_t), stream), "lift_table");
   for (std::size_t n = 0; n < rig.cameras.size(); ++n) {
     Frustum frustum(spec, ground_of(spec, rig), rig.cameras[n], crops[n]);
     if (T_ref_ego) frustum.T_ego_camera = compose(T_ref_ego[n], frustum.T_ego_camera);

@@ -23,7 +23,7 @@ constexpr unsigned char kFill = 0xA5;  // of memory that an op has to write befo
 inline void wait() { imkd::cuda::check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize"); }
 
 inline void copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
-  imkd::cuda::check(cudaMemcpyAsync(to, from, bytes, kind, nullptr), "cudaMemcpyAsync");
+  if (bytes) imkd::cuda::check(cudaMemcpyAsync(to, from, bytes, kind, nullptr), "cudaMemcpyAsync");
   wait();
 }
 
@@ -33,7 +33,9 @@ class Buffer {
   explicit Buffer(std::size_t bytes) : bytes_(bytes), memory_(imkd::cuda::device_memory<unsigned char>(bytes)) {}
   Buffer(const void* from, std::size_t bytes) : Buffer(bytes) { copy(get(), from, bytes, cudaMemcpyHostToDevice); }
   unsigned char* get() const { return memory_.get(); }
-  void fill() { imkd::cuda::check(cudaMemsetAsync(get(), kFill, bytes_, nullptr), "cudaMemsetAsync"); }
+  void fill() {
+    if (bytes_) imkd::cuda::check(cudaMemsetAsync(get(), kFill, bytes_, nullptr), "cudaMemsetAsync");
+  }
   void read(void* to) const { copy(to, get(), bytes_, cudaMemcpyDeviceToHost); }
 
  private:
