@@ -7,7 +7,6 @@ Runtime's CPU provider answers for CUDA's. What is tested is ours: memory, strea
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -154,7 +153,7 @@ def test_torch_is_told_the_stream_and_the_pool_also_where_it_fails(monkeypatch: 
     for name in ("_cuda_beginAllocateCurrentThreadToPool", "_cuda_endAllocateToPool", "_cuda_releasePool"):
         assert hasattr(torch._C, name)  # of this PyTorch; private, so that a new version may lack them
         monkeypatch.setattr(torch._C, name, recorder(name), raising=True)
-    pool = types.SimpleNamespace(id=(3, 4))
+    pool = (3, 4)
 
     def work() -> None:
         assert said[0] == ("in", ("external", 4096)) and said[1][1:] == (0, (3, 4))
