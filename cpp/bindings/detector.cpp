@@ -200,7 +200,8 @@ py::tuple py_load_for_device(const std::string& device, const std::string& engin
 void bind_detector(py::module_& m) {
   m.attr("MAX_THREADS") = ThreadPool::kMaxThreads;
   m.def("require_cuda", &require_cuda,
-        "Raises Error device_unavailable, with the reason, where this process cannot use device \"cuda\".");
+        "The number of this thread's GPU; raises Error device_unavailable, with the reason, where this process cannot "
+        "use device \"cuda\".");
   m.def(
       "load_for_device", &py_load_for_device, py::arg("device"), py::arg("engine"), py::arg("load"),
       R"(What "auto" means: loads the engines for a device, on the CPU where "auto" finds something missing for the GPU.

@@ -5,7 +5,7 @@
 
 namespace imkd {
 
-void require_cuda() {
+int require_cuda() {
   throw Error(Code::device_unavailable, "this build of the core has no CUDA", "device \"cuda\"",
               "build it with -DIMKD_CUDA=ON where nvcc is, or use device \"cpu\"");
 }

@@ -72,7 +72,7 @@ class OnnxRuntimeEngine(Engine):
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         self._arrays: dict[str, np.ndarray | DeviceMemory] = {}  # keeps the bound memory alive
-        self._stream = 0  # the detector's cudaStream_t; 0: none
+        self._stream, self._gpu = 0, 0  # the detector's cudaStream_t, 0: none; the number of its GPU
         self._run_options: Any = None
         _engines.add(self)
 
@@ -136,11 +136,11 @@ class OnnxRuntimeEngine(Engine):
         if stream == 0:
             what = "ONNX Runtime takes the stream 0 for none, and would not wait for the detector's work"
             raise Error(Code.engine_bind, what, self._name, "give the address of a stream that was created")
-        self._stream = stream
+        self._stream, self._gpu = stream, _core.require_cuda()
         self._run_options = ort.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")  # the detector waits
-        provider = self._provider, {"user_compute_stream": str(stream), "use_tf32": "0"}
-        self._open(ort, self._model, [provider], enable_fallback=0)
+        settings = {"device_id": str(self._gpu), "user_compute_stream": str(stream), "use_tf32": "0"}
+        self._open(ort, self._model, [(self._provider, settings)], enable_fallback=0)
 
     def _session_options(self, ort: Any) -> Any:
         options = ort.SessionOptions()
@@ -183,8 +183,10 @@ class OnnxRuntimeEngine(Engine):
             problem = f'"{tensor}" is float32 {shape}, dense; the array is {array.dtype} {array.shape}'
             raise Error(Code.engine_bind, problem, self._path, "use numpy.zeros(shape, numpy.float32)")
         bind = self._binding.bind_input if tensor in inputs else self._binding.bind_output
-        device, address = ("cpu", array.ctypes.data) if isinstance(array, np.ndarray) else ("cuda", array.address)
-        bind(tensor, device, 0, np.float32, array.shape, address)
+        if isinstance(array, np.ndarray):
+            bind(tensor, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        else:
+            bind(tensor, "cuda", self._gpu, np.float32, array.shape, array.address)
         self._arrays[tensor] = array
 
     def run(self) -> None:

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 import imkd_edge.detector  # noqa: E402
 import imkd_edge.engines.torch as torch_engine  # noqa: E402
-from imkd_edge import Bundle, Detector  # noqa: E402
+from imkd_edge import Bundle, Detector, _core  # noqa: E402
 from imkd_edge.bundle.golden import Frame, read_golden  # noqa: E402
 from imkd_edge.engines import Engine, OnnxRuntimeEngine, TensorInfo, make_engine  # noqa: E402
 from imkd_edge.errors import Code, Error  # noqa: E402
@@ -205,12 +205,12 @@ class Binding:
         self.inner, self.bound = session.inner.io_binding(), session.bound
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
-        self.bound[name] = device, address
-        self.inner.bind_input(name, "cpu", number, dtype, shape, address)
+        self.bound[name] = f"{device}:{number}", address
+        self.inner.bind_input(name, "cpu", 0, dtype, shape, address)
 
     def bind_output(self, name: str, device: str, number: int, dtype: Any, shape: Any, address: int) -> None:
-        self.bound[name] = device, address
-        self.inner.bind_output(name, "cpu", number, dtype, shape, address)
+        self.bound[name] = f"{device}:{number}", address
+        self.inner.bind_output(name, "cpu", 0, dtype, shape, address)
 
 
 class Session:
@@ -263,7 +263,11 @@ def ort_on_gpu(monkeypatch: pytest.MonkeyPatch) -> type[Session]:
     return Session
 
 
-def test_onnxruntime_on_cuda_has_the_detectors_stream_and_memory(on_cuda, ort_on_gpu, bundle: Bundle, rig, frames):
+@pytest.mark.parametrize("gpu", [0, 1])
+def test_onnxruntime_on_cuda_has_the_detectors_stream_and_memory(
+    on_cuda, ort_on_gpu, bundle: Bundle, rig, frames, gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_core, "require_cuda", lambda: gpu)
     with (
         on_cuda(bundle, rig, engine="onnxruntime-cuda") as detector,
         Detector(bundle, rig, device="cpu", threads=1) as on_cpu,
@@ -277,8 +281,9 @@ def test_onnxruntime_on_cuda_has_the_detectors_stream_and_memory(on_cuda, ort_on
         for session in sessions:
             # ONNX Runtime refuses the CPU's beside the entry.
             assert [name for name, _ in session.providers] == ["CUDAExecutionProvider"]
-            assert session.options == {"user_compute_stream": str(tensors["heatmap"].stream), "use_tf32": "0"}
-            assert session.bound == {name: ("cuda", tensors[name].address) for name in session.bound}
+            stream = str(tensors["heatmap"].stream)
+            assert session.options == {"device_id": str(gpu), "user_compute_stream": stream, "use_tf32": "0"}
+            assert session.bound == {name: (f"cuda:{gpu}", tensors[name].address) for name in session.bound}
             assert session.waits == ["1"] * 3
         assert {name for session in sessions for name in session.bound} == set(tensors)
         cuda.calls()

@@ -91,8 +91,9 @@ class Detector {
   std::unique_ptr<State> state_;
 };
 
-// Throws Error device_unavailable where this process cannot use device "cuda", with the reason.
-void require_cuda();
+// The number of the calling thread's GPU; throws Error device_unavailable where this process cannot use device "cuda",
+// with the reason.
+int require_cuda();
 
 // Throws Error device_unavailable unless device is "auto", "cpu" or "cuda".
 void check_device(const std::string& device, const std::string& where);

@@ -67,7 +67,7 @@ class CudaLoop : public FrameLoop {
   std::shared_ptr<unsigned char> decode_work_;
   RigTables tables_;
   std::shared_ptr<Detection> boxes_;
-  std::shared_ptr<Counts> counts_;  // of the device
+  std::shared_ptr<Counts> counts_;   // of the device
   std::shared_ptr<Counts> counted_;  // their pinned copy
   OwnGraphExec graph_;
   std::string why_not_replayed_;            // empty: frames are replayed, or will be
@@ -354,7 +354,10 @@ std::vector<Detector::Tensor> CudaLoop::tensors() {
 }  // namespace
 }  // namespace cuda
 
-void require_cuda() { cuda::require_device(); }
+int require_cuda() {
+  cuda::require_device();
+  return cuda::Origin().device();
+}
 
 std::unique_ptr<FrameLoop> make_cuda_loop(const ModelSpec& spec, std::shared_ptr<Engine> camera,
                                           std::shared_ptr<Engine> bev, const DetectorOptions& options) {

@@ -693,6 +693,7 @@ TEST_F(CudaFaults, another_gpu_in_the_callers_thread_changes_nothing) {
   }
   EXPECT_EQ(cuda().device, 1) << "after destruction";
   EXPECT_EQ(cuda().other_device, 0) << "calls were made on the other GPU";
+  EXPECT_EQ(require_cuda(), 1) << "the thread's";
 }
 
 TEST_F(CudaFaults, a_forked_child_refuses_the_detector_and_frees_nothing) {
