@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import imkd_edge._core as _core
 from imkd_edge.bundle.format import Bundle
 from imkd_edge.bundle.golden import (
     Arrays,
@@ -21,7 +18,6 @@ from imkd_edge.bundle.golden import (
     tensor_names,
 )
 from imkd_edge.detector import Detector
-from imkd_edge.engines.build import NO_GPU, engine_folder
 from imkd_edge.engines.load import EngineFactory
 from imkd_edge.errors import Error
 from imkd_edge.result import Result
@@ -30,8 +26,6 @@ from imkd_edge.sources.base import Sample
 # Largest difference between the CPUs of two machines: our ops are exact, networks are not.
 CPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.05, "scores": 0.01, "labels": 0.0}
 NETWORK_TOLERANCE = 0.02  # of the other tensors
-# Largest difference of a GPU, whose TF32 and FP16 arithmetic rounds more coarsely; our ops differ as on the CPU.
-GPU_TOLERANCE = {"images": 1e-5, "radar_grid": 1e-4, "boxes": 0.2, "scores": 0.03, "labels": 0.0}
 ROUNDING = {"float32": 0.0, "float16": float(np.finfo(np.float16).eps)}  # dtype -> relative step
 
 
@@ -72,6 +66,16 @@ def replay(bundle: Bundle, detector: Detector) -> Iterator[Result]:
     return (_infer_golden(detector, frame, i, bundle) for i, frame in enumerate(frames))
 
 
+def golden_results(
+    bundle: Bundle, engine: str | EngineFactory = "onnxruntime", threads: int = 0, device: str = "auto"
+) -> Iterator[tuple[Frame, Result, Detector]]:
+    """Each frame of the golden drive, its result, and the detector, whose tensors are those of this frame."""
+    frames = read_golden(bundle)
+    with Detector(bundle, frames[0].rig, device, engine, threads) as detector:
+        for i, frame in enumerate(frames):
+            yield frame, _infer_golden(detector, frame, i, bundle), detector
+
+
 def check_golden(
     bundle: str | os.PathLike[str] | Bundle,
     engine: str | EngineFactory = "onnxruntime",
@@ -92,12 +96,10 @@ def check_golden(
     Raises:
         Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
     """
-    bundle = Bundle.load(bundle)
-    frames = read_golden(bundle)
-    with Detector(bundle, frames[0].rig, device, engine, threads) as detector:
-        rows = [
-            _differences(frame, _infer_golden(detector, frame, i, bundle), detector) for i, frame in enumerate(frames)
-        ]
+    rows = [
+        {**tensor_differences(frame, detector), **_box_differences(frame.arrays, result)}
+        for frame, result, detector in golden_results(Bundle.load(bundle), engine, threads, device)
+    ]
     differences = {name: max(row[name] for row in rows) for name in rows[0]}
     return {**differences, "labels": sum(row["labels"] for row in rows)}
 
@@ -105,48 +107,6 @@ def check_golden(
 def beyond_tolerance(differences: Mapping[str, float]) -> dict[str, float]:
     """The differences of `check_golden` that exceed the tolerance between two CPUs."""
     return {k: value for k, value in differences.items() if not value <= CPU_TOLERANCE.get(k, NETWORK_TOLERANCE)}
-
-
-def check_engines(build: Mapping[str, Any]) -> str:
-    """Runs the bundle's golden drive through newly built engines on this GPU.
-
-    Args:
-        build: from `build_engines`.
-
-    Returns:
-        "passed: ...", "failed: ..." or "not run: ...", with the reason.
-    """
-    if reason := _why_not_run(build):
-        return f"not run: {reason}"
-    try:
-        differences = check_golden(build["bundle"], engine="tensorrt", device="cuda")
-    except Error as error:
-        return f"failed: {error}"
-    excess = [
-        f"{name} by {differences[name]:.3g}, allowed {limit:g}"
-        for name, limit in GPU_TOLERANCE.items()
-        if not differences[name] <= limit
-    ]
-    if excess:
-        return f"failed: differs from the exporter's in {'; '.join(excess)}"
-    return f"passed: boxes differ by {differences['boxes']:.2g} m at most, scores by {differences['scores']:.2g}"
-
-
-def _why_not_run(build: Mapping[str, Any]) -> str:
-    """The reason why no Detector can run the engines here; empty where one can."""
-    first, builder = build["engines"][0], build["builder"]
-    if first["key"]["gpu"] == NO_GPU.name:
-        return "no GPU"
-    if builder != "tensorrt":
-        return f"no Detector runs what {builder} builds"
-    expected = engine_folder(Bundle.load(build["bundle"]))
-    if Path(first["path"]).parent.absolute() != expected:
-        return f"a Detector looks for engines in {expected.name} beside the bundle"
-    try:
-        _core.require_cuda()
-    except Error as error:
-        return error.what
-    return "" if "tensorrt" in _core.native_engines() else "this build of the core has no TensorRT"
 
 
 def _infer(detector: Detector, frame: Frame) -> Result:
@@ -176,14 +136,14 @@ def _pack_result(detector: Detector, result: Result, values: int) -> Arrays:
     return golden
 
 
-def _differences(frame: Frame, result: Result, detector: Detector) -> dict[str, float]:
-    """What `check_golden` returns, of the frame that the detector ran last."""
+def tensor_differences(frame: Frame, detector: Detector) -> dict[str, float]:
+    """Name -> what `check_golden` returns of each tensor, of the frame that the detector ran last."""
     golden, tensors, differences = frame.arrays, detector.tensors(), {}
     dtypes = {name: tensor.dtype for name, tensor in detector.device_tensors().items()}
     for name in tensor_names(detector.spec):
         values = tensors[name].ravel()[:: int(golden[f"stride_{name}"])]
         differences[name] = _difference(values, golden[f"tensor_{name}"], ROUNDING[dtypes[name]])
-    return {**differences, **_box_differences(golden, result.boxes, result.scores, result.labels)}
+    return differences
 
 
 def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0) -> float:
@@ -195,19 +155,23 @@ def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0)
     return float("inf") if np.isnan(largest) else largest
 
 
-def _box_differences(
-    golden: Mapping[str, np.ndarray], boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    expected = golden["boxes"].astype(np.float64)
-    if boxes.shape != expected.shape:
+def comparable(boxes: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 of their common shape (..., 9), each yaw within half a turn of the expected one: -pi equals pi.
+
+    Velocities that were not trained, NaN here and a number in a bundle older than its contract, are 0 in both.
+    """
+    ours, theirs = (np.array(a, np.float64) for a in np.broadcast_arrays(boxes, expected))
+    if np.isnan(ours[..., 7:]).all():
+        ours[..., 7:] = theirs[..., 7:] = 0
+    ours[..., 6] = theirs[..., 6] + (ours[..., 6] - theirs[..., 6] + np.pi) % (2 * np.pi) - np.pi
+    return ours, theirs
+
+
+def _box_differences(golden: Mapping[str, np.ndarray], result: Result) -> dict[str, float]:
+    if result.boxes.shape != golden["boxes"].shape:
         return {"boxes": float("inf"), "scores": float("inf"), "labels": float("inf")}
-    # Each yaw within half a turn of the expected one, since -pi equals pi.
-    unwrapped = boxes.astype(np.float64)
-    if np.isnan(unwrapped[:, 7:]).all():  # not trained: NaN here, a number in a bundle older than its contract
-        unwrapped[:, 7:] = expected[:, 7:] = 0
-    unwrapped[:, 6] = expected[:, 6] + (unwrapped[:, 6] - expected[:, 6] + np.pi) % (2 * np.pi) - np.pi
     return {
-        "boxes": _difference(unwrapped, expected),
-        "scores": _difference(scores, golden["scores"]),
-        "labels": float(np.count_nonzero(labels != golden["labels"])),
+        "boxes": _difference(*comparable(result.boxes, golden["boxes"])),
+        "scores": _difference(result.scores, golden["scores"]),
+        "labels": float(np.count_nonzero(result.labels != golden["labels"])),
     }

@@ -306,7 +306,7 @@ def build_engine(bundle: BundleName, options: BuildOptions, json: Json = False) 
     """Build TensorRT engines for this machine and run the bundle's golden drive: exit code 1 where its boxes differ.
 
     An engine that still fits this machine, its TensorRT and the bundle is not built again."""
-    from imkd_edge.checks.selftest import check_engines
+    from imkd_edge.checks.built_engines import check_engines
     from imkd_edge.engines.build import build_engines
 
     with phases() as progress:

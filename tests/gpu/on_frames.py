@@ -144,7 +144,7 @@ def tensorrt(out: Path, seconds: float, bundles: list[str]) -> Entries:
 
 def built_engines(name: str, folder: Path, seconds: float) -> Record:
     """Engines of TensorRT, built here from a bundle: the golden drive, and times of frames."""
-    from imkd_edge.checks.selftest import check_engines
+    from imkd_edge.checks.built_engines import check_engines
     from imkd_edge.engines.build import build_engines
     from imkd_edge.options import BuildOptions
 
