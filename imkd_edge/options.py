@@ -133,7 +133,12 @@ class BuildOptions:
         Option("Largest memory of one layer, MiB; the default is the device's.", "--workspace", min=1, metavar="MB"),
     ] = None
     dla: Annotated[
-        int | None, Option("Deep learning accelerator for the layers that it can run.", min=0, metavar="N")
+        int | None,
+        Option(
+            "DLA for the float layers that it can run; with TensorRT up to 10.7, or 11.4 on AGX Orin.",
+            min=0,
+            metavar="N",
+        ),
     ] = None
     timing_cache: Annotated[
         Path | None, Option("Kernel times of earlier builds: read, then written.", metavar="FILE")

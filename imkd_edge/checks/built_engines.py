@@ -60,7 +60,7 @@ class Tally:
         self.power += float((reference**2).sum())
 
     def verdict(self) -> str:
-        """ "passed: ..." or "failed: ..."."""
+        """What `check_engines` returns."""
         heatmap = self.error / self.power if self.power else self.error
         pairs = f"{self.expected - self.lost} of {self.expected} boxes are the exporter's, {self.new} are new"
         if not heatmap <= HEATMAP:

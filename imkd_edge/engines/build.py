@@ -26,6 +26,8 @@ BUILDERS = (
     "tensorrt_rtx",
 )  # tensorrt_rtx also builds without a GPU; only TensorRT for RTX loads the result
 PRECISIONS = ("float16", "float32")
+NO_KERNEL = "implementation for node"  # of TensorRT's message where no kernel has a node's types
+NO_DLA = "its Q/DQ pairs keep INT8 layers off the DLA before TensorRT 11.4: they run on the GPU; build the float bundle"
 NO_GPU = Gpu("none", "none", "none", "none")
 
 
@@ -89,6 +91,8 @@ def _build_part(onnx: Path, content: bytes, engine: Path, key: dict[str, Any], b
     warnings: list[str] = []
     if reasons := mismatches(engine, key):
         data, warnings = build.run(build.typed(content, str(onnx)), str(onnx))
+        if build.options.dla is not None and b"QuantizeLinear" in content:
+            warnings.append(NO_DLA)
         store(engine, data, key)
     return {
         "part": onnx.stem,
@@ -135,14 +139,14 @@ class _Build:
     """Builds one engine. Subclasses of TensorRT's classes are defined inside, because its package is imported late."""
 
     def __init__(self, trt: Any, options: BuildOptions, progress: Progress | None = None) -> None:
-        self._trt, self._options, self._progress = trt, options, progress
+        self._trt, self.options, self._progress = trt, options, progress
         self._cache = None if options.timing_cache is None else Path(options.timing_cache)
         self._messages: dict[str, list[str]] = {"error": [], "warning": []}
         self._interrupted = False
 
     def typed(self, part: bytes, where: str) -> bytes:
         """The ONNX part in the precision of the options; arguments as those of `run`."""
-        if self._options.precision == "float32":
+        if self.options.precision == "float32":
             return part
         try:
             from imkd_edge.engines.float16 import half_bytes
@@ -176,7 +180,7 @@ class _Build:
         if not parser.parse(onnx):
             self._messages["error"] += [parser.get_error(i).desc() for i in range(parser.num_errors)]
             raise self._failure("cannot parse this ONNX file", where)
-        if self._options.io == "auto":
+        if self.options.io == "auto":
             set_io(trt, network)
         # 2. build it
         config = self._config(builder, where)
@@ -191,7 +195,7 @@ class _Build:
         return bytes(data), list(dict.fromkeys(self._messages["warning"]))
 
     def _config(self, builder: Any, where: str) -> Any:
-        trt, workspace_mb, dla = self._trt, self._options.workspace_mb, self._options.dla
+        trt, workspace_mb, dla = self._trt, self.options.workspace_mb, self.options.dla
         config = builder.create_builder_config()
         if workspace_mb is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mb << 20)
@@ -218,6 +222,9 @@ class _Build:
     def _failure(self, problem: str, where: str) -> Error:
         reasons = "; ".join(dict.fromkeys(self._messages["error"])) or "no reason given"
         fix = "export the model again, or see TensorRT's list of ONNX operators"
+        if NO_KERNEL in reasons:
+            layer = f"--keep-float {Path(where).stem}/LAYER for a layer of that node"
+            fix = f"quantize an INT8 bundle again with {layer}; build a float one with --precision float32"
         return Error(Code.engine_load, f"TensorRT {problem}: {reasons}", where, fix)
 
     def _logger(self) -> Any:

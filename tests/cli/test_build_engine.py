@@ -351,6 +351,26 @@ def test_failed_build_keeps_the_old_engine(fake: FakeTensorRT, random_bundle: Pa
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_node_without_a_kernel_is_mended_by_a_float_layer(
+    fake: FakeTensorRT, random_bundle: Path, tmp_path: Path
+) -> None:
+    fake.refuses = "Could not find any implementation for node stem.weight_q + conv_1 + relu_1."
+    with pytest.raises(Error) as raised:
+        build_engines(random_bundle, tmp_path)
+    assert "conv_1" in raised.value.what and "--keep-float camera/LAYER" in raised.value.fix
+
+
+def test_an_int8_bundle_for_the_dla_is_warned_of(fake: FakeTensorRT, random_bundle: Path, tmp_path: Path) -> None:
+    part = Bundle.load(random_bundle).read("bev.onnx")
+    build = build_engine._Build(fake, BuildOptions(dla=0))
+    for content, said in ((part, []), (part + b"QuantizeLinear", [build_engine.NO_DLA])):
+        key = {"onnx": str(len(content))}
+        engine = tmp_path / f"{len(content)}.engine"
+        as_it_is = SimpleNamespace(run=build.run, typed=lambda content, where: content, options=build.options)
+        result = build_engine._build_part(Path("bev.onnx"), content, engine, key, as_it_is)
+        assert result["warnings"] == said
+
+
 # ---- machines without TensorRT, GPU or a folder to write ----
 def test_error_without_tensorrt_names_its_packages(
     run: Any, monkeypatch: pytest.MonkeyPatch, random_bundle: Path

@@ -83,6 +83,14 @@ Library load_library() {
   for (const char* part : {"getInferLibMajorVersion", "getInferLibMinorVersion", "getInferLibPatchVersion"})
     library.version +=
         (library.version.empty() ? "" : ".") + std::to_string(symbol<std::int32_t (*)()>(opened, part)());
+  if (std::atoi(library.version.c_str()) != NV_TENSORRT_MAJOR)  // its classes are laid out in another way
+    throw Error(
+        Code::engine_unavailable,
+        "the core was built for TensorRT " + std::to_string(NV_TENSORRT_MAJOR) + ", the library is " + library.version,
+        "libnvinfer",
+        "build the core again on this machine (pip install --force-reinstall), or install "
+        "TensorRT " +
+            std::to_string(NV_TENSORRT_MAJOR));
   return library;
 }
 

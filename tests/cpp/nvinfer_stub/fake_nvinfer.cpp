@@ -116,7 +116,7 @@ void* createInferRuntime_INTERNAL(void* logger, std::int32_t version) {
   if (fake::fails("createInferRuntime") || version != NV_TENSORRT_VERSION) return nullptr;
   return static_cast<IRuntime*>(new fake::Runtime);
 }
-std::int32_t getInferLibMajorVersion() { return 10; }
+std::int32_t getInferLibMajorVersion() { return state().major; }
 std::int32_t getInferLibMinorVersion() { return 3; }
 std::int32_t getInferLibPatchVersion() { return 0; }
 

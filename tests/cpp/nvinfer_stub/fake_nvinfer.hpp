@@ -26,6 +26,7 @@ struct State {
   std::map<std::string, void*> addresses;
   cudaStream_t stream = nullptr;  // of the last enqueueV3
   int dla = -1;
+  int major = NV_TENSORRT_MAJOR;  // of the library's version
   nvinfer1::ILogger* logger = nullptr;
 };
 

@@ -103,6 +103,17 @@ TEST_F(Trt, a_missing_library_is_named) {
     EXPECT_NE(error.where().find(name), std::string::npos);
 }
 
+// So does this one: the library that is opened is not the one that the tests below use.
+TEST_F(Trt, a_library_of_another_major_version_is_refused) {
+  fake::state().major = NV_TENSORRT_MAJOR + 1;
+  const Error error = error_of([] { make_trt_engine(); });
+  EXPECT_EQ(error.code(), Code::engine_unavailable);
+  EXPECT_EQ(error.problem(), "the core was built for TensorRT 10, the library is 11.3.0");
+  EXPECT_FALSE(called("createInferRuntime"));
+  fake::state().major = NV_TENSORRT_MAJOR;
+  make_trt_engine();
+}
+
 TEST_F(Trt, without_a_device_tensorrt_is_never_called) {
   cuda().devices = 0;
   EXPECT_EQ(code_of([] { make_trt_engine(); }), Code::device_unavailable);
