@@ -30,8 +30,9 @@ class Tally:
     """What was compared in all frames so far."""
 
     expected: int = 0  # boxes of the exporter
-    lost: int = 0  # of them without a counterpart
-    new: int = 0  # boxes without one among the exporter's
+    paired: int = 0  # of them with a counterpart
+    lost: int = 0  # of them without one, though above the threshold for sure
+    new: int = 0  # boxes of the same kind without one among the exporter's
     box: float = 0.0  # largest differences of pairs
     score: float = 0.0
     error: float = 0.0  # of the heat map: sums of squares
@@ -50,6 +51,7 @@ class Tally:
                 found[i] = kept[j] = True
                 self.box, self.score = max(self.box, apart[i, j]), max(self.score, float(others[i, j]))
         self.expected += len(scores)
+        self.paired += int(found.sum())
         self.lost += int((~found & (scores > threshold + SCORE)).sum())
         self.new += int((~kept & (result.scores > threshold + SCORE)).sum())
 
@@ -62,7 +64,7 @@ class Tally:
     def verdict(self) -> str:
         """What `check_engines` returns."""
         heatmap = self.error / self.power if self.power else self.error
-        pairs = f"{self.expected - self.lost} of {self.expected} boxes are the exporter's, {self.new} are new"
+        pairs = f"{self.paired} of {self.expected} boxes are the exporter's, {self.new} are new"
         if not heatmap <= HEATMAP:
             return f"failed: the heat map's error is {heatmap:.2g} of its power, allowed {HEATMAP:g}; {pairs}"
         if max(self.lost, self.new) > max(1.0, UNPAIRED * self.expected):  # one that moved is lost and new
