@@ -7,7 +7,7 @@ the threshold may come or go. So boxes are paired by what they say, and a few ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import numpy as np
 
 import imkd_edge._core as _core
 from imkd_edge.bundle.format import Bundle
-from imkd_edge.checks.selftest import CPU_TOLERANCE, comparable, golden_results, tensor_differences
+from imkd_edge.checks.differences import Difference
+from imkd_edge.checks.selftest import CPU_TOLERANCE, comparable, golden_results, stored_values, tensor_differences
 from imkd_edge.engines.build import NO_GPU, engine_folder
 from imkd_edge.errors import Error
+from imkd_edge.result import Result
 
 BOX, SCORE = 0.2, 0.03  # largest differences of two boxes that are a pair: of each value (m, rad, m/s), of the score
 UNPAIRED = 0.05  # largest share of boxes without a counterpart; one may always lack it
@@ -35,11 +37,15 @@ class Tally:
     new: int = 0  # boxes of the same kind without one among the exporter's
     box: float = 0.0  # largest differences of pairs
     score: float = 0.0
-    error: float = 0.0  # of the heat map: sums of squares
-    power: float = 0.0
+    heatmap: Difference = field(default_factory=lambda: Difference("bev", "heatmap", True))
 
-    def add_boxes(self, golden: Mapping[str, np.ndarray], result: Any, threshold: float) -> None:
-        """Pairs the boxes of a frame, the most similar first; one near the threshold needs no counterpart."""
+    def add_boxes(self, golden: Mapping[str, np.ndarray], result: Result, threshold: float) -> None:
+        """Pairs the boxes of a frame, the most similar first; one near the threshold needs no counterpart.
+
+        Args:
+            golden: boxes (M, 9) float32 in m, rad, m/s, scores (M,) float32, labels (M,) int32 of the exporter.
+            threshold: of the scores.
+        """
         scores = golden["scores"]
         ours, theirs = comparable(result.boxes, golden["boxes"][:, None])  # (expected, boxes, 9)
         apart = np.abs(ours - theirs).max(2, initial=0.0)
@@ -55,15 +61,9 @@ class Tally:
         self.lost += int((~found & (scores > threshold + SCORE)).sum())
         self.new += int((~kept & (result.scores > threshold + SCORE)).sum())
 
-    def add_heatmap(self, golden: Mapping[str, np.ndarray], heatmap: np.ndarray) -> None:
-        reference = golden["tensor_heatmap"].astype(np.float64)
-        values = heatmap.ravel()[:: int(golden["stride_heatmap"])]
-        self.error += float(((values - reference) ** 2).sum())
-        self.power += float((reference**2).sum())
-
     def verdict(self) -> str:
         """What `check_engines` returns."""
-        heatmap = self.error / self.power if self.power else self.error
+        heatmap = self.heatmap.nmse
         pairs = f"{self.paired} of {self.expected} boxes are the exporter's, {self.new} are new"
         if not heatmap <= HEATMAP:
             return f"failed: the heat map's error is {heatmap:.2g} of its power, allowed {HEATMAP:g}; {pairs}"
@@ -97,12 +97,14 @@ def compare(bundle: Bundle, **options: Any) -> str:
     """The verdict on a golden drive; options: engine, threads and device of the Detector."""
     tally = Tally()
     for frame, result, detector in golden_results(bundle, **options):
-        differences = tensor_differences(frame, detector)
+        tensors = detector.tensors()
+        differences = tensor_differences(frame, detector, tensors)
         for name in INPUTS:
             if not differences[name] <= CPU_TOLERANCE[name]:
                 return f"failed: {name} differs by {differences[name]:.3g}, allowed {CPU_TOLERANCE[name]:g}"
         tally.add_boxes(frame.arrays, result, bundle.spec.head.score_threshold)
-        tally.add_heatmap(frame.arrays, detector.tensors()["heatmap"])
+        values, stored = stored_values(frame, "heatmap", tensors["heatmap"])
+        tally.heatmap.add(stored, values)
     return tally.verdict()
 
 

@@ -97,7 +97,7 @@ def check_golden(
         Error: bundle_bad_value where golden.npz differs from the table in `bundle.golden`; as Detector.
     """
     rows = [
-        {**tensor_differences(frame, detector), **_box_differences(frame.arrays, result)}
+        {**tensor_differences(frame, detector, detector.tensors()), **_box_differences(frame.arrays, result)}
         for frame, result, detector in golden_results(Bundle.load(bundle), engine, threads, device)
     ]
     differences = {name: max(row[name] for row in rows) for name in rows[0]}
@@ -136,14 +136,18 @@ def _pack_result(detector: Detector, result: Result, values: int) -> Arrays:
     return golden
 
 
-def tensor_differences(frame: Frame, detector: Detector) -> dict[str, float]:
-    """Name -> what `check_golden` returns of each tensor, of the frame that the detector ran last."""
-    golden, tensors, differences = frame.arrays, detector.tensors(), {}
+def tensor_differences(frame: Frame, detector: Detector, tensors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Name -> what `check_golden` returns of each tensor of the frame; tensors: those of the detector, after it."""
     dtypes = {name: tensor.dtype for name, tensor in detector.device_tensors().items()}
-    for name in tensor_names(detector.spec):
-        values = tensors[name].ravel()[:: int(golden[f"stride_{name}"])]
-        differences[name] = _difference(values, golden[f"tensor_{name}"], ROUNDING[dtypes[name]])
-    return differences
+    return {
+        name: _difference(*stored_values(frame, name, tensors[name]), ROUNDING[dtypes[name]])
+        for name in tensor_names(detector.spec)
+    }
+
+
+def stored_values(frame: Frame, name: str, tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(k,) float32 each: the values of a tensor, of any shape, that golden.npz stores, and the stored ones."""
+    return tensor.ravel()[:: int(frame.arrays[f"stride_{name}"])], frame.arrays[f"tensor_{name}"]
 
 
 def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0) -> float:
@@ -156,9 +160,14 @@ def _difference(values: np.ndarray, expected: np.ndarray, rounding: float = 0.0)
 
 
 def comparable(boxes: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 of their common shape (..., 9), each yaw within half a turn of the expected one: -pi equals pi.
+    """Boxes whose differences mean something: -pi equals pi, and velocities that were not trained are not compared.
 
-    Velocities that were not trained, NaN here and a number in a bundle older than its contract, are 0 in both.
+    Args:
+        boxes, expected: (..., 9) of shapes that NumPy broadcasts: m, rad, m/s, as Result.boxes.
+
+    Returns:
+        Both as float64 of their common shape, each yaw within half a turn of the expected one, and velocities 0 in both
+        where those of `boxes` are NaN (a bundle older than its contract has numbers there).
     """
     ours, theirs = (np.array(a, np.float64) for a in np.broadcast_arrays(boxes, expected))
     if np.isnan(ours[..., 7:]).all():

@@ -14,13 +14,13 @@ import onnx
 
 from imkd_edge.bundle import PARTS, Bundle, golden_rig
 from imkd_edge.bundle.shapes import infer_shapes, static_shape
+from imkd_edge.checks.differences import Boxes, Difference
 from imkd_edge.checks.observe import Observable, observe
 from imkd_edge.checks.selftest import replay
 from imkd_edge.detector import Detector
 from imkd_edge.engines.load import EngineFactory, engine_names
 from imkd_edge.engines.onnxruntime import OnnxRuntimeEngine
 from imkd_edge.errors import Code, Error
-from imkd_edge.evaluation.differences import Boxes, Difference
 from imkd_edge.evaluation.fidelity import LOW_SCORE, Fidelity, Outputs
 from imkd_edge.options import CompareOptions
 from imkd_edge.progress import Track

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from imkd_edge import Bundle
-from imkd_edge.checks.built_engines import BOX, SCORE, Tally, compare
+from imkd_edge.checks import built_engines
+from imkd_edge.checks.built_engines import BOX, INPUTS, SCORE, Tally, compare
+from imkd_edge.checks.selftest import golden_results
 from imkd_edge.engines import OnnxRuntimeEngine
 from imkd_edge.engines.float16 import half_bytes
 
@@ -94,11 +98,21 @@ def test_five_in_a_hundred_may_lack_a_counterpart(lost: int, passes: bool) -> No
     assert total.verdict().startswith("passed" if passes else f"failed: {100 - lost} of 100 boxes")
 
 
-def test_a_heat_map_that_is_not_finite_fails() -> None:
-    total = Tally()
-    golden = {"tensor_heatmap": np.float32([-4, 2]), "stride_heatmap": np.array(1)}
-    total.add_heatmap(golden, np.float32([-4, np.nan]))
-    assert total.verdict().startswith("failed: the heat map's error is nan")
-    exact = Tally()
-    exact.add_heatmap(golden, np.float32([-4.2, 2]))  # 0.04 of 20
-    assert exact.verdict().startswith("passed") and exact.error / exact.power == pytest.approx(0.002, rel=1e-4)
+def test_a_heat_map_that_is_not_finite_fails_and_a_like_one_passes() -> None:
+    reference = np.float32([-4, 2])
+    total, like = Tally(), Tally()
+    total.heatmap.add(reference, np.float32([-4, np.nan]))
+    assert total.verdict().startswith("failed: the heat map's error is inf")
+    like.heatmap.add(reference, np.float32([-4.2, 2]))  # 0.04 of 20
+    assert like.verdict().startswith("passed") and like.heatmap.nmse == pytest.approx(0.002, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_inputs_of_the_networks_that_differ_fail(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def changed(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for frame, result, detector in golden_results(*arguments, **options):
+            frame.arrays[f"tensor_{name}"] = frame.arrays[f"tensor_{name}"] + np.float32(0.01)
+            yield frame, result, detector
+
+    monkeypatch.setattr(built_engines, "golden_results", changed)
+    assert compare(Bundle.load("tiny"), device="cpu", threads=1).startswith(f"failed: {name} differs by 0.01")

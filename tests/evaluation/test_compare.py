@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from helpers import random_spec, write_random_bundle
 from imkd_edge.bundle import PARTS, Bundle, shipped, write_bundle
+from imkd_edge.checks.differences import Boxes, Difference
 from imkd_edge.checks.drive import FRAMES
 from imkd_edge.cli import app
 from imkd_edge.engines import engine_names
 from imkd_edge.engines.torch import TorchEngine
 from imkd_edge.errors import Error
 from imkd_edge.evaluation.compare import Comparison, compare
-from imkd_edge.evaluation.differences import Boxes, Difference
 from imkd_edge.options import CompareOptions
 from imkd_edge.sources.synth import SynthSource
 from imkd_edge.sources.timeline import infer_with_past

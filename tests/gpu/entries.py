@@ -7,9 +7,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-Record = dict[str, Any]
+from parts import Record
+
 Entries = Iterable[tuple[str, Callable[[], Record]]]
 
 
