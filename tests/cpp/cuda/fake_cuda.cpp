@@ -275,10 +275,13 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return status("cudaPointerGetAttributes");
 }
 
+// No call may have a size of 0: the driver's allocations refuse it.
 cudaError_t cudaMalloc(void** memory, std::size_t size) {
+  if (size == 0) return cudaErrorInvalidValue;
   return allocate(memory, size, cudaMemoryTypeDevice, outside_capture("cudaMalloc", cudaErrorMemoryAllocation));
 }
 cudaError_t cudaHostAlloc(void** memory, std::size_t size, unsigned) {
+  if (size == 0) return cudaErrorInvalidValue;
   return allocate(memory, size, cudaMemoryTypeHost, outside_capture("cudaHostAlloc", cudaErrorMemoryAllocation));
 }
 cudaError_t cudaFree(void* memory) {
@@ -291,7 +294,7 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  const cudaError_t result = status("cudaMemcpyAsync");
+  const cudaError_t result = bytes ? status("cudaMemcpyAsync") : cudaErrorInvalidValue;
   if (result != cudaSuccess) return result;
   if (memory_of(to) && !memory_of(from)) {  // from pageable memory: read before the call returns
     ++cuda().pageable;
@@ -305,7 +308,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
-  const cudaError_t result = status("cudaMemsetAsync");
+  const cudaError_t result = bytes ? status("cudaMemsetAsync") : cudaErrorInvalidValue;
   if (result != cudaSuccess) return result;
   put(stream, [=] {
     std::memset(to, value, bytes);
