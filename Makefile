@@ -50,8 +50,9 @@ $(BIN)/python:
 	.ci/packages build
 	$(PYTHON) -m venv $(VENV)
 
-# Without build isolation pybind11 stays in one folder, so a second build compiles only what has changed.
-$(VENV)/.installed: $(CORE) | $(BIN)/python $(if $(filter test,$(MAKECMDGOALS)),build/onnxruntime)
+# Without build isolation pybind11 stays in one folder, so a second build compiles only what has changed. After `make
+# demo` the first `make test` builds once more: with ONNX Runtime's headers, and after the packages of the tests.
+$(VENV)/.installed: $(CORE) $(if $(filter test,$(MAKECMDGOALS)),build/onnxruntime) | $(BIN)/python
 	.ci/packages $(if $(filter test,$(MAKECMDGOALS)),test,build)
 	@echo "building and installing imkd-edge into $(VENV)"
 	$(PIP) 'scikit-build-core>=0.11' 'pybind11>=3.0,<4'
